@@ -1,0 +1,176 @@
+"""Between entities and the JSON a model writes: prompt messages, target, decoding, grounding.
+
+In: texts, `Example`s, completions. Out: chat messages, target strings, `Decoded` values. The only place that knows the
+prompt and the target format; training, evaluation and serving all call it. Knows nothing of tokens, torch or files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .entities import Entity, Example, LabelSet, NerError
+
+FORMAT_VERSION = 1
+"""Of the target; stored in `ner_config.json`, so that a model is never decoded by rules it was not trained on."""
+
+SYSTEM_PROMPT = "你是命名实体识别助手。找出文本中的实体，按类别写成JSON，没有实体就写{}。"
+
+ProblemKind = Literal["not_json", "truncated", "unknown_label", "not_in_text", "duplicate", "wrong_type"]
+PROBLEM_KINDS: tuple[ProblemKind, ...] = (
+    "not_json",
+    "truncated",
+    "unknown_label",
+    "not_in_text",
+    "duplicate",
+    "wrong_type",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing a completion did wrong; `value` is the offending piece of it, `label` the key it stood under."""
+
+    kind: ProblemKind
+    value: str
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a completion says about its text: grounded entities in text order, and every problem met on the way.
+
+    `surfaces` are the distinct (label, surface) pairs as written, the ones with an unknown label or absent from the text
+    included: they are predictions too, and false positives.
+    """
+
+    entities: tuple[Entity, ...] = ()
+    surfaces: tuple[tuple[str, str], ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def ungrounded(self) -> tuple[tuple[str, str], ...]:
+        """The surfaces that became no entity: not in the text, or under an unknown label."""
+        grounded = {(e.label, e.text) for e in self.entities}
+        return tuple(pair for pair in self.surfaces if pair not in grounded)
+
+
+class Codec:
+    """Text to messages, `Example` to target, completion to entities; the two directions of one format.
+
+    The target is `{"label":["surface",…],…}`: labels in the label set's order, surfaces in text order and each once a
+    label, compact separators, no ASCII escapes, nothing for absent labels, `{}` for none.
+
+    >>> from qwen_ner.entities import CLUENER
+    >>> codec = Codec(CLUENER)
+    >>> example = Example("0", "三星在北京", (Entity("company", "三星", 0, 2), Entity("address", "北京", 3, 5)))
+    >>> codec.encode(example)
+    '{"address":["北京"],"company":["三星"]}'
+    >>> [(e.label, e.text, e.start, e.end) for e in codec.decode(example.text, codec.encode(example)).entities]
+    [('company', '三星', 0, 2), ('address', '北京', 3, 5)]
+    """
+
+    def __init__(self, labels: LabelSet, system_prompt: str = SYSTEM_PROMPT) -> None:
+        self.labels = labels
+        self.system_prompt = system_prompt
+
+    def messages(self, text: str) -> list[dict[str, str]]:
+        """The conversation up to the assistant's turn, for the tokenizer's chat template."""
+        return [{"role": "system", "content": self.system_prompt}, {"role": "user", "content": text}]
+
+    def encode(self, example: Example) -> str:
+        """The target for `example`. Raises `NerError` where it carries a label that is not in the label set."""
+        by_label: dict[str, list[str]] = {}
+        for label, surface in example.surfaces:
+            by_label.setdefault(label, []).append(surface)
+        if unknown := by_label.keys() - set(self.labels.names):
+            raise NerError(
+                f"{example.source or example.id}: label {', '.join(sorted(unknown))} is not in the label set "
+                f"({', '.join(self.labels.names)}); add it to `labels` in the recipe"
+            )
+        target = {name: by_label[name] for name in self.labels.names if name in by_label}
+        return json.dumps(target, ensure_ascii=False, separators=(",", ":"))
+
+    def decode(self, text: str, completion: str, *, finished: bool = True) -> Decoded:
+        """Read a completion for `text`. Never raises: what is wrong with the completion is a `Problem`.
+
+        `finished` says whether the model wrote its end token. An unfinished completion is `truncated`; it counts for what
+        it says if it happens to be whole JSON, and for nothing otherwise, as an unparseable one does.
+
+        >>> from qwen_ner.entities import CLUENER
+        >>> Codec(CLUENER).decode("三星在北京", '{"company":["苹果"]}').problems
+        (Problem(kind='not_in_text', value='苹果', label='company'),)
+        """
+        problems: list[Problem] = [] if finished else [Problem("truncated", completion)]
+        try:
+            # Pairs, not a dict: a key that is written twice must be seen, not overwritten.
+            tree = json.loads(completion, object_pairs_hook=_Pairs)
+        except (ValueError, RecursionError):
+            return Decoded(problems=tuple(problems or [Problem("not_json", completion)]))
+        if not isinstance(tree, _Pairs):
+            return Decoded(problems=(*problems, Problem("wrong_type", completion)))
+
+        surfaces: dict[tuple[str, str], None] = {}
+        keys: set[str] = set()
+        for label, values in tree:
+            if label in keys:
+                problems.append(Problem("duplicate", label, label))
+            keys.add(label)
+            if label not in self.labels:
+                problems.append(Problem("unknown_label", label, label))
+            if not isinstance(values, list) or isinstance(values, _Pairs):
+                problems.append(Problem("wrong_type", _show(values), label))
+                values = [values] if isinstance(values, str) else []
+            for value in values:
+                if not isinstance(value, str) or not value:
+                    problems.append(Problem("wrong_type", _show(value), label))
+                elif (label, value) in surfaces:
+                    problems.append(Problem("duplicate", value, label))
+                else:
+                    surfaces[label, value] = None
+                    if label in self.labels and value not in text:
+                        problems.append(Problem("not_in_text", value, label))
+        grounded = ground(text, (pair for pair in surfaces if pair[0] in self.labels))
+        return Decoded(grounded, tuple(surfaces), tuple(problems))
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as its (key, value) pairs, told apart from a JSON array."""
+
+
+def _show(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def ground(text: str, surfaces: Iterable[tuple[str, str]]) -> tuple[Entity, ...]:
+    """Turn (label, surface) pairs into entities: every non-overlapping occurrence, longest surface first.
+
+    Works on characters and normalises nothing. A surface under several labels keeps its places under each. One that stands
+    only inside longer ones (北京 beside 北京大学) keeps those places, so that whatever is in the text gets an offset; one
+    that is not in the text gives nothing. Entities come in text order.
+
+    >>> [(e.text, e.span) for e in ground("北京大学在北京", [("address", "北京"), ("organization", "北京大学")])]
+    [('北京大学', (0, 4)), ('北京', (5, 7))]
+    """
+    labels: dict[str, list[str]] = {}
+    for label, surface in dict.fromkeys(surfaces):
+        if surface:
+            labels.setdefault(surface, []).append(label)
+    taken = bytearray(len(text))
+    entities: list[Entity] = []
+    for surface in sorted(labels, key=len, reverse=True):
+        size = len(surface)
+        free: list[int] = []
+        nested: list[int] = []
+        start = text.find(surface)
+        while start >= 0:
+            inside = any(taken[start : start + size])
+            (nested if inside else free).append(start)
+            # Behind a free place nothing overlaps it; behind a blocked one the next may begin a character later.
+            start = text.find(surface, start + (1 if inside else size))
+        for start in free or nested:
+            taken[start : start + size] = b"\x01" * size
+            entities.extend(Entity(label, surface, start, start + size) for label in labels[surface])
+    return tuple(sorted(entities, key=lambda e: (e.start, e.end, e.label)))

@@ -1,0 +1,101 @@
+"""`ner_config.json`: what the folder of a trained model must say so that it can be used without its recipe.
+
+In: a folder, or values to put there. Out: an `NerConfig`, checked. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .codec import FORMAT_VERSION, Codec
+from .entities import Label, LabelSet, NerError
+
+NER_CONFIG_NAME = "ner_config.json"
+
+
+@dataclass(frozen=True)
+class NerConfig:
+    """Labels, prompt and limits of a trained model; `.codec()` is the one it was trained with.
+
+    `max_new_tokens` bounds an answer, `end_token_ids` stop it; `data_fingerprint` is `entities.fingerprint` of the rows
+    that were trained on.
+    """
+
+    labels: LabelSet
+    system_prompt: str
+    max_new_tokens: int
+    end_token_ids: tuple[int, ...]
+    data_fingerprint: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def codec(self) -> Codec:
+        return Codec(self.labels, self.system_prompt)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `folder/ner_config.json`, whole or not at all."""
+        values = {**asdict(self), "labels": [asdict(label) for label in self.labels]}
+        write_json(Path(folder) / NER_CONFIG_NAME, values)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> NerConfig:
+        """Read and check `folder/ner_config.json`. Raises `NerError` with all of its faults at once."""
+        path = Path(folder) / NER_CONFIG_NAME
+        if not path.is_file():
+            raise NerError(
+                f"{folder}: no {NER_CONFIG_NAME}; give a folder that `qwen-ner train` wrote (an output_dir or one of its "
+                "checkpoints), not a base model"
+            )
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise NerError(f"{path}: not JSON ({error}); take it from another checkpoint of the same training") from None
+        faults = _faults(values)
+        if faults:
+            raise NerError("\n  ".join([f"{path} has {len(faults)} fault{'s'[: len(faults) > 1]}", *faults]))
+        labels = LabelSet(tuple(Label(**label) for label in values.pop("labels")))
+        return cls(labels=labels, **{**values, "end_token_ids": tuple(values["end_token_ids"])})
+
+
+def _faults(values: Any) -> list[str]:
+    """What is wrong with the contents of a ner_config.json, one line a fault."""
+    if not isinstance(values, dict):
+        return ["it holds no JSON object"]
+    is_count = lambda v: type(v) is int and v > 0  # noqa: E731
+    is_label = lambda v: isinstance(v, dict) and v.keys() <= {"name", "description"} and v.get("name")  # noqa: E731
+    expected: dict[str, tuple[str, Any]] = {
+        "labels": ('a list of {"name", "description"}', lambda v: isinstance(v, list) and v and all(map(is_label, v))),
+        "system_prompt": ("a string", lambda v: isinstance(v, str)),
+        "max_new_tokens": ("a positive whole number", is_count),
+        "end_token_ids": (
+            "a list of token ids",
+            lambda v: isinstance(v, list) and v and all(type(i) is int and i >= 0 for i in v),
+        ),
+        "data_fingerprint": ("a string", lambda v: isinstance(v, str)),
+        "format_version": (f"{FORMAT_VERSION}, the one this version reads", lambda v: v == FORMAT_VERSION),
+    }
+    faults = [f"{key}: unknown; was it written by a newer qwen_ner?" for key in values if key not in expected]
+    for key, (what, holds) in expected.items():
+        if key not in values:
+            faults.append(f"{key}: missing; expected {what}")
+        elif not holds(values[key]):
+            faults.append(f"{key}: {json.dumps(values[key], ensure_ascii=False)} is not {what}")
+    return faults
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write indented JSON to a temporary neighbour and rename it, so that a reader never meets half a file."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(values, file, ensure_ascii=False, indent=2)
+            file.write("\n")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

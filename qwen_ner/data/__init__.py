@@ -1,0 +1,1 @@
+"""Files to `Example`s, and `Example`s to token ids."""

@@ -1,0 +1,145 @@
+"""Examples to token ids: the chat template, the target, and which of the tokens are supervised.
+
+In: `Example`s, a `Codec`, a tokenizer with a chat template. Out: a `datasets.Dataset` of prompt_ids and answer_ids. The
+prompt is made here for training, evaluation and serving alike. Knows nothing of models and recipes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..codec import Codec
+from ..entities import Example, NerError, fingerprint
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text's conversation up to where the assistant begins to write. Never truncated.
+
+    Models that can think before they answer (Qwen3) are asked not to: `enable_thinking=False` makes their template write
+    an empty thought into the prompt, in training as in serving. Other templates do not read it.
+    """
+    conversations = [
+        tokenizer.apply_chat_template(
+            codec.messages(text), tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        for text in texts
+    ]
+    return tokenizer(conversations, add_special_tokens=False)["input_ids"] if conversations else []
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id of the token with which the chat template closes the assistant's turn (Qwen: `<|im_end|>`).
+
+    It is read off the template, because eos_token is another one in many base models. Where the template puts nothing
+    behind the answer, it is eos_token.
+    """
+    marker = "§answer§"
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": marker}]
+    behind = tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False).rpartition(marker)[2]
+    ids = tokenizer(behind.strip(), add_special_tokens=False)["input_ids"] if behind.strip() else []
+    if ids and ids[0] in tokenizer.all_special_ids + list(tokenizer.added_tokens_decoder):
+        return ids[0]
+    if tokenizer.eos_token_id is None:
+        raise NerError(
+            f"{tokenizer.name_or_path}: neither the chat template nor eos_token says how a turn ends; set eos_token"
+        )
+    return tokenizer.eos_token_id
+
+
+def build_dataset(
+    examples: Sequence[Example],
+    codec: Codec,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    first_row: int = 0,
+    num_proc: int | None = None,
+    desc: str = "Tokenizing",
+) -> Dataset:
+    """Tokenize `examples` with `datasets.map`; cached on disk under a key of the rows, prompt, tokenizer and version.
+
+    Columns, one row an example in the given order:
+        row         int        `first_row` + position in `examples`; how a prediction finds its gold again
+        prompt_ids  list[int]  not supervised
+        answer_ids  list[int]  supervised: the target and the end-of-turn token
+        length      int        tokens of both
+
+    Raises `NerError` where an example carries a label outside of the codec's label set.
+    """
+    import datasets
+
+    key = _cache_key(examples, codec, tokenizer, first_row)
+    cache = Path(datasets.config.HF_DATASETS_CACHE) / "qwen_ner"
+    cache.mkdir(parents=True, exist_ok=True)
+    rows = datasets.Dataset.from_dict(
+        {
+            "row": range(first_row, first_row + len(examples)),
+            "text": [example.text for example in examples],
+            "answer": [codec.encode(example) for example in examples],
+        }
+    )
+    return rows.map(
+        _tokenize,
+        batched=True,
+        fn_kwargs={"codec": codec, "tokenizer": tokenizer, "end": end_of_turn(tokenizer)},
+        remove_columns=["text", "answer"],
+        num_proc=num_proc,
+        desc=desc,
+        # A key of our own: an in-memory data set has none that outlives the process, and hashing a tokenizer of 150,000
+        # tokens by pickle takes longer than tokenizing CLUENER with it.
+        cache_file_name=str(cache / f"{key}.arrow"),
+        new_fingerprint=key,
+    )
+
+
+def _tokenize(batch: dict[str, list[Any]], codec: Codec, tokenizer: PreTrainedTokenizerBase, end: int) -> dict[str, Any]:
+    prompts = prompt_ids(tokenizer, codec, batch["text"])
+    answers = [[*ids, end] for ids in tokenizer(batch["answer"], add_special_tokens=False)["input_ids"]]
+    lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    return {"prompt_ids": prompts, "answer_ids": answers, "length": lengths}
+
+
+def _cache_key(
+    examples: Sequence[Example], codec: Codec, tokenizer: PreTrainedTokenizerBase, first_row: int
+) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    parts = (
+        version("qwen_ner"),
+        version("tokenizers"),
+        fingerprint(examples),
+        first_row,
+        codec.labels.names,
+        codec.system_prompt,
+        tokenizer.chat_template,
+        backend.to_str() if backend is not None else repr(tokenizer.get_vocab()),
+    )
+    return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def refuse_long(dataset: Dataset, examples: Sequence[Example], max_length: int) -> Dataset:
+    """The rows of `dataset` that have at most `max_length` tokens; the others are counted and listed, never cut.
+
+    Raises `NerError` where none is left.
+    """
+    first = dataset[0]["row"] if len(dataset) else 0
+    lengths = list(dataset["length"])
+    long = [i for i, length in enumerate(lengths) if length > max_length]
+    if not long:
+        return dataset
+    named = ", ".join(f"{examples[dataset[i]['row'] - first].source} ({lengths[i]} tokens)" for i in long[:10])
+    more = f" and {len(long) - 10} more" if len(long) > 10 else ""
+    message = f"{len(long)} of {len(dataset)} rows are longer than max_length={max_length} tokens: {named}{more}"
+    if len(long) == len(dataset):
+        raise NerError(f"{message}; nothing is left to train on: raise max_length or split the texts")
+    log.warning("%s. They are left out of training; split the texts or raise max_length to keep them.", message)
+    return dataset.select([i for i, length in enumerate(lengths) if length <= max_length])

@@ -1,0 +1,156 @@
+"""The nouns of the task: an entity, a sentence with its entities, a set of labels.
+
+In: nothing. Out: frozen values that refuse to be wrong. Knows nothing of JSON, files, tokens or torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+
+class NerError(ValueError):
+    """A fault in what the user gave: a file, a recipe, a model folder. Its message holds value, place and remedy.
+
+    The command line prints the message without a traceback and exits with 1.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """One mention. `start` and `end` count characters of the sentence, half-open: `sentence[start:end] == text`.
+
+    `score` is the model's confidence in [0, 1], or None where there is none (gold, or a model without calibration).
+
+    >>> Entity("company", "三星", 0, 2)
+    Entity(label='company', text='三星', start=0, end=2, score=None)
+    """
+
+    label: str
+    text: str
+    start: int
+    end: int
+    score: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            raise NerError(f"an entity needs a label; {self.text!r} at [{self.start}, {self.end}) has none")
+        if not 0 <= self.start < self.end or self.end - self.start != len(self.text):
+            raise NerError(f"[{self.start}, {self.end}) is no span for {self.text!r} of {len(self.text)} characters")
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The half-open character offsets (start, end)."""
+        return self.start, self.end
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One sentence with its entities, in text order, and where it was read from (`train.json:412`).
+
+    Overlapping and nested entities are allowed; one (label, start, end) twice is not.
+
+    >>> Example("0", "三星北京", (Entity("address", "北京", 2, 4), Entity("company", "三星", 0, 2))).surfaces
+    (('company', '三星'), ('address', '北京'))
+    """
+
+    id: str
+    text: str
+    entities: tuple[Entity, ...] = ()
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for entity in self.entities:
+            if self.text[entity.start : entity.end] != entity.text:
+                found = self.text[entity.start : entity.end]
+                raise NerError(
+                    f"the span [{entity.start}, {entity.end}) holds {found!r}, the surface is {entity.text!r}"
+                )
+        in_order = tuple(sorted(self.entities, key=lambda e: (e.start, e.end, e.label)))
+        for before, after in zip(in_order, in_order[1:], strict=False):
+            if (before.label, before.span) == (after.label, after.span):
+                raise NerError(f"{after.label} {after.text!r} [{after.start}, {after.end}) is given twice")
+        object.__setattr__(self, "entities", in_order)
+
+    @property
+    def surfaces(self) -> tuple[tuple[str, str], ...]:
+        """The distinct (label, surface) pairs, in text order: what the model is taught to write."""
+        return tuple(dict.fromkeys((e.label, e.text) for e in self.entities))
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A kind of entity. The description goes into guideline prompts and model cards."""
+
+    name: str
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The labels a model writes, in the order it writes them.
+
+    >>> "game" in CLUENER, CLUENER.names[:3]
+    (True, ('address', 'book', 'company'))
+    """
+
+    labels: tuple[Label, ...]
+    names: tuple[str, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        names = tuple(label.name for label in self.labels)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if not names or twice or not all(names):
+            fault = f"{', '.join(twice)} more than once" if twice else "an empty name" if names else "no label"
+            raise NerError(f"a label set needs distinct, non-empty names; this one has {fault}")
+        object.__setattr__(self, "names", names)
+
+    @classmethod
+    def of(cls, labels: Iterable[str] | dict[str, str]) -> LabelSet:
+        """A label set from names, or from {name: description}.
+
+        >>> LabelSet.of({"drug": "药品名称", "disease": "疾病名称"}).names
+        ('drug', 'disease')
+        """
+        if isinstance(labels, dict):
+            return cls(tuple(Label(name, description or "") for name, description in labels.items()))
+        return cls(tuple(Label(name) for name in labels))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __iter__(self) -> Iterator[Label]:
+        return iter(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+CLUENER = LabelSet.of(
+    {
+        "address": "地点：省、市、区、街道、门牌等行政或地理位置",
+        "book": "书籍：小说、教材、杂志、诗集等出版物，书名号内外均可",
+        "company": "公司：企业、集团、银行（中央银行除外）等营利机构",
+        "game": "游戏：电子游戏、网络游戏、手机游戏的名称",
+        "government": "政府：中央与地方各级行政机关、司法机关、军队及国外政府部门",
+        "movie": "影视：电影、纪录片等影片的名称",
+        "name": "人名：真实人物、虚构人物及其绰号",
+        "organization": "组织：学校、医院、球队、乐队、协会等非政府、非公司的机构",
+        "position": "职位：职务、职业、头衔",
+        "scene": "景点：公园、名山、古迹、博物馆等可供游览的地方",
+    }
+)
+
+
+def fingerprint(examples: Iterable[Example]) -> str:
+    """Sixteen hexadecimal digits that change when any text, label or offset of `examples` (or their order) changes.
+
+    >>> fingerprint([Example("0", "三星", (Entity("company", "三星", 0, 2),))])
+    'e7ec4aaf315d7efd'
+    """
+    digest = hashlib.sha256()
+    for example in examples:
+        spans = [(e.label, e.start, e.end) for e in example.entities]
+        digest.update(repr((example.text, spans)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]

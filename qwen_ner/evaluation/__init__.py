@@ -1,0 +1,1 @@
+"""Measuring: predicted entities against gold ones, and what follows from the counts."""

@@ -1,0 +1,372 @@
+"""Score predicted entities against gold ones.
+
+In: for each document an `Example` (gold) and a `Decoded` (predicted). Out: counts, and the rates that follow from them.
+Knows nothing of models, files or how the predictions were made.
+
+The same predictions are seen in three ways, which are never mixed:
+
+- `f1`: micro F1 over each row's *set* of (label, surface) pairs, the view of the format that the model writes.
+- `span_f1`: micro F1 over (label, start, end), strict.
+- `macro_f1`: the mean over labels of the surface F1, CLUENER's own (`Scores.macro_f1`).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..codec import PROBLEM_KINDS, Decoded
+from ..entities import Example, LabelSet, NerError
+
+Pair = tuple[str, str]
+"""A label and a surface."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """True positives, false positives and false negatives of one label, or of several added up.
+
+    >>> (Counts(tp=2, fp=1, fn=2) + Counts(tp=1)).f1
+    0.6666666666666666
+    """
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+
+    @property
+    def precision(self) -> float:
+        """tp / (tp + fp); 0.0 where nothing was predicted."""
+        return self.tp / (self.tp + self.fp) if self.tp + self.fp else 0.0
+
+    @property
+    def recall(self) -> float:
+        """tp / (tp + fn); 0.0 where there is no gold."""
+        return self.tp / self.support if self.support else 0.0
+
+    @property
+    def f1(self) -> float:
+        """2·tp / (2·tp + fp + fn); 0.0 where there is neither gold nor prediction: an empty model never scores 1."""
+        denominator = 2 * self.tp + self.fp + self.fn
+        return 2 * self.tp / denominator if denominator else 0.0
+
+    @property
+    def support(self) -> int:
+        """The number of gold entities."""
+        return self.tp + self.fn
+
+    def to_dict(self) -> dict[str, int | float]:
+        """The counts, and the rates for those who read the JSON; `from_dict` reads the counts alone."""
+        counts = {"tp": self.tp, "fp": self.fp, "fn": self.fn}
+        return {**counts, "precision": self.precision, "recall": self.recall, "f1": self.f1}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Counts:
+        return cls(*(int(value[name]) for name in ("tp", "fp", "fn")))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What `score` counted. Rates are properties; scores of parts of a data set add up to the scores of the whole.
+
+    `labels` are the label set's names; `surface` and `span` hold one entry for each of them, and one more for each
+    unknown label that was predicted. `seen` and `unseen` split the surface view by whether the pair occurs in train;
+    both are None when no train pairs were given.
+    """
+
+    rows: int
+    labels: tuple[str, ...]
+    surface: dict[str, Counts]
+    span: dict[str, Counts]
+    problems: dict[str, int]
+    seen: Counts | None = None
+    unseen: Counts | None = None
+
+    def __add__(self, other: Scores) -> Scores:
+        if self.labels != other.labels:
+            raise NerError(
+                f"scores under the labels {', '.join(self.labels)} and {', '.join(other.labels)} do not add up; "
+                "score both parts with one label set"
+            )
+        if (self.seen is None) != (other.seen is None):
+            raise NerError("scores with and without seen/unseen do not add up; give `train` to both calls of score()")
+        return Scores(
+            self.rows + other.rows,
+            self.labels,
+            _merge(self.surface, other.surface),
+            _merge(self.span, other.span),
+            {kind: self.problems[kind] + other.problems[kind] for kind in PROBLEM_KINDS},
+            None if self.seen is None or other.seen is None else self.seen + other.seen,
+            None if self.unseen is None or other.unseen is None else self.unseen + other.unseen,
+        )
+
+    @property
+    def micro(self) -> Counts:
+        """All labels of the surface view added up, unknown ones included."""
+        return sum(self.surface.values(), Counts())
+
+    @property
+    def span_micro(self) -> Counts:
+        """All labels of the span view added up, unknown ones included."""
+        return sum(self.span.values(), Counts())
+
+    @property
+    def f1(self) -> float:
+        """Micro F1 of the surface view: what `metric_for_best_model` means."""
+        return self.micro.f1
+
+    @property
+    def precision(self) -> float:
+        """Micro precision of the surface view."""
+        return self.micro.precision
+
+    @property
+    def recall(self) -> float:
+        """Micro recall of the surface view."""
+        return self.micro.recall
+
+    @property
+    def span_f1(self) -> float:
+        """Micro F1 of the span view."""
+        return self.span_micro.f1
+
+    @property
+    def macro_f1(self) -> float:
+        """The unweighted mean of the label set's surface F1s; each F1 comes from counts over the whole data set.
+
+        Source: the scorer published with CLUENER2020 (`get_f1_score_label`, `get_f1_score`), which compares the keys of
+        {label: {surface: spans}} row by row, adds up one label's counts, and averages the F1s of its ten labels. Ours:
+        a label without prediction, gold or hit is 0.0 where that script divides by zero; the mean runs over the label
+        set given; unequal numbers of rows are an error where it drops the rest. Unknown labels are not in the mean.
+        """
+        return sum(self.surface[label].f1 for label in self.labels) / len(self.labels)
+
+    def metrics(self) -> dict[str, float | int]:
+        """Everything as one flat dictionary, for the Trainer, wandb and `evaluate`. Rates are fractions in [0, 1].
+
+        `f1_<label>` is there for each label of the label set; `tp`, `fp` and `fn` are the surface view's; each kind of
+        problem stands under its own name; `seen_f1`, `unseen_f1` and their supports only where train pairs were given.
+
+        >>> list(score([], [], LabelSet.of(["drug"])).metrics())  # doctest: +NORMALIZE_WHITESPACE
+        ['f1', 'precision', 'recall', 'span_f1', 'span_precision', 'span_recall', 'macro_f1', 'f1_drug',
+         'tp', 'fp', 'fn', 'rows', 'not_json', 'truncated', 'unknown_label', 'not_in_text', 'duplicate', 'wrong_type']
+        """
+        micro, span = self.micro, self.span_micro
+        known: dict[str, float | int] = {}
+        if self.seen is not None and self.unseen is not None:
+            known = {
+                "seen_f1": self.seen.f1,
+                "unseen_f1": self.unseen.f1,
+                "seen_support": self.seen.support,
+                "unseen_support": self.unseen.support,
+            }
+        return {
+            "f1": micro.f1,
+            "precision": micro.precision,
+            "recall": micro.recall,
+            "span_f1": span.f1,
+            "span_precision": span.precision,
+            "span_recall": span.recall,
+            "macro_f1": self.macro_f1,
+            **{f"f1_{label}": self.surface[label].f1 for label in self.labels},
+            **known,
+            "tp": micro.tp,
+            "fp": micro.fp,
+            "fn": micro.fn,
+            "rows": self.rows,
+            **self.problems,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON's view: the stored counts, with the rates beside them for those who read the file."""
+        return {
+            "rows": self.rows,
+            "labels": list(self.labels),
+            "surface": {label: counts.to_dict() for label, counts in self.surface.items()},
+            "span": {label: counts.to_dict() for label, counts in self.span.items()},
+            "problems": dict(self.problems),
+            "seen": None if self.seen is None else self.seen.to_dict(),
+            "unseen": None if self.unseen is None else self.unseen.to_dict(),
+            "metrics": self.metrics(),
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Scores:
+        """The scores that `to_dict` wrote; its rates are not read, they follow. Raises `NerError` if a part is missing.
+
+        >>> scores = score([Example("0", "北京")], [Decoded()], LabelSet.of(["address"]))
+        >>> Scores.from_dict(scores.to_dict()) == scores
+        True
+        """
+        try:
+            seen, unseen = value["seen"], value["unseen"]
+            return cls(
+                int(value["rows"]),
+                tuple(value["labels"]),
+                {label: Counts.from_dict(counts) for label, counts in value["surface"].items()},
+                {label: Counts.from_dict(counts) for label, counts in value["span"].items()},
+                {kind: int(value["problems"][kind]) for kind in PROBLEM_KINDS},
+                None if seen is None else Counts.from_dict(seen),
+                None if unseen is None else Counts.from_dict(unseen),
+            )
+        except KeyError as missing:
+            raise NerError(f"these are no scores: {missing} is missing; write them with Scores.to_dict()") from None
+
+
+def score(
+    gold: Sequence[Example],
+    predicted: Sequence[Decoded],
+    labels: LabelSet,
+    *,
+    train: Iterable[Example | Pair] | None = None,
+) -> Scores:
+    """Compare `predicted[i]` with `gold[i]` for all i.
+
+    A prediction that is not in the text, or whose label is unknown, is a false positive in both views; having no
+    offsets, it counts once in the span view. A row that could not be read predicts nothing: all its gold is missed.
+    `train`, the examples the model was trained on or their (label, surface) pairs, asks for `seen` and `unseen`.
+
+    Raises `NerError` where the lengths differ or gold carries a label that is not in `labels`.
+
+    >>> from qwen_ner.codec import Codec
+    >>> from qwen_ner.entities import CLUENER, Entity
+    >>> gold = Example("0", "三星在北京", (Entity("company", "三星", 0, 2), Entity("address", "北京", 3, 5)))
+    >>> scores = score([gold], [Codec(CLUENER).decode(gold.text, '{"company":["三星","苹果"]}')], CLUENER)
+    >>> scores.micro, scores.surface["company"], scores.problems["not_in_text"]
+    (Counts(tp=1, fp=1, fn=1), Counts(tp=1, fp=1, fn=0), 1)
+    """
+    if len(gold) != len(predicted):
+        raise NerError(
+            f"{len(gold)} gold rows and {len(predicted)} predictions; give one prediction for each row, "
+            "an empty Decoded() where there is none"
+        )
+    train_pairs = None if train is None else _pairs(train)
+    surface, span = _Tally(), _Tally()
+    known, unknown = _Tally(), _Tally()
+    problems: Counter[str] = Counter()
+    for example, decoded in zip(gold, predicted, strict=True):
+        if alien := {e.label for e in example.entities} - set(labels.names):
+            raise NerError(
+                f"{example.source or example.id}: label {', '.join(sorted(alien))} is not in the label set "
+                f"({', '.join(labels.names)}); add it there"
+            )
+        gold_pairs = set(example.surfaces)
+        written = {*decoded.surfaces, *((e.label, e.text) for e in decoded.entities)}
+        surface.compare(gold_pairs, written)
+        span.compare(
+            {(e.label, e.start, e.end) for e in example.entities},
+            {*((e.label, e.start, e.end) for e in decoded.entities), *decoded.ungrounded},
+        )
+        if train_pairs is not None:
+            known.compare(gold_pairs & train_pairs, written & train_pairs)
+            unknown.compare(gold_pairs - train_pairs, written - train_pairs)
+        problems.update(problem.kind for problem in decoded.problems)
+    return Scores(
+        len(gold),
+        labels.names,
+        surface.by_label(labels),
+        span.by_label(labels),
+        {kind: problems[kind] for kind in PROBLEM_KINDS},
+        None if train_pairs is None else known.total(),
+        None if train_pairs is None else unknown.total(),
+    )
+
+
+class _Tally:
+    """Counts by label while they grow. The items compared are tuples that begin with their label."""
+
+    def __init__(self) -> None:
+        self.tp: Counter[str] = Counter()
+        self.fp: Counter[str] = Counter()
+        self.fn: Counter[str] = Counter()
+
+    def compare(self, gold: set[Any], predicted: set[Any]) -> None:
+        self.tp.update(item[0] for item in gold & predicted)
+        self.fp.update(item[0] for item in predicted - gold)
+        self.fn.update(item[0] for item in gold - predicted)
+
+    def by_label(self, labels: LabelSet) -> dict[str, Counts]:
+        """The label set's labels in their order, then the unknown ones by name."""
+        unknown = sorted(self.fp.keys() - set(labels.names))
+        return {label: Counts(self.tp[label], self.fp[label], self.fn[label]) for label in (*labels.names, *unknown)}
+
+    def total(self) -> Counts:
+        return Counts(self.tp.total(), self.fp.total(), self.fn.total())
+
+
+def _pairs(train: Iterable[Example | Pair]) -> set[Pair]:
+    return {pair for item in train for pair in (item.surfaces if isinstance(item, Example) else (item,))}
+
+
+def _merge(ours: Mapping[str, Counts], theirs: Mapping[str, Counts]) -> dict[str, Counts]:
+    return {label: ours.get(label, Counts()) + theirs.get(label, Counts()) for label in {**ours, **theirs}}
+
+
+def table(scores: Scores, title: str = "") -> str:
+    """The scores as lines for a terminal: labels in the surface view, sums, what went wrong. Rates are percentages.
+
+    Unknown labels share one line, shown if there are any: with it, the lines of the labels add up to the line `f1`.
+
+    >>> from qwen_ner.codec import Codec
+    >>> from qwen_ner.entities import Entity
+    >>> labels = LabelSet.of(["company", "地点"])
+    >>> first = Example("0", "三星在北京", (Entity("company", "三星", 0, 2), Entity("地点", "北京", 3, 5)))
+    >>> second = Example("1", "她住在上海", (Entity("地点", "上海", 3, 5),))
+    >>> completions = ['{"company":["三星"],"地点":["北京","天津"]}', '{"city":["上海"]}']
+    >>> decoded = [Codec(labels).decode(row.text, text) for row, text in zip([first, second], completions)]
+    >>> print(table(score([first, second], decoded, labels, train=[("地点", "北京")]), "dev"))
+    dev: 2 rows
+                    precision  recall      f1  support
+    company            100.00  100.00  100.00        1
+    地点                50.00   50.00   50.00        2
+    unknown labels       0.00    0.00    0.00        0
+    --------------------------------------------------
+    f1                  50.00   66.67   57.14        3
+    span_f1             50.00   66.67   57.14        3
+    macro_f1                            75.00
+    seen               100.00  100.00  100.00        1
+    unseen              33.33   50.00   40.00        2
+    0 not JSON · 0 truncated · 1 unknown label · 1 not in text · 0 duplicate · 0 wrong type
+    """
+    body = [(label, scores.surface[label]) for label in scores.labels]
+    if unknown := [counts for label, counts in scores.surface.items() if label not in scores.labels]:
+        body.append(("unknown labels", sum(unknown, Counts())))
+    sums = [("f1", scores.micro), ("span_f1", scores.span_micro)]
+    if scores.seen is not None and scores.unseen is not None:
+        split = [("seen", scores.seen), ("unseen", scores.unseen)]
+    else:
+        split = []
+    first = max(_width(name) for name in ("macro_f1", *(name for name, _ in body)))
+    header = f"{' ' * first}  precision  recall      f1  support"
+
+    def line(name: str, counts: Counts) -> str:
+        rates = f"{100 * counts.precision:>11.2f}{100 * counts.recall:>8.2f}{100 * counts.f1:>8.2f}"
+        return f"{name}{' ' * (first - _width(name))}{rates}{counts.support:>9,}"
+
+    rows = f"{scores.rows:,} row{'' if scores.rows == 1 else 's'}"
+    kinds = [f"{count:,} {kind.replace('_', ' ').replace('json', 'JSON')}" for kind, count in scores.problems.items()]
+    return "\n".join(
+        [
+            f"{title}: {rows}" if title else rows,
+            header,
+            *(line(name, counts) for name, counts in body),
+            "-" * len(header),
+            *(line(name, counts) for name, counts in sums),
+            f"macro_f1{' ' * (first - len('macro_f1'))}{100 * scores.macro_f1:>27.2f}",
+            *(line(name, counts) for name, counts in split),
+            " · ".join(kinds),
+        ]
+    )
+
+
+def _width(text: str) -> int:
+    """Terminal columns: two for a wide or full-width character, none for a combining one (Unicode annex 11)."""
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )

@@ -1,0 +1,1 @@
+"""Texts to entities with a trained model."""

@@ -1,0 +1,147 @@
+"""The trained model as its users see it: texts in, entities with offsets out.
+
+In: the folder of a trained model (full or adapter) or its Hub id, and texts. Out: entities. Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..codec import Decoded
+from ..contract import NerConfig
+from ..data.tokenize import prompt_ids
+from ..entities import Entity, NerError
+from .generation import generate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Extractor:
+    """Finds the entities of texts with one model.
+
+    >>> extractor = Extractor.from_pretrained("outputs/quickstart")  # doctest: +SKIP
+    >>> extractor.extract(["三星WCG2011北京赛区魔兽争霸3最终名次"])  # doctest: +SKIP
+    [(Entity(label='company', text='三星', start=0, end=2, score=None), …)]
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: NerConfig) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.config = config
+        self.codec = config.codec()
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, revision: str | None = None, device: str | None = None, dtype: str | None = None
+    ) -> Extractor:
+        """Load what `qwen-ner train` wrote: an output_dir, a checkpoint of it, or a Hub id.
+
+        `device` defaults to the GPU where there is one. `dtype` defaults to bfloat16 there (if it has it) and float32 on
+        the CPU. Raises `NerError` where the folder lacks `ner_config.json`, tokenizer, chat template or weights.
+        """
+        from transformers import AutoModelForCausalLM
+
+        path = _local_folder(folder, revision)
+        config = NerConfig.load(path)
+        tokenizer = load_tokenizer(path)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if dtype is None:
+            dtype = "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
+        options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+        try:
+            if (path / "adapter_config.json").is_file():
+                from peft import AutoPeftModelForCausalLM
+
+                model = AutoPeftModelForCausalLM.from_pretrained(path, **options)
+            else:
+                model = AutoModelForCausalLM.from_pretrained(path, **options)
+        except (OSError, ValueError) as error:
+            raise NerError(f"{folder}: the weights cannot be loaded: {error}") from error
+        return cls(model.to(device), tokenizer, config)
+
+    def extract(self, texts: Sequence[str], *, batch_size: int = 32) -> list[tuple[Entity, ...]]:
+        """The entities of each text, in text order; `text[entity.start : entity.end] == entity.text` for each."""
+        return [decoded.entities for decoded in self.predict(texts, batch_size=batch_size)]
+
+    def predict(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> list[Decoded]:
+        """As `extract`, with what the model wrote wrongly beside the entities: see `Decoded.problems`.
+
+        Raises `NerError` for a text that does not fit the model's context; nothing is truncated.
+        """
+        if isinstance(texts, str):
+            raise TypeError("extract takes a list of texts: extract([text])")
+        written = [i for i, text in enumerate(texts) if text]
+        prompts = prompt_ids(self.tokenizer, self.codec, [texts[i] for i in written])
+        for i, prompt in zip(written, prompts, strict=True):
+            if len(prompt) > self.max_prompt_tokens:
+                raise NerError(
+                    f"text {i} ({texts[i][:20]!r}…) takes {len(prompt)} tokens with its prompt; the model has room for "
+                    f"{self.max_prompt_tokens} before its answer: split the text"
+                )
+        generated = generate(
+            self.model,
+            prompts,
+            max_new_tokens=self.config.max_new_tokens,
+            end_token_ids=self.config.end_token_ids,
+            pad_token_id=self.tokenizer.pad_token_id,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        completions = decode_ids(self.tokenizer, generated.ids)
+        decoded = [Decoded() for _ in texts]
+        for i, completion, finished in zip(written, completions, generated.finished, strict=True):
+            decoded[i] = self.codec.decode(texts[i], completion, finished=finished)
+        return decoded
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """How many tokens a prompt may have so that an answer of `max_new_tokens` still fits the model's context."""
+        return self.model.config.max_position_embeddings - self.config.max_new_tokens
+
+
+def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]]) -> list[str]:
+    """Completions as text, special tokens kept: one in the middle of an answer is the model's fault and must be seen."""
+    return tokenizer.batch_decode([list(row) for row in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, checked for what this task needs: a chat template, and a pad token beside the end token.
+
+    Raises `NerError` where there is none. A missing pad token is filled with another special token, never with the end
+    token, which is supervised.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NerError(f"{path}: no tokenizer could be loaded ({error}); copy the tokenizer files beside the weights") from error
+    if not tokenizer.chat_template:
+        raise NerError(f"{path}: the tokenizer has no chat template; use an instruct model, or add chat_template.jinja to it")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        others = [token for token in tokenizer.all_special_tokens if token != tokenizer.eos_token]
+        if not others:
+            raise NerError(f"{path}: no special token but the end token to pad with; set pad_token in the tokenizer")
+        tokenizer.pad_token = others[0]
+    return tokenizer
+
+
+def _local_folder(folder: str | Path, revision: str | None) -> Path:
+    """`folder` itself, or where the Hub repository of that id lies once it is downloaded."""
+    path = Path(folder)
+    if path.exists() or path.is_absolute() or str(folder).startswith(".") or str(folder).count("/") != 1:
+        if not path.is_dir():
+            raise NerError(f"{folder}: no such folder; give an output_dir of `qwen-ner train` or a Hub id (user/name)")
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(folder), revision=revision, ignore_patterns=["checkpoint-*", "*.bin", "*.pt"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise NerError(f"{folder}: no such folder here, and the Hub does not give it ({error}); check the name") from error

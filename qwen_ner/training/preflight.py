@@ -1,0 +1,166 @@
+"""What is checked and prepared before the first step: processes, output folder, checkpoint to go on from, data.
+
+In: the parts of a recipe. Out: errors and warnings while they cost nothing, and the rows to train on. Loads no model.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from datasets import Dataset
+
+from ..data.formats import has_split, labels_of, read_dataset
+from ..data.split import hold_out
+from ..entities import CLUENER, Example, LabelSet, NerError
+from .recipe import DataArguments, NerTrainingArguments, Recipe
+
+log = logging.getLogger(__name__)
+
+FINAL_SPLIT = "dev"
+"""The final test, since CLUENER's test split has no labels. The checkpoint is chosen on rows held out of train."""
+
+RECIPE_NAME = "recipe.yaml"
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows to train on, rows to choose the checkpoint by, and the final test (empty where the data set has none)."""
+
+    labels: LabelSet
+    train: list[Example]
+    validation: list[Example]
+    final: list[Example]
+    seen: frozenset[tuple[str, str]]
+
+
+def read_splits(data: DataArguments) -> Splits:
+    """The splits that a recipe asks for. The validation rows are the same for every seed, so that runs compare."""
+    known = LabelSet.of(data.labels) if data.labels else CLUENER if data.dataset in ("cluener", "sample") else None
+    training = read_dataset(data.dataset, "train", labels=known, data_dir=data.data_dir)
+    labels = known or labels_of(training)
+    final = []
+    if has_split(data.dataset, FINAL_SPLIT, data.data_dir):
+        final = read_dataset(data.dataset, FINAL_SPLIT, labels=labels, data_dir=data.data_dir)
+    seen = frozenset(pair for example in training for pair in example.surfaces)
+    rest, validation = hold_out(training, data.validation_rows, seed=0)
+    limit = data.max_eval_samples
+    return Splits(labels, rest[: data.max_train_samples], validation[:limit], final[:limit], seen)
+
+
+def check_answers(rows: Dataset, max_new_tokens: int) -> None:
+    """Warn where the data hold answers that the model would not be allowed to finish."""
+    longest = sorted((len(ids) for ids in rows["answer_ids"]), reverse=True)
+    over = sum(length > max_new_tokens for length in longest)
+    if over:
+        log.warning(
+            "%d of %d answers are longer than max_new_tokens=%d (the longest has %d tokens), so they can never be written "
+            "to their end; raise max_new_tokens.",
+            over,
+            len(longest),
+            max_new_tokens,
+            longest[0],
+        )
+
+
+def check_prompts(rows: Dataset, examples: list[Example], room: int) -> None:
+    """Raise `NerError` where a prompt to be scored leaves no room for its answer: leaving it out would flatter the score."""
+    long = [
+        f"{example.source} ({len(prompt)} tokens)"
+        for example, prompt in zip(examples, rows["prompt_ids"], strict=True)
+        if len(prompt) > room
+    ]
+    if long:
+        raise NerError(
+            f"{len(long)} of {len(examples)} prompts to evaluate are longer than the {room} tokens that the model has room "
+            f"for before an answer: {', '.join(long[:10])}; split these texts"
+        )
+
+
+def check_processes(args: NerTrainingArguments) -> None:
+    """Raise `NerError` where several processes were started that do not know of each other.
+
+    Each would train alone on all rows and write to the same folder.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1 and args.world_size == 1:
+        raise NerError(
+            f"WORLD_SIZE is {started}, but this process sees itself alone: on CPU set use_cpu: true in the recipe "
+            "(accelerate_configs/cpu_2proc.yaml), on GPUs launch with accelerate_configs/ddp_4gpu.yaml"
+        )
+    cores = os.cpu_count() or 1
+    if args.device.type == "cpu" and args.world_size == 1 and torch.get_num_threads() == 1 and cores > 1:
+        # `accelerate launch` without a config sets OMP_NUM_THREADS=1, which suits GPUs.
+        torch.set_num_threads(cores)
+        log.info("Training on the CPU with %d threads.", cores)
+
+
+def claim_output(recipe: Recipe) -> Path:
+    """The output folder, made and known to be writable, or `NerError`."""
+    output = Path(recipe.training.output_dir)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise NerError(f"output_dir: {output} cannot be written ({error.strerror}); choose another with --output_dir") from None
+    return output
+
+
+def checkpoint_to_resume(recipe: Recipe) -> str | None:
+    """The checkpoint that `resume_from_checkpoint` means, or None to begin at the beginning.
+
+    `auto` takes the last whole one in the output folder. Keys in which the recipe differs from the one that checkpoint
+    was trained with are said.
+    """
+    wanted, output = recipe.training.resume_from_checkpoint, Path(recipe.training.output_dir)
+    if wanted in (None, "", "no", "none", "false"):
+        return None
+    if wanted not in ("auto", "yes", "true"):
+        if not _is_whole(Path(wanted)):
+            raise NerError(f"resume_from_checkpoint: {wanted} is no whole checkpoint; give auto, none or a checkpoint folder")
+        return wanted
+    numbered = [(int(found[1]), path) for path in output.glob("checkpoint-*") if (found := _STEP.search(path.name))]
+    for _, path in sorted(numbered, reverse=True):
+        if not _is_whole(path):
+            log.warning("%s is not whole (the process was stopped while it was written); it is passed over.", path)
+            continue
+        log.info("Resuming from %s; resume_from_checkpoint: none begins anew.", path)
+        _say_changes(output / RECIPE_NAME, recipe)
+        return str(path)
+    return None
+
+
+_STEP = re.compile(r"^checkpoint-(\d+)$")
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the Trainer finished writing it: trainer_state.json comes last."""
+    weights = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+    has_weights = any((checkpoint / name).is_file() for name in weights)
+    return has_weights and (checkpoint / "trainer_state.json").is_file()
+
+
+def _say_changes(before: Path, recipe: Recipe) -> None:
+    if not before.is_file():
+        return
+    old = yaml.safe_load(before.read_text(encoding="utf-8")) or {}
+    changed = sorted(key for key in old.keys() | recipe.values.keys() if old.get(key) != recipe.values.get(key))
+    if changed:
+        log.warning(
+            "The recipe has changed since that checkpoint: %s. What was trained until there stays; to train anew choose "
+            "another --output_dir or resume_from_checkpoint: none.",
+            ", ".join(f"{key} {old.get(key)} → {recipe.values.get(key)}" for key in changed),
+        )
+
+
+def save_recipe(recipe: Recipe, output: Path) -> None:
+    """Write the keys that were given, overrides included, as a recipe that repeats this run."""
+    text = yaml.safe_dump(recipe.values, allow_unicode=True, sort_keys=False)
+    (output / RECIPE_NAME).write_text(text, encoding="utf-8")

@@ -1,0 +1,117 @@
+"""`model_name_or_path: tiny`: a small Qwen2 and its tokenizer, made on the spot without any network.
+
+In: a folder to write to. Out: there, a model that `from_pretrained` opens like any other: Qwen2 layers, Qwen's special
+tokens and chat format, random weights. It is a toy to try things on, and what the tests train.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def make_tiny(folder: str | Path, *, layers: int = 4, hidden: int = 128, seed: int = 0) -> Path:
+    """Write a randomly initialised Qwen2 of `layers` × `hidden` and its tokenizer to `folder`, whole or not at all.
+
+    A folder that already holds a model is left as it is. The same arguments give the same weights.
+    """
+    import torch
+    from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+
+    folder = Path(folder)
+    if (folder / "config.json").is_file():
+        return folder
+    tokenizer = train_tokenizer(_sample_lines())
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=4 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 32,
+        num_key_value_heads=hidden // 32,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        initializer_range=0.05,
+        bos_token_id=None,
+        eos_token_id=end,
+        pad_token_id=pad,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2ForCausalLM(config)
+    model.generation_config = GenerationConfig(eos_token_id=[end, pad], pad_token_id=pad)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.")
+    try:
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+        os.chmod(made, 0o755)
+        os.replace(made, folder)
+    except BaseException:
+        shutil.rmtree(made)
+        raise
+    return folder
+
+
+def train_tokenizer(lines: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE in which a Chinese character of `lines` is one token, and never part of a longer one.
+
+    A model this small learns to copy a name from the text character by character; with tokens of several characters it
+    would first have to learn how each is spelled.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\p{Han}|\p{N}"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=8000,
+        min_frequency=1,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(lines, trainer)
+    pad, start, end = SPECIAL_TOKENS
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token=end,
+        pad_token=pad,
+        additional_special_tokens=[start],
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=4096,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _sample_lines() -> list[str]:
+    """What the tokenizer is trained on: the texts and targets of the sample's training split, and the prompt's words."""
+    from ..codec import Codec
+    from ..data.formats import read_dataset
+    from ..entities import CLUENER
+
+    codec = Codec(CLUENER)
+    examples = read_dataset("sample", "train", labels=CLUENER)
+    lines = [line for example in examples for line in (example.text, codec.encode(example))]
+    return [*lines, *(f"{role}\n" for role in ("system", "user", "assistant")), codec.system_prompt]

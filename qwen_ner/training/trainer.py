@@ -1,0 +1,159 @@
+"""`NerTrainer`: the stock Trainer that also generates while it evaluates; and the model that it trains.
+
+In: a model (full or adapter), a tokenizer, token ids. Out: checkpoints that extraction can use as they are, and entity F1.
+Knows nothing of YAML.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+
+from ..codec import Codec, Decoded
+from ..contract import NerConfig
+from ..entities import Example, NerError
+from ..evaluation.entity_f1 import EntityF1
+from ..inference.extractor import decode_ids
+from ..inference.generation import generate, neutral_generation_config, until_end
+from .collate import IGNORED, EvaluationCollator
+
+log = logging.getLogger(__name__)
+
+
+def load_model(
+    model_name_or_path: str,
+    *,
+    revision: str | None = None,
+    attn_implementation: str | None = None,
+    lora: dict[str, Any] | None = None,
+) -> PreTrainedModel:
+    """A causal LM with float32 master weights, and around it a LoRA adapter if `lora` gives peft's `LoraConfig` fields.
+
+    The dtype is asked for: a checkpoint in bfloat16 would otherwise be trained in bfloat16, whose eight bits lose updates
+    of a small learning rate; mixed precision is the Trainer's matter. Raises `NerError` where the model cannot be loaded.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            model_name_or_path, revision=revision, dtype=torch.float32, attn_implementation=attn_implementation
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise NerError(f"model_name_or_path: {model_name_or_path} cannot be loaded: {error}") from error
+    if lora is None:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    try:
+        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora))
+    except ValueError as error:
+        raise NerError(f"lora_target_modules: {error}") from error
+
+
+class NerTrainer(Trainer):
+    """Trainer whose evaluation writes JSON for every prompt and scores what was really generated.
+
+    `prediction_step` alone is replaced: the stock loop gathers over ranks, pads, and drops the rows that a sampler
+    repeated to fill the last batch. Predictions are token ids (rows, longest), `label_ids` the row numbers (rows,).
+    Training data, evaluation data: rows of `data.tokenize.build_dataset`.
+    """
+
+    def __init__(self, *args: Any, ner_config: NerConfig, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ner_config = ner_config
+        pad = self.processing_class.pad_token_id
+        self.generation_config = neutral_generation_config(ner_config.end_token_ids, pad, ner_config.max_new_tokens)
+        # Whatever the base ships (sampling, a repetition penalty) must not travel on with the trained weights.
+        self.model.generation_config = self.generation_config
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
+        return self._with_prompts(super().get_eval_dataloader, eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> torch.utils.data.DataLoader:
+        return self._with_prompts(super().get_test_dataloader, test_dataset)
+
+    def _with_prompts(self, make: Any, dataset: Any) -> torch.utils.data.DataLoader:
+        training_collator, self.data_collator = self.data_collator, EvaluationCollator(self.data_collator)
+        try:
+            return make(dataset)
+        finally:
+            self.data_collator = training_collator
+
+    def prediction_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """(loss, generated ids padded with -100, row numbers) of one batch."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs["loss_inputs"]).detach()
+        if prediction_loss_only:
+            return loss, None, None
+        prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)]
+        generated = generate(
+            self.accelerator.unwrap_model(model),
+            prompts,
+            max_new_tokens=self.ner_config.max_new_tokens,
+            end_token_ids=self.ner_config.end_token_ids,
+            pad_token_id=self.processing_class.pad_token_id,
+            batch_size=len(prompts),
+        )
+        end = self.ner_config.end_token_ids[0]
+        rows = [[*ids, end] if done else ids for ids, done in zip(generated.ids, generated.finished, strict=True)]
+        width = max(1, max(map(len, rows)))
+        padded = torch.tensor([row + [IGNORED] * (width - len(row)) for row in rows], device=loss.device)
+        return loss, padded, inputs["row"]
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Every folder the Trainer writes is one that `Extractor.from_pretrained` can open."""
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            folder = output_dir if output_dir is not None else self.args.output_dir
+            self.generation_config.save_pretrained(folder)
+            self.ner_config.save(folder)
+
+
+class EntityMetrics:
+    """`compute_metrics`: finds the gold of each generated row by its number and scores it.
+
+    `gold[n]` is the example that `row` n of the data set was made from. Metrics are those of `EntityF1`.
+    """
+
+    def __init__(self, gold: Sequence[Example], codec: Codec, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]):
+        self.gold, self.codec, self.tokenizer, self.ends = gold, codec, tokenizer, set(ends)
+        self.metric = EntityF1()
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float | int]:
+        examples, completions, finished = self._completions(prediction)
+        references = [
+            {
+                "text": example.text,
+                "entities": [{"label": e.label, "start": e.start, "end": e.end} for e in example.entities],
+            }
+            for example in examples
+        ]
+        return self.metric.compute(
+            predictions=completions, references=references, labels=list(self.codec.labels.names), finished=finished
+        )
+
+    def decoded(self, prediction: EvalPrediction) -> tuple[list[Example], list[Decoded]]:
+        """The examples of `prediction` in the order of their rows, and beside each what was predicted for it."""
+        examples, completions, finished = self._completions(prediction)
+        return examples, [
+            self.codec.decode(example.text, completion, finished=done)
+            for example, completion, done in zip(examples, completions, finished, strict=True)
+        ]
+
+    def _completions(self, prediction: EvalPrediction) -> tuple[list[Example], list[str], list[bool]]:
+        rows = np.asarray(prediction.label_ids)
+        if len(set(rows.tolist())) != len(rows):
+            raise RuntimeError(f"{len(rows)} predictions for {len(set(rows.tolist()))} rows; each row must come once")
+        order = np.argsort(rows)
+        ids, finished = [], []
+        for row in np.asarray(prediction.predictions)[order]:
+            kept, done = until_end([token for token in row.tolist() if token != IGNORED], self.ends)
+            ids.append(kept)
+            finished.append(done)
+        return [self.gold[i] for i in rows[order]], decode_ids(self.tokenizer, ids), finished
