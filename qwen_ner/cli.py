@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO if rank == 0 else logging.ERROR)
     for noisy in ("httpx", "datasets", "evaluate", "filelock", "fsspec", "torch", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    if not sys.stderr.isatty():  # read by the libraries at import: no bars in log files
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     from .entities import NerError
 
     try:
@@ -95,6 +98,7 @@ def train(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     from .contract import write_json
     from .data.formats import has_split, read_dataset
+    from .entities import NerError
     from .evaluation.scoring import score, table
     from .inference.extractor import Extractor
 
@@ -102,6 +106,8 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     labels = extractor.config.labels
     read = {"labels": labels, "data_dir": options.data_dir}
     examples = read_dataset(options.data, options.split, **read)[: options.limit]
+    if not any(example.entities for example in examples):
+        raise NerError(f"{options.data} {options.split} holds no entity to score; `qwen-ner predict` reads unlabelled texts")
     seen = None
     if options.split != "train" and has_split(options.data, "train", options.data_dir):
         seen = {pair for example in read_dataset(options.data, "train", **read) for pair in example.surfaces}

@@ -133,15 +133,16 @@ def _transfer(url: str, part: Path, limit: int) -> None:
         if error.code != 416 or not size:
             raise
         part.unlink()
-        return _transfer(url, part, limit)
+        _transfer(url, part, limit)
+        return
     with response:
         if response.status != 206:
             size = 0
         elif size and not response.headers.get("Content-Range", "").startswith(f"bytes {size}-"):
             part.unlink()
-            return _transfer(url, part, limit)
-        length = response.headers.get("Content-Length")
-        total = size + int(length) if length else None
+            _transfer(url, part, limit)
+            return
+        total = None if response.length is None else size + response.length
         bar = tqdm(total=total, initial=size, unit="B", unit_scale=True, desc=part.stem, disable=None)
         with part.open("ab" if size else "wb") as file, bar:
             while size <= limit and (block := response.read(65_536)):

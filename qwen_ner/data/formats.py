@@ -46,8 +46,9 @@ def read_jsonl(path: str | Path, labels: LabelSet | None = None) -> list[Example
         {"text": "三星在北京", "label": {"company": {"三星": [[0, 2]]}}}
         {"text": "三星在北京", "entities": [{"label": "company", "start": 0, "end": 2}]}
 
-    with half-open offsets, or none (every occurrence is taken, as `codec.ground` does it). It may carry an "id" (default: the line number, from 1); an item of "entities" may carry its surface as "text" or
-    "surface", which is checked, and a "score". Other keys are not read. Overlapping and nested entities are kept.
+    with half-open offsets, or none: every occurrence is taken, as `codec.ground` does it. It may carry an "id" (by
+    default the line number, from 1); an item of "entities" may carry its surface as "text" or "surface", which is
+    checked, and a "score". Other keys are not read. Overlapping and nested entities are kept.
     Raises `DataError` with all faults of the file, `NerError` where there is no such file or no row in it.
     """
     return parse(read_bytes(path), str(path), labels)
@@ -156,7 +157,7 @@ def read_dataset(
 def has_split(dataset: str, split: str, data_dir: str | Path | None = None) -> bool:
     """Whether `read_dataset` would find this split as one of its own. Reads no rows and downloads nothing.
 
-    A single file is its "train" and nothing else, so that nobody validates on the rows they trained on. Raises
+    A single file has no split of its own: whoever trains on it must not find it again as its dev split. Raises
     `NerError` where there is no such data set.
     """
     if _place(dataset, data_dir) == "cluener":
@@ -164,7 +165,7 @@ def has_split(dataset: str, split: str, data_dir: str | Path | None = None) -> b
     if dataset == "sample":
         return split in _sample()
     path = Path(dataset).expanduser()
-    return split == "train" if path.is_file() else _file_of(path, split) is not None
+    return path.is_dir() and _file_of(path, split) is not None
 
 
 def _place(dataset: str, data_dir: str | Path | None) -> str:

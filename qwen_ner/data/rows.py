@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from ..entities import Entity, Example, LabelSet, NerError
 
 SHOWN_FAULTS = 20
 """How many faults a `DataError` prints; `.faults` has them all."""
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 Report = Callable[[str], None]
 """Takes one fault of a row: value and remedy; the place is put before it."""
@@ -130,6 +133,8 @@ def json_object(raw: bytes) -> dict[str, Any]:
         raise LineFault(f"{quote(text)} cannot be read as JSON ({error}); write one JSON object a line") from error
     if not isinstance(row, dict):
         raise LineFault(f"{quote(row)} is not an object; write one JSON object a line")
+    if b"\\u" in raw and (half := _HALF_PAIR.search(json.dumps(row, ensure_ascii=False))):
+        raise LineFault(f"{quote(half[0])} is half a surrogate pair, which no file can hold; write the character whole")
     return row
 
 
@@ -162,11 +167,6 @@ def text_of(row: dict[str, Any], report: Report) -> str | None:
         return None
     if not text.strip():
         report(f"the text {quote(text)} is empty; delete the row")
-        return None
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        report(f"the text {quote(text)} holds half a surrogate pair at {error.start}; write the whole character")
         return None
     return text
 
@@ -225,7 +225,7 @@ def _from_label(tree: object, text: str, labels: LabelSet | None, inclusive: boo
     if not isinstance(tree, dict):
         report(f'"label" is {quote(tree)}; make it an object, {{"company": ["三星"]}}')
         return
-    to_ground: list[tuple[str, str]] = []
+    to_ground: dict[tuple[str, str], None] = {}
     for label, surfaces in tree.items():
         if not _is_label(label, labels, report):
             continue
@@ -242,7 +242,7 @@ def _from_label(tree: object, text: str, labels: LabelSet | None, inclusive: boo
             elif (label, surface) in to_ground:
                 report(f"{label} {quote(surface)} is given twice; name it once, every occurrence of it is taken")
             else:
-                to_ground.append((label, surface))
+                to_ground[label, surface] = None
     yield from ground(text, to_ground)
 
 
@@ -272,7 +272,8 @@ def _from_items(items: object, text: str, labels: LabelSet | None, inclusive: bo
         score = item.get("score")
         if score is not None and (type(score) not in (int, float) or not 0 <= score <= 1):
             report(f"the entity {quote(item)} has the score {quote(score)}; make it a number from 0 to 1")
-        elif _is_label(item["label"], labels, report):
+            score = None
+        if _is_label(item["label"], labels, report):
             surfaces = tuple(item[key] for key in ("text", "surface") if key in item)
             entity = _entity(item["label"], surfaces, item["start"], item["end"], text, inclusive, report)
             if entity:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from ..entities import Example, NerError
 
-DRAWS = 20
-"""Draws tried for one that leaves every label in both parts. On thousands of rows the first has them."""
+DRAWN_ROWS = 50_000
+"""Draws go on, up to 100, while they look at no more rows than this: on a large set the first draw does it."""
 
 
 def hold_out(examples: Sequence[Example], rows: int, seed: int) -> tuple[list[Example], list[Example]]:
@@ -34,9 +34,9 @@ def hold_out(examples: Sequence[Example], rows: int, seed: int) -> tuple[list[Ex
     generator = random.Random(seed)
     best: set[int] = set()
     fewest: int | None = None
-    for _ in range(DRAWS):
+    for _ in range(max(1, min(100, DRAWN_ROWS // len(examples)))):
         held = _draw(labels, rows, generator)
-        missing = len(_repair(labels, held, generator))
+        missing = _repair(labels, held, generator)
         if fewest is None or missing < fewest:
             best, fewest = held, missing
         if not fewest:
@@ -51,14 +51,14 @@ def _draw(labels: list[frozenset[str]], rows: int, generator: random.Random) -> 
     """`rows` row numbers, of which rows without entities are as many as their share of all rows."""
     empty = [row for row, names in enumerate(labels) if not names]
     filled = [row for row, names in enumerate(labels) if names]
-    quota = max(round(rows * len(empty) / len(labels)), rows - len(filled))
+    quota = round(rows * len(empty) / len(labels))
     return {*generator.sample(empty, quota), *generator.sample(filled, rows - quota)}
 
 
-def _repair(labels: list[frozenset[str]], held: set[int], generator: random.Random) -> set[tuple[str, bool]]:
+def _repair(labels: list[frozenset[str]], held: set[int], generator: random.Random) -> int:
     """Exchange rows between `held` and the others, in place, while that leaves fewer labels missing from a part.
 
-    Returns what is missing still, as (label, whether from the held part).
+    Returns how many labels are missing from a part still.
     """
     every = Counter(name for names in labels for name in names)
     inside = Counter(name for row in held for name in labels[row])
@@ -72,20 +72,30 @@ def _repair(labels: list[frozenset[str]], held: set[int], generator: random.Rand
     def gain(out: frozenset[str], into: frozenset[str]) -> int:
         return sum(lacks(name) - lacks(name, (name in into) - (name in out)) for name in out ^ into)
 
+    rank = {row: place for place, row in enumerate(order)}
+    bearers: dict[str, dict[frozenset[str], int]] = {}
+    # One row stands for all of its part with the same labels: exchanging any of them gains the same.
+    for row in order:
+        for name in labels[row]:
+            bearers.setdefault(name, {}).setdefault(labels[row], row)
+
     improved = True
     while improved:
         improved = False
-        missing = {(name, not inside[name]) for name in every if lacks(name)}
-        for name, from_held in sorted(missing):
-            # One row stands for all of its part with the same labels: exchanging any of them gains the same.
-            bearers = {labels[row]: row for row in reversed(order) if name in labels[row]}
-            others = {labels[row]: row for row in reversed(order) if (row in held) == from_held}
-            pairs = ((b, o) if from_held else (o, b) for b in bearers.values() for o in others.values())
-            for into, out in pairs if lacks(name) else ():
+        for name in sorted(filter(lacks, every)):
+            if not lacks(name):  # an exchange for another label has brought it
+                continue
+            from_held = not inside[name]
+            part = sorted(held, key=rank.__getitem__) if from_held else [row for row in order if row not in held]
+            others: dict[frozenset[str], int] = {}
+            for row in part:
+                others.setdefault(labels[row], row)
+            pairs = ((b, o) if from_held else (o, b) for b in bearers[name].values() for o in others.values())
+            for into, out in pairs:
                 if gain(labels[out], labels[into]) > 0:
                     held.symmetric_difference_update((into, out))
                     inside.subtract(labels[out])
                     inside.update(labels[into])
                     improved = True
                     break
-    return missing
+    return sum(map(lacks, every))

@@ -143,3 +143,9 @@ def refuse_long(dataset: Dataset, examples: Sequence[Example], max_length: int) 
         raise NerError(f"{message}; nothing is left to train on: raise max_length or split the texts")
     log.warning("%s. They are left out of training; split the texts or raise max_length to keep them.", message)
     return dataset.select([i for i, length in enumerate(lengths) if length <= max_length])
+
+
+def longest_first(dataset: Dataset) -> Dataset:
+    """The rows of `dataset` by falling length: little padding in a batch, and one too large for the memory is met at once."""
+    lengths = list(dataset["length"])
+    return dataset.select(sorted(range(len(lengths)), key=lambda i: -lengths[i]))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from ..codec import Decoded
 from ..contract import NerConfig
@@ -19,6 +20,9 @@ from .generation import generate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
+"""What loading weights raises where they are absent, torn, of another shape, or need a package that is not there."""
 
 
 class Extractor:
@@ -60,7 +64,7 @@ class Extractor:
                 model = AutoPeftModelForCausalLM.from_pretrained(path, **options)
             else:
                 model = AutoModelForCausalLM.from_pretrained(path, **options)
-        except (OSError, ValueError) as error:
+        except UNLOADABLE as error:
             raise NerError(f"{folder}: the weights cannot be loaded: {error}") from error
         return cls(model.to(device), tokenizer, config)
 
@@ -106,7 +110,7 @@ class Extractor:
 
 def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]]) -> list[str]:
     """Completions as text, special tokens kept: one in the middle of an answer is the model's fault and must be seen."""
-    return tokenizer.batch_decode([list(row) for row in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return [tokenizer.decode(row, skip_special_tokens=False, clean_up_tokenization_spaces=False) for row in ids]
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -121,6 +125,8 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NerError(f"{path}: no tokenizer could be loaded ({error}); copy the tokenizer files beside the weights") from error
+    if not tokenizer("a")["input_ids"]:  # transformers makes an empty one where the model type alone is known
+        raise NerError(f"{path}: no tokenizer lies there; copy the tokenizer files beside the weights")
     if not tokenizer.chat_template:
         raise NerError(f"{path}: the tokenizer has no chat template; use an instruct model, or add chat_template.jinja to it")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:

@@ -206,11 +206,11 @@ def _cast(action: Action, value: Any) -> Any:
     if action.nargs == "+":
         value = _literal(value) if isinstance(value, str) and value.startswith("[") else value
         return [_scalar(kind, item, action) for item in (value if isinstance(value, list) else [value])]
-    if isinstance(value, dict) or kind is dict:
+    # TrainingArguments' own mappings are typed `dict | str`, of which the action keeps str.
+    if kind is dict or (isinstance(value, dict) and action.dest in TrainingArguments._VALID_DICT_FIELDS):
         value = _literal(value) if isinstance(value, str) else value
-        # TrainingArguments reads its own dict fields (`dict | str`) from either.
-        if not isinstance(value, dict) or kind not in (dict, str):
-            raise ValueError(f"{_show(value)} is not {_NAMES.get(kind, 'a mapping of names to values')}")
+        if not isinstance(value, dict):
+            raise ValueError(f"{_show(value)} is not {_NAMES[dict]}")
         return value
     return _scalar(kind, value, action)
 

@@ -14,7 +14,7 @@ from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..contract import NerConfig, write_json
-from ..data.tokenize import build_dataset, end_of_turn, refuse_long
+from ..data.tokenize import build_dataset, end_of_turn, longest_first, refuse_long
 from ..entities import fingerprint
 from ..evaluation.scoring import score, table
 from ..inference.extractor import Extractor, load_tokenizer
@@ -78,8 +78,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
         processing_class=tokenizer,
         data_collator=PaddedCollator(tokenizer.pad_token_id),
         train_dataset=rows,
-        # Longest first: little padding, and a batch that does not fit the memory is met at once.
-        eval_dataset=validation.sort("length", reverse=True),
+        eval_dataset=longest_first(validation),
         compute_metrics=metrics,
         callbacks=[stop],
     )
@@ -99,7 +98,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
     trainer.save_state()
 
     split = FINAL_SPLIT if splits.final else "validation"
-    prediction = trainer.predict(final.sort("length", reverse=True), metric_key_prefix=split)
+    prediction = trainer.predict(longest_first(final), metric_key_prefix=split)
     scores = score(*metrics.decoded(prediction), splits.labels, train=splits.seen)
     result = {
         "model": recipe.model.model_name_or_path,

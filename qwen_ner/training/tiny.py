@@ -69,7 +69,7 @@ def make_tiny(folder: str | Path, *, layers: int = 4, hidden: int = 128, seed: i
 
 
 def train_tokenizer(lines: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE in which a Chinese character of `lines` is one token, and never part of a longer one.
+    """A byte-level BPE in which a character of `lines` outside ASCII, and a digit, is one token, never part of a longer one.
 
     A model this small learns to copy a name from the text character by character; with tokens of several characters it
     would first have to learn how each is spelled.
@@ -80,7 +80,7 @@ def train_tokenizer(lines: Iterable[str]) -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"\p{Han}|\p{N}"), "isolated"),
+            pre_tokenizers.Split(Regex(r"[^\x00-\x7F]|[0-9]"), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
         ]
     )

@@ -18,7 +18,7 @@ from ..codec import Codec, Decoded
 from ..contract import NerConfig
 from ..entities import Example, NerError
 from ..evaluation.entity_f1 import EntityF1
-from ..inference.extractor import decode_ids
+from ..inference.extractor import UNLOADABLE, decode_ids
 from ..inference.generation import generate, neutral_generation_config, until_end
 from .collate import IGNORED, EvaluationCollator
 
@@ -41,7 +41,7 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(
             model_name_or_path, revision=revision, dtype=torch.float32, attn_implementation=attn_implementation
         )
-    except (OSError, ValueError, ImportError) as error:
+    except UNLOADABLE as error:
         raise NerError(f"model_name_or_path: {model_name_or_path} cannot be loaded: {error}") from error
     if lora is None:
         return model
@@ -105,6 +105,12 @@ class NerTrainer(Trainer):
         width = max(1, max(map(len, rows)))
         padded = torch.tensor([row + [IGNORED] * (width - len(row)) for row in rows], device=loss.device)
         return loss, padded, inputs["row"]
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Without the head that is the embedding: such weights are saved once, and never missing."""
+        tied = set(getattr(self.model, "_tied_weights_keys", None) or ())
+        missing = [key for key in load_result.missing_keys if key not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Every folder the Trainer writes is one that `Extractor.from_pretrained` can open."""

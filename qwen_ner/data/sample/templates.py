@@ -1,7 +1,8 @@
 """Sentence templates of the sample, by genre, and the clauses that may follow them.
 
-`{slot}` is an entity, `{filler}` is none (both from `words`); a digit behind the name (`{city2}`) asks for another draw, the same
-key twice gives the same surface twice. `<a|b>` is a choice of wording. Knows nothing of offsets and splits.
+`{slot}` is an entity, `{filler}` is none (both from `words`); a digit behind the name (`{city2}`) asks for another
+draw, the same key twice gives the same surface twice. `<a|b>` is a choice of wording. Knows nothing of offsets and
+splits.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ REVIEW = (
     "在{scene}门口的店买过，{scene}卖得<贵|便宜>多了",
     "{movie}的原著{novel}<更好看|也值得读>，{fine}",
     "{shop}{thing}黑\\白两色都买了，{good}",
-    "{movie}<比|不如>{movie2}好看，{movie}的周边也<好看|精致>",
+    "{movie}比{movie2}好看，{movie}的周边也<好看|精致>",
 )
 
 COMPLAINT = (
@@ -49,9 +50,10 @@ COMPLAINT = (
     "{firm}生产的{thing}，{bad}，<不会再买|已经退货>",
     "假货！已经向{watchdog}<投诉|举报>",
     "打{watchdog}电话<投诉|反映>后{shop}才退款",
-    "说好的\"{shop}正品\"，结果{bad}",
+    '说好的"{shop}正品"，结果{bad}',
     "{shop}又涨价了，{shop}以前{money}元就能买到",
-    "{shop}的卖家说\"不退不换\"，{poor}",
+    '{shop}的卖家说"不退不换"，{poor}',
+    "{shop}卖假货，{watchdog}已经立案",
     "{express}丢件三天没人管，{carrier}还不接电话，{poor}",
     "{clerk}{nick}<答非所问|半天不回>，{poor}",
     "{game}点卡一直没到账，{poor}",
@@ -68,16 +70,17 @@ CHAT = (
     "收件人{person}，地址{road}",
     "收件人改成{person}，不是{person2}",
     "请转{agent}，<我要投诉|我的退款没到>",
-    "你们{agent}<电话多少|什么时候上班>？",
+    "你们{agent}<电话多少|什么时候上班>",
     "我是{firm}的{job}{person}，<想谈合作|要批量采购>",
     "我找{nick}，{daypart}是{nick}接待我的",
     "不退款我就去{watchdog}<投诉你们|反映>",
+    "我已在{watchdog}备案，<请尽快退款|等你们回复>",
     "已经打给{society}了，<等你们答复|今天必须退款>",
-    "{book}<还有货吗|是正版吗|有签名版吗>？",
+    "{book}<还有货吗|是正版吗|有签名版吗>",
     "请问{book}和{book2}一起买有优惠吗",
     "{brand}{device}能玩{game}吗",
     "{game}的<点卡|充值码|皮肤>怎么还没到账",
-    "{game}账号被盗了，你们管吗？",
+    "{game}账号被盗了，你们管吗",
     "{movie}的<电影票|兑换码>可以退吗",
     "{scene}的<门票|年卡>能改日期吗，<下雨|孩子病了>去不了",
     "{school}的<校内|宿舍>能送到吗",
@@ -103,7 +106,7 @@ SERVICE = (
     "您的包裹由{express}承运，{carrier}{nick}正在派送",
     "亲，{book}<是正版|带塑封|今天发货>，{book2}<缺货|要等{n}天>",
     "您好，{game}点卡<不支持退换|{n}分钟内到账>",
-    "亲，{brand}{device}在{place}有售后点，地址是{road}",
+    "亲，{brand}{device}在{place}有售后点，地址是{street}",
     "已为您转接{agent}，<请稍等|请别挂断>",
     "亲，{movie}<兑换码|电影票>售出不退，<可以改期|请谅解>",
     "亲，{city}的订单改发{express}，{city}近期<下雪|限行>",
@@ -135,6 +138,7 @@ SEARCH = (
     "{job} <招聘|工资> {city}",
     "{watchdog} <投诉电话|地址>",
     "{firm} <电话|股票>",
+    "{state} <直播新规|退税政策>",
     "{book} <签名版|二手>",
     "{shop} {thing} 黑\\白 {size}",
     "“{moviebare}” 电影 <{year}|台词>",
@@ -142,9 +146,9 @@ SEARCH = (
 )
 
 NEWS = (
-    "{web}{city}{month}月{day}日电（{reporter}{person}）{bureau}{day2}日<说|表示>，<网购投诉下降{percent}%|将抽查直播商品>",
-    "{web}{city}{month}月{day}日电({reporter}{person}){state}{day2}日公布<网络零售数据|新规>",
-    "{web}{abroad}{month}月{day}日电({reporter}{person}){ministry}{day2}日说,{ministry2}当天<批准|同意>了<新税率|跨境电商协议>",
+    "{web}{city}{month}月{day}日电（{reporter}{person}）{bureau}{day}日<说|表示>，<网购投诉下降{percent}%|将抽查直播商品>",
+    "{web}{city}{month}月{day}日电({reporter}{person}){state}{day}日公布<网络零售数据|新规>",
+    "{web}{abroad}{month}月{day}日电({reporter}{person}){ministry}{day}日说,{ministry2}当天<批准|同意>了<新税率|跨境电商协议>",
     "{web}{city}{month}月{day}日电 {firm}{daypart}宣布<降价|裁员|上市>",
     "{paper}{reporter}{person}",
     "{paper}{reporter} {person} {city}报道",
@@ -166,6 +170,7 @@ NEWS = (
     "{society}<发布|公布>{month}月投诉榜，{shop}<上榜|居首>",
     "{state}：{month}月网上零售额增长{percent}%",
     "{state}和{state2}联合发文，规范直播带货",
+    "{townhall}在{place}办年货节，{percent}家商户参加",
     "{ministry}宣布对{thing}<加税|降税>，{shop}受影响",
     "{outdoor}音乐节{month}月{day}日开票，{band}<加盟|压轴>",
     "{band}将在{city}开唱，门票{money}元起",
@@ -216,7 +221,7 @@ EMPTY = (
     "发票<怎么开|什么时候寄>",
     "{daypart}收到的{thing}，{good}",
     "上半年网上零售额<增长|下降>{percent}%",
-    "\"七天无理由\"是真的，退{thing}很快",
+    '"七天无理由"是真的，退{thing}很快',
 )
 
 OPENERS: dict[str, tuple[str, ...]] = {

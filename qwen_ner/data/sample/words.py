@@ -1,6 +1,7 @@
 """Word lists of the sample: `SLOTS` makes entity surfaces, `FILLERS` makes what is no entity.
 
-Out: for each slot its label and its shapes; a shape is a pattern over `PARTS` (`{city}市{bureau}`). Knows nothing of sentences.
+Out: for each slot its label and its shapes, a shape being a pattern over `PARTS` (`{city}市{bureau}`). Knows nothing of
+sentences.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ def _words(text: str) -> tuple[str, ...]:
 
 PARTS: dict[str, tuple[str, ...]] = {
     "city": _words(
-        "北京 上海 杭州 广州 深圳 成都 武汉 南京 苏州 宁波 青岛 厦门 长沙 西安 郑州 合肥 福州 昆明 大连 沈阳 天津 重庆 济南 温州 义乌"
+        "北京 上海 杭州 广州 深圳 成都 武汉 南京 苏州 宁波 青岛 厦门 长沙"
+        " 西安 郑州 合肥 福州 昆明 大连 沈阳 天津 重庆 济南 温州 义乌"
     ),
     "province": _words("浙江 江苏 广东 四川 湖北 山东 福建 云南 湖南 河南 安徽 江西"),
-    "region": _words("浙江杭州 浙江宁波 江苏南京 江苏苏州 广东深圳 四川成都 湖北武汉 山东青岛 福建厦门 湖南长沙 云南昆明 辽宁大连"),
+    "region": _words(
+        "浙江杭州 浙江宁波 江苏南京 江苏苏州 广东深圳 四川成都 湖北武汉 山东青岛 福建厦门 湖南长沙 云南昆明 辽宁大连"
+    ),
     "abroad": _words("孟买 东京 巴黎 首尔 曼谷 河内 伦敦 纽约"),
     "country": _words("印度 泰国 韩国 日本 法国 德国 越南 巴西 英国 美国"),
     "district": _words("江北区 滨江区 城东区 城西区 城南区 高新区 新城区 河东区 开发区 平安区"),
     "road": _words("文昌路 人民路 中山路 学院路 解放路 和平路 花园路 建设路 长江路 江南大道 新华街 光明街 河坊街"),
     "number": _words("5 8 12 16 18 26 33 58 66 88 108 128 200 306"),
-    "brand_a": tuple("云星海晨青禾木南松乐优盛美天安"),
-    "brand_b": tuple("禾朵尚芽果客派达语品康诺贝图"),
+    "brand_a": tuple("云星海晨青禾木南松乐优盛美天安金白春月红石新百万和"),
+    "brand_b": tuple("禾朵尚芽果客派达语品康诺贝图衣食香鹿帆桥园田泉舟"),
     "brand": _words("三星 小米 华为 联想 海尔 美的"),
     "trade": _words("科技 集团 食品 服饰 电器 数码 家居 电子 传媒 证券"),
     "courier": _words("快递 速运 物流"),
@@ -32,13 +36,16 @@ PARTS: dict[str, tuple[str, ...]] = {
     "service": _words("客服 售后 运营 门店 物流 退款"),
     "rank": _words("经理 总监 主管 专员 助理 负责人"),
     "staff": _words("经理 主管 专员 助理"),
-    "surname": _words("王 李 张 刘 陈 杨 赵 周 吴 徐 孙 马 朱 胡 林 何 高 罗 郑 梁 宋 唐 许 韩 冯 邓 曹 彭 曾 肖 田 董 聂 程 沈"),
-    "given": tuple("晓文佳志思若一景子明雨"),
-    "last": tuple("舟禾岚渔柏宁川帆萱溪苗楠松云"),
+    "surname": _words(
+        "王 李 张 刘 陈 杨 赵 周 吴 徐 孙 马 朱 胡 林 何 高 罗 郑 梁 宋 唐 许 韩 冯 邓 曹 彭 曾 肖 田 董 聂 程 沈"
+    ),
+    "given": tuple("晓文佳志思若一景子明雨春小清青云书月知安星"),
+    "last": tuple("舟禾岚渔柏宁川帆萱溪苗楠松云桥竹鹿田叶泉白星"),
     "pet": tuple("宝鹿鱼豆桃果雨月"),
     "foreign_given": _words("拉吉 米拉 卡洛 安娜 马可 苏珊 阿里 诺亚"),
     "foreign_last": _words("辛格 席尔瓦 洛佩斯 史密斯 杜邦 沙玛"),
-    "scene_stem": _words("云溪 青龙 镜湖 白鹭 紫云 龙门 翠竹 石林 梅花 月牙 清泉 凤凰 金沙 莲花 枫林 仙女 古月 天池"),
+    "scene_a": tuple("云青白紫金翠镜龙梅石月枫莲清凤古"),
+    "scene_b": tuple("溪岩鹭竹林门泉沙花松峰桥"),
     "scene_kind": _words("山 湖 寺 塔 古镇 古城 公园 瀑布"),
     "outdoor": _words("山 湖 古镇 峡谷 公园 森林公园 风景区 草原"),
     "museum": _words("博物馆 植物园 动物园 海洋馆 野生动物园 美术馆"),
@@ -49,9 +56,10 @@ PARTS: dict[str, tuple[str, ...]] = {
     "team": _words("飞鹰 猛虎 海豚 雄狮 闪电 蓝鲸 火箭"),
     "band": _words("晚风 夏夜 红砖 白桦 草莓 旧船 月光 野火"),
     "bureau": _words(
-        "市场监督管理局 税务局 公安局 商务局 教育局 文化和旅游局 邮政管理局 农业农村局 人民政府 卫生健康委员会 交通运输局 人民法院"
+        "市场监督管理局 税务局 公安局 商务局 教育局 文化和旅游局"
+        " 邮政管理局 农业农村局 人民政府 卫生健康委员会 交通运输局 人民法院"
     ),
-    "watchdog": _words("市场监督管理局 税务局 公安局 商务局 邮政管理局 人民法院 物价局"),
+    "watchdog": _words("市场监督管理局 税务局 公安局 商务局 邮政管理局 物价局"),
     "townhall": _words("商务局 农业农村局 文化和旅游局 教育局"),
     "ministry": _words("商务部 国防部 外交部 财政部 农业部 政府 海关 卫生部"),
     "game_a": _words("龙魂 星海 剑影 幻境 荒野 王国 魔法 机甲 三国 仙侠 深海 暗夜 猫咪 魔兽 城堡 未来"),
@@ -71,6 +79,7 @@ SLOTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "abroad": ("address", ("{abroad}",)),
     "country": ("address", ("{country}",)),
     "road": ("address", ("{road}{number}号", "{district}{road}{number}号", "{road}", "{city}{road}{number}号")),
+    "street": ("address", ("{road}{number}号",)),
     "brand": ("company", ("{brand}", "{brand_a}{brand_b}", "{brand_a}{brand_b}")),
     "shop": ("company", ("{brand_a}{brand_b}",)),
     "firm": (
@@ -101,9 +110,9 @@ SLOTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "person": ("name", ("{surname}{given}{last}", "{surname}{given}{last}", "{surname}{last}")),
     "foreigner": ("name", ("{foreign_given}·{foreign_last}",)),
     "nick": ("name", ("小{pet}", "阿{pet}", "小{surname}", "老{surname}")),
-    "scene": ("scene", ("{scene_stem}{scene_kind}", "{scene_stem}{outdoor}", "{city}{museum}")),
-    "outdoor": ("scene", ("{scene_stem}{outdoor}",)),
-    "museum": ("scene", ("{city}{museum}", "{scene_stem}{museum}")),
+    "scene": ("scene", ("{scene_a}{scene_b}{scene_kind}", "{scene_a}{scene_b}{outdoor}", "{city}{museum}")),
+    "outdoor": ("scene", ("{scene_a}{scene_b}{outdoor}",)),
+    "museum": ("scene", ("{city}{museum}", "{scene_a}{scene_b}{museum}")),
     "university": ("organization", ("{city}{university}",)),
     "school": ("organization", ("{city}{university}", "{city}{school}")),
     "society": ("organization", ("{city}{society}", "{city}市{society}", "{province}省{society}")),
@@ -130,7 +139,8 @@ SLOTS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 FILLERS: dict[str, tuple[str, ...]] = {
     "thing": _words(
-        "手机壳 充电宝 耳机 连衣裙 羽绒服 电饭煲 扫地机 跑鞋 保温杯 行李箱 面膜 坚果礼盒 猫粮 台灯 键盘 洗发水 牛奶 茶叶 雨伞 四件套"
+        "手机壳 充电宝 耳机 连衣裙 羽绒服 电饭煲 扫地机 跑鞋 保温杯 行李箱"
+        " 面膜 坚果礼盒 猫粮 台灯 键盘 洗发水 牛奶 茶叶 雨伞 四件套"
     ),
     "device": _words("手机 平板 电视 冰箱 洗衣机 耳机 音箱 手表 空调 路由器"),
     "model": ("X30", "A7 Pro", "K50", "S24", "V9", "T1 Max", "2024款", "2023款", "M3"),

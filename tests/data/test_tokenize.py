@@ -1,0 +1,122 @@
+import json
+import logging
+
+import pytest
+from rows import EIGHT, example
+
+from qwen_ner.codec import Codec
+from qwen_ner.data import tokenize
+from qwen_ner.data.tokenize import build_dataset, end_of_turn, longest_first, prompt_ids, refuse_long
+from qwen_ner.entities import CLUENER, LabelSet, NerError
+
+
+def test_supervised_ids_are_exactly_the_answer_and_the_end_token(codec, tokenizer):
+    for row, gold in zip(build_dataset(EIGHT, codec, tokenizer), EIGHT, strict=True):
+        assert tokenizer.decode(row["answer_ids"]) == codec.encode(gold) + "<|im_end|>"
+        assert row["answer_ids"][-1] == tokenizer.convert_tokens_to_ids("<|im_end|>") != tokenizer.pad_token_id
+        assert row["length"] == len(row["prompt_ids"]) + len(row["answer_ids"])
+
+
+def test_the_prompt_of_training_is_the_prompt_of_inference(codec, tokenizer):
+    texts = [gold.text for gold in EIGHT]
+    for row, ids, text in zip(build_dataset(EIGHT, codec, tokenizer), prompt_ids(tokenizer, codec, texts), texts, strict=True):
+        stock = tokenizer.apply_chat_template(codec.messages(text), add_generation_prompt=True, return_dict=False)
+        assert row["prompt_ids"] == ids == stock
+
+
+def test_the_whole_row_is_what_the_chat_template_makes_of_the_finished_conversation(codec, tokenizer):
+    for row, gold in zip(build_dataset(EIGHT, codec, tokenizer), EIGHT, strict=True):
+        turns = [*codec.messages(gold.text), {"role": "assistant", "content": codec.encode(gold)}]
+        whole = tokenizer.apply_chat_template(turns, return_dict=False)
+        assert whole[: row["length"]] == row["prompt_ids"] + row["answer_ids"]
+
+
+def test_no_prompt_is_ever_cut(codec, tokenizer):
+    text = "北京" * 3000
+    (ids,) = prompt_ids(tokenizer, codec, [text])
+    assert text in tokenizer.decode(ids)
+
+
+def test_rows_are_numbered_and_the_numbers_of_two_data_sets_do_not_meet(codec, tokenizer):
+    assert list(build_dataset(EIGHT, codec, tokenizer, first_row=100)["row"]) == list(range(100, 108))
+
+
+def test_the_second_time_is_read_from_the_cache_and_any_change_is_not(codec, tokenizer, monkeypatch):
+    calls = []
+    monkeypatch.setattr(tokenize, "prompt_ids", lambda *a: calls.append(1) or prompt_ids(*a))
+    fresh = [example("缓存里没有这一句")]
+    first = build_dataset(fresh, codec, tokenizer)
+    again = build_dataset(fresh, codec, tokenizer)
+    assert first.to_list() == again.to_list()
+    assert len(calls) == 1
+    other = build_dataset(fresh, Codec(CLUENER, "另一个提示"), tokenizer)
+    assert other[0]["prompt_ids"] != first[0]["prompt_ids"]
+    assert len(calls) == 2
+
+
+def test_two_processes_give_the_same_rows(codec, tokenizer):
+    rows = [example(f"第{i}条评价") for i in range(20)]
+    two = build_dataset(rows, codec, tokenizer, num_proc=2).to_list()
+    assert two == build_dataset(rows, codec, tokenizer, first_row=0).to_list()
+
+
+def test_rows_that_do_not_fit_are_counted_and_listed_never_cut(codec, tokenizer, caplog):
+    rows = [*EIGHT, example("很" * 300, source="train.jsonl:9")]
+    dataset = build_dataset(rows, codec, tokenizer)
+    with caplog.at_level(logging.WARNING):
+        kept = refuse_long(dataset, rows, 200)
+    assert len(kept) == 8
+    assert "1 of 9 rows are longer than max_length=200 tokens: train.jsonl:9 (" in caplog.text
+    assert kept.to_list() == dataset.select(range(8)).to_list()
+    assert refuse_long(dataset, rows, 1000) is dataset
+    with pytest.raises(NerError, match="nothing is left"):
+        refuse_long(dataset, rows, 3)
+
+
+def test_an_unknown_label_stops_before_anything_is_written(tokenizer):
+    with pytest.raises(NerError, match="here:1: label address, company is not in the label set"):
+        build_dataset(EIGHT, Codec(LabelSet.of(["game"])), tokenizer)
+
+
+def test_the_longest_come_first(codec, tokenizer):
+    lengths = list(longest_first(build_dataset(EIGHT, codec, tokenizer))["length"])
+    assert lengths == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        ("{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>\n{% endfor %}", "<|im_end|>"),
+        ("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}", "<|im_end|>"),  # eos_token
+        ("{% for m in messages %}{{ m.content }}<|endoftext|>{% endfor %}", "<|endoftext|>"),
+    ],
+)
+def test_the_end_of_turn_is_read_off_the_template(tokenizer, monkeypatch, template, end):
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer)) == end
+
+
+def test_a_thinking_model_is_asked_not_to_think(tokenizer, codec, monkeypatch):
+    """Qwen3's template in miniature: without enable_thinking=False it leaves the thought to the model."""
+    template = tokenizer.chat_template.replace(
+        "<|im_start|>assistant\n{% endif %}",
+        "<|im_start|>assistant\n{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}",
+    )
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    (ids,) = prompt_ids(tokenizer, codec, ["三星"])
+    assert tokenizer.decode(ids).endswith("assistant\n<think>\n\n</think>\n\n")
+
+
+def test_all_of_cluener_train_survives_the_codec_and_the_tokenizer(cluener_dir, tokenizer):
+    """decode(encode(x)) == x on every row, through the ids: what is supervised spells the gold."""
+    from qwen_ner.data.cluener import read_cluener
+
+    codec = Codec(CLUENER)
+    gold = read_cluener("train", cluener_dir)
+    rows = build_dataset(gold, codec, tokenizer)
+    answers = tokenizer.batch_decode([ids[:-1] for ids in rows["answer_ids"]])
+    for one, answer in zip(gold, answers, strict=True):
+        decoded = codec.decode(one.text, answer)
+        assert set(decoded.surfaces) == set(one.surfaces)
+        assert not decoded.problems
+        assert json.loads(answer).keys() <= set(CLUENER.names)

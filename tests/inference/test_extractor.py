@@ -1,0 +1,69 @@
+import json
+import shutil
+
+import pytest
+from rows import EIGHT
+
+from qwen_ner.contract import NerConfig
+from qwen_ner.entities import CLUENER, NerError
+from qwen_ner.inference.extractor import Extractor, load_tokenizer
+
+
+@pytest.fixture
+def folder(tiny, tmp_path):
+    """A trained folder in all but its training."""
+    copy = tmp_path / "model"
+    shutil.copytree(tiny, copy)
+    NerConfig(CLUENER, "找出实体", 12, (2, 0)).save(copy)
+    return copy
+
+
+def test_offsets_hold_and_order_is_kept(folder):
+    extractor = Extractor.from_pretrained(folder)
+    texts = [gold.text for gold in EIGHT]
+    one_by_one = [extractor.predict([text])[0] for text in texts]
+    together = extractor.predict(texts, batch_size=3)
+    assert together == one_by_one
+    assert extractor.extract([]) == []
+
+
+def test_an_empty_text_has_no_entities_and_a_string_is_no_list(folder):
+    extractor = Extractor.from_pretrained(folder)
+    decoded = extractor.predict(["", "三星"])
+    assert decoded[0].entities == () == decoded[0].problems
+    with pytest.raises(TypeError, match=r"extract\(\[text\]\)"):
+        extractor.extract("三星")
+
+
+def test_a_text_that_does_not_fit_is_refused_with_its_place(folder):
+    extractor = Extractor.from_pretrained(folder)
+    with pytest.raises(NerError, match=r"text 1 .* tokens with its prompt; the model has room for 4084"):
+        extractor.extract(["三星", "很" * 5000])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda f: shutil.rmtree(f), "no such folder"),
+        (lambda f: (f / "ner_config.json").unlink(), "no ner_config.json"),
+        (lambda f: (f / "model.safetensors").unlink(), "weights cannot be loaded"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"torn"), "weights cannot be loaded"),
+        (lambda f: (f / "chat_template.jinja").unlink(), "no chat template"),
+        (lambda f: [(f / n).unlink() for n in ("tokenizer.json", "tokenizer_config.json")], "no tokenizer"),
+        (lambda f: (f / "tokenizer.json").write_text("{"), "no tokenizer"),
+    ],
+    ids=["folder", "ner_config", "weights", "torn weights", "chat template", "tokenizer", "torn tokenizer"],
+)
+def test_a_folder_that_lacks_something_is_told_so(folder, spoil, said):
+    spoil(folder)
+    with pytest.raises(NerError, match=said):
+        Extractor.from_pretrained(folder)
+
+
+def test_a_pad_token_is_found_that_is_not_the_end_token(folder):
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    settings["pad_token"] = "<|im_end|>"
+    path.write_text(json.dumps(settings))
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)

@@ -1,0 +1,127 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen_ner.codec import Codec, ground
+from qwen_ner.entities import CLUENER, Example, NerError
+
+CODEC = Codec(CLUENER)
+TEXT = "三星和三星在北京"
+
+
+def kinds(decoded):
+    return [problem.kind for problem in decoded.problems]
+
+
+def spans(entities):
+    return [(e.label, *e.span) for e in entities]
+
+
+@st.composite
+def examples(draw):
+    text = draw(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('三星"\\{}😀'), min_size=1, max_size=30))
+    pairs = []
+    for label in draw(st.lists(st.sampled_from(CLUENER.names), max_size=4, unique=True)):
+        start = draw(st.integers(0, len(text) - 1))
+        pairs.append((label, text[start : draw(st.integers(start + 1, len(text)))]))
+    return Example("0", text, ground(text, pairs))
+
+
+@given(examples())
+def test_decode_of_encode_is_the_example(example):
+    decoded = CODEC.decode(example.text, CODEC.encode(example))
+    assert set(decoded.surfaces) == set(example.surfaces)
+    assert decoded.entities == example.entities
+    assert not decoded.problems
+
+
+@given(st.text(), st.text())
+def test_decode_never_raises_and_its_offsets_hold(text, completion):
+    for entity in CODEC.decode(text, completion).entities:
+        assert text[entity.start : entity.end] == entity.text
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from([*CLUENER.names, "三星", "三", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*CLUENER.names, "x"]), inner, max_size=3),
+)
+
+
+@given(json_values)
+def test_decode_of_any_json_says_what_it_left_out(tree):
+    decoded = CODEC.decode(TEXT, json.dumps(tree, ensure_ascii=False))
+    well_formed = isinstance(tree, dict) and all(
+        label in CLUENER and isinstance(values, list) and len(set(map(repr, values))) == len(values)
+        and all(isinstance(v, str) and v and v in TEXT for v in values)
+        for label, values in tree.items()
+    )  # fmt: skip
+    assert bool(decoded.problems) is not well_formed
+
+
+def test_the_target_is_spelled_in_one_way():
+    example = Example("0", "b和a在北京", ground("b和a在北京", [("name", "b"), ("name", "a"), ("address", "北京")]))
+    assert CODEC.encode(example) == '{"address":["北京"],"name":["b","a"]}'
+    assert CODEC.encode(Example("0", "无")) == "{}"
+
+
+def test_a_label_outside_of_the_set_is_an_error_with_its_place():
+    example = Example("0", "阿司匹林", ground("阿司匹林", [("drug", "阿司匹林")]), "train.jsonl:7")
+    with pytest.raises(NerError, match=r"train\.jsonl:7: label drug is not in the label set"):
+        CODEC.encode(example)
+
+
+@pytest.mark.parametrize(
+    ("completion", "problems", "entities"),
+    [
+        ("", ["not_json"], []),
+        ("三星", ["not_json"], []),
+        ('{"company":["三星"]', ["not_json"], []),
+        ("[" * 100_000, ["not_json"], []),
+        ("9" * 5000, ["not_json"], []),
+        ('["三星"]', ["wrong_type"], []),
+        ("null", ["wrong_type"], []),
+        ('{"company":"北京"}', ["wrong_type"], [("company", 6, 8)]),
+        ('{"company":[1,null,"",["三星"]]}', ["wrong_type"] * 4, []),
+        ('{"company":{"三星":[]}}', ["wrong_type"], []),
+        ('{"maker":["北京"]}', ["unknown_label"], []),
+        ('{"company":["苹果"]}', ["not_in_text"], []),
+        ('{"company":["北京","北京"]}', ["duplicate"], [("company", 6, 8)]),
+        ('{"company":["北京"],"company":["三星"]}', ["duplicate"], [("company", 0, 2), ("company", 3, 5), ("company", 6, 8)]),
+        ('{"company":[]}', [], []),
+        ("{}", [], []),
+    ],
+)  # fmt: skip
+def test_each_fault_is_counted_and_nothing_else_is_lost(completion, problems, entities):
+    decoded = CODEC.decode(TEXT, completion)
+    assert kinds(decoded) == problems
+    assert spans(decoded.entities) == entities
+
+
+def test_an_unfinished_completion_is_truncated_and_not_also_not_json():
+    assert kinds(CODEC.decode(TEXT, '{"company":["三', finished=False)) == ["truncated"]
+    whole = CODEC.decode(TEXT, '{"company":["北京"]}', finished=False)
+    assert kinds(whole) == ["truncated"]
+    assert spans(whole.entities) == [("company", 6, 8)]
+
+
+def test_what_became_no_entity_is_still_a_prediction():
+    decoded = CODEC.decode(TEXT, '{"company":["苹果","三星"],"maker":["三星"]}')
+    assert decoded.ungrounded == (("company", "苹果"), ("maker", "三星"))
+
+
+@pytest.mark.parametrize(
+    ("text", "surfaces", "expected"),
+    [
+        ("北京北京", [("a", "北京")], [("a", 0, 2), ("a", 2, 4)]),
+        ("北京大学在北京", [("a", "北京"), ("o", "北京大学")], [("o", 0, 4), ("a", 5, 7)]),
+        ("北京大学", [("a", "北京"), ("o", "北京大学")], [("a", 0, 2), ("o", 0, 4)]),
+        ("三星", [("c", "三星"), ("n", "三星")], [("c", 0, 2), ("n", 0, 2)]),
+        ("aaaa", [("x", "aa")], [("x", 0, 2), ("x", 2, 4)]),
+        ("ＡA", [("x", "A")], [("x", 1, 2)]),
+        ("abc", [("x", "d"), ("x", "")], []),
+    ],
+)
+def test_grounding(text, surfaces, expected):
+    assert spans(ground(text, surfaces)) == expected

@@ -1,0 +1,46 @@
+import json
+import os
+
+import pytest
+
+from qwen_ner.contract import NER_CONFIG_NAME, NerConfig, write_json
+from qwen_ner.entities import CLUENER, NerError
+
+CONFIG = NerConfig(CLUENER, "找出实体", 96, (2, 0), "0123456789abcdef")
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    CONFIG.save(tmp_path)
+    assert NerConfig.load(tmp_path) == CONFIG
+
+
+def test_every_fault_is_listed(tmp_path):
+    CONFIG.save(tmp_path)
+    path = tmp_path / NER_CONFIG_NAME
+    values = json.loads(path.read_text())
+    del values["system_prompt"]
+    values |= {"max_new_tokens": True, "labels": [{"title": "x"}], "format_version": 9, "colour": 1, "end_token_ids": []}
+    path.write_text(json.dumps(values))
+    with pytest.raises(NerError) as caught:
+        NerConfig.load(tmp_path)
+    message = str(caught.value)
+    assert "has 6 faults" in message
+    for key in ("system_prompt", "max_new_tokens", "labels", "format_version", "colour", "end_token_ids"):
+        assert f"\n  {key}: " in message
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "no ner_config.json"), ("{", "not JSON"), ("[]", "no JSON object")])
+def test_a_folder_of_something_else_is_refused(tmp_path, content, said):
+    if content is not None:
+        (tmp_path / NER_CONFIG_NAME).write_text(content)
+    with pytest.raises(NerError, match=said):
+        NerConfig.load(tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.json"
+    write_json(path, {"f1": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"f1": object()})
+    assert json.loads(path.read_text()) == {"f1": 1}
+    assert os.listdir(tmp_path) == ["metrics.json"]

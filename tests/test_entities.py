@@ -1,0 +1,50 @@
+import pytest
+
+from qwen_ner.entities import CLUENER, Entity, Example, LabelSet, NerError, fingerprint
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 3), (1, 1), (-1, 1), (2, 0)])
+def test_an_entity_refuses_a_span_that_is_not_its_text(start, end):
+    with pytest.raises(NerError, match="no span for '三星'"):
+        Entity("company", "三星", start, end)
+
+
+def test_an_example_refuses_a_span_that_holds_something_else():
+    with pytest.raises(NerError, match="holds '星在', the surface is '三星'"):
+        Example("0", "三星在北京", (Entity("company", "三星", 1, 3),))
+
+
+def test_an_example_keeps_overlaps_and_refuses_the_same_entity_twice():
+    nested = (Entity("address", "北京", 0, 2), Entity("organization", "北京大学", 0, 4))
+    assert Example("0", "北京大学", nested).entities == nested
+    with pytest.raises(NerError, match="given twice"):
+        Example("0", "北京大学", nested[:1] * 2)
+
+
+def test_entities_come_in_text_order():
+    later, earlier = Entity("address", "北京", 3, 5), Entity("company", "三星", 0, 2)
+    assert Example("0", "三星在北京", (later, earlier)).entities == (earlier, later)
+
+
+@pytest.mark.parametrize("names", [[], ["a", "a"], ["a", ""]])
+def test_a_label_set_refuses_what_cannot_be_a_key(names):
+    with pytest.raises(NerError, match="distinct, non-empty"):
+        LabelSet.of(names)
+
+
+def test_cluener_has_ten_described_labels():
+    assert len(CLUENER) == 10
+    assert all(label.description for label in CLUENER)
+
+
+def test_the_fingerprint_changes_with_text_label_offset_and_order():
+    one, other = Example("0", "三三", (Entity("name", "三", 0, 1),)), Example("1", "三")
+    variants = [
+        [one, other],
+        [other, one],
+        [Example("0", "三三。", one.entities), other],
+        [Example("0", "三三", (Entity("game", "三", 0, 1),)), other],
+        [Example("0", "三三", (Entity("name", "三", 1, 2),)), other],
+    ]
+    assert len({fingerprint(v) for v in variants}) == len(variants)
+    assert fingerprint([Example("7", "三三", one.entities, "elsewhere:1"), other]) == fingerprint([one, other])
