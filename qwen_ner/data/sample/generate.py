@@ -21,7 +21,7 @@ from qwen_ner.data.sample.templates import GENRES, OPENERS, TAILS
 from qwen_ner.data.sample.words import FILLERS, PARTS, SLOTS
 from qwen_ner.entities import Entity, Example
 
-SEED = 20240618
+SEED = 2025
 SIZES = {"train": 2000, "dev": 300, "test": 300}
 GENRE_PERCENT = {"review": 17, "complaint": 9, "chat": 15, "service": 7, "search": 14, "news": 27, "empty": 11}
 UNSEEN_SHARE = 0.41

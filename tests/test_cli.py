@@ -1,0 +1,242 @@
+"""The commands as a user types them, each in a process of its own where that is what is tested."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rows import EIGHT, ROOT
+
+from qwen_ner import cli
+from qwen_ner.data.formats import write_jsonl
+
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+CONFIGS = ROOT / "accelerate_configs"
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """A data set of our own, with a dev split that train has seen: what a run learns shows."""
+    folder = tmp_path_factory.mktemp("data")
+    write_jsonl(folder / "train.jsonl", [type(gold)(f"{i}-{k}", gold.text, gold.entities) for k in range(5) for i, gold in enumerate(EIGHT)])
+    write_jsonl(folder / "dev.jsonl", [type(gold)(str(i), gold.text, gold.entities) for i, gold in enumerate(EIGHT[:7])])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory, data, tiny):
+    """The quickstart with a smaller model and data set: the same file but for some keys."""
+    text = (ROOT / "recipes" / "quickstart.yaml").read_text(encoding="utf-8")
+    for key, value in {
+        "model_name_or_path": tiny, "dataset": data, "validation_rows": 9, "num_train_epochs": 12,
+        "per_device_train_batch_size": 4, "learning_rate": "1e-2", "logging_steps": 10, "early_stopping_patience": 20,
+    }.items():  # fmt: skip
+        old = next(line for line in text.splitlines() if line.startswith(f"{key}:"))
+        text = text.replace(old, f"{key}: {value}")
+    path = tmp_path_factory.mktemp("recipes") / "small.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def run(*command, check=True, **options):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=400, **options)
+    if check and done.returncode:
+        raise AssertionError(f"{command} exited {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def in_process(capsys, *argv):
+    code = 0
+    try:
+        cli.main([str(arg) for arg in argv])
+    except SystemExit as stopped:
+        if isinstance(stopped.code, str):  # what the interpreter does with it
+            print(stopped.code, file=sys.stderr)
+        code = stopped.code if isinstance(stopped.code, int) else 1
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture(scope="session")
+def trained(recipe, tmp_path_factory):
+    """(folder, what was printed) of the literal command: `accelerate launch recipes/X.yaml --key value`."""
+    folder = tmp_path_factory.mktemp("trained") / "out"
+    done = run(*ACCELERATE, "--config_file", CONFIGS / "cpu.yaml", recipe, "--output_dir", folder)
+    return folder, done.stdout
+
+
+def table_of(printed):
+    """The lines of the score table, without its title."""
+    lines = printed.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.split() == ["precision", "recall", "f1", "support"])
+    end = next(i for i, line in enumerate(lines) if "not JSON" in line)
+    return lines[start : end + 1]
+
+
+@pytest.mark.slow
+def test_a_launched_recipe_trains_and_says_how_well(trained):
+    folder, printed = trained
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["steps"] > 0
+    assert metrics["dev"]["metrics"]["f1"] > 0.5, printed
+    assert metrics["dev"]["rows"] == 7
+    assert metrics["seconds"] > 0
+    assert "step 0/" in printed, "f1 before the first step"
+    assert "三星WCG2011北京赛区魔兽争霸3最终名次" in printed
+    for name in ("model.safetensors", "ner_config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"):
+        assert (folder / name).is_file()
+
+
+@pytest.mark.slow
+def test_evaluate_prints_the_table_that_training_printed(trained, data, capsys, tmp_path):
+    folder, printed = trained
+    code, out, _ = in_process(capsys, "evaluate", folder, "--data", data, "--json", tmp_path / "scores.json")
+    assert code == 0
+    assert table_of(out) == table_of(printed)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert json.loads((tmp_path / "scores.json").read_text())["metrics"] == metrics["dev"]["metrics"]
+    assert in_process(capsys, "evaluate", folder, "--data", data, "--limit", "3")[1].splitlines()[0].endswith("3 rows")
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_is_what_is_kept(trained):
+    folder, _ = trained
+    state = json.loads((folder / "trainer_state.json").read_text())
+    scores = {entry["step"]: entry["eval_f1"] for entry in state["log_history"] if "eval_f1" in entry}
+    assert 0 in scores
+    assert state["best_metric"] == max(scores.values())
+    best = folder / f"checkpoint-{state['best_global_step']}"
+    assert (best / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_predict_streams_offsets_and_loses_no_bad_line(trained, capsys, tmp_path):
+    folder, _ = trained
+    file = tmp_path / "texts.jsonl"
+    long = "很" * 5000
+    file.write_bytes(b'{"id": "a", "text": "%s"}\nbroken\n{"text": "%s"}\n{"no": 1}\n{"text": "%s"}\n'
+                     % (EIGHT[0].text.encode(), long.encode(), EIGHT[1].text.encode()))  # fmt: skip
+    code, out, err = in_process(capsys, "predict", folder, file, "--output", tmp_path / "out.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert code == 1
+    assert "3 texts were refused" in err
+    assert [("error" in line) for line in lines] == [False, True, True, True, False]
+    assert lines[0]["id"] == "a"
+    assert "texts.jsonl:2" in lines[1]["error"]
+    assert "texts.jsonl:3" in lines[2]["error"]
+    assert "tokens" in lines[2]["error"]
+    for line in (lines[0], lines[4]):
+        for entity in line["entities"]:
+            assert line["text"][entity["start"] : entity["end"]] == entity["text"]
+
+
+@pytest.mark.slow
+def test_predict_reads_standard_input_and_the_command_line(trained, capsys, monkeypatch):
+    folder, _ = trained
+    code, out, _ = in_process(capsys, "predict", folder, "--text", EIGHT[0].text)
+    assert code == 0
+    assert json.loads(out)["text"] == EIGHT[0].text
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("第一句\n\n第二句\r\n".encode())))
+    code, out, _ = in_process(capsys, "predict", folder)
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["第一句", "第二句"]
+
+
+@pytest.mark.slow
+def test_two_ranks_give_the_numbers_of_one(trained, recipe, data, tmp_path, capsys):
+    """Training on 2 × 2 rows is training on 1 × 4; and both score the same rows, each once."""
+    options = ["--max_steps", "20", "--eval_strategy", "steps", "--eval_steps", "10", "--save_strategy", "steps", "--save_steps", "10"]
+    sequential = ["--train_sampling_strategy", "sequential", "--learning_rate", "1e-3"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(*ACCELERATE, "--config_file", CONFIGS / "cpu.yaml", recipe, *options, *sequential, "--output_dir", one)
+    run(*ACCELERATE, "--config_file", CONFIGS / "cpu_2proc.yaml", "-m", "qwen_ner", "train", recipe, *options, *sequential,
+        "--per_device_train_batch_size", "2", "--output_dir", two)  # fmt: skip
+    first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (one, two))
+    assert first["dev"] == second["dev"]
+    assert first["validation"] == second["validation"]
+    assert first["train_loss"] == pytest.approx(second["train_loss"], rel=1e-4)
+    code, out, _ = in_process(capsys, "evaluate", two / "checkpoint-20", "--data", data)
+    assert code == 0
+    code, out, _ = in_process(capsys, "predict", two / "checkpoint-20", "--text", EIGHT[0].text)
+    assert json.loads(out)["text"] == EIGHT[0].text
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(recipe, tmp_path):
+    out = tmp_path / "out"
+    command = [*ACCELERATE, "--config_file", CONFIGS / "cpu.yaml", recipe, "--output_dir", out, "--num_train_epochs", "6",
+               "--eval_on_start", "false", "--logging_steps", "1"]  # fmt: skip
+    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith("step 3/"):
+            os.killpg(process.pid, signal.SIGINT)
+            break
+    rest = process.communicate(timeout=120)[0]
+    assert process.returncode != 0
+    assert "Stopping with a checkpoint" in rest, "".join(said) + rest
+    (checkpoint,) = out.glob("checkpoint-*")
+    step = int(checkpoint.name.rsplit("-", 1)[1])
+    assert 3 <= step < 10
+    assert not (out / "metrics.json").exists()
+    done = run(*command)
+    assert f"Resuming from {checkpoint}" in done.stderr
+    assert json.loads((out / "metrics.json").read_text())["steps"] == 48
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["train", "nowhere.yaml"], "no recipe could be read there"),
+        (["evaluate", "nowhere", "--data", "sample"], "no such folder"),
+        (["predict", "nowhere", "--text", "三星"], "no such folder"),
+    ],
+)
+def test_an_error_is_one_message_and_exit_1(capsys, argv, said):
+    code, _, err = in_process(capsys, *argv)
+    assert code == 1
+    assert err.startswith("error: ")
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_a_process_that_does_not_know_of_the_others_stops(recipe, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    code, _, err = in_process(capsys, "train", recipe, "--output_dir", tmp_path / "out")
+    assert code == 1
+    assert "WORLD_SIZE is 2, but this process sees itself alone" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_cannot_be_written_is_told_before_anything_is_read(recipe, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = in_process(capsys, "train", recipe, "--output_dir", tmp_path / "file" / "out", "--dataset", "nowhere")
+    assert code == 1
+    assert "cannot be written" in err
+    assert "--output_dir" in err
+
+
+def test_a_full_disk_is_an_error_with_a_remedy_and_no_half_file(capsys, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "metrics.json")
+
+    monkeypatch.setattr("qwen_ner.training.recipe.load_recipe", full)
+    code, _, err = in_process(capsys, "train", "x.yaml")
+    assert code == 1
+    assert "No space left on device (metrics.json)" in err
+
+
+def test_unknown_arguments_are_refused_where_there_is_no_recipe(capsys):
+    code, _, err = in_process(capsys, "predict", "x", "--txt", "三星")
+    assert code == 2
+    assert "unrecognized arguments" in err
+
+

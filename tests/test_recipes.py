@@ -1,0 +1,54 @@
+"""Each YAML that ships: read by its own parser, and what it promises."""
+
+import ast
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from rows import ROOT
+
+from qwen_ner.training.recipe import LAUNCHER_KEY, load_recipe
+
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_a_recipe_is_yaml_and_python_at_once(path):
+    text = path.read_text(encoding="utf-8")
+    assert LAUNCHER_KEY in yaml.safe_load(text)
+    # Imported, it does nothing; launched, it calls the command line.
+    (statement,) = ast.parse(text).body
+    assert isinstance(statement, ast.If)
+    assert "main()" in ast.unparse(statement)
+    for line in ("# Hardware", "# Launch", "# Override", "# Measured"):
+        assert f"\n{line}" in text
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_a_recipe_loads(path, tmp_path):
+    recipe = load_recipe(path, ["--use_cpu", "--bf16", "false", "--output_dir", str(tmp_path)])
+    assert recipe.training.metric_for_best_model == "f1"
+    assert recipe.training.load_best_model_at_end
+    assert recipe.training.eval_on_start
+    assert len(recipe.data.examples) == 3
+
+
+def test_lora_differs_from_full_by_its_block_its_learning_rate_and_its_names():
+    full, lora = (yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text()) for name in ("full_ft", "lora"))
+    different = {key for key in full.keys() | lora.keys() if full.get(key) != lora.get(key)}
+    assert different == {"lora_r", "lora_alpha", "lora_dropout", "learning_rate", "output_dir", "run_name"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_an_accelerate_config_is_one(path):
+    """Read by accelerate's own classes, which refuse unknown keys."""
+    config = load_config_from_file(str(path))
+    expected = {"ddp_4gpu": 4, "fsdp2_4gpu": 4, "zero2_4gpu": 4, "two_nodes_8gpu": 8, "cpu_2proc": 2}
+    assert config.num_processes == expected.get(path.stem, 1)
+    assert config.mixed_precision == ("no" if "cpu" in path.stem else "bf16")
+
+
+def test_every_config_of_the_plan_is_there():
+    names = {path.stem for path in CONFIGS}
+    assert names == {"ddp_4gpu", "single_gpu", "fsdp2_4gpu", "zero2_4gpu", "two_nodes_8gpu", "cpu", "cpu_2proc"}
