@@ -155,15 +155,23 @@ def _text_rows(options: argparse.Namespace, stack: ExitStack) -> Iterator[TextRo
 
 def _extract(extractor: Extractor, rows: Sequence[TextRow], batch_size: int) -> Iterator[dict[str, Any]]:
     """One output line a row, in order; a row that cannot be read or does not fit becomes a line with `error`."""
-    good = [row.text if row.fault is None else "" for row in rows]
-    for row, decoded in zip(rows, extractor.predict(good, batch_size=batch_size), strict=True):
-        if row.fault is not None:
-            yield {"id": row.id, "error": row.fault}
+    from .inference.extractor import TextTooLong
+
+    faults = {i: row.fault for i, row in enumerate(rows) if row.fault is not None}
+    texts = [row.text or "" for row in rows]
+    try:
+        decoded = extractor.predict(texts, batch_size=batch_size)
+    except TextTooLong as error:
+        faults |= {i: f"{rows[i].source}: {fault}" for i, fault in error.faults.items()}
+        decoded = extractor.predict(["" if i in faults else text for i, text in enumerate(texts)], batch_size=batch_size)
+    for i, (row, found) in enumerate(zip(rows, decoded, strict=True)):
+        if i in faults:
+            yield {"id": row.id, "error": faults[i]}
             continue
-        entities = [{"label": e.label, "text": e.text, "start": e.start, "end": e.end} for e in decoded.entities]
+        entities = [{"label": e.label, "text": e.text, "start": e.start, "end": e.end} for e in found.entities]
         line: dict[str, Any] = {"id": row.id, "text": row.text, "entities": entities}
-        if decoded.problems:
-            line["problems"] = [{"kind": p.kind, "label": p.label, "value": p.value} for p in decoded.problems]
+        if found.problems:
+            line["problems"] = [{"kind": p.kind, "label": p.label, "value": p.value} for p in found.problems]
         yield line
 
 

@@ -33,7 +33,7 @@ def recipe(tmp_path_factory, data, tiny):
     """The quickstart with a smaller model and data set: the same file but for some keys."""
     text = (ROOT / "recipes" / "quickstart.yaml").read_text(encoding="utf-8")
     for key, value in {
-        "model_name_or_path": tiny, "dataset": data, "validation_rows": 9, "num_train_epochs": 12,
+        "model_name_or_path": tiny, "dataset": data, "validation_rows": 8, "num_train_epochs": 8,
         "per_device_train_batch_size": 4, "learning_rate": "1e-2", "logging_steps": 10, "early_stopping_patience": 20,
     }.items():  # fmt: skip
         old = next(line for line in text.splitlines() if line.startswith(f"{key}:"))
@@ -206,13 +206,14 @@ def test_an_error_is_one_message_and_exit_1(capsys, argv, said):
     assert "Traceback" not in err
 
 
-def test_a_process_that_does_not_know_of_the_others_stops(recipe, capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    code, _, err = in_process(capsys, "train", recipe, "--output_dir", tmp_path / "out")
-    assert code == 1
-    assert "WORLD_SIZE is 2, but this process sees itself alone" in err
+@pytest.mark.slow
+def test_a_process_that_does_not_know_of_the_others_stops(recipe, tmp_path):
+    """What a launch of two CPU processes without use_cpu comes to: each sees itself alone."""
+    alone = os.environ | {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    command = [sys.executable, "-m", "qwen_ner", "train", recipe, "--use_cpu", "false", "--output_dir", tmp_path / "out"]
+    done = run(*command, check=False, env=alone)
+    assert done.returncode == 1
+    assert "WORLD_SIZE is 2, but this process sees itself alone" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

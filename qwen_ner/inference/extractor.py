@@ -25,6 +25,14 @@ UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
 """What loading weights raises where they are absent, torn, of another shape, or need a package that is not there."""
 
 
+class TextTooLong(NerError):
+    """Texts that leave no room for an answer; `faults` has what is wrong with each, by its position."""
+
+    def __init__(self, faults: dict[int, str]) -> None:
+        self.faults = faults
+        super().__init__("; ".join(f"text {i}: {fault}" for i, fault in faults.items()))
+
+
 class Extractor:
     """Finds the entities of texts with one model.
 
@@ -75,18 +83,20 @@ class Extractor:
     def predict(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> list[Decoded]:
         """As `extract`, with what the model wrote wrongly beside the entities: see `Decoded.problems`.
 
-        Raises `NerError` for a text that does not fit the model's context; nothing is truncated.
+        Raises `TextTooLong` where texts do not fit the model's context, before anything is generated; none is truncated.
         """
         if isinstance(texts, str):
             raise TypeError("extract takes a list of texts: extract([text])")
         written = [i for i, text in enumerate(texts) if text]
         prompts = prompt_ids(self.tokenizer, self.codec, [texts[i] for i in written])
-        for i, prompt in zip(written, prompts, strict=True):
-            if len(prompt) > self.max_prompt_tokens:
-                raise NerError(
-                    f"text {i} ({texts[i][:20]!r}…) takes {len(prompt)} tokens with its prompt; the model has room for "
-                    f"{self.max_prompt_tokens} before its answer: split the text"
-                )
+        room = self.model.config.max_position_embeddings - self.config.max_new_tokens
+        long = {
+            i: f"{texts[i][:20]!r}… takes {len(prompt)} tokens with its prompt, the model has room for {room}; split it"
+            for i, prompt in zip(written, prompts, strict=True)
+            if len(prompt) > room
+        }
+        if long:
+            raise TextTooLong(long)
         generated = generate(
             self.model,
             prompts,
@@ -101,11 +111,6 @@ class Extractor:
         for i, completion, finished in zip(written, completions, generated.finished, strict=True):
             decoded[i] = self.codec.decode(texts[i], completion, finished=finished)
         return decoded
-
-    @property
-    def max_prompt_tokens(self) -> int:
-        """How many tokens a prompt may have so that an answer of `max_new_tokens` still fits the model's context."""
-        return self.model.config.max_position_embeddings - self.config.max_new_tokens
 
 
 def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]]) -> list[str]:

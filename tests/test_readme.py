@@ -1,0 +1,82 @@
+"""Each command of the README: run on what the tests have trained, or as far as no GPU and no network is needed."""
+
+import io
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+
+import pytest
+from rows import ROOT
+from test_cli import data, recipe, trained  # noqa: F401  (fixtures)
+
+from qwen_ner import cli
+from qwen_ner.data.formats import read_jsonl
+from qwen_ner.training.recipe import load_recipe
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
+OURS = [line for line in COMMANDS if "qwen-ner" in line and " train " not in line]
+TRAINING = [line for line in COMMANDS if ".yaml" in line]
+
+
+def test_every_command_is_of_a_kind_that_is_tested_here():
+    others = [line for line in COMMANDS if line not in OURS + TRAINING]
+    assert others == [
+        "make quickstart",
+        "make test",
+        "python -m venv .venv && . .venv/bin/activate",
+        "pip install -c constraints.txt -e .",
+    ]
+
+
+@pytest.mark.parametrize("target", ["quickstart", "test"])
+def test_make_knows_its_targets_and_they_do_what_the_plain_lines_do(target):
+    shown = subprocess.run(["make", "-n", "-B", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "pip install -q -c constraints.txt -e ." in shown
+    assert ("recipes/quickstart.yaml" if target == "quickstart" else "-m pytest") in shown
+
+
+@pytest.mark.parametrize("line", TRAINING)
+def test_a_training_command_names_files_that_are_there_and_keys_that_exist(line, tmp_path, monkeypatch):
+    words = shlex.split(line)
+    monkeypatch.chdir(ROOT)
+    if "--config_file" in words:
+        assert (ROOT / words[words.index("--config_file") + 1]).is_file()
+    at = next(i for i, word in enumerate(words) if word.startswith("recipes/"))
+    load_recipe(words[at], [*words[at + 1 :], "--use_cpu", "--bf16", "false", "--output_dir", str(tmp_path)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", OURS)
+def test_a_command_of_ours_runs(line, trained, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reviews.txt").write_text("三星手机很好用\n快递太慢了\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "reviews.txt").read_bytes())))
+    words = shlex.split(line.split("|")[-1].replace("outputs/quickstart", str(trained[0])))
+    assert words[0] == "qwen-ner"
+    cli.main(words[1:])
+    out = capsys.readouterr().out
+    written = [path for path in ("scores.json", "entities.jsonl") if path in line]
+    assert all((tmp_path / path).stat().st_size for path in written)
+    assert out or written
+
+
+@pytest.mark.slow
+def test_the_python_lines_run(trained, tmp_path, monkeypatch, capsys):  # noqa: F811
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    script = tmp_path / "readme.py"
+    script.write_text(code.replace("outputs/quickstart", str(trained[0])), encoding="utf-8")
+    runpy.run_path(str(script))
+
+
+def test_the_json_forms_are_read_and_mean_the_same(tmp_path):
+    (block,) = re.findall(r"```json\n(.*?)```", README, re.S)
+    entities = []
+    for line in block.splitlines():
+        (tmp_path / "train.jsonl").write_text(line, encoding="utf-8")
+        (row,) = read_jsonl(tmp_path / "train.jsonl")
+        entities.append(row.entities)
+    assert len(entities) == 3
+    assert entities[0] == entities[1] == entities[2]
