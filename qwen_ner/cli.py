@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command and exit. Called by `qwen-ner`, by `python -m qwen_ner`, and by a recipe that is itself launched."""
+    """Run one command and exit. Called by `qwen-ner`, `python -m qwen_ner`, and a recipe that is itself launched."""
     if argv is None:
         argv = sys.argv[1:]
         if Path(sys.argv[0]).suffix in (".yaml", ".yml"):  # `accelerate launch recipes/X.yaml`
@@ -45,14 +45,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
-        sys.exit(f"error: {error.strerror or error}{place}; free space or choose another place. Finished checkpoints are whole")
+        sys.exit(f"error: {error.strerror or error}{place}; free space or choose another place")
     except KeyboardInterrupt as error:
         print(f"interrupted {error}".strip(), file=sys.stderr)
         sys.exit(130)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="qwen-ner", description="Fine-tune a small Qwen to write the entities of a text.")
+    parser = argparse.ArgumentParser(
+        prog="qwen-ner", description="Fine-tune a small Qwen to write the entities of a text."
+    )
     commands = parser.add_subparsers(required=True, metavar="command")
 
     command = commands.add_parser(
@@ -77,10 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "predict",
         help="extract entities from texts",
-        description="One JSON object a line: id, text, entities with half-open character offsets, problems if there are any.",
+        description="One JSON object a line: id, text, entities with half-open character offsets, problems if any.",
     )
     command.add_argument("model", help="an output_dir, a checkpoint, or a Hub id")
-    command.add_argument("files", nargs="*", help='lines of text, or JSONL with a "text"; default or "-": standard input')
+    command.add_argument(
+        "files", nargs="*", help='lines of text, or JSONL with a "text"; default or "-": standard input'
+    )
     command.add_argument("--text", action="append", help="a sentence; may be given several times")
     command.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
     command.add_argument("--batch-size", type=int, default=32, help="sentences generated at a time; default: 32")
@@ -107,7 +111,9 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     read = {"labels": labels, "data_dir": options.data_dir}
     examples = read_dataset(options.data, options.split, **read)[: options.limit]
     if not any(example.entities for example in examples):
-        raise NerError(f"{options.data} {options.split} holds no entity to score; `qwen-ner predict` reads unlabelled texts")
+        raise NerError(
+            f"{options.data} {options.split} holds no entity to score; `qwen-ner predict` reads unlabelled texts"
+        )
     seen = None
     if options.split != "train" and has_split(options.data, "train", options.data_dir):
         seen = {pair for example in read_dataset(options.data, "train", **read) for pair in example.surfaces}
@@ -115,7 +121,9 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     scores = score(examples, decoded, labels, train=seen)
     print(table(scores, title=f"{options.model} on {options.data} {options.split}"))
     if options.json:
-        write_json(options.json, {"model": options.model, "data": options.data, "split": options.split, **scores.to_dict()})
+        write_json(
+            options.json, {"model": options.model, "data": options.data, "split": options.split, **scores.to_dict()}
+        )
 
 
 def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -139,7 +147,7 @@ def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
             out.flush()
             bar.update(len(chunk))
     if refused:
-        sys.exit(f"error: {refused} texts were refused; each has its line in the output, with the reason under \"error\"")
+        sys.exit(f'error: {refused} texts were refused; each has its line in the output, with the reason under "error"')
 
 
 def _text_rows(options: argparse.Namespace, stack: ExitStack) -> Iterator[TextRow]:
@@ -149,7 +157,7 @@ def _text_rows(options: argparse.Namespace, stack: ExitStack) -> Iterator[TextRo
         yield from read_texts((text.encode() for text in options.text), "--text")
         return
     for name in options.files or ["-"]:
-        lines: Iterable[bytes] = sys.stdin.buffer if name == "-" else stack.enter_context(open(name, "rb"))
+        lines: Iterable[bytes] = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
         yield from read_texts(lines, "standard input" if name == "-" else name)
 
 
@@ -163,7 +171,9 @@ def _extract(extractor: Extractor, rows: Sequence[TextRow], batch_size: int) -> 
         decoded = extractor.predict(texts, batch_size=batch_size)
     except TextTooLong as error:
         faults |= {i: f"{rows[i].source}: {fault}" for i, fault in error.faults.items()}
-        decoded = extractor.predict(["" if i in faults else text for i, text in enumerate(texts)], batch_size=batch_size)
+        decoded = extractor.predict(
+            ["" if i in faults else text for i, text in enumerate(texts)], batch_size=batch_size
+        )
     for i, (row, found) in enumerate(zip(rows, decoded, strict=True)):
         if i in faults:
             yield {"id": row.id, "error": faults[i]}

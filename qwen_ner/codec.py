@@ -42,8 +42,8 @@ class Problem:
 class Decoded:
     """What a completion says about its text: grounded entities in text order, and every problem met on the way.
 
-    `surfaces` are the distinct (label, surface) pairs as written, the ones with an unknown label or absent from the text
-    included: they are predictions too, and false positives.
+    `surfaces` are the distinct (label, surface) pairs as written, the ones with an unknown label or absent from the
+    text included: they are predictions too, and false positives.
     """
 
     entities: tuple[Entity, ...] = ()
@@ -96,8 +96,8 @@ class Codec:
     def decode(self, text: str, completion: str, *, finished: bool = True) -> Decoded:
         """Read a completion for `text`. Never raises: what is wrong with the completion is a `Problem`.
 
-        `finished` says whether the model wrote its end token. An unfinished completion is `truncated`; it counts for what
-        it says if it happens to be whole JSON, and for nothing otherwise, as an unparseable one does.
+        `finished` says whether the model wrote its end token. An unfinished completion is `truncated`; it counts for
+        what it says if it happens to be whole JSON, and for nothing otherwise, as an unparseable one does.
 
         >>> from qwen_ner.entities import CLUENER
         >>> Codec(CLUENER).decode("三星在北京", '{"company":["苹果"]}').problems
@@ -147,9 +147,9 @@ def _show(value: object) -> str:
 def ground(text: str, surfaces: Iterable[tuple[str, str]]) -> tuple[Entity, ...]:
     """Turn (label, surface) pairs into entities: every non-overlapping occurrence, longest surface first.
 
-    Works on characters and normalises nothing. A surface under several labels keeps its places under each. One that stands
-    only inside longer ones (北京 beside 北京大学) keeps those places, so that whatever is in the text gets an offset; one
-    that is not in the text gives nothing. Entities come in text order.
+    Works on characters and normalises nothing. A surface under several labels keeps its places under each. One that
+    stands only inside longer ones (北京 beside 北京大学) keeps those places, so that whatever is in the text gets an
+    offset; one that is not in the text gives nothing. Entities come in text order.
 
     >>> [(e.text, e.span) for e in ground("北京大学在北京", [("address", "北京"), ("organization", "北京大学")])]
     [('北京大学', (0, 4)), ('北京', (5, 7))]

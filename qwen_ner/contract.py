@@ -47,13 +47,15 @@ class NerConfig:
         path = Path(folder) / NER_CONFIG_NAME
         if not path.is_file():
             raise NerError(
-                f"{folder}: no {NER_CONFIG_NAME}; give a folder that `qwen-ner train` wrote (an output_dir or one of its "
-                "checkpoints), not a base model"
+                f"{folder}: no {NER_CONFIG_NAME}; give a folder that `qwen-ner train` wrote (an output_dir or a "
+                "checkpoint in it), not a base model"
             )
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise NerError(f"{path}: not JSON ({error}); take it from another checkpoint of the same training") from None
+            raise NerError(
+                f"{path}: not JSON ({error}); take it from another checkpoint of the same training"
+            ) from None
         faults = _faults(values)
         if faults:
             raise NerError("\n  ".join([f"{path} has {len(faults)} fault{'s'[: len(faults) > 1]}", *faults]))

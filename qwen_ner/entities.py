@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 
 class NerError(ValueError):
@@ -68,7 +69,7 @@ class Example:
                     f"the span [{entity.start}, {entity.end}) holds {found!r}, the surface is {entity.text!r}"
                 )
         in_order = tuple(sorted(self.entities, key=lambda e: (e.start, e.end, e.label)))
-        for before, after in zip(in_order, in_order[1:], strict=False):
+        for before, after in pairwise(in_order):
             if (before.label, before.span) == (after.label, after.span):
                 raise NerError(f"{after.label} {after.text!r} [{after.start}, {after.end}) is given twice")
         object.__setattr__(self, "entities", in_order)

@@ -23,6 +23,7 @@ from hypothesis import settings
 
 from qwen_ner.codec import Codec
 from qwen_ner.entities import CLUENER
+
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 

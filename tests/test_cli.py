@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 from rows import EIGHT, ROOT
@@ -23,8 +21,13 @@ CONFIGS = ROOT / "accelerate_configs"
 def data(tmp_path_factory):
     """A data set of our own, with a dev split that train has seen: what a run learns shows."""
     folder = tmp_path_factory.mktemp("data")
-    write_jsonl(folder / "train.jsonl", [type(gold)(f"{i}-{k}", gold.text, gold.entities) for k in range(5) for i, gold in enumerate(EIGHT)])
-    write_jsonl(folder / "dev.jsonl", [type(gold)(str(i), gold.text, gold.entities) for i, gold in enumerate(EIGHT[:7])])
+    write_jsonl(
+        folder / "train.jsonl",
+        [type(gold)(f"{i}-{k}", gold.text, gold.entities) for k in range(5) for i, gold in enumerate(EIGHT)],
+    )
+    write_jsonl(
+        folder / "dev.jsonl", [type(gold)(str(i), gold.text, gold.entities) for i, gold in enumerate(EIGHT[:7])]
+    )
     return folder
 
 
@@ -88,7 +91,13 @@ def test_a_launched_recipe_trains_and_says_how_well(trained):
     assert metrics["seconds"] > 0
     assert "step 0/" in printed, "f1 before the first step"
     assert "三星WCG2011北京赛区魔兽争霸3最终名次" in printed
-    for name in ("model.safetensors", "ner_config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"):
+    for name in (
+        "model.safetensors",
+        "ner_config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+    ):
         assert (folder / name).is_file()
 
 
@@ -121,7 +130,7 @@ def test_predict_streams_offsets_and_loses_no_bad_line(trained, capsys, tmp_path
     long = "很" * 5000
     file.write_bytes(b'{"id": "a", "text": "%s"}\nbroken\n{"text": "%s"}\n{"no": 1}\n{"text": "%s"}\n'
                      % (EIGHT[0].text.encode(), long.encode(), EIGHT[1].text.encode()))  # fmt: skip
-    code, out, err = in_process(capsys, "predict", folder, file, "--output", tmp_path / "out.jsonl")
+    code, _, err = in_process(capsys, "predict", folder, file, "--output", tmp_path / "out.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert code == 1
     assert "3 texts were refused" in err
@@ -149,7 +158,18 @@ def test_predict_reads_standard_input_and_the_command_line(trained, capsys, monk
 @pytest.mark.slow
 def test_two_ranks_give_the_numbers_of_one(trained, recipe, data, tmp_path, capsys):
     """Training on 2 × 2 rows is training on 1 × 4; and both score the same rows, each once."""
-    options = ["--max_steps", "20", "--eval_strategy", "steps", "--eval_steps", "10", "--save_strategy", "steps", "--save_steps", "10"]
+    options = [
+        "--max_steps",
+        "20",
+        "--eval_strategy",
+        "steps",
+        "--eval_steps",
+        "10",
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        "10",
+    ]
     sequential = ["--train_sampling_strategy", "sequential", "--learning_rate", "1e-3"]
     one, two = tmp_path / "one", tmp_path / "two"
     run(*ACCELERATE, "--config_file", CONFIGS / "cpu.yaml", recipe, *options, *sequential, "--output_dir", one)
@@ -159,7 +179,7 @@ def test_two_ranks_give_the_numbers_of_one(trained, recipe, data, tmp_path, caps
     assert first["dev"] == second["dev"]
     assert first["validation"] == second["validation"]
     assert first["train_loss"] == pytest.approx(second["train_loss"], rel=1e-4)
-    code, out, _ = in_process(capsys, "evaluate", two / "checkpoint-20", "--data", data)
+    code, _, _ = in_process(capsys, "evaluate", two / "checkpoint-20", "--data", data)
     assert code == 0
     code, out, _ = in_process(capsys, "predict", two / "checkpoint-20", "--text", EIGHT[0].text)
     assert json.loads(out)["text"] == EIGHT[0].text
@@ -170,7 +190,9 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(recipe, tmp_pat
     out = tmp_path / "out"
     command = [*ACCELERATE, "--config_file", CONFIGS / "cpu.yaml", recipe, "--output_dir", out, "--num_train_epochs", "6",
                "--eval_on_start", "false", "--logging_steps", "1"]  # fmt: skip
-    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        [str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
     assert process.stdout is not None
     said = []
     for line in process.stdout:
@@ -209,8 +231,24 @@ def test_an_error_is_one_message_and_exit_1(capsys, argv, said):
 @pytest.mark.slow
 def test_a_process_that_does_not_know_of_the_others_stops(recipe, tmp_path):
     """What a launch of two CPU processes without use_cpu comes to: each sees itself alone."""
-    alone = os.environ | {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-    command = [sys.executable, "-m", "qwen_ner", "train", recipe, "--use_cpu", "false", "--output_dir", tmp_path / "out"]
+    alone = os.environ | {
+        "WORLD_SIZE": "2",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "1",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "qwen_ner",
+        "train",
+        recipe,
+        "--use_cpu",
+        "false",
+        "--output_dir",
+        tmp_path / "out",
+    ]
     done = run(*command, check=False, env=alone)
     assert done.returncode == 1
     assert "WORLD_SIZE is 2, but this process sees itself alone" in done.stderr
@@ -219,7 +257,9 @@ def test_a_process_that_does_not_know_of_the_others_stops(recipe, tmp_path):
 
 def test_an_output_folder_that_cannot_be_written_is_told_before_anything_is_read(recipe, capsys, tmp_path):
     (tmp_path / "file").write_text("")
-    code, _, err = in_process(capsys, "train", recipe, "--output_dir", tmp_path / "file" / "out", "--dataset", "nowhere")
+    code, _, err = in_process(
+        capsys, "train", recipe, "--output_dir", tmp_path / "file" / "out", "--dataset", "nowhere"
+    )
     assert code == 1
     assert "cannot be written" in err
     assert "--output_dir" in err
@@ -239,5 +279,3 @@ def test_unknown_arguments_are_refused_where_there_is_no_recipe(capsys):
     code, _, err = in_process(capsys, "predict", "x", "--txt", "三星")
     assert code == 2
     assert "unrecognized arguments" in err
-
-

@@ -21,7 +21,9 @@ def spans(entities):
 
 @st.composite
 def examples(draw):
-    text = draw(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('三星"\\{}😀'), min_size=1, max_size=30))
+    text = draw(
+        st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('三星"\\{}😀'), min_size=1, max_size=30)
+    )
     pairs = []
     for label in draw(st.lists(st.sampled_from(CLUENER.names), max_size=4, unique=True)):
         start = draw(st.integers(0, len(text) - 1))
@@ -45,7 +47,9 @@ def test_decode_never_raises_and_its_offsets_hold(text, completion):
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.sampled_from([*CLUENER.names, "三星", "三", ""]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*CLUENER.names, "x"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*CLUENER.names, "x"]), inner, max_size=3)
+    ),
 )
 
 

@@ -19,7 +19,13 @@ def test_every_fault_is_listed(tmp_path):
     path = tmp_path / NER_CONFIG_NAME
     values = json.loads(path.read_text())
     del values["system_prompt"]
-    values |= {"max_new_tokens": True, "labels": [{"title": "x"}], "format_version": 9, "colour": 1, "end_token_ids": []}
+    values |= {
+        "max_new_tokens": True,
+        "labels": [{"title": "x"}],
+        "format_version": 9,
+        "colour": 1,
+        "end_token_ids": [],
+    }
     path.write_text(json.dumps(values))
     with pytest.raises(NerError) as caught:
         NerConfig.load(tmp_path)
@@ -29,7 +35,9 @@ def test_every_fault_is_listed(tmp_path):
         assert f"\n  {key}: " in message
 
 
-@pytest.mark.parametrize(("content", "said"), [(None, "no ner_config.json"), ("{", "not JSON"), ("[]", "no JSON object")])
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "no ner_config.json"), ("{", "not JSON"), ("[]", "no JSON object")]
+)
 def test_a_folder_of_something_else_is_refused(tmp_path, content, said):
     if content is not None:
         (tmp_path / NER_CONFIG_NAME).write_text(content)

@@ -10,7 +10,15 @@ from rows import ROOT
 PACKAGE = ROOT / "qwen_ner"
 ORDER = ["entities", "codec", "contract", "data", "evaluation", "inference", "hub", "training", "cli"]
 SIDE_BY_SIDE = {("data", "evaluation"), ("evaluation", "data")}
-LIGHT = ["entities.py", "codec.py", "contract.py", "data/cluener.py", "data/formats.py", "data/split.py", "evaluation/scoring.py"]
+LIGHT = [
+    "entities.py",
+    "codec.py",
+    "contract.py",
+    "data/cluener.py",
+    "data/formats.py",
+    "data/split.py",
+    "evaluation/scoring.py",
+]
 
 
 def imports(path):

@@ -20,7 +20,7 @@ from . import cluener
 from .rows import DataError, LineFault, decoded, identity_of, json_object, nearest, numbered, parse, read_bytes, text_of
 
 if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
+    from importlib.abc import Traversable  # importlib.resources.abc from Python 3.11 on
 
 __all__ = [
     "DataError",

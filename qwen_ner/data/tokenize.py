@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of each text's conversation up to where the assistant begins to write. Never truncated.
 
-    Models that can think before they answer (Qwen3) are asked not to: `enable_thinking=False` makes their template write
-    an empty thought into the prompt, in training as in serving. Other templates do not read it.
+    Models that can think before they answer (Qwen3) are asked not to: `enable_thinking=False` makes their template
+    write an empty thought into the prompt, in training as in serving. Other templates do not read it.
     """
     conversations = [
         tokenizer.apply_chat_template(
@@ -102,16 +102,16 @@ def build_dataset(
     )
 
 
-def _tokenize(batch: dict[str, list[Any]], codec: Codec, tokenizer: PreTrainedTokenizerBase, end: int) -> dict[str, Any]:
+def _tokenize(
+    batch: dict[str, list[Any]], codec: Codec, tokenizer: PreTrainedTokenizerBase, end: int
+) -> dict[str, Any]:
     prompts = prompt_ids(tokenizer, codec, batch["text"])
     answers = [[*ids, end] for ids in tokenizer(batch["answer"], add_special_tokens=False)["input_ids"]]
     lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
     return {"prompt_ids": prompts, "answer_ids": answers, "length": lengths}
 
 
-def _cache_key(
-    examples: Sequence[Example], codec: Codec, tokenizer: PreTrainedTokenizerBase, first_row: int
-) -> str:
+def _cache_key(examples: Sequence[Example], codec: Codec, tokenizer: PreTrainedTokenizerBase, first_row: int) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     parts = (
         version("qwen_ner"),
@@ -146,6 +146,6 @@ def refuse_long(dataset: Dataset, examples: Sequence[Example], max_length: int) 
 
 
 def longest_first(dataset: Dataset) -> Dataset:
-    """The rows of `dataset` by falling length: little padding in a batch, and one too large for the memory is met at once."""
+    """The rows of `dataset` by falling length: little padding, and a batch too large for the memory is met first."""
     lengths = list(dataset["length"])
     return dataset.select(sorted(range(len(lengths)), key=lambda i: -lengths[i]))

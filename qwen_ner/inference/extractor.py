@@ -53,8 +53,8 @@ class Extractor:
     ) -> Extractor:
         """Load what `qwen-ner train` wrote: an output_dir, a checkpoint of it, or a Hub id.
 
-        `device` defaults to the GPU where there is one. `dtype` defaults to bfloat16 there (if it has it) and float32 on
-        the CPU. Raises `NerError` where the folder lacks `ner_config.json`, tokenizer, chat template or weights.
+        `device` defaults to the GPU where there is one. `dtype` defaults to bfloat16 there (if it has it) and float32
+        on the CPU. Raises `NerError` where the folder lacks `ner_config.json`, tokenizer, chat template or weights.
         """
         from transformers import AutoModelForCausalLM
 
@@ -83,7 +83,8 @@ class Extractor:
     def predict(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> list[Decoded]:
         """As `extract`, with what the model wrote wrongly beside the entities: see `Decoded.problems`.
 
-        Raises `TextTooLong` where texts do not fit the model's context, before anything is generated; none is truncated.
+        Raises `TextTooLong` where texts do not fit the model's context, before anything is generated; none is
+        truncated.
         """
         if isinstance(texts, str):
             raise TypeError("extract takes a list of texts: extract([text])")
@@ -114,12 +115,13 @@ class Extractor:
 
 
 def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]]) -> list[str]:
-    """Completions as text, special tokens kept: one in the middle of an answer is the model's fault and must be seen."""
-    return [tokenizer.decode(row, skip_special_tokens=False, clean_up_tokenization_spaces=False) for row in ids]
+    """Completions as text, special tokens kept: one amid an answer is the model's fault and must be seen."""
+    options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+    return [tokenizer.decode(row, **options) for row in ids]
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, checked for what this task needs: a chat template, and a pad token beside the end token.
+    """The tokenizer of a model, checked for what is needed here: a chat template, a pad token beside the end token.
 
     Raises `NerError` where there is none. A missing pad token is filled with another special token, never with the end
     token, which is supervised.
@@ -129,11 +131,15 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise NerError(f"{path}: no tokenizer could be loaded ({error}); copy the tokenizer files beside the weights") from error
+        raise NerError(
+            f"{path}: no tokenizer could be loaded ({error}); copy the tokenizer files beside the weights"
+        ) from error
     if not tokenizer("a")["input_ids"]:  # transformers makes an empty one where the model type alone is known
         raise NerError(f"{path}: no tokenizer lies there; copy the tokenizer files beside the weights")
     if not tokenizer.chat_template:
-        raise NerError(f"{path}: the tokenizer has no chat template; use an instruct model, or add chat_template.jinja to it")
+        raise NerError(
+            f"{path}: the tokenizer has no chat template; use an instruct model, or add chat_template.jinja to it"
+        )
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         others = [token for token in tokenizer.all_special_tokens if token != tokenizer.eos_token]
         if not others:
@@ -153,6 +159,10 @@ def _local_folder(folder: str | Path, revision: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(folder), revision=revision, ignore_patterns=["checkpoint-*", "*.bin", "*.pt"]))
+        return Path(
+            snapshot_download(str(folder), revision=revision, ignore_patterns=["checkpoint-*", "*.bin", "*.pt"])
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise NerError(f"{folder}: no such folder here, and the Hub does not give it ({error}); check the name") from error
+        raise NerError(
+            f"{folder}: no such folder here, and the Hub does not give it ({error}); check the name"
+        ) from error

@@ -23,9 +23,21 @@ class ProgressLines(ProgressCallback):
     The full metrics go to metrics.json, trainer_state.json and the trackers of `report_to`.
     """
 
-    shown = ("loss", "grad_norm", "learning_rate", "f1", "span_f1", "macro_f1", "not_json", "truncated", "train_runtime")
+    shown = (
+        "loss",
+        "grad_norm",
+        "learning_rate",
+        "f1",
+        "span_f1",
+        "macro_f1",
+        "not_json",
+        "truncated",
+        "train_runtime",
+    )
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if not args.disable_tqdm:
             super().on_train_begin(args, state, control, **kwargs)
 
@@ -39,7 +51,9 @@ class ProgressLines(ProgressCallback):
         if not args.disable_tqdm:
             super().on_prediction_step(args, state, control, **kwargs)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self.training_bar is not None:
             super().on_train_end(args, state, control, **kwargs)
 
@@ -74,7 +88,9 @@ class StopOnSignal(TrainerCallback):
         self.received = 0
         self._before: dict[int, Any] = {}
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._on_signal)
 
@@ -93,6 +109,8 @@ class StopOnSignal(TrainerCallback):
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)

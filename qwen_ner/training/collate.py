@@ -1,7 +1,7 @@
 """Rows of token ids to the tensors of a batch.
 
-In: rows of `data.tokenize.build_dataset`. Out: what the model's forward takes for the loss, and for evaluation the prompts
-as well. Labels were decided in the data set; a collator only arranges. Knows nothing of recipes and texts.
+In: rows of `data.tokenize.build_dataset`. Out: what the model's forward takes for the loss, and for evaluation the
+prompts as well. Labels were decided in the data set; a collator only arranges. Knows nothing of recipes and texts.
 """
 
 from __future__ import annotations

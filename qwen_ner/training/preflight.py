@@ -60,8 +60,8 @@ def check_answers(rows: Dataset, max_new_tokens: int) -> None:
     over = sum(length > max_new_tokens for length in longest)
     if over:
         log.warning(
-            "%d of %d answers are longer than max_new_tokens=%d (the longest has %d tokens), so they can never be written "
-            "to their end; raise max_new_tokens.",
+            "%d of %d answers are longer than max_new_tokens=%d (the longest has %d tokens), so they can never be "
+            "written to their end; raise max_new_tokens.",
             over,
             len(longest),
             max_new_tokens,
@@ -70,7 +70,7 @@ def check_answers(rows: Dataset, max_new_tokens: int) -> None:
 
 
 def check_prompts(rows: Dataset, examples: list[Example], room: int) -> None:
-    """Raise `NerError` where a prompt to be scored leaves no room for its answer: leaving it out would flatter the score."""
+    """Raise `NerError` where a prompt leaves no room for its answer: to drop it would flatter the score."""
     long = [
         f"{example.source} ({len(prompt)} tokens)"
         for example, prompt in zip(examples, rows["prompt_ids"], strict=True)
@@ -78,8 +78,8 @@ def check_prompts(rows: Dataset, examples: list[Example], room: int) -> None:
     ]
     if long:
         raise NerError(
-            f"{len(long)} of {len(examples)} prompts to evaluate are longer than the {room} tokens that the model has room "
-            f"for before an answer: {', '.join(long[:10])}; split these texts"
+            f"{len(long)} of {len(examples)} prompts to evaluate are longer than the {room} tokens that the model has "
+            f"room for before an answer: {', '.join(long[:10])}; split these texts"
         )
 
 
@@ -109,7 +109,9 @@ def claim_output(recipe: Recipe) -> Path:
         with tempfile.TemporaryFile(dir=output):
             pass
     except OSError as error:
-        raise NerError(f"output_dir: {output} cannot be written ({error.strerror}); choose another with --output_dir") from None
+        raise NerError(
+            f"output_dir: {output} cannot be written ({error.strerror}); choose another with --output_dir"
+        ) from None
     return output
 
 
@@ -124,7 +126,9 @@ def checkpoint_to_resume(recipe: Recipe) -> str | None:
         return None
     if wanted not in ("auto", "yes", "true"):
         if not _is_whole(Path(wanted)):
-            raise NerError(f"resume_from_checkpoint: {wanted} is no whole checkpoint; give auto, none or a checkpoint folder")
+            raise NerError(
+                f"resume_from_checkpoint: {wanted} is no whole checkpoint; give auto, none or a checkpoint folder"
+            )
         return wanted
     numbered = [(int(found[1]), path) for path in output.glob("checkpoint-*") if (found := _STEP.search(path.name))]
     for _, path in sorted(numbered, reverse=True):
@@ -154,8 +158,8 @@ def _say_changes(before: Path, recipe: Recipe) -> None:
     changed = sorted(key for key in old.keys() | recipe.values.keys() if old.get(key) != recipe.values.get(key))
     if changed:
         log.warning(
-            "The recipe has changed since that checkpoint: %s. What was trained until there stays; to train anew choose "
-            "another --output_dir or resume_from_checkpoint: none.",
+            "The recipe has changed since that checkpoint: %s. What was trained until there stays; to train anew "
+            "choose another --output_dir or resume_from_checkpoint: none.",
             ", ".join(f"{key} {old.get(key)} → {recipe.values.get(key)}" for key in changed),
         )
 

@@ -1,15 +1,15 @@
 """A recipe: one flat YAML file that says all there is to say of a training.
 
-In: a YAML file and `--key value` overrides. Out: the three dataclasses, or one error that lists every fault. Knows what may
-be written, not what is done with it.
+In: a YAML file and `--key value` overrides. Out: the three dataclasses, or one error that lists every fault. Knows
+what may be written, not what is done with it.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
-
 import sys
+import typing
 from argparse import Action
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,8 +22,9 @@ from transformers import HfArgumentParser, TrainingArguments
 from ..codec import SYSTEM_PROMPT
 from ..entities import NerError
 
-LAUNCHER_KEY = "if __name__ == \"__main__\""
-"""A recipe is also a Python file, for `accelerate launch recipes/X.yaml`; the line that makes it one is this key to YAML."""
+LAUNCHER_KEY = 'if __name__ == "__main__"'
+"""A recipe is also a Python file, for `accelerate launch recipes/X.yaml`; the line that makes it one is this key to
+YAML."""
 
 
 @dataclass
@@ -38,8 +39,9 @@ class DataArguments:
         default=None,
         metadata={"help": "CLUENER's folder or zip; otherwise $QWEN_NER_DATA, the cache, the official address"},
     )
-    labels: dict | None = field(
-        default=None, metadata={"help": "{name: description}; default: CLUENER's ten, or the labels of your training data"}
+    labels: dict[str, str] | None = field(
+        default=None,
+        metadata={"help": "{name: description}; default: CLUENER's ten, or the labels of your training data"},
     )
     system_prompt: str = field(default=SYSTEM_PROMPT, metadata={"help": "the system turn, in training and afterwards"})
     validation_rows: int = field(
@@ -121,8 +123,8 @@ class Recipe:
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read `path`, lay `--key value` overrides over it, check everything.
 
-    Raises `NerError` that lists all faults: unknown keys with the nearest known one, values of the wrong type, keys that
-    contradict each other.
+    Raises `NerError` that lists all faults: unknown keys with the nearest known one, values of the wrong type, keys
+    that contradict each other.
     """
     # HfArgumentParser turns annotations into argparse actions; its types cast, its choices check. Cast by type, because
     # `2e-5` is a string to YAML 1.1.
@@ -141,14 +143,15 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         except ValueError as error:
             faults.append(f"{key}: {error}")
     faults += _contradictions({**given, **values})
-    data = model = training = None
+    parsed: Any = None
     try:
         # With the faulty keys left out this still finds what TrainingArguments itself objects to.
-        data, model, training = parser.parse_dict(dict(values))
+        parsed = parser.parse_dict(dict(values))
     except (ValueError, TypeError, KeyError, ImportError) as error:
         faults.append(" ".join(str(error).split()))
     if faults:
         raise NerError("\n  ".join([f"{path} has {len(faults)} fault{'s'[: len(faults) > 1]}", *faults]))
+    data, model, training = parsed
     return Recipe(data, model, training, values)
 
 
@@ -158,7 +161,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise NerError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     except OSError as error:
-        raise NerError(f"{path}: no recipe could be read there ({error.strerror}); the shipped ones are in recipes/") from None
+        raise NerError(
+            f"{path}: no recipe could be read there ({error.strerror}); the shipped ones are in recipes/"
+        ) from None
     try:
         tree = yaml.load(text, _UniqueKeys)
     except yaml.YAMLError as error:
@@ -202,7 +207,7 @@ def _cast(action: Action, value: Any) -> Any:
         if optional:
             return None
         raise ValueError("needs a value")
-    kind: Any = action.type
+    kind: Any = typing.get_origin(action.type) or action.type
     if action.nargs == "+":
         value = _literal(value) if isinstance(value, str) and value.startswith("[") else value
         return [_scalar(kind, item, action) for item in (value if isinstance(value, list) else [value])]
@@ -257,7 +262,9 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
     faults = []
     if values.get("lora_r") is None:
         idle = [key for key in ("lora_alpha", "lora_dropout", "lora_target_modules") if values.get(key) is not None]
-        faults += [f"{key}: set without lora_r, so no adapter would be trained; set lora_r or remove it" for key in idle]
+        faults += [
+            f"{key}: set without lora_r, so no adapter would be trained; set lora_r or remove it" for key in idle
+        ]
     if values.get("eval_strategy") == "no":
         for key in ("early_stopping_patience", "eval_on_start"):
             if values.get(key):

@@ -1,7 +1,7 @@
 """The story of one training, top to bottom.
 
-In: a recipe. Out: a folder that extraction can use, `metrics.json` in it, and the scores on the terminal. What is decided
-stands in the recipe; what is done stands in the rooms that are called here.
+In: a recipe. Out: a folder that extraction can use, `metrics.json` in it, and the scores on the terminal. What is
+decided stands in the recipe; what is done stands in the rooms that are called here.
 """
 
 from __future__ import annotations
@@ -20,8 +20,16 @@ from ..evaluation.scoring import score, table
 from ..inference.extractor import Extractor, load_tokenizer
 from .callbacks import ProgressLines, StopOnSignal
 from .collate import PaddedCollator
-from .preflight import FINAL_SPLIT, check_answers, check_processes, check_prompts, checkpoint_to_resume
-from .preflight import claim_output, read_splits, save_recipe
+from .preflight import (
+    FINAL_SPLIT,
+    check_answers,
+    check_processes,
+    check_prompts,
+    checkpoint_to_resume,
+    claim_output,
+    read_splits,
+    save_recipe,
+)
 from .recipe import Recipe
 from .tiny import make_tiny
 from .trainer import EntityMetrics, NerTrainer, load_model
@@ -35,7 +43,8 @@ This was a toy model on made-up data: it shows the way, not how good a Qwen is. 
 def train(recipe: Recipe) -> dict[str, Any]:
     """Train, keep the best checkpoint, score it on the final split. Returns what `metrics.json` holds.
 
-    Raises `NerError` for what the user can mend, `KeyboardInterrupt` after SIGINT or SIGTERM (with a checkpoint written).
+    Raises `NerError` for what the user can mend, `KeyboardInterrupt` after SIGINT or SIGTERM (with a checkpoint
+    written).
     """
     started = time.time()
     data, args = recipe.data, recipe.training
@@ -107,7 +116,11 @@ def train(recipe: Recipe) -> dict[str, Any]:
         "train_rows": len(rows),
         "steps": trainer.state.global_step,
         "train_loss": trained.training_loss,
-        "validation": {"rows": len(validation), "best": trainer.state.best_metric, "step": trainer.state.best_global_step},
+        "validation": {
+            "rows": len(validation),
+            "best": trainer.state.best_metric,
+            "step": trainer.state.best_global_step,
+        },
         split: scores.to_dict(),
         "seconds": round(time.time() - started, 1),
     }
@@ -116,7 +129,10 @@ def train(recipe: Recipe) -> dict[str, Any]:
         print(table(scores, title=f"{recipe.model.model_name_or_path} on {data.dataset} {split}"))
         extractor = Extractor(trainer.accelerator.unwrap_model(trainer.model), tokenizer, config)
         for text, entities in zip(data.examples, extractor.extract(data.examples), strict=True):
-            print(f"\n{text}\n  " + (" · ".join(f"{e.label} {e.text} [{e.start}, {e.end})" for e in entities) or "no entity"))
+            print(
+                f"\n{text}\n  "
+                + (" · ".join(f"{e.label} {e.text} [{e.start}, {e.end})" for e in entities) or "no entity")
+            )
         if "tiny" in (recipe.model.model_name_or_path, data.dataset) or data.dataset == "sample":
             print(TOY)
     return result

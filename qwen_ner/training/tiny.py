@@ -1,7 +1,7 @@
 """`model_name_or_path: tiny`: a small Qwen2 and its tokenizer, made on the spot without any network.
 
 In: a folder to write to. Out: there, a model that `from_pretrained` opens like any other: Qwen2 layers, Qwen's special
-tokens and chat format, random weights. It is a toy to try things on, and what the tests train.
+tokens and chat format, untrained weights. It is a toy to try things on, and what the tests train.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
+HEAD = 32
+"""Dimensions of an attention head."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -24,8 +27,8 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_tiny(folder: str | Path, *, layers: int = 4, hidden: int = 128, seed: int = 0) -> Path:
-    """Write a randomly initialised Qwen2 of `layers` × `hidden` and its tokenizer to `folder`, whole or not at all.
+def make_tiny(folder: str | Path, *, layers: int = 3, hidden: int = 128, seed: int = 0) -> Path:
+    """Write an untrained Qwen2 of `layers` × `hidden` and its tokenizer to `folder`, whole or not at all.
 
     A folder that already holds a model is left as it is. The same arguments give the same weights.
     """
@@ -40,11 +43,13 @@ def make_tiny(folder: str | Path, *, layers: int = 4, hidden: int = 128, seed: i
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
-        intermediate_size=4 * hidden,
+        intermediate_size=2 * hidden,
         num_hidden_layers=layers,
-        num_attention_heads=hidden // 32,
-        num_key_value_heads=hidden // 32,
+        num_attention_heads=hidden // HEAD,
+        num_key_value_heads=hidden // HEAD,
         max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": 500.0},
+        attention_dropout=0.1,
         tie_word_embeddings=True,
         initializer_range=0.05,
         bos_token_id=None,
@@ -54,6 +59,7 @@ def make_tiny(folder: str | Path, *, layers: int = 4, hidden: int = 128, seed: i
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(config)
+    _look_one_back(model, heads=2)
     model.generation_config = GenerationConfig(eos_token_id=[end, pad], pad_token_id=pad)
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.")
@@ -68,8 +74,30 @@ def make_tiny(folder: str | Path, *, layers: int = 4, hidden: int = 128, seed: i
     return folder
 
 
+def _look_one_back(model: Qwen2ForCausalLM, heads: int) -> None:
+    """Let the first `heads` heads of the first layer begin as ones that attend to the token before.
+
+    Copying a name character by character takes an induction head ("In-context Learning and Induction Heads", arXiv
+    2209.11895): a head that knows what stood before each token, and one that finds where that was. Minutes on a CPU are
+    too short to find both (f1 0.74 in 2,000 steps from a random start, 0.90 from this one); the first can be written
+    down. With query bias R(-1)·u and key bias u, rotary position R turns the score of two positions i, j into the sum
+    of |u_f|²·cos(θ_f·(j - i + 1)) over the frequencies θ_f, which is largest at j = i - 1.
+    """
+    import torch
+
+    attention = model.model.layers[0].self_attn
+    angles = -model.model.rotary_emb.inv_freq
+    u = torch.full_like(angles, 6.0)
+    query = torch.cat([u * angles.cos(), u * angles.sin()])
+    key = torch.cat([u, torch.zeros_like(u)])
+    with torch.no_grad():
+        attention.q_proj.bias[: heads * HEAD] = query.repeat(heads)
+        attention.k_proj.bias[: heads * HEAD] = key.repeat(heads)
+
+
 def train_tokenizer(lines: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE in which a character of `lines` outside ASCII, and a digit, is one token, never part of a longer one.
+    """A byte-level BPE in which a character of `lines` outside ASCII, and a digit, is one token, never part of a
+    longer one.
 
     A model this small learns to copy a name from the text character by character; with tokens of several characters it
     would first have to learn how each is spelled.
@@ -106,7 +134,8 @@ def train_tokenizer(lines: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def _sample_lines() -> list[str]:
-    """What the tokenizer is trained on: the texts and targets of the sample's training split, and the prompt's words."""
+    """What the tokenizer is trained on: the texts and targets of the sample's training split, and the prompt's
+    words."""
     from ..codec import Codec
     from ..data.formats import read_dataset
     from ..entities import CLUENER

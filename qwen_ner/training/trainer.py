@@ -1,7 +1,7 @@
 """`NerTrainer`: the stock Trainer that also generates while it evaluates; and the model that it trains.
 
-In: a model (full or adapter), a tokenizer, token ids. Out: checkpoints that extraction can use as they are, and entity F1.
-Knows nothing of YAML.
+In: a model (full or adapter), a tokenizer, token ids. Out: checkpoints that extraction can use as they are, and
+entity F1. Knows nothing of YAML.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ def load_model(
 ) -> PreTrainedModel:
     """A causal LM with float32 master weights, and around it a LoRA adapter if `lora` gives peft's `LoraConfig` fields.
 
-    The dtype is asked for: a checkpoint in bfloat16 would otherwise be trained in bfloat16, whose eight bits lose updates
-    of a small learning rate; mixed precision is the Trainer's matter. Raises `NerError` where the model cannot be loaded.
+    The dtype is asked for: a checkpoint in bfloat16 would otherwise be trained in bfloat16, whose eight bits lose
+    updates of a small learning rate; mixed precision is the Trainer's matter. Raises `NerError` where the model
+    cannot be loaded.
     """
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -75,8 +76,11 @@ class NerTrainer(Trainer):
     def get_test_dataloader(self, test_dataset: Any) -> torch.utils.data.DataLoader:
         return self._with_prompts(super().get_test_dataloader, test_dataset)
 
+    data_collator: Any
+
     def _with_prompts(self, make: Any, dataset: Any) -> torch.utils.data.DataLoader:
-        training_collator, self.data_collator = self.data_collator, EvaluationCollator(self.data_collator)
+        training_collator = self.data_collator
+        self.data_collator = EvaluationCollator(training_collator)
         try:
             return make(dataset)
         finally:
@@ -91,7 +95,9 @@ class NerTrainer(Trainer):
             loss = self.compute_loss(model, inputs["loss_inputs"]).detach()
         if prediction_loss_only:
             return loss, None, None
-        prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)]
+        prompts = [
+            ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)
+        ]
         generated = generate(
             self.accelerator.unwrap_model(model),
             prompts,

@@ -19,7 +19,9 @@ def test_supervised_ids_are_exactly_the_answer_and_the_end_token(codec, tokenize
 
 def test_the_prompt_of_training_is_the_prompt_of_inference(codec, tokenizer):
     texts = [gold.text for gold in EIGHT]
-    for row, ids, text in zip(build_dataset(EIGHT, codec, tokenizer), prompt_ids(tokenizer, codec, texts), texts, strict=True):
+    for row, ids, text in zip(
+        build_dataset(EIGHT, codec, tokenizer), prompt_ids(tokenizer, codec, texts), texts, strict=True
+    ):
         stock = tokenizer.apply_chat_template(codec.messages(text), add_generation_prompt=True, return_dict=False)
         assert row["prompt_ids"] == ids == stock
 

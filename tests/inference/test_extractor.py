@@ -37,7 +37,9 @@ def test_an_empty_text_has_no_entities_and_a_string_is_no_list(folder):
 
 def test_a_text_that_does_not_fit_is_refused_with_its_place(folder):
     extractor = Extractor.from_pretrained(folder)
-    with pytest.raises(TextTooLong, match=r"text 1: .* tokens with its prompt, the model has room for 4084; split it") as caught:
+    with pytest.raises(
+        TextTooLong, match=r"text 1: .* tokens with its prompt, the model has room for 4084; split it"
+    ) as caught:
         extractor.extract(["三星", "很" * 5000, "北京", "好" * 6000])
     assert list(caught.value.faults) == [1, 3]
 

@@ -106,7 +106,12 @@ def test_lists_arrive_as_sweeps_write_them(write):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"\xff", "not UTF-8 at byte 0"), (b"a: [", "not YAML"), (b"- a\n", "`key: value` lines"), (b"seed: 1\nseed: 2\n", "seed is given twice")],
+    [
+        (b"\xff", "not UTF-8 at byte 0"),
+        (b"a: [", "not YAML"),
+        (b"- a\n", "`key: value` lines"),
+        (b"seed: 1\nseed: 2\n", "seed is given twice"),
+    ],
 )
 def test_a_file_that_is_no_recipe(tmp_path, content, said):
     path = tmp_path / "recipe.yaml"

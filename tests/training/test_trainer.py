@@ -82,7 +82,13 @@ def test_f1_does_not_depend_on_the_batch_size(make_trainer):
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(make_trainer, tmp_path, lora):
-    options = {"max_steps": 6, "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 3}
+    options = {
+        "max_steps": 6,
+        "per_device_train_batch_size": 2,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "save_total_limit": 3,
+    }
     whole = make_trainer(lora, "whole", **options)
     whole.train()
     (tmp_path / "cut").mkdir()
@@ -171,7 +177,7 @@ def test_metrics_find_gold_by_row_number_in_any_order(codec, tokenizer):
 
 @pytest.mark.parametrize("name", ["nowhere/at-all", "/no/such/folder"])
 def test_a_model_that_is_not_there(name, caplog):
-    with caplog.at_level(logging.CRITICAL), pytest.raises(NerError, match="model_name_or_path: .* cannot be loaded"):
+    with caplog.at_level(logging.CRITICAL), pytest.raises(NerError, match=r"model_name_or_path: .* cannot be loaded"):
         load_model(name)
 
 
