@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -136,7 +136,7 @@ def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
     extractor = Extractor.from_pretrained(options.model)
     refused = 0
     with ExitStack() as stack:
-        rows = _text_rows(options, stack)
+        rows = _text_rows(options)
         out = stack.enter_context(options.output.open("w", encoding="utf-8")) if options.output else sys.stdout
         bar = stack.enter_context(tqdm(desc="Extracting", unit="text", disable=None))
         # Sorting by length saves padding within a chunk; a chunk bounds the memory and how long a line waits.
@@ -150,15 +150,18 @@ def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
         sys.exit(f'error: {refused} texts were refused; each has its line in the output, with the reason under "error"')
 
 
-def _text_rows(options: argparse.Namespace, stack: ExitStack) -> Iterator[TextRow]:
+def _text_rows(options: argparse.Namespace) -> Iterator[TextRow]:
     from .data.formats import read_texts
 
     if options.text:
         yield from read_texts((text.encode() for text in options.text), "--text")
         return
     for name in options.files or ["-"]:
-        lines: Iterable[bytes] = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
-        yield from read_texts(lines, "standard input" if name == "-" else name)
+        if name == "-":
+            yield from read_texts(sys.stdin.buffer, "standard input")
+        else:
+            with open(name, "rb") as lines:
+                yield from read_texts(lines, name)
 
 
 def _extract(extractor: Extractor, rows: Sequence[TextRow], batch_size: int) -> Iterator[dict[str, Any]]:

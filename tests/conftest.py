@@ -42,7 +42,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an untrained two-layer model. Not to be written to."""
     from qwen_ner.training.tiny import make_tiny
 
-    return make_tiny(tmp_path_factory.mktemp("tiny") / "model", layers=2, hidden=64)
+    return make_tiny(tmp_path_factory.mktemp("tiny") / "model", layers=2, hidden=64, dropout=0.0)
 
 
 @pytest.fixture(scope="session")

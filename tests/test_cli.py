@@ -47,7 +47,7 @@ def recipe(tmp_path_factory, data, tiny):
 
 
 def run(*command, check=True, **options):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=400, **options)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=200, **options)
     if check and done.returncode:
         raise AssertionError(f"{command} exited {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
@@ -231,13 +231,7 @@ def test_an_error_is_one_message_and_exit_1(capsys, argv, said):
 @pytest.mark.slow
 def test_a_process_that_does_not_know_of_the_others_stops(recipe, tmp_path):
     """What a launch of two CPU processes without use_cpu comes to: each sees itself alone."""
-    alone = os.environ | {
-        "WORLD_SIZE": "2",
-        "RANK": "0",
-        "LOCAL_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "1",
-    }
+    alone = os.environ | {"WORLD_SIZE": "2"}
     command = [
         sys.executable,
         "-m",

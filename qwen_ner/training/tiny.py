@@ -27,7 +27,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_tiny(folder: str | Path, *, layers: int = 3, hidden: int = 128, seed: int = 0) -> Path:
+def make_tiny(folder: str | Path, *, layers: int = 3, hidden: int = 128, dropout: float = 0.1, seed: int = 0) -> Path:
     """Write an untrained Qwen2 of `layers` × `hidden` and its tokenizer to `folder`, whole or not at all.
 
     A folder that already holds a model is left as it is. The same arguments give the same weights.
@@ -49,7 +49,7 @@ def make_tiny(folder: str | Path, *, layers: int = 3, hidden: int = 128, seed: i
         num_key_value_heads=hidden // HEAD,
         max_position_embeddings=4096,
         rope_parameters={"rope_type": "default", "rope_theta": 500.0},
-        attention_dropout=0.1,
+        attention_dropout=dropout,
         tie_word_embeddings=True,
         initializer_range=0.05,
         bos_token_id=None,

@@ -69,7 +69,7 @@ def test_eight_rows_are_learned_by_heart_and_the_folder_gives_the_number_that_tr
 
 
 def test_f1_does_not_depend_on_the_batch_size(make_trainer):
-    trainer = make_trainer(max_steps=28)
+    trainer = make_trainer(max_steps=17)
     trainer.train()
     found = []
     for size in (1, 7, 64):
