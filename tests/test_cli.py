@@ -259,14 +259,64 @@ def test_an_output_folder_that_cannot_be_written_is_told_before_anything_is_read
     assert "--output_dir" in err
 
 
-def test_a_full_disk_is_an_error_with_a_remedy_and_no_half_file(capsys, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device", "metrics.json")
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
 
-    monkeypatch.setattr("qwen_ner.training.recipe.load_recipe", full)
-    code, _, err = in_process(capsys, "train", "x.yaml")
+
+@pytest.mark.slow
+def test_a_full_disk_is_an_error_with_a_remedy_and_no_half_file(recipe, capsys, small_disk):
+    code, _, err = in_process(capsys, "train", recipe, "--output_dir", small_disk / "out", "--max_steps", "4",
+                              "--eval_on_start", "false")  # fmt: skip
     assert code == 1
-    assert "No space left on device (metrics.json)" in err
+    assert "the disk under" in err
+    assert "is full" in err
+    assert "free space and give the same command again" in err
+    assert not (small_disk / "out" / "metrics.json").exists()
+
+
+@pytest.mark.slow
+def test_a_disk_that_may_not_be_written(recipe, capsys, small_disk):
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    code, _, err = in_process(capsys, "train", recipe, "--output_dir", small_disk / "out")
+    assert code == 1
+    assert "Read-only file system" in err
+    assert "--output_dir" in err
+
+
+@pytest.mark.slow
+def test_an_adapter_by_recipe_alone_with_its_curves(recipe, data, capsys, tmp_path, monkeypatch):
+    """LoRA on the embedded model, logged to TensorBoard and (offline) to wandb; the folder extracts by itself."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    out = tmp_path / "out"
+    code, printed, _ = in_process(
+        capsys, "train", recipe, "--output_dir", out, "--model_name_or_path", "tiny", "--lora_r", "4", "--max_steps", "8",
+        "--eval_strategy", "steps", "--eval_steps", "4", "--save_strategy", "steps", "--save_steps", "4", "--logging_steps", "2",
+        "--report_to", "tensorboard", "wandb", "--max_new_tokens", "24",
+    )  # fmt: skip
+    assert code == 0
+    assert (out / "adapter_model.safetensors").is_file()
+    assert not (out / "model.safetensors").exists()
+    assert list(out.glob("runs/*/events.out.tfevents.*"))
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    code, again, _ = in_process(capsys, "evaluate", out, "--data", data)
+    assert table_of(again) == table_of(printed)
+
+
+@pytest.mark.slow
+def test_patience_ends_a_training_that_no_longer_gets_better(recipe, capsys, tmp_path):
+    out = tmp_path / "out"
+    code, _, _ = in_process(capsys, "train", recipe, "--output_dir", out, "--learning_rate", "0", "--max_new_tokens", "8",
+                            "--early_stopping_patience", "2", "--num_train_epochs", "30")  # fmt: skip
+    assert code == 0
+    assert json.loads((out / "metrics.json").read_text())["steps"] <= 4 * 8
 
 
 def test_unknown_arguments_are_refused_where_there_is_no_recipe(capsys):

@@ -8,7 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +116,20 @@ def claim_output(recipe: Recipe) -> Path:
             f"output_dir: {output} cannot be written ({error.strerror}); choose another with --output_dir"
         ) from None
     return output
+
+
+@contextmanager
+def full_disk_explained(output: Path) -> Iterator[None]:
+    """Turn what torch, safetensors and datasets each make of a full disk into one `NerError` with its remedy."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, NerError) or shutil.disk_usage(output).free > 1 << 20:
+            raise
+        raise NerError(
+            f"output_dir: the disk under {output} is full ({error}); free space and give the same command again, which "
+            "goes on from the last whole checkpoint, or choose another --output_dir"
+        ) from error
 
 
 def checkpoint_to_resume(recipe: Recipe) -> str | None:

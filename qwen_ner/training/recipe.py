@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
@@ -105,6 +106,9 @@ class NerTrainingArguments(TrainingArguments):
     metric_for_best_model: str | None = field(default="f1", metadata={"help": "f1, span_f1 or macro_f1, of validation"})
     per_device_eval_batch_size: int = field(default=32, metadata={"help": "prompts generated at a time, a device"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "must stay false: row numbers are needed"})
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.cuda.is_available, metadata={"help": "default: where there is a GPU"}
+    )
     disable_tqdm: bool | None = field(
         default_factory=lambda: not sys.stderr.isatty(), metadata={"help": "default: bars on a terminal only"}
     )

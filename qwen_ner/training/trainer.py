@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import (
+    AutoModelForCausalLM,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+)
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..codec import Codec, Decoded
 from ..contract import NerConfig
@@ -20,6 +28,7 @@ from ..entities import Example, NerError
 from ..evaluation.entity_f1 import EntityF1
 from ..inference.extractor import UNLOADABLE, decode_ids
 from ..inference.generation import generate, neutral_generation_config, until_end
+from .callbacks import ProgressLines
 from .collate import IGNORED, EvaluationCollator
 
 log = logging.getLogger(__name__)
@@ -65,6 +74,12 @@ class NerTrainer(Trainer):
     def __init__(self, *args: Any, ner_config: NerConfig, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.ner_config = ner_config
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        self.add_callback(ProgressLines)
+        patience = getattr(self.args, "early_stopping_patience", None)
+        if patience is not None:
+            self.add_callback(EarlyStoppingCallback(patience))
         pad = self.processing_class.pad_token_id
         self.generation_config = neutral_generation_config(ner_config.end_token_ids, pad, ner_config.max_new_tokens)
         # Whatever the base ships (sampling, a repetition penalty) must not travel on with the trained weights.

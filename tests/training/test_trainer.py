@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from rows import EIGHT
-from transformers import GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.evaluation.scoring import score
 from qwen_ner.inference.extractor import Extractor
-from qwen_ner.training.collate import PaddedCollator
+from qwen_ner.training.collate import PaddedCollator, PrefixSharedCollator, choose_collator
 from qwen_ner.training.recipe import NerTrainingArguments
 from qwen_ner.training.trainer import EntityMetrics, NerTrainer, load_model
 
@@ -66,6 +66,26 @@ def test_eight_rows_are_learned_by_heart_and_the_folder_gives_the_number_that_tr
     decoded = extractor.predict([gold.text for gold in EIGHT])
     assert score(EIGHT, decoded, CLUENER).f1 == 1.0
     assert [d.entities for d in decoded] == [gold.entities for gold in EIGHT]
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "llama"])
+def test_another_architecture_is_another_name(make_trainer, tiny, tokenizer, tmp_path, architecture):
+    """Any causal LM with a chat template; Qwen3 has norms on queries and keys, and heads of their own size."""
+    config = AutoConfig.for_model(
+        architecture, vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=32, tie_word_embeddings=True, initializer_range=0.05,
+        pad_token_id=0, eos_token_id=2, bos_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    collator = choose_collator(model, 0)
+    assert isinstance(collator, PrefixSharedCollator)
+    trainer = make_trainer(model=model, max_steps=80)
+    trainer.data_collator = collator
+    trainer.train()
+    trainer.save_model()
+    decoded = Extractor.from_pretrained(tmp_path / "out").predict([gold.text for gold in EIGHT])
+    assert score(EIGHT, decoded, CLUENER).f1 > 0.9
 
 
 def test_f1_does_not_depend_on_the_batch_size(make_trainer):
