@@ -70,11 +70,17 @@ class Codec:
     '{"address":["北京"],"company":["三星"]}'
     >>> [(e.label, e.text, e.start, e.end) for e in codec.decode(example.text, codec.encode(example)).entities]
     [('company', '三星', 0, 2), ('address', '北京', 3, 5)]
+
+    `{labels}` in the system prompt becomes the label set, a line a label with its description: a guideline prompt.
+
+    >>> Codec(LabelSet.of({"drug": "药品名称", "symptom": ""}), "按类别找实体：\\n{labels}").system_prompt
+    '按类别找实体：\\n- drug：药品名称\\n- symptom'
     """
 
     def __init__(self, labels: LabelSet, system_prompt: str = SYSTEM_PROMPT) -> None:
         self.labels = labels
-        self.system_prompt = system_prompt
+        lines = (f"- {label.name}：{label.description}" if label.description else f"- {label.name}" for label in labels)
+        self.system_prompt = system_prompt.replace("{labels}", "\n".join(lines))
 
     def messages(self, text: str) -> list[dict[str, str]]:
         """The conversation up to the assistant's turn, for the tokenizer's chat template."""

@@ -7,6 +7,8 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from rows import ROOT
 
+from qwen_ner.codec import Codec
+from qwen_ner.entities import CLUENER
 from qwen_ner.training.recipe import LAUNCHER_KEY, load_recipe
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -38,6 +40,14 @@ def test_lora_differs_from_full_by_its_block_its_learning_rate_and_its_names():
     full, lora = (yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text()) for name in ("full_ft", "lora"))
     different = {key for key in full.keys() | lora.keys() if full.get(key) != lora.get(key)}
     assert different == {"lora_r", "lora_alpha", "lora_dropout", "learning_rate", "output_dir", "run_name"}
+
+
+def test_the_guidelines_differ_from_lora_by_the_prompt_alone():
+    plain, guided = (yaml.safe_load((ROOT / "recipes" / f"{n}.yaml").read_text()) for n in ("lora", "lora_guidelines"))
+    different = {key for key in plain.keys() | guided.keys() if plain.get(key) != guided.get(key)}
+    assert different == {"system_prompt", "output_dir", "run_name"}
+    prompt = Codec(CLUENER, guided["system_prompt"]).system_prompt
+    assert all(f"- {label.name}：{label.description}" in prompt for label in CLUENER)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
