@@ -4,8 +4,8 @@
     python benchmarks/train_speed.py --model PATH --data cluener --json train_speed.json
 
 Every rival trains the same model on the same rows in the same order, batch after batch, with the same adapter,
-precision and optimizer, each in a process of its own, so that its peak memory is its own, the rivals taking turns for `--repeats`
-rounds:
+precision and optimizer, each in a process of its own, so that its peak memory is its own, the rivals
+taking turns for `--repeats` rounds:
 
     static     a plain loop as tutorials have it: prompt padded to 50 tokens at least, answer to 140, all logits
     dynamic    the stock Trainer with DataCollatorForSeq2Seq, which pads to the longest row of the batch

@@ -212,7 +212,7 @@ def _cast(action: Action, value: Any) -> Any:
             return None
         raise ValueError("needs a value")
     kind: Any = typing.get_origin(action.type) or action.type
-    if action.nargs == "+":
+    if action.nargs == "+" or (isinstance(value, list) and action.dest in _ONE_OR_MORE):
         value = _literal(value) if isinstance(value, str) and value.startswith("[") else value
         return [_scalar(kind, item, action) for item in (value if isinstance(value, list) else [value])]
     # TrainingArguments' own mappings are typed `dict | str`, of which the action keeps str.
@@ -223,6 +223,9 @@ def _cast(action: Action, value: Any) -> Any:
         return value
     return _scalar(kind, value, action)
 
+
+_ONE_OR_MORE = ("report_to", "optim_target_modules")
+"""Fields of TrainingArguments typed `str | list[str]`, of which the action keeps str."""
 
 _NAMES: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", dict: "a mapping of names to values"}
 

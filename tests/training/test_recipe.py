@@ -102,6 +102,7 @@ def test_the_command_line_wins_in_every_spelling(write):
 def test_lists_arrive_as_sweeps_write_them(write):
     recipe = load_recipe(write("lora_r: 4\n"), ["--lora_target_modules=['q_proj', 'v_proj']", "--bf16=False"])
     assert recipe.model.lora_target_modules == ["q_proj", "v_proj"]
+    assert load_recipe(write("report_to: [tensorboard, wandb]\n")).training.report_to == ["tensorboard", "wandb"]
 
 
 @pytest.mark.parametrize(
