@@ -105,7 +105,7 @@ def test_a_launched_recipe_trains_and_says_how_well(trained):
 def test_evaluate_prints_the_table_that_training_printed(trained, data, capsys, tmp_path):
     folder, printed = trained
     code, out, _ = in_process(capsys, "evaluate", folder, "--data", data, "--json", tmp_path / "scores.json")
-    assert code == 0, err
+    assert code == 0
     assert table_of(out) == table_of(printed)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert json.loads((tmp_path / "scores.json").read_text())["metrics"] == metrics["dev"]["metrics"]
@@ -148,7 +148,7 @@ def test_predict_streams_offsets_and_loses_no_bad_line(trained, capsys, tmp_path
 def test_predict_reads_standard_input_and_the_command_line(trained, capsys, monkeypatch):
     folder, _ = trained
     code, out, _ = in_process(capsys, "predict", folder, "--text", EIGHT[0].text)
-    assert code == 0, err
+    assert code == 0
     assert json.loads(out)["text"] == EIGHT[0].text
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("第一句\n\n第二句\r\n".encode())))
     code, out, _ = in_process(capsys, "predict", folder)
@@ -180,7 +180,7 @@ def test_two_ranks_give_the_numbers_of_one(trained, recipe, data, tmp_path, caps
     assert first["validation"] == second["validation"]
     assert first["train_loss"] == pytest.approx(second["train_loss"], rel=1e-4)
     code, _, _ = in_process(capsys, "evaluate", two / "checkpoint-20", "--data", data)
-    assert code == 0, err
+    assert code == 0
     code, out, _ = in_process(capsys, "predict", two / "checkpoint-20", "--text", EIGHT[0].text)
     assert json.loads(out)["text"] == EIGHT[0].text
 
@@ -315,7 +315,7 @@ def test_patience_ends_a_training_that_no_longer_gets_better(recipe, capsys, tmp
     out = tmp_path / "out"
     code, _, _ = in_process(capsys, "train", recipe, "--output_dir", out, "--learning_rate", "0", "--max_new_tokens", "8",
                             "--early_stopping_patience", "2", "--num_train_epochs", "30")  # fmt: skip
-    assert code == 0, err
+    assert code == 0
     assert json.loads((out / "metrics.json").read_text())["steps"] <= 4 * 8
 
 
