@@ -103,7 +103,8 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     from .contract import write_json
     from .data.formats import has_split, read_dataset
     from .entities import NerError
-    from .evaluation.scoring import score, table
+    from .evaluation.scoring import score
+    from .evaluation.table import table
     from .inference.extractor import Extractor
 
     extractor = Extractor.from_pretrained(options.model)

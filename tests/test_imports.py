@@ -18,6 +18,7 @@ LIGHT = [
     "data/formats.py",
     "data/split.py",
     "evaluation/scoring.py",
+    "evaluation/table.py",
 ]
 
 

@@ -89,6 +89,7 @@ class PrefixSharedCollator:
 
     Loss and gradient are those of the rows one by one. In a causal model the prefix does not see what follows it, so
     its keys and values are the same in every row, and the gradients that reach it add up as they would over the rows.
+    Under dropout this holds for each draw of it; the rows of a pack then have the prefix's draw in common.
     Preference training shares prompts by the same argument: "Accelerating Direct Preference Optimization with Prefix
     Sharing" (arXiv 2410.20305), "Prefix Grouper: Efficient GRPO Training through Shared-Prefix Forward" (arXiv
     2506.05433).

@@ -12,7 +12,8 @@ from typing import Any
 from datasets import Dataset
 
 from ..contract import write_json
-from ..evaluation.scoring import score, table
+from ..evaluation.scoring import score
+from ..evaluation.table import table
 from ..inference.extractor import Extractor
 from .preflight import FINAL_SPLIT, Splits
 from .recipe import Recipe

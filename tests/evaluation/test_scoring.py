@@ -12,7 +12,8 @@ import pytest
 
 from qwen_ner.codec import PROBLEM_KINDS, Codec, Decoded, Problem
 from qwen_ner.entities import CLUENER, Entity, Example, LabelSet, NerError
-from qwen_ner.evaluation.scoring import Counts, Scores, score, table
+from qwen_ner.evaluation.scoring import Counts, Scores, score
+from qwen_ner.evaluation.table import table
 
 ABC = LabelSet.of(["a", "b", "c"])
 LETTERS = "甲乙丙丁"
