@@ -139,14 +139,14 @@ def worker(name: str, options: argparse.Namespace) -> dict[str, Any]:
     rows = read_rows(options, guideline=options.guideline if name.endswith("-guide") else 0)
     model = load_model(options.model, lora=None if options.full else LORA)
     rate = matrix_rate(model)
-    log: list[tuple[float, float]] = []  # (seconds, loss) of each step
+    log: list[tuple[float, float, int]] = []  # (seconds, loss, examples) of each step
     train = {"static": train_static, "dynamic": train_dynamic, "ours": train_ours}.get(rival, train_trl)
     computed = train(rival, model, rows, options, log)
     timed = log[1:]
     examples = options.batch
     flops = count_flops(model, computed, options.full)
     return {
-        "row_seconds": [seconds / examples for seconds, _ in timed],
+        "row_seconds": [seconds / count for seconds, _, count in timed],
         "useful": statistics.mean(
             len(r["prompt_ids"]) + len(r["answer_ids"]) for r in rows[: examples * (options.steps + 1)]
         ),
@@ -154,7 +154,7 @@ def worker(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         if not torch.cuda.is_available()
         else torch.cuda.max_memory_allocated() / 2**30,
-        "peak": flops / statistics.median(seconds for seconds, _ in timed) / rate,
+        "peak": flops / statistics.median(seconds for seconds, _, _ in timed) / rate,
     }
 
 
@@ -241,7 +241,7 @@ def train_static(
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        log.append((time.perf_counter() - start, loss.item()))
+        log.append((time.perf_counter() - start, loss.item(), len(part)))
     return padded_work(options.batch, width)
 
 
@@ -263,6 +263,9 @@ def timed(trainer_class: type, log: list[Any], work: dict[str, float], kept_only
             loss = super().training_step(model, inputs, *args, **kwargs)
             self._started = start
             self._loss = loss.item()
+            # An example is a run of labels: a packed sequence does not hold exactly a batch of them.
+            labelled_here = inputs["labels"] != -100
+            self._examples = int((labelled_here[:, 1:] & ~labelled_here[:, :-1]).sum())
             return loss
 
     return Timed
@@ -297,7 +300,7 @@ def clock(log: list[Any]) -> Any:
 
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            log.append((time.perf_counter() - self.trainer._started, self.trainer._loss))
+            log.append((time.perf_counter() - self.trainer._started, self.trainer._loss, self.trainer._examples))
 
     return Clock()
 
