@@ -72,7 +72,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--split", default="dev", help="default: dev")
     command.add_argument("--data-dir", type=Path, help="CLUENER's folder or zip")
     command.add_argument("--limit", type=int, help="score the first N rows only")
-    command.add_argument("--batch-size", type=int, default=32, help="sentences generated at a time; default: 32")
+    command.add_argument(
+        "--batch-tokens", type=int, default=16384, help="tokens of a batch; lower it if memory is short; default: 16384"
+    )
+    command.add_argument(
+        "--decoding",
+        choices=("both", "free", "constrained"),
+        default="both",
+        help="free: as training scores it; constrained: under the grammar, as predict writes; default: both",
+    )
     command.add_argument("--json", type=Path, metavar="FILE", help="write the scores there as well")
     command.set_defaults(command=evaluate)
 
@@ -87,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--text", action="append", help="a sentence; may be given several times")
     command.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
-    command.add_argument("--batch-size", type=int, default=32, help="sentences generated at a time; default: 32")
+    command.add_argument(
+        "--batch-tokens", type=int, default=16384, help="tokens of a batch; lower it if memory is short; default: 16384"
+    )
     command.set_defaults(command=predict)
     return parser
 
@@ -104,7 +114,8 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     from .data.formats import has_split, read_dataset
     from .entities import NerError
     from .evaluation.scoring import score
-    from .evaluation.table import table
+    from .evaluation.table import confidence_line, table
+    from .inference.calibration import summary
     from .inference.extractor import Extractor
 
     extractor = Extractor.from_pretrained(options.model)
@@ -118,13 +129,21 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     seen = None
     if options.split != "train" and has_split(options.data, "train", options.data_dir):
         seen = {pair for example in read_dataset(options.data, "train", **read) for pair in example.surfaces}
-    decoded = extractor.predict([example.text for example in examples], batch_size=options.batch_size, progress=True)
-    scores = score(examples, decoded, labels, train=seen)
-    print(table(scores, title=f"{options.model} on {options.data} {options.split}"))
-    if options.json:
-        write_json(
-            options.json, {"model": options.model, "data": options.data, "split": options.split, **scores.to_dict()}
+    texts = [example.text for example in examples]
+    result: dict[str, Any] = {"model": options.model, "data": options.data, "split": options.split}
+    for decoding in ("free", "constrained") if options.decoding == "both" else (options.decoding,):
+        decoded = extractor.predict(
+            texts, constrained=decoding == "constrained", batch_tokens=options.batch_tokens, progress=True
         )
+        scores = score(examples, decoded, labels, train=seen)
+        print(table(scores, title=f"{options.model} on {options.data} {options.split}, {decoding}"))
+        result[decoding] = {
+            **scores.to_dict(),
+            "confidence": (confidence := summary(extractor.judged(examples, decoded))),
+        }
+        print(confidence_line(confidence))
+    if options.json:
+        write_json(options.json, result)
 
 
 def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -141,8 +160,8 @@ def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
         out = stack.enter_context(options.output.open("w", encoding="utf-8")) if options.output else sys.stdout
         bar = stack.enter_context(tqdm(desc="Extracting", unit="text", disable=None))
         # Sorting by length saves padding within a chunk; a chunk bounds the memory and how long a line waits.
-        while chunk := list(islice(rows, 16 * options.batch_size)):
-            for line in _extract(extractor, chunk, options.batch_size):
+        while chunk := list(islice(rows, 512)):
+            for line in _extract(extractor, chunk, options.batch_tokens):
                 refused += "error" in line
                 out.write(json.dumps(line, ensure_ascii=False) + "\n")
             out.flush()
@@ -165,24 +184,28 @@ def _text_rows(options: argparse.Namespace) -> Iterator[TextRow]:
                 yield from read_texts(lines, name)
 
 
-def _extract(extractor: Extractor, rows: Sequence[TextRow], batch_size: int) -> Iterator[dict[str, Any]]:
+def _extract(extractor: Extractor, rows: Sequence[TextRow], batch_tokens: int) -> Iterator[dict[str, Any]]:
     """One output line a row, in order; a row that cannot be read or does not fit becomes a line with `error`."""
     from .inference.extractor import TextTooLong
 
     faults = {i: row.fault for i, row in enumerate(rows) if row.fault is not None}
     texts = [row.text or "" for row in rows]
     try:
-        decoded = extractor.predict(texts, batch_size=batch_size)
+        decoded = extractor.predict(texts, batch_tokens=batch_tokens)
     except TextTooLong as error:
         faults |= {i: f"{rows[i].source}: {fault}" for i, fault in error.faults.items()}
         decoded = extractor.predict(
-            ["" if i in faults else text for i, text in enumerate(texts)], batch_size=batch_size
+            ["" if i in faults else text for i, text in enumerate(texts)], batch_tokens=batch_tokens
         )
     for i, (row, found) in enumerate(zip(rows, decoded, strict=True)):
         if i in faults:
             yield {"id": row.id, "error": faults[i]}
             continue
-        entities = [{"label": e.label, "text": e.text, "start": e.start, "end": e.end} for e in found.entities]
+        entities = [
+            {"label": e.label, "text": e.text, "start": e.start, "end": e.end}
+            | ({} if e.score is None else {"score": round(e.score, 4)})
+            for e in found.entities
+        ]
         line: dict[str, Any] = {"id": row.id, "text": row.text, "entities": entities}
         if found.problems:
             line["problems"] = [{"kind": p.kind, "label": p.label, "value": p.value} for p in found.problems]

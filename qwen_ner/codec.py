@@ -7,8 +7,10 @@ prompt and the target format; training, evaluation and serving all call it. Know
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Literal
 
 from .entities import Entity, Example, LabelSet, NerError
@@ -55,6 +57,15 @@ class Decoded:
         """The surfaces that became no entity: not in the text, or under an unknown label."""
         grounded = {(e.label, e.text) for e in self.entities}
         return tuple(pair for pair in self.surfaces if pair not in grounded)
+
+    def scored(self, scores: Mapping[tuple[str, str], float], floor: Callable[[str], float]) -> Decoded:
+        """The same with the confidence of each (label, surface), without those that are below `floor(label)`.
+
+        What has no score has none afterwards and stays.
+        """
+        kept = {pair for pair in self.surfaces if scores.get(pair, math.inf) >= floor(pair[0])}
+        entities = (replace(e, score=scores.get((e.label, e.text))) for e in self.entities if (e.label, e.text) in kept)
+        return replace(self, entities=tuple(entities), surfaces=tuple(pair for pair in self.surfaces if pair in kept))
 
 
 class Codec:
@@ -140,6 +151,33 @@ class Codec:
                         problems.append(Problem("not_in_text", value, label))
         grounded = ground(text, (pair for pair in surfaces if pair[0] in self.labels))
         return Decoded(grounded, tuple(surfaces), tuple(problems))
+
+
+def locate(completion: str) -> list[tuple[str, str, int, int]]:
+    """(label, surface, start, end) of each surface in a completion that is JSON of the target's shape, as written.
+
+    `completion[start:end]` spells the surface, escapes and closing quote included. Empty where the shape is another.
+
+    >>> locate('{"company":["三星"]}')
+    [('company', '三星', 13, 16)]
+    """
+    found: list[tuple[str, str, int, int]] = []
+    label, in_list, at = "", False, 0
+    while at < len(completion):
+        if completion[at] == '"':
+            try:
+                value, end = scanstring(completion, at + 1)
+            except ValueError:
+                return []
+            if in_list:
+                found.append((label, value, at + 1, end))
+            else:
+                label = value
+            at = end
+            continue
+        in_list = completion[at] == "[" or (in_list and completion[at] != "]")
+        at += 1
+    return found
 
 
 class _Pairs(list[tuple[str, Any]]):

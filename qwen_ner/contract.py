@@ -6,6 +6,7 @@ In: a folder, or values to put there. Out: an `NerConfig`, checked. Knows nothin
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ class NerConfig:
     """Labels, prompt and limits of a trained model; `.codec()` is the one it was trained with.
 
     `max_new_tokens` bounds an answer, `end_token_ids` stop it; `data_fingerprint` is `entities.fingerprint` of the rows
-    that were trained on.
+    that were trained on. `calibration` has the fields of `inference.calibration.Calibration`, fitted on held-out rows.
     """
 
     labels: LabelSet
@@ -32,6 +33,7 @@ class NerConfig:
     end_token_ids: tuple[int, ...]
     data_fingerprint: str = ""
     format_version: int = FORMAT_VERSION
+    calibration: dict[str, Any] | None = None
 
     def codec(self) -> Codec:
         return Codec(self.labels, self.system_prompt)
@@ -80,13 +82,33 @@ def _faults(values: Any) -> list[str]:
         "data_fingerprint": ("a string", lambda v: isinstance(v, str)),
         "format_version": (f"{FORMAT_VERSION}, the one this version reads", lambda v: v == FORMAT_VERSION),
     }
-    faults = [f"{key}: unknown; was it written by a newer qwen_ner?" for key in values if key not in expected]
-    for key, (what, holds) in expected.items():
+    optional = {
+        "calibration": ("null or an object with scale, bias and thresholds", _is_calibration),
+    }
+    known = {**expected, **optional}
+    faults = [f"{key}: unknown; was it written by a newer qwen_ner?" for key in values if key not in known]
+    for key, (what, holds) in known.items():
         if key not in values:
+            if key in optional:
+                continue
             faults.append(f"{key}: missing; expected {what}")
         elif not holds(values[key]):
             faults.append(f"{key}: {json.dumps(values[key], ensure_ascii=False)} is not {what}")
     return faults
+
+
+def _is_calibration(value: Any) -> bool:
+    if value is None:
+        return True
+    numbers = {"scale", "bias", "surfaces", "error_before", "error_after"}
+    is_number = lambda v: type(v) in (int, float) and math.isfinite(v)  # noqa: E731
+    return (
+        isinstance(value, dict)
+        and value.keys() == numbers | {"thresholds"}
+        and all(is_number(value[key]) for key in numbers)
+        and isinstance(value["thresholds"], dict)
+        and all(map(is_number, value["thresholds"].values()))
+    )
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from rows import EIGHT, ROOT
+from safetensors.torch import load_file
 
 from qwen_ner import cli
 from qwen_ner.data.formats import write_jsonl
@@ -108,7 +109,13 @@ def test_evaluate_prints_the_table_that_training_printed(trained, data, capsys, 
     assert code == 0
     assert table_of(out) == table_of(printed)
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert json.loads((tmp_path / "scores.json").read_text())["metrics"] == metrics["dev"]["metrics"]
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["free"]["metrics"] == metrics["dev"]["metrics"]
+    assert not any(scores["constrained"]["problems"].values())
+    assert scores["constrained"]["metrics"]["f1"] >= scores["free"]["metrics"]["f1"]
+    assert ", constrained: 7 rows" in out
+    code, out, _ = in_process(capsys, "evaluate", folder, "--data", data, "--decoding", "constrained")
+    assert "free" not in out.splitlines()[0]
     assert in_process(capsys, "evaluate", folder, "--data", data, "--limit", "3")[1].splitlines()[0].endswith("3 rows")
 
 
@@ -179,6 +186,8 @@ def test_two_ranks_give_the_numbers_of_one(trained, recipe, data, tmp_path, caps
     assert first["dev"] == second["dev"]
     assert first["validation"] == second["validation"]
     assert first["train_loss"] == pytest.approx(second["train_loss"], rel=1e-4)
+    one_weights, two_weights = (load_file(folder / "checkpoint-20" / "model.safetensors") for folder in (one, two))
+    assert max(float((weight - two_weights[name]).abs().max()) for name, weight in one_weights.items()) <= 1e-4
     code, _, _ = in_process(capsys, "evaluate", two / "checkpoint-20", "--data", data)
     assert code == 0
     code, out, _ = in_process(capsys, "predict", two / "checkpoint-20", "--text", EIGHT[0].text)

@@ -6,6 +6,8 @@ In: `Scores`. Out: text. Knows nothing of how they were counted.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 from .scoring import Counts, Scores
 
@@ -65,6 +67,21 @@ def table(scores: Scores, title: str = "") -> str:
             *(line(name, counts) for name, counts in split),
             " · ".join(kinds),
         ]
+    )
+
+
+def confidence_line(confidence: Mapping[str, Any]) -> str:
+    """`inference.calibration.summary` in one line.
+
+    >>> confidence_line({"surfaces": 40, "calibration_error": 0.0312, "precision_at_coverage": {0.5: 0.95, 1.0: 0.7}})
+    'confidence of 40 surfaces: calibration error 0.031 · precision of the surest 50 % 95.00, 100 % 70.00'
+    """
+    precision = ", ".join(
+        f"{share:.0%} {100 * value:.2f}" for share, value in confidence["precision_at_coverage"].items()
+    )
+    error = f"calibration error {confidence['calibration_error']:.3f}"
+    return f"confidence of {confidence['surfaces']:,} surfaces: {error} · precision of the surest {precision}".replace(
+        "%", " %"
     )
 
 

@@ -6,17 +6,20 @@ In: the folder of a trained model (full or adapter) or its Hub id, and texts. Ou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError
 
-from ..codec import Decoded
+from ..codec import Decoded, locate
 from ..contract import NerConfig
 from ..data.tokenize import prompt_ids
-from ..entities import Entity, NerError
-from .generation import generate
+from ..entities import Entity, Example, NerError
+from .calibration import Calibration, Judged, surface_log_probability
+from .generation import BATCH_TOKENS, PrefixCache, generate
+from .grammar import Grammar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,6 +49,15 @@ class Extractor:
         self.tokenizer = tokenizer
         self.config = config
         self.codec = config.codec()
+        self.prefix = PrefixCache()  # kept over calls: their prompts begin alike
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        return Calibration(**self.config.calibration) if self.config.calibration else Calibration()
+
+    @cached_property
+    def grammar(self) -> Grammar:
+        return Grammar(self.config.labels.names, self.tokenizer, self.config.end_token_ids)
 
     @classmethod
     def from_pretrained(
@@ -76,15 +88,30 @@ class Extractor:
             raise NerError(f"{folder}: the weights cannot be loaded: {error}") from error
         return cls(model.to(device), tokenizer, config)
 
-    def extract(self, texts: Sequence[str], *, batch_size: int = 32) -> list[tuple[Entity, ...]]:
-        """The entities of each text, in text order; `text[entity.start : entity.end] == entity.text` for each."""
-        return [decoded.entities for decoded in self.predict(texts, batch_size=batch_size)]
+    def extract(self, texts: Sequence[str], **options: Any) -> list[tuple[Entity, ...]]:
+        """The entities of each text, in text order; `text[entity.start : entity.end] == entity.text` for each.
 
-    def predict(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> list[Decoded]:
+        `options` are those of `predict`.
+        """
+        return [decoded.entities for decoded in self.predict(texts, **options)]
+
+    def predict(
+        self,
+        texts: Sequence[str],
+        *,
+        constrained: bool = True,
+        min_score: float = 0.0,
+        thresholds: Literal["none", "auto"] = "none",
+        batch_tokens: int = BATCH_TOKENS,
+        progress: bool = False,
+    ) -> list[Decoded]:
         """As `extract`, with what the model wrote wrongly beside the entities: see `Decoded.problems`.
 
-        Raises `TextTooLong` where texts do not fit the model's context, before anything is generated; none is
-        truncated.
+        `constrained` lets it write only what `grammar` allows for the text, which leaves nothing to be wrong; without,
+        it is what the model writes by itself. Entities carry a confidence (`calibration.surface_log_probability` says
+        of what); those below `min_score`, and with `thresholds` "auto" below their label's threshold of the
+        calibration, are left out. Raises `TextTooLong` where texts do not fit the model's context, before anything is
+        generated; none is truncated.
         """
         if isinstance(texts, str):
             raise TypeError("extract takes a list of texts: extract([text])")
@@ -104,14 +131,43 @@ class Extractor:
             max_new_tokens=self.config.max_new_tokens,
             end_token_ids=self.config.end_token_ids,
             pad_token_id=self.tokenizer.pad_token_id,
-            batch_size=batch_size,
+            batch_tokens=batch_tokens,
+            prefix=self.prefix,
+            constraints=[self.grammar.constraint(texts[i], self.config.max_new_tokens) for i in written]
+            if constrained
+            else None,
             progress=progress,
         )
         completions = decode_ids(self.tokenizer, generated.ids)
         decoded = [Decoded() for _ in texts]
-        for i, completion, finished in zip(written, completions, generated.finished, strict=True):
-            decoded[i] = self.codec.decode(texts[i], completion, finished=finished)
+        floors = self.calibration.thresholds if thresholds == "auto" else {}
+        for n, (i, completion) in enumerate(zip(written, completions, strict=True)):
+            found = self.codec.decode(texts[i], completion, finished=generated.finished[n])
+            scores = self._scores(completion, generated.ids[n], generated.logprobs[n])
+            decoded[i] = found.scored(scores, lambda label: max(min_score, floors.get(label, 0.0)))
         return decoded
+
+    def _scores(self, completion: str, ids: Sequence[int], logprobs: Sequence[float]) -> dict[tuple[str, str], float]:
+        """The confidence of each (label, surface) that `completion` spells; of one that comes twice, the first's."""
+        spelling = self.grammar.vocabulary.bytes
+        # A special token amid a free answer is in no vocabulary of bytes; its name stands in the completion.
+        lengths = [len(spelling[token]) if token in spelling else len(self.tokenizer.decode(token)) for token in ids]
+        scores: dict[tuple[str, str], float] = {}
+        for label, surface, start, end in locate(completion):
+            before = len(completion[:start].encode())
+            after = before + len(completion[start:end].encode())
+            logprob = surface_log_probability(logprobs, lengths, before, after)
+            scores.setdefault((label, surface), self.calibration(logprob))
+        return scores
+
+    def judged(self, examples: Sequence[Example], predicted: Sequence[Decoded]) -> list[Judged]:
+        """What was predicted for `examples`, surface by surface: to calibrate a model by, or to see how well it is."""
+        return [
+            Judged(label, score, (label, surface) in gold.surfaces)
+            for gold, decoded in zip(examples, predicted, strict=True)
+            for (label, surface), score in {(e.label, e.text): e.score for e in decoded.entities}.items()
+            if score is not None
+        ]
 
 
 def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]]) -> list[str]:

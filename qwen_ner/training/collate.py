@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..inference.generation import pad_left
+from ..inference.generation import pad_left, shared_prefix
 
 if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
+
+SHARING = ("sdpa", "eager", "flex_attention")
+"""The attention implementations that take any mask."""
 
 IGNORED = -100
 """The label of a position that is not supervised, as torch's cross entropy has it."""
@@ -94,13 +98,14 @@ class PrefixSharedCollator:
     Sharing" (arXiv 2410.20305), "Prefix Grouper: Efficient GRPO Training through Shared-Prefix Forward" (arXiv
     2506.05433).
 
-    The mask is bool (True: may be seen), which sdpa takes under any precision; eager attention adds its mask and wants
-    `additive`: 0 and the lowest float32.
+    Each `attention` wants this mask in its own form: sdpa in bool (True: may be seen), under any precision; eager adds
+    it, 0 and the lowest float32; flex_attention takes no tensor of it, and the batch holds `segment` (packs, width)
+    instead, from which `block_mask` makes a mask that skips whole blocks of unseen keys.
     """
 
     pad_token_id: int
     break_even_keys: float
-    additive: bool = False
+    attention: str = "sdpa"
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         prefix = shared_prefix([row["prompt_ids"] for row in rows])
@@ -110,7 +115,7 @@ class PrefixSharedCollator:
         input_ids = torch.full((len(packs), width), self.pad_token_id, dtype=torch.long)
         position_ids = torch.zeros_like(input_ids)
         labels = torch.full_like(input_ids, IGNORED)
-        segment = torch.full_like(input_ids, -1)  # whose token it is: 0 the prefix's, 1… an example's, -1 padding
+        segment = torch.full_like(input_ids, -1)  # whose token: 0 the prefix's, 1… an example's, -1 padding
         for row, pack in enumerate(packs):
             at = len(prefix)
             input_ids[row, :at] = torch.tensor(prefix, dtype=torch.long)
@@ -124,16 +129,14 @@ class PrefixSharedCollator:
                 labels[row, end - len(answer) : end] = torch.tensor(answer)
                 segment[row, at:end] = number
                 at = end
+        batch = {"input_ids": input_ids, "position_ids": position_ids, **supervision(labels)}
+        if self.attention == "flex_attention":
+            return {**batch, "segment": segment}
         keys, queries = segment[:, None, None, :], segment[:, None, :, None]
         mask = ((keys == 0) | (keys == queries)).tril()
-        if self.additive:
+        if self.attention == "eager":
             mask = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
-        return {
-            "input_ids": input_ids,
-            "position_ids": position_ids,
-            "attention_mask": mask,
-            **supervision(labels),
-        }
+        return {**batch, "attention_mask": mask}
 
     def packs(self, prefix: int, lengths: Sequence[int]) -> list[list[int]]:
         """Which examples share a packed row: as many as make the work least, in packs of about one length.
@@ -144,7 +147,7 @@ class PrefixSharedCollator:
         """
         mean = sum(lengths) / len(lengths)
         best = prefix / mean * math.sqrt(1 + self.break_even_keys / prefix) if prefix else 1.0
-        count = math.ceil(len(lengths) / max(1.0, best))
+        count = max(1, math.ceil(len(lengths) / max(1.0, best)))
         packs: list[list[int]] = [[] for _ in range(count)]
         filled = [0] * count
         for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -154,17 +157,20 @@ class PrefixSharedCollator:
         return packs
 
 
-def shared_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """The longest token prefix of all prompts that leaves each a token of its own, to predict its answer from.
+def block_mask(segment: torch.Tensor) -> BlockMask:
+    """The mask of packs for flex attention, on `segment`'s device: what `PrefixSharedCollator` shows.
 
-    >>> shared_prefix([[1, 2, 3], [1, 2, 4]]), shared_prefix([[1, 2]]), shared_prefix([[1], [2]])
-    ([1, 2], [1], [])
+    On the CPU torch runs flex attention forward only, so that no gradient was compared, and no GPU was at hand: the
+    forward pass and the mask itself are what the tests hold.
     """
-    # What the least and the greatest in lexicographic order share, all share.
-    first, last = min(map(list, prompts)), max(map(list, prompts))
-    length = min(len(prompt) for prompt in prompts) - 1
-    shared = next((i for i in range(length) if first[i] != last[i]), length)
-    return list(first[:shared])
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def visible(pack: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        owner = segment[pack, key]
+        return (query >= key) & ((owner == 0) | (owner == segment[pack, query]))
+
+    packs, width = segment.shape
+    return create_block_mask(visible, B=packs, H=None, Q_LEN=width, KV_LEN=width, device=str(segment.device))
 
 
 def choose_collator(model: PreTrainedModel, pad_token_id: int) -> PaddedCollator | PrefixSharedCollator:
@@ -174,13 +180,15 @@ def choose_collator(model: PreTrainedModel, pad_token_id: int) -> PaddedCollator
         log.info("Batches are padded, without prefix sharing: %s.", reason)
         return PaddedCollator(pad_token_id)
     config = model.config
+    if config._attn_implementation == "flex_attention":  # pays only for pairs that may be seen: one pack is best
+        return PrefixSharedCollator(pad_token_id, break_even_keys=math.inf, attention="flex_attention")
     weights = model.num_parameters(exclude_embeddings=True) / config.num_hidden_layers
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     # A token's linear layers multiply by each weight once; a pair's attention by each dimension of q·k, and of v.
     return PrefixSharedCollator(
         pad_token_id,
         break_even_keys=weights / (2 * head * config.num_attention_heads),
-        additive=config._attn_implementation == "eager",
+        attention=config._attn_implementation,
     )
 
 
@@ -196,8 +204,10 @@ def not_shareable(model: PreTrainedModel) -> str | None:
         return f"some layers are {', '.join(sorted(other))}"
     if not getattr(config, "layer_types", None) and getattr(config, "sliding_window", None):
         return f"its attention has a window of {config.sliding_window} tokens"
-    if config._attn_implementation not in ("sdpa", "eager"):
-        return f"attn_implementation {config._attn_implementation} does not take a mask of ours; sdpa and eager do"
+    if config._attn_implementation not in SHARING:
+        return (
+            f"attn_implementation {config._attn_implementation} does not take a mask of ours; {', '.join(SHARING)} do"
+        )
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if "position_ids" not in inspect.signature(base.forward).parameters:
         return f"{type(base).__name__} takes no position_ids"

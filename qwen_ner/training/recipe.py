@@ -67,7 +67,7 @@ class ModelArguments:
         default="tiny", metadata={"help": "a Hub id, a folder, or tiny: a small Qwen2 made on the spot"}
     )
     model_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit on the Hub"})
-    attn_implementation: str | None = field(default=None, metadata={"help": "sdpa, eager, flash_attention_2, …"})
+    attn_implementation: str | None = field(default=None, metadata={"help": "sdpa, eager, flex_attention, …"})
     lora_r: int | None = field(default=None, metadata={"help": "rank of the LoRA adapter; unset: full fine-tuning"})
     lora_alpha: int | None = field(default=None, metadata={"help": "scale of the adapter; default: twice the rank"})
     lora_dropout: float | None = field(default=None, metadata={"help": "dropout before the adapter; default: 0"})

@@ -29,7 +29,7 @@ from ..evaluation.entity_f1 import EntityF1
 from ..inference.extractor import UNLOADABLE, decode_ids
 from ..inference.generation import generate, neutral_generation_config, until_end
 from .callbacks import ProgressLines
-from .collate import IGNORED, EvaluationCollator
+from .collate import IGNORED, EvaluationCollator, block_mask
 
 log = logging.getLogger(__name__)
 
@@ -119,13 +119,19 @@ class NerTrainer(Trainer):
             max_new_tokens=self.ner_config.max_new_tokens,
             end_token_ids=self.ner_config.end_token_ids,
             pad_token_id=self.processing_class.pad_token_id,
-            batch_size=len(prompts),
         )
         end = self.ner_config.end_token_ids[0]
         rows = [[*ids, end] if done else ids for ids, done in zip(generated.ids, generated.finished, strict=True)]
         width = max(1, max(map(len, rows)))
         padded = torch.tensor([row + [IGNORED] * (width - len(row)) for row in rows], device=loss.device)
         return loss, padded, inputs["row"]
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's; the mask of flex attention is made here, on the device where it is used."""
+        if "segment" in inputs:
+            inputs = {**inputs, "attention_mask": block_mask(inputs["segment"])}
+            del inputs["segment"]
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Without the head that is the embedding: such weights are saved once, and never missing."""
