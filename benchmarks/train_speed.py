@@ -346,8 +346,9 @@ def timed(trainer_class: type, log: list[Any], work: dict[str, float], kept_only
             ids, mask = inputs["input_ids"], inputs.get("attention_mask")
             labelled = int((inputs["labels"] != -100).sum())
             work.update(padded_work(*ids.shape, labelled if kept_only else None))
-            if mask is not None and mask.dim() == 4:
-                work["pairs"] = float(mask.sum())
+            if "own" in inputs:  # each example attends by itself, behind the prefix
+                prefix = mask.shape[-1] - inputs["own"].shape[1]
+                work["pairs"] = float(mask.sum()) * len(inputs["own"]) + prefix * (prefix + 1) / 2
             loss = super().training_step(model, inputs, *args, **kwargs)
             self._started = start
             self._loss = loss.item()

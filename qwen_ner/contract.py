@@ -97,17 +97,20 @@ def _faults(values: Any) -> list[str]:
     return faults
 
 
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
 def _is_calibration(value: Any) -> bool:
     if value is None:
         return True
     numbers = {"scale", "bias", "surfaces", "error_before", "error_after"}
-    is_number = lambda v: type(v) in (int, float) and math.isfinite(v)  # noqa: E731
     return (
         isinstance(value, dict)
         and value.keys() == numbers | {"thresholds"}
-        and all(is_number(value[key]) for key in numbers)
+        and all(_is_number(value[key]) for key in numbers)
         and isinstance(value["thresholds"], dict)
-        and all(map(is_number, value["thresholds"].values()))
+        and all(map(_is_number, value["thresholds"].values()))
     )
 
 

@@ -15,6 +15,8 @@ import numpy as np
 
 BINS = 10
 
+Floats = Sequence[float] | np.ndarray
+
 
 def surface_log_probability(logprobs: Sequence[float], lengths: Sequence[int], start: int, end: int) -> float:
     """ln P(surface and its end | text, label, what was written before): the sum over the tokens that spell it.
@@ -73,8 +75,9 @@ class Calibration:
 def fit_calibration(judged: Sequence[Judged], gold: Mapping[str, int]) -> Calibration:
     """The calibration likeliest on `judged`, and thresholds for the labels; `gold[label]` gold surfaces has each.
 
-    Fitted by Newton's method to Platt's smoothed targets, (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2), which keep it finite
-    where all are right. The confidences are those of a model without calibration. With fewer than ten surfaces, or none wrong or none right, the model's own probability stands.
+    The confidences are those of a model without calibration. Fitted by Newton's method to Platt's smoothed targets,
+    (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2), which keep it finite where all are right. With fewer than ten surfaces, or
+    none wrong or none right, the model's own probability stands.
     """
     correct = np.array([one.correct for one in judged], dtype=float)
     before = np.array([one.confidence for one in judged], dtype=float)
@@ -121,7 +124,7 @@ def summary(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def expected_calibration_error(confidence: Sequence[float], correct: Sequence[float]) -> float:
+def expected_calibration_error(confidence: Floats, correct: Floats) -> float:
     """Σ over ten equal bins of confidence: share of the surfaces · |mean confidence - share that is right|.
 
     Guo et al., arXiv 1706.04599, equation 3; 0.0 for no surfaces.
@@ -132,7 +135,7 @@ def expected_calibration_error(confidence: Sequence[float], correct: Sequence[fl
     return round(sum(share * abs(mean - right) for share, mean, right in reliability(confidence, correct)), 12)
 
 
-def reliability(confidence: Sequence[float], correct: Sequence[float]) -> list[tuple[float, float, float]]:
+def reliability(confidence: Floats, correct: Floats) -> list[tuple[float, float, float]]:
     """(share of the surfaces, mean confidence, share that is right) of each bin that holds any, lowest first."""
     scores, right = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
     bins = np.minimum((scores * BINS).astype(int), BINS - 1)

@@ -193,8 +193,8 @@ class PrefixCache:
     """Keys and values of what all prompts so far began with, for one model whose weights stay as they are.
 
     Prompts that begin otherwise shorten it to what is common to all (in a causal model the keys of a shorter prefix are
-    those of the longer one, cut); after some calls it is the prompt's fixed part. Models that keep something else than keys and values of every token (linear attention, sliding
-    windows) get an empty one.
+    those of the longer one, cut); after some calls it is the prompt's fixed part. Models that keep something else than
+    keys and values of every token (linear attention, sliding windows) get an empty one.
     """
 
     def __init__(self) -> None:

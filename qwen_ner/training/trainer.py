@@ -95,7 +95,7 @@ class NerTrainer(Trainer):
 
     def _with_prompts(self, make: Any, dataset: Any) -> torch.utils.data.DataLoader:
         training_collator = self.data_collator
-        self.data_collator = EvaluationCollator(training_collator)
+        self.data_collator = EvaluationCollator(training_collator, self.processing_class.pad_token_id)
         try:
             return make(dataset)
         finally:

@@ -33,7 +33,7 @@ def test_the_loss_is_that_of_all_logits_and_of_the_rows_one_by_one(tiny, rows):
 
 
 def test_evaluation_keeps_prompts_and_row_numbers_beside_what_the_loss_needs(rows):
-    batch = EvaluationCollator(PaddedCollator(0))(rows[2:5])
+    batch = EvaluationCollator(PaddedCollator(0), 0)(rows[2:5])
     assert next(iter(batch)) == "row"
     assert batch["row"].tolist() == [2, 3, 4]
     for ids, mask, row in zip(batch["prompt_ids"], batch["prompt_mask"], rows[2:5], strict=True):

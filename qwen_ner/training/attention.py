@@ -1,0 +1,63 @@
+"""Attention of a packed row in which examples share their prefix: each example attends by itself.
+
+In: queries, keys and values of one packed row, and where each example stands in it. Out: what attention over the whole
+row under its mask would give, without the pairs of tokens that the mask forbids. Knows nothing of data and models.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+PREFIX_SHARED = "prefix_shared"
+"""The name under which a model's config asks for it: `model.set_attn_implementation(PREFIX_SHARED)`."""
+
+
+def prefix_shared_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    own: torch.Tensor | None = None,
+    place: torch.Tensor | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """An attention function of transformers': (1, tokens, heads, head size) from the heads of (1, heads, tokens, size).
+
+    The row is a prefix followed by n examples of up to s tokens. `own` (n, s) are the places of each example's tokens
+    in the row (any place where it is shorter), `place` those of the row's tokens behind the prefix in (n · s), and
+    `attention_mask` (1, 1, s, prefix + s) is causal behind a prefix that all see. The prefix attends to itself; each
+    example to the prefix and to itself, as a batch of n. Without `own` this is transformers' sdpa.
+    """
+    if own is None or place is None or attention_mask is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    rows, longest = own.shape
+    prefix = attention_mask.shape[-1] - longest
+
+    def apart(states: torch.Tensor) -> torch.Tensor:
+        """(1, heads, tokens, size) to (rows, heads, longest, size)."""
+        picked = states[0].index_select(1, own.flatten())
+        return picked.unflatten(1, (rows, longest)).transpose(0, 1)
+
+    def behind_prefix(states: torch.Tensor) -> torch.Tensor:
+        return torch.cat([states[:, :, :prefix].expand(rows, -1, -1, -1), apart(states)], dim=2)
+
+    out, _ = sdpa_attention_forward(
+        module, apart(query), behind_prefix(key), behind_prefix(value), attention_mask, **options
+    )
+    out = out.flatten(0, 1).index_select(0, place)[None]
+    if prefix:
+        parts = (states[:, :, :prefix] for states in (query, key, value))
+        head, _ = sdpa_attention_forward(module, *parts, None, **{**options, "is_causal": True})
+        out = torch.cat([head, out], dim=1)
+    return out, None
+
+
+AttentionInterface.register(PREFIX_SHARED, prefix_shared_attention)
+# Whoever brings no `own`, as generation does, gets the mask of sdpa.
+AttentionMaskInterface.register(PREFIX_SHARED, sdpa_mask)
