@@ -1,0 +1,42 @@
+"""What every benchmark says beside its table: the machine, the versions, and which of the stated figures hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+
+def machine(*packages: str) -> dict[str, Any]:
+    """Processor, cores, GPU, Python, and the versions of what every benchmark uses and of `packages`."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    names = ("torch", "transformers", "accelerate", "peft", *packages)
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "gpu": gpu,
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+    }
+
+
+def claim(name: str, value: float, bound: float, at_most: bool = False) -> dict[str, Any]:
+    return {
+        "name": name,
+        "value": float(f"{value:.3g}"),
+        "bound": bound,
+        "holds": value <= bound if at_most else value >= bound,
+    }
+
+
+def finish(report: dict[str, Any], path: Path | None) -> None:
+    """Print which claims hold, and write `report` to `path` if there is one."""
+    for made in report["claims"]:
+        print(f"{'holds' if made['holds'] else 'MISSED'}  {made['name']}: {made['value']} (bound {made['bound']})")
+    if path:
+        path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
