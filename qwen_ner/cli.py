@@ -6,19 +6,15 @@ In: the command line. Out: exit code 0, or 1 with a message that says what to do
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .data.formats import TextRow
-    from .inference.extractor import Extractor
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -72,9 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--split", default="dev", help="default: dev")
     command.add_argument("--data-dir", type=Path, help="CLUENER's folder or zip")
     command.add_argument("--limit", type=int, help="score the first N rows only")
-    command.add_argument(
-        "--batch-tokens", type=int, default=16384, help="tokens of a batch; lower it if memory is short; default: 16384"
-    )
+    _how_to_extract(command)
     command.add_argument(
         "--decoding",
         choices=("both", "free", "constrained"),
@@ -95,11 +89,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--text", action="append", help="a sentence; may be given several times")
     command.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
+    _how_to_extract(command)
+    command.set_defaults(command=predict)
+    return parser
+
+
+def _how_to_extract(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--min-score", type=float, default=0.0, help="leave out entities of less confidence; default: 0"
+    )
+    command.add_argument(
+        "--thresholds",
+        choices=("none", "auto"),
+        default="none",
+        help="auto: leave out what is below its label's threshold of the calibration; default: none",
+    )
     command.add_argument(
         "--batch-tokens", type=int, default=16384, help="tokens of a batch; lower it if memory is short; default: 16384"
     )
-    command.set_defaults(command=predict)
-    return parser
 
 
 def train(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -133,40 +140,50 @@ def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     result: dict[str, Any] = {"model": options.model, "data": options.data, "split": options.split}
     for decoding in ("free", "constrained") if options.decoding == "both" else (options.decoding,):
         decoded = extractor.predict(
-            texts, constrained=decoding == "constrained", batch_tokens=options.batch_tokens, progress=True
+            texts,
+            constrained=decoding == "constrained",
+            min_score=options.min_score,
+            thresholds=options.thresholds,
+            batch_tokens=options.batch_tokens,
+            progress=True,
         )
         scores = score(examples, decoded, labels, train=seen)
         print(table(scores, title=f"{options.model} on {options.data} {options.split}, {decoding}"))
-        result[decoding] = {
-            **scores.to_dict(),
-            "confidence": (confidence := summary(extractor.judged(examples, decoded))),
-        }
-        print(confidence_line(confidence))
+        result[decoding] = scores.to_dict()
+        if decoding == "constrained":
+            result[decoding]["confidence"] = summary(extractor.judged(examples, decoded))
+            print(confidence_line(result[decoding]["confidence"]))
     if options.json:
         write_json(options.json, result)
 
 
 def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
-    from tqdm.auto import tqdm
-
+    from .entities import NerError
     from .inference.extractor import Extractor
+    from .inference.stream import stream
 
     if options.text and options.files:
         _parser().error("give --text or files, not both")
-    extractor = Extractor.from_pretrained(options.model)
-    refused = 0
-    with ExitStack() as stack:
-        rows = _text_rows(options)
-        out = stack.enter_context(options.output.open("w", encoding="utf-8")) if options.output else sys.stdout
-        bar = stack.enter_context(tqdm(desc="Extracting", unit="text", disable=None))
-        # Sorting by length saves padding within a chunk; a chunk bounds the memory and how long a line waits.
-        while chunk := list(islice(rows, 512)):
-            for line in _extract(extractor, chunk, options.batch_tokens):
-                refused += "error" in line
-                out.write(json.dumps(line, ensure_ascii=False) + "\n")
-            out.flush()
-            bar.update(len(chunk))
-    if refused:
+    rank, ranks, device = 0, int(os.environ.get("WORLD_SIZE", "1")), None
+    if ranks > 1:
+        from accelerate import PartialState
+
+        if not options.text and (not options.files or "-" in options.files):
+            raise NerError("standard input cannot be read by several processes; give files")
+        state = PartialState()
+        rank, ranks, device = state.process_index, state.num_processes, str(state.device)
+    extractor = Extractor.from_pretrained(options.model, device=device)
+    refused = stream(
+        extractor,
+        _text_rows(options),
+        options.output or sys.stdout,
+        rank=rank,
+        ranks=ranks,
+        min_score=options.min_score,
+        thresholds=options.thresholds,
+        batch_tokens=options.batch_tokens,
+    )
+    if refused and rank == 0:
         sys.exit(f'error: {refused} texts were refused; each has its line in the output, with the reason under "error"')
 
 
@@ -182,34 +199,6 @@ def _text_rows(options: argparse.Namespace) -> Iterator[TextRow]:
         else:
             with open(name, "rb") as lines:
                 yield from read_texts(lines, name)
-
-
-def _extract(extractor: Extractor, rows: Sequence[TextRow], batch_tokens: int) -> Iterator[dict[str, Any]]:
-    """One output line a row, in order; a row that cannot be read or does not fit becomes a line with `error`."""
-    from .inference.extractor import TextTooLong
-
-    faults = {i: row.fault for i, row in enumerate(rows) if row.fault is not None}
-    texts = [row.text or "" for row in rows]
-    try:
-        decoded = extractor.predict(texts, batch_tokens=batch_tokens)
-    except TextTooLong as error:
-        faults |= {i: f"{rows[i].source}: {fault}" for i, fault in error.faults.items()}
-        decoded = extractor.predict(
-            ["" if i in faults else text for i, text in enumerate(texts)], batch_tokens=batch_tokens
-        )
-    for i, (row, found) in enumerate(zip(rows, decoded, strict=True)):
-        if i in faults:
-            yield {"id": row.id, "error": faults[i]}
-            continue
-        entities = [
-            {"label": e.label, "text": e.text, "start": e.start, "end": e.end}
-            | ({} if e.score is None else {"score": round(e.score, 4)})
-            for e in found.entities
-        ]
-        line: dict[str, Any] = {"id": row.id, "text": row.text, "entities": entities}
-        if found.problems:
-            line["problems"] = [{"kind": p.kind, "label": p.label, "value": p.value} for p in found.problems]
-        yield line
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ prompt and the target format; training, evaluation and serving all call it. Know
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from json.decoder import scanstring  # type: ignore[attr-defined]
@@ -58,14 +57,18 @@ class Decoded:
         grounded = {(e.label, e.text) for e in self.entities}
         return tuple(pair for pair in self.surfaces if pair not in grounded)
 
-    def scored(self, scores: Mapping[tuple[str, str], float], floor: Callable[[str], float]) -> Decoded:
-        """The same with the confidence of each (label, surface), without those that are below `floor(label)`.
+    def scored(self, scores: Mapping[tuple[str, str], float]) -> Decoded:
+        """The same with the confidence of each (label, surface), None where `scores` has none."""
+        return replace(self, entities=tuple(replace(e, score=scores.get((e.label, e.text))) for e in self.entities))
 
-        What has no score has none afterwards and stays.
-        """
-        kept = {pair for pair in self.surfaces if scores.get(pair, math.inf) >= floor(pair[0])}
-        entities = (replace(e, score=scores.get((e.label, e.text))) for e in self.entities if (e.label, e.text) in kept)
-        return replace(self, entities=tuple(entities), surfaces=tuple(pair for pair in self.surfaces if pair in kept))
+    def scored_at_least(self, floor: Callable[[str], float]) -> Decoded:
+        """The same without the entities whose score is below `floor(label)`, and without their surfaces."""
+        low = {(e.label, e.text) for e in self.entities if e.score is not None and e.score < floor(e.label)}
+        return replace(
+            self,
+            entities=tuple(e for e in self.entities if (e.label, e.text) not in low),
+            surfaces=tuple(pair for pair in self.surfaces if pair not in low),
+        )
 
 
 class Codec:
@@ -193,7 +196,8 @@ def ground(text: str, surfaces: Iterable[tuple[str, str]]) -> tuple[Entity, ...]
 
     Works on characters and normalises nothing. A surface under several labels keeps its places under each. One that
     stands only inside longer ones (北京 beside 北京大学) keeps those places, so that whatever is in the text gets an
-    offset; one that is not in the text gives nothing. Entities come in text order.
+    offset; one that is not in the text gives nothing. Where a surface has several places each is `ambiguous`: the
+    target says of it only that it is there. Entities come in text order.
 
     >>> [(e.text, e.span) for e in ground("北京大学在北京", [("address", "北京"), ("organization", "北京大学")])]
     [('北京大学', (0, 4)), ('北京', (5, 7))]
@@ -214,7 +218,10 @@ def ground(text: str, surfaces: Iterable[tuple[str, str]]) -> tuple[Entity, ...]
             (nested if inside else free).append(start)
             # Behind a free place nothing overlaps it; behind a blocked one the next may begin a character later.
             start = text.find(surface, start + (1 if inside else size))
-        for start in free or nested:
+        places = free or nested
+        for start in places:
             taken[start : start + size] = b"\x01" * size
-            entities.extend(Entity(label, surface, start, start + size) for label in labels[surface])
+            entities.extend(
+                Entity(label, surface, start, start + size, ambiguous=len(places) > 1) for label in labels[surface]
+            )
     return tuple(sorted(entities, key=lambda e: (e.start, e.end, e.label)))

@@ -24,7 +24,8 @@ class NerConfig:
     """Labels, prompt and limits of a trained model; `.codec()` is the one it was trained with.
 
     `max_new_tokens` bounds an answer, `end_token_ids` stop it; `data_fingerprint` is `entities.fingerprint` of the rows
-    that were trained on. `calibration` has the fields of `inference.calibration.Calibration`, fitted on held-out rows.
+    that were trained on; `window` is the length in characters of the longest of them, 0 for unknown: longer texts are
+    read in parts. `calibration` has the fields of `inference.calibration.Calibration`, fitted on held-out rows.
     """
 
     labels: LabelSet
@@ -33,6 +34,7 @@ class NerConfig:
     end_token_ids: tuple[int, ...]
     data_fingerprint: str = ""
     format_version: int = FORMAT_VERSION
+    window: int = 0
     calibration: dict[str, Any] | None = None
 
     def codec(self) -> Codec:
@@ -82,7 +84,8 @@ def _faults(values: Any) -> list[str]:
         "data_fingerprint": ("a string", lambda v: isinstance(v, str)),
         "format_version": (f"{FORMAT_VERSION}, the one this version reads", lambda v: v == FORMAT_VERSION),
     }
-    optional = {
+    optional: dict[str, tuple[str, Any]] = {
+        "window": ("a whole number of characters, 0 or 4 at least", lambda v: type(v) is int and (v == 0 or v >= 4)),
         "calibration": ("null or an object with scale, bias and thresholds", _is_calibration),
     }
     known = {**expected, **optional}

@@ -22,7 +22,8 @@ class NerError(ValueError):
 class Entity:
     """One mention. `start` and `end` count characters of the sentence, half-open: `sentence[start:end] == text`.
 
-    `score` is the model's confidence in [0, 1], or None where there is none (gold, or a model without calibration).
+    `score` is the model's confidence in [0, 1], or None where there is none, as for gold. `ambiguous` marks a place of
+    a surface that the text has more than once: the model wrote it once, and may have meant another one.
 
     >>> Entity("company", "三星", 0, 2)
     Entity(label='company', text='三星', start=0, end=2, score=None)
@@ -33,6 +34,7 @@ class Entity:
     start: int
     end: int
     score: float | None = None
+    ambiguous: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.label:

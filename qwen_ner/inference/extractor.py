@@ -5,13 +5,15 @@ In: the folder of a trained model (full or adapter) or its Hub id, and texts. Ou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError
+from tqdm.auto import tqdm
 
 from ..codec import Decoded, locate
 from ..contract import NerConfig
@@ -20,9 +22,13 @@ from ..entities import Entity, Example, NerError
 from .calibration import Calibration, Judged, surface_log_probability
 from .generation import BATCH_TOKENS, PrefixCache, generate
 from .grammar import Grammar
+from .windows import Window, windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CHUNK = 1024
+"""Windows that are prepared and sorted by length at a time: what is held of a long document beside its entities."""
 
 UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
 """What loading weights raises where they are absent, torn, of another shape, or need a package that is not there."""
@@ -108,44 +114,73 @@ class Extractor:
         """As `extract`, with what the model wrote wrongly beside the entities: see `Decoded.problems`.
 
         `constrained` lets it write only what `grammar` allows for the text, which leaves nothing to be wrong; without,
-        it is what the model writes by itself. Entities carry a confidence (`calibration.surface_log_probability` says
-        of what); those below `min_score`, and with `thresholds` "auto" below their label's threshold of the
-        calibration, are left out. Raises `TextTooLong` where texts do not fit the model's context, before anything is
-        generated; none is truncated.
+        it is what the model writes by itself. A text longer than those that the model was trained for is read in
+        `windows`. Entities carry a confidence (`calibration.surface_log_probability` says of what); those below
+        `min_score`, and with `thresholds` "auto" below their label's threshold of the calibration, are left out.
+        `progress` shows a bar on a terminal. Raises `TextTooLong` where a text, or a window of it, does not fit the
+        model's context, before anything is generated; none is truncated.
         """
         if isinstance(texts, str):
             raise TypeError("extract takes a list of texts: extract([text])")
-        written = [i for i, text in enumerate(texts) if text]
-        prompts = prompt_ids(self.tokenizer, self.codec, [texts[i] for i in written])
-        room = self.model.config.max_position_embeddings - self.config.max_new_tokens
-        long = {
-            i: f"{texts[i][:20]!r}… takes {len(prompt)} tokens with its prompt, the model has room for {room}; split it"
-            for i, prompt in zip(written, prompts, strict=True)
-            if len(prompt) > room
-        }
-        if long:
-            raise TextTooLong(long)
+        for i, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"text {i} is {text!r}, not a string")
+        pieces = [
+            (i, window)
+            for i, text in enumerate(texts)
+            for window in windows(text, self.config.window or max(4, len(text)))
+            if text[window.start : window.end].strip()
+        ]
+        self._check_room(texts, pieces)
+        floors = self.calibration.thresholds if thresholds == "auto" else {}
+        found: list[list[Decoded]] = [[] for _ in texts]
+        with tqdm(total=len(pieces), desc="Extracting", unit="text", disable=None if progress else True) as bar:
+            for at in range(0, len(pieces), CHUNK):
+                chunk = pieces[at : at + CHUNK]
+                parts = [texts[i][window.start : window.end] for i, window in chunk]
+                decoded = self._read(parts, constrained, batch_tokens, bar.update)
+                for (i, window), one in zip(chunk, decoded, strict=True):
+                    kept = one.scored_at_least(lambda label: max(min_score, floors.get(label, 0.0)))
+                    found[i].append(replace(kept, entities=window.entities(kept.entities)))
+        return [_joined(parts) for parts in found]
+
+    def _read(
+        self, texts: Sequence[str], constrained: bool, batch_tokens: int, on_rows: Callable[[int], object]
+    ) -> list[Decoded]:
+        """What the model says of each of `texts`, which fit it, with scores."""
+        limit = self.config.max_new_tokens
         generated = generate(
             self.model,
-            prompts,
-            max_new_tokens=self.config.max_new_tokens,
+            prompt_ids(self.tokenizer, self.codec, texts),
+            max_new_tokens=limit,
             end_token_ids=self.config.end_token_ids,
             pad_token_id=self.tokenizer.pad_token_id,
             batch_tokens=batch_tokens,
             prefix=self.prefix,
-            constraints=[self.grammar.constraint(texts[i], self.config.max_new_tokens) for i in written]
-            if constrained
-            else None,
-            progress=progress,
+            constraints=[self.grammar.constraint(text, limit) for text in texts] if constrained else None,
+            on_rows=on_rows,
         )
         completions = decode_ids(self.tokenizer, generated.ids)
-        decoded = [Decoded() for _ in texts]
-        floors = self.calibration.thresholds if thresholds == "auto" else {}
-        for n, (i, completion) in enumerate(zip(written, completions, strict=True)):
-            found = self.codec.decode(texts[i], completion, finished=generated.finished[n])
+        decoded = []
+        for n, (text, completion) in enumerate(zip(texts, completions, strict=True)):
             scores = self._scores(completion, generated.ids[n], generated.logprobs[n])
-            decoded[i] = found.scored(scores, lambda label: max(min_score, floors.get(label, 0.0)))
+            decoded.append(self.codec.decode(text, completion, finished=generated.finished[n]).scored(scores))
         return decoded
+
+    def _check_room(self, texts: Sequence[str], pieces: Sequence[tuple[int, Window]]) -> None:
+        room = self.model.config.max_position_embeddings - self.config.max_new_tokens
+        faults: dict[int, str] = {}
+        for at in range(0, len(pieces), CHUNK):
+            chunk = pieces[at : at + CHUNK]
+            prompts = prompt_ids(self.tokenizer, self.codec, [texts[i][w.start : w.end] for i, w in chunk])
+            for (i, _), prompt in zip(chunk, prompts, strict=True):
+                if len(prompt) > room:
+                    faults[i] = (
+                        f"{texts[i][:20]!r}… takes {len(prompt)} tokens with its prompt, the model has room for "
+                        f"{room}; split it"
+                    )
+        if faults:
+            raise TextTooLong(faults)
 
     def _scores(self, completion: str, ids: Sequence[int], logprobs: Sequence[float]) -> dict[tuple[str, str], float]:
         """The confidence of each (label, surface) that `completion` spells; of one that comes twice, the first's."""
@@ -168,6 +203,21 @@ class Extractor:
             for (label, surface), score in {(e.label, e.text): e.score for e in decoded.entities}.items()
             if score is not None
         ]
+
+
+def _joined(parts: Sequence[Decoded]) -> Decoded:
+    """What was found in the windows of one text, as one, without surfaces whose entities are all another window's."""
+    if len(parts) == 1:
+        return parts[0]
+    surfaces: dict[tuple[str, str], None] = {}
+    for part in parts:
+        kept = {(e.label, e.text) for e in part.entities} | set(part.ungrounded)
+        surfaces |= dict.fromkeys(pair for pair in part.surfaces if pair in kept)
+    return Decoded(
+        tuple(entity for part in parts for entity in part.entities),
+        tuple(surfaces),
+        tuple(problem for part in parts for problem in part.problems),
+    )
 
 
 def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]]) -> list[str]:

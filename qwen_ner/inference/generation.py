@@ -6,7 +6,7 @@ each. Knows nothing of labels, JSON and recipes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -74,7 +74,7 @@ def generate(
     prefix: PrefixCache | None = None,
     constraints: Sequence[Constraint] | None = None,
     temperature: float = 0.0,
-    progress: bool = False,
+    on_rows: Callable[[int], object] = lambda rows: None,
 ) -> Generated:
     """Greedy completions of `prompts`: the ids of transformers' own greedy `generate`, without any penalty.
 
@@ -83,27 +83,24 @@ def generate(
 
     What all prompts begin with goes through the model once; its keys and values stand before every batch, and before
     those of later calls where `prefix` is handed in again. Prompts are sorted by length and taken in batches of
-    `batch_tokens` (a longer prompt alone); a finished row leaves its batch. `progress` shows a bar on a terminal.
-    The model is used as it stands: in training mode its dropout would act.
+    `batch_tokens` (a longer prompt alone); a finished row leaves its batch. `on_rows` is told how many rows each batch
+    had. The model is used as it stands: in training mode its dropout would act.
     """
-    from tqdm.auto import tqdm
-
     result = Generated([[] for _ in prompts], [False] * len(prompts), [[] for _ in prompts])
     if not prompts:
         return result
     before = (prefix or PrefixCache()).common(model, prompts)
-    with tqdm(total=len(prompts), desc="Generating", unit="row", disable=None if progress else True) as bar:
-        for rows in _batches([len(prompt) + max_new_tokens for prompt in prompts], batch_tokens):
-            own = pad_left([prompts[i][before.get_seq_length() :] for i in rows], pad_token_id)
-            choose = _Choice([constraints[i] for i in rows] if constraints else None, temperature)
-            for position, token, logprob in _steps(model, before, own, max_new_tokens, set(end_token_ids), choose):
-                row = rows[position]
-                result.logprobs[row].append(logprob)
-                if token in end_token_ids:
-                    result.finished[row] = True
-                else:
-                    result.ids[row].append(token)
-            bar.update(len(rows))
+    for rows in _batches([len(prompt) + max_new_tokens for prompt in prompts], batch_tokens):
+        own = pad_left([prompts[i][before.get_seq_length() :] for i in rows], pad_token_id)
+        choose = _Choice([constraints[i] for i in rows] if constraints else None, temperature)
+        for position, token, logprob in _steps(model, before, own, max_new_tokens, set(end_token_ids), choose):
+            row = rows[position]
+            result.logprobs[row].append(logprob)
+            if token in end_token_ids:
+                result.finished[row] = True
+            else:
+                result.ids[row].append(token)
+        on_rows(len(rows))
     return result
 
 

@@ -55,7 +55,10 @@ def _train(recipe: Recipe, output: Path) -> dict[str, Any]:
         base = str(make_tiny(output / "tiny")) if base == "tiny" else base
     tokenizer = load_tokenizer(base, revision)
     ends = tuple(dict.fromkeys((end_of_turn(tokenizer), tokenizer.eos_token_id)))
-    config = NerConfig(splits.labels, data.system_prompt, args.max_new_tokens, ends, fingerprint(splits.train))
+    longest = max(len(example.text) for example in splits.train)
+    config = NerConfig(
+        splits.labels, data.system_prompt, args.max_new_tokens, ends, fingerprint(splits.train), max(4, longest)
+    )
     codec = config.codec()
     attention = recipe.model.attn_implementation
     model = load_model(base, revision=revision, attn_implementation=attention, lora=recipe.model.lora())

@@ -24,7 +24,7 @@ def test_offsets_hold_and_order_is_kept(folder):
     one_by_one = [extractor.predict([text])[0] for text in texts]
     together = extractor.predict(texts, batch_tokens=200)
     for one, other in zip(together, one_by_one, strict=True):
-        assert one.scored({}, lambda label: 0.0) == other.scored({}, lambda label: 0.0)
+        assert one.scored({}) == other.scored({})
         assert [e.score for e in one.entities] == pytest.approx([e.score for e in other.entities], rel=1e-3)
     assert extractor.extract([]) == []
 

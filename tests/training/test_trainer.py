@@ -57,7 +57,7 @@ def largest_difference(one, other):
 
 
 def unscored(decoded):
-    return decoded.scored({}, lambda label: 0.0)
+    return decoded.scored({})
 
 
 def test_eight_rows_are_learned_by_heart_and_the_folder_gives_the_number_that_training_gave(make_trainer, tmp_path):
