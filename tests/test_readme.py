@@ -19,15 +19,17 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
 OURS = [line for line in COMMANDS if "qwen-ner" in line and " train " not in line]
 TRAINING = [line for line in COMMANDS if ".yaml" in line]
+BENCHMARKS = [line for line in COMMANDS if "benchmarks/" in line]
 
 
 def test_every_command_is_of_a_kind_that_is_tested_here():
-    others = [line for line in COMMANDS if line not in OURS + TRAINING]
+    others = [line for line in COMMANDS if line not in OURS + TRAINING + BENCHMARKS]
     assert others == [
         "make quickstart",
         "make test",
         "python -m venv .venv && . .venv/bin/activate",
         "pip install -c constraints.txt -e .",
+        'pip install -c constraints.txt -e ".[bench]"',
     ]
 
 
@@ -46,6 +48,16 @@ def test_a_training_command_names_files_that_are_there_and_keys_that_exist(line,
         assert (ROOT / words[words.index("--config_file") + 1]).is_file()
     at = next(i for i, word in enumerate(words) if word.startswith("recipes/"))
     load_recipe(words[at], [*words[at + 1 :], "--use_cpu", "--bf16", "false", "--output_dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize("line", BENCHMARKS)
+def test_a_benchmark_command_names_a_script_and_options_that_exist(line):
+    """Run on the toy they are in test_benchmarks.py."""
+    words = [word for word in shlex.split(line.partition("#")[0])]
+    shown = subprocess.run(
+        [sys.executable, ROOT / words[1], "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert all(word in shown for word in words if word.startswith("--"))
 
 
 @pytest.mark.slow

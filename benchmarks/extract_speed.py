@@ -1,0 +1,309 @@
+"""How fast are sentences read, and against whom?
+
+    python benchmarks/extract_speed.py --model FOLDER --quick
+    python benchmarks/extract_speed.py --model FOLDER --data cluener --limit 200 --json extract_speed.json
+
+FOLDER is what `qwen-ner train` wrote; `tiny` trains nothing and takes the toy as it is made. Every way reads the same
+sentences with the same weights (an adapter is merged for all of them), each in a process of its own, taking turns:
+
+    one        transformers' greedy `generate`, a sentence at a time, as tutorials have it
+    lookup     the same with its prompt-lookup decoding
+    batched    transformers' greedy `generate`, `--batch` sentences at a time, sorted by length, padded on the left
+    continuous transformers' continuous batching (`generate_batch`)
+    free       ours without a grammar: the ids must be those of `batched`
+    constrained  ours as `predict` uses it
+    *-guide    batched and free with a guideline prompt of about `--guideline` tokens
+    free-one, constrained-one  ours, a sentence at a time, the prompt's keys and values kept
+
+`same` is the share of sentences with the ids of `one` (or, for -guide, of `batched-guide`). p50 and p95 are of single
+sentences where they are read one by one. `grammar` is the share of the time that was spent in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from common import claim, finish, machine
+
+SINGLE = ("one", "lookup", "free-one", "constrained-one")
+WAYS = ("one", "lookup", "batched", "continuous", "free", "constrained", "free-one", "constrained-one")
+GUIDED = ("batched-guide", "free-guide")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="tiny", help="tiny, or a folder that qwen-ner train wrote")
+    parser.add_argument("--data", default="sample", help="cluener (with QWEN_NER_DATA), sample, or a JSONL file")
+    parser.add_argument("--limit", type=int, default=200, help="sentences of its dev split")
+    parser.add_argument("--single", type=int, default=40, help="of these, how many are read one by one")
+    parser.add_argument("--batch", type=int, default=32, help="sentences a batch, for all")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--guideline", type=int, default=300)
+    parser.add_argument("--ways", nargs="+", default=[*WAYS, *GUIDED])
+    parser.add_argument("--quick", action="store_true", help="one round, few sentences")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(read_all(options.worker, options)))
+        return
+    if options.quick:
+        options.limit, options.single, options.repeats = min(options.limit, 32), 8, 1
+    with tempfile.TemporaryDirectory() as folder:
+        if options.model == "tiny":
+            options.model = str(toy(Path(folder) / "tiny"))
+        runs: dict[str, list[dict[str, Any]]] = {way: [] for way in options.ways}
+        for turn in range(options.repeats):
+            for way in options.ways:
+                print(f"round {turn + 1}/{options.repeats}: {way}", file=sys.stderr, flush=True)
+                runs[way].append(in_process(way, options))
+    table = {way: merged(found, runs) for way, found in runs.items()}
+    show(table)
+    keys = ("model", "data", "limit", "single", "batch", "repeats", "guideline")
+    report = {
+        "machine": machine("datasets"),
+        "settings": {key: getattr(options, key) for key in keys},
+        "table": table,
+        "claims": claims(table),
+    }
+    finish(report, options.json)
+
+
+def toy(folder: Path) -> Path:
+    from qwen_ner.contract import NerConfig
+    from qwen_ner.entities import CLUENER
+    from qwen_ner.training.tiny import make_tiny
+
+    make_tiny(folder)
+    NerConfig(CLUENER, "找出实体", 64, (2, 0)).save(folder)
+    return folder
+
+
+def in_process(way: str, options: argparse.Namespace, **changed: Any) -> dict[str, Any]:
+    flags = []
+    for key, value in {**vars(options), **changed}.items():
+        if key in ("model", "data", "limit", "single", "batch", "guideline"):
+            flags += [f"--{key}", str(value)]
+    done = subprocess.run([sys.executable, __file__, "--worker", way, *flags], stdout=subprocess.PIPE, text=True)
+    return {"error": f"exit {done.returncode}"} if done.returncode else json.loads(done.stdout.splitlines()[-1])
+
+
+def read_all(way: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Read the sentences by `way`: seconds of each call, the ids, memory, and how long the grammar took."""
+    from qwen_ner.codec import Codec
+    from qwen_ner.data.formats import read_dataset
+    from qwen_ner.data.tokenize import prompt_ids
+    from qwen_ner.entities import CLUENER
+    from qwen_ner.inference.extractor import Extractor
+
+    name = way.removesuffix("-guide")
+    extractor = Extractor.from_pretrained(options.model)
+    model, tokenizer, config = extractor.model, extractor.tokenizer, extractor.config
+    texts = [example.text for example in read_dataset(options.data, "dev", labels=CLUENER)[: options.limit]]
+    codec = extractor.codec
+    if way.endswith("-guide"):
+        described = config.system_prompt + "".join(f"{label.name}是{label.description}。" for label in CLUENER) * 40
+        ids = tokenizer(described, add_special_tokens=False)["input_ids"][: options.guideline]
+        codec = Codec(config.labels, tokenizer.decode(ids))
+    if name in SINGLE:
+        texts = texts[: options.single]
+    prompts = prompt_ids(tokenizer, codec, texts)
+    read = {
+        "one": by_transformers,
+        "lookup": by_transformers,
+        "batched": by_transformers,
+        "continuous": by_continuous_batching,
+    }.get(name, by_ours)
+    read(extractor, texts[:2], prompts[:2], name, options)  # the first call of anything is slow
+    started = time.perf_counter()
+    found, seconds, grammar = read(extractor, texts, prompts, name, options)
+    took = time.perf_counter() - started
+    return {
+        "seconds": took,
+        "sentences": len(texts),
+        "each": seconds,
+        "ids": found,
+        "grammar": grammar / took,
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "parameters": model.num_parameters(),
+    }
+
+
+Read = tuple[list[list[int]], list[float], float]
+
+
+def by_transformers(extractor: Any, texts: list[str], prompts: list[list[int]], way: str, options: Any) -> Read:
+    import torch
+
+    from qwen_ner.inference.generation import neutral_generation_config, pad_left, until_end
+
+    config, pad = extractor.config, extractor.tokenizer.pad_token_id
+    settings = neutral_generation_config(config.end_token_ids, pad, config.max_new_tokens)
+    extractor.model.generation_config = settings
+    size = options.batch if way == "batched" else 1
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i])) if size > 1 else list(range(len(prompts)))
+    ids: list[list[int]] = [[] for _ in prompts]
+    seconds = []
+    more = {"prompt_lookup_num_tokens": 5} if way == "lookup" else {}
+    for at in range(0, len(order), size):
+        rows = order[at : at + size]
+        start = time.perf_counter()
+        batch = {
+            name: value.to(extractor.model.device) for name, value in pad_left([prompts[i] for i in rows], pad).items()
+        }
+        with torch.no_grad():
+            out = extractor.model.generate(**batch, generation_config=settings, **more)
+        for i, new in zip(rows, out[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
+            ids[i] = until_end(new, set(config.end_token_ids))[0]
+        seconds.append(time.perf_counter() - start)
+    return ids, seconds, 0.0
+
+
+def by_continuous_batching(extractor: Any, texts: list[str], prompts: list[list[int]], way: str, options: Any) -> Read:
+    from qwen_ner.inference.generation import neutral_generation_config, until_end
+
+    config, pad = extractor.config, extractor.tokenizer.pad_token_id
+    settings = neutral_generation_config(config.end_token_ids, pad, config.max_new_tokens)
+    extractor.model.set_attn_implementation("paged|sdpa")
+    start = time.perf_counter()
+    found = extractor.model.generate_batch(inputs=prompts, generation_config=settings, progress_bar=False)
+    ids = [until_end(one.generated_tokens, set(config.end_token_ids))[0] for one in found.values()]
+    return ids, [time.perf_counter() - start], 0.0
+
+
+def by_ours(extractor: Any, texts: list[str], prompts: list[list[int]], way: str, options: Any) -> Read:
+    from qwen_ner.inference.generation import generate
+
+    config = extractor.config
+    spent = Watch()
+    ids: list[list[int]] = []
+    seconds = []
+    size = 1 if way.endswith("-one") else len(prompts)
+    longest = max(map(len, prompts)) + config.max_new_tokens
+    for at in range(0, len(prompts), size):
+        start = time.perf_counter()
+        constraints = None
+        if way.startswith("constrained"):
+            constraints = [
+                spent.over(extractor.grammar.constraint(text, config.max_new_tokens)) for text in texts[at : at + size]
+            ]
+        ids += generate(
+            extractor.model,
+            prompts[at : at + size],
+            max_new_tokens=config.max_new_tokens,
+            end_token_ids=config.end_token_ids,
+            pad_token_id=extractor.tokenizer.pad_token_id,
+            batch_tokens=options.batch * longest,
+            prefix=extractor.prefix,
+            constraints=constraints,
+        ).ids
+        seconds.append(time.perf_counter() - start)
+    return ids, seconds, spent.seconds
+
+
+class Watch:
+    """Adds up the seconds that are spent in constraints."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def over(self, constraint: Any) -> Any:
+        for name in ("allows", "allowed", "advance"):
+            setattr(constraint, name, self.timed(getattr(constraint, name)))
+        return constraint
+
+    def timed(self, call: Any) -> Any:
+        def watched(*args: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return call(*args)
+            finally:
+                self.seconds += time.perf_counter() - start
+
+        return watched
+
+
+def merged(found: list[dict[str, Any]], runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    good = [run for run in found if "error" not in run]
+    if not good:
+        return found[0]
+    way = next(name for name, one in runs.items() if one is found)
+    reference = next(
+        (run for run in runs.get("batched-guide" if way.endswith("-guide") else "one", []) if "ids" in run), None
+    )
+    same = None
+    if reference:
+        pairs = list(zip(reference["ids"], good[0]["ids"], strict=False))
+        same = sum(a == b for a, b in pairs) / len(pairs)
+    each = sorted(second for run in good for second in run["each"])
+    values = {
+        "sentences/s": statistics.median(run["sentences"] / run["seconds"] for run in good),
+        "GiB": statistics.median(run["memory"] for run in good),
+        "grammar": statistics.median(run["grammar"] for run in good),
+        "same": same,
+    }
+    if way in SINGLE:
+        values |= {"p50": each[len(each) // 2], "p95": each[int(0.95 * (len(each) - 1))]}
+    return values
+
+
+def show(table: dict[str, Any]) -> None:
+    print(f"{'':18}{'sentences/s':>12}{'p50 s':>8}{'p95 s':>8}{'GiB':>7}{'grammar':>9}{'same':>7}")
+    for way, values in table.items():
+        if "error" in values:
+            print(f"{way:18}{values['error']:>12}")
+            continue
+        latency = f"{values['p50']:8.3f}{values['p95']:8.3f}" if "p50" in values else " " * 16
+        same = "" if values["same"] is None else f"{values['same']:7.0%}"
+        print(f"{way:18}{values['sentences/s']:12.2f}{latency}{values['GiB']:7.2f}{values['grammar']:9.1%}{same}")
+
+
+def claims(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures that the README states for the 0.5B; on another model they are printed all the same."""
+    ratios = [
+        ("sentences/s, free, against batched generate", "free", "batched", "sentences/s", 2.5),
+        ("sentences/s, constrained, against batched generate", "constrained", "batched", "sentences/s", 2.5),
+        ("sentences/s, constrained, against one by one", "constrained", "one", "sentences/s", 7.0),
+        (
+            "sentences/s with the guideline prompt, against batched generate",
+            "free-guide",
+            "batched-guide",
+            "sentences/s",
+            5.0,
+        ),
+    ]
+    made = [
+        claim(name, table[ours][key] / table[theirs][key], bound)
+        for name, ours, theirs, key, bound in ratios
+        if all(key in table.get(way, {}) for way in (ours, theirs))
+    ]
+    for ours in ("free-one", "constrained-one"):
+        if "p50" in table.get(ours, {}) and "p50" in table.get("one", {}):
+            made.append(
+                claim(
+                    f"p50 of one sentence, {ours}, against generate",
+                    table[ours]["p50"] / table["one"]["p50"],
+                    0.55,
+                    at_most=True,
+                )
+            )
+    if "grammar" in table.get("constrained", {}):
+        made.append(
+            claim("share of the time spent in the grammar", table["constrained"]["grammar"], 0.05, at_most=True)
+        )
+    if table.get("free", {}).get("same") is not None:
+        made.append(claim("sentences with the ids of generate, free", table["free"]["same"], 1.0))
+    return made
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""The benchmarks run on the toy; what they say of speed is nobody's business here, what they say of equality is."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from rows import ROOT
+
+
+def run(script, folder, *options):
+    command = [
+        sys.executable,
+        ROOT / "benchmarks" / script,
+        "--model",
+        "tiny",
+        "--quick",
+        "--json",
+        folder / "out.json",
+    ]
+    done = subprocess.run([*map(str, command), *options], capture_output=True, text=True, timeout=400, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "out.json").read_text(encoding="utf-8")), done.stdout
+
+
+@pytest.mark.slow
+def test_train_speed(tmp_path):
+    report, printed = run("train_speed.py", tmp_path, "--seconds", "1")
+    plain = {"static", "dynamic", "trl-padded", "trl-padding-free", "trl-packed", "ours"}
+    assert report["table"].keys() == plain
+    ran = {name: values for name, values in report["table"].items() if "error" not in values}
+    assert {"static", "dynamic", "ours"} <= ran.keys(), report
+    for name in ("static", "dynamic"):
+        assert ran[name]["first loss"] == pytest.approx(ran["ours"]["first loss"], rel=1e-5)
+    assert all(values["rows/s"] > 0 and 0 < values["of matrix peak"] < 1 for values in ran.values())
+    exact = {claim["name"]: claim["holds"] for claim in report["claims"] if claim["name"].startswith("rows one by one")}
+    assert len(exact) == 3
+    assert all(exact.values())
+    assert "useful tok/s" in printed
+
+
+@pytest.mark.slow
+def test_extract_speed(tmp_path):
+    ways = ("one", "batched", "free", "constrained", "constrained-one", "batched-guide", "free-guide")
+    report, printed = run("extract_speed.py", tmp_path, "--limit", "12", "--ways", *ways)
+    table = report["table"]
+    assert not any("error" in values for values in table.values()), report
+    for way in ("batched", "free", "free-guide"):
+        assert table[way]["same"] == 1.0
+    assert table["one"]["p50"] <= table["one"]["p95"]
+    assert 0 < table["constrained"]["grammar"] < 1
+    assert {"value", "bound", "holds", "name"} == report["claims"][0].keys()
+    assert "sentences/s" in printed
