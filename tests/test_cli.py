@@ -194,7 +194,8 @@ def test_two_ranks_give_the_numbers_of_one(trained, recipe, data, tmp_path, caps
         "--save_steps",
         "10",
     ]
-    sequential = ["--train_sampling_strategy", "sequential", "--learning_rate", "1e-3"]
+    # Adam's usual epsilon would make a whole step of a rounding error.
+    sequential = ["--train_sampling_strategy", "sequential", "--learning_rate", "1e-2", "--adam_epsilon", "1e-3"]
     one, two = tmp_path / "one", tmp_path / "two"
     run(*ACCELERATE, "--config_file", CONFIGS / "cpu.yaml", recipe, *options, *sequential, "--output_dir", one)
     run(*ACCELERATE, "--config_file", CONFIGS / "cpu_2proc.yaml", "-m", "qwen_ner", "train", recipe, *options, *sequential,
@@ -204,7 +205,7 @@ def test_two_ranks_give_the_numbers_of_one(trained, recipe, data, tmp_path, caps
     assert first["validation"] == second["validation"]
     assert first["train_loss"] == pytest.approx(second["train_loss"], rel=1e-4)
     one_weights, two_weights = (load_file(folder / "checkpoint-20" / "model.safetensors") for folder in (one, two))
-    assert max(float((weight - two_weights[name]).abs().max()) for name, weight in one_weights.items()) <= 1e-4
+    assert max(float((weight - two_weights[name]).abs().max()) for name, weight in one_weights.items()) <= 1e-5
     code, _, _ = in_process(capsys, "evaluate", two / "checkpoint-20", "--data", data)
     assert code == 0
     code, out, _ = in_process(capsys, "predict", two / "checkpoint-20", "--text", EIGHT[0].text)

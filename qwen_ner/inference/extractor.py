@@ -5,6 +5,7 @@ In: the folder of a trained model (full or adapter) or its Hub id, and texts. Ou
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -20,12 +21,15 @@ from ..contract import NerConfig
 from ..data.tokenize import prompt_ids
 from ..entities import Entity, Example, NerError
 from .calibration import Calibration, Judged, surface_log_probability
-from .generation import BATCH_TOKENS, PrefixCache, generate
+from .generation import BATCH_TOKENS, generate
 from .grammar import Grammar
+from .prefix import PrefixCache
 from .windows import Window, windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 CHUNK = 1024
 """Windows that are prepared and sorted by length at a time: what is held of a long document beside its entities."""
@@ -65,11 +69,20 @@ class Extractor:
     def grammar(self) -> Grammar:
         return Grammar(self.config.labels.names, self.tokenizer, self.config.end_token_ids)
 
+    @cached_property
+    def foresight(self) -> Grammar | None:
+        """The grammar, where free decoding is only to be drafted and scored by it; None for a tokenizer without one."""
+        try:
+            return self.grammar
+        except NerError as error:
+            log.info("Answers are not drafted and have no scores: %s.", error)
+            return None
+
     @classmethod
     def from_pretrained(
         cls, folder: str | Path, *, revision: str | None = None, device: str | None = None, dtype: str | None = None
     ) -> Extractor:
-        """Load what `qwen-ner train` wrote: an output_dir, a checkpoint of it, or a Hub id.
+        """Load what `qwen-ner train` wrote: an output_dir, a checkpoint of it, or a Hub id. An adapter is merged.
 
         `device` defaults to the GPU where there is one. `dtype` defaults to bfloat16 there (if it has it) and float32
         on the CPU. Raises `NerError` where the folder lacks `ner_config.json`, tokenizer, chat template or weights.
@@ -82,14 +95,15 @@ class Extractor:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if dtype is None:
             dtype = "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
-        options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
         try:
             if (path / "adapter_config.json").is_file():
                 from peft import AutoPeftModelForCausalLM
 
-                model = AutoPeftModelForCausalLM.from_pretrained(path, **options)
+                # Merged in float32: bfloat16 would round most of a small adapter away.
+                model = AutoPeftModelForCausalLM.from_pretrained(path, dtype=torch.float32).merge_and_unload()
+                model = model.to(getattr(torch, dtype))
             else:
-                model = AutoModelForCausalLM.from_pretrained(path, **options)
+                model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
         except UNLOADABLE as error:
             raise NerError(f"{folder}: the weights cannot be loaded: {error}") from error
         return cls(model.to(device), tokenizer, config)
@@ -149,6 +163,8 @@ class Extractor:
     ) -> list[Decoded]:
         """What the model says of each of `texts`, which fit it, with scores."""
         limit = self.config.max_new_tokens
+        grammar = self.grammar if constrained else self.foresight
+        guides = [grammar.constraint(text, limit) for text in texts] if grammar else None
         generated = generate(
             self.model,
             prompt_ids(self.tokenizer, self.codec, texts),
@@ -157,7 +173,8 @@ class Extractor:
             pad_token_id=self.tokenizer.pad_token_id,
             batch_tokens=batch_tokens,
             prefix=self.prefix,
-            constraints=[self.grammar.constraint(text, limit) for text in texts] if constrained else None,
+            constraints=guides if constrained else None,
+            drafts=guides,
             on_rows=on_rows,
         )
         completions = decode_ids(self.tokenizer, generated.ids)
@@ -184,7 +201,9 @@ class Extractor:
 
     def _scores(self, completion: str, ids: Sequence[int], logprobs: Sequence[float]) -> dict[tuple[str, str], float]:
         """The confidence of each (label, surface) that `completion` spells; of one that comes twice, the first's."""
-        spelling = self.grammar.vocabulary.bytes
+        if self.foresight is None:
+            return {}
+        spelling = self.foresight.vocabulary.bytes
         # A special token amid a free answer is in no vocabulary of bytes; its name stands in the completion.
         lengths = [len(spelling[token]) if token in spelling else len(self.tokenizer.decode(token)) for token in ids]
         scores: dict[tuple[str, str], float] = {}

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
+
+from .prefix import PrefixCache, repeated
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, GenerationConfig, PreTrainedModel
@@ -24,7 +26,8 @@ class Generated:
     """Completions in the order of their prompts.
 
     `ids` without the end token, whether each was `finished` by one, and the natural logarithm of the probability that
-    the model gave each emitted token: `logprobs[i]` is as long as `ids[i]`, and one longer where the end was emitted.
+    the model gave each emitted token: `logprobs[i]` is as long as `ids[i]`, and one longer where the model wrote the
+    end itself (where a constraint left nothing else, the model was not asked).
     """
 
     ids: list[list[int]]
@@ -32,12 +35,28 @@ class Generated:
     logprobs: list[list[float]]
 
 
+DRAFT_ROWS = 8
+"""Up to so many rows a batch is drafted for. A step of few rows waits for the weights to be read, so that more tokens a
+row cost next to nothing; one of many rows computes, and what is drafted in vain is paid for."""
+
+DRAFT_TOKENS = 6
+
+
 class Constraint(Protocol):
-    """What the tokens of one completion may be; it is told of each that was taken."""
+    """What the tokens of one completion may be; it is told of each that was taken.
+
+    `forecast` are tokens that are likely to follow, at most `limit`: they are tried in one pass, and those that the
+    model would have written itself are taken. `closed` says that only an end token may follow: it is taken without
+    asking the model. `advance` raises `ValueError` for a token that may not come.
+    """
+
+    @property
+    def closed(self) -> bool: ...
 
     def allows(self, token: int) -> bool: ...
     def allowed(self) -> list[int]: ...
     def advance(self, token: int) -> None: ...
+    def forecast(self, limit: int) -> list[int]: ...
 
 
 def neutral_generation_config(end_token_ids: Sequence[int], pad_token_id: int, max_new_tokens: int) -> GenerationConfig:
@@ -73,13 +92,15 @@ def generate(
     batch_tokens: int = BATCH_TOKENS,
     prefix: PrefixCache | None = None,
     constraints: Sequence[Constraint] | None = None,
+    drafts: Sequence[Constraint] | None = None,
     temperature: float = 0.0,
     on_rows: Callable[[int], object] = lambda rows: None,
 ) -> Generated:
     """Greedy completions of `prompts`: the ids of transformers' own greedy `generate`, without any penalty.
 
     With `constraints`, one a prompt, the likeliest of the tokens that they allow; the log-probabilities are those that
-    the model gave among all tokens. With a `temperature` tokens are drawn, by torch's global generator.
+    the model gave among all tokens. `drafts` forecast what is written without binding it; `constraints` do both. With a
+    `temperature` tokens are drawn, by torch's global generator.
 
     What all prompts begin with goes through the model once; its keys and values stand before every batch, and before
     those of later calls where `prefix` is handed in again. Prompts are sorted by length and taken in batches of
@@ -92,10 +113,13 @@ def generate(
     before = (prefix or PrefixCache()).common(model, prompts)
     for rows in _batches([len(prompt) + max_new_tokens for prompt in prompts], batch_tokens):
         own = pad_left([prompts[i][before.get_seq_length() :] for i in rows], pad_token_id)
-        choose = _Choice([constraints[i] for i in rows] if constraints else None, temperature)
-        for position, token, logprob in _steps(model, before, own, max_new_tokens, set(end_token_ids), choose):
+        bound = [constraints[i] for i in rows] if constraints else None
+        guides = [drafts[i] for i in rows] if drafts else bound
+        writer = _Writer(model, set(end_token_ids), max_new_tokens, temperature, bound, guides)
+        for position, token, logprob in writer.write(before, own):
             row = rows[position]
-            result.logprobs[row].append(logprob)
+            if logprob is not None:
+                result.logprobs[row].append(logprob)
             if token in end_token_ids:
                 result.finished[row] = True
             else:
@@ -113,148 +137,131 @@ def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         order = order[size:]
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """The next token of each row of a batch."""
+class _Writer:
+    """Writes the completions of one batch, step after step."""
 
-    constraints: Sequence[Constraint] | None
-    temperature: float
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        ends: set[int],
+        max_new_tokens: int,
+        temperature: float,
+        constraints: Sequence[Constraint] | None,
+        guides: Sequence[Constraint] | None,
+    ) -> None:
+        self.model, self.ends, self.temperature = model, ends, temperature
+        self.constraints = constraints
+        self.guides: list[Constraint | None] | None = list(guides) if guides and not temperature else None
+        self.max_new_tokens = max_new_tokens
 
-    def __call__(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
-        """From `logits` (rows, vocabulary), whose rows are the batch's rows of those numbers."""
-        if self.temperature:
-            scores = logits / self.temperature
-            if self.constraints is None:
-                return torch.multinomial(scores.softmax(-1), 1)[:, 0].tolist()
-            tokens = []
-            for scored, row in zip(scores, rows, strict=True):
-                allowed = self.constraints[row].allowed()
-                tokens.append(allowed[int(torch.multinomial(scored[allowed].softmax(-1), 1))])
-        else:
-            tokens = logits.argmax(-1).tolist()
-            if self.constraints is None:
-                return tokens
+    def write(self, before: DynamicCache, own: dict[str, torch.Tensor]) -> Iterator[tuple[int, int, float | None]]:
+        """(row of the batch, token, its log-probability) for each token emitted; `own` are the prompts behind `before`.
+
+        The log-probability is None for an end token that the model was not asked for.
+
+        A step feeds to each row the token it took last and a draft, padded on the left. Columns of the cache that hold
+        padding, or drafts that were refused, are masked; positions are counted as if they were not there.
+        """
+        device = self.model.device
+        ids, real = own["input_ids"].to(device), own["attention_mask"].to(device)
+        shared = before.get_seq_length()
+        mask = torch.nn.functional.pad(real, (shared, 0), value=1)
+        positions = shared + (real.cumsum(-1) - 1).clamp_min(0)
+        cache = repeated(before, len(ids), self.model)
+        rows = list(range(len(ids)))
+        at = (positions[:, -1] + 1).tolist()  # the position of each row's next token
+        written = [0] * len(ids)
+        drafted: list[list[int]] = [[] for _ in rows]
+        while rows:
+            checked = 1 + max(map(len, drafted))
+            out = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=checked,
+            )
+            logits = out.logits.float()
+            likeliest, normalizers = logits.argmax(-1).tolist(), logits.logsumexp(-1)
+            going: list[int] = []
+            taken: list[int] = []
+            refused: list[int] = []
+            emitted: list[tuple[int, int, torch.Tensor]] = []
+            ended: list[int] = []
             for i, row in enumerate(rows):
-                # The set of allowed tokens is asked for only where the likeliest is not in it.
-                if not self.constraints[row].allows(tokens[i]):
-                    allowed = self.constraints[row].allowed()
-                    tokens[i] = allowed[int(logits[i, allowed].argmax())]
-        for row, token in zip(rows, tokens, strict=True):
-            self.constraints[row].advance(token)
-        return tokens
+                draft = drafted[i]
+                for k in range(len(draft) + 1):
+                    column = checked - 1 - len(draft) + k
+                    token = self._choose(row, logits[i, column], likeliest[i][column])
+                    emitted.append((row, token, logits[i, column, token] - normalizers[i, column]))
+                    written[row] += 1
+                    at[row] += 1
+                    closed = self.constraints is not None and self.constraints[row].closed
+                    finished = token in self.ends or closed or written[row] == self.max_new_tokens
+                    if finished or k == len(draft) or token != draft[k]:
+                        break
+                if closed:
+                    ended.append(row)
+                if not finished:
+                    going.append(i)
+                    taken.append(token)
+                    refused.append(len(draft) - k)
+            logprobs = torch.stack([logprob for *_, logprob in emitted]).tolist()
+            yield from ((row, token, value) for (row, token, _), value in zip(emitted, logprobs, strict=True))
+            yield from ((row, next(iter(self.ends)), None) for row in ended)
+            if len(going) < len(rows):
+                kept = torch.tensor(going, dtype=torch.long, device=device)
+                cache.batch_select_indices(kept)
+                mask, rows = mask[kept], [rows[i] for i in going]
+            if not rows:
+                return
+            for i, count in enumerate(refused):
+                if count:
+                    mask[i, -count:] = 0
+            if cut := min(refused):
+                cache.crop(-cut)
+                mask = mask[:, :-cut]
+            drafted = self._drafts(rows, written)
+            fed = [[token, *draft] for token, draft in zip(taken, drafted, strict=True)]
+            batch = {name: value.to(device) for name, value in pad_left(fed, 0).items()}
+            ids, mask = batch["input_ids"], torch.cat([mask, batch["attention_mask"]], dim=1)
+            last = [at[row] - 1 + len(draft) for row, draft in zip(rows, drafted, strict=True)]
+            positions = (
+                torch.tensor(last, device=device)[:, None] - torch.arange(ids.shape[1] - 1, -1, -1, device=device)
+            ).clamp_min(0)
 
+    def _choose(self, row: int, logits: torch.Tensor, likeliest: int) -> int:
+        """The next token of `row` from its `logits` (vocabulary,); what forecasts it is told."""
+        constraint = self.constraints[row] if self.constraints else None
+        token = likeliest
+        if self.temperature:
+            # The set of allowed tokens is asked for only where it is needed.
+            allowed = constraint.allowed() if constraint else None
+            scores = (logits if allowed is None else logits[allowed]) / self.temperature
+            drawn = int(torch.multinomial(scores.softmax(-1), 1))
+            token = drawn if allowed is None else allowed[drawn]
+        elif constraint and not constraint.allows(token):
+            allowed = constraint.allowed()
+            token = allowed[int(logits[allowed].argmax())]
+        if constraint:
+            constraint.advance(token)
+        elif self.guides and (guide := self.guides[row]):
+            try:
+                guide.advance(token)
+            except ValueError:
+                self.guides[row] = None  # the model writes something else than was foreseen
+        return token
 
-def _steps(
-    model: PreTrainedModel,
-    before: DynamicCache,
-    own: dict[str, torch.Tensor],
-    max_new_tokens: int,
-    ends: set[int],
-    choose: _Choice,
-) -> Iterator[tuple[int, int, float]]:
-    """(row of the batch, token, its log-probability) for each token emitted, step after step."""
-    ids, own_mask = own["input_ids"].to(model.device), own["attention_mask"].to(model.device)
-    shared = before.get_seq_length()
-    # The padding lies between the shared prefix and a row's own tokens; positions are counted as if it did not.
-    mask = torch.nn.functional.pad(own_mask, (shared, 0), value=1)
-    positions = shared + (own_mask.cumsum(-1) - 1).clamp_min(0)
-    cache = _repeated(before, len(ids), model)
-    rows = list(range(len(ids)))
-    for _ in range(max_new_tokens):
-        out = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits = out.logits[:, -1].float()
-        tokens = choose(logits, rows)
-        ids = torch.tensor(tokens, device=logits.device)[:, None]
-        logprobs = logits.gather(1, ids)[:, 0] - logits.logsumexp(-1)
-        yield from zip(rows, tokens, logprobs.tolist(), strict=True)
-        going = [i for i, token in enumerate(tokens) if token not in ends]
-        if not going:
-            return
-        positions = positions[:, -1:] + 1
-        if len(going) < len(rows):
-            kept = torch.tensor(going, device=ids.device)
-            cache.batch_select_indices(kept)
-            ids, positions, mask = ids[kept], positions[kept], mask[kept]
-            rows = [rows[i] for i in going]
-        mask = torch.nn.functional.pad(mask, (0, 1), value=1)
-
-
-class PrefixCache:
-    """Keys and values of what all prompts so far began with, for one model whose weights stay as they are.
-
-    Prompts that begin otherwise shorten it to what is common to all (in a causal model the keys of a shorter prefix are
-    those of the longer one, cut); after some calls it is the prompt's fixed part. Models that keep something else than
-    keys and values of every token (linear attention, sliding windows) get an empty one.
-    """
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.cache: DynamicCache | None = None
-
-    def common(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> DynamicCache:
-        """The cache, of batch size 1, of a prefix that all `prompts` begin with and none is used up by."""
-        shared = shared_prefix(prompts)
-        length = common_length(self.ids, shared)
-        if self.cache is None or not length:
-            self.cache = _prefilled(model, shared)
-            self.ids = shared[: self.cache.get_seq_length()]
-        elif length < len(self.ids):
-            self.cache.crop(length - len(self.ids))
-            self.ids = self.ids[:length]
-        return self.cache
-
-
-def _new_cache(model: PreTrainedModel) -> DynamicCache:
-    from transformers import DynamicCache
-
-    return DynamicCache(config=model.config)
-
-
-def _prefilled(model: PreTrainedModel, ids: Sequence[int]) -> DynamicCache:
-    from transformers.cache_utils import DynamicLayer
-
-    cache = _new_cache(model)
-    if ids and all(type(layer) is DynamicLayer for layer in cache.layers):
-        tokens = torch.tensor([list(ids)], device=model.device)
-        model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return cache
-
-
-def _repeated(before: DynamicCache, rows: int, model: PreTrainedModel) -> DynamicCache:
-    """A cache of its own for a batch of `rows`, each with `before` at its head."""
-    cache = _new_cache(model)
-    if before.get_seq_length():
-        for i, layer in enumerate(before.layers):
-            cache.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), i)
-    return cache
-
-
-def shared_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """The longest token prefix of all prompts that leaves each a token of its own, to predict its answer from.
-
-    >>> shared_prefix([[1, 2, 3], [1, 2, 4]]), shared_prefix([[1, 2]]), shared_prefix([[1], [2]])
-    ([1, 2], [1], [])
-    """
-    # What the least and the greatest in lexicographic order share, all share.
-    first, last = min(map(list, prompts)), max(map(list, prompts))
-    return list(first[: min(common_length(first, last), min(map(len, prompts)) - 1)])
-
-
-def common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """How many leading items two sequences have in common.
-
-    >>> common_length([1, 2, 3], [1, 2]), common_length([1], [2])
-    (2, 0)
-    """
-    pairs = zip(one, other, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+    def _drafts(self, rows: Sequence[int], written: Sequence[int]) -> list[list[int]]:
+        """What is likely to follow for each of `rows`; nothing where they are too many for a draft to pay."""
+        if not self.guides or len(rows) > DRAFT_ROWS:
+            return [[] for _ in rows]
+        drafts = []
+        for row in rows:
+            guide, room = self.guides[row], self.max_new_tokens - written[row] - 1
+            drafts.append(guide.forecast(min(DRAFT_TOKENS, room)) if guide else [])
+        return drafts
 
 
 def until_end(ids: Sequence[int], ends: set[int]) -> tuple[list[int], bool]:

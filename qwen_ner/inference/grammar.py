@@ -193,6 +193,22 @@ class Automaton:
             return {QUOTE, *(self.text[place] for place in state.at if place < len(self.text))}
         return set()
 
+    def forecast(self, state: _State, length: int) -> bytes:
+        """Up to about `length` bytes: those that alone may come, or in a begun surface those of its first place."""
+        ahead = b""
+        while len(ahead) < length:
+            if isinstance(state, _Surface):
+                if not state.written:
+                    break
+                place = state.at[0]
+                going = self.text[place : place + length].partition(bytes([UNWRITABLE]))[0]
+                return ahead + going
+            if not isinstance(state, _Literal) or len(state.options) > 1:
+                break
+            ahead += state.options[0][0]
+            state = self._enter(state.options[0][1])
+        return ahead
+
     def closing(self, state: _State) -> bytes:
         """A short string that leads from `state` to the end."""
         if isinstance(state, _Literal):
@@ -272,6 +288,17 @@ class Constraint:
                 yield self.vocabulary.numbers[first], then
                 first += 1
             yield from self._reached(then, longer, first, last)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the answer is whole and only an end token may follow."""
+        return self.state == _Place("done")
+
+    def forecast(self, limit: int) -> list[int]:
+        """Up to `limit` tokens that must or may well come: what is fixed, and in a surface how the text goes on."""
+        if self.state is None:
+            return []
+        return list(self.vocabulary.spelled(self.automaton.forecast(self.state, 3 * limit))[:limit])
 
     def advance(self, token: int) -> None:
         """Go on behind `token`. Raises `ValueError` where it may not come."""

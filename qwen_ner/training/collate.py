@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..inference.generation import pad_left, shared_prefix
+from ..inference.generation import pad_left
+from ..inference.prefix import shared_prefix
 from .attention import PREFIX_SHARED
 
 if TYPE_CHECKING:

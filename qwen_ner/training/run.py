@@ -57,7 +57,7 @@ def _train(recipe: Recipe, output: Path) -> dict[str, Any]:
     ends = tuple(dict.fromkeys((end_of_turn(tokenizer), tokenizer.eos_token_id)))
     longest = max(len(example.text) for example in splits.train)
     config = NerConfig(
-        splits.labels, data.system_prompt, args.max_new_tokens, ends, fingerprint(splits.train), max(4, longest)
+        splits.labels, data.system_prompt, args.max_new_tokens, ends, fingerprint(splits.train), window=max(4, longest)
     )
     codec = config.codec()
     attention = recipe.model.attn_implementation

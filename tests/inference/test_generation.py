@@ -1,18 +1,21 @@
+import math
+
 import pytest
 import torch
 from rows import EIGHT
 from transformers import AutoModelForCausalLM, GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
 from qwen_ner.data.tokenize import prompt_ids
+from qwen_ner.entities import CLUENER
 from qwen_ner.inference.generation import (
-    PrefixCache,
     _batches,
     generate,
     neutral_generation_config,
     pad_left,
-    shared_prefix,
     until_end,
 )
+from qwen_ner.inference.grammar import Grammar
+from qwen_ner.inference.prefix import PrefixCache, shared_prefix
 from qwen_ner.training.trainer import load_model
 
 
@@ -90,6 +93,90 @@ def test_a_kept_prefix_changes_nothing_and_is_computed_once(model, prompts):
     other = [[9, 8, 7, 6, 5, 4], [9, 8, 7, 6, 5, 3]]
     assert run(model, other, prefix=prefix).ids == run(model, other).ids
     assert prefix.ids == [9, 8, 7, 6, 5]
+
+
+class Scripted:
+    """Forecasts what it is given, right or wrong, and allows everything."""
+
+    closed = False
+
+    def __init__(self, forecasts):
+        self.forecasts, self.taken = forecasts, 0
+
+    def forecast(self, limit):
+        return self.forecasts(self.taken)[:limit]
+
+    def advance(self, token):
+        self.taken += 1
+
+
+@pytest.mark.parametrize("right", [0, 1, 3, 9])
+def test_drafts_change_nothing_but_the_number_of_passes(model, prompts, right, monkeypatch):
+    """Of each draft the first `right` tokens are those that the model writes, the others are not."""
+    plain = run(model, prompts)
+    rows = list(range(len(prompts)))
+
+    def script(row):
+        ids = plain.ids[row]
+        return Scripted(
+            lambda taken: [*ids[taken : taken + right], *[(token + 1) % 100 + 10 for token in ids[taken + right :]]]
+        )
+
+    passes = []
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda *args, **inputs: passes.append(1) or forward(*args, **inputs))
+    drafted = run(model, prompts, drafts=[script(row) for row in rows])
+    assert drafted.ids == plain.ids
+    assert drafted.finished == plain.finished
+    for one, other in zip(drafted.logprobs, plain.logprobs, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+    # The prefix, the rest of the prompts with the first token, then as many tokens a pass as the draft was right and one.
+    assert len(passes) == 2 + math.ceil(11 / (1 + min(right, 6)))
+    with monkeypatch.context() as few:
+        few.setattr("qwen_ner.inference.generation.DRAFT_ROWS", 3)  # drafts begin when others have left
+        ends = (plain.ids[0][1], plain.ids[3][6])
+        short = run(model, prompts, end_token_ids=ends, drafts=[script(row) for row in rows])
+        assert short.ids == run(model, prompts, end_token_ids=ends).ids
+
+
+def test_a_grammar_binds_and_forecasts_and_the_end_is_not_asked_for(model, prompts, tokenizer, codec):
+    grammar = Grammar(CLUENER.names, tokenizer, (2, 0))
+    texts = [gold.text for gold in EIGHT]
+    constraints = [grammar.constraint(text, 24) for text in texts]
+    bound = run(model, prompts, max_new_tokens=24, constraints=constraints)
+    assert all(bound.finished)
+    for text, ids, logprobs in zip(texts, bound.ids, bound.logprobs, strict=True):
+        assert codec.decode(text, tokenizer.decode(ids)).problems == ()
+        assert len(logprobs) == len(ids)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qwen_ner.inference.generation.DRAFT_ROWS", 0)
+        again = run(model, prompts, max_new_tokens=24, constraints=[grammar.constraint(text, 24) for text in texts])
+    assert again.ids == bound.ids
+    # Forecasts of the grammar do not bind: what the model writes by itself is the same.
+    free = run(model, prompts, max_new_tokens=24)
+    guided = run(model, prompts, max_new_tokens=24, drafts=[grammar.constraint(text, 24) for text in texts])
+    assert guided.ids == free.ids
+
+
+def test_a_hot_random_model_writes_valid_answers(model, prompts, tokenizer, codec):
+    """Temperature 1.5, and texts of quotes, backslashes, braces, emoji, one character."""
+    grammar = Grammar(CLUENER.names, tokenizer, (2, 0))
+    texts = ['他说"好"', "a\\b\\", "{}[]:,", "😀👨‍👩‍👧", "一", '"', "\\", "x\ufffdy", "é\u0301e", "\x00\x1f\n\t"]
+    torch.manual_seed(0)
+    for limit in (3, 9, 40):
+        hot = run(
+            model,
+            prompt_ids(tokenizer, codec, texts),
+            max_new_tokens=limit,
+            temperature=1.5,
+            constraints=[grammar.constraint(text, limit) for text in texts],
+        )
+        assert all(hot.finished)
+        for text, ids in zip(texts, hot.ids, strict=True):
+            decoded = codec.decode(text, tokenizer.decode(ids))
+            assert decoded.problems == ()
+            assert decoded.ungrounded == ()
+    assert run(model, prompts, temperature=1.5).ids != run(model, prompts, temperature=1.5).ids
 
 
 def test_batches_hold_the_budget_longest_first():

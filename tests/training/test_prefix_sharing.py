@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 from qwen_ner.codec import Codec
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER
-from qwen_ner.inference.generation import shared_prefix
+from qwen_ner.inference.prefix import shared_prefix
 from qwen_ner.training.attention import PREFIX_SHARED
 from qwen_ner.training.collate import (
     PaddedCollator,

@@ -124,12 +124,13 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(m
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_accumulation_changes_nothing(make_trainer, lora):
-    once = make_trainer(lora, max_steps=3)
+    # Adam divides by the gradient's size; with its usual epsilon a rounding error of a gradient near zero is a whole step.
+    options = {"max_steps": 3, "adam_epsilon": 1e-3}
+    once = make_trainer(lora, **options)
     once.train()
-    often = make_trainer(lora, max_steps=3, per_device_train_batch_size=2, gradient_accumulation_steps=4)
+    often = make_trainer(lora, **options, per_device_train_batch_size=2, gradient_accumulation_steps=4)
     often.train()
-    # Adam divides by the gradient's size, so where that is nearly zero a rounding error is a whole step.
-    assert largest_difference(weights(once), weights(often)) < 1e-3
+    assert largest_difference(weights(once), weights(often)) < 1e-5
 
 
 def test_activation_checkpointing_changes_nothing(make_trainer):

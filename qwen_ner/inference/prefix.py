@@ -1,0 +1,86 @@
+"""What prompts begin with, computed once: its tokens, and its keys and values.
+
+In: prompts as token ids, a causal LM. Out: the tokens that all of them begin with, and a cache to go on from. Knows
+nothing of what is in the prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel
+
+
+class PrefixCache:
+    """Keys and values of what all prompts so far began with, for one model whose weights stay as they are.
+
+    Prompts that begin otherwise shorten it to what is common to all (in a causal model the keys of a shorter prefix are
+    those of the longer one, cut); after some calls it is the prompt's fixed part. Models that keep something else than
+    keys and values of every token (linear attention, sliding windows) get an empty one.
+    """
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.cache: DynamicCache | None = None
+
+    def common(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> DynamicCache:
+        """The cache, of batch size 1, of a prefix that all `prompts` begin with and none is used up by."""
+        shared = shared_prefix(prompts)
+        length = common_length(self.ids, shared)
+        if self.cache is None or not length:
+            self.cache = _prefilled(model, shared)
+            self.ids = shared[: self.cache.get_seq_length()]
+        elif length < len(self.ids):
+            self.cache.crop(length - len(self.ids))
+            self.ids = self.ids[:length]
+        return self.cache
+
+
+def _new_cache(model: PreTrainedModel) -> DynamicCache:
+    from transformers import DynamicCache
+
+    return DynamicCache(config=model.config)
+
+
+def _prefilled(model: PreTrainedModel, ids: Sequence[int]) -> DynamicCache:
+    from transformers.cache_utils import DynamicLayer
+
+    cache = _new_cache(model)
+    if ids and all(type(layer) is DynamicLayer for layer in cache.layers):
+        tokens = torch.tensor([list(ids)], device=model.device)
+        model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return cache
+
+
+def repeated(before: DynamicCache, rows: int, model: PreTrainedModel) -> DynamicCache:
+    """A cache of its own for a batch of `rows`, each with `before` at its head."""
+    cache = _new_cache(model)
+    if before.get_seq_length():
+        for i, layer in enumerate(before.layers):
+            cache.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), i)
+    return cache
+
+
+def shared_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """The longest token prefix of all prompts that leaves each a token of its own, to predict its answer from.
+
+    >>> shared_prefix([[1, 2, 3], [1, 2, 4]]), shared_prefix([[1, 2]]), shared_prefix([[1], [2]])
+    ([1, 2], [1], [])
+    """
+    # What the least and the greatest in lexicographic order share, all share.
+    first, last = min(map(list, prompts)), max(map(list, prompts))
+    return list(first[: min(common_length(first, last), min(map(len, prompts)) - 1)])
+
+
+def common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many leading items two sequences have in common.
+
+    >>> common_length([1, 2, 3], [1, 2]), common_length([1], [2])
+    (2, 0)
+    """
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
