@@ -166,11 +166,16 @@ def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
         _parser().error("give --text or files, not both")
     rank, ranks, device = 0, int(os.environ.get("WORLD_SIZE", "1")), None
     if ranks > 1:
+        import torch
         from accelerate import PartialState
 
         if not options.text and (not options.files or "-" in options.files):
             raise NerError("standard input cannot be read by several processes; give files")
-        state = PartialState()
+        state = PartialState(cpu=not torch.cuda.is_available())  # else each process on a CPU believes that it is alone
+        if state.num_processes != ranks:
+            raise NerError(
+                f"WORLD_SIZE is {ranks}, but accelerate sees {state.num_processes} processes; check its config"
+            )
         rank, ranks, device = state.process_index, state.num_processes, str(state.device)
     extractor = Extractor.from_pretrained(options.model, device=device)
     refused = stream(
