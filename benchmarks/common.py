@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,15 @@ def machine(*packages: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "gpu": gpu,
         "python": platform.python_version(),
-        **{name: version(name) for name in names},
+        **{name: installed(name) for name in names},
     }
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def claim(name: str, value: float, bound: float, at_most: bool = False) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from .prefix import PrefixCache, repeated
+from .prefix import PrefixCache, keeps_every_token, repeated
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, GenerationConfig, PreTrainedModel
@@ -168,6 +168,8 @@ class _Writer:
         mask = torch.nn.functional.pad(real, (shared, 0), value=1)
         positions = shared + (real.cumsum(-1) - 1).clamp_min(0)
         cache = repeated(before, len(ids), self.model)
+        if not keeps_every_token(cache):
+            self.guides = None  # a refused draft could not be taken back
         rows = list(range(len(ids)))
         at = (positions[:, -1] + 1).tolist()  # the position of each row's next token
         written = [0] * len(ids)

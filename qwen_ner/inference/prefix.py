@@ -47,13 +47,18 @@ def _new_cache(model: PreTrainedModel) -> DynamicCache:
 
 
 def _prefilled(model: PreTrainedModel, ids: Sequence[int]) -> DynamicCache:
-    from transformers.cache_utils import DynamicLayer
-
     cache = _new_cache(model)
-    if ids and all(type(layer) is DynamicLayer for layer in cache.layers):
+    if ids and keeps_every_token(cache):
         tokens = torch.tensor([list(ids)], device=model.device)
         model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
     return cache
+
+
+def keeps_every_token(cache: DynamicCache) -> bool:
+    """Whether all layers keep keys and values of every token: what can be cut off at its end and go on."""
+    from transformers.cache_utils import DynamicLayer
+
+    return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def repeated(before: DynamicCache, rows: int, model: PreTrainedModel) -> DynamicCache:
