@@ -107,7 +107,7 @@ def read_all(way: str, options: argparse.Namespace) -> dict[str, Any]:
 
     name = way.removesuffix("-guide")
     extractor = Extractor.from_pretrained(options.model)
-    model, tokenizer, config = extractor.model, extractor.tokenizer, extractor.config
+    tokenizer, config = extractor.tokenizer, extractor.config
     texts = [example.text for example in read_dataset(options.data, "dev", labels=CLUENER)[: options.limit]]
     codec = extractor.codec
     if way.endswith("-guide"):
@@ -134,7 +134,6 @@ def read_all(way: str, options: argparse.Namespace) -> dict[str, Any]:
         "ids": found,
         "grammar": grammar / took,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        "parameters": model.num_parameters(),
     }
 
 
@@ -191,11 +190,8 @@ def by_ours(extractor: Any, texts: list[str], prompts: list[list[int]], way: str
     longest = max(map(len, prompts)) + config.max_new_tokens
     for at in range(0, len(prompts), size):
         start = time.perf_counter()
-        constraints = None
-        if way.startswith("constrained"):
-            constraints = [
-                spent.over(extractor.grammar.constraint(text, config.max_new_tokens)) for text in texts[at : at + size]
-            ]
+        make = spent.timed(extractor.grammar.constraint)
+        guides = [spent.over(make(text, config.max_new_tokens)) for text in texts[at : at + size]]
         ids += generate(
             extractor.model,
             prompts[at : at + size],
@@ -204,7 +200,8 @@ def by_ours(extractor: Any, texts: list[str], prompts: list[list[int]], way: str
             pad_token_id=extractor.tokenizer.pad_token_id,
             batch_tokens=options.batch * longest,
             prefix=extractor.prefix,
-            constraints=constraints,
+            constraints=guides if way.startswith("constrained") else None,
+            drafts=guides,
         ).ids
         seconds.append(time.perf_counter() - start)
     return ids, seconds, spent.seconds
@@ -217,7 +214,7 @@ class Watch:
         self.seconds = 0.0
 
     def over(self, constraint: Any) -> Any:
-        for name in ("allows", "allowed", "advance"):
+        for name in ("allows", "allowed", "advance", "forecast"):
             setattr(constraint, name, self.timed(getattr(constraint, name)))
         return constraint
 

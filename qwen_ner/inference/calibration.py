@@ -73,7 +73,7 @@ class Calibration:
 
 
 def fit_calibration(judged: Sequence[Judged], gold: Mapping[str, int]) -> Calibration:
-    """The calibration likeliest on `judged`, and thresholds for the labels; `gold[label]` gold surfaces has each.
+    """The calibration likeliest on `judged`, with thresholds for the labels in `gold`, which counts gold surfaces.
 
     The confidences are those of a model without calibration. Fitted by Newton's method to Platt's smoothed targets,
     (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2), which keep it finite where all are right. With fewer than ten surfaces, or

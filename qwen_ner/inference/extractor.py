@@ -186,16 +186,19 @@ class Extractor:
 
     def _check_room(self, texts: Sequence[str], pieces: Sequence[tuple[int, Window]]) -> None:
         room = self.model.config.max_position_embeddings - self.config.max_new_tokens
+        (shortest,) = prompt_ids(self.tokenizer, self.codec, ["。"])
         faults: dict[int, str] = {}
-        for at in range(0, len(pieces), CHUNK):
-            chunk = pieces[at : at + CHUNK]
-            prompts = prompt_ids(self.tokenizer, self.codec, [texts[i][w.start : w.end] for i, w in chunk])
-            for (i, _), prompt in zip(chunk, prompts, strict=True):
-                if len(prompt) > room:
-                    faults[i] = (
-                        f"{texts[i][:20]!r}… takes {len(prompt)} tokens with its prompt, the model has room for "
-                        f"{room}; split it"
-                    )
+        for i, window in pieces:
+            part = texts[i][window.start : window.end]
+            # A token is a byte at least: what has few enough bytes need not be tokenized twice.
+            if len(shortest) + len(part.encode()) <= room:
+                continue
+            (prompt,) = prompt_ids(self.tokenizer, self.codec, [part])
+            if len(prompt) > room:
+                faults[i] = (
+                    f"{texts[i][:20]!r}… takes {len(prompt)} tokens with its prompt, the model has room for {room}; "
+                    "split it"
+                )
         if faults:
             raise TextTooLong(faults)
 

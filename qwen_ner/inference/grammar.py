@@ -124,7 +124,6 @@ class Automaton:
                 spelled += json.dumps(character, ensure_ascii=False)[1:-1].encode()
             starts.append(len(spelled))
         self.text = bytes(spelled)
-        self.starts = starts
         self.is_start = bytearray(len(spelled) + 1)
         for start in starts:
             self.is_start[start] = 1
@@ -223,7 +222,7 @@ class Automaton:
 
 
 class Constraint:
-    """What the next token of one answer may be, while it is written: `choose`, `advance`, `choose`, …
+    """What the next token of one answer may be, while it is written: ask, `advance`, ask, …
 
     The answer with its end token takes at most `max_new_tokens`: a token after which the rest could no longer be closed
     in time may not come. Raises `NerError` where not even `{}` fits.

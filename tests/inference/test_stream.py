@@ -73,10 +73,10 @@ def test_lines_of_other_texts_are_not_mixed_with_these(tmp_path):
     before = file.read_bytes()
     with pytest.raises(NerError, match=r"out.jsonl:1: holds the line of another text"):
         stream(Marked(), rows(), file)
+    assert file.read_bytes() == before
     file.write_bytes(b"no JSON\n")
     with pytest.raises(NerError, match=r"out.jsonl:1: "):
         stream(Marked(), rows(), file)
-    assert before
 
 
 def test_an_output_that_holds_more_than_the_input_is_another_one(tmp_path):
