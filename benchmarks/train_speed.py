@@ -91,7 +91,7 @@ def main() -> None:
             "claims": claims(results, exact),
         }
         show(results)
-        print("against the rows one by one: " + ", ".join(f"{what} {value:.2g}" for what, value in exact.items()))
+        print("against the rows one by one: " + (exact.get("error") or differences(exact)))
         if options.sweep:
             report["sweep"] = sweep(options)
     finish(report, options.json)
@@ -200,6 +200,10 @@ def show(results: dict[str, Any]) -> None:
             f"{name:24}{values['rows/s']:9.2f}{ratio:>9}{values['useful tokens/s']:14.0f}"
             f"{values['of matrix peak']:9.0%}{values['peak GiB']:7.2f}{values['batch']:7}{values['first loss']:12.6f}"
         )
+
+
+def differences(exact: dict[str, float]) -> str:
+    return ", ".join(f"{what} {value:.2g}" for what, value in exact.items())
 
 
 def sweep(options: argparse.Namespace) -> dict[str, list[tuple[int, str, float]]]:
