@@ -60,6 +60,7 @@ class Extractor:
         self.config = config
         self.codec = config.codec()
         self.prefix = PrefixCache()  # kept over calls: their prompts begin alike
+        self.held_tokens: int | None = None  # what the memory held in a batch, once it did not hold what was asked for
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -171,12 +172,14 @@ class Extractor:
             max_new_tokens=limit,
             end_token_ids=self.config.end_token_ids,
             pad_token_id=self.tokenizer.pad_token_id,
-            batch_tokens=batch_tokens,
+            batch_tokens=min(batch_tokens, self.held_tokens or batch_tokens),
             prefix=self.prefix,
             constraints=guides if constrained else None,
             drafts=guides,
             on_rows=on_rows,
         )
+        if generated.batch_tokens < batch_tokens:
+            self.held_tokens = generated.batch_tokens
         completions = decode_ids(self.tokenizer, generated.ids)
         decoded = []
         for n, (text, completion) in enumerate(zip(texts, completions, strict=True)):

@@ -6,16 +6,21 @@ each. Knows nothing of labels, JSON and recipes.
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from ..entities import NerError
 from .prefix import PrefixCache, keeps_every_token, repeated
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+
+log = logging.getLogger(__name__)
 
 BATCH_TOKENS = 16_384
 """Tokens that a batch may come to, prompts and answers: some 400 MB of keys and values of a 0.5B in float32."""
@@ -27,12 +32,14 @@ class Generated:
 
     `ids` without the end token, whether each was `finished` by one, and the natural logarithm of the probability that
     the model gave each emitted token: `logprobs[i]` is as long as `ids[i]`, and one longer where the model wrote the
-    end itself (where a constraint left nothing else, the model was not asked).
+    end itself (where a constraint left nothing else, the model was not asked). `batch_tokens` is the budget asked for,
+    or the lower one that the memory held.
     """
 
     ids: list[list[int]]
     finished: list[bool]
     logprobs: list[list[float]]
+    batch_tokens: int = BATCH_TOKENS
 
 
 DRAFT_ROWS = 8
@@ -47,7 +54,7 @@ class Constraint(Protocol):
 
     `forecast` are tokens that are likely to follow, at most `limit`: they are tried in one pass, and those that the
     model would have written itself are taken. `closed` says that only an end token may follow: it is taken without
-    asking the model. `advance` raises `ValueError` for a token that may not come.
+    asking the model. `advance` raises `ValueError` for a token that may not come. A shallow copy goes its own way.
     """
 
     @property
@@ -104,37 +111,61 @@ def generate(
 
     What all prompts begin with goes through the model once; its keys and values stand before every batch, and before
     those of later calls where `prefix` is handed in again. Prompts are sorted by length and taken in batches of
-    `batch_tokens` (a longer prompt alone); a finished row leaves its batch. `on_rows` is told how many rows each batch
-    had. The model is used as it stands: in training mode its dropout would act.
+    `batch_tokens` (a longer prompt alone); a finished row leaves its batch. One that runs out of memory is tried again
+    by halves, and so are those behind it. `on_rows` is told how many rows each batch had. The model is used as it
+    stands: in training mode its dropout would act. Raises `NerError` where the memory does not hold a single row.
     """
     result = Generated([[] for _ in prompts], [False] * len(prompts), [[] for _ in prompts])
     if not prompts:
-        return result
+        return replace(result, batch_tokens=batch_tokens)
+    ends = set(end_token_ids)
     before = (prefix or PrefixCache()).common(model, prompts)
-    for rows in _batches([len(prompt) + max_new_tokens for prompt in prompts], batch_tokens):
+    lengths = [len(prompt) + max_new_tokens for prompt in prompts]
+    waiting = sorted(range(len(prompts)), key=lambda i: -lengths[i])
+    while waiting:
+        rows = waiting[: max(1, batch_tokens // lengths[waiting[0]])]
         own = pad_left([prompts[i][before.get_seq_length() :] for i in rows], pad_token_id)
-        bound = [constraints[i] for i in rows] if constraints else None
-        guides = [drafts[i] for i in rows] if drafts else bound
-        writer = _Writer(model, set(end_token_ids), max_new_tokens, temperature, bound, guides)
-        for position, token, logprob in writer.write(before, own):
+        bound = [copy.copy(constraints[i]) for i in rows] if constraints else None
+        guides = bound if drafts is None or drafts is constraints else [copy.copy(drafts[i]) for i in rows]
+        writer = _Writer(model, ends, max_new_tokens, temperature, bound, guides)
+        written = _unless_memory_ends(writer, before, own)
+        if written is None:
+            if len(rows) == 1:
+                raise NerError(
+                    f"a prompt of {len(prompts[rows[0]])} tokens and its answer of up to {max_new_tokens} do not fit "
+                    "into the memory; use a smaller model, a shorter text, or a device with more memory"
+                )
+            batch_tokens = len(rows) // 2 * lengths[rows[0]]
+            log.warning(
+                "A batch of %d rows ran out of memory; going on with up to %d tokens a batch.", len(rows), batch_tokens
+            )
+            continue
+        for position, token, logprob in written:
             row = rows[position]
             if logprob is not None:
                 result.logprobs[row].append(logprob)
-            if token in end_token_ids:
+            if token in ends:
                 result.finished[row] = True
             else:
                 result.ids[row].append(token)
         on_rows(len(rows))
-    return result
+        waiting = waiting[len(rows) :]
+    return replace(result, batch_tokens=batch_tokens)
 
 
-def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Positions of `lengths` in batches, longest first: rows × the longest of them ≤ `budget`, and one row at least."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    while order:
-        size = max(1, budget // lengths[order[0]])
-        yield order[:size]
-        order = order[size:]
+def _unless_memory_ends(
+    writer: _Writer, before: DynamicCache, own: dict[str, torch.Tensor]
+) -> list[tuple[int, int, float | None]] | None:
+    """What `writer` writes; None, with what it held freed, where the memory does not do."""
+    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+    try:
+        return list(writer.write(before, own))
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+    clear_device_cache(garbage_collection=True)  # here, where the error no longer holds the batch's tensors
+    return None
 
 
 class _Writer:

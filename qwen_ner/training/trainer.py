@@ -27,7 +27,7 @@ from ..contract import NerConfig
 from ..entities import Example, NerError
 from ..evaluation.entity_f1 import EntityF1
 from ..inference.extractor import UNLOADABLE, decode_ids
-from ..inference.generation import generate, neutral_generation_config, until_end
+from ..inference.generation import BATCH_TOKENS, generate, neutral_generation_config, until_end
 from .callbacks import ProgressLines
 from .collate import IGNORED, EvaluationCollator, block_mask
 
@@ -77,6 +77,7 @@ class NerTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self.add_callback(ProgressLines)
+        self.batch_tokens = BATCH_TOKENS
         patience = getattr(self.args, "early_stopping_patience", None)
         if patience is not None:
             self.add_callback(EarlyStoppingCallback(patience))
@@ -119,7 +120,9 @@ class NerTrainer(Trainer):
             max_new_tokens=self.ner_config.max_new_tokens,
             end_token_ids=self.ner_config.end_token_ids,
             pad_token_id=self.processing_class.pad_token_id,
+            batch_tokens=self.batch_tokens,
         )
+        self.batch_tokens = generated.batch_tokens  # less where the memory did not do: said once, not at every batch
         end = self.ner_config.end_token_ids[0]
         rows = [[*ids, end] if done else ids for ids, done in zip(generated.ids, generated.finished, strict=True)]
         width = max(1, max(map(len, rows)))

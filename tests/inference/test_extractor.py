@@ -5,7 +5,7 @@ import pytest
 from rows import EIGHT
 
 from qwen_ner.contract import NerConfig
-from qwen_ner.entities import CLUENER, NerError
+from qwen_ner.entities import CLUENER, LabelSet, NerError
 from qwen_ner.inference.extractor import Extractor, TextTooLong, load_tokenizer
 
 
@@ -35,6 +35,41 @@ def test_an_empty_text_has_no_entities_and_a_string_is_no_list(folder):
     assert decoded[0].entities == () == decoded[0].problems
     with pytest.raises(TypeError, match=r"extract\(\[text\]\)"):
         extractor.extract("三星")
+
+
+def test_a_nul_and_a_label_that_the_model_never_saw_are_read_like_any_other(folder):
+    NerConfig(LabelSet.of([*CLUENER.names, "新药"]), "找出实体", 12, (2, 0)).save(folder)
+    extractor = Extractor.from_pretrained(folder)
+    text = "三星\x00在北京\x00"
+    free, bound = (extractor.predict([text, "苹果"], constrained=constrained) for constrained in (False, True))
+    assert [len(free), len(bound)] == [2, 2]
+    assert all(not decoded.problems for decoded in bound)
+    assert all(text[e.start : e.end] == e.text for e in bound[0].entities)
+
+
+def test_a_lack_of_memory_is_met_once_and_remembered(folder, monkeypatch, caplog):
+    extractor = Extractor.from_pretrained(folder)
+    texts = [gold.text for gold in EIGHT]
+
+    def found():
+        return [[(e.label, e.span) for e in entities] for entities in extractor.extract(texts)]
+
+    plain = found()
+    forward = extractor.model.forward
+
+    def short_of_memory(*args, **inputs):
+        if len(inputs["input_ids"]) > 2:
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"
+            )
+        return forward(*args, **inputs)
+
+    monkeypatch.setattr(extractor.model, "forward", short_of_memory)
+    assert found() == plain
+    warned = len(caplog.records)
+    assert warned
+    assert found() == plain
+    assert len(caplog.records) == warned
 
 
 def test_a_text_that_does_not_fit_is_refused_with_its_place(folder):

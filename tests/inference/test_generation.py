@@ -6,9 +6,8 @@ from rows import EIGHT
 from transformers import AutoModelForCausalLM, GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
 from qwen_ner.data.tokenize import prompt_ids
-from qwen_ner.entities import CLUENER
+from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.inference.generation import (
-    _batches,
     generate,
     neutral_generation_config,
     pad_left,
@@ -179,9 +178,67 @@ def test_a_hot_random_model_writes_valid_answers(model, prompts, tokenizer, code
     assert run(model, prompts, temperature=1.5).ids != run(model, prompts, temperature=1.5).ids
 
 
-def test_batches_hold_the_budget_longest_first():
-    assert list(_batches([3, 9, 5, 4, 2], 10)) == [[1], [2, 3], [0, 4]]
-    assert list(_batches([30, 1], 10)) == [[0], [1]]
+@pytest.mark.parametrize(
+    ("lengths", "budget", "rows"), [([3, 9, 5, 4, 2], 41, [1, 2, 2]), ([30, 1], 41, [1, 1]), ([5] * 7, 51, [3, 3, 1])]
+)
+def test_batches_hold_the_budget_longest_first(model, lengths, budget, rows):
+    """Of the lengths, an answer has 12 more; a prompt longer than the budget goes alone."""
+    seen = []
+    run(model, [[9, *range(3, 2 + length)] for length in lengths], batch_tokens=budget, on_rows=seen.append)
+    assert seen == rows
+
+
+@pytest.mark.parametrize("passes_before", [0, 5])
+def test_a_batch_that_runs_out_of_memory_is_halved_and_that_is_said_once(
+    model, prompts, tokenizer, monkeypatch, caplog, passes_before
+):
+    """Out of memory at once, and amid the writing, when constraints have already gone on."""
+    grammar = Grammar(CLUENER.names, tokenizer, (2, 0))
+    texts = [gold.text for gold in EIGHT]
+    options = {"max_new_tokens": 24, "end_token_ids": (2,)}
+
+    def constraints():
+        return [grammar.constraint(text, 24) for text in texts]
+
+    plain = run(model, prompts, constraints=constraints(), **options)
+    forward, passes = model.forward, []
+
+    def short_of_memory(*args, **inputs):
+        passes.append(len(inputs["input_ids"]))
+        if len(passes) > passes_before + 1 and passes[-1] > 3:  # the first pass is the prefix's
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(*args, **inputs)
+
+    monkeypatch.setattr(model, "forward", short_of_memory)
+    rows = []
+    again = run(model, [*prompts, *prompts], constraints=constraints() * 2, on_rows=rows.append, **options)
+    assert again.ids == plain.ids * 2
+    assert again.finished == plain.finished * 2
+    assert sum(rows) == 16
+    assert max(rows) <= 4
+    assert again.batch_tokens < 16_384
+    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == len(set(warned)) <= 3  # 16 rows, 8, 4: each size once
+
+    monkeypatch.setattr(
+        model, "forward", lambda *a, **i: (_ for _ in ()).throw(torch.OutOfMemoryError(" out of memory."))
+    )
+    kept = PrefixCache()
+    with pytest.raises(torch.OutOfMemoryError):
+        run(model, prompts, prefix=kept)
+    monkeypatch.setattr(model, "forward", forward)
+    kept.common(model, prompts)
+    monkeypatch.setattr(
+        model, "forward", lambda *a, **i: (_ for _ in ()).throw(torch.OutOfMemoryError(" out of memory."))
+    )
+    with pytest.raises(NerError, match=r"tokens and its answer of up to 12 do not fit into the memory; use a smaller"):
+        run(model, prompts, prefix=kept)
+
+
+def test_another_fault_of_the_model_is_no_lack_of_memory(model, prompts, monkeypatch):
+    monkeypatch.setattr(model, "forward", lambda *a, **i: (_ for _ in ()).throw(RuntimeError("shapes differ")))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run(model, prompts)
 
 
 @pytest.mark.parametrize("kind", ["window", "adapter"])
