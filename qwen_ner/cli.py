@@ -1,4 +1,4 @@
-"""`qwen-ner`: train, evaluate, predict. Each command imports what it needs when it runs.
+"""`qwen-ner`: train, evaluate, compare, predict. Each command imports what it needs when it runs.
 
 In: the command line. Out: exit code 0, or 1 with a message that says what to do, or 130 after Ctrl-C.
 """
@@ -6,6 +6,7 @@ In: the command line. Out: exit code 0, or 1 with a message that says what to do
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -62,8 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("recipe", type=Path, help="a YAML file; the shipped ones are in recipes/")
     command.set_defaults(command=train)
 
-    command = commands.add_parser("evaluate", help="score a trained model on a data set")
-    command.add_argument("model", help="an output_dir, a checkpoint, or a Hub id")
+    command = commands.add_parser("evaluate", help="score a trained model, or its predictions, on a data set")
+    command.add_argument("model", help="an output_dir, a checkpoint, a Hub id, or a file of predictions")
     command.add_argument("--data", required=True, help="cluener, sample, or a file or folder of JSONL")
     command.add_argument("--split", default="dev", help="default: dev")
     command.add_argument("--data-dir", type=Path, help="CLUENER's folder or zip")
@@ -76,7 +77,27 @@ def _parser() -> argparse.ArgumentParser:
         help="free: as training scores it; constrained: under the grammar, as predict writes; default: both",
     )
     command.add_argument("--json", type=Path, metavar="FILE", help="write the scores there as well")
+    command.add_argument(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="write report.html, metrics.json, errors.jsonl and predictions.jsonl there; under free and constrained "
+        "where both are scored",
+    )
     command.set_defaults(command=evaluate)
+
+    command = commands.add_parser(
+        "compare",
+        help="is one set of predictions better than another?",
+        description="Paired bootstrap and permutation test, and the rows that changed. Several predictions of one side "
+        "(quote the pattern) are its runs over seeds: mean ± standard deviation.",
+    )
+    for side in ("a", "b"):
+        command.add_argument(side, help="a predictions.jsonl, a folder that holds one, or a pattern of these")
+    command.add_argument("--data", help="what they are scored by, where the files do not hold it themselves")
+    command.add_argument("--split", default="dev", help="default: dev")
+    command.add_argument("--data-dir", type=Path, help="CLUENER's folder or zip")
+    command.set_defaults(command=compare)
 
     command = commands.add_parser(
         "predict",
@@ -89,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--text", action="append", help="a sentence; may be given several times")
     command.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
+    command.add_argument(
+        "--format",
+        choices=("json", "cluener"),
+        default="json",
+        help="cluener: CLUENER's submission, for its test.json; default: json",
+    )
     _how_to_extract(command)
     command.set_defaults(command=predict)
     return parser
@@ -118,43 +145,39 @@ def train(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     from .contract import write_json
-    from .data.formats import has_split, read_dataset
-    from .entities import NerError
-    from .evaluation.scoring import score
-    from .evaluation.table import confidence_line, table
-    from .inference.calibration import summary
-    from .inference.extractor import Extractor
+    from .evaluation.report import write_report
+    from .inference.scored import evaluate as evaluations
 
-    extractor = Extractor.from_pretrained(options.model)
-    labels = extractor.config.labels
-    read = {"labels": labels, "data_dir": options.data_dir}
-    examples = read_dataset(options.data, options.split, **read)[: options.limit]
-    if not any(example.entities for example in examples):
-        raise NerError(
-            f"{options.data} {options.split} holds no entity to score; `qwen-ner predict` reads unlabelled texts"
-        )
-    seen = None
-    if options.split != "train" and has_split(options.data, "train", options.data_dir):
-        seen = {pair for example in read_dataset(options.data, "train", **read) for pair in example.surfaces}
-    texts = [example.text for example in examples]
+    state = Path(options.model) / "trainer_state.json"
+    history = json.loads(state.read_text(encoding="utf-8"))["log_history"] if state.is_file() else []
+    both = options.decoding == "both" and not Path(options.model).is_file()
     result: dict[str, Any] = {"model": options.model, "data": options.data, "split": options.split}
-    for decoding in ("free", "constrained") if options.decoding == "both" else (options.decoding,):
-        decoded = extractor.predict(
-            texts,
-            constrained=decoding == "constrained",
-            min_score=options.min_score,
-            thresholds=options.thresholds,
-            batch_tokens=options.batch_tokens,
-            progress=True,
-        )
-        scores = score(examples, decoded, labels, train=seen)
-        print(table(scores, title=f"{options.model} on {options.data} {options.split}, {decoding}"))
-        result[decoding] = scores.to_dict()
-        if decoding == "constrained":
-            result[decoding]["confidence"] = summary(extractor.judged(examples, decoded))
-            print(confidence_line(result[decoding]["confidence"]))
+    for evaluated in evaluations(
+        options.model,
+        options.data,
+        options.split,
+        data_dir=options.data_dir,
+        limit=options.limit,
+        decodings=("free", "constrained") if options.decoding == "both" else (options.decoding,),
+        min_score=options.min_score,
+        thresholds=options.thresholds,
+        batch_tokens=options.batch_tokens,
+    ):
+        decoding = evaluated.contract.decoding
+        print(evaluated.table(), flush=True)
+        result[decoding] = evaluated.to_dict()
+        if options.report:
+            folder = options.report / decoding if both else options.report
+            write_report(evaluated, folder, history=history)
+            print(f"report: {folder / 'report.html'}")
     if options.json:
         write_json(options.json, result)
+
+
+def compare(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from .inference.compared import compare as compared
+
+    print(compared(options.a, options.b, data=options.data, split=options.split, data_dir=options.data_dir))
 
 
 def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -184,6 +207,7 @@ def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
         options.output or sys.stdout,
         rank=rank,
         ranks=ranks,
+        submission=options.format == "cluener",
         min_score=options.min_score,
         thresholds=options.thresholds,
         batch_tokens=options.batch_tokens,

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -118,12 +119,16 @@ def _is_calibration(value: Any) -> bool:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write indented JSON to a temporary neighbour and rename it, so that a reader never meets half a file."""
+    """Write indented JSON, whole or not at all."""
+    write_text(path, [json.dumps(values, ensure_ascii=False, indent=2) + "\n"])
+
+
+def write_text(path: Path, pieces: Iterable[str]) -> None:
+    """Write `pieces` to a temporary neighbour and rename it, so that a reader never meets half a file."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(values, file, ensure_ascii=False, indent=2)
-            file.write("\n")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass") as file:
+            file.writelines(pieces)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

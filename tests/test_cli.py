@@ -77,8 +77,8 @@ def trained(recipe, tmp_path_factory):
 def table_of(printed):
     """The lines of the score table, without its title."""
     lines = printed.splitlines()
-    start = next(i for i, line in enumerate(lines) if line.split() == ["precision", "recall", "f1", "support"])
-    end = next(i for i, line in enumerate(lines) if "not JSON" in line)
+    start = next(i for i, line in enumerate(lines) if line.split()[:3] == ["precision", "recall", "f1"])
+    end = next(i for i, line in enumerate(lines) if line.startswith("floor"))
     return lines[start : end + 1]
 
 
@@ -86,10 +86,13 @@ def table_of(printed):
 def test_a_launched_recipe_trains_and_says_how_well(trained):
     folder, printed = trained
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["steps"] > 0
-    assert metrics["dev"]["metrics"]["f1"] > 0.5, printed
-    assert metrics["dev"]["rows"] == 7
-    assert metrics["seconds"] > 0
+    assert metrics["training"]["steps"] > 0
+    assert metrics["metrics"]["f1"] > 0.5, printed
+    assert metrics["rows"] == 7
+    assert metrics["contract"]["split"] == "dev"
+    assert metrics["training"]["seconds"] > 0
+    assert "Loss over steps" in (folder / "report.html").read_text()
+    assert len((folder / "predictions.jsonl").read_text().splitlines()) == 7
     assert "step 0/" in printed, "f1 before the first step"
     assert "三星WCG2011北京赛区魔兽争霸3最终名次" in printed
     for name in (
@@ -110,13 +113,71 @@ def test_evaluate_prints_the_table_that_training_printed(trained, data, capsys, 
     assert table_of(out) == table_of(printed)
     metrics = json.loads((folder / "metrics.json").read_text())
     scores = json.loads((tmp_path / "scores.json").read_text())
-    assert scores["free"]["metrics"] == metrics["dev"]["metrics"]
+    assert scores["free"]["metrics"] == metrics["metrics"]
     assert not any(scores["constrained"]["problems"].values())
     assert scores["constrained"]["metrics"]["f1"] >= scores["free"]["metrics"]["f1"]
-    assert ", constrained: 7 rows" in out
+    assert "dev: 7 rows, fingerprint " in out
+    assert "constrained decoding" in out
     code, out, _ = in_process(capsys, "evaluate", folder, "--data", data, "--decoding", "constrained")
     assert "free" not in out.splitlines()[0]
-    assert in_process(capsys, "evaluate", folder, "--data", data, "--limit", "3")[1].splitlines()[0].endswith("3 rows")
+    assert "dev: 3 rows" in in_process(capsys, "evaluate", folder, "--data", data, "--limit", "3")[1].splitlines()[0]
+
+
+@pytest.mark.slow
+def test_predictions_are_scored_again_and_compared(trained, data, capsys, tmp_path):
+    folder, _ = trained
+    code, out, _ = in_process(capsys, "evaluate", folder, "--data", data, "--report", tmp_path / "report")
+    assert code == 0
+    for decoding in ("free", "constrained"):
+        report = tmp_path / "report" / decoding
+        assert {path.name for path in report.iterdir()} == {
+            "metrics.json", "errors.jsonl", "predictions.jsonl", "report.html",
+        }  # fmt: skip
+        metrics = json.loads((report / "metrics.json").read_text())
+        code, out, _ = in_process(
+            capsys, "evaluate", report / "predictions.jsonl", "--data", data, "--json", tmp_path / "again.json"
+        )
+        assert code == 0
+        assert "given decoding" in out
+        assert json.loads((tmp_path / "again.json").read_text())["given"]["metrics"] == metrics["metrics"]
+    code, out, _ = in_process(capsys, "compare", tmp_path / "report" / "free", tmp_path / "report" / "constrained")
+    assert code == 0
+    assert "rows better in B" in out
+    code, out, _ = in_process(capsys, "compare", folder, str(tmp_path / "report" / "*"))
+    assert "B  2 runs" in out
+    assert "±" in out
+    code, _, err = in_process(capsys, "compare", folder, tmp_path / "nothing")
+    assert code == 1
+    assert "no such file or folder" in err
+
+
+@pytest.mark.slow
+def test_a_submission_has_cluener_s_form_and_is_read_back(trained, data, capsys, tmp_path):
+    folder, _ = trained
+    submission = tmp_path / "cluener_predict.json"
+    rows = [{"id": i, "text": gold.text} for i, gold in enumerate(EIGHT[:7])]
+    (tmp_path / "test.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, _ = in_process(
+        capsys, "predict", folder, tmp_path / "test.json", "--format", "cluener", "--output", submission
+    )
+    assert code == 0
+    lines = [json.loads(line) for line in submission.read_text().splitlines()]
+    assert [line["id"] for line in lines] == list(range(7))
+    for gold, line in zip(EIGHT, lines, strict=False):
+        for surfaces in line["label"].values():
+            for surface, spans in surfaces.items():
+                assert all(gold.text[start : last + 1] == surface for start, last in spans)
+    before = submission.read_bytes()
+    code, _, err = in_process(
+        capsys, "predict", folder, tmp_path / "test.json", "--format", "cluener", "--output", submission
+    )
+    assert "holds 7 of these texts" in err
+    assert submission.read_bytes() == before
+    code, out, _ = in_process(capsys, "evaluate", submission, "--data", data, "--json", tmp_path / "given.json")
+    assert code == 0
+    _, _, _ = in_process(capsys, "evaluate", folder, "--data", data, "--json", tmp_path / "model.json")
+    given, model = (json.loads((tmp_path / name).read_text()) for name in ("given.json", "model.json"))
+    assert given["given"]["span"] == model["constrained"]["span"]
 
 
 @pytest.mark.slow
@@ -201,9 +262,10 @@ def test_two_ranks_give_the_numbers_of_one(trained, recipe, data, tmp_path, caps
     run(*ACCELERATE, "--config_file", CONFIGS / "cpu_2proc.yaml", "-m", "qwen_ner", "train", recipe, *options, *sequential,
         "--per_device_train_batch_size", "2", "--output_dir", two)  # fmt: skip
     first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (one, two))
-    assert first["dev"] == second["dev"]
-    assert first["validation"] == second["validation"]
-    assert first["train_loss"] == pytest.approx(second["train_loss"], rel=1e-4)
+    for key in ("surface", "span", "problems", "intervals", "errors"):
+        assert first[key] == second[key]
+    assert first["training"]["validation"] == second["training"]["validation"]
+    assert first["training"]["train_loss"] == pytest.approx(second["training"]["train_loss"], rel=1e-4)
     one_weights, two_weights = (load_file(folder / "checkpoint-20" / "model.safetensors") for folder in (one, two))
     assert max(float((weight - two_weights[name]).abs().max()) for name, weight in one_weights.items()) <= 1e-5
     code, _, _ = in_process(capsys, "evaluate", two / "checkpoint-20", "--data", data)
@@ -236,7 +298,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(recipe, tmp_pat
     assert not (out / "metrics.json").exists()
     done = run(*command)
     assert f"Resuming from {checkpoint}" in done.stderr
-    assert json.loads((out / "metrics.json").read_text())["steps"] == 48
+    assert json.loads((out / "metrics.json").read_text())["training"]["steps"] == 48
 
 
 @pytest.mark.parametrize(
@@ -343,7 +405,7 @@ def test_patience_ends_a_training_that_no_longer_gets_better(recipe, capsys, tmp
     code, _, _ = in_process(capsys, "train", recipe, "--output_dir", out, "--learning_rate", "0", "--max_new_tokens", "8",
                             "--early_stopping_patience", "2", "--num_train_epochs", "30")  # fmt: skip
     assert code == 0
-    assert json.loads((out / "metrics.json").read_text())["steps"] <= 4 * 8
+    assert json.loads((out / "metrics.json").read_text())["training"]["steps"] <= 4 * 8
 
 
 def test_unknown_arguments_are_refused_where_there_is_no_recipe(capsys):

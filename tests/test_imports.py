@@ -17,6 +17,13 @@ LIGHT = [
     "data/cluener.py",
     "data/formats.py",
     "data/split.py",
+    "data/predictions.py",
+    "evaluation/baselines.py",
+    "evaluation/bootstrap.py",
+    "evaluation/compare.py",
+    "evaluation/errors.py",
+    "evaluation/evaluated.py",
+    "evaluation/report.py",
     "evaluation/scoring.py",
     "evaluation/table.py",
 ]

@@ -13,7 +13,7 @@ The same predictions are seen in three ways, which are never mixed:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,13 +223,14 @@ def score(
     predicted: Sequence[Decoded],
     labels: LabelSet,
     *,
-    train: Iterable[Example | Pair] | None = None,
+    train: Iterable[Example] | Set[Pair] | None = None,
 ) -> Scores:
     """Compare `predicted[i]` with `gold[i]` for all i.
 
     A prediction that is not in the text, or whose label is unknown, is a false positive in both views; having no
     offsets, it counts once in the span view. A row that could not be read predicts nothing: all its gold is missed.
-    `train`, the examples the model was trained on or their (label, surface) pairs, asks for `seen` and `unseen`.
+    `train`, the examples the model was trained on or the set of their (label, surface) pairs, asks for `seen` and
+    `unseen`.
 
     Raises `NerError` where the lengths differ or gold carries a label that is not in `labels`.
 
@@ -245,7 +246,8 @@ def score(
             f"{len(gold)} gold rows and {len(predicted)} predictions; give one prediction for each row, "
             "an empty Decoded() where there is none"
         )
-    train_pairs = None if train is None else _pairs(train)
+    # A set is taken as it is: who scores row by row need not pay for it in every row.
+    train_pairs = train if train is None or isinstance(train, Set) else _pairs(train)
     surface, span = _Tally(), _Tally()
     known, unknown = _Tally(), _Tally()
     problems: Counter[str] = Counter()
@@ -299,8 +301,8 @@ class _Tally:
         return Counts(self.tp.total(), self.fp.total(), self.fn.total())
 
 
-def _pairs(train: Iterable[Example | Pair]) -> set[Pair]:
-    return {pair for item in train for pair in (item.surfaces if isinstance(item, Example) else (item,))}
+def _pairs(train: Iterable[Example]) -> set[Pair]:
+    return {pair for example in train for pair in example.surfaces}
 
 
 def _merge(ours: Mapping[str, Counts], theirs: Mapping[str, Counts]) -> dict[str, Counts]:

@@ -1,19 +1,52 @@
-"""Scores as lines for a terminal.
+"""Scores as lines for a terminal, under what must be known to read them.
 
-In: `Scores`. Out: text. Knows nothing of how they were counted.
+In: `Scores`, and what was scored how. Out: text. Knows nothing of how they were counted.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from .bootstrap import LEVEL, Interval
 from .scoring import Counts, Scores
 
+VIEWS = "f1: set of surfaces a row · span_f1: label and offsets · macro_f1: mean of the labels' f1"
 
-def table(scores: Scores, title: str = "") -> str:
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What must stand beside a score for it to mean something: whose, on what, written and filtered how.
+
+    >>> print(Contract("outputs/lora", "cluener", "dev", 1343, "e7ec4aaf315d7efd", "free"))
+    outputs/lora on cluener dev: 1,343 rows, fingerprint e7ec4aaf315d7efd, free decoding
+    """
+
+    model: str
+    data: str
+    split: str
+    rows: int
+    fingerprint: str
+    decoding: str
+    min_score: float = 0.0
+    thresholds: str = "none"
+
+    def __str__(self) -> str:
+        filters = f", min score {self.min_score:g}" if self.min_score else ""
+        filters += f", thresholds {self.thresholds}" if self.thresholds != "none" else ""
+        rows = f"{self.rows:,} row{'' if self.rows == 1 else 's'}"
+        return (
+            f"{self.model} on {self.data} {self.split}: {rows}, fingerprint {self.fingerprint}, "
+            f"{self.decoding} decoding{filters}"
+        )
+
+
+def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[str, Interval] | None = None) -> str:
     """The scores as lines for a terminal: labels in the surface view, sums, what went wrong. Rates are percentages.
+
+    `intervals` are those of `bootstrap.intervals`, for the column behind f1.
 
     Unknown labels share one line, shown if there are any: with it, the lines of the labels add up to the line `f1`.
 
@@ -25,8 +58,7 @@ def table(scores: Scores, title: str = "") -> str:
     >>> second = Example("1", "她住在上海", (Entity("地点", "上海", 3, 5),))
     >>> completions = ['{"company":["三星"],"地点":["北京","天津"]}', '{"city":["上海"]}']
     >>> decoded = [Codec(labels).decode(row.text, text) for row, text in zip([first, second], completions)]
-    >>> print(table(score([first, second], decoded, labels, train=[("地点", "北京")]), "dev"))
-    dev: 2 rows
+    >>> print(table(score([first, second], decoded, labels, train={("地点", "北京")})))
                     precision  recall      f1  support
     company            100.00  100.00  100.00        1
     地点                50.00   50.00   50.00        2
@@ -47,23 +79,29 @@ def table(scores: Scores, title: str = "") -> str:
         split = [("seen", scores.seen), ("unseen", scores.unseen)]
     else:
         split = []
+    known = intervals or {}
+    of_line = {"seen": "seen_f1", "unseen": "unseen_f1", **{label: f"f1_{label}" for label in scores.labels}}
     first = max(_width(name) for name in ("macro_f1", *(name for name, _ in body)))
-    header = f"{' ' * first}  precision  recall      f1  support"
+    column = f"  {f'{LEVEL:.0%} of f1'.replace('%', ' %'):^13}" if known else ""
+    header = f"{' ' * first}  precision  recall      f1{column}  support"
+
+    def between(name: str) -> str:
+        interval = known.get(of_line.get(name, name))
+        return f"  {interval or ''!s:^13}" if known else ""
 
     def line(name: str, counts: Counts) -> str:
         rates = f"{100 * counts.precision:>11.2f}{100 * counts.recall:>8.2f}{100 * counts.f1:>8.2f}"
-        return f"{name}{' ' * (first - _width(name))}{rates}{counts.support:>9,}"
+        return f"{name}{' ' * (first - _width(name))}{rates}{between(name)}{counts.support:>9,}"
 
-    rows = f"{scores.rows:,} row{'' if scores.rows == 1 else 's'}"
     kinds = [f"{count:,} {kind.replace('_', ' ').replace('json', 'JSON')}" for kind, count in scores.problems.items()]
     return "\n".join(
         [
-            f"{title}: {rows}" if title else rows,
+            *([str(contract), VIEWS] if contract else []),
             header,
             *(line(name, counts) for name, counts in body),
             "-" * len(header),
             *(line(name, counts) for name, counts in sums),
-            f"macro_f1{' ' * (first - len('macro_f1'))}{100 * scores.macro_f1:>27.2f}",
+            f"macro_f1{' ' * (first - len('macro_f1'))}{100 * scores.macro_f1:>27.2f}{between('macro_f1').rstrip()}",
             *(line(name, counts) for name, counts in split),
             " · ".join(kinds),
         ]
@@ -80,9 +118,9 @@ def confidence_line(confidence: Mapping[str, Any]) -> str:
         f"{share:.0%} {100 * value:.2f}" for share, value in confidence["precision_at_coverage"].items()
     )
     error = f"calibration error {confidence['calibration_error']:.3f}"
-    return f"confidence of {confidence['surfaces']:,} surfaces: {error} · precision of the surest {precision}".replace(
-        "%", " %"
-    )
+    of = f" of {confidence['of']}" if confidence.get("of") else ""
+    line = f"confidence of {confidence['surfaces']:,} surfaces{of}: {error} · precision of the surest {precision}"
+    return line.replace("%", " %")
 
 
 def _width(text: str) -> int:

@@ -68,6 +68,10 @@ class Calibration:
     def __call__(self, logprob: float) -> float:
         return float(_sigmoid(self.scale * _log_odds(np.array(logprob)) + self.bias))
 
+    def of(self, probability: float) -> float:
+        """The confidence for a probability that the model gave."""
+        return self(math.log(max(probability, 1e-300)))
+
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "thresholds": dict(self.thresholds)}
 
@@ -115,12 +119,13 @@ def fit_calibration(judged: Sequence[Judged], gold: Mapping[str, int]) -> Calibr
 
 
 def summary(judged: Sequence[Judged]) -> dict[str, Any]:
-    """How far confidences are to be believed: `calibration_error`, and `precision_at_coverage` by share of surfaces."""
+    """How far confidences are to be believed: `calibration_error`, `precision_at_coverage` by share, `reliability`."""
     confidence, correct = [one.confidence for one in judged], [one.correct for one in judged]
     return {
         "surfaces": len(judged),
         "calibration_error": expected_calibration_error(confidence, correct),
         "precision_at_coverage": precision_at_coverage(confidence, correct),
+        "reliability": reliability(confidence, correct),
     }
 
 

@@ -14,7 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from ..codec import entity_row
 from ..data.formats import TextRow
+from ..data.predictions import submission_row
 from ..entities import NerError
 from .extractor import Extractor, TextTooLong
 
@@ -31,9 +33,12 @@ def stream(
     *,
     rank: int = 0,
     ranks: int = 1,
+    submission: bool = False,
     **options: Any,
 ) -> int:
     """Write a line for each of `rows` to `output`; returns how many of them hold an `error`.
+
+    A line has the text and its entities; with `submission` it is one of CLUENER's (`data.predictions.submission_row`).
 
     Where `output` is a file that holds lines of the first of these rows already, it goes on behind them. `options` are
     those of `Extractor.predict`. With several `ranks` (accelerate's process group must stand) all read the same rows.
@@ -53,7 +58,7 @@ def stream(
             file = None if rank else stack.enter_context(output.open("a", encoding="utf-8"))
         bar = stack.enter_context(tqdm(desc="Extracting", unit="text", disable=True if rank else None))
         while chunk := list(islice(rows, ROWS)):
-            lines = _shared(list(_lines(extractor, chunk[rank::ranks], options)), ranks)
+            lines = _shared(list(_lines(extractor, chunk[rank::ranks], submission, options)), ranks)
             refused += sum("error" in line for line in lines)
             if file is not None:
                 file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -62,7 +67,9 @@ def stream(
     return refused
 
 
-def _lines(extractor: Extractor, rows: Sequence[TextRow], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _lines(
+    extractor: Extractor, rows: Sequence[TextRow], submission: bool, options: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
     """One output line a row, in order; a row that cannot be read or does not fit becomes a line with `error`."""
     faults = {i: row.fault for i, row in enumerate(rows) if row.fault is not None}
     texts = [row.text or "" for row in rows]
@@ -75,12 +82,10 @@ def _lines(extractor: Extractor, rows: Sequence[TextRow], options: dict[str, Any
         if i in faults:
             yield {"id": row.id, "error": faults[i]}
             continue
-        entities = [
-            {"label": e.label, "text": e.text, "start": e.start, "end": e.end}
-            | ({} if e.score is None else {"score": round(e.score, 4)})
-            | ({"ambiguous": True} if e.ambiguous else {})
-            for e in found.entities
-        ]
+        if submission:
+            yield submission_row(row.id, found.entities, extractor.config.labels)
+            continue
+        entities = [entity_row(entity) for entity in found.entities]
         line: dict[str, Any] = {"id": row.id, "text": row.text, "entities": entities}
         if found.problems:
             line["problems"] = [{"kind": p.kind, "label": p.label, "value": p.value} for p in found.problems]
@@ -113,7 +118,7 @@ def _skip_done(output: Path, rows: Iterator[TextRow], *, write: bool) -> tuple[i
             row = next(rows, None)
             try:
                 line = json.loads(raw)
-                same = row is not None and line["id"] == row.id and ("error" in line or line["text"] == row.text)
+                same = row is not None and str(line["id"]) == row.id and line.get("text", row.text) == row.text
             except (ValueError, KeyError, TypeError, AttributeError):
                 same = False
             if not same:

@@ -34,13 +34,16 @@ RECIPE_NAME = "recipe.yaml"
 
 @dataclass(frozen=True)
 class Splits:
-    """Rows to train on, rows to choose the checkpoint by, and the final test (empty where the data set has none)."""
+    """Rows to train on, rows to choose the checkpoint by, and the final test (empty where the data set has none).
+
+    `annotated` is the whole train split, before anything was held out of it or left out: what counts as seen.
+    """
 
     labels: LabelSet
     train: list[Example]
     validation: list[Example]
     final: list[Example]
-    seen: frozenset[tuple[str, str]]
+    annotated: list[Example]
 
 
 def read_splits(data: DataArguments) -> Splits:
@@ -51,10 +54,9 @@ def read_splits(data: DataArguments) -> Splits:
     final = []
     if has_split(data.dataset, FINAL_SPLIT, data.data_dir):
         final = read_dataset(data.dataset, FINAL_SPLIT, labels=labels, data_dir=data.data_dir)
-    seen = frozenset(pair for example in training for pair in example.surfaces)
     rest, validation = hold_out(training, data.validation_rows, seed=0)
     limit = data.max_eval_samples
-    return Splits(labels, rest[: data.max_train_samples], validation[:limit], final[:limit], seen)
+    return Splits(labels, rest[: data.max_train_samples], validation[:limit], final[:limit], training)
 
 
 def check_answers(rows: Dataset, max_new_tokens: int) -> None:

@@ -1,6 +1,6 @@
 """The story of one training, top to bottom.
 
-In: a recipe. Out: a folder that extraction can use, `metrics.json` in it, and the scores on the terminal. What is
+In: a recipe. Out: a folder that extraction can use, with a report in it, and the scores on the terminal. What is
 decided stands in the recipe; what is done stands in the rooms that are called here.
 """
 
@@ -34,7 +34,7 @@ from .trainer import EntityMetrics, NerTrainer, load_model
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
-    """Train, keep the best checkpoint, score it on the final split. Returns what `metrics.json` holds.
+    """Train, keep the best checkpoint, score it on the final split. Returns the scores, and what is said of it.
 
     Raises `NerError` for what the user can mend, `KeyboardInterrupt` after SIGINT or SIGTERM (a checkpoint is there).
     """

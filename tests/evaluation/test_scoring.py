@@ -12,8 +12,9 @@ import pytest
 
 from qwen_ner.codec import PROBLEM_KINDS, Codec, Decoded, Problem
 from qwen_ner.entities import CLUENER, Entity, Example, LabelSet, NerError
+from qwen_ner.evaluation.bootstrap import Interval
 from qwen_ner.evaluation.scoring import Counts, Scores, score
-from qwen_ner.evaluation.table import table
+from qwen_ner.evaluation.table import Contract, table
 
 ABC = LabelSet.of(["a", "b", "c"])
 LETTERS = "甲乙丙丁"
@@ -125,7 +126,7 @@ def test_predicting_nothing_scores_zero():
 
 @pytest.mark.parametrize("rows", [0, 3])
 def test_neither_gold_nor_prediction_scores_zero_and_never_nan(rows):
-    metrics = score([example("你好")] * rows, [Decoded()] * rows, ABC, train=[]).metrics()
+    metrics = score([example("你好")] * rows, [Decoded()] * rows, ABC, train=set()).metrics()
     assert metrics.pop("rows") == rows
     assert set(metrics.values()) == {0}
 
@@ -271,7 +272,7 @@ def test_scores_survive_json(documents):
 
 
 def test_metrics_are_flat_and_named():
-    keys = list(score([], [], CLUENER, train=[]).metrics())
+    keys = list(score([], [], CLUENER, train=set()).metrics())
     assert keys == [
         *("f1", "precision", "recall", "span_f1", "span_precision", "span_recall", "macro_f1"),
         *(f"f1_{name}" for name in CLUENER.names),
@@ -296,7 +297,7 @@ def test_scores_of_different_kinds_do_not_add_up():
     with pytest.raises(NerError, match="a, b, c and d do not add up"):
         score([], [], ABC) + score([], [], LabelSet.of(["d"]))
     with pytest.raises(NerError, match="with and without seen/unseen"):
-        score([], [], ABC) + score([], [], ABC, train=[])
+        score([], [], ABC) + score([], [], ABC, train=set())
 
 
 def test_a_file_that_holds_no_scores_is_named_by_what_it_lacks():
@@ -311,25 +312,34 @@ def columns(line: str) -> int:
     return sum(2 if "\u4e00" <= char <= "\u9fff" else 1 for char in line)
 
 
-def test_every_line_of_the_table_ends_in_the_same_column():
+@pytest.mark.parametrize("bare", [True, False])
+def test_every_line_of_the_table_ends_in_the_same_column(bare):
     labels = LabelSet.of(["地点", "company", "很长很长的标签名称"])
     gold = [example("三星在北京", ("company", 0, 2), ("地点", 3, 5))] * 1234
-    scores = scores_of(gold, ['{"地点":["北京"],"怪":["三星"]}'] * 1234, labels, train=[])
-    title, header, *body, problems = table(scores, "dev").splitlines()
-    assert title == "dev: 1,234 rows"
+    scores = scores_of(gold, ['{"地点":["北京"],"怪":["三星"]}'] * 1234, labels, train=set())
+    known = None if bare else dict.fromkeys((*scores.metrics(), "macro_f1"), Interval(0.5, 1.0))
+    contract = Contract("outputs/x", "folder", "dev", 1234, "f00d", "free", 0.5, "auto")
+    title, views, header, *body, problems = table(scores, contract, known).splitlines()
+    assert (
+        title == "outputs/x on folder dev: 1,234 rows, fingerprint f00d, free decoding, min score 0.5, thresholds auto"
+    )
+    assert all(view in views for view in ("f1:", "span_f1:", "macro_f1:"))
     names = [line.split()[0] for line in body]
     assert names == [*labels.names, "unknown", "-" * columns(header), "f1", "span_f1", "macro_f1", "seen", "unseen"]
     assert {columns(line) for line in body if not line.startswith("macro_f1")} == {columns(header)}
     macro = next(line for line in body if line.startswith("macro_f1"))
-    assert columns(macro) == columns(header[: header.index("f1") + 2])
-    assert body[0].split() == ["地点", "100.00", "100.00", "100.00", "1,234"]
+    assert columns(macro.removesuffix("50.0 – 100.0").rstrip()) == columns(header[: header.index("f1") + 2])
+    assert body[0].split() == ["地点", *["100.00"] * 3, *([] if bare else ["50.0", "–", "100.0"]), "1,234"]
+    assert sum("50.0 – 100.0" in line for line in body) == (
+        0 if bare else len(body) - 2
+    )  # not of unknown, and the line
     assert problems.startswith("0 not JSON · 0 truncated · 1,234 unknown label · 0 not in text")
 
 
 def test_the_table_is_silent_about_what_was_not_asked_or_not_met():
     lines = table(scores_of([example("三星")], ["{}"])).splitlines()
-    assert lines[0] == "1 row"
-    assert [line.split()[0] for line in lines[2:-1]] == ["a", "b", "c", lines[5], "f1", "span_f1", "macro_f1"]
+    assert lines[0].split() == ["precision", "recall", "f1", "support"]
+    assert [line.split()[0] for line in lines[1:-1]] == ["a", "b", "c", lines[4], "f1", "span_f1", "macro_f1"]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,113 @@
+"""Two sets of predictions for the same rows: which is better, how surely, and in which rows.
+
+In: for each side one list of predictions, or several (its runs over seeds). Out: a `Comparison`, and it as lines for a
+terminal. Knows nothing of files and models.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..codec import Decoded
+from ..entities import Example, LabelSet
+from .bootstrap import Difference, differences, rates, row_counts
+from .scoring import score
+
+SHOWN_ROWS = 10
+MAIN = ("f1", "span_f1", "macro_f1")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found.
+
+    `a` and `b` hold {metric: rate} for each run. `better` and `worse` are the row numbers where B has fewer, or more,
+    errors than A in the surface view, the greatest change first (of the first runs, where there are several).
+    """
+
+    rows: int
+    a: list[dict[str, float]]
+    b: list[dict[str, float]]
+    differences: list[Difference]
+    better: list[int]
+    worse: list[int]
+
+
+def compare(
+    gold: Sequence[Example], a: Sequence[Sequence[Decoded]], b: Sequence[Sequence[Decoded]], labels: LabelSet
+) -> Comparison:
+    """Compare the runs of A with those of B, each a prediction for every row of `gold`; see `bootstrap.differences`."""
+    counts_a, counts_b = ([row_counts(gold, run, labels) for run in runs] for runs in (a, b))
+    change = [
+        _errors(example, after, labels) - _errors(example, before, labels)
+        for example, before, after in zip(gold, a[0], b[0], strict=True)
+    ]
+    order = sorted(range(len(gold)), key=lambda n: -abs(change[n]))
+
+    def of(runs: Sequence[object]) -> list[dict[str, float]]:
+        return [{name: float(v) for name, v in rates(run.sum(0), labels.names).items()} for run in runs]  # type: ignore[attr-defined]
+
+    return Comparison(
+        len(gold),
+        of(counts_a),
+        of(counts_b),
+        differences(counts_a, counts_b, labels.names),
+        [n for n in order if change[n] < 0],
+        [n for n in order if change[n] > 0],
+    )
+
+
+def _errors(example: Example, decoded: Decoded, labels: LabelSet) -> int:
+    micro = score([example], [decoded], labels).micro
+    return micro.fp + micro.fn
+
+
+def comparison_lines(
+    found: Comparison, gold: Sequence[Example], a: Sequence[Decoded], b: Sequence[Decoded], names: tuple[str, str]
+) -> list[str]:
+    """`found` as lines for a terminal; `a` and `b` are the predictions that its changed rows are shown of."""
+    several = len(found.a) > 1 or len(found.b) > 1
+    lines = [f"A {names[0]}", f"B {names[1]}", f"{found.rows:,} rows", ""]
+    if several:
+        lines += [*_runs("A", found.a), *_runs("B", found.b), ""]
+    lines.append(f"{'':>18}{'A':>8}{'B':>8}{'B - A':>8}   {'95 % of B - A':^15}{'p':>8}")
+    for d in found.differences:
+        if d.name.startswith(("seen", "unseen")):
+            continue
+        between = f"{100 * d.interval.low:+.2f} … {100 * d.interval.high:+.2f}"
+        p = "" if d.p is None else f"{d.p:8.4f}"
+        lines.append(f"{d.name:>18}{100 * d.a:8.2f}{100 * d.b:8.2f}{100 * (d.b - d.a):+8.2f}   {between:^15}{p}")
+    same = found.rows - len(found.better) - len(found.worse)
+    of = " (of the first runs)" if several else ""
+    lines += ["", f"{len(found.better):,} rows better in B, {len(found.worse):,} worse, {same:,} as good{of}"]
+    for what, rows in (("better", found.better), ("worse", found.worse)):
+        for n in rows[:SHOWN_ROWS]:
+            lines += [
+                f"{what}: {gold[n].text}",
+                f"    gold {_pairs(gold[n].surfaces)}",
+                f"    A    {_pairs(a[n].surfaces)}",
+                f"    B    {_pairs(b[n].surfaces)}",
+            ]
+    return lines
+
+
+def _runs(side: str, runs: Sequence[dict[str, float]]) -> list[str]:
+    """A line a run, and their mean ± standard deviation (with n - 1) of each main metric, in percent."""
+    lines = [
+        f"{side} run {n + 1:2}   " + " · ".join(f"{name} {100 * run[name]:.2f}" for name in MAIN)
+        for n, run in enumerate(runs)
+    ]
+    if len(runs) > 1:
+        spread = [
+            f"{name} {100 * statistics.mean(values):.2f} ± {100 * statistics.stdev(values):.2f}"
+            for name in MAIN
+            for values in [[run[name] for run in runs]]
+        ]
+        lines.append(f"{side} {len(runs)} runs   " + " · ".join(spread))
+    return lines
+
+
+def _pairs(surfaces: Sequence[tuple[str, str]]) -> str:
+    return " · ".join(f"{label} {surface}" for label, surface in surfaces) or "none"

@@ -1,0 +1,41 @@
+import pytest
+from evaluation.cases import ABC, random_rows
+
+from qwen_ner.evaluation.compare import compare, comparison_lines
+from qwen_ner.evaluation.scoring import score
+
+
+def test_better_and_worse_rows_are_told_apart_and_the_rest_is_as_good():
+    gold, a = random_rows(1, rows=40)
+    b = [gold_row if n % 2 else old for n, (gold_row, old) in enumerate(zip(perfect(gold), a, strict=True))]
+    found = compare(gold, [a], [b], ABC)
+    assert found.worse == []
+    assert all(n % 2 for n in found.better)
+    changed = [
+        n for n in range(1, 40, 2) if score([gold[n]], [a[n]], ABC).f1 < 1 and (gold[n].entities or a[n].surfaces)
+    ]
+    assert set(found.better) == set(changed)
+    first = found.better[0]
+    worst = score([gold[first]], [a[first]], ABC).micro
+    assert all(worst.fp + worst.fn >= (c := score([gold[n]], [a[n]], ABC).micro).fp + c.fn for n in found.better)
+    assert found.a[0]["f1"] == pytest.approx(score(gold, a, ABC).f1)
+    lines = comparison_lines(found, gold, a, b, ("one", "two"))
+    assert f"{len(changed)} rows better in B, 0 worse, {40 - len(changed)} as good" in lines
+    assert f"better: {gold[first].text}" in lines
+    assert not any(line.startswith("worse:") for line in lines)
+
+
+def test_seeds_give_a_mean_and_a_deviation():
+    gold, _ = random_rows(2, rows=30)
+    runs = [random_rows(2, rows=30)[1], perfect(gold)]
+    lines = comparison_lines(compare(gold, [perfect(gold)], runs, ABC), gold, perfect(gold), runs[0], ("a", "b*"))
+    f1 = score(gold, runs[0], ABC).f1
+    spread = next(line for line in lines if line.startswith("B 2 runs"))
+    assert f"f1 {50 * (1 + f1):.2f} ± {100 * (1 - f1) / 2**0.5:.2f}" in spread
+    assert not any(line.startswith("A 1 runs") for line in lines)
+
+
+def perfect(gold):
+    from qwen_ner.codec import Decoded
+
+    return [Decoded(example.entities, example.surfaces) for example in gold]

@@ -1,0 +1,134 @@
+"""Every false positive and every false negative is in one kind, and the kinds are what their names say."""
+
+from collections import Counter
+
+import pytest
+from evaluation.cases import ABC, random_rows
+
+from qwen_ner.codec import Codec, Decoded, ground
+from qwen_ner.data.formats import read_dataset
+from qwen_ner.entities import CLUENER, Entity, Example
+from qwen_ner.evaluation.baselines import ceiling, lookup
+from qwen_ner.evaluation.errors import (
+    KINDS,
+    by_sentence,
+    confusion,
+    count_kinds,
+    errors_of,
+    spurious_per_1000,
+)
+from qwen_ner.evaluation.scoring import Counts, score
+
+TEXT = "三星在北京大学"
+
+
+def entity(label, surface):
+    start = TEXT.index(surface)
+    return Entity(label, surface, start, start + len(surface))
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "kinds"),
+    [
+        ([("a", "三星")], [("a", "三星")], []),
+        ([("a", "三星")], [("b", "三星")], ["label"]),
+        ([("a", "北京大学")], [("a", "北京")], ["boundary"]),
+        ([("a", "北京大学")], [("b", "北京")], ["boundary + label"]),
+        ([("a", "三星")], [], ["missed"]),
+        ([], [("a", "三星")], ["spurious"]),
+        ([("a", "三星")], [("a", "北京")], ["missed", "spurious"]),
+        # One gold entity is one pair's: the nearer prediction takes it.
+        ([("a", "北京大学")], [("a", "北京"), ("a", "京大学")], ["boundary", "spurious"]),
+        ([("a", "北京大学"), ("b", "北京")], [("b", "北京大学")], ["label", "missed"]),
+        # A right one takes part in no pair.
+        ([("a", "北京大学")], [("a", "北京大学"), ("b", "北京大学")], ["spurious"]),
+    ],
+)
+def test_kinds(gold, predicted, kinds):
+    example = Example("0", TEXT, tuple(entity(*g) for g in gold))
+    errors = errors_of(example, Decoded(tuple(entity(*p) for p in predicted)), ABC.names)
+    assert [error.kind for error in errors] == kinds
+
+
+@pytest.mark.parametrize(
+    ("completion", "kinds"),
+    [
+        ('{"a":["首尔"]}', ["missed", "not in text"]),
+        ('{"x":["三星"]}', ["missed", "unknown label"]),
+        ('{"a":["三', ["unparseable"]),
+        ("[]", ["unparseable"]),
+        ("{}", ["missed"]),
+        # What could be read counts as read, whatever else was wrong.
+        ('{"a":["三星"],"b":3}', []),
+    ],
+)
+def test_kinds_of_what_has_no_offsets(completion, kinds):
+    example = Example("0", TEXT, (entity("a", "三星"),))
+    decoded = Codec(ABC).decode(TEXT, completion)
+    assert [error.kind for error in errors_of(example, decoded, ABC.names)] == kinds
+
+
+def test_the_kinds_add_up_to_all_false_positives_and_negatives():
+    met = Counter()
+    for seed in range(500):
+        gold, predicted = random_rows(seed)
+        errors = [errors_of(g, p, ABC.names) for g, p in zip(gold, predicted, strict=True)]
+        kinds = count_kinds(errors)
+        span = score(gold, predicted, ABC).span_micro
+        total = sum(kinds.values(), Counts())
+        assert (total.fp, total.fn) == (span.fp, span.fn), seed
+        met.update({kind: counts.fp + counts.fn for kind, counts in kinds.items()})
+        table = confusion(gold, errors, ABC.names)
+        by_gold = Counter(e.label for example in gold for e in example.entities)
+        for label in ABC.names:
+            assert sum(table[label].values()) == by_gold[label], seed
+    assert all(met[kind] for kind in KINDS)
+
+
+def test_groups_add_up_to_the_whole():
+    gold, predicted = random_rows(3, rows=200)
+    for groups in by_sentence(gold, predicted).values():
+        assert sum(groups.values(), Counts()) == score(gold, predicted, ABC).micro
+    lengths = by_sentence(gold, predicted)["characters of the surface"]
+    assert list(lengths) == ["1", "2", "3"]
+    long = Example("0", "长" * 70, (Entity("a", "长" * 12, 0, 12),))
+    assert {name: list(groups) for name, groups in by_sentence([long], [Decoded()]).items()} == {
+        "characters of the surface": ["over 10"],
+        "characters of the sentence": ["51–100"],
+        "entities in the sentence": ["1"],
+    }
+
+
+def test_false_positives_of_empty_sentences_are_per_thousand():
+    some = Example("0", TEXT, (entity("a", "三星"),))
+    empty = Example("1", "没有")
+    wrong = Codec(ABC).decode("没有", '{"a":["没"],"b":["没"]}')
+    assert spurious_per_1000([some, empty, empty], [wrong, wrong, Decoded()]) == 1000.0
+    assert spurious_per_1000([some], [wrong]) is None
+
+
+def test_looking_up_takes_the_longest_surface_under_its_commonest_label():
+    train = [
+        Example("0", TEXT, (entity("a", "北京"),)),
+        Example("1", TEXT, (entity("b", "北京"),)),
+        Example("2", TEXT, (entity("b", "北京"), entity("c", "北京大学"))),
+    ]
+    found = lookup(train, ["北京和北京大学", "无"])
+    assert [(e.label, e.text, e.start) for e in found[0].entities] == [("b", "北京", 0), ("c", "北京大学", 3)]
+    assert found[1] == Decoded()
+    assert lookup([], ["北京"]) == [Decoded()]
+
+
+def test_the_ceiling_loses_in_offsets_only():
+    gold = [Example("0", "甲乙甲", (Entity("a", "甲", 0, 1),))]
+    best = ceiling(gold, ABC)
+    assert (best.f1, best.span_micro) == (1.0, Counts(tp=1, fp=1))
+    assert ground("甲乙甲", gold[0].surfaces)[1].start == 2
+
+
+def test_floor_and_ceiling_of_cluener(cluener_dir):
+    """The ceiling is the one measured before the code was written: 99.6."""
+    train, dev = (read_dataset("cluener", split, data_dir=cluener_dir) for split in ("train", "dev"))
+    assert round(100 * ceiling(dev, CLUENER).span_f1, 1) == 99.6
+    floor = score(dev, lookup(train, [row.text for row in dev]), CLUENER)
+    assert 0.5 < floor.f1 < 0.65
