@@ -126,7 +126,7 @@ def test_evaluate_prints_the_table_that_training_printed(trained, data, capsys, 
 @pytest.mark.slow
 def test_predictions_are_scored_again_and_compared(trained, data, capsys, tmp_path):
     folder, _ = trained
-    code, out, _ = in_process(capsys, "evaluate", folder, "--data", data, "--report", tmp_path / "report")
+    code, _, _ = in_process(capsys, "evaluate", folder, "--data", data, "--report", tmp_path / "report")
     assert code == 0
     for decoding in ("free", "constrained"):
         report = tmp_path / "report" / decoding
@@ -144,7 +144,7 @@ def test_predictions_are_scored_again_and_compared(trained, data, capsys, tmp_pa
     assert code == 0
     assert "rows better in B" in out
     code, out, _ = in_process(capsys, "compare", folder, str(tmp_path / "report" / "*"))
-    assert "B  2 runs" in out
+    assert "B 2 runs" in out
     assert "±" in out
     code, _, err = in_process(capsys, "compare", folder, tmp_path / "nothing")
     assert code == 1
@@ -173,7 +173,7 @@ def test_a_submission_has_cluener_s_form_and_is_read_back(trained, data, capsys,
     )
     assert "holds 7 of these texts" in err
     assert submission.read_bytes() == before
-    code, out, _ = in_process(capsys, "evaluate", submission, "--data", data, "--json", tmp_path / "given.json")
+    code, _, _ = in_process(capsys, "evaluate", submission, "--data", data, "--json", tmp_path / "given.json")
     assert code == 0
     _, _, _ = in_process(capsys, "evaluate", folder, "--data", data, "--json", tmp_path / "model.json")
     given, model = (json.loads((tmp_path / name).read_text()) for name in ("given.json", "model.json"))

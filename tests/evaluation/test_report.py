@@ -90,6 +90,15 @@ def test_what_there_is_nothing_of_is_not_drawn(evaluated):
     assert html.count("<svg") == 2
     assert "floor" not in html
     assert "seen in train" not in html
+    confidence = {
+        "surfaces": 2,
+        "calibration_error": 0.25,
+        "precision_at_coverage": {1.0: 0.5},
+        "reliability": [(1, 0.5, 0.5)],
+    }
+    html = page(Evaluated(evaluated.contract, evaluated.gold[:2], evaluated.predicted[:2], ABC, confidence=confidence))
+    assert html.count("<svg") == 3
+    assert "Confidence of 2 surfaces: calibration error 0.250." in html
 
 
 def test_pieces_are_the_text_again_and_cover_what_entities_cover():
