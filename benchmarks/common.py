@@ -9,6 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+PREFIXES = (32, 64, 128, 256, 512)
+"""What a sweep goes over: rows a batch, tokens of system prompt."""
+
 
 def machine(*packages: str) -> dict[str, Any]:
     """Processor, cores, GPU, Python, and the versions of what every benchmark uses and of `packages`."""
@@ -39,6 +43,31 @@ def claim(name: str, value: float, bound: float, at_most: bool = False) -> dict[
         "bound": bound,
         "holds": value <= bound if at_most else value >= bound,
     }
+
+
+def draw_sweep(
+    points: dict[str, list[tuple[int, str, float]]], names: dict[str, str], measured: str, target: Path
+) -> None:
+    """Draw (x, rival, y) points over "batch" and over "prefix", a line a rival, into `target`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, (what, values) in zip(figure.subplots(1, 2), points.items(), strict=True):
+        for name, shown in names.items():
+            drawn = [(x, y) for x, who, y in values if who == name]
+            if drawn:
+                axes.plot(*zip(*drawn, strict=True), marker="o", label=shown)
+        axes.set(
+            xscale="log",
+            xlabel="rows a batch" if what == "batch" else "tokens of system prompt",
+            ylabel=measured,
+            ylim=(0, None),
+        )
+        axes.set_xticks(sorted({x for x, *_ in values}), [str(x) for x in sorted({x for x, *_ in values})])
+        axes.minorticks_off()
+        axes.legend()
+    figure.savefig(target, dpi=120)
+    print(f"drawn: {target}")
 
 
 def finish(report: dict[str, Any], path: Path | None) -> None:

@@ -32,7 +32,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import claim, finish, machine
+from common import BATCHES, PREFIXES, claim, draw_sweep, finish, machine
 
 SINGLE = ("one", "lookup", "free-one", "constrained-one")
 WAYS = ("one", "lookup", "batched", "continuous", "free", "constrained", "free-one", "constrained-one")
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--guideline", type=int, default=300)
     parser.add_argument("--ways", nargs="+", default=[*WAYS, *GUIDED])
+    parser.add_argument("--sweep", action="store_true", help="also sweep batch 1…64 and prefix 32…512, and draw both")
     parser.add_argument("--quick", action="store_true", help="one round, few sentences")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -66,6 +67,8 @@ def main() -> None:
             for way in options.ways:
                 print(f"round {turn + 1}/{options.repeats}: {way}", file=sys.stderr, flush=True)
                 runs[way].append(in_process(way, options))
+                print(f"    {runs[way][-1].get('error') or runs[way][-1]['seconds']}", file=sys.stderr, flush=True)
+        swept = sweep(options) if options.sweep else None
     table = {way: merged(found, runs) for way, found in runs.items()}
     show(table)
     keys = ("model", "data", "limit", "single", "batch", "repeats", "guideline")
@@ -73,6 +76,7 @@ def main() -> None:
         "machine": machine("datasets"),
         "settings": {key: getattr(options, key) for key in keys},
         "table": table,
+        "sweep": swept,
         "claims": claims(table),
     }
     finish(report, options.json)
@@ -135,6 +139,22 @@ def read_all(way: str, options: argparse.Namespace) -> dict[str, Any]:
         "grammar": grammar / took,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
+
+
+def sweep(options: argparse.Namespace) -> dict[str, list[tuple[int, str, float]]]:
+    """sentences/s over batch size and prompt length, for transformers' batched generate and ours without a grammar."""
+    points: dict[str, list[tuple[int, str, float]]] = {"batch": [], "prefix": []}
+    for size in BATCHES[: 2 if options.quick else None]:
+        for way in ("batched", "free"):
+            run = in_process(way, options, batch=size, limit=min(options.limit, 64))
+            points["batch"] += [(size, way, run["sentences"] / run["seconds"])] if "error" not in run else []
+    for length in PREFIXES[: 2 if options.quick else None]:
+        for way in ("batched", "free"):
+            run = in_process(f"{way}-guide", options, guideline=length, limit=min(options.limit, 64))
+            points["prefix"] += [(length, way, run["sentences"] / run["seconds"])] if "error" not in run else []
+    names = {"batched": "batched generate", "free": "ours"}
+    draw_sweep(points, names, "sentences/s", (options.json or Path("extract_speed.json")).with_suffix(".png"))
+    return points
 
 
 Read = tuple[list[list[int]], list[float], float]

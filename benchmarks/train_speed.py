@@ -42,7 +42,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from common import claim, finish, machine
+from common import BATCHES, PREFIXES, claim, draw_sweep, finish, machine
 
 OUT_OF_MEMORY = "killed for its memory"
 TRL = ("trl-padded", "trl-padding-free", "trl-packed")
@@ -211,41 +211,17 @@ def sweep(options: argparse.Namespace) -> dict[str, list[tuple[int, str, float]]
 
     A rival has no point where its memory did not do.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     points: dict[str, list[tuple[int, str, float]]] = {"batch": [], "prefix": []}
-    for size in (1, 2, 4, 8, 16, 32, 64):
+    for size in BATCHES[: 2 if options.quick else None]:
         for name in ("dynamic", "ours"):
             run = in_process(name, options, batch=size)
             points["batch"] += [(size, name, merged([run])["rows/s"])] if "error" not in run else []
-    for length in (32, 64, 128, 256, 512):
+    for length in PREFIXES[: 2 if options.quick else None]:
         for name in ("dynamic", "ours"):
             run = in_process(f"{name}-guide", options, guideline=length)
             points["prefix"] += [(length, name, merged([run])["rows/s"])] if "error" not in run else []
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axis, (what, values) in zip(axes, points.items(), strict=True):
-        for name in ("dynamic", "ours"):
-            drawn = [(x, y) for x, who, y in values if who == name]
-            axis.plot(
-                *zip(*drawn, strict=True),
-                marker="o",
-                label="dynamic padding" if name == "dynamic" else "prefix sharing",
-            )
-        axis.set(
-            xscale="log",
-            xlabel="rows a batch" if what == "batch" else "tokens of system prompt",
-            ylabel="rows/s",
-            ylim=(0, None),
-        )
-        axis.set_xticks([x for x, who, _ in values if who == "ours"], [str(x) for x, who, _ in values if who == "ours"])
-        axis.minorticks_off()
-        axis.legend()
-    target = (options.json or Path("train_speed.json")).with_suffix(".png")
-    figure.savefig(target, dpi=120)
-    print(f"drawn: {target}")
+    names = {"dynamic": "dynamic padding", "ours": "prefix sharing"}
+    draw_sweep(points, names, "rows/s", (options.json or Path("train_speed.json")).with_suffix(".png"))
     return points
 
 

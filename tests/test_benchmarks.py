@@ -25,7 +25,7 @@ def run(script, folder, *options):
 
 @pytest.mark.slow
 def test_train_speed(tmp_path):
-    report, printed = run("train_speed.py", tmp_path, "--seconds", "1")
+    report, printed = run("train_speed.py", tmp_path, "--seconds", "1", "--sweep")
     plain = {"static", "dynamic", "trl-padded", "trl-padding-free", "trl-packed", "ours"}
     assert report["table"].keys() == plain
     ran = {name: values for name, values in report["table"].items() if "error" not in values}
@@ -38,12 +38,16 @@ def test_train_speed(tmp_path):
     assert exact["gradient to float64"] <= 2 * exact["rows' gradient to float64"], "float32 rounds the rows as much"
     assert sum(claim["name"].startswith("rows one by one") for claim in report["claims"]) == 3
     assert "useful tok/s" in printed
+    assert {(x, name) for x, name, _ in report["sweep"]["batch"]} == {
+        (x, n) for x in (1, 2) for n in ("dynamic", "ours")
+    }
+    assert (tmp_path / "out.png").is_file()
 
 
 @pytest.mark.slow
 def test_extract_speed(tmp_path):
     ways = ("one", "batched", "free", "constrained", "constrained-one", "batched-guide", "free-guide")
-    report, printed = run("extract_speed.py", tmp_path, "--limit", "12", "--ways", *ways)
+    report, printed = run("extract_speed.py", tmp_path, "--limit", "12", "--sweep", "--ways", *ways)
     table = report["table"]
     assert not any("error" in values for values in table.values()), report
     for way in ("batched", "free", "free-guide"):
@@ -52,3 +56,7 @@ def test_extract_speed(tmp_path):
     assert 0 < table["constrained"]["grammar"] < 1
     assert {"value", "bound", "holds", "name"} == report["claims"][0].keys()
     assert "sentences/s" in printed
+    assert {(x, way) for x, way, _ in report["sweep"]["prefix"]} == {
+        (x, w) for x in (32, 64) for w in ("batched", "free")
+    }
+    assert (tmp_path / "out.png").is_file()
