@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "doctor",
         help="check a recipe, its data and this machine before a training",
-        description="A line a check: ok, warn or fail, with its remedy; exit code 1 on a fail. `--key value` overrides.",
+        description="A line a check: ok, warn or fail, with its remedy; exit code 1 on a fail. `--key value` as train.",
     )
     command.add_argument("recipe", type=Path, help="a YAML file; the shipped ones are in recipes/")
     command.add_argument(
