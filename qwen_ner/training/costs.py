@@ -50,7 +50,10 @@ def outline_model(
             )
     except UNLOADABLE as error:
         reason = " ".join(str(error).split())
-        raise NerError(f"{name} cannot be outlined ({reason}); it needs its config.json, or the Hub") from error
+        raise NerError(
+            f"{name} cannot be built from its config.json ({reason}); download it once where there is a network "
+            f"(hf download {name}), or name its folder with --model_name_or_path"
+        ) from error
     with torch.device("meta"):
         return adapted(model, lora)
 

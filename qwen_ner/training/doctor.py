@@ -188,7 +188,7 @@ def _memory(case: Case) -> Finding:
     given, launch = case.recipe.model, case.launch
     model = costs.outline_model(case.base, revision=given.model_revision, lora=given.lora())  # it is used up
     collator = case.collator
-    options = {"bf16": case.bf16, "checkpointing": args.gradient_checkpointing, "processes": case.processes}
+    options = {"bf16": case.bf16, "checkpointing": args.activation_checkpointing, "processes": case.processes}
     try:
         expected = costs.expected_memory(model, largest, collator, **options)
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:

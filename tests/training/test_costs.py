@@ -1,5 +1,7 @@
 """What a training is said to cost is what it costs, where that can be measured here: on the CPU."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from rows import EIGHT
@@ -54,6 +56,19 @@ def test_the_activations_are_those_that_autograd_keeps_of_real_tensors(tiny, row
         == 2 * expected.gradients
         == 8 * sum(p.numel() for p in model.parameters() if p.requires_grad)
     )
+
+
+def test_kept_bytes_by_arithmetic():
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(3, 7, bias=False), torch.nn.Linear(7, 1, bias=False)
+
+        def forward(self, x):
+            return SimpleNamespace(loss=self.second(self.first(x)).sum())
+
+    # A linear layer keeps its input; its weight is a parameter and counted as such.
+    assert kept_bytes(Model(), {"x": torch.ones(5, 3)}, bf16=False) == 4 * (5 * 3 + 5 * 7)
 
 
 def test_padded_batches_cost_more_and_are_counted_about_right(tiny, rows):
