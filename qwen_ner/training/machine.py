@@ -37,7 +37,7 @@ def check_memory(expected: Memory, available: int | None, device: str) -> Findin
     found = f"{needs}, of {size(available)} on the {device}"
     if expected.total * ROOM <= available:
         return Finding("ok", "memory", found)
-    remedy = "halve per_device_train_batch_size and double gradient_accumulation_steps, or set activation_checkpointing: true"
+    remedy = "halve per_device_train_batch_size and double gradient_accumulation_steps, or set activation_checkpointing"
     return Finding("fail" if expected.total > available else "warn", "memory", found, remedy)
 
 
