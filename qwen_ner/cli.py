@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if Path(sys.argv[0]).suffix in (".yaml", ".yml"):  # `accelerate launch recipes/X.yaml`
             argv = ["train", *sys.argv]
     options, rest = _parser().parse_known_args(argv)
-    if rest and options.command is not train:
+    if rest and options.command not in (train, doctor):
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     rank = int(os.environ.get("RANK", "0"))
     logging.basicConfig(format="%(message)s", level=logging.INFO if rank == 0 else logging.ERROR)
@@ -62,6 +62,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("recipe", type=Path, help="a YAML file; the shipped ones are in recipes/")
     command.set_defaults(command=train)
+
+    command = commands.add_parser(
+        "doctor",
+        help="check a recipe, its data and this machine before a training",
+        description="A line a check: ok, warn or fail, with its remedy; exit code 1 on a fail. `--key value` as train.",
+    )
+    command.add_argument("recipe", type=Path, help="a YAML file; the shipped ones are in recipes/")
+    command.add_argument(
+        "--accelerate_config", type=Path, metavar="FILE", help="what `accelerate launch --config_file` will be given"
+    )
+    command.set_defaults(command=doctor)
 
     command = commands.add_parser("evaluate", help="score a trained model, or its predictions, on a data set")
     command.add_argument("model", help="an output_dir, a checkpoint, a Hub id, or a file of predictions")
@@ -141,6 +152,12 @@ def train(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     from .training.run import train as run
 
     run(load_recipe(options.recipe, overrides))
+
+
+def doctor(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from .training.doctor import doctor as examine
+
+    sys.exit(1 if examine(options.recipe, overrides, options.accelerate_config) else 0)
 
 
 def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:

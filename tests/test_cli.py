@@ -168,10 +168,8 @@ def test_a_submission_has_cluener_s_form_and_is_read_back(trained, data, capsys,
             for surface, spans in surfaces.items():
                 assert all(gold.text[start : last + 1] == surface for start, last in spans)
     before = submission.read_bytes()
-    code, _, err = in_process(
-        capsys, "predict", folder, tmp_path / "test.json", "--format", "cluener", "--output", submission
-    )
-    assert "holds 7 of these texts" in err
+    again = in_process(capsys, "predict", folder, tmp_path / "test.json", "--format", "cluener", "--output", submission)
+    assert again[0] == 0
     assert submission.read_bytes() == before
     code, _, _ = in_process(capsys, "evaluate", submission, "--data", data, "--json", tmp_path / "given.json")
     assert code == 0

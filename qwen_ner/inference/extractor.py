@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ..codec import Decoded, locate
 from ..contract import NerConfig
-from ..data.tokenize import prompt_ids
+from ..data.tokenize import end_of_turn, prompt_ids
 from ..entities import Entity, Example, NerError
 from .calibration import Calibration, Judged, surface_log_probability
 from .generation import BATCH_TOKENS, generate
@@ -271,8 +271,9 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
         raise NerError(
             f"{path}: the tokenizer has no chat template; use an instruct model, or add chat_template.jinja to it"
         )
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        others = [token for token in tokenizer.all_special_tokens if token != tokenizer.eos_token]
+    ends = (end_of_turn(tokenizer), tokenizer.eos_token_id)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in ends:
+        others = [token for token in tokenizer.all_special_tokens if tokenizer.convert_tokens_to_ids(token) not in ends]
         if not others:
             raise NerError(f"{path}: no special token but the end token to pad with; set pad_token in the tokenizer")
         tokenizer.pad_token = others[0]

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 import yaml
-from datasets import Dataset
 
 from ..data.formats import has_split, labels_of, read_dataset
 from ..data.split import hold_out
@@ -59,35 +58,6 @@ def read_splits(data: DataArguments) -> Splits:
     return Splits(labels, rest[: data.max_train_samples], validation[:limit], final[:limit], training)
 
 
-def check_answers(rows: Dataset, max_new_tokens: int) -> None:
-    """Warn where the data hold answers that the model would not be allowed to finish."""
-    longest = sorted((len(ids) for ids in rows["answer_ids"]), reverse=True)
-    over = sum(length > max_new_tokens for length in longest)
-    if over:
-        log.warning(
-            "%d of %d answers are longer than max_new_tokens=%d (the longest has %d tokens), so they can never be "
-            "written to their end; raise max_new_tokens.",
-            over,
-            len(longest),
-            max_new_tokens,
-            longest[0],
-        )
-
-
-def check_prompts(rows: Dataset, examples: list[Example], room: int) -> None:
-    """Raise `NerError` where a prompt leaves no room for its answer: to drop it would flatter the score."""
-    long = [
-        f"{example.source} ({len(prompt)} tokens)"
-        for example, prompt in zip(examples, rows["prompt_ids"], strict=True)
-        if len(prompt) > room
-    ]
-    if long:
-        raise NerError(
-            f"{len(long)} of {len(examples)} prompts to evaluate are longer than the {room} tokens that the model has "
-            f"room for before an answer: {', '.join(long[:10])}; split these texts"
-        )
-
-
 def check_processes(args: NerTrainingArguments) -> None:
     """Raise `NerError` where several processes were started that do not know of each other.
 
@@ -99,9 +69,12 @@ def check_processes(args: NerTrainingArguments) -> None:
             f"WORLD_SIZE is {started}, but this process sees itself alone: on CPU set use_cpu: true in the recipe "
             "(accelerate_configs/cpu_2proc.yaml), on GPUs launch with accelerate_configs/ddp_4gpu.yaml"
         )
+
+
+def use_cores(args: NerTrainingArguments) -> None:
+    """Train on all cores where `accelerate launch` without a config left one: its OMP_NUM_THREADS=1 suits GPUs."""
     cores = os.cpu_count() or 1
     if args.device.type == "cpu" and args.world_size == 1 and torch.get_num_threads() == 1 and cores > 1:
-        # `accelerate launch` without a config sets OMP_NUM_THREADS=1, which suits GPUs.
         torch.set_num_threads(cores)
         log.info("Training on the CPU with %d threads.", cores)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,20 @@ from ..data.tokenize import build_dataset, end_of_turn, longest_first, refuse_lo
 from ..entities import fingerprint
 from ..inference.extractor import load_tokenizer
 from .callbacks import StopOnSignal
+from .checks import check_room, quick
 from .collate import choose_collator
+from .costs import parameters
+from .finding import heed
+from .machine import check_disk_of
 from .outcome import report
 from .preflight import (
-    check_answers,
     check_processes,
-    check_prompts,
     checkpoint_to_resume,
     claim_output,
     full_disk_explained,
     read_splits,
     save_recipe,
+    use_cores,
 )
 from .recipe import Recipe
 from .tiny import make_tiny
@@ -39,6 +43,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
     Raises `NerError` for what the user can mend, `KeyboardInterrupt` after SIGINT or SIGTERM (a checkpoint is there).
     """
     check_processes(recipe.training)
+    use_cores(recipe.training)
     output = claim_output(recipe)
     os.environ.setdefault("WANDB_PROJECT", "qwen-ner")
     with full_disk_explained(output):
@@ -69,8 +74,10 @@ def _train(recipe: Recipe, output: Path) -> dict[str, Any]:
         rows = build_dataset(splits.train, codec, tokenizer, num_proc=data.dataset_num_proc, desc="Tokenizing train")
         to_score = build_dataset(gold, codec, tokenizer, num_proc=data.dataset_num_proc, desc="Tokenizing evaluation")
     rows = refuse_long(rows, splits.train, min(data.max_length or context, context))
-    check_answers(rows, args.max_new_tokens)
-    check_prompts(to_score, gold, context - args.max_new_tokens)
+    collator, sources = choose_collator(model, tokenizer.pad_token_id), [example.source for example in gold]
+    heed(quick(tokenizer, codec, collator, ends, rows, splits.train, args.max_new_tokens))
+    heed([check_room([len(ids) for ids in to_score["prompt_ids"]], context - args.max_new_tokens, sources)])
+    heed([replace(check_disk_of(recipe, *parameters(model), len(rows)), level="warn")])
     validation = to_score.select(range(len(splits.validation)))
     final = to_score.select(range(len(splits.validation), len(gold))) if splits.final else validation
 
@@ -80,7 +87,7 @@ def _train(recipe: Recipe, output: Path) -> dict[str, Any]:
         args=args,
         ner_config=config,
         processing_class=tokenizer,
-        data_collator=choose_collator(model, tokenizer.pad_token_id),
+        data_collator=collator,
         train_dataset=rows,
         eval_dataset=longest_first(validation),
         compute_metrics=EntityMetrics(gold, codec, tokenizer, ends),

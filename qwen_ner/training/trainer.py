@@ -53,6 +53,11 @@ def load_model(
         )
     except UNLOADABLE as error:
         raise NerError(f"model_name_or_path: {model_name_or_path} cannot be loaded: {error}") from error
+    return adapted(model, lora)
+
+
+def adapted(model: PreTrainedModel, lora: dict[str, Any] | None) -> PreTrainedModel:
+    """`model` with a LoRA adapter of these `LoraConfig` fields around it; as it is without any."""
     if lora is None:
         return model
     from peft import LoraConfig, get_peft_model

@@ -1,0 +1,54 @@
+"""Processes against devices that are only said to be there: no GPU is needed to find what is wrong."""
+
+import pytest
+from rows import ROOT
+
+from qwen_ner.entities import NerError
+from qwen_ner.training.launch import Launch, check_launch
+
+FOUR = Launch("x.yaml", "MULTI_GPU", 4)
+
+
+@pytest.mark.parametrize(
+    ("launch", "given", "level", "said"),
+    [
+        (FOUR, {"gpus": 4}, "ok", "4 processes on GPU"),
+        (FOUR, {"gpus": 2}, "fail", "4 processes on a machine with 2 GPUs"),
+        (FOUR, {"gpus": 8}, "warn", "4 of 8 GPUs stay idle"),
+        (FOUR, {"gpus": 4, "bf16": True}, "fail", "bf16 is asked for"),
+        (FOUR, {"gpus": 4, "bf16": True, "gpu_has_bf16": True}, "ok", "bf16"),
+        (Launch(), {"gpus": 2}, "warn", "DataParallel"),
+        (Launch(gpu_ids="0"), {"gpus": 2}, "ok", "1 process on GPU"),
+        (Launch(distributed_type="MULTI_CPU", num_processes=2, use_cpu=True), {"use_cpu": True}, "fail", "starts one process, not 2"),
+        (Launch(distributed_type="NO", num_processes=2, use_cpu=True), {"use_cpu": True}, "fail", "starts one process, not 2"),
+        (Launch(distributed_type="MULTI_GPU", num_processes=2, use_cpu=True), {"use_cpu": True}, "ok", "2 processes on CPU"),
+        (Launch(distributed_type="MULTI_GPU", num_processes=2, use_cpu=True), {}, "fail", "set use_cpu: true in the recipe"),
+        (Launch(mixed_precision="fp16"), {}, "fail", "fp16 is asked for and needs a GPU"),
+        (Launch(distributed_type="MULTI_GPU", num_processes=8, num_machines=2, main_process_ip="192.0.2.1"), {"gpus": 4}, "fail", "no address of a machine"),
+        (Launch(distributed_type="MULTI_GPU", num_processes=8, num_machines=2, main_process_ip="10.0.0.1"), {"gpus": 4}, "ok", "8 processes on 2 machines"),
+        (Launch(distributed_type="FSDP", num_processes=4, wrapped_layers=("Qwen3DecoderLayer",)), {"gpus": 4, "layers": ["Qwen2DecoderLayer"]}, "fail", "Qwen3DecoderLayer"),
+    ],
+)  # fmt: skip
+def test_a_launch_against_the_devices(launch, given, level, said):
+    found = check_launch(launch, **{"gpus": 0, "gpu_has_bf16": False, "use_cpu": False, "bf16": False, **given})
+    assert (found.level, said in found.message) == (level, True), found.message
+
+
+def test_the_shipped_configs_are_read_and_a_broken_one_is_told(tmp_path):
+    read = {path.stem: Launch.of_file(path) for path in (ROOT / "accelerate_configs").glob("*.yaml")}
+    assert (read["fsdp2_4gpu"].shards_weights, read["zero2_4gpu"].shards_weights, read["ddp_4gpu"].shards_states) == (
+        True,
+        False,
+        False,
+    )
+    assert (read["zero2_4gpu"].shards_states, read["two_nodes_8gpu"].here) == (True, 4)
+    for text in ("num_process: 4\ndistributed_type: MULTI_GPU\n", "a: [", "- x\n"):
+        (tmp_path / "broken.yaml").write_text(text)
+        with pytest.raises(NerError, match="accelerate_configs/"):
+            Launch.of_file(tmp_path / "broken.yaml")
+
+
+def test_a_launched_process_is_read_from_its_environment():
+    launch = Launch.of_environment({"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "ACCELERATE_MIXED_PRECISION": "bf16"})
+    assert (launch.num_processes, launch.num_machines, launch.here, launch.mixed_precision) == (8, 2, 4, "bf16")
+    assert Launch.of_environment({}) == Launch()
