@@ -119,7 +119,7 @@ def read_tagged(
     repair: bool = False,
     note: Note = ignore,
 ) -> Iterator[Example]:
-    """The sentences of a file, one at a time, in its order; ids are the numbers of their first lines.
+    """The sentences of a file, one at a time, in its order; ids count them from 1, `source` names the first line.
 
     `labels=None` takes any label. Raises at the end: `DataError` with each faulty line (what has come until then counts
     only without one), `NerError` where there is no sentence. `repair` reads tags that are out of order as conlleval
@@ -138,7 +138,7 @@ def read_tagged(
         sentences += 1
         at = sentence.lines.__getitem__
         example = example_of(
-            str(at(0)),
+            str(sentences),
             f"{name}:{at(0)}",
             sentence.tokens,
             sentence.tags,

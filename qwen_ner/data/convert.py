@@ -19,7 +19,7 @@ from ..entities import Example, NerError
 from .annotators import doccano_row, label_studio_task
 from .bio import LINE_BREAKS, first_line_mark, tagged
 from .cluener import read_cluener
-from .faults import Note, ignore
+from .faults import Note, count, ignore
 from .formats import NAMED, as_row, check_place, read_dataset
 from .hugging_face import write_parquet
 from .schemes import SCHEMES, Scheme
@@ -137,8 +137,9 @@ def convert(
         part.unlink(missing_ok=True)
     if losses.counts:
         log.warning("Not in %s as it stands in %s:\n%s", path, source, losses)
-    log.info("%s is written as %s: %s rows, %s entities", path, to, f"{counted.rows:,}", f"{counted.entities:,}")
-    return Conversion(counted.rows, counted.entities, losses)
+    written = Conversion(counted.rows, counted.entities - losses.counts[NESTED], losses)
+    log.info("%s is written as %s: %s, %s", path, to, count(written.rows, "row"), f"{written.entities:,} entities")
+    return written
 
 
 def _target(path: Path, to: str | None) -> str:
@@ -198,7 +199,7 @@ def _tagged(examples: Iterable[Example], scheme: Scheme, lose: Note) -> Iterator
         if number == 0:
             yield first_line_mark(example.text)
         # An id that only counts rows or lines is not lost: reading gives another such number.
-        if example.id not in (str(number), example.source.rpartition(":")[2]):
+        if example.id not in (str(number), str(number + 1), example.source.rpartition(":")[2]):
             lose("ids", example.source)
         yield tagged(example, scheme, lose)
 
