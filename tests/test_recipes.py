@@ -7,6 +7,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from rows import ROOT
 
+from qwen_ner import cli
 from qwen_ner.codec import Codec
 from qwen_ner.contract import NerConfig
 from qwen_ner.entities import CLUENER, LabelSet
@@ -83,7 +84,7 @@ FINANCE = [
 
 
 @pytest.mark.slow
-def test_the_bio_recipe_trains_on_a_folder_of_tagged_lines(tiny, tmp_path):
+def test_the_bio_recipe_trains_on_a_folder_of_tagged_lines(tiny, tmp_path, capsys):
     """The recipe as it ships, but for a small model, few steps and the sentences."""
     for split, rows in {"train": FINANCE * 4, "dev": FINANCE}.items():
         lines = (tagged_lines(text, spans) for text, spans in rows)
@@ -99,6 +100,8 @@ def test_the_bio_recipe_trains_on_a_folder_of_tagged_lines(tiny, tmp_path):
     config = NerConfig.load(tmp_path / "out")
     assert config.labels == LabelSet.of(recipe.data.labels)
     assert "- product：产品：基金" in config.codec().system_prompt
+    cli.main(["evaluate", str(tmp_path / "out"), "--data", str(tmp_path), "--decoding", "free"])
+    assert "dev, free: 4 rows" in capsys.readouterr().out
 
 
 def tagged_lines(text, spans):

@@ -12,6 +12,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -134,7 +135,8 @@ def convert(
     except UnicodeEncodeError as error:
         raise NerError(f"{path} cannot be written ({error}); correct the text") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     if losses.counts:
         log.warning("Not in %s as it stands in %s:\n%s", path, source, losses)
     written = Conversion(counted.rows, counted.entities - losses.counts[NESTED], losses)
@@ -143,10 +145,11 @@ def convert(
 
 
 def _target(path: Path, to: str | None) -> str:
-    to = to or BY_ENDING.get(path.suffix[1:])
-    if to not in TARGETS:
-        raise NerError(f"{path}: its name says no format (as .jsonl does); give --to one of {', '.join(TARGETS)}")
-    return to
+    known = BY_ENDING.get(path.suffix[1:]) if to is None else to
+    if known not in TARGETS:
+        what = f"the name of {path} does not say its format" if to is None else f"{to!r} is no format"
+        raise NerError(f"{what}; give --to one of {', '.join(TARGETS)}")
+    return known
 
 
 def _reader(source: str, split: str | None, repair: bool) -> tuple[Callable[[Note], Iterator[Example]], str]:
