@@ -1,8 +1,8 @@
 """Files of annotated sentences: JSON rows to `Example`s and back, texts for prediction, a data set by its name.
 
-In: JSONL files, streams of byte lines, data set names. Out: `Example`s, `TextRow`s, or one `DataError` that holds
-every fault of a file with its line. Offsets are half-open everywhere but in CLUENER's own files, where the ends are
-inclusive. Knows nothing of tokens, models or recipes.
+In: JSONL files, streams of byte lines, names and places of data sets (the formats of `sources`). Out: `Example`s,
+`TextRow`s, or one `DataError` that holds every fault of a file with its line. Offsets are half-open everywhere but in
+CLUENER's own files, where the ends are inclusive. Knows nothing of tokens, models or recipes.
 """
 
 from __future__ import annotations
@@ -190,7 +190,8 @@ def check_place(dataset: str, data_dir: str | Path | None = None) -> str:
     path = Path(dataset).expanduser()
     if path.is_file():
         detect(path)
-    if path.exists() or is_hub_id(dataset):
+    # With a folder of that name here, owner/name is a path with a slip in it.
+    if path.exists() or (is_hub_id(dataset) and not path.parent.is_dir()):
         return "path"
     raise NerError(
         f"{dataset!r} is no data set, and no file or folder in {Path.cwd()}; give {' or '.join(NAMED)}, a file, a "

@@ -81,23 +81,21 @@ def open_source(dataset: str, split: str | None) -> Source:
     Raises `NerError` where there is none or its format is not known.
     """
     path = Path(dataset).expanduser()
-    place = path if path.is_file() else find(path, split) if split else None
-    if place is None and hugging_face.is_hub_id(dataset) and not path.exists():
-        place = path
-    if place is None and path.is_dir() and split is None and not hugging_face.is_folder(path):
-        raise NerError(f"{dataset} is a folder; name the split with --split, or give a file in it")
-    if place is None and path.is_dir() and split and not hugging_face.is_folder(path):
-        wanted = f"{split}.jsonl nor {split}.json"
+    file = path if path.is_file() else find(path, split) if split else None
+    if file:
+        found = detect(file)
+        layout = survey(file) if found == "tagged" else None
+        return Source(str(file), found, layout, open_tokens(str(file), None) if found == "tokens" else None)
+    if path.is_dir() and not hugging_face.is_folder(path):
+        if split is None:
+            raise NerError(f"{dataset} is a folder; name the split with --split, or give a file in it")
         others = ", ".join(f".{ending}" for ending in ENDINGS[2:])
-        raise NerError(f"{dataset} has no split {split!r}: it holds neither {wanted} (or {others}); add one")
-    if place is None or not place.is_file():
-        if split is None and (names := hugging_face.split_names(dataset)):
-            raise NerError(f"{dataset} has several splits; choose with --split one of {', '.join(names)}")
-        return Source(dataset, "tokens", tokens=open_tokens(dataset, split))
-    found = detect(place)
-    if found == "tokens":
-        return Source(str(place), found, tokens=open_tokens(str(place), None))
-    return Source(str(place), found, layout=survey(place) if found == "tagged" else None)
+        raise NerError(
+            f"{dataset} has no split {split!r}: it holds neither {split}.jsonl nor {split}.json (or {others}); add one"
+        )
+    if split is None and (names := hugging_face.split_names(dataset)):
+        raise NerError(f"{dataset} has several splits; choose with --split one of {', '.join(names)}")
+    return Source(dataset, "tokens", tokens=open_tokens(dataset, split))
 
 
 def find(folder: Path, split: str) -> Path | None:

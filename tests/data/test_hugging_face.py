@@ -148,6 +148,13 @@ def test_a_hub_id_without_a_network_is_one_clear_error():
             call("nobody/nothing", "train")
 
 
+def test_a_path_with_a_slip_in_it_is_not_asked_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(NerError, match="'data/medicne' is no data set, and no file or folder in"):
+        read_dataset("data/medicne", "train")
+
+
 def test_a_hub_id_may_name_a_configuration(monkeypatch):
     """The library's own functions, as far as they are asked; the Hub itself is not reached."""
     asked = []
