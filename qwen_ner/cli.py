@@ -129,6 +129,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     _how_to_extract(command)
     command.set_defaults(command=predict)
+
+    command = commands.add_parser(
+        "convert",
+        help="write annotated data in another format",
+        description="Reads JSONL, CLUENER, tagged lines (BIO2, IOB1, BIOS, BIOES, BMES, BILOU), doccano, Label Studio "
+        "and Hugging Face data sets; the format is told by the content, and said. Nothing is left out unsaid.",
+    )
+    command.add_argument(
+        "source", metavar="IN", help="a file, a folder of splits, cluener, sample, or an id on the Hub"
+    )
+    command.add_argument("target", metavar="OUT", help="the file to write; .jsonl, .json, .bio, .bmes, .parquet, …")
+    command.add_argument("--to", metavar="FORMAT", help="OUT's format, where its name does not say it")
+    command.add_argument("--split", help="which split of a folder or data set")
+    command.add_argument("--lossy", action="store_true", help="leave out what OUT's format cannot hold, and list it")
+    command.add_argument("--repair", action="store_true", help="read tags that are out of order, and list them")
+    command.set_defaults(command=convert)
     return parser
 
 
@@ -231,6 +247,19 @@ def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
     )
     if refused and rank == 0:
         sys.exit(f'error: {refused} texts were refused; each has its line in the output, with the reason under "error"')
+
+
+def convert(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from .data.convert import convert as run
+
+    run(
+        options.source,
+        options.target,
+        to=options.to,
+        split=options.split,
+        lossy=options.lossy,
+        repair=options.repair,
+    )
 
 
 def _text_rows(options: argparse.Namespace) -> Iterator[TextRow]:

@@ -1,14 +1,15 @@
 """Files of annotated sentences: JSON rows to `Example`s and back, texts for prediction, a data set by its name.
 
-In: JSONL files, streams of byte lines, data set names. Out: `Example`s, `TextRow`s, or one `DataError` that holds
-every fault of a file with its line. Offsets are half-open everywhere but in CLUENER's own files, where the ends are
-inclusive. Knows nothing of tokens, models or recipes.
+In: JSONL files, streams of byte lines, names and places of data sets (the formats of `sources`). Out: `Example`s,
+`TextRow`s, or one `DataError` that holds every fault of a file with its line. Offsets are half-open everywhere but in
+CLUENER's own files, where the ends are inclusive. Knows nothing of tokens, models or recipes.
 """
 
 from __future__ import annotations
 
 import importlib.resources
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..entities import Example, LabelSet, NerError
 from . import cluener
-from .rows import DataError, LineFault, decoded, identity_of, json_object, nearest, numbered, parse, read_bytes, text_of
+from .faults import DataError, LineFault, nearest
+from .hugging_face import SPLIT_NAMES, is_folder, is_hub_id, split_names
+from .rows import decoded, identity_of, json_object, numbered, parse, read_bytes, text_of
+from .sources import detect, find, open_source
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable  # importlib.resources.abc from Python 3.11 on
@@ -32,6 +36,8 @@ __all__ = [
     "read_texts",
     "write_jsonl",
 ]
+
+log = logging.getLogger(__name__)
 
 NAMED = ("cluener", "sample")
 """The data sets that go by a name. A folder of the same name is reached as `./sample`."""
@@ -74,7 +80,7 @@ def write_jsonl(path: str | Path, examples: Iterable[Example]) -> None:
     an empty text, an id twice, no example at all.
     """
     path = Path(path).expanduser()
-    rows = [json.dumps(_as_row(example), ensure_ascii=False) + "\n" for example in examples]
+    rows = [json.dumps(as_row(example), ensure_ascii=False) + "\n" for example in examples]
     if not rows:
         raise NerError(f"{path} is not written: there is no example to write; give it at least one")
     data = "".join(rows).encode("utf-8", "surrogatepass")
@@ -134,41 +140,46 @@ def read_dataset(
 
     - `cluener`: train, dev or test, out of `data_dir` or as `data.cluener.read_cluener` finds it,
     - `sample`: the small data set that ships with the package,
-    - a folder with `{split}.jsonl` (as `read_jsonl` reads it) or else `{split}.json` (CLUENER's own inclusive dialect),
-    - a single such file. It is one split, whatever `split` says.
+    - a folder with a file a split, named by it (`dev` may be called `validation`), of any format that `data.sources`
+      knows: `{split}.jsonl`, `{split}.json`, `{split}.bio`, …,
+    - a single such file. It is one split, whatever `split` says,
+    - a Hugging Face data set with tokens and ner_tags: a folder that `save_to_disk` wrote, or `owner/name` on the Hub.
 
-    Raises `NerError` where there is no such data set or split, `DataError` for what is wrong in the file.
+    A format that the file's name does not promise is logged. Raises `NerError` where there is no such data set or
+    split, `DataError` for what is wrong in the file.
     """
-    if _place(dataset, data_dir) == "cluener":
+    kind = check_place(dataset, data_dir)
+    if kind == "cluener":
         return cluener.read_cluener(split, data_dir, labels)
-    if dataset == "sample":
+    if kind == "sample":
         files = _sample()
         if split not in files:
             raise NerError(f"the sample has no split {split!r}; it has {', '.join(files)}")
         return parse(files[split].read_bytes(), f"sample/{split}.jsonl", labels)
-    file = _file_of(Path(dataset).expanduser(), split)
-    if file is None:
-        raise NerError(f"{dataset} has no split {split!r}: it holds neither {split}.jsonl nor {split}.json; add one")
-    if file.suffix == ".json":
-        return cluener.read_file(file, labels, unlabelled=split == "test")
-    return read_jsonl(file, labels)
+    source = open_source(dataset, split)
+    if source.format not in ("jsonl", "cluener"):
+        log.info("%s is read as %s", source.path, source)
+    return list(source.examples(labels, unlabelled=split == "test"))
 
 
 def has_split(dataset: str, split: str, data_dir: str | Path | None = None) -> bool:
-    """Whether `read_dataset` would find this split as one of its own. Reads no rows and downloads nothing.
+    """Whether `read_dataset` would find this split as one of its own. Reads no rows and downloads none.
 
     A single file has no split of its own: whoever trains on it must not find it again as its dev split. Raises
     `NerError` where there is no such data set.
     """
-    if _place(dataset, data_dir) == "cluener":
+    kind = check_place(dataset, data_dir)
+    if kind == "cluener":
         return cluener.has_split(split, data_dir)
-    if dataset == "sample":
+    if kind == "sample":
         return split in _sample()
     path = Path(dataset).expanduser()
-    return path.is_dir() and _file_of(path, split) is not None
+    if path.is_dir() and (find(path, split) or not is_folder(path)):
+        return find(path, split) is not None
+    return bool(set(SPLIT_NAMES.get(split, (split,))) & set(split_names(dataset)))
 
 
-def _place(dataset: str, data_dir: str | Path | None) -> str:
+def check_place(dataset: str, data_dir: str | Path | None = None) -> str:
     """Which kind of data set this is: a name out of `NAMED`, or "path"; `NerError` where it is neither."""
     if data_dir is not None and dataset != "cluener":
         raise NerError(
@@ -177,17 +188,15 @@ def _place(dataset: str, data_dir: str | Path | None) -> str:
     if dataset in NAMED:
         return dataset
     path = Path(dataset).expanduser()
-    if path.is_dir() or (path.is_file() and path.suffix in (".jsonl", ".json")):
-        return "path"
-    kinds = f"give {' or '.join(NAMED)}, a .jsonl or .json file, or a folder with {{split}}.jsonl"
-    what = "is no .jsonl or .json file" if path.is_file() else f"is no data set, and no file or folder in {Path.cwd()}"
-    raise NerError(f"{dataset!r} {what}; {kinds}{nearest(dataset, NAMED)}")
-
-
-def _file_of(path: Path, split: str) -> Path | None:
     if path.is_file():
-        return path
-    return next((file for ending in ("jsonl", "json") if (file := path / f"{split}.{ending}").is_file()), None)
+        detect(path)
+    # With a folder of that name here, owner/name is a path with a slip in it.
+    if path.exists() or (is_hub_id(dataset) and not path.parent.is_dir()):
+        return "path"
+    raise NerError(
+        f"{dataset!r} is no data set, and no file or folder in {Path.cwd()}; give {' or '.join(NAMED)}, a file, a "
+        f"folder with {{split}}.jsonl (or .bio, .json, …), or an id on the Hub{nearest(dataset, NAMED)}"
+    )
 
 
 def _sample() -> dict[str, Traversable]:
@@ -202,7 +211,13 @@ def _opens_jsonl(raw: bytes) -> bool:
         return False
 
 
-def _as_row(example: Example) -> dict[str, Any]:
+def as_row(example: Example) -> dict[str, Any]:
+    """The row that `read_jsonl` reads back equal.
+
+    >>> from qwen_ner.entities import Entity
+    >>> as_row(Example("0", "三星", (Entity("company", "三星", 0, 2),)))
+    {'id': '0', 'text': '三星', 'entities': [{'label': 'company', 'start': 0, 'end': 2, 'text': '三星'}]}
+    """
     entities = [
         {"label": e.label, "start": e.start, "end": e.end, "text": e.text}
         | ({} if e.score is None else {"score": e.score})

@@ -12,7 +12,8 @@ from typing import Any
 
 from ..codec import Decoded, Problem
 from ..entities import Entity, Example, LabelSet, NerError
-from .rows import DataError, LineFault, json_object, numbered, quote, read_bytes
+from .faults import DataError, LineFault, quote
+from .rows import json_object, numbered, read_bytes
 
 PREDICTIONS_NAME = "predictions.jsonl"
 

@@ -34,7 +34,7 @@ class DataArguments:
 
     dataset: str = field(
         default="cluener",
-        metadata={"help": "cluener, sample, or a file or folder of JSONL ({split}.jsonl)"},
+        metadata={"help": "cluener, sample, a file, a folder with {split}.jsonl (.bio, .json, …), or an id on the Hub"},
     )
     data_dir: str | None = field(
         default=None,

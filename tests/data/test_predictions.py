@@ -4,8 +4,8 @@ import pytest
 from rows import EIGHT, example
 
 from qwen_ner.codec import Codec, Decoded, Problem
+from qwen_ner.data.faults import DataError
 from qwen_ner.data.predictions import read_predictions, submission_row
-from qwen_ner.data.rows import DataError
 from qwen_ner.entities import CLUENER, Example, NerError
 from qwen_ner.evaluation.evaluated import Evaluated
 from qwen_ner.evaluation.report import write_report

@@ -1,0 +1,190 @@
+"""Tag schemes: a sentence's tags to labelled spans and back, and which scheme tags are written in.
+
+In: tags such as B-ORG, one a token. Out: (label, start, end) in tokens, half-open, and what is wrong with the order of
+the tags; or tags for spans. Every rule looks at a tag and the one before it, as conlleval does (CoNLL-2000's scorer).
+Knows nothing of files, characters or `Example`s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+Tag = tuple[str, str]
+"""Prefix and label: ("B", "ORG"); `OUTSIDE` for O."""
+
+Span = tuple[str, int, int]
+"""(label, first token, token behind the last)."""
+
+OUTSIDE: Tag = ("O", "")
+EDGE: Tag = ("", "")
+"""What stands before the first tag of a sentence and behind its last."""
+
+_TAG = re.compile(r"([BIMESLU])[-_](.+)")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """The prefixes of an entity's first, inner and last token, and of an entity of one token.
+
+    `closed` schemes mark the end of every entity. In IOB1 ("BIO" of CoNLL-2003) B- is written only where an entity
+    stands directly behind another one of its label.
+    """
+
+    name: str
+    first: str
+    inner: str
+    last: str
+    single: str
+    roles: dict[str, str] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        letters = {self.single: "S", self.last: "E", self.first: "B", self.inner: "I"}
+        object.__setattr__(self, "roles", letters | {"B": "B"})
+
+    @property
+    def closed(self) -> bool:
+        return self.last != self.inner
+
+    @property
+    def rule(self) -> str:
+        """How an entity is written: the remedy in messages."""
+        if self.closed:
+            whole = f"{self.first}-, {self.inner}-, {self.last}-"
+            return f"{self.name} writes an entity as {whole} of one label, or {self.single}- alone"
+        if self.name == "IOB1":
+            return "IOB1 has B- only directly behind an entity of the same label"
+        return f"{self.name} begins an entity with B-" + (" or S-" if self.single == "S" else "")
+
+
+SCHEMES = (
+    Scheme("BIO2", "B", "I", "I", "B"),
+    Scheme("IOB1", "I", "I", "I", "I"),
+    Scheme("BIOS", "B", "I", "I", "S"),
+    Scheme("BIOES", "B", "I", "E", "S"),
+    Scheme("BMES", "B", "M", "E", "S"),
+    Scheme("BILOU", "B", "I", "L", "U"),
+)
+BIO2 = SCHEMES[0]
+
+
+@lru_cache(maxsize=65_536)
+def parse_tag(tag: str) -> Tag | None:
+    """Prefix and label of a tag, or None where it is none. `_` may stand for `-`.
+
+    >>> parse_tag("B-ORG"), parse_tag("O"), parse_tag("M_drug-name"), parse_tag("ORG")
+    (('B', 'ORG'), ('O', ''), ('M', 'drug-name'), None)
+    """
+    if tag == "O":
+        return OUTSIDE
+    found = _TAG.fullmatch(tag)
+    return (found[1], found[2]) if found else None
+
+
+def written(tag: Tag) -> str:
+    """The tag as a file has it."""
+    return f"{tag[0]}-{tag[1]}" if tag[1] else tag[0]
+
+
+class Step(NamedTuple):
+    """What a tag does behind another: end the entity before it, begin one; and why it should not stand there."""
+
+    ends: bool
+    begins: bool
+    fault: str | None
+
+
+@lru_cache(maxsize=65_536)
+def step(scheme: Scheme, before: Tag, tag: Tag) -> Step:
+    """Read `tag` behind `before`. A tag that should not stand there is read as conlleval reads it.
+
+    >>> step(BIO2, ("O", ""), ("I", "ORG"))
+    Step(ends=False, begins=True, fault='I-ORG follows O')
+    """
+    role, role_before = scheme.roles.get(tag[0], "O"), scheme.roles.get(before[0], "O")
+    inside = role_before in ("B", "I")  # an entity is still open before this tag
+    goes_on = inside and role in ("I", "E") and before[1] == tag[1]
+    begins = role != "O" and not goes_on
+    if scheme.name == "IOB1":
+        wrong = role == "B" and not (inside and before[1] == tag[1])
+    else:
+        wrong = (begins and role in ("I", "E")) or (scheme.closed and inside and not goes_on)
+    fault = None
+    if wrong and tag == EDGE:
+        fault = f"{written(before)} ends the sentence"
+    elif wrong:
+        fault = f"{written(tag)} begins the sentence" if before == EDGE else f"{written(tag)} follows {written(before)}"
+    return Step(inside and not goes_on, begins, fault)
+
+
+def spans_of(tags: Sequence[Tag], scheme: Scheme, report: Callable[[int, str], None]) -> list[Span]:
+    """The entities of a sentence in text order; `report` takes each tag out of order, its position and what is wrong.
+
+    >>> spans_of([("B", "ORG"), ("I", "ORG"), ("O", ""), ("B", "LOC")], BIO2, print)
+    [('ORG', 0, 2), ('LOC', 3, 4)]
+    >>> spans_of([("O", ""), ("I", "ORG")], BIO2, print)
+    1 I-ORG follows O
+    [('ORG', 1, 2)]
+    """
+    spans: list[Span] = []
+    start, before = 0, EDGE
+    for at, tag in enumerate((*tags, EDGE)):
+        if tag == before == OUTSIDE:
+            continue
+        ends, begins, fault = step(scheme, before, tag)
+        if fault:
+            report(min(at, len(tags) - 1), fault)
+        if ends:
+            spans.append((before[1], start, at))
+        if begins:
+            start = at
+        before = tag
+        if scheme.roles.get(tag[0]) in ("E", "S"):
+            spans.append((tag[1], start, at + 1))
+    return spans
+
+
+def tags_of(length: int, spans: Iterable[Span], scheme: Scheme) -> list[str]:
+    """The tags of `length` tokens that hold these spans, which must not overlap.
+
+    >>> tags_of(5, [("ORG", 0, 3), ("LOC", 4, 5)], SCHEMES[4])
+    ['B-ORG', 'M-ORG', 'E-ORG', 'O', 'S-LOC']
+    """
+    tags = ["O"] * length
+    before = ("", 0)
+    for label, start, end in sorted(spans, key=lambda span: span[1]):
+        inner = end - start - 2
+        letters = scheme.single if inner < 0 else scheme.first + scheme.inner * inner + scheme.last
+        if scheme.name == "IOB1" and before == (label, start):
+            letters = "B" + letters[1:]
+        tags[start:end] = [f"{letter}-{label}" for letter in letters]
+        before = (label, end)
+    return tags
+
+
+def scheme_of(pairs: Counter[tuple[Tag, Tag]]) -> Scheme:
+    """The scheme in which fewest tags are faulty, given how often each tag stands behind each, `EDGE`s included.
+
+    Two schemes that both fit read the tags alike; of those it is the first of `SCHEMES`.
+
+    >>> scheme_of(Counter(pairwise([EDGE, ("B", "ORG"), ("M", "ORG"), ("E", "ORG"), EDGE]))).name
+    'BMES'
+    """
+
+    def faults(scheme: Scheme) -> int:
+        return sum(
+            number * ((tag[1] != "" and tag[0] not in scheme.roles) or bool(step(scheme, before, tag).fault))
+            for (before, tag), number in pairs.items()
+        )
+
+    return min(SCHEMES, key=faults)
+
+
+def count_pairs(pairs: Counter[tuple[Tag, Tag]], tags: Iterable[Tag]) -> None:
+    """Add one sentence to the pairs that `scheme_of` looks at."""
+    pairs.update(pairwise((EDGE, *tags, EDGE)))
