@@ -1,6 +1,7 @@
 """Each command of the README: run on what the tests have trained, or as far as no GPU and no network is needed."""
 
 import io
+import json
 import re
 import runpy
 import shlex
@@ -12,7 +13,7 @@ from rows import ROOT
 from test_cli import data, recipe, trained  # noqa: F401  (fixtures)
 
 from qwen_ner import cli
-from qwen_ner.data.formats import read_jsonl
+from qwen_ner.data.formats import read_dataset, read_jsonl
 from qwen_ner.training.recipe import load_recipe
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -76,16 +77,30 @@ def test_a_command_of_ours_runs(line, trained, tmp_path, monkeypatch, capsys):  
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reviews.txt").write_text("三星手机很好用\n快递太慢了\n", encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "reviews.txt").read_bytes())))
-    # What the README scores on CLUENER is scored here on the sample.
-    line = line.replace("outputs/real --data cluener", "outputs/quickstart --data sample").replace(
-        "--limit 200", "--limit 20"
-    )
+    (tmp_path / "data" / "finance").mkdir(parents=True)
+    (tmp_path / "data" / "finance" / "train.bio").write_text("平\tB-bank\n安\tI-bank\n好\tO\n", encoding="utf-8")
+    rows = [row.text for row in read_dataset("sample", "dev")[:2]]
+    test = "".join(json.dumps({"id": n + 1, "text": text}) + "\n" for n, text in enumerate(rows))
+    (tmp_path / "test.json").write_text(test, encoding="utf-8")
+    first = "qwen-ner predict outputs/quickstart test.json --format cluener --output cluener_predict.json"
+    if "evaluate cluener_predict.json" in line:
+        cli.main([*shlex.split(first.replace("outputs/quickstart", str(trained[0])))[1:]])
+    if "compare" in line:
+        cli.main(["evaluate", str(trained[0]), "--data", "sample", "--limit", "20", "--report", "reports/quickstart"])
+    # What the README does with CLUENER is done here with the sample.
+    line = line.replace("outputs/real --data cluener", "outputs/quickstart --data sample")
+    line = line.replace("convert cluener", "convert sample")
     line = line.split("|")[-1].replace(LAUNCHED, "qwen-ner")
     words = shlex.split(line.replace("outputs/quickstart", str(trained[0])))
     assert words[0] == "qwen-ner"
     cli.main(words[1:])
     out = capsys.readouterr().out
-    written = [path for path in ("scores.json", "entities.jsonl") if path in line]
+    written = [
+        path
+        for path in ("scores.json", "entities.jsonl", "train.jsonl", "dev.bmes", "--output cluener_predict.json")
+        if path in line
+    ]
+    written = [path.removeprefix("--output ") for path in written]
     assert all((tmp_path / path).stat().st_size for path in written)
     assert out or written
 
