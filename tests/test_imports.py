@@ -16,6 +16,7 @@ LIGHT = [
     "contract.py",
     "data/cluener.py",
     "data/formats.py",
+    "data/negatives.py",
     "data/split.py",
     "evaluation/scoring.py",
     "evaluation/table.py",
