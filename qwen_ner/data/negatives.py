@@ -14,54 +14,13 @@ from pathlib import Path
 from ..entities import Example, NerError
 from .formats import read_texts
 from .rows import DataError, read_bytes
+from .surfaces import Surfaces, balanced
 
 SHORTEST = 6
 """Characters of the shortest clause that is cut out: below, there is little in it that could be mistaken."""
 
 # Half-width marks too, but not inside of numbers (10,000) and times.
 _CLAUSE_END = re.compile(r"(?<=[，。；！？])|(?<=[,;!?])(?![0-9A-Za-z,;!?])")
-_PAIRS = {
-    "《": "》",
-    "“": "”",
-    "‘": "’",
-    "（": "）",
-    "(": ")",
-    "【": "】",
-    "「": "」",
-    "『": "』",
-    "[": "]",
-    "〈": "〉",
-}
-
-
-class Surfaces:
-    """A set of surfaces to be looked for in texts, in time that grows with the text and not with the set.
-
-    >>> surfaces = Surfaces(["北京", "北京大学", ""])
-    >>> surfaces.within("在北京大学"), surfaces.within("在南京"), list(surfaces.places("在北京大学"))
-    (True, False, [(1, 3), (1, 5)])
-    """
-
-    def __init__(self, surfaces: Iterable[str]) -> None:
-        self._known = {surface for surface in surfaces if surface}
-        sizes: dict[str, set[int]] = {}
-        for surface in self._known:
-            sizes.setdefault(surface[0], set()).add(len(surface))
-        self._sizes = {first: sorted(of) for first, of in sizes.items()}
-
-    def __contains__(self, surface: object) -> bool:
-        return surface in self._known
-
-    def places(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where a surface of the set stands in `text`, overlapping ones included, as half-open offsets."""
-        for start, char in enumerate(text):
-            for size in self._sizes.get(char, ()):
-                if text[start : start + size] in self._known:
-                    yield start, start + size
-
-    def within(self, text: str) -> bool:
-        """Whether `text` holds any of them."""
-        return any(True for _ in self.places(text))
 
 
 def entity_free(
@@ -85,7 +44,7 @@ def entity_free(
         for start, end in _runs(example.text, blocked):
             text = example.text[start:end]
             kept = text.strip()
-            if len(kept) < shortest or not _balanced(kept):
+            if len(kept) < shortest or not balanced(kept):
                 continue
             start += len(text) - len(text.lstrip())
             end = start + len(kept)
@@ -106,18 +65,6 @@ def _runs(text: str, blocked: Sequence[tuple[int, int]]) -> Iterator[tuple[int, 
         start = end
     if first < len(text):
         yield first, len(text)
-
-
-def _balanced(text: str) -> bool:
-    """Whether brackets and quotes of `text` come in pairs, in the right order."""
-    closing = set(_PAIRS.values())
-    awaited: list[str] = []
-    for char in text:
-        if char in _PAIRS:
-            awaited.append(_PAIRS[char])
-        elif char in closing and (not awaited or awaited.pop() != char):
-            return False
-    return not awaited and text.count('"') % 2 == 0
 
 
 def read_negatives(path: str | Path, surfaces: Surfaces | Iterable[str]) -> tuple[list[Example], int]:

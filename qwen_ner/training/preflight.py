@@ -20,8 +20,9 @@ import yaml
 from datasets import Dataset
 
 from ..data.formats import has_split, labels_of, read_dataset
-from ..data.negatives import Surfaces, draw, entity_free, read_negatives
+from ..data.negatives import draw, entity_free, read_negatives
 from ..data.split import hold_out
+from ..data.surfaces import Surfaces
 from ..entities import CLUENER, Example, LabelSet, NerError
 from .recipe import DataArguments, NerTrainingArguments, Recipe
 
