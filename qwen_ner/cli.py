@@ -1,4 +1,4 @@
-"""`qwen-ner`: train, evaluate, predict. Each command imports what it needs when it runs.
+"""`qwen-ner`: train, evaluate, predict, stats, audit. Each command imports what it needs when it runs.
 
 In: the command line. Out: exit code 0, or 1 with a message that says what to do, or 130 after Ctrl-C.
 """
@@ -91,6 +91,40 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
     _how_to_extract(command)
     command.set_defaults(command=predict)
+
+    command = commands.add_parser(
+        "stats",
+        help="what a data set holds",
+        description="Entities, lengths, what a length limit would cost, duplicates, surfaces with several labels.",
+    )
+    command.add_argument("--data", required=True, help="cluener, sample, or a file or folder of JSONL")
+    command.add_argument("--data-dir", type=Path, help="CLUENER's folder or zip")
+    command.add_argument(
+        "--model", default="tiny", help="whose tokenizer counts: a folder, a Hub id, or tiny (default)"
+    )
+    command.add_argument("--json", type=Path, metavar="FILE", help="write everything that was counted there")
+    command.add_argument("--plots", type=Path, metavar="DIR", help="draw labels, lengths and limits there")
+    command.set_defaults(command=stats)
+
+    command = commands.add_parser(
+        "audit",
+        help="likely annotation faults, the likeliest first",
+        description="Places that are annotated otherwise than most comparable ones of the same split.",
+    )
+    command.add_argument("--data", required=True, help="cluener, sample, or a file or folder of JSONL")
+    command.add_argument("--split", default="train", help="default: train")
+    command.add_argument("--data-dir", type=Path, help="CLUENER's folder or zip")
+    command.add_argument(
+        "--predictions",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="what `qwen-ner predict` wrote for these texts; once a model, each trained on other rows",
+    )
+    command.add_argument("--output", type=Path, metavar="FILE", help="write them there, one JSON object a line")
+    command.add_argument("--limit", type=int, metavar="N", help="the first N only")
+    command.set_defaults(command=audit)
     return parser
 
 
@@ -190,6 +224,52 @@ def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
     )
     if refused and rank == 0:
         sys.exit(f'error: {refused} texts were refused; each has its line in the output, with the reason under "error"')
+
+
+def stats(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from .codec import Codec
+    from .contract import NER_CONFIG_NAME, NerConfig, write_json
+    from .data.formats import labels_of, read_all
+    from .data.stats import statistics
+    from .data.stats_plots import draw
+    from .data.stats_table import table
+    from .data.tokenize import token_counts
+    from .inference.extractor import load_tokenizer
+    from .training.tiny import tiny_tokenizer
+
+    splits = read_all(options.data, data_dir=options.data_dir)
+    trained = (Path(options.model) / NER_CONFIG_NAME).is_file()
+    labels = labels_of(example for examples in splits.values() for example in examples)
+    codec = NerConfig.load(options.model).codec() if trained else Codec(labels)
+    tokenizer = tiny_tokenizer() if options.model == "tiny" else load_tokenizer(options.model)
+    tokens = {split: token_counts(examples, codec, tokenizer) for split, examples in splits.items()}
+    counted = statistics(splits, tokens)
+    name = Path(options.model).name
+    print(table(counted, options.data, name))
+    if options.json:
+        write_json(options.json, {"data": options.data, "model": options.model, **counted.to_dict()})
+    if options.plots:
+        print("\n" + "\n".join(map(str, draw(counted, options.plots, name))))
+
+
+def audit(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from collections import Counter
+
+    from .data.audit import audit as findings_of
+    from .data.disagreement import read_predictions
+    from .data.findings import write_findings
+    from .data.formats import read_dataset
+
+    examples = read_dataset(options.data, options.split, data_dir=options.data_dir)
+    findings = findings_of(examples, [read_predictions(file, examples) for file in options.predictions])
+    told = findings[: options.limit]
+    if options.output:
+        write_findings(options.output, told)
+    else:
+        print("".join(f"{finding}\n" for finding in told), end="")
+    kinds = Counter(finding.kind for finding in findings)
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+    print(f"{len(findings):,} findings in {len(examples):,} rows{': ' + counts if counts else ''}", file=sys.stderr)
 
 
 def _text_rows(options: argparse.Namespace) -> Iterator[TextRow]:

@@ -8,16 +8,26 @@ import pytest
 from rows import ROOT
 
 PACKAGE = ROOT / "qwen_ner"
-ORDER = ["entities", "codec", "contract", "data", "evaluation", "inference", "hub", "training", "cli"]
+ORDER = ["columns", "entities", "codec", "contract", "data", "evaluation", "inference", "hub", "training", "cli"]
 SIDE_BY_SIDE = {("data", "evaluation"), ("evaluation", "data")}
 LIGHT = [
+    "columns.py",
     "entities.py",
     "codec.py",
     "contract.py",
+    "data/audit.py",
     "data/cluener.py",
+    "data/corpus.py",
+    "data/disagreement.py",
+    "data/duplicates.py",
+    "data/findings.py",
     "data/formats.py",
     "data/negatives.py",
     "data/split.py",
+    "data/stats.py",
+    "data/stats_plots.py",
+    "data/stats_table.py",
+    "data/surfaces.py",
     "evaluation/scoring.py",
     "evaluation/table.py",
 ]

@@ -6,6 +6,7 @@ models.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,26 +16,30 @@ from .corpus import overlapping, share_at_least
 from .findings import Finding
 from .rows import DataError, LineFault, json_object, numbered, quote, read_bytes
 
+log = logging.getLogger(__name__)
+
 Predictions = Sequence["Sequence[Entity] | None"]
 """What one model found in each of some examples; None where it was not asked."""
 
 
-def read_predictions(path: str | Path, examples: Sequence[Example]) -> tuple[list[Sequence[Entity] | None], int]:
-    """What a file that `qwen-ner predict` wrote says of each of `examples`, found by its text; and its other lines.
+def read_predictions(path: str | Path, examples: Sequence[Example]) -> list[Sequence[Entity] | None]:
+    """What a file that `qwen-ner predict` wrote says of each of `examples`, found by its text.
 
-    Lines with an `error` count among the others. Raises `DataError` with every line that is none of such a file,
-    `NerError` where no line has the text of an example.
+    Lines of other texts or with an `error`, and rows without a line, are counted and logged. Raises `DataError` with
+    every line that is none of such a file, `NerError` where no line has the text of an example.
     """
-    by_text: dict[str, list[Entity]] = {}
+    by_text: dict[str, Sequence[Entity]] = {}
     faults: list[str] = []
-    lines = 0
+    lines = errors = 0
     for number, raw in numbered(read_bytes(path).split(b"\n")):
         lines += 1
         try:
             row = json_object(raw)
-            if "error" not in row:
+            if "error" in row:
+                errors += 1
+            else:
                 items = [(e["label"], e["text"], e["start"], e["end"], float(e["score"])) for e in row["entities"]]
-                by_text[row["text"]] = list(Example("", row["text"], tuple(Entity(*item) for item in items)).entities)
+                by_text[row["text"]] = Example("", row["text"], tuple(Entity(*item) for item in items)).entities
         except (LineFault, NerError) as error:
             faults.append(f"{Path(path).name}:{number}: {error}")
         except (KeyError, TypeError, ValueError):
@@ -47,7 +52,11 @@ def read_predictions(path: str | Path, examples: Sequence[Example]) -> tuple[lis
     known = {example.text for example in examples}
     if not known & by_text.keys():
         raise NerError(f"{path}: none of its {lines} lines has the text of a row; predict the texts that are audited")
-    return [by_text.get(example.text) for example in examples], lines - len(known & by_text.keys())
+    found = [by_text.get(example.text) for example in examples]
+    others, without = len(by_text.keys() - known) + errors, found.count(None)
+    if others or without:
+        log.warning("%s: %d lines are of none of the rows, or an error; %d rows have no line.", path, others, without)
+    return found
 
 
 def disagreements(examples: Sequence[Example], predictions: Sequence[Predictions]) -> Iterator[Finding]:

@@ -6,9 +6,11 @@ of how faults are found.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from ..entities import Entity, Example
@@ -87,3 +89,9 @@ def strongest(findings: Iterable[Finding]) -> list[Finding]:
             taken[finding.row].append((start, end))
             told.append(finding)
     return told
+
+
+def write_findings(path: str | Path, findings: Iterable[Finding]) -> None:
+    """Write `Finding.to_dict` of each as a line of JSON."""
+    lines = [json.dumps(finding.to_dict(), ensure_ascii=False) + "\n" for finding in findings]
+    Path(path).write_text("".join(lines), encoding="utf-8")

@@ -5,10 +5,10 @@ In: `Scores`. Out: text. Knows nothing of how they were counted.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from ..columns import width
 from .scoring import Counts, Scores
 
 
@@ -47,12 +47,12 @@ def table(scores: Scores, title: str = "") -> str:
         split = [("seen", scores.seen), ("unseen", scores.unseen)]
     else:
         split = []
-    first = max(_width(name) for name in ("macro_f1", *(name for name, _ in body)))
+    first = max(width(name) for name in ("macro_f1", *(name for name, _ in body)))
     header = f"{' ' * first}  precision  recall      f1  support"
 
     def line(name: str, counts: Counts) -> str:
         rates = f"{100 * counts.precision:>11.2f}{100 * counts.recall:>8.2f}{100 * counts.f1:>8.2f}"
-        return f"{name}{' ' * (first - _width(name))}{rates}{counts.support:>9,}"
+        return f"{name}{' ' * (first - width(name))}{rates}{counts.support:>9,}"
 
     rows = f"{scores.rows:,} row{'' if scores.rows == 1 else 's'}"
     kinds = [f"{count:,} {kind.replace('_', ' ').replace('json', 'JSON')}" for kind, count in scores.problems.items()]
@@ -82,11 +82,4 @@ def confidence_line(confidence: Mapping[str, Any]) -> str:
     error = f"calibration error {confidence['calibration_error']:.3f}"
     return f"confidence of {confidence['surfaces']:,} surfaces: {error} · precision of the surest {precision}".replace(
         "%", " %"
-    )
-
-
-def _width(text: str) -> int:
-    """Terminal columns: two for a wide or full-width character, none for a combining one (Unicode annex 11)."""
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
     )
