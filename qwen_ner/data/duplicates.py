@@ -74,10 +74,13 @@ def near_duplicates(splits: Mapping[str, Sequence[Example]], similar: float = SI
     found: list[Duplicate] = []
     for split, examples in splits.items():
         for example in examples:
-            known, first = firsts.setdefault(bare(example.text), (split, example))
-            if first is not example:
-                likeness: Likeness = "identical" if first.text == example.text else "equal"
-                found.append(Duplicate((known, split), (first, example), likeness))
+            text = bare(example.text)
+            if text not in firsts:
+                firsts[text] = split, example
+                continue
+            known, first = firsts[text]
+            likeness: Likeness = "identical" if first.text == example.text else "equal"
+            found.append(Duplicate((known, split), (first, example), likeness))
     kinds = list(firsts.values())
     for one, other, share in _similar([_bigrams(text) for text in firsts], similar):
         (split, first), (later_split, later) = kinds[one], kinds[other]
