@@ -37,6 +37,10 @@ def audit(examples: Sequence[Example], predictions: Sequence[Predictions] = ()) 
       `examples`, with scores; None where it has none for that row. A model that was trained on these very rows has
       learnt their faults: predict each part of them with one that was trained on the others.
 
+    The score of the first three is the share of comparable places that are annotated as suggested, as low as their
+    number allows (`corpus.share_at_least`), times how likely the place is no mere part of a longer word
+    (`Corpus.parted`). Comparable are the places of the same surface outside of other entities; for `boundary` those of
+    the same string, or where they are too few, of entities of the label with the same affix inside or beside them.
     A place gets one finding, the one of the highest score.
 
     >>> rows = [Example(str(n), "在北京", (Entity("address", "北京", 1, 3),)) for n in range(9)]
@@ -100,9 +104,12 @@ def _boundaries(corpus: Corpus) -> Iterator[Finding]:
         if same + other <= OWN:
             same, other = (affixes[edge.affix, inside] for inside in (edge.inside, not edge.inside))
             what, of = f"{label} {before}…{behind}", "strings"
-        labels = corpus.labels
-        if other < ENOUGH or (edge.inside and labels[edge.other.text][label] <= labels[edge.whole][label]):
-            continue  # a name that ends like an affix: 胡文和, where 胡文 is hardly ever one
+        # A name that ends like an affix: 胡文和, where 胡文 is hardly ever one. Marks are no part of a name.
+        is_name = edge.inside and (before + behind).isalnum()
+        if is_name and corpus.count(edge.other.text, label) <= corpus.count(edge.whole, label):
+            continue
+        if other < ENOUGH:
+            continue
         side = "outside" if edge.inside else "inside"
         evidence = f"{what}: {before}{behind} {side} in {other} of {same + other} {of}"
         score = share_at_least(other, same + other) * edge.parted
@@ -135,7 +142,7 @@ def _within(corpus: Corpus) -> Iterator[_Edge]:
             inner += [(start, end - size) for size in range(1, min(AFFIX, end - start - 1) + 1)]
             for begin, stop in inner:
                 affix = example.text[start:begin] + example.text[stop:end]
-                if affix.isalnum() and corpus.labels.get(example.text[begin:stop], Counter())[entity.label]:
+                if affix.isalnum() and corpus.count(example.text[begin:stop], entity.label):
                     yield _edge(row, example.text, entity, begin, stop)
             if end - start > 2 and MARKS.get(example.text[start]) == example.text[end - 1]:
                 yield _edge(row, example.text, entity, start + 1, end - 1)

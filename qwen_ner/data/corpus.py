@@ -35,11 +35,15 @@ class Corpus:
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self.examples = examples
-        self.labels: dict[str, Counter[str]] = defaultdict(Counter)
+        self.labels: dict[str, Counter[str]] = {}
         for example in examples:
             for entity in example.entities:
-                self.labels[entity.text][entity.label] += 1
+                self.labels.setdefault(entity.text, Counter())[entity.label] += 1
         self.covered = [_covered(example) for example in examples]
+
+    def count(self, surface: str, label: str) -> int:
+        """How often the surface is annotated with the label."""
+        return self.labels[surface][label] if surface in self.labels else 0
 
     @cached_property
     def unlabelled(self) -> dict[str, list[Place]]:
