@@ -1,21 +1,18 @@
-"""`qwen-ner`: train, evaluate, compare, predict. Each command imports what it needs when it runs.
+"""`qwen-ner`: the command line, and how a command ends.
 
-In: the command line. Out: exit code 0, or 1 with a message that says what to do, or 130 after Ctrl-C.
+In: the arguments. Out: exit code 0, or 1 with a message that says what to do, or 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from .data.formats import TextRow
+from . import commands
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,11 +22,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if Path(sys.argv[0]).suffix in (".yaml", ".yml"):  # `accelerate launch recipes/X.yaml`
             argv = ["train", *sys.argv]
     options, rest = _parser().parse_known_args(argv)
-    if rest and options.command not in (train, doctor):
+    if rest and options.command not in (commands.train, commands.doctor):
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     rank = int(os.environ.get("RANK", "0"))
     logging.basicConfig(format="%(message)s", level=logging.INFO if rank == 0 else logging.ERROR)
-    for noisy in ("httpx", "datasets", "evaluate", "filelock", "fsspec", "torch", "accelerate"):
+    for noisy in ("httpx", "datasets", "evaluate", "filelock", "fsspec", "torch", "accelerate", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if not sys.stderr.isatty():  # read by the libraries at import: no bars in log files
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -52,18 +49,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qwen-ner", description="Fine-tune a small Qwen to write the entities of a text."
     )
-    commands = parser.add_subparsers(required=True, metavar="command")
+    subparsers = parser.add_subparsers(required=True, metavar="command")
 
-    command = commands.add_parser(
+    command = subparsers.add_parser(
         "train",
         help="train from a recipe",
         description="Train what a recipe says. `--key value` behind it overrides any of its keys.",
         epilog="On several GPUs: accelerate launch --config_file accelerate_configs/ddp_4gpu.yaml recipes/lora.yaml",
     )
     command.add_argument("recipe", type=Path, help="a YAML file; the shipped ones are in recipes/")
-    command.set_defaults(command=train)
+    command.set_defaults(command=commands.train)
 
-    command = commands.add_parser(
+    command = subparsers.add_parser(
         "doctor",
         help="check a recipe, its data and this machine before a training",
         description="A line a check: ok, warn or fail, with its remedy; exit code 1 on a fail. `--key value` as train.",
@@ -72,9 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--accelerate_config", type=Path, metavar="FILE", help="what `accelerate launch --config_file` will be given"
     )
-    command.set_defaults(command=doctor)
+    command.set_defaults(command=commands.doctor)
 
-    command = commands.add_parser("evaluate", help="score a trained model, or its predictions, on a data set")
+    command = subparsers.add_parser("evaluate", help="score a trained model, or its predictions, on a data set")
     command.add_argument("model", help="an output_dir, a checkpoint, a Hub id, or a file of predictions")
     command.add_argument("--data", required=True, help="cluener, sample, or a file or folder of JSONL")
     command.add_argument("--split", default="dev", help="default: dev")
@@ -89,15 +86,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--json", type=Path, metavar="FILE", help="write the scores there as well")
     command.add_argument(
+        "--negatives",
+        action="store_true",
+        help="read clauses without entities too, cut out of the rows: false positives in 1,000 of them",
+    )
+    command.add_argument(
         "--report",
         type=Path,
         metavar="DIR",
         help="write report.html, metrics.json, errors.jsonl and predictions.jsonl there; under free and constrained "
         "where both are scored",
     )
-    command.set_defaults(command=evaluate)
+    command.set_defaults(command=commands.evaluate)
 
-    command = commands.add_parser(
+    command = subparsers.add_parser(
         "compare",
         help="is one set of predictions better than another?",
         description="Paired bootstrap and permutation test, and the rows that changed. Several predictions of one side "
@@ -108,9 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--data", help="what they are scored by, where the files do not hold it themselves")
     command.add_argument("--split", default="dev", help="default: dev")
     command.add_argument("--data-dir", type=Path, help="CLUENER's folder or zip")
-    command.set_defaults(command=compare)
+    command.set_defaults(command=commands.compare)
 
-    command = commands.add_parser(
+    command = subparsers.add_parser(
         "predict",
         help="extract entities from texts",
         description="One JSON object a line: id, text, entities with half-open character offsets, problems if any.",
@@ -128,9 +130,9 @@ def _parser() -> argparse.ArgumentParser:
         help="cluener: CLUENER's submission, for its test.json; default: json",
     )
     _how_to_extract(command)
-    command.set_defaults(command=predict)
+    command.set_defaults(command=commands.predict)
 
-    command = commands.add_parser(
+    command = subparsers.add_parser(
         "convert",
         help="write annotated data in another format",
         description="Reads JSONL, CLUENER, tagged lines (BIO2, IOB1, BIOS, BIOES, BMES, BILOU), doccano, Label Studio "
@@ -144,7 +146,41 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--split", help="which split of a folder or data set")
     command.add_argument("--lossy", action="store_true", help="leave out what OUT's format cannot hold, and list it")
     command.add_argument("--repair", action="store_true", help="read tags that are out of order, and list them")
-    command.set_defaults(command=convert)
+    command.set_defaults(command=commands.convert)
+
+    command = subparsers.add_parser(
+        "stats",
+        help="what a data set holds",
+        description="Entities, lengths, what a length limit would cost, duplicates, surfaces with several labels.",
+    )
+    command.add_argument("--data", required=True, help="cluener, sample, or a file or folder of JSONL")
+    command.add_argument("--data-dir", type=Path, help="CLUENER's folder or zip")
+    command.add_argument(
+        "--model", default="tiny", help="whose tokenizer counts: a folder, a Hub id, or tiny (default)"
+    )
+    command.add_argument("--json", type=Path, metavar="FILE", help="write everything that was counted there")
+    command.add_argument("--plots", type=Path, metavar="DIR", help="draw labels, lengths and limits there")
+    command.set_defaults(command=commands.stats)
+
+    command = subparsers.add_parser(
+        "audit",
+        help="likely annotation faults, the likeliest first",
+        description="Places that are annotated otherwise than most comparable ones of the same split.",
+    )
+    command.add_argument("--data", required=True, help="cluener, sample, or a file or folder of JSONL")
+    command.add_argument("--split", default="train", help="default: train")
+    command.add_argument("--data-dir", type=Path, help="CLUENER's folder or zip")
+    command.add_argument(
+        "--predictions",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="what `qwen-ner predict` wrote for these texts; once a model, each trained on other rows",
+    )
+    command.add_argument("--output", type=Path, metavar="FILE", help="write them there, one JSON object a line")
+    command.add_argument("--limit", type=int, metavar="N", help="the first N only")
+    command.set_defaults(command=commands.audit)
     return parser
 
 
@@ -161,119 +197,6 @@ def _how_to_extract(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--batch-tokens", type=int, default=16384, help="tokens of a batch; lower it if memory is short; default: 16384"
     )
-
-
-def train(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from .training.recipe import load_recipe
-    from .training.run import train as run
-
-    run(load_recipe(options.recipe, overrides))
-
-
-def doctor(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from .training.doctor import doctor as examine
-
-    sys.exit(1 if examine(options.recipe, overrides, options.accelerate_config) else 0)
-
-
-def evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
-    from .contract import write_json
-    from .evaluation.report import write_report
-    from .inference.scored import evaluate as evaluations
-
-    state = Path(options.model) / "trainer_state.json"
-    history = json.loads(state.read_text(encoding="utf-8"))["log_history"] if state.is_file() else []
-    both = options.decoding == "both" and not Path(options.model).is_file()
-    result: dict[str, Any] = {"model": options.model, "data": options.data, "split": options.split}
-    for evaluated in evaluations(
-        options.model,
-        options.data,
-        options.split,
-        data_dir=options.data_dir,
-        limit=options.limit,
-        decodings=("free", "constrained") if options.decoding == "both" else (options.decoding,),
-        min_score=options.min_score,
-        thresholds=options.thresholds,
-        batch_tokens=options.batch_tokens,
-    ):
-        decoding = evaluated.contract.decoding
-        print(evaluated.table(), flush=True)
-        result[decoding] = evaluated.to_dict()
-        if options.report:
-            folder = options.report / decoding if both else options.report
-            write_report(evaluated, folder, history=history)
-            print(f"report: {folder / 'report.html'}")
-    if options.json:
-        write_json(options.json, result)
-
-
-def compare(options: argparse.Namespace, _: Sequence[str]) -> None:
-    from .inference.compared import compare as compared
-
-    print(compared(options.a, options.b, data=options.data, split=options.split, data_dir=options.data_dir))
-
-
-def predict(options: argparse.Namespace, _: Sequence[str]) -> None:
-    from .entities import NerError
-    from .inference.extractor import Extractor
-    from .inference.stream import stream
-
-    if options.text and options.files:
-        _parser().error("give --text or files, not both")
-    rank, ranks, device = 0, int(os.environ.get("WORLD_SIZE", "1")), None
-    if ranks > 1:
-        import torch
-        from accelerate import PartialState
-
-        if not options.text and (not options.files or "-" in options.files):
-            raise NerError("standard input cannot be read by several processes; give files")
-        state = PartialState(cpu=not torch.cuda.is_available())  # else each process on a CPU believes that it is alone
-        if state.num_processes != ranks:
-            raise NerError(
-                f"WORLD_SIZE is {ranks}, but accelerate sees {state.num_processes} processes; check its config"
-            )
-        rank, ranks, device = state.process_index, state.num_processes, str(state.device)
-    extractor = Extractor.from_pretrained(options.model, device=device)
-    refused = stream(
-        extractor,
-        _text_rows(options),
-        options.output or sys.stdout,
-        rank=rank,
-        ranks=ranks,
-        submission=options.format == "cluener",
-        min_score=options.min_score,
-        thresholds=options.thresholds,
-        batch_tokens=options.batch_tokens,
-    )
-    if refused and rank == 0:
-        sys.exit(f'error: {refused} texts were refused; each has its line in the output, with the reason under "error"')
-
-
-def convert(options: argparse.Namespace, _: Sequence[str]) -> None:
-    from .data.convert import convert as run
-
-    run(
-        options.source,
-        options.target,
-        to=options.to,
-        split=options.split,
-        lossy=options.lossy,
-        repair=options.repair,
-    )
-
-
-def _text_rows(options: argparse.Namespace) -> Iterator[TextRow]:
-    from .data.formats import read_texts
-
-    if options.text:
-        yield from read_texts((text.encode() for text in options.text), "--text")
-        return
-    for name in options.files or ["-"]:
-        if name == "-":
-            yield from read_texts(sys.stdin.buffer, "standard input")
-        else:
-            with open(name, "rb") as lines:
-                yield from read_texts(lines, name)
 
 
 if __name__ == "__main__":

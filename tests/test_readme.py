@@ -89,7 +89,12 @@ def test_a_command_of_ours_runs(line, trained, tmp_path, monkeypatch, capsys):  
         cli.main(["evaluate", str(trained[0]), "--data", "sample", "--limit", "20", "--report", "reports/quickstart"])
     # What the README does with CLUENER is done here with the sample.
     line = line.replace("outputs/real --data cluener", "outputs/quickstart --data sample")
-    line = line.replace("convert cluener", "convert sample")
+    line = line.replace("convert cluener", "convert sample").replace("--data cluener", "--data sample")
+    if "fold.jsonl" in line:
+        (tmp_path / "in.jsonl").write_text(
+            "".join(json.dumps({"text": row.text}) + "\n" for row in read_dataset("sample", "train")[:3])
+        )
+        cli.main(["predict", str(trained[0]), "in.jsonl", "--output", "fold.jsonl"])
     line = line.split("|")[-1].replace(LAUNCHED, "qwen-ner")
     words = shlex.split(line.replace("outputs/quickstart", str(trained[0])))
     assert words[0] == "qwen-ner"
@@ -97,7 +102,14 @@ def test_a_command_of_ours_runs(line, trained, tmp_path, monkeypatch, capsys):  
     out = capsys.readouterr().out
     written = [
         path
-        for path in ("scores.json", "entities.jsonl", "train.jsonl", "dev.bmes", "--output cluener_predict.json")
+        for path in (
+            "scores.json",
+            "entities.jsonl",
+            "train.jsonl",
+            "dev.bmes",
+            "--output cluener_predict.json",
+            "stats.json",
+        )
         if path in line
     ]
     written = [path.removeprefix("--output ") for path in written]

@@ -31,6 +31,7 @@ __all__ = [
     "TextRow",
     "has_split",
     "labels_of",
+    "read_all",
     "read_dataset",
     "read_jsonl",
     "read_texts",
@@ -160,6 +161,19 @@ def read_dataset(
     if source.format not in ("jsonl", "cluener"):
         log.info("%s is read as %s", source.path, source)
     return list(source.examples(labels, unlabelled=split == "test"))
+
+
+def read_all(
+    dataset: str, *, labels: LabelSet | None = None, data_dir: str | Path | None = None
+) -> dict[str, list[Example]]:
+    """The examples of every split that a data set has, {name: examples}, of train, dev and test in this order.
+
+    A single file is one split, under its own name. Raises as `read_dataset` does; a folder with none of the three too.
+    """
+    names = [split for split in ("train", "dev", "test") if has_split(dataset, split, data_dir)]
+    if not names and Path(dataset).expanduser().is_file():
+        return {Path(dataset).stem: read_dataset(dataset, "train", labels=labels)}
+    return {split: read_dataset(dataset, split, labels=labels, data_dir=data_dir) for split in names or ("train",)}
 
 
 def has_split(dataset: str, split: str, data_dir: str | Path | None = None) -> bool:

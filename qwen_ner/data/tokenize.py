@@ -126,6 +126,14 @@ def _cache_key(examples: Sequence[Example], codec: Codec, tokenizer: PreTrainedT
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+def token_counts(
+    examples: Sequence[Example], codec: Codec, tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[int, int]]:
+    """(prompt tokens, answer tokens with the end of the turn) of each example. Raises as `build_dataset` does."""
+    rows = build_dataset(examples, codec, tokenizer)
+    return [(len(prompt), len(answer)) for prompt, answer in zip(rows["prompt_ids"], rows["answer_ids"], strict=True)]
+
+
 def refuse_long(dataset: Dataset, examples: Sequence[Example], max_length: int) -> Dataset:
     """The rows of `dataset` that have at most `max_length` tokens; the others are counted and listed, never cut.
 

@@ -28,7 +28,8 @@ class Evaluated:
     """Predictions for `gold`, row by row. What is derived is computed when it is first asked for.
 
     `train`, the examples that the model was trained on, tells seen from unseen surfaces and sets the floor;
-    `confidence` is `inference.calibration.summary` of predictions that have scores.
+    `confidence` is `inference.calibration.summary` of predictions that have scores; `added` are sentences without
+    entities that the split does not have as rows, and what was predicted for them, for `spurious` alone.
     """
 
     contract: Contract
@@ -37,6 +38,7 @@ class Evaluated:
     labels: LabelSet
     train: Sequence[Example] | None = None
     confidence: Mapping[str, Any] = field(default_factory=dict)
+    added: Sequence[tuple[Example, Decoded]] = ()
 
     @cached_property
     def seen(self) -> Set[Pair] | None:
@@ -84,6 +86,14 @@ class Evaluated:
         """What writing exactly the gold surfaces scores on these rows."""
         return ceiling(self.gold, self.labels)
 
+    @cached_property
+    def spurious(self) -> dict[str, float] | None:
+        """False positives in 1,000 sentences without entities, and how many were read; None where there are none."""
+        gold = [*self.gold, *(example for example, _ in self.added)]
+        rate = spurious_per_1000(gold, [*self.predicted, *(decoded for _, decoded in self.added)])
+        empty = sum(not example.entities for example in gold)
+        return None if rate is None else {"per_1000": rate, "sentences": empty, "added": len(self.added)}
+
     def table(self) -> str:
         """The scores with their contract and intervals, the kinds of errors, and what lies below and above."""
         kinds = " · ".join(f"{c.fp:,} + {c.fn:,} {kind}" for kind, c in self.kinds.items() if c.fp or c.fn)
@@ -92,9 +102,12 @@ class Evaluated:
             between = f"floor (looking up train's surfaces): f1 {100 * self.floor.f1:.2f} · {between}"
         lines = [table(self.scores, self.contract, self.intervals)]
         lines += [f"errors (false positives + false negatives, by offsets): {kinds or 'none'}", between]
-        spurious = spurious_per_1000(self.gold, self.predicted)
-        if spurious is not None:
-            lines.append(f"{spurious:.1f} false positives in 1,000 sentences without entities")
+        if self.spurious:
+            cut = f", {self.spurious['added']:,} cut out of the rows" if self.added else ""
+            lines.append(
+                f"{self.spurious['per_1000']:.1f} false positives in 1,000 sentences without entities "
+                f"({self.spurious['sentences']:,} read{cut})"
+            )
         if self.confidence:
             lines.append(confidence_line(self.confidence))
         return "\n".join(lines)
@@ -117,7 +130,7 @@ class Evaluated:
             },
             "floor": None if self.floor is None else self.floor.metrics(),
             "ceiling": self.ceiling.metrics(),
-            "spurious_per_1000": spurious_per_1000(self.gold, self.predicted),
+            "spurious": self.spurious,
             "confidence": dict(self.confidence),
         }
 

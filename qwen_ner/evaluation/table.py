@@ -5,11 +5,11 @@ In: `Scores`, and what was scored how. Out: text. Knows nothing of how they were
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..columns import width
 from .bootstrap import LEVEL, Interval
 from .scoring import Counts, Scores
 
@@ -81,7 +81,7 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
         split = []
     known = intervals or {}
     of_line = {"seen": "seen_f1", "unseen": "unseen_f1", **{label: f"f1_{label}" for label in scores.labels}}
-    first = max(_width(name) for name in ("macro_f1", *(name for name, _ in body)))
+    first = max(width(name) for name in ("macro_f1", *(name for name, _ in body)))
     column = f"  {f'{LEVEL:.0%} of f1'.replace('%', ' %'):^13}" if known else ""
     header = f"{' ' * first}  precision  recall      f1{column}  support"
 
@@ -91,7 +91,7 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
 
     def line(name: str, counts: Counts) -> str:
         rates = f"{100 * counts.precision:>11.2f}{100 * counts.recall:>8.2f}{100 * counts.f1:>8.2f}"
-        return f"{name}{' ' * (first - _width(name))}{rates}{between(name)}{counts.support:>9,}"
+        return f"{name}{' ' * (first - width(name))}{rates}{between(name)}{counts.support:>9,}"
 
     kinds = [f"{count:,} {kind.replace('_', ' ').replace('json', 'JSON')}" for kind, count in scores.problems.items()]
     return "\n".join(
@@ -121,10 +121,3 @@ def confidence_line(confidence: Mapping[str, Any]) -> str:
     of = f" of {confidence['of']}" if confidence.get("of") else ""
     line = f"confidence of {confidence['surfaces']:,} surfaces{of}: {error} · precision of the surest {precision}"
     return line.replace("%", " %")
-
-
-def _width(text: str) -> int:
-    """Terminal columns: two for a wide or full-width character, none for a combining one (Unicode annex 11)."""
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
-    )

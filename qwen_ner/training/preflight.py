@@ -19,7 +19,9 @@ import torch
 import yaml
 
 from ..data.formats import has_split, labels_of, read_dataset
+from ..data.negatives import draw, entity_free, read_negatives
 from ..data.split import hold_out
+from ..data.surfaces import Surfaces
 from ..entities import CLUENER, Example, LabelSet, NerError
 from .recipe import DataArguments, NerTrainingArguments, Recipe
 
@@ -46,7 +48,8 @@ class Splits:
 
 
 def read_splits(data: DataArguments) -> Splits:
-    """The splits that a recipe asks for. The validation rows are the same for every seed, so that runs compare."""
+    """The splits that a recipe asks for. The validation rows and those added without entities do not depend on the
+    seed, so that runs compare."""
     known = LabelSet.of(data.labels) if data.labels else CLUENER if data.dataset in ("cluener", "sample") else None
     training = read_dataset(data.dataset, "train", labels=known, data_dir=data.data_dir)
     labels = known or labels_of(training)
@@ -55,7 +58,41 @@ def read_splits(data: DataArguments) -> Splits:
         final = read_dataset(data.dataset, FINAL_SPLIT, labels=labels, data_dir=data.data_dir)
     rest, validation = hold_out(training, data.validation_rows, seed=0)
     limit = data.max_eval_samples
-    return Splits(labels, rest[: data.max_train_samples], validation[:limit], final[:limit], training)
+    train = rest[: data.max_train_samples]
+    return Splits(labels, train + _negatives(data, train, rest), validation[:limit], final[:limit], training)
+
+
+def _negatives(data: DataArguments, train: list[Example], annotated: list[Example]) -> list[Example]:
+    """The rows without entities that a recipe adds to `train`, none of which holds a surface of `annotated`."""
+    if data.negatives is None:
+        return []
+    surfaces = Surfaces(entity.text for example in annotated for entity in example.entities)
+    left_out = 0
+    if data.negatives_from == "clauses":
+        candidates = entity_free(train, surfaces)
+    else:
+        candidates, left_out = read_negatives(data.negatives_from, surfaces)
+    wanted = max(1, round(data.negatives * len(train)))
+    added = draw(candidates, wanted, seed=0)
+    more = f" ({left_out} more were left out: repeated, or with a surface that the training rows annotate)"
+    source = "clauses of the rows to train on" if data.negatives_from == "clauses" else data.negatives_from
+    log.info(
+        "%d rows without entities are added to the %d rows to train on: of %d in %s%s.",
+        len(added),
+        len(train),
+        len(candidates),
+        source,
+        more if left_out else "",
+    )
+    if len(added) < wanted:
+        log.warning(
+            "negatives: %s asks for %d rows, and %s give %d; lower it, or name a file of texts with negatives_from.",
+            data.negatives,
+            wanted,
+            source,
+            len(added),
+        )
+    return added
 
 
 def check_processes(args: NerTrainingArguments) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import math
 import sys
 import typing
 from argparse import Action
@@ -49,6 +50,13 @@ class DataArguments:
         default=500, metadata={"help": "rows held out of the training split to choose the checkpoint by"}
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "train on this many rows"})
+    negatives: float | None = field(
+        default=None, metadata={"help": "add this many rows without entities for every row to train on, say 0.1"}
+    )
+    negatives_from: str = field(
+        default="clauses",
+        metadata={"help": "clauses: cut out of the rows to train on; or a file of texts known to hold no entities"},
+    )
     max_eval_samples: int | None = field(default=None, metadata={"help": "evaluate on this many rows of each split"})
     max_length: int | None = field(
         default=None, metadata={"help": "rows of more tokens are refused and listed; default: the model's context"}
@@ -282,6 +290,11 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
         faults.append("remove_unused_columns: must stay false; predictions find their gold by the row column")
     if values.get("label_smoothing_factor"):
         faults.append("label_smoothing_factor: not read here; the loss is that of the supervised tokens alone")
+    if values.get("negatives_from") is not None and values.get("negatives") is None:
+        faults.append("negatives_from: set without negatives, so no row would be added; say how many, negatives: 0.1")
+    share = values.get("negatives")
+    if isinstance(share, (int, float)) and not 0 < share < math.inf:
+        faults.append(f"negatives: {share} is not a share above 0; 0.1 adds one row for every ten")
     for key in ("validation_rows", "max_new_tokens", "lora_r", "max_length", "max_train_samples", "max_eval_samples"):
         if isinstance(values.get(key), int) and values[key] <= 0:
             faults.append(f"{key}: {values[key]} is not a positive number")

@@ -38,7 +38,7 @@ def make_tiny(folder: str | Path, *, layers: int = 3, hidden: int = 128, dropout
     folder = Path(folder)
     if (folder / "config.json").is_file():
         return folder
-    tokenizer = train_tokenizer(_sample_lines())
+    tokenizer = tiny_tokenizer()
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     config = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -93,6 +93,11 @@ def _look_one_back(model: Qwen2ForCausalLM, heads: int) -> None:
     with torch.no_grad():
         attention.q_proj.bias[: heads * HEAD] = query.repeat(heads)
         attention.k_proj.bias[: heads * HEAD] = key.repeat(heads)
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer of `make_tiny`, without its model."""
+    return train_tokenizer(_sample_lines())
 
 
 def train_tokenizer(lines: Iterable[str]) -> PreTrainedTokenizerFast:

@@ -57,6 +57,10 @@ def test_what_the_trainer_itself_objects_to_is_told_with_the_rest(write):
         ("learning_rate:\n", "learning_rate: needs a value"),
         ("lora_r: true\n", "lora_r: True is not a whole number"),
         ("dataset: {a: b}\n", "dataset: {'a': 'b'} is not a text"),
+        ("negatives: 0\n", "negatives: 0.0 is not a share above 0; 0.1 adds one row for every ten"),
+        ("negatives: -.inf\n", "negatives: -inf is not a share above 0"),
+        ("negatives: many\n", 'negatives: "many" is not a number'),
+        ("negatives_from: calm.txt\n", "negatives_from: set without negatives, so no row would be added"),
     ],
 )
 def test_one_fault(write, text, said):

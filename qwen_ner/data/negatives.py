@@ -1,0 +1,104 @@
+"""Sentences without entities: cut out of annotated rows, or read from a file of texts that hold none.
+
+In: examples, or a file, and the surfaces that are annotated somewhere. Out: examples whose target is `{}`, none of
+which holds such a surface. Knows nothing of tokens, models or recipes.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ..entities import Example, NerError
+from .faults import DataError
+from .formats import read_texts
+from .rows import read_bytes
+from .surfaces import Surfaces, balanced
+
+SHORTEST = 6
+"""Characters of the shortest clause that is cut out: below, there is little in it that could be mistaken."""
+
+# Half-width marks too, but not inside of numbers (10,000) and times.
+_CLAUSE_END = re.compile(r"(?<=[，。；！？])|(?<=[,;!?])(?![0-9A-Za-z,;!?])")
+
+
+def entity_free(
+    examples: Iterable[Example], surfaces: Surfaces | Iterable[str], shortest: int = SHORTEST
+) -> list[Example]:
+    """The parts of `examples` that hold no entity, as examples of their own; no text twice, in their order.
+
+    A part is a run of whole clauses, as long as it goes, cut at ，。；！？ and their half-width forms. It holds no
+    annotated entity, none of `surfaces` at all, and no bracket or quote without its other half, and has `shortest`
+    characters at least. Its source names its place in its row.
+
+    >>> from qwen_ner.entities import Entity
+    >>> row = Example("7", "三星发布新品，价格还没有定，三星说。", (Entity("company", "三星", 0, 2),), "a.jsonl:7")
+    >>> entity_free([row], ["三星"])
+    [Example(id='7[7:14]', text='价格还没有定，', entities=(), source='a.jsonl:7 [7, 14)')]
+    """
+    known = surfaces if isinstance(surfaces, Surfaces) else Surfaces(surfaces)
+    found: dict[str, Example] = {}
+    for example in examples:
+        blocked = [entity.span for entity in example.entities] + list(known.places(example.text))
+        for start, end in _runs(example.text, blocked):
+            text = example.text[start:end]
+            kept = text.strip()
+            if len(kept) < shortest or not balanced(kept):
+                continue
+            start += len(text) - len(text.lstrip())
+            end = start + len(kept)
+            cut = Example(f"{example.id}[{start}:{end}]", kept, (), f"{example.source} [{start}, {end})")
+            found.setdefault(kept, cut)
+    return list(found.values())
+
+
+def _runs(text: str, blocked: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The longest runs of whole clauses of `text` that meet none of the spans `blocked`."""
+    ends = [*(found.end() for found in _CLAUSE_END.finditer(text) if 0 < found.end() < len(text)), len(text)]
+    first = start = 0
+    for end in ends:
+        if any(begin < end and start < stop for begin, stop in blocked):
+            if first < start:
+                yield first, start
+            first = end
+        start = end
+    if first < len(text):
+        yield first, len(text)
+
+
+def read_negatives(path: str | Path, surfaces: Surfaces | Iterable[str]) -> tuple[list[Example], int]:
+    """The texts of a file that is said to hold no entities, and how many were left out.
+
+    Lines of text, or JSONL with a "text". Left out are repeated texts, and those that hold one of `surfaces`: to teach
+    that they hold no entity would contradict the rows that annotate it. Raises `DataError` with every line that cannot
+    be read, `NerError` where no text is left.
+    """
+    known = surfaces if isinstance(surfaces, Surfaces) else Surfaces(surfaces)
+    name = Path(path).name
+    rows = list(read_texts(read_bytes(path).split(b"\n"), name))
+    if faults := [row.fault for row in rows if row.fault is not None]:
+        raise DataError(str(path), faults, len(rows))
+    found: dict[str, Example] = {}
+    for row in rows:
+        text = row.text or ""
+        if not known.within(text):
+            found.setdefault(text, Example(f"{name}:{row.id}", text, (), row.source))
+    if not found:
+        raise NerError(
+            f"negatives_from: {path} has {len(rows)} texts, each of which holds a surface that the training rows "
+            "annotate; give texts without entities"
+        )
+    return list(found.values()), len(rows) - len(found)
+
+
+def draw(candidates: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """`count` of `candidates`, or all where there are not as many, at random and in their order.
+
+    >>> [example.id for example in draw([Example(str(n), "无") for n in range(9)], 3, seed=0)]
+    ['0', '6', '8']
+    """
+    if count >= len(candidates):
+        return list(candidates)
+    return [candidates[i] for i in sorted(random.Random(seed).sample(range(len(candidates)), count))]

@@ -1,0 +1,97 @@
+"""`qwen-ner stats` and `qwen-ner audit` as a user types them."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from rows import EIGHT, example
+
+from qwen_ner import cli
+from qwen_ner.data.formats import write_jsonl
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Eleven rows of train of which the last one omits what the others annotate, and two of dev."""
+    rows = [example(f"第{n}次在北京", ("address", "北京"), id=str(n)) for n in range(10)]
+    write_jsonl(tmp_path / "train.jsonl", [*rows, example("她去北京了", id="omits")])
+    write_jsonl(tmp_path / "dev.jsonl", [rows[0], example("第三次在上海", ("address", "上海"), id="new")])
+    return tmp_path
+
+
+def call(capsys, *argv):
+    try:
+        cli.main([str(arg) for arg in argv])
+        code = 0
+    except SystemExit as stopped:
+        code = stopped.code
+    return code, *capsys.readouterr()
+
+
+def test_stats(capsys, folder):
+    code, out, _ = call(capsys, "stats", "--data", folder, "--json", folder / "s.json", "--plots", folder / "plots")
+    assert code == 0
+    assert out.splitlines()[0] == str(folder)
+    assert "rows without entities" in out
+    assert "tokens of tiny" in out
+    assert out.splitlines()[-3:] == [
+        str(folder / "plots" / name) for name in ("labels.png", "lengths.png", "limits.png")
+    ]
+    written = json.loads((folder / "s.json").read_text(encoding="utf-8"))
+    assert written["splits"]["train"]["empty_rows"] == 1
+    assert written["splits"]["train"]["lengths"]["row"]["longest"] > 20
+    assert [found["likeness"] for found in written["duplicates"] if found["splits"] == ["train", "dev"]][:1] == [
+        "identical"
+    ]
+
+
+def test_stats_counts_with_the_prompt_of_a_trained_folder(capsys, folder, tiny, codec, tmp_path):
+    import shutil
+
+    from qwen_ner.contract import NerConfig
+
+    model = tmp_path / "model"
+    shutil.copytree(tiny, model)
+    NerConfig(codec.labels, "找" * 100, 64, (1,)).save(model)
+    code, _, _ = call(capsys, "stats", "--data", folder, "--model", model, "--json", folder / "s.json")
+    assert code == 0
+    long = json.loads((folder / "s.json").read_text(encoding="utf-8"))["splits"]["train"]["lengths"]["prompt"][
+        "longest"
+    ]
+    assert long > 100
+
+
+def test_audit(capsys, folder):
+    code, out, err = call(capsys, "audit", "--data", folder)
+    assert code == 0
+    assert out.startswith("train.jsonl:11  0.6")
+    assert "omitted: nothing → address 北京 [2, 4)  (北京: address in 10 of 11 places)" in out
+    assert "1 findings in 11 rows: 1 omitted" in err
+    code, out, _ = call(capsys, "audit", "--data", folder, "--output", folder / "f.jsonl", "--split", "train")
+    assert (code, out) == (0, "")
+    assert [json.loads(line)["id"] for line in (folder / "f.jsonl").read_text(encoding="utf-8").splitlines()] == [
+        "omits"
+    ]
+
+
+def test_audit_of_clean_data_and_with_predictions(capsys, folder):
+    assert call(capsys, "audit", "--data", "sample", "--split", "dev")[:2] == (0, "")
+    write_jsonl(folder / "eight.jsonl", [replace(row, id=str(n)) for n, row in enumerate(EIGHT)])
+    (folder / "p.jsonl").write_text(
+        json.dumps(
+            {
+                "id": "1",
+                "text": EIGHT[2].text,
+                "entities": [{"label": "company", "text": "快递", "start": 2, "end": 4, "score": 0.8}],
+            }
+        )
+        + "\n",
+        encoding="utf-8",
+    )
+    code, out, _ = call(capsys, "audit", "--data", folder / "eight.jsonl", "--predictions", folder / "p.jsonl")
+    assert code == 0
+    assert out == "eight.jsonl:3  0.80  predicted: nothing → company 快递 [2, 4)  (1 of 1 models write it, with 0.80)\n"
+    assert (
+        call(capsys, "audit", "--data", folder / "eight.jsonl", "--predictions", folder / "p.jsonl", "--limit", "0")[1]
+        == ""
+    )
