@@ -38,8 +38,8 @@ def evaluate(
     """One `Evaluated` for each of `decodings`; a predictions file gives one, of decoding "given".
 
     `limit` takes the first rows only. `negatives` has clauses without entities read too, cut out of the rows, to see
-    how often something is found where nothing is; they do not count in the scores. The others are of `Extractor.predict`.
-    Raises `NerError` where the split has no entity to score, and what reading and loading raise.
+    how often something is found where nothing is; they do not count in the scores. The others are those of
+    `Extractor.predict`. Raises `NerError` where the split has no entity to score, and what reading and loading raise.
     """
     read = partial(read_dataset, data, data_dir=data_dir)
     given = Path(model).is_file()
