@@ -110,7 +110,9 @@ def read_all(way: str, options: argparse.Namespace) -> dict[str, Any]:
     from qwen_ner.inference.extractor import Extractor
 
     name = way.removesuffix("-guide")
-    extractor = Extractor.from_pretrained(options.model)
+    rivals = {"one": by_transformers, "lookup": by_transformers, "batched": by_transformers}
+    rivals["continuous"] = by_continuous_batching
+    extractor = by_hand(options.model) if name in rivals else Extractor.from_pretrained(options.model)
     tokenizer, config = extractor.tokenizer, extractor.config
     texts = [example.text for example in read_dataset(options.data, "dev", labels=CLUENER)[: options.limit]]
     codec = extractor.codec
@@ -121,12 +123,7 @@ def read_all(way: str, options: argparse.Namespace) -> dict[str, Any]:
     if name in SINGLE:
         texts = texts[: options.single]
     prompts = prompt_ids(tokenizer, codec, texts)
-    read = {
-        "one": by_transformers,
-        "lookup": by_transformers,
-        "batched": by_transformers,
-        "continuous": by_continuous_batching,
-    }.get(name, by_ours)
+    read = rivals.get(name, by_ours)
     read(extractor, texts[:2], prompts[:2], name, options)  # the first call of anything is slow
     started = time.perf_counter()
     found, seconds, grammar = read(extractor, texts, prompts, name, options)
@@ -139,6 +136,24 @@ def read_all(way: str, options: argparse.Namespace) -> dict[str, Any]:
         "grammar": grammar / took,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
+
+
+def by_hand(folder: str) -> Any:
+    """The model as transformers and peft load it, an adapter merged, without what `Extractor.from_pretrained` adds."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from qwen_ner.contract import NerConfig
+    from qwen_ner.inference.extractor import Extractor, load_tokenizer
+
+    if (Path(folder) / "adapter_config.json").is_file():
+        from peft import AutoPeftModelForCausalLM
+
+        model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).merge_and_unload()
+    else:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return Extractor(model, load_tokenizer(folder), NerConfig.load(folder))
 
 
 def sweep(options: argparse.Namespace) -> dict[str, list[tuple[int, str, float]]]:

@@ -7,7 +7,7 @@ prompt and the target format; training, evaluation and serving all call it. Know
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Literal
@@ -113,11 +113,14 @@ class Codec:
         target = {name: by_label[name] for name in self.labels.names if name in by_label}
         return json.dumps(target, ensure_ascii=False, separators=(",", ":"))
 
-    def decode(self, text: str, completion: str, *, finished: bool = True) -> Decoded:
+    def decode(
+        self, text: str, completion: str, *, finished: bool = True, unmeant: Set[tuple[str, str]] = frozenset()
+    ) -> Decoded:
         """Read a completion for `text`. Never raises: what is wrong with the completion is a `Problem`.
 
         `finished` says whether the model wrote its end token. An unfinished completion is `truncated`; it counts for
         what it says if it happens to be whole JSON, and for nothing otherwise, as an unparseable one does.
+        What is `unmeant` (a constraint's doing: see `inference.grammar.Constraint`) is passed over as if not written.
 
         >>> from qwen_ner.entities import CLUENER
         >>> Codec(CLUENER).decode("三星在北京", '{"company":["苹果"]}').problems
@@ -146,6 +149,8 @@ class Codec:
             for value in values:
                 if not isinstance(value, str) or not value:
                     problems.append(Problem("wrong_type", _show(value), label))
+                elif (label, value) in unmeant:
+                    continue
                 elif (label, value) in surfaces:
                     problems.append(Problem("duplicate", value, label))
                 else:

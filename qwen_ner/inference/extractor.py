@@ -23,6 +23,7 @@ from ..entities import Entity, Example, NerError
 from .calibration import Calibration, Judged, surface_log_probability
 from .generation import BATCH_TOKENS, generate
 from .grammar import Grammar
+from .packing import pack
 from .prefix import PrefixCache
 from .windows import Window, windows
 
@@ -83,7 +84,8 @@ class Extractor:
     def from_pretrained(
         cls, folder: str | Path, *, revision: str | None = None, device: str | None = None, dtype: str | None = None
     ) -> Extractor:
-        """Load what `qwen-ner train` wrote: an output_dir, a checkpoint of it, or a Hub id. An adapter is merged.
+        """Load what `qwen-ner train` wrote: an output_dir, a checkpoint of it, or a Hub id. An adapter is merged, and
+        on a CPU the weights are laid out for inference (`packing`): `model` is not to be trained further.
 
         `device` defaults to the GPU where there is one. `dtype` defaults to bfloat16 there (if it has it) and float32
         on the CPU. Raises `NerError` where the folder lacks `ner_config.json`, tokenizer, chat template or weights.
@@ -107,7 +109,7 @@ class Extractor:
                 model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
         except UNLOADABLE as error:
             raise NerError(f"{folder}: the weights cannot be loaded: {error}") from error
-        return cls(model.to(device), tokenizer, config)
+        return cls(pack(model.to(device)), tokenizer, config)
 
     def extract(self, texts: Sequence[str], **options: Any) -> list[tuple[Entity, ...]]:
         """The entities of each text, in text order; `text[entity.start : entity.end] == entity.text` for each.
@@ -184,7 +186,9 @@ class Extractor:
         decoded = []
         for n, (text, completion) in enumerate(zip(texts, completions, strict=True)):
             scores = self._scores(completion, generated.ids[n], generated.logprobs[n])
-            decoded.append(self.codec.decode(text, completion, finished=generated.finished[n]).scored(scores))
+            unmeant = generated.constraints[n].unmeant if constrained else frozenset()
+            found = self.codec.decode(text, completion, finished=generated.finished[n], unmeant=unmeant)
+            decoded.append(found.scored(scores))
         return decoded
 
     def _check_room(self, texts: Sequence[str], pieces: Sequence[tuple[int, Window]]) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -33,13 +33,14 @@ class Generated:
     `ids` without the end token, whether each was `finished` by one, and the natural logarithm of the probability that
     the model gave each emitted token: `logprobs[i]` is as long as `ids[i]`, and one longer where the model wrote the
     end itself (where a constraint left nothing else, the model was not asked). `batch_tokens` is the budget asked for,
-    or the lower one that the memory held.
+    or the lower one that the memory held. `constraints` are those handed in, as they stood behind the last tokens.
     """
 
     ids: list[list[int]]
     finished: list[bool]
     logprobs: list[list[float]]
     batch_tokens: int = BATCH_TOKENS
+    constraints: list[Constraint] = field(default_factory=list)
 
 
 DRAFT_ROWS = 8
@@ -55,10 +56,13 @@ class Constraint(Protocol):
     `forecast` are tokens that are likely to follow, at most `limit`: they are tried in one pass, and those that the
     model would have written itself are taken. `closed` says that only an end token may follow: it is taken without
     asking the model. `advance` raises `ValueError` for a token that may not come. A shallow copy goes its own way.
+    `unmeant` are the pairs of what was written that are there only because of the constraint.
     """
 
     @property
     def closed(self) -> bool: ...
+    @property
+    def unmeant(self) -> Set[tuple[str, str]]: ...
 
     def allows(self, token: int) -> bool: ...
     def allowed(self) -> list[int]: ...
@@ -122,6 +126,7 @@ def generate(
     before = (prefix or PrefixCache()).common(model, prompts)
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
     waiting = sorted(range(len(prompts)), key=lambda i: -lengths[i])
+    last = list(constraints or ())
     while waiting:
         rows = waiting[: max(1, batch_tokens // lengths[waiting[0]])]
         own = pad_left([prompts[i][before.get_seq_length() :] for i in rows], pad_token_id)
@@ -148,9 +153,11 @@ def generate(
                 result.finished[row] = True
             else:
                 result.ids[row].append(token)
+        for row, constraint in zip(rows, bound or (), strict=False):
+            last[row] = constraint
         on_rows(len(rows))
         waiting = waiting[len(rows) :]
-    return replace(result, batch_tokens=batch_tokens)
+    return replace(result, batch_tokens=batch_tokens, constraints=last)
 
 
 def _unless_memory_ends(

@@ -13,12 +13,12 @@ bytes that is made for this one format, and it needs no compilation for each tex
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..entities import NerError
+from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,58 +26,6 @@ if TYPE_CHECKING:
 QUOTE = ord('"')
 UNWRITABLE = 0xFF
 """Stands in a text for a character that UTF-8 cannot spell (a lone surrogate); no UTF-8 string holds this byte."""
-
-
-class Vocabulary:
-    """The tokens of a byte-level BPE as bytes, in an order in which those with one beginning stand together.
-
-    Special tokens are left out: none belongs into an answer but the end tokens, which are told apart.
-    Raises `NerError` for a tokenizer of another kind.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_token_ids: Iterable[int]) -> None:
-        from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-        byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
-        added = set(tokenizer.get_added_vocab().values())
-        self.bytes: dict[int, bytes] = {}
-        for token, number in tokenizer.get_vocab().items():
-            if number not in added and all(character in byte_of for character in token):
-                self.bytes[number] = bytes(byte_of[character] for character in token)
-        self.ends = frozenset(end_token_ids)
-        pairs = sorted((spelling, number) for number, spelling in self.bytes.items() if spelling)
-        self.spellings = [spelling for spelling, _ in pairs]
-        self.numbers = [number for _, number in pairs]
-        single = {spelling[0] for spelling in self.spellings if len(spelling) == 1}
-        if len(single) < 256:
-            raise NerError(
-                f"the tokenizer spells {len(single)} of 256 bytes: constrained decoding needs a byte-level BPE, as "
-                "Qwen's; decode without constraint"
-            )
-
-    def starting(self, prefix: bytes, low: int, high: int) -> tuple[int, int]:
-        """The range in `spellings[low:high]`, which all begin with `prefix[:-1]`, of those that begin with `prefix`."""
-        first = bisect_left(self.spellings, prefix, low, high)
-        if prefix[-1] == 0xFF:
-            return first, high
-        return first, bisect_left(self.spellings, prefix[:-1] + bytes([prefix[-1] + 1]), first, high)
-
-    def spelled(self, text: bytes) -> tuple[int, ...]:
-        """`text` in tokens, the longest that fits first: a spelling of it, not always the tokenizer's own."""
-        tokens = []
-        at = 0
-        while at < len(text):
-            low, high = 0, len(self.spellings)
-            best = length = 0
-            for length_tried in range(1, len(text) - at + 1):
-                low, high = self.starting(text[at : at + length_tried], low, high)
-                if low == high:
-                    break
-                if len(self.spellings[low]) == length_tried:
-                    best, length = self.numbers[low], length_tried
-            tokens.append(best)
-            at += length
-        return tuple(tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +62,7 @@ class Automaton:
     """The targets that one text allows, byte by byte. States are values; `after` and `next_bytes` go along them."""
 
     def __init__(self, labels: Sequence[str], text: str) -> None:
+        self.labels = labels
         self.keys = [json.dumps(label, ensure_ascii=False).encode() + b':["' for label in labels]
         spelled = bytearray()
         starts = [0]  # of the characters, and the end of the text
@@ -226,6 +175,9 @@ class Constraint:
 
     The answer with its end token takes at most `max_new_tokens`: a token after which the rest could no longer be closed
     in time may not come. Raises `NerError` where not even `{}` fits.
+
+    `unmeant` are the (label, surface) pairs that are there only because the model was not let write a surface a second
+    time: it wanted to close 工行, which the list has, and had to go on to 工行使用. Nobody predicted those.
     """
 
     def __init__(self, vocabulary: Vocabulary, automaton: Automaton, max_new_tokens: int) -> None:
@@ -234,6 +186,8 @@ class Constraint:
         self.remaining = max_new_tokens
         # A way to the end that fits into what remains, if one had to be looked for; empty: spell it when needed.
         self.plan: tuple[int, ...] = ()
+        self.unmeant: frozenset[tuple[str, str]] = frozenset()
+        self._repeating = False  # whether in this surface the model wanted to repeat another one
         if not self._in_time(automaton.beginning, max_new_tokens):
             raise NerError(f"max_new_tokens: {max_new_tokens} leaves no room for {{}} and its end token")
 
@@ -263,7 +217,21 @@ class Constraint:
         return state if in_time else None
 
     def allows(self, token: int) -> bool:
-        return self._behind(token) is not None
+        if self._behind(token) is not None:
+            return True
+        self._repeating = self._repeating or self._repeats(token)
+        return False
+
+    def _repeats(self, token: int) -> bool:
+        """Whether `token`, which may not come, would close a surface that its list has already."""
+        state = self.state
+        for byte in self.vocabulary.bytes.get(token, b""):
+            if not isinstance(state, _Surface):
+                return False
+            if byte == QUOTE:
+                return state.written in state.used
+            state = self.automaton.after(state, byte)
+        return False
 
     def allowed(self) -> list[int]:
         """All tokens that may come next; never none before an end token was taken."""
@@ -304,9 +272,23 @@ class Constraint:
         behind = self._behind(token)
         if behind is None:
             raise ValueError(f"token {token} may not come here")
+        if self._repeating and token not in self.vocabulary.ends:
+            self._settle(token)
         self.plan = self.plan[1:] if self.plan[:1] == (token,) else ()
         self.state = None if token in self.vocabulary.ends else behind
         self.remaining -= 1
+
+    def _settle(self, token: int) -> None:
+        """Note the surface that `token` closes, if it closes the one in which the model wanted to repeat another."""
+        state = self.state
+        for byte in self.vocabulary.bytes[token]:
+            assert state is not None
+            if isinstance(state, _Surface) and byte == QUOTE:
+                label, surface = self.automaton.labels[state.label], json.loads(b'"' + state.written + b'"')
+                self.unmeant |= {(label, surface)}
+                self._repeating = False
+                return
+            state = self.automaton.after(state, byte)
 
 
 class Grammar:

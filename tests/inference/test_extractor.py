@@ -5,6 +5,7 @@ import pytest
 from rows import EIGHT
 
 from qwen_ner.contract import NerConfig
+from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, LabelSet, NerError
 from qwen_ner.inference.extractor import Extractor, TextTooLong, load_tokenizer
 
@@ -70,6 +71,35 @@ def test_a_lack_of_memory_is_met_once_and_remembered(folder, monkeypatch, caplog
     assert warned
     assert found() == plain
     assert len(caplog.records) == warned
+
+
+def test_what_the_model_did_not_mean_is_no_prediction(folder, monkeypatch):
+    """A model that wants to write 工行 twice: the grammar does not let it, and nobody predicts 工行使用."""
+    extractor = Extractor.from_pretrained(folder)
+    extractor.config = NerConfig(CLUENER, "找出实体", 40, (2, 0))
+    text = "工行目前在工行使用"
+    wanted = extractor.tokenizer('{"company":["工行","工行"]}', add_special_tokens=False)["input_ids"] + [2]
+    prompt = len(prompt_ids(extractor.tokenizer, extractor.codec, [text])[0])
+    forward = extractor.model.forward
+
+    def scripted(*args, **inputs):
+        out = forward(*args, **inputs)
+        positions = inputs.get("position_ids")
+        if positions is not None:
+            for column, position in enumerate(positions[0, -out.logits.shape[1] :].tolist()):
+                step = position + 1 - prompt
+                if 0 <= step < len(wanted):
+                    out.logits[0, column, wanted[step]] += 100
+        return out
+
+    monkeypatch.setattr(extractor.model, "forward", scripted)
+    (free,) = extractor.predict([text], constrained=False)
+    assert "duplicate" in {problem.kind for problem in free.problems}
+    (bound,) = extractor.predict([text])
+    assert bound.problems == ()
+    assert [(e.label, e.text) for e in bound.entities if e.label == "company"] == [("company", "工行")] * 2
+    assert ("company", "工行") in bound.surfaces
+    assert not any(surface.startswith("工行") and surface != "工行" for _, surface in bound.surfaces)
 
 
 def test_a_text_that_does_not_fit_is_refused_with_its_place(folder):

@@ -128,6 +128,42 @@ def test_no_surface_comes_twice_under_a_label_and_no_way_is_a_dead_end(tokenizer
         constraint.advance(token)
 
 
+def write(grammar, constraint, text):
+    """Let the constraint take `text`, token by token of a spelling of it."""
+    for token in grammar.vocabulary.spelled(text.encode()):
+        constraint.advance(token)
+
+
+def test_a_surface_that_is_there_because_another_could_not_be_repeated_is_told(grammar):
+    text = "工行目前在工行使用，北京"
+    constraint = grammar.constraint(text, 64)
+    write(grammar, constraint, '{"address":["北京"],"company":["工行","工行')
+    quote = next(token for token, spelling in grammar.vocabulary.bytes.items() if spelling == b'"')
+    assert not constraint.allows(quote)
+    write(grammar, constraint, '使用"]}')
+    assert constraint.closed
+    assert constraint.unmeant == {("company", "工行使用")}
+
+
+def test_a_longer_surface_that_was_meant_and_one_behind_it_are_not(grammar):
+    text = "工行目前在工行使用，北京"
+    quote = next(token for token, spelling in grammar.vocabulary.bytes.items() if spelling == b'"')
+    meant = grammar.constraint(text, 64)
+    write(grammar, meant, '{"company":["工行","工行使用"]}')
+    assert meant.unmeant == frozenset()
+    later = grammar.constraint(text, 64)
+    write(grammar, later, '{"company":["工行","工行')
+    assert not later.allows(quote)
+    write(grammar, later, '使用","北京"],"position":["北京"]}')
+    assert later.unmeant == {("company", "工行使用")}
+    # What is refused for another reason is no repetition.
+    other = grammar.constraint(text, 64)
+    write(grammar, other, '{"company":["工')
+    assert not other.allows(grammar.vocabulary.spelled("京".encode())[0])
+    write(grammar, other, '行"]}')
+    assert other.unmeant == frozenset()
+
+
 @pytest.mark.parametrize("label", CLUENER.names)
 def test_labels_come_in_order_and_each_once(label):
     automaton = Automaton(CLUENER.names, "三星")
