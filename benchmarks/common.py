@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
-PREFIXES = (32, 64, 128, 256, 512)
+BATCHES = (1, 4, 16, 64)
+PREFIXES = (32, 128, 512)
 """What a sweep goes over: rows a batch, tokens of system prompt."""
 
 
@@ -45,12 +47,25 @@ def claim(name: str, value: float, bound: float, at_most: bool = False) -> dict[
     }
 
 
-def draw_sweep(
-    points: dict[str, list[tuple[int, str, float]]], names: dict[str, str], measured: str, target: Path
-) -> None:
-    """Draw (x, rival, y) points over "batch" and over "prefix", a line a rival, into `target`."""
+Points = dict[str, list[tuple[int, str, float]]]
+
+
+def sweep(
+    rate: Callable[[str, int, str], float | None], names: dict[str, str], measured: str, target: Path, quick: bool
+) -> Points:
+    """(x, rival, rate) over "batch" and over "prefix", a line a rival, drawn into `target`.
+
+    `rate` measures ("batch" or "prefix", x, rival); where it gives None, as where memory did not do, there is no point.
+    """
     from matplotlib.figure import Figure
 
+    points: Points = {"batch": [], "prefix": []}
+    for what, values in (("batch", BATCHES), ("prefix", PREFIXES)):
+        for x in values[: 2 if quick else None]:
+            for name in names:
+                y = rate(what, x, name)
+                print(f"{what} {x}: {name} {y}", file=sys.stderr, flush=True)
+                points[what] += [] if y is None else [(x, name, y)]
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, (what, values) in zip(figure.subplots(1, 2), points.items(), strict=True):
         for name, shown in names.items():
@@ -68,6 +83,7 @@ def draw_sweep(
         axes.legend()
     figure.savefig(target, dpi=120)
     print(f"drawn: {target}")
+    return points
 
 
 def finish(report: dict[str, Any], path: Path | None) -> None:

@@ -32,7 +32,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import BATCHES, PREFIXES, claim, draw_sweep, finish, machine
+from common import Points, claim, finish, machine, sweep
 
 SINGLE = ("one", "lookup", "free-one", "constrained-one")
 WAYS = ("one", "lookup", "batched", "continuous", "free", "constrained", "free-one", "constrained-one")
@@ -68,7 +68,7 @@ def main() -> None:
                 print(f"round {turn + 1}/{options.repeats}: {way}", file=sys.stderr, flush=True)
                 runs[way].append(in_process(way, options))
                 print(f"    {runs[way][-1].get('error') or runs[way][-1]['seconds']}", file=sys.stderr, flush=True)
-        swept = sweep(options) if options.sweep else None
+        points = swept(options) if options.sweep else None
     table = {way: merged(found, runs) for way, found in runs.items()}
     show(table)
     keys = ("model", "data", "limit", "single", "batch", "repeats", "guideline")
@@ -76,7 +76,7 @@ def main() -> None:
         "machine": machine("datasets"),
         "settings": {key: getattr(options, key) for key in keys},
         "table": table,
-        "sweep": swept,
+        "sweep": points,
         "claims": claims(table),
     }
     finish(report, options.json)
@@ -156,20 +156,17 @@ def by_hand(folder: str) -> Any:
     return Extractor(model, load_tokenizer(folder), NerConfig.load(folder))
 
 
-def sweep(options: argparse.Namespace) -> dict[str, list[tuple[int, str, float]]]:
+def swept(options: argparse.Namespace) -> Points:
     """sentences/s over batch size and prompt length, for transformers' batched generate and ours without a grammar."""
-    points: dict[str, list[tuple[int, str, float]]] = {"batch": [], "prefix": []}
-    for size in BATCHES[: 2 if options.quick else None]:
-        for way in ("batched", "free"):
-            run = in_process(way, options, batch=size, limit=min(options.limit, 64))
-            points["batch"] += [(size, way, run["sentences"] / run["seconds"])] if "error" not in run else []
-    for length in PREFIXES[: 2 if options.quick else None]:
-        for way in ("batched", "free"):
-            run = in_process(f"{way}-guide", options, guideline=length, limit=min(options.limit, 64))
-            points["prefix"] += [(length, way, run["sentences"] / run["seconds"])] if "error" not in run else []
+
+    def rate(what: str, x: int, way: str) -> float | None:
+        guided, changed = (f"{way}-guide", {"guideline": x}) if what == "prefix" else (way, {"batch": x})
+        run = in_process(guided, options, limit=min(options.limit, 64), **changed)
+        return None if "error" in run else run["sentences"] / run["seconds"]
+
     names = {"batched": "batched generate", "free": "ours"}
-    draw_sweep(points, names, "sentences/s", (options.json or Path("extract_speed.json")).with_suffix(".png"))
-    return points
+    target = (options.json or Path("extract_speed.json")).with_suffix(".png")
+    return sweep(rate, names, "sentences/s", target, options.quick)
 
 
 Read = tuple[list[list[int]], list[float], float]

@@ -42,7 +42,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from common import BATCHES, PREFIXES, claim, draw_sweep, finish, machine
+from common import Points, claim, finish, machine, sweep
 
 OUT_OF_MEMORY = "killed for its memory"
 TRL = ("trl-padded", "trl-padding-free", "trl-packed")
@@ -93,7 +93,7 @@ def main() -> None:
         show(results)
         print("against the rows one by one: " + (exact.get("error") or differences(exact)))
         if options.sweep:
-            report["sweep"] = sweep(options)
+            report["sweep"] = swept(options)
     finish(report, options.json)
 
 
@@ -206,23 +206,20 @@ def differences(exact: dict[str, float]) -> str:
     return ", ".join(f"{what} {value:.2g}" for what, value in exact.items())
 
 
-def sweep(options: argparse.Namespace) -> dict[str, list[tuple[int, str, float]]]:
-    """rows/s over batch size and prompt length, for dynamic padding and ours; drawn beside the JSON.
+def swept(options: argparse.Namespace) -> Points:
+    """rows/s over batch size and prompt length, for dynamic padding and ours; drawn beside the JSON."""
 
-    A rival has no point where its memory did not do.
-    """
-    points: dict[str, list[tuple[int, str, float]]] = {"batch": [], "prefix": []}
-    for size in BATCHES[: 2 if options.quick else None]:
-        for name in ("dynamic", "ours"):
-            run = in_process(name, options, batch=size)
-            points["batch"] += [(size, name, merged([run])["rows/s"])] if "error" not in run else []
-    for length in PREFIXES[: 2 if options.quick else None]:
-        for name in ("dynamic", "ours"):
-            run = in_process(f"{name}-guide", options, guideline=length)
-            points["prefix"] += [(length, name, merged([run])["rows/s"])] if "error" not in run else []
+    def rate(what: str, x: int, name: str) -> float | None:
+        run = (
+            in_process(f"{name}-guide", options, guideline=x)
+            if what == "prefix"
+            else in_process(name, options, batch=x)
+        )
+        return None if "error" in run else merged([run])["rows/s"]
+
     names = {"dynamic": "dynamic padding", "ours": "prefix sharing"}
-    draw_sweep(points, names, "rows/s", (options.json or Path("train_speed.json")).with_suffix(".png"))
-    return points
+    target = (options.json or Path("train_speed.json")).with_suffix(".png")
+    return sweep(rate, names, "rows/s", target, options.quick)
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
