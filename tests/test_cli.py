@@ -152,6 +152,23 @@ def test_predictions_are_scored_again_and_compared(trained, data, capsys, tmp_pa
 
 
 @pytest.mark.slow
+def test_clauses_without_entities_are_read_beside_the_rows_and_change_no_score(trained, data, capsys, tmp_path):
+    folder, _ = trained
+    scores = {}
+    for name, more in (("without", []), ("with", ["--negatives"])):
+        code, out, _ = in_process(
+            capsys, "evaluate", folder, "--data", data, "--decoding", "constrained", "--json", tmp_path / name, *more
+        )
+        assert code == 0
+        scores[name] = json.loads((tmp_path / name).read_text())["constrained"]
+    assert "cut out of the rows)" in out
+    assert scores["with"]["spurious"]["added"] >= 1
+    assert scores["with"]["spurious"]["sentences"] == 1 + scores["with"]["spurious"]["added"]
+    assert scores["without"]["spurious"] == {**scores["without"]["spurious"], "sentences": 1, "added": 0}
+    assert scores["with"]["metrics"] == scores["without"]["metrics"]
+
+
+@pytest.mark.slow
 def test_a_submission_has_cluener_s_form_and_is_read_back(trained, data, capsys, tmp_path):
     folder, _ = trained
     submission = tmp_path / "cluener_predict.json"

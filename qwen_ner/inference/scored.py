@@ -50,7 +50,8 @@ def evaluate(
     labels = extractor.config.labels if extractor else CLUENER if data in ("cluener", "sample") else labels_of(gold)
     train = read("train", labels=labels) if split != "train" and has_split(data, "train", data_dir) else None
     surfaces = (entity.text for example in (*gold, *(train or ())) for entity in example.entities)
-    clauses = entity_free(gold, surfaces) if negatives and extractor else []
+    annotated = [example for example in gold if example.entities]
+    clauses = entity_free(annotated, surfaces) if negatives and extractor else []
     for decoding in decodings if extractor else ("given",):
         contract = Contract(model, data, split, len(gold), fingerprint(gold), decoding, min_score, thresholds)
         evaluated = partial(Evaluated, contract, gold, labels=labels, train=train)
