@@ -95,13 +95,13 @@ def test_the_bio_recipe_trains_on_a_folder_of_tagged_lines(tiny, tmp_path, capsy
         "--save_strategy", "steps", "--save_steps", "2", "--eval_strategy", "steps", "--eval_steps", "2",
     ])  # fmt: skip
     metrics = train(recipe)
-    assert metrics["steps"] == 2
-    assert metrics["dev"]["rows"] == len(FINANCE)
+    assert metrics["training"]["steps"] == 2
+    assert metrics["rows"] == len(FINANCE)
     config = NerConfig.load(tmp_path / "out")
     assert config.labels == LabelSet.of(recipe.data.labels)
     assert "- product：产品：基金" in config.codec().system_prompt
     cli.main(["evaluate", str(tmp_path / "out"), "--data", str(tmp_path), "--decoding", "free"])
-    assert "dev, free: 4 rows" in capsys.readouterr().out
+    assert "dev: 4 rows" in capsys.readouterr().out
 
 
 def tagged_lines(text, spans):

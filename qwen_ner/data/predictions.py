@@ -123,8 +123,8 @@ def submission_row(identity: str, entities: Sequence[Entity], labels: LabelSet) 
     """A line of CLUENER's submission: its id as a number, ends inclusive, labels in the label set's order.
 
     >>> from qwen_ner.entities import CLUENER
-    >>> json.dumps(submission_row("7", [Entity("company", "三星", 0, 2)], CLUENER), ensure_ascii=False)
-    '{"id": 7, "label": {"company": {"三星": [[0, 1]]}}}'
+    >>> submission_row("7", [Entity("company", "三星", 0, 2)], CLUENER)
+    {'id': 7, 'label': {'company': {'三星': [[0, 1]]}}}
     """
     if not identity.isdecimal():
         raise NerError(f"id {identity!r}: CLUENER numbers its rows; give its test.json")

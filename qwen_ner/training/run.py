@@ -77,7 +77,8 @@ def _train(recipe: Recipe, output: Path) -> dict[str, Any]:
     collator, sources = choose_collator(model, tokenizer.pad_token_id), [example.source for example in gold]
     heed(quick(tokenizer, codec, collator, ends, rows, splits.train, args.max_new_tokens))
     heed([check_room([len(ids) for ids in to_score["prompt_ids"]], context - args.max_new_tokens, sources)])
-    heed([replace(check_disk_of(recipe, *parameters(model), len(rows)), level="warn")])
+    disk = check_disk_of(recipe, *parameters(model), len(rows))
+    heed([replace(disk, level="warn")] if disk.level == "fail" else [disk])
     validation = to_score.select(range(len(splits.validation)))
     final = to_score.select(range(len(splits.validation), len(gold))) if splits.final else validation
 

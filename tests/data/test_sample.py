@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from qwen_ner.codec import ground
+from qwen_ner.data.duplicates import leaks
 from qwen_ner.data.sample import generate
 from qwen_ner.data.sample.words import FILLERS, PARTS, SLOTS
 from qwen_ner.entities import CLUENER, Entity, Example
@@ -50,6 +51,11 @@ def test_another_seed_gives_other_rows(splits: dict[str, list[Example]]) -> None
     other = generate.rows(seed=1)
     assert {split: len(examples) for split, examples in other.items()} == SIZES
     assert other["dev"] != splits["dev"]
+
+
+def test_no_row_of_dev_or_test_is_another_one_but_for_its_typing(splits: dict[str, list[Example]]) -> None:
+    assert leaks(splits["train"], [*splits["dev"], *splits["test"]]) == []
+    assert leaks(splits["dev"], splits["test"]) == []
 
 
 def test_rows_are_counted_and_small(splits: dict[str, list[Example]]) -> None:
