@@ -40,7 +40,8 @@ _ALWAYS = sorted(
 
 
 def rows(seed: int = SEED) -> dict[str, list[Example]]:
-    """The three splits. No text occurs twice, and none of dev and test but for its typing; a third of the (label, surface) pairs of dev and of test is not in train.
+    """The three splits. No text occurs twice, those of dev and test not even typed otherwise; a third of their
+    (label, surface) pairs is not in train.
 
     >>> {split: len(examples) for split, examples in rows().items()}
     {'train': 2000, 'dev': 300, 'test': 300}
