@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..codec import entity_row
+from ..contract import write_text
 from ..entities import Entity, Example
 
 Kind = Literal["omitted", "label", "boundary", "predicted"]
@@ -51,8 +53,8 @@ class Finding:
             "kind": self.kind,
             "score": round(self.score, 4),
             "text": self.example.text,
-            "annotated": _plain(self.annotated),
-            "suggested": _plain(self.suggested),
+            "annotated": self.annotated and entity_row(self.annotated),
+            "suggested": self.suggested and entity_row(self.suggested),
             "evidence": self.evidence,
         }
 
@@ -71,12 +73,6 @@ class Finding:
         return f"{place}  {self.score:.2f}  {self.kind}: {old} → {new}  ({self.evidence})"
 
 
-def _plain(entity: Entity | None) -> dict[str, Any] | None:
-    if entity is None:
-        return None
-    return {"label": entity.label, "text": entity.text, "start": entity.start, "end": entity.end}
-
-
 def strongest(findings: Iterable[Finding]) -> list[Finding]:
     """The findings by falling score, of those for overlapping places the first, of equal ones in the order of rows."""
     told: list[Finding] = []
@@ -92,6 +88,5 @@ def strongest(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def write_findings(path: str | Path, findings: Iterable[Finding]) -> None:
-    """Write `Finding.to_dict` of each as a line of JSON."""
-    lines = [json.dumps(finding.to_dict(), ensure_ascii=False) + "\n" for finding in findings]
-    Path(path).write_text("".join(lines), encoding="utf-8")
+    """Write `Finding.to_dict` of each as a line of JSON, all of them or none."""
+    write_text(Path(path), (json.dumps(finding.to_dict(), ensure_ascii=False) + "\n" for finding in findings))

@@ -32,7 +32,7 @@ def draw(statistics: Statistics, folder: str | Path, tokenizer: str = "") -> lis
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
-        raise NerError('--plots needs matplotlib; pip install "qwen_ner[report]"') from None
+        raise NerError("--plots needs matplotlib, which belongs to the package; pip install matplotlib") from None
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     font, names = _names([*statistics.labels, *statistics.splits, tokenizer])

@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..codec import Decoded
 from ..entities import Example, LabelSet
 from .bootstrap import Difference, differences, rates, row_counts
@@ -46,8 +48,8 @@ def compare(
     ]
     order = sorted(range(len(gold)), key=lambda n: -abs(change[n]))
 
-    def of(runs: Sequence[object]) -> list[dict[str, float]]:
-        return [{name: float(v) for name, v in rates(run.sum(0), labels.names).items()} for run in runs]  # type: ignore[attr-defined]
+    def of(runs: Sequence[np.ndarray]) -> list[dict[str, float]]:
+        return [{name: float(v) for name, v in rates(run.sum(0), labels.names).items()} for run in runs]
 
     return Comparison(
         len(gold),

@@ -118,7 +118,7 @@ def test_plots_of_names_that_no_font_has(tmp_path, recwarn, caplog):
 
 def test_plots_without_matplotlib(counted, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(NerError, match=r'pip install "qwen_ner\[report\]"'):
+    with pytest.raises(NerError, match=r"belongs to the package; pip install matplotlib"):
         draw(counted, tmp_path)
 
 
