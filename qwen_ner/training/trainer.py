@@ -30,6 +30,7 @@ from ..inference.extractor import UNLOADABLE, decode_ids
 from ..inference.generation import BATCH_TOKENS, generate, neutral_generation_config, until_end
 from .callbacks import ProgressLines
 from .collate import IGNORED, EvaluationCollator, block_mask
+from .swiglu import recompute_activation
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class NerTrainer(Trainer):
 
     def __init__(self, *args: Any, ner_config: NerConfig, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        recompute_activation(self.model)
         self.ner_config = ner_config
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
