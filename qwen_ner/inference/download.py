@@ -136,7 +136,7 @@ def explained(error: Exception, name: str, revision: str | None = None) -> NerEr
         offline = (
             "HF_HUB_OFFLINE is set; unset it" if constants.is_offline_mode() else "check the network and HF_ENDPOINT"
         )
-        said = f"the Hub cannot be reached ({reason}); {offline}, and give the same command again"
+        said = f"the Hub cannot be reached, or is out of order ({reason}); {offline}, and give the same command again"
     return NerError(f"{name}: {said}")
 
 

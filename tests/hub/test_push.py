@@ -99,12 +99,20 @@ def test_a_push_replaces_what_was_ours_and_leaves_what_was_not(trained, hub):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", ["PUT /lfs", "POST /api/models/tester/ner/commit"])
-def test_an_interrupted_push_leaves_the_hub_as_it_was_and_a_repeated_one_is_whole(trained, hub, at):
+@pytest.mark.parametrize(
+    ("at", "status", "said"),
+    [
+        ("PUT /lfs", 403, "no right to write"),
+        ("/tester/ner/commit/", 403, "no right"),
+        ("/tester/ner/commit/", 0, "reached"),
+    ],
+    ids=["at the weights", "at the commit", "cut off"],
+)
+def test_an_interrupted_push_leaves_the_hub_as_it_was_and_a_repeated_one_is_whole(trained, hub, at, status, said):
     push(trained["full"], "tester/ner")
     before, local = hub.files("tester/ner"), contents(trained["adapter"])
-    hub.refuse += [(at, 403)]
-    with pytest.raises(NerError, match="no right to write"):
+    hub.refuse += [(at, status)]
+    with pytest.raises(NerError, match=said):
         push(trained["adapter"], "tester/ner")
     assert hub.files("tester/ner") == before
     assert contents(trained["adapter"]) == local
