@@ -213,3 +213,14 @@ def test_the_pushed_number_comes_back_to_the_digit_and_at_a_revision(
     capsys.readouterr()
     cli.main(["predict", "tester/ner", "--revision", commit, "--text", EIGHT[0].text])
     assert json.loads(capsys.readouterr().out)["text"] == EIGHT[0].text
+
+
+@pytest.mark.slow
+def test_an_adapter_stays_with_the_base_it_was_trained_on(trained, taught, hub, tmp_path):
+    push(trained["adapter"], "tester/ner")
+    adapter = json.loads(hub.files("tester/ner")["adapter_config.json"])
+    base = hub.repos["tester/base"]["commits"]
+    assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("tester/base", base[0]["sha"])
+    base.append({"sha": "f" * 40, "title": "another base", "files": {**base[0]["files"], "model.safetensors": b"torn"}})
+    said = json.loads(hub.files("tester/ner")["metrics.json"])
+    assert evaluated("tester/ner", taught, tmp_path)["metrics"] == said["metrics"]
