@@ -81,6 +81,16 @@ def may_be_repo_id(name: str) -> bool:
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
 
 
+def downloaded_commit(name: str, revision: str | None = None) -> str | None:
+    """The commit at which the repository `name` was loaded last for `revision`; None for a folder here."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(name).exists():
+        return None
+    found = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else revision
+
+
 @contextmanager
 def faults_explained(name: str, revision: str | None = None) -> Iterator[None]:
     """Turn what `huggingface_hub` raises of the repository `name` into one `NerError` with its remedy."""

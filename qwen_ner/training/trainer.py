@@ -25,6 +25,7 @@ from ..codec import Codec, Decoded
 from ..contract import NerConfig
 from ..entities import Example, NerError
 from ..evaluation.entity_f1 import EntityF1
+from ..inference.download import downloaded_commit
 from ..inference.extractor import UNLOADABLE, decode_ids
 from ..inference.generation import BATCH_TOKENS, generate, neutral_generation_config, until_end
 from .callbacks import ProgressLines
@@ -53,7 +54,7 @@ def load_model(
         )
     except UNLOADABLE as error:
         raise NerError(f"model_name_or_path: {model_name_or_path} cannot be loaded: {error}") from error
-    return adapted(model, lora, getattr(model.config, "_commit_hash", None) or revision)
+    return adapted(model, lora, downloaded_commit(model_name_or_path, revision))
 
 
 def adapted(model: PreTrainedModel, lora: dict[str, Any] | None, revision: str | None = None) -> PreTrainedModel:
