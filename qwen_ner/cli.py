@@ -133,6 +133,27 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=commands.predict)
 
     command = subparsers.add_parser(
+        "push",
+        help="put a trained model and its card on the Hub",
+        description="Weights as safetensors, tokenizer, ner_config.json, card, recipe and scores, as one commit; no "
+        "pickle, token, path or row of the data. Log in first: `hf auth login`, or HF_TOKEN.",
+    )
+    command.add_argument("folder", help="an output_dir, or a checkpoint in it")
+    command.add_argument("repo_id", metavar="REPO_ID", help="user/name; made if need be")
+    command.add_argument("--private", action="store_true", help="make it private; refuse one that is public")
+    command.add_argument("--merge", action="store_true", help="push an adapter merged into its base")
+    command.set_defaults(command=commands.push)
+
+    command = subparsers.add_parser("export", help="write a model that transformers alone can run")
+    command.add_argument("folder", help="an output_dir, a checkpoint in it, or a Hub id")
+    command.add_argument("out", metavar="OUT", type=Path, help="the folder to write; it must not be there")
+    command.add_argument("--merge", action="store_true", required=True, help="an adapter into its base")
+    command.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="default: float32, as scored"
+    )
+    command.set_defaults(command=commands.export)
+
+    command = subparsers.add_parser(
         "convert",
         help="write annotated data in another format",
         description="Reads JSONL, CLUENER, tagged lines (BIO2, IOB1, BIOS, BIOES, BMES, BILOU), doccano, Label Studio "
@@ -185,6 +206,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _how_to_extract(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--revision", metavar="R", help="branch, tag or commit of a model on the Hub")
     command.add_argument(
         "--min-score", type=float, default=0.0, help="leave out entities of less confidence; default: 0"
     )

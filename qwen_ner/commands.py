@@ -46,6 +46,7 @@ def evaluate(options: Namespace, _: Sequence[str]) -> None:
         options.model,
         options.data,
         options.split,
+        revision=options.revision,
         data_dir=options.data_dir,
         limit=options.limit,
         decodings=("free", "constrained") if options.decoding == "both" else (options.decoding,),
@@ -91,7 +92,7 @@ def predict(options: Namespace, _: Sequence[str]) -> None:
                 f"WORLD_SIZE is {ranks}, but accelerate sees {state.num_processes} processes; check its config"
             )
         rank, ranks, device = state.process_index, state.num_processes, str(state.device)
-    extractor = Extractor.from_pretrained(options.model, device=device)
+    extractor = Extractor.from_pretrained(options.model, revision=options.revision, device=device)
     refused = stream(
         extractor,
         _text_rows(options),
@@ -105,6 +106,19 @@ def predict(options: Namespace, _: Sequence[str]) -> None:
     )
     if refused and rank == 0:
         sys.exit(f'error: {refused} texts were refused; each has its line in the output, with the reason under "error"')
+
+
+def push(options: Namespace, _: Sequence[str]) -> None:
+    from .hub.push import push as run
+
+    print(f"pushed: {run(options.folder, options.repo_id, private=options.private, merge=options.merge)}")
+
+
+def export(options: Namespace, _: Sequence[str]) -> None:
+    from .hub.push import export as run
+
+    run(options.folder, options.out, dtype=options.dtype)
+    print(f"exported: {options.out}")
 
 
 def convert(options: Namespace, _: Sequence[str]) -> None:

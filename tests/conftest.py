@@ -8,6 +8,7 @@ _home = tempfile.mkdtemp(prefix="qwen_ner_tests_")
 os.environ |= {
     "HF_HOME": _home,
     "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_XET": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -16,10 +17,14 @@ os.environ |= {
 }
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from fake_hub import TOKEN, FakeHub
 from hypothesis import settings
+from rows import EIGHT
 
 from qwen_ner.codec import Codec
 from qwen_ner.entities import CLUENER
@@ -50,6 +55,69 @@ def tokenizer(tiny: Path):
     from qwen_ner.inference.extractor import load_tokenizer
 
     return load_tokenizer(tiny)
+
+
+@contextmanager
+def reaching(hub: FakeHub, cache: Path) -> Iterator[None]:
+    """Let the libraries of this process know no other Hub than `hub`, as its user tester."""
+    from huggingface_hub import constants
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", hub.url)
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        patch.setattr("transformers.utils.hub._hf_api", None)  # made once, for the endpoint of that time
+        patch.setenv("HF_TOKEN", TOKEN)
+        yield
+
+
+@pytest.fixture
+def hub(tiny: Path, tmp_path: Path) -> Iterator[FakeHub]:
+    """A Hub that holds the base model tester/base, the only one that this process can reach."""
+    hub = FakeHub()
+    hub.create("tester/base", files={path.name: path.read_bytes() for path in tiny.iterdir()})
+    with reaching(hub, tmp_path / "hub_cache"):
+        yield hub
+    hub.close()
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of train.jsonl and dev.jsonl, of which dev has been seen in training: what a run learns shows."""
+    from qwen_ner.data.formats import write_jsonl
+
+    folder = tmp_path_factory.mktemp("taught")
+    rows = [type(gold)(f"{i}-{k}", gold.text, gold.entities) for k in range(3) for i, gold in enumerate(EIGHT)]
+    write_jsonl(folder / "train.jsonl", rows)
+    write_jsonl(folder / "dev.jsonl", rows[:7])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(taught: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders that real trainings wrote: `full`, and `adapter` of tester/base. Not to be written to."""
+    from qwen_ner.training.recipe import load_recipe
+    from qwen_ner.training.run import train
+
+    place, hub = tmp_path_factory.mktemp("trained"), FakeHub()
+    hub.create("tester/base", files={path.name: path.read_bytes() for path in tiny.iterdir()})
+    (place / "recipe.yaml").write_text(
+        f"model_name_or_path: tester/base\ndataset: {taught}\nsystem_prompt: 找出实体\nvalidation_rows: 8\n"
+        "examples: [王芳在深圳卖三星手机]\nuse_cpu: true\nlr_scheduler_type: constant\neval_strategy: steps\n"
+        "save_strategy: steps\nmax_new_tokens: 48\nlogging_steps: 10\nseed: 7\nreport_to: none\n",
+        encoding="utf-8",
+    )
+    with reaching(hub, place / "cache"):
+        for name, more in {
+            "full": ["--learning_rate", "1e-2"],
+            "adapter": ["--learning_rate", "2e-2", "--lora_r", "8"],
+        }.items():
+            steps = ["--max_steps", "40", "--eval_steps", "20", "--save_steps", "20"]
+            out = ["--output_dir", str(place / name)]
+            train(load_recipe(place / "recipe.yaml", [*more, *steps, *out]))
+    hub.close()
+    return {name: place / name for name in ("full", "adapter")}
 
 
 @pytest.fixture(scope="session")

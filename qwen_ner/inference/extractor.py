@@ -21,6 +21,7 @@ from ..contract import NerConfig
 from ..data.tokenize import end_of_turn, prompt_ids
 from ..entities import Entity, Example, NerError
 from .calibration import Calibration, Judged, surface_log_probability
+from .download import ADAPTER, local_folder
 from .generation import BATCH_TOKENS, generate
 from .grammar import Grammar
 from .packing import pack
@@ -90,25 +91,13 @@ class Extractor:
         `device` defaults to the GPU where there is one. `dtype` defaults to bfloat16 there (if it has it) and float32
         on the CPU. Raises `NerError` where the folder lacks `ner_config.json`, tokenizer, chat template or weights.
         """
-        from transformers import AutoModelForCausalLM
-
-        path = _local_folder(folder, revision)
+        path = local_folder(folder, revision)
         config = NerConfig.load(path)
         tokenizer = load_tokenizer(path)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if dtype is None:
             dtype = "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
-        try:
-            if (path / "adapter_config.json").is_file():
-                from peft import AutoPeftModelForCausalLM
-
-                # Merged in float32: bfloat16 would round most of a small adapter away.
-                model = AutoPeftModelForCausalLM.from_pretrained(path, dtype=torch.float32).merge_and_unload()
-                model = model.to(getattr(torch, dtype))
-            else:
-                model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
-        except UNLOADABLE as error:
-            raise NerError(f"{folder}: the weights cannot be loaded: {error}") from error
+        model = load_weights(path, getattr(torch, dtype))
         return cls(pack(model.to(device)), tokenizer, config)
 
     def extract(self, texts: Sequence[str], **options: Any) -> list[tuple[Entity, ...]]:
@@ -255,6 +244,22 @@ def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]])
     return [tokenizer.decode(row, **options) for row in ids]
 
 
+def load_weights(path: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The model in a trained folder, an adapter merged into its base. Raises `NerError` where it cannot be loaded."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        if (path / ADAPTER).is_file():
+            from peft import AutoPeftModelForCausalLM
+
+            # Merged in float32: bfloat16 would round most of a small adapter away.
+            model = AutoPeftModelForCausalLM.from_pretrained(path, dtype=torch.float32).merge_and_unload()
+            return model.to(dtype)
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    except UNLOADABLE as error:
+        raise NerError(f"{path}: the weights cannot be loaded: {error}") from error
+
+
 def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, checked for what is needed here: a chat template, a pad token beside the end token.
 
@@ -282,23 +287,3 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
             raise NerError(f"{path}: no special token but the end token to pad with; set pad_token in the tokenizer")
         tokenizer.pad_token = others[0]
     return tokenizer
-
-
-def _local_folder(folder: str | Path, revision: str | None) -> Path:
-    """`folder` itself, or where the Hub repository of that id lies once it is downloaded."""
-    path = Path(folder)
-    if path.exists() or path.is_absolute() or str(folder).startswith(".") or str(folder).count("/") != 1:
-        if not path.is_dir():
-            raise NerError(f"{folder}: no such folder; give an output_dir of `qwen-ner train` or a Hub id (user/name)")
-        return path
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(
-            snapshot_download(str(folder), revision=revision, ignore_patterns=["checkpoint-*", "*.bin", "*.pt"])
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise NerError(
-            f"{folder}: no such folder here, and the Hub does not give it ({error}); check the name"
-        ) from error

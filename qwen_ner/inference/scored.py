@@ -27,6 +27,7 @@ def evaluate(
     data: str,
     split: str = "dev",
     *,
+    revision: str | None = None,
     data_dir: Path | None = None,
     limit: int | None = None,
     decodings: Sequence[str] = ("free", "constrained"),
@@ -37,13 +38,14 @@ def evaluate(
 ) -> Iterator[Evaluated]:
     """One `Evaluated` for each of `decodings`; a predictions file gives one, of decoding "given".
 
-    `limit` takes the first rows only. `negatives` has clauses without entities read too, cut out of the rows, to see
-    how often something is found where nothing is; they do not count in the scores. The others are those of
-    `Extractor.predict`. Raises `NerError` where the split has no entity to score, and what reading and loading raise.
+    `revision` is of a model on the Hub. `limit` takes the first rows only. `negatives` has clauses without entities
+    read too, cut out of the rows, to see how often something is found where nothing is; they do not count in the
+    scores. The others are those of `Extractor.predict`. Raises `NerError` where the split has no entity to score, and
+    what reading and loading raise.
     """
     read = partial(read_dataset, data, data_dir=data_dir)
     given = Path(model).is_file()
-    extractor = None if given else Extractor.from_pretrained(model)
+    extractor = None if given else Extractor.from_pretrained(model, revision=revision)
     gold = read(split, labels=extractor.config.labels if extractor else None)[:limit]
     if not any(example.entities for example in gold):
         raise NerError(f"{data} {split} holds no entity to score; `qwen-ner predict` reads unlabelled texts")
@@ -52,8 +54,9 @@ def evaluate(
     surfaces = (entity.text for example in (*gold, *(train or ())) for entity in example.entities)
     annotated = [example for example in gold if example.entities]
     clauses = entity_free(annotated, surfaces) if negatives and extractor else []
+    named = f"{model}@{revision}" if revision else model
     for decoding in decodings if extractor else ("given",):
-        contract = Contract(model, data, split, len(gold), fingerprint(gold), decoding, min_score, thresholds)
+        contract = Contract(named, data, split, len(gold), fingerprint(gold), decoding, min_score, thresholds)
         evaluated = partial(Evaluated, contract, gold, labels=labels, train=train)
         if extractor is None:
             yield evaluated(predicted=read_predictions(model, gold)[1])

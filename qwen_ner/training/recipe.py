@@ -124,7 +124,8 @@ class NerTrainingArguments(TrainingArguments):
 
 @dataclass(frozen=True)
 class Recipe:
-    """The three parts of a recipe, and `values`: the keys that were really given, file and command line together."""
+    """The three parts of a recipe, and `values`: the keys that were really given, file and command line together, but
+    for `hub_token`, since values are printed and saved."""
 
     data: DataArguments
     model: ModelArguments
@@ -164,7 +165,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if faults:
         raise NerError("\n  ".join([f"{path} has {len(faults)} fault{'s'[: len(faults) > 1]}", *faults]))
     data, model, training = parsed
-    return Recipe(data, model, training, values)
+    return Recipe(data, model, training, {key: value for key, value in values.items() if key != "hub_token"})
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

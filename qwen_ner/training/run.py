@@ -100,6 +100,9 @@ def _train(recipe: Recipe, output: Path) -> dict[str, Any]:
     trainer.train(resume_from_checkpoint=checkpoint)
     if stop.received:
         raise KeyboardInterrupt(f"stopped at step {trainer.state.global_step}; the same command goes on from there")
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # else it would be pushed here, before it has its scores
     trainer.save_state()
-    return report(trainer, recipe, splits, longest_first(final), output, started)
+    scores = report(trainer, recipe, splits, longest_first(final), output, started)
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    return scores

@@ -18,7 +18,6 @@ from transformers import (
     EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Trainer,
 )
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -26,10 +25,12 @@ from ..codec import Codec, Decoded
 from ..contract import NerConfig
 from ..entities import Example, NerError
 from ..evaluation.entity_f1 import EntityF1
+from ..inference.download import downloaded_commit
 from ..inference.extractor import UNLOADABLE, decode_ids
 from ..inference.generation import BATCH_TOKENS, generate, neutral_generation_config, until_end
 from .callbacks import ProgressLines
 from .collate import IGNORED, EvaluationCollator, block_mask
+from .pushing import PushingTrainer
 from .swiglu import recompute_activation
 
 log = logging.getLogger(__name__)
@@ -54,22 +55,25 @@ def load_model(
         )
     except UNLOADABLE as error:
         raise NerError(f"model_name_or_path: {model_name_or_path} cannot be loaded: {error}") from error
-    return adapted(model, lora)
+    return adapted(model, lora, downloaded_commit(model_name_or_path, revision))
 
 
-def adapted(model: PreTrainedModel, lora: dict[str, Any] | None) -> PreTrainedModel:
-    """`model` with a LoRA adapter of these `LoraConfig` fields around it; as it is without any."""
+def adapted(model: PreTrainedModel, lora: dict[str, Any] | None, revision: str | None = None) -> PreTrainedModel:
+    """`model` with a LoRA adapter of these `LoraConfig` fields around it; as it is without any.
+
+    `revision` is the base's on the Hub: the adapter fits no other, and names it in what is saved.
+    """
     if lora is None:
         return model
     from peft import LoraConfig, get_peft_model
 
     try:
-        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora))
+        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", revision=revision, **lora))
     except ValueError as error:
         raise NerError(f"lora_target_modules: {error}") from error
 
 
-class NerTrainer(Trainer):
+class NerTrainer(PushingTrainer):
     """Trainer whose evaluation writes JSON for every prompt and scores what was really generated.
 
     `prediction_step` alone is replaced: the stock loop gathers over ranks, pads, and drops the rows that a sampler

@@ -1,0 +1,134 @@
+"""The card: found by a search, true to the figures, and a snippet that runs."""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+
+import pytest
+from huggingface_hub import ModelCard
+from rows import EIGHT
+
+from qwen_ner.evaluation.bootstrap import Interval
+from qwen_ner.hub.card import curve, model_card
+from qwen_ner.hub.push import push
+from qwen_ner.inference.extractor import Extractor
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    return shutil.copytree(trained["full"], tmp_path / "model")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "library", "relation"), [("adapter", "peft", "adapter"), ("full", "transformers", "finetune")]
+)
+def test_the_metadata_is_what_a_search_needs(trained, kind, library, relation):
+    card = ModelCard(model_card(trained[kind], "tester/ner", base_model="tester/base"))
+    metrics = json.loads((trained[kind] / "metrics.json").read_text())
+    assert card.data.language == "zh"
+    assert card.data.pipeline_tag == "token-classification"
+    assert (card.data.library_name, card.data.base_model_relation) == (library, relation)
+    assert card.data.base_model == "tester/base"
+    found = {result.metric_name: result for result in card.data.eval_results}
+    assert {name: result.metric_value for name, result in found.items()} == {
+        name: metrics["metrics"][name] for name in ("f1", "span_f1", "macro_f1")
+    }
+    for result in found.values():
+        assert result.task_type == "token-classification"
+        assert result.dataset_split == "dev"
+        assert result.dataset_revision == metrics["contract"]["fingerprint"]
+        assert result.dataset_args["rows"] == 7
+
+
+@pytest.mark.slow
+def test_each_label_stands_with_its_figures_and_interval(trained):
+    card = model_card(trained["full"], "tester/ner")
+    metrics = json.loads((trained["full"] / "metrics.json").read_text())
+    assert metrics["labels"]
+    for label in metrics["labels"]:
+        counts, between = metrics["surface"][label], Interval(*metrics["intervals"][f"f1_{label}"])
+        support = counts["tp"] + counts["fn"]
+        rates = " | ".join(f"{100 * counts[rate]:.2f}" for rate in ("precision", "recall", "f1"))
+        assert f"| {label} | {rates} | {between} | {support} |" in card
+    assert "fingerprint " + metrics["contract"]["fingerprint"] in card
+    assert "free decoding" in card
+    assert "seed 7" in card
+    if metrics["problems"]["not_in_text"]:
+        assert f"{metrics['problems']['not_in_text']} not in text" in card
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+def test_the_card_s_snippets_run_from_the_hub(trained, hub, kind):
+    push(trained[kind], "tester/ner")
+    card = hub.files("tester/ner")["README.md"].decode()
+    assert "](curve.png)" in card
+    ours, *stock = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(ours, {})
+    sentence = "王芳在深圳卖三星手机"
+    entities = Extractor.from_pretrained("tester/ner").extract([sentence])[0]
+    assert out.getvalue() == "".join(f"{e.label} {e.text} {e.start} {e.end} {e.score}\n" for e in entities)
+    assert len(stock) == (kind == "full")
+    for snippet in stock:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(snippet, {})
+        assert out.getvalue().startswith("{")
+
+
+@pytest.mark.slow
+def test_a_model_that_was_not_scored_has_no_score(folder):
+    (folder / "metrics.json").unlink()
+    card = model_card(folder, "tester/ner")
+    assert "**It was not scored**" in card
+    assert ModelCard(card).data.eval_results is None
+    assert "Weakest" not in card
+
+
+@pytest.mark.slow
+def test_a_base_without_a_repository_is_no_metadata(folder):
+    data = ModelCard(model_card(folder, "tester/ner")).data
+    assert data.base_model is None
+    assert "base_model_relation" not in data.to_dict()
+
+
+@pytest.mark.slow
+def test_another_language_is_not_called_chinese(folder):
+    (folder / "predictions.jsonl").write_text(json.dumps({"text": "Samsung opened a shop in Beijing"}))
+    assert ModelCard(model_card(folder, "tester/ner")).data.language is None
+
+
+@pytest.mark.slow
+def test_a_label_s_name_cannot_break_a_table(folder):
+    for name in ("metrics.json", "ner_config.json"):
+        path = folder / name
+        path.write_text(re.sub(r"\bscene\b", "scene|景点", path.read_text(encoding="utf-8")), encoding="utf-8")
+    card = model_card(folder, "tester/ner")
+    tables = [line for line in card.splitlines() if line.startswith("| scene")]
+    assert len(tables) == 2
+    assert all("scene\\|景点" in line for line in tables)
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_ends():
+    log = [{"step": 0, "eval_f1": 0.0}]
+    for step in range(1, 100):
+        log += [{"step": step, "loss": 1 / step}, {"step": step, "eval_f1": step / 100, "eval_loss": 2 / step}]
+    points = curve(log, 12)
+    assert len(points) == 12
+    assert (points[0]["step"], points[-1]["step"]) == (0, 99)
+    assert points[0]["loss"] is None
+    assert points[-1] == {
+        "step": 99, "loss": 1 / 99, "eval_loss": 2 / 99, "eval_f1": 0.99, "eval_span_f1": None, "eval_macro_f1": None,
+    }  # fmt: skip
+    assert len(curve(log)) == 100
+
+
+@pytest.mark.slow
+def test_the_card_holds_no_row_of_the_data(trained):
+    card = model_card(trained["adapter"], "tester/ner")
+    assert not any(gold.text in card for gold in EIGHT)

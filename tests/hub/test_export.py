@@ -1,0 +1,66 @@
+"""The merged export: what transformers alone does with it is what the Extractor does."""
+
+import pytest
+import torch
+from rows import EIGHT
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from qwen_ner import cli
+from qwen_ner.data.tokenize import prompt_ids
+from qwen_ner.entities import NerError
+from qwen_ner.hub.push import export
+from qwen_ner.inference.extractor import Extractor
+from qwen_ner.inference.generation import generate, until_end
+
+
+@pytest.mark.slow
+def test_stock_generate_writes_what_the_extractor_writes(trained, hub, tmp_path, capsys):
+    out = tmp_path / "merged"
+    cli.main(["export", str(trained["adapter"]), str(out), "--merge"])
+    assert str(out) in capsys.readouterr().out
+    assert not list(out.glob("adapter*"))
+    extractor = Extractor.from_pretrained(trained["adapter"])
+    ends = extractor.config.end_token_ids
+    prompts = prompt_ids(extractor.tokenizer, extractor.codec, [gold.text for gold in EIGHT])
+    ours = generate(
+        extractor.model, prompts, max_new_tokens=48, end_token_ids=ends, pad_token_id=extractor.tokenizer.pad_token_id
+    )
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    for gold, prompt, ids in zip(EIGHT, prompts, ours.ids, strict=True):
+        inputs = tokenizer.apply_chat_template(
+            extractor.codec.messages(gold.text), add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        assert inputs["input_ids"][0].tolist() == prompt
+        written = model.generate(**inputs, max_new_tokens=48)[0, len(prompt) :].tolist()
+        assert until_end(written, set(ends))[0] == list(ids)
+    assert any(extractor.extract([gold.text for gold in EIGHT]))
+    again = Extractor.from_pretrained(out).predict([gold.text for gold in EIGHT])
+    assert again == extractor.predict([gold.text for gold in EIGHT])
+
+
+@pytest.mark.slow
+def test_other_weights_than_those_scored_carry_no_score(trained, hub, tmp_path):
+    export(trained["full"], tmp_path / "half", dtype="bfloat16")
+    assert not (tmp_path / "half" / "metrics.json").exists()
+    assert {p.dtype for p in AutoModelForCausalLM.from_pretrained(tmp_path / "half").parameters()} == {torch.bfloat16}
+    export(trained["full"], tmp_path / "whole")
+    scored = (trained["full"] / "metrics.json").read_bytes()
+    assert (tmp_path / "whole" / "metrics.json").read_bytes() == scored
+    (tmp_path / "whole" / "metrics.json").write_text("")
+    assert (trained["full"] / "metrics.json").read_bytes() == scored, "a copy, not a link"
+
+
+@pytest.mark.slow
+def test_an_export_overwrites_nothing_and_is_whole_or_not_there(trained, hub, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("")
+    with pytest.raises(NerError, match="is there already"):
+        export(trained["full"], tmp_path / "out")
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("qwen_ner.hub.push.copy_files", full)
+    with pytest.raises(OSError, match="No space"):
+        export(trained["full"], tmp_path / "new" / "out")
+    assert not list((tmp_path / "new").iterdir())
