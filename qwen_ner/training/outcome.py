@@ -50,6 +50,7 @@ def report(
         "data_fingerprint": trainer.ner_config.data_fingerprint,
         "train_rows": len(trainer.train_dataset),
         "steps": state.global_step,
+        "skipped_steps": trainer.skipped,
         "validation": {"rows": len(splits.validation), "best": state.best_metric, "step": state.best_global_step},
         "train_loss": state.log_history[-1].get("train_loss"),
     }

@@ -104,6 +104,9 @@ class NerTrainingArguments(TrainingArguments):
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "stop after this many evaluations without a better f1"}
     )
+    nonfinite_gradients: str = field(
+        default="stop", metadata={"help": "stop with the rows of the step, or skip: leave the step out and count it"}
+    )
     resume_from_checkpoint: str | None = field(
         default="auto", metadata={"help": "auto: the last whole checkpoint in output_dir; none; or a checkpoint's path"}
     )
@@ -293,6 +296,8 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
         faults.append("label_smoothing_factor: not read here; the loss is that of the supervised tokens alone")
     if values.get("negatives_from") is not None and values.get("negatives") is None:
         faults.append("negatives_from: set without negatives, so no row would be added; say how many, negatives: 0.1")
+    if values.get("nonfinite_gradients", "stop") not in ("stop", "skip"):
+        faults.append(f"nonfinite_gradients: {_show(values['nonfinite_gradients'])} is neither stop nor skip")
     share = values.get("negatives")
     if isinstance(share, (int, float)) and not 0 < share < math.inf:
         faults.append(f"negatives: {share} is not a share above 0; 0.1 adds one row for every ten")

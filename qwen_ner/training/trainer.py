@@ -30,6 +30,7 @@ from ..inference.extractor import UNLOADABLE, decode_ids
 from ..inference.generation import BATCH_TOKENS, generate, neutral_generation_config, until_end
 from .callbacks import ProgressLines
 from .collate import IGNORED, EvaluationCollator, block_mask
+from .guard import Doubts, GuardedTrainer
 from .pushing import PushingTrainer
 from .swiglu import recompute_activation
 
@@ -73,7 +74,7 @@ def adapted(model: PreTrainedModel, lora: dict[str, Any] | None, revision: str |
         raise NerError(f"lora_target_modules: {error}") from error
 
 
-class NerTrainer(PushingTrainer):
+class NerTrainer(GuardedTrainer, PushingTrainer):
     """Trainer whose evaluation writes JSON for every prompt and scores what was really generated.
 
     `prediction_step` alone is replaced: the stock loop gathers over ranks, pads, and drops the rows that a sampler
@@ -88,6 +89,7 @@ class NerTrainer(PushingTrainer):
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self.add_callback(ProgressLines)
+        self.add_callback(Doubts)
         self.batch_tokens = BATCH_TOKENS
         patience = getattr(self.args, "early_stopping_patience", None)
         if patience is not None:
