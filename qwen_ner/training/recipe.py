@@ -235,7 +235,8 @@ def _cast(action: Action, value: Any) -> Any:
         value = _literal(value) if isinstance(value, str) and value.startswith("[") else value
         return [_scalar(kind, item, action) for item in (value if isinstance(value, list) else [value])]
     # TrainingArguments' own mappings are typed `dict | str`, of which the action keeps str.
-    if kind is dict or (isinstance(value, dict) and action.dest in TrainingArguments._VALID_DICT_FIELDS):
+    named = isinstance(value, dict) or (isinstance(value, str) and value.startswith("{"))
+    if kind is dict or (named and action.dest in TrainingArguments._VALID_DICT_FIELDS):
         value = _literal(value) if isinstance(value, str) else value
         if not isinstance(value, dict):
             raise ValueError(f"{_show(value)} is not {_NAMES[dict]}")

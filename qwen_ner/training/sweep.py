@@ -14,10 +14,9 @@ import json
 import logging
 import multiprocessing
 import os
-import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from itertools import islice, product
@@ -58,6 +57,14 @@ def sweep(path: Path, *, local: bool, trials: int | None = None, jobs: int = 1, 
         print(f"{path} is right. With wandb, its agents run the trials:\n  wandb sweep {path}")
         print(f"  wandb agent ENTITY/PROJECT/ID\nWithout: qwen-ner sweep {path} --local --trials 20")
         return
+    run(read, output or Path("outputs") / path.stem, _number_of_trials(read, trials), jobs=jobs, extra=_extra(trackers))
+
+
+def run(sweep: Sweep, folder: Path, number: int, *, jobs: int = 1, extra: Sequence[str] = ()) -> None:
+    """Search in `folder` until `number` trials have ended in all; print the table and where the rest is.
+
+    `extra` are overrides that every trial is given beside its own. Raises as `sweep`.
+    """
     try:
         import optuna
     except ImportError:
@@ -65,12 +72,15 @@ def sweep(path: Path, *, local: bool, trials: int | None = None, jobs: int = 1, 
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
+    from .sweep_outcome import report
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder = output or Path("outputs") / path.stem
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with _alone_in(folder, path):
-            _run(read, folder, _number_of_trials(read, trials), jobs, _extra(trackers))
+        with _alone_in(folder, sweep.path):
+            study = open_study(sweep, folder)
+            _search(Search(sweep, study, folder, number, extra), jobs)
+            print(report(sweep, study, folder, extra))
     except (StorageInternalError, SQLAlchemyError) as error:
         raise NerError(
             f"{folder / 'sweep.db'}: {' '.join(str(error.__cause__ or error).split())[:200]}; close it where another "
@@ -78,6 +88,21 @@ def sweep(path: Path, *, local: bool, trials: int | None = None, jobs: int = 1, 
         ) from error
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _search(search: Search, jobs: int) -> None:
+    stop(search.folder)  # what a sweep that was killed left behind
+    try:
+        search.run(jobs)
+    except KeyboardInterrupt:
+        log.warning("Stopping the running trials with a checkpoint; once more stops at once, without it.")
+        stop(search.folder)
+        ended = sum(trial.state.is_finished() for trial in search.study.get_trials(deepcopy=False))
+        raise KeyboardInterrupt(
+            f"{ended} of {search.number} trials have ended; the same command goes on from there"
+        ) from None
+    finally:
+        kill(search.folder)
 
 
 def _number_of_trials(sweep: Sweep, trials: int | None) -> int:
@@ -94,7 +119,7 @@ def _number_of_trials(sweep: Sweep, trials: int | None) -> int:
     return min(limits)
 
 
-def _extra(trackers: list[str]) -> list[str]:
+def _extra(trackers: Sequence[str]) -> list[str]:
     """What is laid over the command without an account: any tracker but wandb."""
     if "wandb" not in trackers:
         return []
@@ -118,24 +143,6 @@ def _alone_in(folder: Path, path: Path) -> Iterator[None]:
         lock.write(f"{path}, process {os.getpid()}")
         lock.flush()
         yield
-
-
-def _run(sweep: Sweep, folder: Path, number: int, jobs: int, extra: list[str]) -> None:
-    from .sweep_outcome import report
-
-    study = open_study(sweep, folder)
-    search = Search(sweep, study, folder, number, extra)
-    stop(folder)  # what a sweep that was killed left behind
-    try:
-        search.run(jobs)
-    except KeyboardInterrupt:
-        log.warning("Stopping the running trials with a checkpoint; once more stops at once, without it.")
-        stop(folder)
-        ended = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
-        raise KeyboardInterrupt(f"{ended} of {number} trials have ended; the same command goes on from there") from None
-    finally:
-        kill(folder)
-    print(report(sweep, study, folder, extra))
 
 
 def open_study(sweep: Sweep, folder: Path) -> Study:
@@ -164,7 +171,11 @@ def open_study(sweep: Sweep, folder: Path) -> Study:
 
 
 def _pruner(sweep: Sweep) -> BasePruner:
-    """As `early_terminate` says; without it none, as with wandb. A step is an evaluation."""
+    """As `early_terminate` says; without it none, as with wandb. A step is an evaluation.
+
+    wandb's hyperband has one bracket: at min_iter, min_iter·eta, … a trial goes on if it is in the best 1/eta of all
+    that came so far. To Optuna that is successive halving; its HyperbandPruner spreads the trials over several brackets.
+    """
     from optuna import pruners
 
     early = sweep.early_terminate
@@ -172,15 +183,15 @@ def _pruner(sweep: Sweep) -> BasePruner:
         return pruners.NopPruner()
     if early["type"] == "median":
         return pruners.MedianPruner(n_warmup_steps=early.get("min_iter", 1) - 1)
-    eta, most = early.get("eta", 3), early.get("max_iter")
-    least = early.get("min_iter") or max(1, most // eta ** early.get("s", 1))
-    return pruners.HyperbandPruner(min_resource=least, max_resource=most or "auto", reduction_factor=eta)
+    eta = early.get("eta", 3)
+    least = early.get("min_iter") or max(1, early["max_iter"] // eta ** early.get("s", 1))
+    return pruners.SuccessiveHalvingPruner(min_resource=least, reduction_factor=eta)
 
 
 class Search:
     """The trials of a study: asked for, run, told."""
 
-    def __init__(self, sweep: Sweep, study: Study, folder: Path, number: int, extra: list[str]) -> None:
+    def __init__(self, sweep: Sweep, study: Study, folder: Path, number: int, extra: Sequence[str]) -> None:
         self.sweep, self.study, self.folder, self.number, self.extra = sweep, study, folder, number, extra
         self.space = {key: space.distribution() for key, space in sweep.varied.items()}
         self.environment = dict(os.environ)
@@ -195,7 +206,7 @@ class Search:
             if not self.running:
                 return
             time.sleep(POLL)
-            self.running = [running for running in self.running if not running.goes_on()]
+            self.running = [running for running in self.running if running.goes_on()]
 
     def _interrupted(self) -> list[Trial]:
         from optuna import Trial
@@ -219,7 +230,7 @@ class Search:
     def _start(self, trial: Trial) -> Running:
         folder = self.folder / f"trial-{trial.number}"
         command = [*self.sweep.launch(trial.params), f"--output_dir={folder}", *self.extra]
-        log.info("%s %s", folder, shlex.join(flags(trial.params)))
+        log.info("%s %s", folder, " ".join(flags(trial.params)))
         return Running(self.sweep, self.study, trial, TrialProcess(command, folder, self.environment))
 
 
@@ -241,8 +252,9 @@ class Running:
         for n in new:
             self.trial.report(values[n], n)
         self.known.update(new)
+        if new or ended:
+            self.trial.set_user_attr("seconds", round(self.before + time.monotonic() - self.started, 1))
         pruned = not ended and bool(new) and self.trial.should_prune()
-        self.trial.set_user_attr("seconds", round(self.before + time.monotonic() - self.started, 1))
         if not ended and not pruned:
             return True
         if pruned:
@@ -256,8 +268,8 @@ class Running:
         if failure:
             self.trial.set_user_attr("failure", failure)
             self.study.tell(self.trial, state=TrialState.FAIL)
-            end = "\n  ".join([f"{failure}; the end of {self.process.evaluations.path}:", *self.process.last_lines(5)])
-            log.warning("%s failed: %s", self.process.folder, end)
+            said = "\n  ".join([f"{failure}; from {self.process.evaluations.path}:", *self.process.last_words()])
+            log.warning("%s failed: %s", self.process.folder, said)
         elif pruned:
             self.study.tell(self.trial, state=TrialState.PRUNED)
             log.info("%s pruned at evaluation %d, %s %s", self.process.folder, max(values), self.sweep.metric, best)

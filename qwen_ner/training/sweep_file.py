@@ -138,9 +138,9 @@ def headed(path: Path, faults: list[str]) -> str:
 def recipe_faults(sweep: Sweep) -> tuple[list[str], list[str], list[str]]:
     """(what the recipe has against the sweep's keys and values, what it has against itself, its trackers).
 
-    The second is a matter of the machine as well: bf16 where there is no GPU. Each value of a list and both ends of each
-    range are tried, one parameter at a time. Reads the recipe as a training does, so it loads torch and may take hold of
-    a GPU: to be called in a process of its own.
+    The second is a matter of the machine as well: bf16 where there is no GPU. Each value of a list and both ends of
+    each range are tried, one parameter at a time. Reads the recipe as a training does, so it loads torch and may take
+    hold of a GPU: to be called in a process of its own.
     """
     from .recipe import examine_recipe
 

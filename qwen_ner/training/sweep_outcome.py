@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shlex
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ if __name__ == "__main__": from qwen_ner.cli import main; main(); r\"\"\"
 """
 
 
-def report(sweep: Sweep, study: Study, folder: Path, extra: list[str]) -> str:
+def report(sweep: Sweep, study: Study, folder: Path, extra: Sequence[str]) -> str:
     """Write plots and the best recipe; returns the table and where they are.
 
     Raises `NerError` where no trial ended well.
@@ -77,7 +77,7 @@ def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def write_best(sweep: Sweep, study: Study, folder: Path, extra: list[str]) -> Path:
+def write_best(sweep: Sweep, study: Study, folder: Path, extra: Sequence[str]) -> Path:
     """best.yaml: the recipe with what the best trial was given, and a folder of its own."""
     from .recipe import load_recipe
 

@@ -37,6 +37,8 @@ _MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|Cannot allocate memory|can't allocate memory|\bSIGKILL\b", re.IGNORECASE
 )
 
+_ERROR = re.compile(r"(\[rank\d+\]: *)?(error: |(?!.*(CalledProcessError|ChildFailedError))[\w.]+(Error|Exception)\b)")
+
 
 class TrialProcess:
     """A running trial. `folder` is its output folder, and holds log.txt."""
@@ -64,14 +66,20 @@ class TrialProcess:
         code = self.process.returncode
         if code == 0:
             return None
-        if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or _MEMORY.search("\n".join(self.last_lines(60))):
+        if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or _MEMORY.search("\n".join(self._lines()[-60:])):
             return "out of memory; lower per_device_train_batch_size or max_length, or run fewer --jobs at a time"
         return f"stopped by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
-    def last_lines(self, number: int) -> list[str]:
-        """The end of the log."""
+    def last_words(self) -> list[str]:
+        """The lines of the log that say best why a trial failed: its last error but the launcher's own, or its end."""
+        lines = self._lines()
+        at = max((n for n, line in enumerate(lines) if _ERROR.match(line)), default=len(lines) - 5)
+        said = lines[max(0, at) :][:8]
+        return said[: next((n for n, line in enumerate(said) if line.startswith("Traceback")), None)]
+
+    def _lines(self) -> list[str]:
         lines = self.evaluations.path.read_bytes()[-20_000:].decode("utf-8", "replace").splitlines()
-        return [line for line in lines if line.strip()][-number:]
+        return [line for line in lines if line.strip()]
 
 
 class Evaluations:
