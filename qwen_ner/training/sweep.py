@@ -174,7 +174,7 @@ def _pruner(sweep: Sweep) -> BasePruner:
     """As `early_terminate` says; without it none, as with wandb. A step is an evaluation.
 
     wandb's hyperband has one bracket: at min_iter, min_iter·eta, … a trial goes on if it is in the best 1/eta of all
-    that came so far. To Optuna that is successive halving; its HyperbandPruner spreads the trials over several brackets.
+    that came so far. To Optuna that is successive halving; its HyperbandPruner spreads trials over several brackets.
     """
     from optuna import pruners
 

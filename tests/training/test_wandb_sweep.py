@@ -84,7 +84,7 @@ def test_an_agent_runs_each_trial_once_and_goes_on_after_a_failed_one(config, ra
         folder = tmp_path / "outputs" / "sweep" / run
         recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
         assert {key: recipe[key] for key in values} == values
-        assert (recipe["lora_alpha"], recipe["report_to"], recipe["run_name"]) == (None, ["wandb"], None)
+        assert (recipe["lora_alpha"], recipe["report_to"], recipe["run_name"]) == (None, "wandb", None)
         assert recipe["output_dir"] == f"outputs/sweep/{run}"
         assert (folder / "metrics.json").is_file()
         assert len(list(tmp_path.glob(f"wandb/offline-run-*-{run}"))) == 1, "one run, however many ranks"
