@@ -71,6 +71,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(command=commands.doctor)
 
+    command = subparsers.add_parser(
+        "sweep",
+        help="search a recipe's keys, without an account",
+        description="Checks the file that `wandb sweep` takes; with --local runs it too, searched by Optuna. The same "
+        "command goes on with a sweep that was interrupted.",
+    )
+    command.add_argument("sweep", type=Path, help="a sweep file, such as recipes/sweep.yaml")
+    command.add_argument("--local", action="store_true", help="run it here, without wandb")
+    command.add_argument("--trials", type=int, metavar="N", help="how many in all; default: the file's run_cap")
+    command.add_argument("--jobs", type=int, default=1, metavar="K", help="trials at a time, on the same devices")
+    command.add_argument("--output", type=Path, metavar="DIR", help="default: outputs/ and the name of the file")
+    command.set_defaults(command=commands.sweep)
+
     command = subparsers.add_parser("evaluate", help="score a trained model, or its predictions, on a data set")
     command.add_argument("model", help="an output_dir, a checkpoint, a Hub id, or a file of predictions")
     command.add_argument("--data", required=True, help="cluener, sample, or a file or folder of JSONL")

@@ -33,6 +33,12 @@ def doctor(options: Namespace, overrides: Sequence[str]) -> None:
     sys.exit(1 if examine(options.recipe, overrides, options.accelerate_config) else 0)
 
 
+def sweep(options: Namespace, _: Sequence[str]) -> None:
+    from .training.sweep import sweep as run
+
+    run(options.sweep, local=options.local, trials=options.trials, jobs=options.jobs, output=options.output)
+
+
 def evaluate(options: Namespace, _: Sequence[str]) -> None:
     from .contract import write_json
     from .evaluation.report import write_report

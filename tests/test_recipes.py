@@ -14,7 +14,7 @@ from qwen_ner.entities import CLUENER, LabelSet
 from qwen_ner.training.recipe import LAUNCHER_KEY, load_recipe
 from qwen_ner.training.run import train
 
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path.stem != "sweep")
 CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import ast
 import difflib
 import math
+import os
+import re
 import sys
 import typing
 from argparse import Action
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import torch
@@ -139,9 +142,17 @@ class Recipe:
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read `path`, lay `--key value` overrides over it, check everything.
 
-    Raises `NerError` that lists all faults: unknown keys with the nearest known one, values of the wrong type, keys
-    that contradict each other.
+    `$NAME` in output_dir is filled in from the environment. Raises `NerError` that lists all faults: unknown keys with
+    the nearest known one, values of the wrong type, keys that contradict each other.
     """
+    recipe, faults = examine_recipe(path, overrides)
+    if recipe is None or faults:
+        raise NerError("\n  ".join([f"{path} has {len(faults)} fault{'s'[: len(faults) > 1]}", *faults]))
+    return recipe
+
+
+def examine_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe | None, list[str]]:
+    """What `load_recipe` reads, and the faults that it would raise. Raises `NerError` for a file that is no recipe."""
     # HfArgumentParser turns annotations into argparse actions; its types cast, its choices check. Cast by type, because
     # `2e-5` is a string to YAML 1.1.
     parser = HfArgumentParser((DataArguments, ModelArguments, NerTrainingArguments))
@@ -156,19 +167,20 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             continue
         try:
             values[key] = _cast(actions[key], value)
+            if key == "output_dir":
+                values[key] = Template(values[key]).substitute(os.environ)
+        except KeyError as error:
+            faults.append(f"{key}: {_show(value)} names ${error.args[0]}, which the environment does not hold")
         except ValueError as error:
             faults.append(f"{key}: {error}")
     faults += _contradictions({**given, **values})
-    parsed: Any = None
     try:
         # With the faulty keys left out this still finds what TrainingArguments itself objects to.
-        parsed = parser.parse_dict(dict(values))
+        data, model, training = parser.parse_dict(dict(values))
     except (ValueError, TypeError, KeyError, ImportError) as error:
-        faults.append(" ".join(str(error).split()))
-    if faults:
-        raise NerError("\n  ".join([f"{path} has {len(faults)} fault{'s'[: len(faults) > 1]}", *faults]))
-    data, model, training = parsed
-    return Recipe(data, model, training, {key: value for key, value in values.items() if key != "hub_token"})
+        return None, [*faults, " ".join(str(error).split())]
+    kept = {key: value for key, value in values.items() if key != "hub_token"}
+    return Recipe(data, model, training, kept), faults
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -228,7 +240,8 @@ def _cast(action: Action, value: Any) -> Any:
         value = _literal(value) if isinstance(value, str) and value.startswith("[") else value
         return [_scalar(kind, item, action) for item in (value if isinstance(value, list) else [value])]
     # TrainingArguments' own mappings are typed `dict | str`, of which the action keeps str.
-    if kind is dict or (isinstance(value, dict) and action.dest in TrainingArguments._VALID_DICT_FIELDS):
+    named = isinstance(value, dict) or (isinstance(value, str) and value.startswith("{"))
+    if kind is dict or (named and action.dest in TrainingArguments._VALID_DICT_FIELDS):
         value = _literal(value) if isinstance(value, str) else value
         if not isinstance(value, dict):
             raise ValueError(f"{_show(value)} is not {_NAMES[dict]}")
@@ -250,6 +263,8 @@ def _scalar(kind: Any, value: Any, action: Action) -> Any:
         value = "yes" if value else "no"
     if kind is int and isinstance(value, float):
         raise ValueError(f"{value} is not a whole number")
+    if kind is int and isinstance(value, str) and (whole := re.fullmatch(r"(-?\d+)\.0", value)):
+        value = whole[1]  # so a sweep of wandb writes what it drew in steps of 1
     if kind in (int, float) and isinstance(value, bool):
         raise ValueError(f"{_show(value)} is not {_NAMES[kind]}")
     try:

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from transformers import set_seed
+
 from ..contract import NerConfig
 from ..data.tokenize import build_dataset, end_of_turn, longest_first, refuse_long
 from ..entities import fingerprint
@@ -66,6 +68,7 @@ def _train(recipe: Recipe, output: Path) -> dict[str, Any]:
     )
     codec = config.codec()
     attention = recipe.model.attn_implementation
+    set_seed(args.seed)  # the Trainer does, but an adapter is drawn before there is one
     model = load_model(base, revision=revision, attn_implementation=attention, lora=recipe.model.lora())
 
     gold = [*splits.validation, *splits.final]
