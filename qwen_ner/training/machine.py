@@ -91,9 +91,7 @@ def check_trackers(
 ) -> Finding:
     """That what the training reports to is installed, and wandb can log in."""
     wanted = [name for name in report_to if name != "none"]
-    modules = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "mlflow": ("mlflow",)}
-    absent = [name for name in wanted if name in modules and not any(map(installed, modules[name]))]
-    if absent:
+    if absent := missing_trackers(wanted, installed):
         return Finding(
             "fail", "trackers", f"report_to: {listed(absent)} not installed", f"pip install {' '.join(absent)}"
         )
@@ -113,6 +111,12 @@ def check_trackers(
             "run `wandb login`, set WANDB_API_KEY, or WANDB_MODE=offline",
         )
     return Finding("ok", "trackers", f"report_to: {listed(wanted)}; wandb's key for {host} is in {source}")
+
+
+def missing_trackers(report_to: Sequence[str], installed: Callable[[str], Any] = find_spec) -> list[str]:
+    """Those of the trackers that pip knows by the same name and that are not installed."""
+    modules = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "mlflow": ("mlflow",)}
+    return [name for name in report_to if name in modules and not any(map(installed, modules[name]))]
 
 
 def _netrc_with(host: str, env: Mapping[str, str]) -> str | None:

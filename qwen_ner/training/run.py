@@ -6,7 +6,6 @@ decided stands in the recipe; what is done stands in the rooms that are called h
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from .preflight import (
 )
 from .recipe import Recipe
 from .tiny import make_tiny
+from .tracking import Tracking, tracking
 from .trainer import EntityMetrics, NerTrainer, load_model
 
 
@@ -47,12 +47,11 @@ def train(recipe: Recipe) -> dict[str, Any]:
     check_processes(recipe.training)
     use_cores(recipe.training)
     output = claim_output(recipe)
-    os.environ.setdefault("WANDB_PROJECT", "qwen-ner")
-    with full_disk_explained(output):
-        return _train(recipe, output)
+    with full_disk_explained(output), tracking(recipe) as trackers:
+        return _train(recipe, output, trackers)
 
 
-def _train(recipe: Recipe, output: Path) -> dict[str, Any]:
+def _train(recipe: Recipe, output: Path, trackers: Tracking) -> dict[str, Any]:
     started = time.time()
     data, args = recipe.data, recipe.training
     splits = read_splits(data)
@@ -97,6 +96,7 @@ def _train(recipe: Recipe, output: Path) -> dict[str, Any]:
         compute_metrics=EntityMetrics(gold, codec, tokenizer, ends),
         callbacks=[stop],
     )
+    trackers.watch(trainer, splits)
     checkpoint = checkpoint_to_resume(recipe)
     if trainer.is_world_process_zero():
         save_recipe(recipe, output)

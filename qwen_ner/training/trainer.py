@@ -167,14 +167,17 @@ class NerTrainer(GuardedTrainer, PushingTrainer):
 class EntityMetrics:
     """`compute_metrics`: finds the gold of each generated row by its number and scores it.
 
-    `gold[n]` is the example that `row` n of the data set was made from. Metrics are those of `EntityF1`.
+    `gold[n]` is the example that `row` n of the data set was made from. Metrics are those of `EntityF1`. `last` is what
+    was scored last, for those who show it.
     """
 
     def __init__(self, gold: Sequence[Example], codec: Codec, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]):
         self.gold, self.codec, self.tokenizer, self.ends = gold, codec, tokenizer, set(ends)
         self.metric = EntityF1()
+        self.last: EvalPrediction | None = None
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float | int]:
+        self.last = prediction
         examples, completions, finished = self._completions(prediction)
         references = [
             {
