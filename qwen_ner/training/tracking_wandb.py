@@ -176,7 +176,7 @@ class WandbTracking(WandbCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero and self.uploads == WandbLogModel.CHECKPOINT and self._wandb.run is not None:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            self._upload("model", sorted(folder.iterdir()), [f"checkpoint_global_step_{state.global_step}"])
+            self._upload("model", [folder], [f"checkpoint_global_step_{state.global_step}"])
 
     @_never_stops
     def upload_results(self) -> None:
@@ -210,12 +210,14 @@ class WandbTracking(WandbCallback):
             wandb.teardown()
         wandb.run = None
 
-    def _upload(self, kind: str, files: Sequence[Path], aliases: list[str]) -> None:
+    def _upload(self, kind: str, paths: Sequence[Path], aliases: list[str]) -> None:
+        """As one artifact: files, or what is in a folder."""
         name = re.sub(r"[^\w.-]", "-", f"{kind}-{self._wandb.run.name or self._wandb.run.id}", flags=re.ASCII)
         scores = {key: value for key, value in dict(self._wandb.run.summary).items() if isinstance(value, (int, float))}
         artifact = self._wandb.Artifact(name, type=kind, metadata=scores)
-        for path in files:
-            artifact.add_file(str(path))
+        for path in paths:
+            add = artifact.add_dir if path.is_dir() else artifact.add_file
+            add(str(path))
         self._wandb.run.log_artifact(artifact, aliases=["latest", *aliases])
 
     def _give_up(self, error: Exception) -> None:

@@ -218,7 +218,7 @@ def test_tensorboard_gets_the_scalars(tracked):
 
 @pytest.mark.slow
 def test_two_ranks_are_one_run(recipe, environment):
-    environment(WANDB_MODE="offline")
+    environment(WANDB_MODE="offline", WANDB_RUN_ID="gone-on-with", WANDB_LOG_MODEL="checkpoint")
     config = ROOT / "accelerate_configs" / "cpu_2proc.yaml"
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", config, "-m",
                "qwen_ner", "train", recipe, "--output_dir", environment.folder / "out",
@@ -228,10 +228,14 @@ def test_two_ranks_are_one_run(recipe, environment):
     assert done.returncode == 0, done.stderr
     (run,) = environment.runs()
     assert run.name.startswith("offline-run-")
+    assert run.name.endswith("-gone-on-with")
     logged = load(next(run.glob("*.wandb")))
     assert [row["train/global_step"] for row in logged["history"] if "eval/f1" in row] == [4]
     assert logged["summary"]["best/step"] == 4
     assert sum(last(logged, "dev/answer_tokens")["values"]) == 5, "of both ranks"
+    checkpoint, final = logged["artifacts"]["model"]
+    assert {"model.safetensors", "ner_config.json", "optimizer.pt", "trainer_state.json"} <= checkpoint
+    assert "optimizer.pt" not in final
 
 
 class Server(BaseHTTPRequestHandler):
