@@ -15,6 +15,7 @@ from test_cli import data, recipe, trained  # noqa: F401  (fixtures)
 from qwen_ner import cli
 from qwen_ner.data.formats import read_dataset, read_jsonl
 from qwen_ner.training.recipe import load_recipe
+from qwen_ner.training.sweep_file import read_sweep
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
@@ -23,14 +24,15 @@ OURS = [
     line
     for line in COMMANDS
     if line.replace(LAUNCHED, "qwen-ner").startswith(("qwen-ner", "cat"))
-    and not {"train", "doctor"} & set(line.split())
+    and not {"train", "doctor", "sweep"} & set(line.split())
 ]
-TRAINING = [line for line in COMMANDS if "recipes/" in line]
+SWEEPS = [line for line in COMMANDS if "sweep" in line.split()]
+TRAINING = [line for line in COMMANDS if "recipes/" in line and line not in SWEEPS]
 BENCHMARKS = [line for line in COMMANDS if "benchmarks/" in line]
 
 
 def test_every_command_is_of_a_kind_that_is_tested_here():
-    others = [line for line in COMMANDS if line not in OURS + TRAINING + BENCHMARKS]
+    others = [line for line in COMMANDS if line not in OURS + TRAINING + SWEEPS + BENCHMARKS]
     assert others == [
         "make quickstart",
         "make test",
@@ -59,6 +61,16 @@ def test_a_training_command_names_files_that_are_there_and_keys_that_exist(line,
         del words[at : at + 2]
     at = next(i for i, word in enumerate(words) if word.startswith("recipes/"))
     load_recipe(words[at], [*words[at + 1 :], "--use_cpu", "--bf16", "false", "--output_dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize("line", SWEEPS)
+def test_a_sweep_command_names_a_sweep_that_is_right(line, monkeypatch):
+    """What such a command does is tested in training/test_sweep.py and training/test_wandb_sweep.py."""
+    monkeypatch.chdir(ROOT)
+    program, *words = shlex.split(line)
+    assert program in ("qwen-ner", "wandb")
+    given = cli._parser().parse_args(words)
+    assert not read_sweep(given.sweep).local_faults
 
 
 @pytest.mark.parametrize("line", BENCHMARKS)

@@ -79,6 +79,8 @@ def run(sweep: Sweep, folder: Path, number: int, *, jobs: int = 1, extra: Sequen
     try:
         with _alone_in(folder, sweep.path):
             study = open_study(sweep, folder)
+            for key, space in sweep.varied.items():
+                log.info("%s: %s", key, space)
             _search(Search(sweep, study, folder, number, extra), jobs)
             print(report(sweep, study, folder, extra))
     except (StorageInternalError, SQLAlchemyError) as error:
@@ -159,7 +161,7 @@ def open_study(sweep: Sweep, folder: Path) -> Study:
     known = study.user_attrs.setdefault("sweep", told)
     if differing := [key for key in told if told[key] != known.get(key)]:
         raise NerError(
-            f"{folder} holds a sweep whose trials do not compare with {sweep.path}: {', '.join(differing)} differ; "
+            f"{folder} holds a sweep whose trials do not compare with {sweep.path}: changed: {', '.join(differing)}; "
             "give another --output, or remove that folder"
         )
     study.set_user_attr("sweep", told)

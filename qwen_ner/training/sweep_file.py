@@ -44,7 +44,7 @@ class Sweep:
     """A sweep file that was read and is right, but for what the recipe says of its keys (`recipe_faults`).
 
     `fixed` are the parameters of one value, `varied` the others. `local_faults` is what wandb can search and Optuna
-    cannot. `told` is all that makes two sweeps comparable: the file's own words and the recipe's text.
+    cannot. `told` is all that makes two sweeps comparable: what the file says, and the recipe.
     """
 
     path: Path
@@ -83,7 +83,8 @@ class Sweep:
     def launch_of(self, recipe: Path) -> list[str]:
         """The command that runs `recipe` as the trials were run, without any override."""
         words = self.launch({})
-        return [*words[: words.index(self.program)], str(recipe)] if self.program in words else [str(recipe)]
+        before = words[: words.index(self.program)] if self.program in words else ["accelerate", "launch"]
+        return [*before, str(recipe)]
 
 
 def flags(values: Mapping[str, Any]) -> list[str]:
@@ -122,8 +123,7 @@ def read_sweep(path: Path) -> Sweep:
     local_faults += _early_faults(early)
     if faults:
         raise NerError(headed(path, faults))
-    recipe = Path(program).read_text(encoding="utf-8", errors="replace")
-    told = {key: tree.get(key) for key in KEYS if key != "run_cap"} | {f"the text of {program}": recipe}
+    told = {key: tree.get(key) for key in KEYS if key != "run_cap"} | {f"what {program} says": _said_by(Path(program))}
     words = tuple(str(word) for word in command)
     return Sweep(
         path, program, str(method), metric, goal, fixed, varied, early, words, cap, tuple(local_faults), told
@@ -175,6 +175,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict) or "parameters" not in tree:
         raise NerError(f"{path}: no sweep, which has `parameters`; recipes/sweep.yaml is one")
     return {str(key): value for key, value in tree.items()}
+
+
+def _said_by(program: Path) -> Any:
+    text = program.read_text(encoding="utf-8", errors="replace")
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:  # no recipe; a script that reads overrides like one
+        return text
 
 
 def _metric(given: Any, faults: list[str]) -> tuple[str, Goal]:

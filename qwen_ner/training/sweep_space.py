@@ -100,7 +100,7 @@ def read_parameter(spec: Any) -> Choice | Range | str:
     >>> print(read_parameter({"min": 8, "max": 64}))
     8 to 64 in steps of 1
     >>> print(read_parameter({"distribution": "log_uniform", "min": -11.5, "max": -6.9}))  # exponents of e
-    1.013e-05 to 0.00100779 evenly in the logarithm
+    1.01301e-05 to 0.00100779 evenly in the logarithm
     >>> read_parameter({"distribution": "normal", "mu": 0.1})
     'Optuna has no normal; use uniform, log_uniform_values or values'
     """

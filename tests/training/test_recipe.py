@@ -109,6 +109,24 @@ def test_lists_arrive_as_sweeps_write_them(write):
     assert load_recipe(write("report_to: [tensorboard, wandb]\n")).training.report_to == ["tensorboard", "wandb"]
 
 
+def test_numbers_and_mappings_arrive_as_sweeps_write_them(write):
+    path = write("lr_scheduler_type: cosine_with_restarts\n")
+    recipe = load_recipe(path, ["--lora_r=16.0", "--lr_scheduler_kwargs={'num_cycles': 2}", "--learning_rate=1e-05"])
+    assert recipe.values["lora_r"] == 16
+    assert recipe.training.lr_scheduler_kwargs == {"num_cycles": 2}
+    assert recipe.training.learning_rate == 1e-05
+    assert faults(path, "--lora_r=16.5") == ['lora_r: "16.5" is not a whole number']
+
+
+def test_the_output_folder_is_filled_in_from_the_environment(write, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "abc")
+    recipe = load_recipe(write(""), ["--output_dir=outputs/$WANDB_RUN_ID/${WANDB_RUN_ID}$$"])
+    assert recipe.training.output_dir == recipe.values["output_dir"] == "outputs/abc/abc$"
+    monkeypatch.delenv("WANDB_RUN_ID")
+    (told,) = faults(write(""), "--output_dir=outputs/$WANDB_RUN_ID")
+    assert told == 'output_dir: "outputs/$WANDB_RUN_ID" names $WANDB_RUN_ID, which the environment does not hold'
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

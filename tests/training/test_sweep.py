@@ -26,7 +26,7 @@ from qwen_ner.training.recipe import load_recipe
 from qwen_ner.training.sweep import run, sweep
 from qwen_ner.training.sweep_file import read_sweep
 from qwen_ner.training.sweep_space import Choice, Range, read_parameter
-from qwen_ner.training.sweep_trial import Evaluations, _marked, evaluations_in
+from qwen_ner.training.sweep_trial import Evaluations, TrialProcess, _marked, evaluations_in, stop
 
 TRIAL = """
 import json, os, pathlib, signal, sys, time
@@ -89,6 +89,13 @@ def study_in(folder):
 
 def states(folder):
     return [trial.state.name for trial in study_in(folder).trials]
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 # What wandb means, in Optuna's terms
@@ -325,6 +332,32 @@ def test_a_training_prints_what_a_sweep_reads(capsys):
     assert metrics == {"loss": 0.25, "f1": 0.5123, "span_f1": 0.5, "macro_f1": 0.0, "not_json": 2.0}
 
 
+# A trial
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["cpu.yaml", "cpu_2proc.yaml"])
+def test_a_trial_is_stopped_with_its_ranks_and_leaves_a_checkpoint(config, tiny, tmp_path):
+    """Launchers differ: one dies of SIGTERM before its training, the other has its ranks in sessions of their own."""
+    write_jsonl(
+        tmp_path / "train.jsonl", [type(gold)(str(i), gold.text, gold.entities) for i, gold in enumerate(EIGHT * 2)]
+    )
+    command = [
+        "accelerate", "launch", "--config_file", str(ROOT / "accelerate_configs" / config), str(ROOT / "recipes" / "quickstart.yaml"),
+        f"--model_name_or_path={tiny}", f"--dataset={tmp_path}", "--validation_rows=4", "--logging_steps=1", "--num_train_epochs=500",
+        "--eval_strategy=no", "--save_strategy=no", "--load_best_model_at_end=False", "--early_stopping_patience=none",
+        "--eval_on_start=False", f"--output_dir={tmp_path / 'trial'}",
+    ]  # fmt: skip
+    trial = TrialProcess(command, tmp_path / "trial", os.environ)
+    log = tmp_path / "trial" / "log.txt"
+    wait_for(lambda: trial.ended or "step 3/" in log.read_text(), 120)
+    assert len(_marked(tmp_path)) >= (3 if "2proc" in config else 2), trial.last_words()
+    stop(tmp_path / "trial")
+    assert trial.ended
+    assert not _marked(tmp_path)
+    assert list((tmp_path / "trial").glob("checkpoint-*/trainer_state.json")), log.read_text()
+
+
 # Searching
 
 
@@ -436,13 +469,6 @@ except KeyboardInterrupt as stopped:
 """
 
 
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_goes_on_where_it_was(write, tmp_path, number):
@@ -497,7 +523,7 @@ def test_two_sweeps_in_one_folder(write, tmp_path):
     process.communicate(timeout=60)
     before = states(out)
     other = write(parameters={"learning_rate": {"values": [0.01, 0.5]}})
-    with pytest.raises(NerError, match=r"do not compare with .*: parameters differ; give another --output"):
+    with pytest.raises(NerError, match=r"do not compare with .*: changed: parameters; give another --output"):
         run(read_sweep(other), out, 1)
     assert states(out) == before
 
