@@ -47,6 +47,8 @@ def sweep(path: Path, *, local: bool, trials: int | None = None, jobs: int = 1, 
     Raises `NerError` for what the user can mend, before any trial as far as it can be known then, and
     `KeyboardInterrupt` after SIGINT or SIGTERM (each trial has a checkpoint).
     """
+    if jobs < 1:
+        raise NerError(f"--jobs: {jobs} is not a positive number")
     read = read_sweep(path)
     # In a process of its own: a recipe that is read loads torch and may hold a GPU, here for as long as the sweep is.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:

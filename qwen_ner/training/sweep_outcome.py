@@ -112,13 +112,13 @@ def draw(sweep: Sweep, study: Study, folder: Path) -> list[Path]:
         log.info("importances.png and parallel_coordinates.png need two finished trials that differ.")
     paths = []
     matplotlib.use("Agg")
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna says that its plots are experimental
-        for name, plot in kinds.items():
+    for name, plot in kinds.items():
+        with matplotlib.rc_context(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna says that its plots are experimental
             figure = plot(study, target_name=f"eval/{sweep.metric}").figure
             figure.set_size_inches(2.5 + 1.5 * max(3, len(sweep.varied)), 5)
             path = folder / f"{name}.png"
             figure.savefig(path, dpi=120, bbox_inches="tight")
             paths.append(path)
-        matplotlib.pyplot.close("all")
+    matplotlib.pyplot.close("all")
     return paths
