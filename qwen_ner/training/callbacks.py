@@ -86,6 +86,7 @@ class StopOnSignal(TrainerCallback):
 
     def __init__(self) -> None:
         self.received = 0
+        self._asked = 0
         self._before: dict[int, Any] = {}
 
     def on_train_begin(
@@ -95,16 +96,21 @@ class StopOnSignal(TrainerCallback):
             self._before[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
+        if self._asked:
             raise KeyboardInterrupt
-        self.received = number
+        self._asked = number
         log.warning("Stopping with a checkpoint at the next step; once more stops at once, without it.")
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def _agree(self, args: TrainingArguments) -> None:
+        # What comes while the ranks agree is for the next time: this rank alone would know of it.
+        self.received = self._asked
         if args.world_size > 1:
             flag = torch.tensor(self.received, device=args.device)
             torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
             self.received = int(flag)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._agree(args)
         if self.received:
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
@@ -112,5 +118,6 @@ class StopOnSignal(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._agree(args)  # it may have come in the last evaluation
         for number, before in self._before.items():
             signal.signal(number, before)
