@@ -19,7 +19,8 @@ from qwen_ner.data.formats import write_jsonl
 def wandb(tmp_path):
     """(runs that the server handed out, `wandb` of the command line in a folder of its own)."""
     server = FakeWandb()
-    environment = os.environ | {
+    # wandb, where it has run in this process, names its service to children; that service may have ended.
+    environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"} | {
         "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0123456789" * 4, "WANDB_ENTITY": "tester", "WANDB_PROJECT": "qwen-ner",
         "WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "PYTHONPATH": str(ROOT),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
