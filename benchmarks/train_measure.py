@@ -28,6 +28,7 @@ def worker(name: str, options: argparse.Namespace) -> dict[str, Any]:
     log: list[tuple[float, float, int]] = []  # (seconds, loss, examples) of each step
     train = {"static": train_static, "dynamic": train_dynamic, "ours": train_ours}.get(rival, train_trl)
     computed = train(rival, model, rows, options, log)
+    rate = max(rate, matrix_rate(model))  # beside other work the machine may have been slower before than during
     timed = log[1:]
     examples = options.batch
     flops = count_flops(model, computed, options.full)

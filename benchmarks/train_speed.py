@@ -26,7 +26,7 @@ A row's seconds are the median step's, divided by its rows. `useful` counts the 
     per kept logit        2·V·H forward and as many backward
 
 with P weights in linear layers, h·d the width of attention, V the vocabulary and H the hidden size, over the rate of
-torch.mm at the shapes of the layers, measured in the same process just before.
+torch.mm at the shapes of the layers, measured in the same process just before and just after; the higher counts.
 """
 
 from __future__ import annotations
