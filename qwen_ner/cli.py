@@ -43,6 +43,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as error:
         print(f"interrupted {error}".strip(), file=sys.stderr)
         sys.exit(130)
+    finally:
+        _leave_group()
+
+
+def _leave_group() -> None:
+    """End the process group of this process: a thread of gloo's that lives on may abort the interpreter at its end."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -88,6 +88,7 @@ def predict(options: Namespace, _: Sequence[str]) -> None:
     rank, ranks, device = 0, int(os.environ.get("WORLD_SIZE", "1")), None
     if ranks > 1:
         import torch
+        import torch.distributed.nn.functional  # its defaults hold a group that stands already, beyond the group's end
         from accelerate import PartialState
 
         if not options.text and (not options.files or "-" in options.files):
