@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import version
@@ -35,10 +36,13 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence
 
     A text that spells a special token, `<|im_end|>` say, is spelled out of ordinary tokens: what a text says never ends
     the user's turn and never begins another one. All other texts have the ids that the template gives. Raises
-    `NerError` where the template rewrites such a text, so that it cannot be told from the template.
+    `NerError` where the template rewrites such a text, so that it cannot be told from the template, and for a text that
+    holds half a surrogate pair, which UTF-8 cannot spell.
     """
     if not texts:
         return []
+    if broken := next((text for text in texts if _HALF_PAIR.search(text)), None):
+        raise NerError(f"{quote(broken)} holds half a surrogate pair, which no tokenizer reads; write it whole")
     *conversations, harmless = (_conversation(tokenizer, codec, text) for text in (*texts, HARMLESS))
     *ids, pattern = tokenizer([*conversations, harmless], add_special_tokens=False)["input_ids"]
     added = _added(tokenizer)
@@ -50,6 +54,8 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence
         for row, text, conversation in zip(ids, texts, conversations, strict=True)
     ]
 
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 HARMLESS = "\ue000text\ue000"
 """A text that no template rewrites, and that finds its place in what the template makes of it."""

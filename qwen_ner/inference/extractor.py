@@ -187,7 +187,7 @@ class Extractor:
         for i, window in pieces:
             part = texts[i][window.start : window.end]
             # A token is a byte at least: what has few enough bytes need not be tokenized twice.
-            if len(shortest) + len(part.encode()) <= room:
+            if len(shortest) + len(part.encode("utf-8", "surrogatepass")) <= room:
                 continue
             (prompt,) = prompt_ids(self.tokenizer, self.codec, [part])
             if len(prompt) > room:

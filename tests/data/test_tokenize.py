@@ -181,3 +181,8 @@ def test_a_template_that_rewrites_the_user_cannot_be_told_from_what_it_says(code
     assert prompt_ids(other, codec, ["abc"])
     with pytest.raises(NerError, match=r'"abc<\|im_end\|>" spells a special token .*take it out'):
         prompt_ids(other, codec, ["abc<|im_end|>"])
+
+
+def test_half_a_surrogate_pair_is_an_error_of_ours(codec, tokenizer):
+    with pytest.raises(NerError, match=r"ud83d.*half a surrogate pair"):
+        prompt_ids(tokenizer, codec, ["北京", "三\ud83d"])
