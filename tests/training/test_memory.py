@@ -269,3 +269,54 @@ def test_memory_that_ends_while_two_exchange_gradients_ends_both_and_says_what_t
 
 def test_the_trainer_of_this_package_is_one(make_trainer):
     assert isinstance(make_trainer(), HalvingTrainer)
+
+
+TRUE = """
+import logging, resource, sys
+from pathlib import Path
+from rows import EIGHT
+from qwen_ner.codec import Codec
+from qwen_ner.contract import NerConfig
+from qwen_ner.data.tokenize import build_dataset
+from qwen_ner.entities import CLUENER
+from qwen_ner.inference.extractor import load_tokenizer
+from qwen_ner.training.collate import choose_collator
+from qwen_ner.training.recipe import NerTrainingArguments
+from qwen_ner.training.trainer import NerTrainer, load_model
+
+tiny, out = sys.argv[1:]
+logging.basicConfig(format="%(message)s", level=logging.WARNING)
+tokenizer, codec = load_tokenizer(tiny), Codec(CLUENER, "找出实体")
+rows = build_dataset(EIGHT * 100, codec, tokenizer)
+model = load_model(tiny)
+collator = choose_collator(model, 0)
+
+def trainer(size):
+    args = NerTrainingArguments(
+        output_dir=out, use_cpu=True, max_steps=1, per_device_train_batch_size=size, eval_strategy="no", save_strategy="no",
+        load_best_model_at_end=False, report_to="none", disable_tqdm=True, logging_strategy="no",
+    )
+    return NerTrainer(model=model, args=args, ner_config=NerConfig(CLUENER, "找出实体", 16, (2, 0)),
+                      processing_class=tokenizer, data_collator=collator, train_dataset=rows)
+
+trainer(1).train()  # what is loaded with the first step is loaded
+held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+# 800 rows have some 10,000 supervised tokens, with a logit for each token, of which there is more than one copy.
+resource.setrlimit(resource.RLIMIT_AS, (held + 150_000_000,) * 2)
+large = trainer(800)
+large.train()
+print("HELD", large.rows_held, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for a limit on its own memory")
+def test_a_process_whose_memory_is_really_limited_goes_on_in_halves(tiny, tmp_path):
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    command = [sys.executable, "-c", TRUE, str(tiny), str(tmp_path)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stderr[-3000:]
+    held = int(done.stdout.split("HELD ")[1])
+    assert 1 <= held < 800
+    assert f"a batch of 800 rows ran out of memory. From here on it is taken in parts of at most {held}" in done.stderr
