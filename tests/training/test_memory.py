@@ -13,7 +13,7 @@ from qwen_ner.codec import Codec
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER, NerError
-from qwen_ner.training.collate import PaddedCollator, choose_collator
+from qwen_ner.training.collate import IGNORED, PaddedCollator, choose_collator
 from qwen_ner.training.memory import HalvingTrainer
 from qwen_ner.training.recipe import NerTrainingArguments
 from qwen_ner.training.trainer import EntityMetrics, NerTrainer, load_model
@@ -135,6 +135,23 @@ def test_what_the_failed_attempt_added_is_not_in_the_gradient(make_trainer, tiny
     assert sizes[0] < sizes[1], "the law says nothing where the first batch is the larger one"
     expected = trained(whole)
     halving = make_trainer(limited(load_model(str(tiny)), sizes[0], "backward"), **options)
+    assert_alike(trained(halving), expected)
+    assert halving.rows_held == 2
+
+
+def test_rows_that_were_left_out_of_the_loss_stay_out(make_trainer, tiny, monkeypatch):
+    """As the rows are that fill up the last batch of several processes: their labels are gone when the step begins."""
+    real = HalvingTrainer.training_step
+
+    def shortened(self, model, inputs, number):
+        labels = inputs["shift_labels"].clone()
+        labels[len(labels) // 2 :] = IGNORED
+        return real(self, model, {**inputs, "shift_labels": labels}, number)
+
+    monkeypatch.setattr(HalvingTrainer, "training_step", shortened)
+    whole = make_trainer()
+    expected = trained(whole)
+    halving = make_trainer(limited(load_model(str(tiny)), int(widest(whole) * 0.4)))
     assert_alike(trained(halving), expected)
     assert halving.rows_held == 2
 
