@@ -37,7 +37,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from common import Points, claim, finish, machine, sweep
+from common import Points, claim, finish, machine, sweep, toy
 
 SINGLE = ("one", "lookup", "llama", "free-one", "constrained-one")
 WAYS = ("one", "lookup", "batched", "continuous", "free", "constrained", "free-one", "constrained-one")
@@ -88,16 +88,6 @@ def main() -> None:
         "claims": claims(table),
     }
     finish(report, options.json)
-
-
-def toy(folder: Path) -> Path:
-    from qwen_ner.contract import NerConfig
-    from qwen_ner.entities import CLUENER
-    from qwen_ner.training.tiny import make_tiny
-
-    make_tiny(folder)
-    NerConfig(CLUENER, "找出实体", 64, (2, 0)).save(folder)
-    return folder
 
 
 def in_process(way: str, options: argparse.Namespace, **changed: Any) -> dict[str, Any]:

@@ -60,3 +60,15 @@ def test_extract_speed(tmp_path):
         (x, w) for x in (32, 128) for w in ("batched", "free")
     }
     assert (tmp_path / "out.png").is_file()
+
+
+@pytest.mark.slow
+def test_growth(tmp_path):
+    tasks = ("convert", "tokenize", "train", "predict", "evaluate", "report")
+    report, printed = run("growth.py", tmp_path, "--tasks", *tasks)
+    assert report["table"].keys() == set(tasks)
+    for task, (small, large) in report["table"].items():
+        assert "error" not in small | large, (task, small, large)
+        assert large["rows"] == 10 * small["rows"]
+    assert len(report["claims"]) == 2 * len(tasks)
+    assert "rows/s" in printed
