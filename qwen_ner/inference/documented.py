@@ -94,12 +94,16 @@ EXTRACT: dict[int | str, dict[str, Any]] = _FAILURES | {
 }
 
 MODEL: dict[int | str, dict[str, Any]] = {
-    200: {"model": ModelInfo, "content": {"application/json": {"example": MODEL_EXAMPLE}}},
+    200: {
+        "model": ModelInfo,
+        "description": "What `qwen-ner serve` was given.",
+        "content": {"application/json": {"example": MODEL_EXAMPLE}},
+    },
     401: _FAILURES[401],
     503: _FAILURES[503],
 }
 
 PLAIN: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
-    503: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+    200: {"description": "All is well.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+    503: {"description": "It is not.", "content": {"text/plain": {"schema": {"type": "string"}}}},
 }

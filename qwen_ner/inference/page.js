@@ -5,11 +5,11 @@ const hue = Object.fromEntries(Object.keys(about.labels).map((label, i, all) => 
 const said = {
   en: { characters: "characters", read: "read", none: "No entities.", of: "of", hidden: "below the score or hidden",
         decoded: "The file is not UTF-8; read as GB18030.", slow: "The server does not answer.", stopped: "Stopped.",
-        torn: "The answer ended early; ask again.", empty: "There is no text.", twice: "stands there more than once",
-        scores: "scored on", rows: "rows" },
+        torn: "The answer ended early; ask again.", empty: "There is no text.",
+        scores: "scored on ", rows: "rows" },
   zh: { characters: "字", read: "已读", none: "没有实体。", of: "/", hidden: "低于最低置信度或已隐藏",
         decoded: "文件不是 UTF-8，按 GB18030 读取。", slow: "服务器没有回答。", stopped: "已停止。",
-        torn: "回答没有完整传来，请再试一次。", empty: "没有文本。", twice: "在文中出现不止一次",
+        torn: "回答没有完整传来，请再试一次。", empty: "没有文本。",
         scores: "评测数据：", rows: "行" },
 };
 let language = (navigator.language || "zh").startsWith("zh") ? "zh" : "en";
@@ -26,7 +26,7 @@ function speak() {
   const s = about.scores;
   const percent = (rate) => (100 * rate).toFixed(1);
   at("scores").textContent = s
-    ? `F1 ${percent(s.f1)} · span F1 ${percent(s.span_f1)} · macro F1 ${percent(s.macro_f1)} (${said[language].scores} ${s.data} ${s.split}, ${s.rows} ${said[language].rows})`
+    ? `F1 ${percent(s.f1)} · span F1 ${percent(s.span_f1)} · macro F1 ${percent(s.macro_f1)} (${said[language].scores}${s.data} ${s.split}, ${s.rows} ${said[language].rows})`
     : "";
   count();
   show();
@@ -78,10 +78,10 @@ function show() {
     make("td", e.start, row);
     make("td", e.end, row);
     make("td", (e.score === undefined ? "" : e.score.toFixed(3)) + (e.ambiguous ? " *" : ""), row);
-    if (e.ambiguous) row.title = said[language].twice;
     rows.append(row);
   }
   table.append(rows);
+  at("twice").hidden = !found.some((e) => e.ambiguous);
   if (!found.length) make("td", said[language].none, make("tr", "", table)).colSpan = 5;
   at("found").hidden = false;
 }
