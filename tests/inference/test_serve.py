@@ -229,9 +229,11 @@ def test_a_server_open_to_others_without_a_token_is_warned_of(asked_folder, monk
     assert ("Everyone who reaches 0.0.0.0 can use this server" in caplog.text) == warned
 
 
-def test_the_scores_are_those_of_the_card_without_its_places(tmp_path):
+def test_the_scores_are_those_of_the_card_without_its_places(tmp_path, hub):
     assert scores(str(tmp_path)) is None
     metrics = {"f1": 0.51234, "span_f1": 0.5, "macro_f1": 0.4, "f1_address": 0.1}
     contract = {"model": "/home/me/out", "data": "/home/me/data", "split": "dev", "rows": 7, "decoding": "free"}
     (tmp_path / "metrics.json").write_text(json.dumps({"metrics": metrics, "contract": contract}))
-    assert scores(str(tmp_path)) == {"f1": 0.5123, "span_f1": 0.5, "macro_f1": 0.4, "data": "data", "split": "dev", "rows": 7, "decoding": "free"}  # fmt: skip
+    hub.create("tester/ner", files={"metrics.json": (tmp_path / "metrics.json").read_bytes()})
+    assert scores("tester/base") is None
+    assert scores("tester/ner") == {"f1": 0.5123, "span_f1": 0.5, "macro_f1": 0.4, "data": "data", "split": "dev", "rows": 7, "decoding": "free"}  # fmt: skip
