@@ -72,3 +72,20 @@ def test_growth(tmp_path):
         assert large["rows"] == 10 * small["rows"]
     assert len(report["claims"]) == 2 * len(tasks)
     assert "rows/s" in printed
+
+
+@pytest.mark.slow
+def test_serve_load(tmp_path):
+    pytest.importorskip("uvicorn")
+    options = ("--limit", "16", "--clients", "1", "32", "--malformed", "60", "--soak", "2")
+    report, printed = run("serve_load.py", tmp_path, *options)
+    claims = {claim["name"]: claim for claim in report["claims"]}
+    for name in ("answers of another text", "answers lost or refused", "malformed requests answered 5xx",
+                 "malformed requests that hang"):  # fmt: skip
+        assert claims[name]["holds"], report
+    alone, together = report["load"]
+    assert alone["windows a batch"] == 1
+    assert together["windows a batch"] > 2
+    assert report["restart"]["answers"]["asked again"]
+    assert sum(report["malformed"].values()) == 60
+    assert "requests/s" in printed
