@@ -38,6 +38,17 @@ def installed(package: str) -> str | None:
         return None
 
 
+def toy(folder: Path) -> Path:
+    """A folder as a training writes it, of the toy without any training."""
+    from qwen_ner.contract import NerConfig
+    from qwen_ner.entities import CLUENER
+    from qwen_ner.training.tiny import make_tiny
+
+    make_tiny(folder)
+    NerConfig(CLUENER, "找出实体", 64, (2, 0)).save(folder)
+    return folder
+
+
 def claim(name: str, value: float, bound: float, at_most: bool = False) -> dict[str, Any]:
     return {
         "name": name,

@@ -10,6 +10,8 @@ sentences with the same weights (an adapter is merged for all of them), each in 
     lookup     the same with its prompt-lookup decoding
     batched    transformers' greedy `generate`, `--batch` sentences at a time, sorted by length, padded on the left
     continuous transformers' continuous batching (`generate_batch`)
+    llama      llama.cpp by its Python package, a sentence at a time, with its own cache of the prompt's beginning: of
+               `--gguf FILE`, what its convert_hf_to_gguf.py makes of `qwen-ner export FOLDER OUT --merge`
     free       ours without a grammar: the ids must be those of `batched`
     constrained  ours as `predict` uses it
     *-guide    batched and free with a guideline prompt of about `--guideline` tokens
@@ -23,18 +25,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from common import Points, claim, finish, machine, sweep
+from common import Points, claim, finish, machine, sweep, toy
 
-SINGLE = ("one", "lookup", "free-one", "constrained-one")
+SINGLE = ("one", "lookup", "llama", "free-one", "constrained-one")
 WAYS = ("one", "lookup", "batched", "continuous", "free", "constrained", "free-one", "constrained-one")
 GUIDED = ("batched-guide", "free-guide")
 
@@ -49,11 +54,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--guideline", type=int, default=300)
     parser.add_argument("--ways", nargs="+", default=[*WAYS, *GUIDED])
+    parser.add_argument("--gguf", type=Path, help="the same weights for llama.cpp, which is then one of the ways")
     parser.add_argument("--sweep", action="store_true", help="also sweep batch 1…64 and prefix 32…512, and draw both")
     parser.add_argument("--quick", action="store_true", help="one round, few sentences")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.gguf and "llama" not in options.ways:
+        options.ways.append("llama")
     if options.worker:
         print(json.dumps(read_all(options.worker, options)))
         return
@@ -82,37 +90,34 @@ def main() -> None:
     finish(report, options.json)
 
 
-def toy(folder: Path) -> Path:
-    from qwen_ner.contract import NerConfig
-    from qwen_ner.entities import CLUENER
-    from qwen_ner.training.tiny import make_tiny
-
-    make_tiny(folder)
-    NerConfig(CLUENER, "找出实体", 64, (2, 0)).save(folder)
-    return folder
-
-
 def in_process(way: str, options: argparse.Namespace, **changed: Any) -> dict[str, Any]:
     flags = []
     for key, value in {**vars(options), **changed}.items():
-        if key in ("model", "data", "limit", "single", "batch", "guideline"):
+        if key in ("model", "data", "limit", "single", "batch", "guideline", "gguf") and value is not None:
             flags += [f"--{key}", str(value)]
-    done = subprocess.run([sys.executable, __file__, "--worker", way, *flags], stdout=subprocess.PIPE, text=True)
-    return {"error": f"exit {done.returncode}"} if done.returncode else json.loads(done.stdout.splitlines()[-1])
+    done = subprocess.run([sys.executable, __file__, "--worker", way, *flags], capture_output=True, text=True)
+    if done.returncode:
+        return {"error": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]}
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def read_all(way: str, options: argparse.Namespace) -> dict[str, Any]:
     """Read the sentences by `way`: seconds of each call, the ids, memory, and how long the grammar took."""
     from qwen_ner.codec import Codec
+    from qwen_ner.contract import NerConfig
     from qwen_ner.data.formats import read_dataset
     from qwen_ner.data.tokenize import prompt_ids
     from qwen_ner.entities import CLUENER
-    from qwen_ner.inference.extractor import Extractor
+    from qwen_ner.inference.extractor import Extractor, load_tokenizer
 
     name = way.removesuffix("-guide")
     rivals = {"one": by_transformers, "lookup": by_transformers, "batched": by_transformers}
-    rivals["continuous"] = by_continuous_batching
-    extractor = by_hand(options.model) if name in rivals else Extractor.from_pretrained(options.model)
+    rivals |= {"continuous": by_continuous_batching, "llama": by_llama_cpp}
+    if name == "llama":
+        config = NerConfig.load(options.model)
+        extractor = SimpleNamespace(tokenizer=load_tokenizer(options.model), config=config, codec=config.codec())
+    else:
+        extractor = by_hand(options.model) if name in rivals else Extractor.from_pretrained(options.model)
     tokenizer, config = extractor.tokenizer, extractor.config
     texts = [example.text for example in read_dataset(options.data, "dev", labels=CLUENER)[: options.limit]]
     codec = extractor.codec
@@ -209,6 +214,28 @@ def by_continuous_batching(extractor: Any, texts: list[str], prompts: list[list[
     found = extractor.model.generate_batch(inputs=prompts, generation_config=settings, progress_bar=False)
     ids = [until_end(one.generated_tokens, set(config.end_token_ids))[0] for one in found.values()]
     return ids, [time.perf_counter() - start], 0.0
+
+
+def by_llama_cpp(extractor: Any, texts: list[str], prompts: list[list[int]], way: str, options: Any) -> Read:
+    config, model = extractor.config, llama(options.gguf)
+    ids, seconds = [], []
+    for prompt in prompts:
+        start, new = time.perf_counter(), []
+        for token in model.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0):
+            if token in config.end_token_ids or len(new) == config.max_new_tokens:
+                break
+            new.append(token)
+        ids.append(new)
+        seconds.append(time.perf_counter() - start)
+    return ids, seconds, 0.0
+
+
+@cache
+def llama(gguf: Path) -> Any:
+    from llama_cpp import Llama
+
+    threads = len(os.sched_getaffinity(0))
+    return Llama(str(gguf), n_ctx=2048, n_threads=threads, n_threads_batch=threads, verbose=False)
 
 
 def by_ours(extractor: Any, texts: list[str], prompts: list[list[int]], way: str, options: Any) -> Read:

@@ -155,6 +155,28 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=commands.predict)
 
     command = subparsers.add_parser(
+        "serve",
+        help="answer over HTTP, with a page to try it on",
+        description="POST /v1/extract, GET /v1/model, /healthz, /readyz, /metrics. SIGTERM: what was accepted is "
+        "answered, then it ends. QWEN_NER_TOKEN or --token-file: only for those who bring the token.",
+    )
+    command.add_argument("model", help="an output_dir, a checkpoint, or a Hub id")
+    command.add_argument("--revision", metavar="R", help="branch, tag or commit of a model on the Hub")
+    command.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, reached from this machine alone")
+    command.add_argument("--port", type=int, default=8000, help="default: 8000")
+    command.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token that a client must bring")
+    for flag, kind, default, metavar, what in (
+        ("--max-texts", int, 1000, "N", "texts of a request"),
+        ("--max-characters", int, 100_000, "N", "characters of a request's texts"),
+        ("--max-waiting", int, 1_000_000, "N", "tokens that wait to be read; what comes then hears 429"),
+        ("--batch-tokens", int, 16384, "N", "tokens of a batch; lower it if memory or latency is short"),
+        ("--max-wait", float, 0.01, "S", "seconds that the model waits for requests to come together"),
+        ("--deadline", float, 120.0, "S", "seconds in which a request is answered, or hears 504"),
+    ):
+        command.add_argument(flag, type=kind, default=default, metavar=metavar, help=f"{what}; default: {default}")
+    command.set_defaults(command=commands.serve)
+
+    command = subparsers.add_parser(
         "push",
         help="put a trained model and its card on the Hub",
         description="Weights as safetensors, tokenizer, ner_config.json, card, recipe and scores, as one commit; no "

@@ -115,6 +115,25 @@ def predict(options: Namespace, _: Sequence[str]) -> None:
         sys.exit(f'error: {refused} texts were refused; each has its line in the output, with the reason under "error"')
 
 
+def serve(options: Namespace, _: Sequence[str]) -> None:
+    from .entities import NerError
+
+    try:
+        from .inference.api import Limits
+        from .inference.serve import serve as run
+    except ImportError as error:
+        raise NerError(f'{error.name} is not installed, which serving needs: pip install "qwen_ner[serve]"') from error
+    given = {name: getattr(options, name) for name in Limits.__dataclass_fields__}
+    run(
+        options.model,
+        revision=options.revision,
+        host=options.host,
+        port=options.port,
+        token_file=options.token_file,
+        limits=Limits(**given),
+    )
+
+
 def push(options: Namespace, _: Sequence[str]) -> None:
     from .hub.push import push as run
 

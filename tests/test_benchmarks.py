@@ -60,3 +60,32 @@ def test_extract_speed(tmp_path):
         (x, w) for x in (32, 128) for w in ("batched", "free")
     }
     assert (tmp_path / "out.png").is_file()
+
+
+@pytest.mark.slow
+def test_growth(tmp_path):
+    tasks = ("convert", "tokenize", "train", "predict", "evaluate", "report")
+    report, printed = run("growth.py", tmp_path, "--tasks", *tasks)
+    assert report["table"].keys() == set(tasks)
+    for task, (small, large) in report["table"].items():
+        assert "error" not in small | large, (task, small, large)
+        assert large["rows"] == 10 * small["rows"]
+    assert len(report["claims"]) == 2 * len(tasks)
+    assert "rows/s" in printed
+
+
+@pytest.mark.slow
+def test_serve_load(tmp_path):
+    pytest.importorskip("uvicorn")
+    options = ("--limit", "16", "--clients", "1", "32", "--malformed", "60", "--soak", "2")
+    report, printed = run("serve_load.py", tmp_path, *options)
+    claims = {claim["name"]: claim for claim in report["claims"]}
+    for name in ("answers of another text", "answers lost or refused", "malformed requests answered 5xx",
+                 "malformed requests that hang"):  # fmt: skip
+        assert claims[name]["holds"], report
+    alone, together = report["load"]
+    assert alone["windows a batch"] == 1
+    assert together["windows a batch"] > 2
+    assert report["restart"]["answers"]["asked again"]
+    assert sum(report["malformed"].values()) == 60
+    assert "requests/s" in printed

@@ -5,6 +5,7 @@ import json
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -24,15 +25,16 @@ OURS = [
     line
     for line in COMMANDS
     if line.replace(LAUNCHED, "qwen-ner").startswith(("qwen-ner", "cat"))
-    and not {"train", "doctor", "sweep"} & set(line.split())
+    and not {"train", "doctor", "sweep", "serve"} & set(line.split())
 ]
+SERVING = [line for line in COMMANDS if line.startswith(("qwen-ner serve", "curl"))]
 SWEEPS = [line for line in COMMANDS if "sweep" in line.split()]
 TRAINING = [line for line in COMMANDS if "recipes/" in line and line not in SWEEPS]
 BENCHMARKS = [line for line in COMMANDS if "benchmarks/" in line]
 
 
 def test_every_command_is_of_a_kind_that_is_tested_here():
-    others = [line for line in COMMANDS if line not in OURS + TRAINING + SWEEPS + BENCHMARKS]
+    others = [line for line in COMMANDS if line not in OURS + TRAINING + SWEEPS + BENCHMARKS + SERVING]
     assert others == [
         "make quickstart",
         "make test",
@@ -134,10 +136,37 @@ def test_a_command_of_ours_runs(line, trained, hub, tmp_path, monkeypatch, capsy
 
 @pytest.mark.slow
 def test_the_python_lines_run(trained, tmp_path, monkeypatch, capsys):  # noqa: F811
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    code, *_ = re.findall(r"```python\n(.*?)```", README, re.S)
     script = tmp_path / "readme.py"
     script.write_text(code.replace("outputs/quickstart", str(trained[0])), encoding="utf-8")
     runpy.run_path(str(script))
+
+
+@pytest.mark.slow
+def test_what_is_served_answers_as_the_readme_asks(trained, tmp_path, capsys):  # noqa: F811
+    """The lines of `qwen-ner serve` are understood; the lines of curl and Python are answered by such a server."""
+    pytest.importorskip("uvicorn")
+    for line in SERVING:
+        if line.startswith("qwen-ner"):
+            cli._parser().parse_args(shlex.split(line)[1:])
+    asking = [line for line in SERVING if line.startswith("curl")]
+    _, *clients = re.findall(r"```python\n(.*?)```", README, re.S)
+    if not asking + clients:
+        return
+    command = [sys.executable, "-m", "qwen_ner", "serve", str(trained[0]), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        url = next(found[0] for line in server.stderr if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+        try:
+            for line in asking if shutil.which("curl") else ():
+                words = shlex.split(line.replace("http://127.0.0.1:8000", url))
+                done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30)
+                assert "error" not in done.stdout
+                assert [json.loads(row) for row in done.stdout.splitlines()]
+            for code in clients:
+                (tmp_path / "client.py").write_text(code.replace("http://127.0.0.1:8000", url), encoding="utf-8")
+                runpy.run_path(str(tmp_path / "client.py"))
+        finally:
+            server.terminate()
 
 
 def test_the_json_forms_are_read_and_mean_the_same(tmp_path):

@@ -6,7 +6,7 @@ In: the folder of a trained model (full or adapter) or its Hub id, and texts. Ou
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +63,7 @@ class Extractor:
         self.codec = config.codec()
         self.prefix = PrefixCache()  # kept over calls: their prompts begin alike
         self.held_tokens: int | None = None  # what the memory held in a batch, once it did not hold what was asked for
+        self.tokens = 0  # of prompts and answers so far, for those who count them
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -131,35 +132,42 @@ class Extractor:
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"text {i} is {text!r}, not a string")
-        pieces = [
-            (i, window)
-            for i, text in enumerate(texts)
-            for window in windows(text, self.config.window or max(4, len(text)))
-            if text[window.start : window.end].strip()
-        ]
-        self._check_room(texts, pieces)
+        pieces = [(i, window) for i, text in enumerate(texts) for window in self.windows(text)]
+        if faults := self.overlong(texts[i][window.start : window.end] for i, window in pieces):
+            raise TextTooLong({pieces[n][0]: fault for n, fault in faults.items()})
         floors = self.calibration.thresholds if thresholds == "auto" else {}
         found: list[list[Decoded]] = [[] for _ in texts]
         with tqdm(total=len(pieces), desc="Extracting", unit="text", disable=None if progress else True) as bar:
             for at in range(0, len(pieces), CHUNK):
                 chunk = pieces[at : at + CHUNK]
                 parts = [texts[i][window.start : window.end] for i, window in chunk]
-                decoded = self._read(parts, constrained, batch_tokens, bar.update)
+                decoded = self.read(parts, constrained=constrained, batch_tokens=batch_tokens, on_rows=bar.update)
                 for (i, window), one in zip(chunk, decoded, strict=True):
                     kept = one.scored_at_least(lambda label: max(min_score, floors.get(label, 0.0)))
                     found[i].append(replace(kept, entities=window.entities(kept.entities)))
-        return [_joined(parts) for parts in found]
+        return [joined(parts) for parts in found]
 
-    def _read(
-        self, texts: Sequence[str], constrained: bool, batch_tokens: int, on_rows: Callable[[int], object]
+    def windows(self, text: str) -> list[Window]:
+        """The windows that `text` is read in, without those that hold nothing but white space."""
+        length = self.config.window or max(4, len(text))
+        return [window for window in windows(text, length) if text[window.start : window.end].strip()]
+
+    def read(
+        self,
+        texts: Sequence[str],
+        *,
+        constrained: bool = True,
+        batch_tokens: int = BATCH_TOKENS,
+        on_rows: Callable[[int], object] = lambda rows: None,
     ) -> list[Decoded]:
-        """What the model says of each of `texts`, which fit it, with scores."""
+        """What the model says of each of `texts`, as it stands: no windows, none may be `overlong`; with scores."""
         limit = self.config.max_new_tokens
         grammar = self.grammar if constrained else self.foresight
         guides = [grammar.constraint(text, limit) for text in texts] if grammar else None
+        prompts = prompt_ids(self.tokenizer, self.codec, texts)
         generated = generate(
             self.model,
-            prompt_ids(self.tokenizer, self.codec, texts),
+            prompts,
             max_new_tokens=limit,
             end_token_ids=self.config.end_token_ids,
             pad_token_id=self.tokenizer.pad_token_id,
@@ -171,6 +179,7 @@ class Extractor:
         )
         if generated.batch_tokens < batch_tokens:
             self.held_tokens = generated.batch_tokens
+        self.tokens += sum(map(len, prompts)) + sum(map(len, generated.ids))
         completions = decode_ids(self.tokenizer, generated.ids)
         decoded = []
         for n, (text, completion) in enumerate(zip(texts, completions, strict=True)):
@@ -180,23 +189,22 @@ class Extractor:
             decoded.append(found.scored(scores))
         return decoded
 
-    def _check_room(self, texts: Sequence[str], pieces: Sequence[tuple[int, Window]]) -> None:
+    def overlong(self, texts: Iterable[str]) -> dict[int, str]:
+        """What is wrong with those of `texts` that leave no room for an answer, by their position."""
         room = self.model.config.max_position_embeddings - self.config.max_new_tokens
         (shortest,) = prompt_ids(self.tokenizer, self.codec, ["。"])
         faults: dict[int, str] = {}
-        for i, window in pieces:
-            part = texts[i][window.start : window.end]
+        for i, text in enumerate(texts):
             # A token is a byte at least: what has few enough bytes need not be tokenized twice.
-            if len(shortest) + len(part.encode("utf-8", "surrogatepass")) <= room:
+            if len(shortest) + len(text.encode("utf-8", "surrogatepass")) <= room:
                 continue
-            (prompt,) = prompt_ids(self.tokenizer, self.codec, [part])
+            (prompt,) = prompt_ids(self.tokenizer, self.codec, [text])
             if len(prompt) > room:
                 faults[i] = (
-                    f"{texts[i][:20]!r}… takes {len(prompt)} tokens with its prompt, the model has room for {room}; "
+                    f"{text[:20]!r}… takes {len(prompt)} tokens with its prompt, the model has room for {room}; "
                     "split it"
                 )
-        if faults:
-            raise TextTooLong(faults)
+        return faults
 
     def _scores(self, completion: str, ids: Sequence[int], logprobs: Sequence[float]) -> dict[tuple[str, str], float]:
         """The confidence of each (label, surface) that `completion` spells; of one that comes twice, the first's."""
@@ -223,7 +231,7 @@ class Extractor:
         ]
 
 
-def _joined(parts: Sequence[Decoded]) -> Decoded:
+def joined(parts: Sequence[Decoded]) -> Decoded:
     """What was found in the windows of one text, as one, without surfaces whose entities are all another window's."""
     if len(parts) == 1:
         return parts[0]

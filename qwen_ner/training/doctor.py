@@ -233,8 +233,9 @@ def _trackers(case: Case) -> Finding:
 def _hub(case: Case) -> Finding:
     from huggingface_hub import constants, get_token
 
-    args = case.recipe.training
-    return machine.check_hub(args.push_to_hub, args.hub_token or get_token(), constants.HF_HUB_OFFLINE)
+    args, base = case.recipe.training, case.recipe.model.model_name_or_path
+    local = base if case.recipe.model.lora() and (base == "tiny" or Path(base).expanduser().exists()) else None
+    return machine.check_hub(args.push_to_hub, args.hub_token or get_token(), constants.HF_HUB_OFFLINE, local)
 
 
 CHECKS: tuple[tuple[str, Callable[[Case], Finding]], ...] = (

@@ -132,12 +132,22 @@ def _netrc_with(host: str, env: Mapping[str, str]) -> str | None:
     return None
 
 
-def check_hub(push_to_hub: bool, token: str | None, offline: bool) -> Finding:
-    """That a push, if one is asked for, can be made; whether the token is valid only the Hub knows."""
+def check_hub(push_to_hub: bool, token: str | None, offline: bool, local_base: str | None = None) -> Finding:
+    """That a push, if one is asked for, can be made; whether the token is valid only the Hub knows.
+
+    `local_base` is the folder that an adapter is trained on top of: nobody could load the two from the Hub.
+    """
     if not push_to_hub:
         return Finding("ok", "hub", "nothing is pushed")
     if offline:
         return Finding("fail", "hub", "push_to_hub with HF_HUB_OFFLINE set", "unset it, or set push_to_hub: false")
     if not token:
         return Finding("fail", "hub", "push_to_hub, and there is no token", "run `hf auth login`, or set HF_TOKEN")
+    if local_base:
+        return Finding(
+            "fail",
+            "hub",
+            f"push_to_hub of an adapter whose base is {local_base}, no repository of the Hub",
+            "give model_name_or_path as a Hub id, or set push_to_hub: false and push with `qwen-ner push … --merge`",
+        )
     return Finding("ok", "hub", "push_to_hub, and there is a token (not tried)")

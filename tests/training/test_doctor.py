@@ -96,6 +96,15 @@ def test_a_healthy_recipe_has_no_fail_and_no_weights_are_needed(recipe, base):
     assert sorted(path.name for path in base.parent.iterdir()) == ["base", "data", "recipe.yaml"], "nothing is written"
 
 
+def test_an_adapter_of_a_base_that_is_no_repository_is_not_to_be_pushed(told, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    assert told("hub", push_to_hub="true")[0] == "ok", "whole weights need no base"
+    level, message = told("hub", push_to_hub="true", lora_r=4)
+    assert level == "fail"
+    assert "--merge" in message
+
+
 def test_the_quickstart_passes(capsys, tmp_path):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["doctor", str(ROOT / "recipes" / "quickstart.yaml"), "--output_dir", str(tmp_path / "out")])

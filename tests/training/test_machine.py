@@ -40,3 +40,4 @@ def test_a_push_without_a_token():
     assert check_hub(True, None, False).level == "fail"
     assert check_hub(True, "hf_x", True).level == "fail"
     assert check_hub(True, "hf_x", False).level == "ok"
+    assert "base is weights" in check_hub(True, "hf_x", False, "weights").found
