@@ -135,6 +135,7 @@ def _is_calibration(value: Any) -> bool:
         and value.keys() == numbers | {"thresholds"}
         and all(_is_number(value[key]) for key in numbers)
         and isinstance(value["thresholds"], dict)
+        and all(map(_is_text, value["thresholds"]))
         and all(map(_is_number, value["thresholds"].values()))
     )
 

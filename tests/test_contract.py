@@ -6,6 +6,7 @@ import pytest
 from qwen_ner.contract import NER_CONFIG_NAME, NerConfig, write_json
 from qwen_ner.entities import CLUENER, NerError
 
+CALIBRATION = {"scale": 1.2, "bias": -0.1, "surfaces": 9, "error_before": 0.1, "error_after": 0.02, "thresholds": {}}
 CONFIG = NerConfig(CLUENER, "找出实体", 96, (2, 0), "0123456789abcdef")
 
 
@@ -44,6 +45,7 @@ def test_every_fault_is_listed(tmp_path):
         ("labels", [{"name": "\ud83d"}]),
         ("system_prompt", "\ud83d"),
         ("calibration", {"scale": 10**400}),
+        ("calibration", {**CALIBRATION, "thresholds": {"\ud83d": 0.5}}),
     ],
 )
 def test_what_no_training_writes_is_a_fault_that_can_be_printed(tmp_path, key, value):

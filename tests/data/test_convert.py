@@ -158,7 +158,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, flat, monkeypatch):
         raise OSError(28, "No space left on device")
 
     (tmp_path / "out.bio").write_text("old")
-    monkeypatch.setattr("qwen_ner.data.convert.os.replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(NerError, match=r"out\.bio cannot be written \(No space left"):
         convert(flat, tmp_path / "out.bio")
     assert (tmp_path / "out.bio").read_text() == "old"

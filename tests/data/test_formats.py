@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from qwen_ner.data import formats
 from qwen_ner.data.formats import (
     DataError,
     TextRow,
@@ -291,7 +290,7 @@ def test_a_write_that_fails_midway_leaves_the_old_file_and_no_other(tmp_path, mo
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(formats.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(NerError, match=r"cannot be written \(No space left"):
         write_jsonl(path, [Example("0", "一")])
     assert path.read_bytes() == before
