@@ -9,7 +9,8 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class NerConfig:
             )
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise NerError(
                 f"{path}: not JSON ({error}); take it from another checkpoint of the same training"
             ) from None
@@ -73,16 +74,15 @@ def _faults(values: Any) -> list[str]:
     if not isinstance(values, dict):
         return ["it holds no JSON object"]
     is_count = lambda v: type(v) is int and v > 0  # noqa: E731
-    is_label = lambda v: isinstance(v, dict) and v.keys() <= {"name", "description"} and v.get("name")  # noqa: E731
     expected: dict[str, tuple[str, Any]] = {
-        "labels": ('a list of {"name", "description"}', lambda v: isinstance(v, list) and v and all(map(is_label, v))),
-        "system_prompt": ("a string", lambda v: isinstance(v, str)),
+        "labels": ('a list of {"name", "description"}, each name once', _are_labels),
+        "system_prompt": ("a string", _is_text),
         "max_new_tokens": ("a positive whole number", is_count),
         "end_token_ids": (
             "a list of token ids",
             lambda v: isinstance(v, list) and v and all(type(i) is int and i >= 0 for i in v),
         ),
-        "data_fingerprint": ("a string", lambda v: isinstance(v, str)),
+        "data_fingerprint": ("a string", _is_text),
         "format_version": (f"{FORMAT_VERSION}, the one this version reads", lambda v: v == FORMAT_VERSION),
     }
     optional: dict[str, tuple[str, Any]] = {
@@ -90,15 +90,36 @@ def _faults(values: Any) -> list[str]:
         "calibration": ("null or an object with scale, bias and thresholds", _is_calibration),
     }
     known = {**expected, **optional}
-    faults = [f"{key}: unknown; was it written by a newer qwen_ner?" for key in values if key not in known]
+    faults = [f"{_shown(key)}: unknown; was it written by a newer qwen_ner?" for key in values if key not in known]
     for key, (what, holds) in known.items():
         if key not in values:
             if key in optional:
                 continue
             faults.append(f"{key}: missing; expected {what}")
         elif not holds(values[key]):
-            faults.append(f"{key}: {json.dumps(values[key], ensure_ascii=False)} is not {what}")
+            faults.append(f"{key}: {_shown(json.dumps(values[key], ensure_ascii=False))} is not {what}")
     return faults
+
+
+def _shown(text: str) -> str:
+    """`text` as it can be printed."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a tokenizer can read it: JSON can spell half a surrogate pair, UTF-8 cannot."""
+    return isinstance(value, str) and value == value.encode("utf-8", "ignore").decode()
+
+
+def _are_labels(value: Any) -> bool:
+    if not isinstance(value, list) or not value:
+        return False
+    for label in value:
+        if not isinstance(label, dict) or not label.keys() <= {"name", "description"}:
+            return False
+        if not label.get("name") or not all(map(_is_text, label.values())):
+            return False
+    return len({label["name"] for label in value}) == len(value)
 
 
 def _is_number(value: Any) -> bool:
@@ -124,13 +145,24 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def write_text(path: Path, pieces: Iterable[str]) -> None:
-    """Write `pieces` to a temporary neighbour and rename it, so that a reader never meets half a file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write `pieces`, whole or not at all, so that a reader never meets half a file."""
+    with beside(path) as part, part.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
+        file.writelines(pieces)
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """An empty file beside `path`, of a name that nobody can foresee, which becomes `path` if all goes well.
+
+    It is removed otherwise. Raises `OSError` where the folder cannot be written.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    part = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass") as file:
-            file.writelines(pieces)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        yield part
+        os.chmod(part, 0o644)
+        os.replace(part, path)
     except BaseException:
-        os.unlink(temporary)
+        part.unlink(missing_ok=True)
         raise

@@ -36,7 +36,28 @@ def test_every_fault_is_listed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "no ner_config.json"), ("{", "not JSON"), ("[]", "no JSON object")]
+    ("key", "value"),
+    [
+        ("labels", [{"name": 7}]),
+        ("labels", [{"name": "x", "description": None}]),
+        ("labels", [{"name": "x"}, {"name": "x"}]),
+        ("labels", [{"name": "\ud83d"}]),
+        ("system_prompt", "\ud83d"),
+        ("calibration", {"scale": 10**400}),
+    ],
+)
+def test_what_no_training_writes_is_a_fault_that_can_be_printed(tmp_path, key, value):
+    CONFIG.save(tmp_path)
+    path = tmp_path / NER_CONFIG_NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(NerError, match=rf"has 1 fault\n  {key}: ") as caught:
+        NerConfig.load(tmp_path)
+    assert str(caught.value).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "no ner_config.json"), ("{", "not JSON"), ("[" * 9999, "not JSON"), ("[]", "no JSON object")],
 )
 def test_a_folder_of_something_else_is_refused(tmp_path, content, said):
     if content is not None:

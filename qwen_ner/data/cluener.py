@@ -27,7 +27,7 @@ ZIP_NAME = "cluener_public.zip"
 SPLITS = ("train", "dev", "test")
 
 LIMIT = 50_000_000
-"""Bytes; a download that goes on beyond is none of CLUENER, whose zip has about a million."""
+"""Bytes; what goes on beyond, downloaded or unpacked, is none of CLUENER: its zip has a million, its train.json two."""
 
 TIMEOUT = 30.0
 """Seconds that the server may be silent."""
@@ -61,7 +61,10 @@ def read_cluener(
     with _opened(archive) as opened:
         if member not in opened.namelist():
             raise NerError(f"{archive} has no {member} at its top, only {', '.join(opened.namelist())}; fetch {URL}")
-        data = opened.read(member)
+        with opened.open(member) as unpacked:
+            data = unpacked.read(LIMIT + 1)  # what the archive says of its size may be wrong
+        if len(data) > LIMIT:
+            raise NerError(f"{archive}: {member} goes on beyond {LIMIT:,} bytes, so it is not CLUENER's; fetch {URL}")
     return parse(data, f"{archive}/{member}", labels, cluener=True, unlabelled=unlabelled)
 
 

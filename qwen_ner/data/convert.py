@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..contract import beside
 from ..entities import Example, NerError
 from .annotators import doccano_row, label_studio_task
 from .bio import LINE_BREAKS, first_line_mark, tagged
@@ -115,28 +114,24 @@ def convert(
     log.info("%s is read as %s", source, said)
     losses = Losses()
     counted = _Counted(read(losses.note))
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if to == "parquet":
-            labels = sorted({entity.label for example in read(ignore) for entity in example.entities})
-            write_parquet(part, _without_scores(counted, losses.note), labels, losses.note)
-        else:
-            with part.open("w", encoding="utf-8", newline="\n") as file:
-                file.writelines(_lines(counted, to, losses.note))
-        if losses.refused and not lossy:
-            raise NerError(
-                f"{path} is not written: {to} cannot hold all of {source}\n{losses}\n"
-                "give --lossy to leave that out, or choose jsonl, which holds everything"
-            )
-        os.replace(part, path)
+        with beside(path) as part:
+            if to == "parquet":
+                labels = sorted({entity.label for example in read(ignore) for entity in example.entities})
+                write_parquet(part, _without_scores(counted, losses.note), labels, losses.note)
+            else:
+                with part.open("w", encoding="utf-8", newline="\n") as file:
+                    file.writelines(_lines(counted, to, losses.note))
+            if losses.refused and not lossy:
+                raise NerError(
+                    f"{path} is not written: {to} cannot hold all of {source}\n{losses}\n"
+                    "give --lossy to leave that out, or choose jsonl, which holds everything"
+                )
     except OSError as error:
         raise NerError(f"{path} cannot be written ({error.strerror or error}); choose another place") from error
     except UnicodeEncodeError as error:
         raise NerError(f"{path} cannot be written ({error}); correct the text") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
     if losses.counts:
         log.warning("Not in %s as it stands in %s:\n%s", path, source, losses)
     written = Conversion(counted.rows, counted.entities - losses.counts[NESTED], losses)

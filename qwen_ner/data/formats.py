@@ -10,12 +10,12 @@ from __future__ import annotations
 import importlib.resources
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..contract import beside
 from ..entities import Example, LabelSet, NerError
 from . import cluener
 from .faults import DataError, LineFault, nearest
@@ -86,13 +86,11 @@ def write_jsonl(path: str | Path, examples: Iterable[Example]) -> None:
         raise NerError(f"{path} is not written: there is no example to write; give it at least one")
     data = "".join(rows).encode("utf-8", "surrogatepass")
     parse(data, str(path), None)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        os.replace(part, path)
+        with beside(path) as part:
+            part.write_bytes(data)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise NerError(f"{path} cannot be written ({error.strerror}); choose another place") from error
 
 

@@ -6,11 +6,11 @@ nothing of scores and models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..codec import Decoded, Problem
+from ..codec import PROBLEM_KINDS, Decoded, Problem
 from ..entities import Entity, Example, LabelSet, NerError
 from .faults import DataError, LineFault, quote
 from .rows import json_object, numbered, read_bytes
@@ -89,19 +89,48 @@ def _decoded(row: dict[str, Any], text: str) -> Decoded:
     if isinstance(row.get("entities"), list):
         entities = [_entity(item, text) for item in row["entities"]]
     elif isinstance(row.get("label"), dict):
-        entities = [
-            _entity({"label": label, "text": surface, "start": start, "end": last + 1}, text)
-            for label, surfaces in row["label"].items()
-            for surface, spans in surfaces.items()
-            for start, last in spans
-        ]
+        entities = [_entity(item, text) for item in _submitted(row["label"])]
     else:
         raise LineFault(f'{quote(row)} lacks "entities" or "label"; a row without entities has "entities": []')
-    loose = [(str(label), str(surface)) for label, surface in row.get("ungrounded", [])]
-    problems = [Problem(p["kind"], p["value"], p.get("label", "")) for p in row.get("problems", [])]
     ordered = sorted(entities, key=lambda e: (e.start, e.end, e.label))
-    surfaces = dict.fromkeys([*((e.label, e.text) for e in ordered), *loose])
-    return Decoded(tuple(ordered), tuple(surfaces), tuple(problems))
+    surfaces = dict.fromkeys([*((e.label, e.text) for e in ordered), *_ungrounded(row.get("ungrounded", []))])
+    return Decoded(tuple(ordered), tuple(surfaces), tuple(_problems(row.get("problems", []))))
+
+
+def _submitted(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The entities of {label: {surface: [[start, last], …]}}."""
+    for label, surfaces in tree.items():
+        for surface, spans in surfaces.items() if isinstance(surfaces, dict) else ((None, None),):
+            if not isinstance(spans, list) or not all(
+                isinstance(span, list) and len(span) == 2 and type(span[1]) is int for span in spans
+            ):
+                raise LineFault(
+                    f'label {quote(label)} holds {quote(surfaces)}; make it {{"三星": [[0, 1]]}}, ends inclusive'
+                )
+            for start, last in spans:
+                yield {"label": label, "text": surface, "start": start, "end": last + 1}
+
+
+def _ungrounded(items: Any) -> list[tuple[str, str]]:
+    if not isinstance(items, list) or not all(
+        isinstance(item, list) and len(item) == 2 and all(isinstance(part, str) for part in item) for item in items
+    ):
+        raise LineFault(f'"ungrounded" is {quote(items)}; make it a list of [label, surface]')
+    return [(label, surface) for label, surface in items]
+
+
+def _problems(items: Any) -> list[Problem]:
+    if not isinstance(items, list) or not all(
+        isinstance(item, dict)
+        and item.get("kind") in PROBLEM_KINDS
+        and isinstance(item.get("value"), str)
+        and isinstance(item.get("label", ""), str)
+        for item in items
+    ):
+        raise LineFault(
+            f'"problems" is {quote(items)}; make it a list of {{"kind", "label", "value"}}, or leave it out'
+        )
+    return [Problem(item["kind"], item["value"], item.get("label", "")) for item in items]
 
 
 def _entity(item: Any, text: str) -> Entity:
@@ -110,13 +139,17 @@ def _entity(item: Any, text: str) -> Entity:
         whole = type(start) is int and type(end) is int and 0 <= start < end <= len(text)
     except (TypeError, KeyError, AttributeError):
         raise LineFault(f"the entity {quote(item)} lacks a label, a start or an end; give it all three") from None
+    if not isinstance(label, str) or not label:
+        raise LineFault(f"the label is {quote(label)}; make it a non-empty string")
+    if score is not None and (type(score) not in (int, float) or not 0 <= score <= 1):
+        raise LineFault(f"the entity {quote(item)} has the score {quote(score)}; make it a number from 0 to 1")
     if not whole:
         raise LineFault(f"the span [{start}, {end}) of {label} leaves the text, which has {len(text)} characters")
     if item.get("text", text[start:end]) != text[start:end]:
         raise LineFault(
             f"the span [{start}, {end}) holds {quote(text[start:end])}, the surface is {quote(item['text'])}"
         )
-    return Entity(str(label), text[start:end], start, end, score, ambiguous=bool(item.get("ambiguous")))
+    return Entity(label, text[start:end], start, end, score, ambiguous=bool(item.get("ambiguous")))
 
 
 def submission_row(identity: str, entities: Sequence[Entity], labels: LabelSet) -> dict[str, Any]:

@@ -7,17 +7,22 @@ prompt is made here for training, evaluation and serving alike. Knows nothing of
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..codec import Codec
 from ..entities import Example, NerError, fingerprint
+from .faults import quote
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
@@ -28,14 +33,83 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence
 
     Models that can think before they answer (Qwen3) are asked not to: `enable_thinking=False` makes their template
     write an empty thought into the prompt, in training as in serving. Other templates do not read it.
+
+    A text that spells a special token, `<|im_end|>` say, is spelled out of ordinary tokens: what a text says never ends
+    the user's turn and never begins another one. All other texts have the ids that the template gives. Raises
+    `NerError` where the template rewrites such a text, so that it cannot be told from the template, and for a text that
+    holds half a surrogate pair, which UTF-8 cannot spell.
     """
-    conversations = [
-        tokenizer.apply_chat_template(
-            codec.messages(text), tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        for text in texts
+    if not texts:
+        return []
+    if broken := next((text for text in texts if _HALF_PAIR.search(text)), None):
+        raise NerError(f"{quote(broken)} holds half a surrogate pair, which no tokenizer reads; write it whole")
+    *conversations, harmless = (_conversation(tokenizer, codec, text) for text in (*texts, HARMLESS))
+    *ids, pattern = tokenizer([*conversations, harmless], add_special_tokens=False)["input_ids"]
+    added = _added(tokenizer)
+    markers = [token for token in pattern if token in added]
+    return [
+        row
+        if [token for token in row if token in added] == markers
+        else _apart(tokenizer, text, conversation, harmless)
+        for row, text, conversation in zip(ids, texts, conversations, strict=True)
     ]
-    return tokenizer(conversations, add_special_tokens=False)["input_ids"] if conversations else []
+
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+HARMLESS = "\ue000text\ue000"
+"""A text that no template rewrites, and that finds its place in what the template makes of it."""
+
+
+def _conversation(tokenizer: PreTrainedTokenizerBase, codec: Codec, text: str) -> str:
+    return tokenizer.apply_chat_template(
+        codec.messages(text), tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+
+
+def _added(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The ids that a tokenizer finds in a text before it looks at anything else: the special tokens and their like."""
+    return frozenset(tokenizer.get_added_vocab().values())
+
+
+def _apart(tokenizer: PreTrainedTokenizerBase, text: str, conversation: str, harmless: str) -> list[int]:
+    """The ids of `conversation`, in which `text` stands as `HARMLESS` does in `harmless`, with no special token of its.
+
+    What stands between two of the template's special tokens is tokenized as one piece, as in any other conversation.
+    """
+    before, _, behind = harmless.partition(HARMLESS)
+    if conversation not in (before + text + behind, before + text.strip() + behind):
+        raise NerError(
+            f"{quote(text)} spells a special token of the tokenizer, and the chat template rewrites what the user "
+            "says, so that the two cannot be told apart; take it out of the text"
+        )
+    tokens = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    start = max((at + len(token) for token in tokens if (at := before.rfind(token)) >= 0), default=0)
+    end = min((at for token in tokens if (at := behind.find(token)) >= 0), default=len(behind))
+    middle = conversation[start : len(conversation) - len(behind) + end]
+    head, tail = tokenizer([before[:start], behind[end:]], add_special_tokens=False)["input_ids"]
+    return [*head, *spelled_out(tokenizer, middle), *tail]
+
+
+def spelled_out(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The ids of `text` with no special token in them, whatever it spells: what is read or written, not obeyed."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    added = _added(tokenizer)
+    if added.isdisjoint(ids):
+        return ids
+    ids = _plain(tokenizer).encode(text, add_special_tokens=False).ids
+    if not added.isdisjoint(ids):
+        raise NerError(f"{quote(text)} spells a special token that {tokenizer.name_or_path} cannot spell otherwise")
+    return ids
+
+
+@lru_cache(maxsize=2)
+def _plain(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """The same tokenizer without special tokens: made where a text spells one, since it takes a second."""
+    from tokenizers import Tokenizer
+
+    tree = json.loads(tokenizer.backend_tokenizer.to_str())
+    return Tokenizer.from_str(json.dumps({**tree, "added_tokens": [], "post_processor": None}))
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -106,15 +180,24 @@ def _tokenize(
     batch: dict[str, list[Any]], codec: Codec, tokenizer: PreTrainedTokenizerBase, end: int
 ) -> dict[str, Any]:
     prompts = prompt_ids(tokenizer, codec, batch["text"])
-    answers = [[*ids, end] for ids in tokenizer(batch["answer"], add_special_tokens=False)["input_ids"]]
+    written, added = tokenizer(batch["answer"], add_special_tokens=False)["input_ids"], _added(tokenizer)
+    answers = [
+        [*(ids if added.isdisjoint(ids) else spelled_out(tokenizer, answer)), end]
+        for ids, answer in zip(written, batch["answer"], strict=True)
+    ]
     lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
     return {"prompt_ids": prompts, "answer_ids": answers, "length": lengths}
+
+
+SPELLING = 2
+"""Which ids are made of a text by the same tokenizer; in the cache's key, so that a cache of other ids is not read."""
 
 
 def _cache_key(examples: Sequence[Example], codec: Codec, tokenizer: PreTrainedTokenizerBase, first_row: int) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     parts = (
         version("qwen_ner"),
+        SPELLING,
         version("tokenizers"),
         fingerprint(examples),
         first_row,

@@ -7,7 +7,9 @@ networks.
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +71,7 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["percent"] = lambda rate: f"{100 * rate:.2f}"
-    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    environment.filters["plain"] = plain
     environment.filters["python"] = lambda text: json.dumps(text, ensure_ascii=False)
     return environment.get_template("model_card.md.j2").render(
         metadata=metadata(folder, repo_id, metrics, recipe, base_model).to_yaml(),
@@ -85,11 +87,27 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
         scored=None if metrics is None else _scored(metrics),
         limits=[] if metrics is None else list(limits(metrics, recipe, config)),
         views=VIEWS,
-        recipe=yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False).strip() if recipe else "",
+        recipe=fenced(yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False).strip()) if recipe else "",
         training=(metrics or {}).get("training", {}),
         curve=curve(log, CURVE_LINES),
         picture=CURVE if curve(log) else None,
     )
+
+
+def plain(text: object) -> str:
+    """`text` as Markdown shows it letter by letter on one line: no tag, link, image or table's bar of its own.
+
+    >>> print(plain("a|b\\n![x](y) <script> R&D drug_name"))
+    a\\|b !\\[x\\](y) &lt;script&gt; R&amp;D drug_name
+    """
+    return re.sub(r"([\\\[\]`*|~])", r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
+
+
+def fenced(text: str) -> str:
+    """`text` in a block of YAML, whose fence is longer than any in it."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}yaml\n{text}\n{fence}"
 
 
 def metadata(
@@ -167,13 +185,15 @@ def limits(metrics: Mapping[str, Any], recipe: Mapping[str, Any], config: NerCon
     known = {label: scores.surface[label] for label in scores.labels if scores.surface[label].support}
     if known:
         weakest = sorted(known, key=lambda label: known[label].f1)[:WEAKEST]
-        named = ", ".join(f"{label} {100 * known[label].f1:.2f} ({_interval(metrics, label)})" for label in weakest)
+        named = ", ".join(
+            f"{plain(label)} {100 * known[label].f1:.2f} ({_interval(metrics, label)})" for label in weakest
+        )
         yield f"Weakest labels by f1: {named}."
-    few = [f"{label} ({counts.support})" for label, counts in scores.surface.items() if 0 < counts.support < FEW]
+    few = [f"{plain(label)} ({counts.support})" for label, counts in scores.surface.items() if 0 < counts.support < FEW]
     if few:
         yield f"Fewer than {FEW} surfaces to score, so that the label's figure means little: {', '.join(few)}."
     if absent := [label for label in scores.labels if label not in known]:
-        yield f"None was there to score of: {', '.join(absent)}."
+        yield f"None was there to score of: {', '.join(map(plain, absent))}."
     if scores.seen is not None and scores.unseen is not None and scores.unseen.support:
         yield (
             f"Surfaces that the training rows do not have: f1 {100 * scores.unseen.f1:.2f}, against "
@@ -203,7 +223,8 @@ def limits(metrics: Mapping[str, Any], recipe: Mapping[str, Any], config: NerCon
         yield "How often it finds something in sentences without entities was not measured: the scored rows have none."
     if config.window:
         yield f"It was trained on texts of at most {config.window:,} characters; longer ones are read in parts."
-    yield f"Only texts like those of {contract['data']} were scored; on others, score some rows of your own first."
+    data = plain(contract["data"])
+    yield f"Only texts like those of {data} were scored; on others, score some rows of your own first."
 
 
 def history(folder: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..contract import NER_CONFIG_NAME
 from ..entities import NerError
@@ -70,6 +70,23 @@ def local_folder(folder: str | Path, revision: str | None = None) -> Path:
                 "give one that `qwen-ner push` wrote"
             ) from error
         return Path(snapshot_download(str(folder), revision=revision, allow_patterns=list(MODEL_FILES)))
+
+
+SAFE: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
+"""How every model is loaded: code that lies beside the weights is never run, and no pickle is read, since reading one
+is running it."""
+
+
+def refuse_pickled(folder: Path) -> None:
+    """Raise `NerError` where the weights in `folder` are a pickle (`.bin`, `.pt`, `.ckpt`) and nothing else."""
+    names = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    weights = [name for name in names if name.startswith(("pytorch_model", "adapter_model", "model"))]
+    if weights and not any(folder.glob("*.safetensors")):
+        raise NerError(
+            f"{folder}: the weights are a pickle ({weights[0]}), and to load one is to run whatever its writer put "
+            "there; take a version with .safetensors, or if you trust it convert it: AutoModelForCausalLM."
+            "from_pretrained(folder).save_pretrained(other)"
+        )
 
 
 def may_be_repo_id(name: str) -> bool:

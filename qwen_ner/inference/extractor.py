@@ -21,7 +21,7 @@ from ..contract import NerConfig
 from ..data.tokenize import end_of_turn, prompt_ids
 from ..entities import Entity, Example, NerError
 from .calibration import Calibration, Judged, surface_log_probability
-from .download import ADAPTER, local_folder
+from .download import ADAPTER, SAFE, local_folder, refuse_pickled
 from .generation import BATCH_TOKENS, generate
 from .grammar import Grammar
 from .packing import pack
@@ -196,7 +196,7 @@ class Extractor:
         faults: dict[int, str] = {}
         for i, text in enumerate(texts):
             # A token is a byte at least: what has few enough bytes need not be tokenized twice.
-            if len(shortest) + len(text.encode()) <= room:
+            if len(shortest) + len(text.encode("utf-8", "surrogatepass")) <= room:
                 continue
             (prompt,) = prompt_ids(self.tokenizer, self.codec, [text])
             if len(prompt) > room:
@@ -256,14 +256,15 @@ def load_weights(path: Path, dtype: torch.dtype) -> PreTrainedModel:
     """The model in a trained folder, an adapter merged into its base. Raises `NerError` where it cannot be loaded."""
     from transformers import AutoModelForCausalLM
 
+    refuse_pickled(path)
     try:
         if (path / ADAPTER).is_file():
             from peft import AutoPeftModelForCausalLM
 
             # Merged in float32: bfloat16 would round most of a small adapter away.
-            model = AutoPeftModelForCausalLM.from_pretrained(path, dtype=torch.float32).merge_and_unload()
+            model = AutoPeftModelForCausalLM.from_pretrained(path, dtype=torch.float32, **SAFE).merge_and_unload()
             return model.to(dtype)
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **SAFE)
     except UNLOADABLE as error:
         raise NerError(f"{path}: the weights cannot be loaded: {error}") from error
 
@@ -277,7 +278,7 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NerError(
             f"{path}: no tokenizer could be loaded ({error}); copy the tokenizer files beside the weights"

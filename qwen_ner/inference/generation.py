@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from ..entities import NerError
+from .memory import out_of_memory
 from .prefix import PrefixCache, keeps_every_token, repeated
 
 if TYPE_CHECKING:
@@ -164,12 +165,12 @@ def _unless_memory_ends(
     writer: _Writer, before: DynamicCache, own: dict[str, torch.Tensor]
 ) -> list[tuple[int, int, float | None]] | None:
     """What `writer` writes; None, with what it held freed, where the memory does not do."""
-    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+    from accelerate.utils.memory import clear_device_cache
 
     try:
         return list(writer.write(before, own))
     except RuntimeError as error:
-        if not should_reduce_batch_size(error):
+        if not out_of_memory(error):
             raise
     clear_device_cache(garbage_collection=True)  # here, where the error no longer holds the batch's tensors
     return None

@@ -43,7 +43,7 @@ def outline_model(
     Needs the model's config.json alone. Raises `NerError` where it cannot be had.
     """
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(
                 config, dtype=torch.float32, attn_implementation=attn_implementation

@@ -120,6 +120,10 @@ class NerTrainingArguments(TrainingArguments):
     metric_for_best_model: str | None = field(default="f1", metadata={"help": "f1, span_f1 or macro_f1, of validation"})
     per_device_eval_batch_size: int = field(default=32, metadata={"help": "prompts generated at a time, a device"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "must stay false: row numbers are needed"})
+    ddp_broadcast_buffers: bool | None = field(
+        default=False,
+        metadata={"help": "they are constants; sent around, they keep a process from repeating a batch in halves"},
+    )
     dataloader_pin_memory: bool = field(
         default_factory=torch.cuda.is_available, metadata={"help": "default: where there is a GPU"}
     )
@@ -147,7 +151,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     recipe, faults = examine_recipe(path, overrides)
     if recipe is None or faults:
-        raise NerError("\n  ".join([f"{path} has {len(faults)} fault{'s'[: len(faults) > 1]}", *faults]))
+        said = "\n  ".join([f"{path} has {len(faults)} fault{'s'[: len(faults) > 1]}", *faults])
+        raise NerError(said.encode("utf-8", "backslashreplace").decode())  # an argument may be no UTF-8
     return recipe
 
 

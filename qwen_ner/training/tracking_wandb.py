@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -46,6 +47,20 @@ PATIENCE = 10.0
 
 FOLDER_OF_A_MODEL = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.yaml")
 REPORT = ("report.html", "metrics.json", "predictions.jsonl", "errors.jsonl", "recipe.yaml")
+
+
+def without_token(arguments: Sequence[str]) -> list[str]:
+    """A command line as it may be shown to others.
+
+    >>> without_token(["train", "x.yaml", "--hub_token", "hf_x", "--hub-token=hf_y", "--seed", "1"])
+    ['train', 'x.yaml', '--hub_token', '***', '--hub-token=***', '--seed', '1']
+    """
+    names = ("--hub_token", "--hub-token")
+    behind = ["", *arguments]
+    return [
+        "***" if before in names else re.sub(r"^(--hub[_-]token=).*", r"\1***", argument, flags=re.S)
+        for before, argument in zip(behind, arguments, strict=False)
+    ]
 
 
 def _never_stops(event: Callable[..., None]) -> Callable[..., None]:
@@ -102,6 +117,7 @@ class WandbTracking(WandbCallback):
 
     def _start(self, args: TrainingArguments) -> Any:
         """A run on the server, or where that cannot be had one on the disk, which is said."""
+        sys.argv[:] = without_token(sys.argv)  # wandb keeps the command with the run
         options: dict[str, Any] = {"project": project(args), "name": run_name(args, os.environ)}
         limits = {
             "init_timeout": INIT_TIMEOUT,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,18 +20,20 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..codec import Codec, Decoded
 from ..contract import NerConfig
 from ..entities import Example, NerError
 from ..evaluation.entity_f1 import EntityF1
-from ..inference.download import downloaded_commit
+from ..inference.download import SAFE, downloaded_commit, refuse_pickled
 from ..inference.extractor import UNLOADABLE, decode_ids
 from ..inference.generation import BATCH_TOKENS, generate, neutral_generation_config, until_end
 from .callbacks import ProgressLines
 from .collate import IGNORED, EvaluationCollator, block_mask
 from .guard import Doubts, GuardedTrainer
+from .memory import HalvingTrainer, KeepingCollator
 from .pushing import PushingTrainer
 from .swiglu import recompute_activation
 
@@ -50,9 +53,10 @@ def load_model(
     updates of a small learning rate; mixed precision is the Trainer's matter. Raises `NerError` where the model
     cannot be loaded.
     """
+    refuse_pickled(Path(model_name_or_path))
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            model_name_or_path, revision=revision, dtype=torch.float32, attn_implementation=attn_implementation
+            model_name_or_path, revision=revision, dtype=torch.float32, attn_implementation=attn_implementation, **SAFE
         )
     except UNLOADABLE as error:
         raise NerError(f"model_name_or_path: {model_name_or_path} cannot be loaded: {error}") from error
@@ -74,7 +78,7 @@ def adapted(model: PreTrainedModel, lora: dict[str, Any] | None, revision: str |
         raise NerError(f"lora_target_modules: {error}") from error
 
 
-class NerTrainer(GuardedTrainer, PushingTrainer):
+class NerTrainer(GuardedTrainer, HalvingTrainer, PushingTrainer):
     """Trainer whose evaluation writes JSON for every prompt and scores what was really generated.
 
     `prediction_step` alone is replaced: the stock loop gathers over ranks, pads, and drops the rows that a sampler
@@ -109,7 +113,8 @@ class NerTrainer(GuardedTrainer, PushingTrainer):
 
     def _with_prompts(self, make: Any, dataset: Any) -> torch.utils.data.DataLoader:
         training_collator = self.data_collator
-        self.data_collator = EvaluationCollator(training_collator, self.processing_class.pad_token_id)
+        collator = EvaluationCollator(training_collator, self.processing_class.pad_token_id)
+        self.data_collator = KeepingCollator(collator)
         try:
             return make(dataset)
         finally:
@@ -121,7 +126,7 @@ class NerTrainer(GuardedTrainer, PushingTrainer):
         """(loss, generated ids padded with -100, row numbers) of one batch."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs["loss_inputs"]).detach()
+            loss = self.loss_of(model, inputs["rows"].rows, inputs["loss_inputs"])
         if prediction_loss_only:
             return loss, None, None
         prompts = [
@@ -156,10 +161,16 @@ class NerTrainer(GuardedTrainer, PushingTrainer):
         super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Every folder the Trainer writes is one that `Extractor.from_pretrained` can open."""
-        super()._save(output_dir, state_dict)
+        """Every folder the Trainer writes is one that `Extractor.from_pretrained` can open, without its arguments:
+        they are a pickle that nobody reads, and hold hub_token."""
+        token, self.args.hub_token = self.args.hub_token, None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.args.hub_token = token
         if self.args.should_save:
             folder = output_dir if output_dir is not None else self.args.output_dir
+            (Path(folder) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             self.generation_config.save_pretrained(folder)
             self.ner_config.save(folder)
 

@@ -77,3 +77,27 @@ def test_lines_without_gold_ask_for_the_data(tmp_path):
     with pytest.raises(NerError, match="has no line"):
         read_predictions(written(tmp_path / "empty.jsonl"))
     assert read_predictions(written(tmp_path / "e.jsonl", {"id": "0", "error": "x"}), GOLD[:1])[1] == [Decoded()]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"label": {"company": ["三星"]}}, 'label "company" holds .*ends inclusive'),
+        ({"label": {"company": {"三星": [0, 1]}}}, 'label "company" holds'),
+        ({"label": {"company": {"三星": [[0]]}}}, 'label "company" holds'),
+        ({"label": {"company": {"三星": [[0, "1"]]}}}, 'label "company" holds'),
+        ({"entities": [{"label": "", "start": 0, "end": 1}]}, 'the label is ""'),
+        ({"entities": [{"label": 7, "start": 0, "end": 1}]}, "the label is 7"),
+        (
+            {"entities": [{"label": "name", "start": 0, "end": 1, "score": "high"}]},
+            'has the score "high"; make it a number',
+        ),
+        ({"entities": [], "ungrounded": ["三星"]}, '"ungrounded" is'),
+        ({"entities": [], "ungrounded": None}, '"ungrounded" is null'),
+        ({"entities": [], "problems": [{"kind": "odd", "value": ""}]}, '"problems" is'),
+        ({"entities": [], "problems": ["odd"]}, '"problems" is'),
+    ],
+)
+def test_a_line_of_another_shape_is_a_fault_with_its_place(tmp_path, line, said):
+    with pytest.raises(DataError, match=rf"p\.jsonl:1: .*{said}"):
+        read_predictions(written(tmp_path / "p.jsonl", {"id": "0", **line}), GOLD[:1])
