@@ -19,6 +19,9 @@ from .entities import Label, LabelSet, NerError
 
 NER_CONFIG_NAME = "ner_config.json"
 
+PARTIAL = ".partial"
+"""How the name of what is not whole yet ends, after a dot that hides it: a process that is killed leaves it behind."""
+
 
 @dataclass(frozen=True)
 class NerConfig:
@@ -125,7 +128,7 @@ def write_json(path: Path, values: Any) -> None:
 
 def write_text(path: Path, pieces: Iterable[str]) -> None:
     """Write `pieces` to a temporary neighbour and rename it, so that a reader never meets half a file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass") as file:
             file.writelines(pieces)

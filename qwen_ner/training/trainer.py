@@ -32,6 +32,7 @@ from .callbacks import ProgressLines
 from .collate import IGNORED, EvaluationCollator, block_mask
 from .guard import Doubts, GuardedTrainer
 from .pushing import PushingTrainer
+from .resumable import ResumableTrainer
 from .swiglu import recompute_activation
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def adapted(model: PreTrainedModel, lora: dict[str, Any] | None, revision: str |
         raise NerError(f"lora_target_modules: {error}") from error
 
 
-class NerTrainer(GuardedTrainer, PushingTrainer):
+class NerTrainer(GuardedTrainer, ResumableTrainer, PushingTrainer):
     """Trainer whose evaluation writes JSON for every prompt and scores what was really generated.
 
     `prediction_step` alone is replaced: the stock loop gathers over ranks, pads, and drops the rows that a sampler
