@@ -5,11 +5,12 @@ In: a folder, or values to put there. Out: an `NerConfig`, checked. Knows nothin
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ NER_CONFIG_NAME = "ner_config.json"
 
 PARTIAL = ".partial"
 """How the name of what is not whole yet ends, after a dot that hides it: a process that is killed leaves it behind."""
+
+PROMPT = "prompt_fingerprint"
+"""Key of the file that tells whether its labels and its system prompt are still those of the training."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class NerConfig:
     def save(self, folder: str | Path) -> None:
         """Write `folder/ner_config.json`, whole or not at all."""
         values = {**asdict(self), "labels": [asdict(label) for label in self.labels]}
+        values[PROMPT] = _prompt_fingerprint(self.labels.names, self.system_prompt)
         write_json(Path(folder) / NER_CONFIG_NAME, values)
 
     @classmethod
@@ -67,6 +72,7 @@ class NerConfig:
         faults = _faults(values)
         if faults:
             raise NerError("\n  ".join([f"{path} has {len(faults)} fault{'s'[: len(faults) > 1]}", *faults]))
+        values.pop(PROMPT, None)
         labels = LabelSet(tuple(Label(**label) for label in values.pop("labels")))
         return cls(labels=labels, **{**values, "end_token_ids": tuple(values["end_token_ids"])})
 
@@ -76,7 +82,13 @@ def _faults(values: Any) -> list[str]:
     if not isinstance(values, dict):
         return ["it holds no JSON object"]
     is_count = lambda v: type(v) is int and v > 0  # noqa: E731
-    is_label = lambda v: isinstance(v, dict) and v.keys() <= {"name", "description"} and v.get("name")  # noqa: E731
+    is_label = lambda v: (  # noqa: E731
+        isinstance(v, dict)
+        and v.keys() <= {"name", "description"}
+        and isinstance(v.get("name"), str)
+        and v["name"]
+        and isinstance(v.get("description", ""), str)
+    )
     expected: dict[str, tuple[str, Any]] = {
         "labels": ('a list of {"name", "description"}', lambda v: isinstance(v, list) and v and all(map(is_label, v))),
         "system_prompt": ("a string", lambda v: isinstance(v, str)),
@@ -91,6 +103,7 @@ def _faults(values: Any) -> list[str]:
     optional: dict[str, tuple[str, Any]] = {
         "window": ("a whole number of characters, 0 or 4 at least", lambda v: type(v) is int and (v == 0 or v >= 4)),
         "calibration": ("null or an object with scale, bias and thresholds", _is_calibration),
+        PROMPT: ("a string", lambda v: isinstance(v, str)),
     }
     known = {**expected, **optional}
     faults = [f"{key}: unknown; was it written by a newer qwen_ner?" for key in values if key not in known]
@@ -101,7 +114,21 @@ def _faults(values: Any) -> list[str]:
             faults.append(f"{key}: missing; expected {what}")
         elif not holds(values[key]):
             faults.append(f"{key}: {json.dumps(values[key], ensure_ascii=False)} is not {what}")
+    if not faults:
+        names = [label["name"] for label in values["labels"]]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            faults.append(f"labels: {', '.join(twice)} more than once")
+        elif PROMPT in values and values[PROMPT] != _prompt_fingerprint(names, values["system_prompt"]):
+            faults.append(
+                "labels, system_prompt: not those that the model was trained with; take the file from a checkpoint of "
+                f"the same training, or leave {PROMPT} out if the change is meant"
+            )
     return faults
+
+
+def _prompt_fingerprint(names: Sequence[str], system_prompt: str) -> str:
+    content = json.dumps([list(names), system_prompt], ensure_ascii=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _is_number(value: Any) -> bool:

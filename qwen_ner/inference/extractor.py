@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
 from ..codec import Decoded, locate
-from ..contract import NerConfig
+from ..contract import NER_CONFIG_NAME, NerConfig
 from ..data.tokenize import end_of_turn, prompt_ids
 from ..entities import Entity, Example, NerError
 from .calibration import Calibration, Judged, surface_log_probability
@@ -98,6 +98,7 @@ class Extractor:
         if dtype is None:
             dtype = "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
         model = load_weights(path, getattr(torch, dtype))
+        _check_limits(config, model, path)
         return cls(pack(model.to(device)), tokenizer, config)
 
     def extract(self, texts: Sequence[str], **options: Any) -> list[tuple[Entity, ...]]:
@@ -255,9 +256,33 @@ def load_weights(path: Path, dtype: torch.dtype) -> PreTrainedModel:
             # Merged in float32: bfloat16 would round most of a small adapter away.
             model = AutoPeftModelForCausalLM.from_pretrained(path, dtype=torch.float32).merge_and_unload()
             return model.to(dtype)
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        model, found = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
     except UNLOADABLE as error:
-        raise NerError(f"{path}: the weights cannot be loaded: {error}") from error
+        raise NerError(
+            f"{path}: the weights cannot be loaded: {error}; take another checkpoint of the same training, or copy them "
+            "anew"
+        ) from error
+    if wrong := sorted(found["missing_keys"]) or sorted(found["unexpected_keys"]):
+        raise NerError(
+            f"{path}: the weights are not those of config.json's model: {', '.join(wrong[:5])} "
+            f"{'is missing' if found['missing_keys'] else 'is unknown to it'}; take both from another checkpoint"
+        )
+    return model
+
+
+def _check_limits(config: NerConfig, model: PreTrainedModel, path: Path) -> None:
+    """Raise `NerError` where the file was edited to what the model cannot do."""
+    place, context, tokens = path / NER_CONFIG_NAME, model.config.max_position_embeddings, model.config.vocab_size
+    if config.max_new_tokens >= context:
+        raise NerError(
+            f"{place}: max_new_tokens: {config.max_new_tokens} leaves no room for a text in the model's context of "
+            f"{context} tokens; lower it"
+        )
+    if beyond := [token for token in config.end_token_ids if token >= tokens]:
+        raise NerError(
+            f"{place}: end_token_ids: the model has {tokens} tokens, and no {beyond[0]}; take the file from a "
+            "checkpoint of the same training"
+        )
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:

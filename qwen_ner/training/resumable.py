@@ -98,10 +98,11 @@ class ResumableTrainer(Trainer):
         return sampler
 
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
-        """Nothing where patience had ended when the process was stopped. The order of an epoch grouped by length is
+        """Nothing where the last step or the end of patience was there when the process was stopped. The order of an epoch grouped by length is
         drawn from its number: the Trainer would draw it before it has the random numbers of the checkpoint."""
         patience = [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
-        if any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in patience):
+        given_up = any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in patience)
+        if given_up or self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed

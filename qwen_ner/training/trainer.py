@@ -154,6 +154,11 @@ class NerTrainer(GuardedTrainer, ResumableTrainer, PushingTrainer):
         """Without the head that is the embedding: such weights are saved once, and never missing."""
         tied = set(getattr(self.model, "_tied_weights_keys", None) or ())
         missing = [key for key in load_result.missing_keys if key not in tied]
+        if missing:
+            raise NerError(
+                f"output_dir: the weights of a checkpoint in {self.args.output_dir} are not those of this model: "
+                f"{', '.join(missing[:5])} missing; remove that checkpoint, or choose another --output_dir"
+            )
         super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
