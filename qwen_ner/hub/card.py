@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..contract import NerConfig
+from ..entities import NerError
 from ..evaluation.bootstrap import Interval
 from ..evaluation.report import FIRST, INK, SECOND
 from ..evaluation.scoring import Counts, Scores

@@ -6,6 +6,7 @@ In: the folder of a trained model (full or adapter) or its Hub id, and texts. Ou
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -250,24 +251,36 @@ def load_weights(path: Path, dtype: torch.dtype) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     try:
-        if (path / ADAPTER).is_file():
-            from peft import AutoPeftModelForCausalLM
+        with warnings.catch_warnings():
+            # A layer whose adapter is not found would keep one that does nothing.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            if (path / ADAPTER).is_file():
+                from peft import AutoPeftModelForCausalLM
 
-            # Merged in float32: bfloat16 would round most of a small adapter away.
-            model = AutoPeftModelForCausalLM.from_pretrained(path, dtype=torch.float32).merge_and_unload()
-            return model.to(dtype)
+                # Merged in float32: bfloat16 would round most of a small adapter away.
+                model = AutoPeftModelForCausalLM.from_pretrained(path, dtype=torch.float32).merge_and_unload()
+                return model.to(dtype)
         model, found = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
-    except UNLOADABLE as error:
+    except (*UNLOADABLE, UserWarning) as error:
         raise NerError(
-            f"{path}: the weights cannot be loaded: {error}; take another checkpoint of the same training, or copy them "
-            "anew"
+            f"{path}: the weights cannot be loaded: {error}; take another checkpoint of the same training, or copy the "
+            "folder anew"
         ) from error
-    if wrong := sorted(found["missing_keys"]) or sorted(found["unexpected_keys"]):
-        raise NerError(
-            f"{path}: the weights are not those of config.json's model: {', '.join(wrong[:5])} "
-            f"{'is missing' if found['missing_keys'] else 'is unknown to it'}; take both from another checkpoint"
-        )
+    refuse_others(found, str(path))
     return model
+
+
+def refuse_others(found: dict[str, Any], place: str) -> None:
+    """Raise `NerError` where loading left a weight of the model at random, or one of the file unused.
+
+    `found` is what `from_pretrained` tells with `output_loading_info`.
+    """
+    for what in ("missing_keys", "unexpected_keys"):
+        if names := sorted(found[what]):
+            raise NerError(
+                f"{place}: the weights are not those of the model in config.json: {', '.join(names[:5])} "
+                f"{what.split('_')[0]}, {len(names)} in all; take both files from the same checkpoint"
+            )
 
 
 def _check_limits(config: NerConfig, model: PreTrainedModel, path: Path) -> None:

@@ -98,8 +98,8 @@ class ResumableTrainer(Trainer):
         return sampler
 
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
-        """Nothing where the last step or the end of patience was there when the process was stopped. The order of an epoch grouped by length is
-        drawn from its number: the Trainer would draw it before it has the random numbers of the checkpoint."""
+        """Nothing where the training was at its end when the process was stopped. The order of an epoch grouped by
+        length is drawn from its number: the Trainer would draw it before it has the checkpoint's random numbers."""
         patience = [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
         given_up = any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in patience)
         if given_up or self.state.global_step >= self.state.max_steps:

@@ -26,7 +26,7 @@ from ..contract import NerConfig
 from ..entities import Example, NerError
 from ..evaluation.entity_f1 import EntityF1
 from ..inference.download import downloaded_commit
-from ..inference.extractor import UNLOADABLE, decode_ids
+from ..inference.extractor import UNLOADABLE, decode_ids, refuse_others
 from ..inference.generation import BATCH_TOKENS, generate, neutral_generation_config, until_end
 from .callbacks import ProgressLines
 from .collate import IGNORED, EvaluationCollator, block_mask
@@ -52,11 +52,17 @@ def load_model(
     cannot be loaded.
     """
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            model_name_or_path, revision=revision, dtype=torch.float32, attn_implementation=attn_implementation
+        model, found = AutoModelForCausalLM.from_pretrained(
+            model_name_or_path,
+            revision=revision,
+            dtype=torch.float32,
+            attn_implementation=attn_implementation,
+            output_loading_info=True,
         )
     except UNLOADABLE as error:
         raise NerError(f"model_name_or_path: {model_name_or_path} cannot be loaded: {error}") from error
+    if found["missing_keys"]:  # what a base has beside them, such as a head for another task, is not used
+        refuse_others(found, f"model_name_or_path: {model_name_or_path}")
     return adapted(model, lora, downloaded_commit(model_name_or_path, revision))
 
 
