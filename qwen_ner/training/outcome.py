@@ -35,7 +35,7 @@ def report(
 ) -> dict[str, Any]:
     """Score the final split (the validation rows where there is none), write the report, print table and examples.
 
-    Every rank takes part in scoring; the first writes and prints. `seconds` count from `started`, a time.time().
+    Every rank takes part in scoring; the first writes and prints. `seconds` count from `started`, a time.monotonic().
     Returns the scores and, under "training", what is said of the training.
     """
     split = FINAL_SPLIT if splits.final else "validation"
@@ -62,7 +62,7 @@ def report(
         extractor.config.save(output)
         of = {"of": "the validation rows, to which they were fitted"}
         evaluated = replace(evaluated, confidence=summary(judged) | of)
-        training["seconds"] = round(time.time() - started, 1)
+        training["seconds"] = round(time.monotonic() - started, 1)
         write_report(evaluated, output, training=training, history=state.log_history)
         print(evaluated.table())
         for text, entities in zip(recipe.data.examples, extractor.extract(recipe.data.examples), strict=True):
