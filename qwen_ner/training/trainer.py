@@ -31,7 +31,9 @@ from ..inference.generation import BATCH_TOKENS, generate, neutral_generation_co
 from .callbacks import ProgressLines
 from .collate import IGNORED, EvaluationCollator, block_mask
 from .guard import Doubts, GuardedTrainer
+from .once import OnceTrainer
 from .pushing import PushingTrainer
+from .sharded import ShardedTrainer
 from .swiglu import recompute_activation
 
 log = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ def adapted(model: PreTrainedModel, lora: dict[str, Any] | None, revision: str |
         raise NerError(f"lora_target_modules: {error}") from error
 
 
-class NerTrainer(GuardedTrainer, PushingTrainer):
+class NerTrainer(GuardedTrainer, OnceTrainer, PushingTrainer, ShardedTrainer):
     """Trainer whose evaluation writes JSON for every prompt and scores what was really generated.
 
     `prediction_step` alone is replaced: the stock loop gathers over ranks, pads, and drops the rows that a sampler
@@ -120,6 +122,7 @@ class NerTrainer(GuardedTrainer, PushingTrainer):
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """(loss, generated ids padded with -100, row numbers) of one batch."""
         inputs = self._prepare_inputs(inputs)
+        model = self.whole or model
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.compute_loss(model, inputs["loss_inputs"]).detach()
         if prediction_loss_only:
