@@ -58,11 +58,12 @@ class OnceTrainer(Trainer):
         return super().get_batch_samples(self._once(epoch_iterator), num_batches, device)
 
     def _once(self, batches: Iterator[dict[str, torch.Tensor]]) -> Iterator[dict[str, torch.Tensor]]:
-        # The first rank takes the first rows of the last batches, the second the next: so accelerate hands them out, and
-        # so it drops what is too much of the predictions in `gather_for_metrics`.
-        before = self.args.process_index * self.args.train_batch_size
         for batch in batches:
-            state = self.accelerator.gradient_state
-            if self.args.world_size > 1 and state.end_of_dataloader and state.remainder > 0:
-                batch = first_rows(batch, state.remainder - before)
+            own = len(batch["supervised"])
+            # Not accelerate's own `remainder`: the loader of an epoch that is gone on with after a resume has none.
+            last = len(self.train_dataset) % (own * self.args.world_size)
+            ends = self.accelerator.gradient_state.end_of_dataloader and not self.args.dataloader_drop_last
+            if self.args.world_size > 1 and last and ends:
+                # The first rank takes the first rows of the last batches, the second the next.
+                batch = first_rows(batch, last - self.args.process_index * own)
             yield {key: value for key, value in batch.items() if key != "supervised"}

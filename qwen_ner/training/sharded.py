@@ -114,3 +114,10 @@ class ShardedTrainer(Trainer):
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         with self.gathered():
             return super().evaluation_loop(*args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """A weight that is tied to another is saved once; gathered, it would come as two."""
+        if state_dict and self._outline is not None and getattr(self.model.config, "tie_word_embeddings", False):
+            tied = set(getattr(self.model, "_tied_weights_keys", None) or ())
+            state_dict = {name: weight for name, weight in state_dict.items() if name not in tied}
+        super()._save(output_dir, state_dict)
