@@ -92,7 +92,8 @@ class HalvingTrainer(Trainer):
         rows = inputs.pop("rows").rows
         self._batches.append(rows)
         asked = self.rows_held
-        parts = list(_parts(rows, self.rows_held))
+        # A process whose rows were all there before (`once`) has a batch without labels, and no row.
+        parts = list(_parts(rows, self.rows_held)) or [rows]
         while isinstance(losses := self._attempt(model, parts, inputs, num_items_in_batch), int):
             model.zero_grad(set_to_none=True)
             self.rows_held = self._fewer(losses, "a batch")
@@ -111,7 +112,7 @@ class HalvingTrainer(Trainer):
             )
         if self.accelerator.sync_gradients:
             self._batches.clear()
-        return torch.stack(losses[-len(list(_parts(rows, self.rows_held))) :]).sum()
+        return torch.stack(losses[-max(1, len(list(_parts(rows, self.rows_held)))) :]).sum()
 
     def _attempt(
         self, model: Any, parts: Sequence[Rows], whole: dict[str, Any], num_items_in_batch: Any
@@ -136,7 +137,7 @@ class HalvingTrainer(Trainer):
                     raise self._too_large(error, why) from error
             # Here the error no longer holds the tensors of the batch.
             clear_device_cache(garbage_collection=True)
-            return len(rows)
+            return max(1, len(rows))
         return losses
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:

@@ -54,11 +54,10 @@ def report(
         "validation": {"rows": len(splits.validation), "best": state.best_metric, "step": state.best_global_step},
         "train_loss": state.log_history[-1].get("train_loss"),
     }
+    with trainer.gathered() as model:  # all ranks take part in that
+        extractor = Extractor(model, trainer.processing_class, trainer.ner_config)
     if trainer.is_world_process_zero():
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        extractor, judged = calibrated(
-            Extractor(model, trainer.processing_class, trainer.ner_config), splits.validation
-        )
+        extractor, judged = calibrated(extractor, splits.validation)
         extractor.config.save(output)
         of = {"of": "the validation rows, to which they were fitted"}
         evaluated = replace(evaluated, confidence=summary(judged) | of)

@@ -22,6 +22,7 @@ from ..data.negatives import draw, entity_free, read_negatives
 from ..data.split import hold_out
 from ..data.surfaces import Surfaces
 from ..entities import CLUENER, Example, LabelSet, NerError
+from .launch import Launch, sharding_faults
 from .recipe import DataArguments, NerTrainingArguments, Recipe
 
 log = logging.getLogger(__name__)
@@ -95,9 +96,9 @@ def _negatives(data: DataArguments, train: list[Example], annotated: list[Exampl
 
 
 def check_processes(args: NerTrainingArguments) -> None:
-    """Raise `NerError` where several processes were started that do not know of each other.
+    """Raise `NerError` where several processes were started that do not know of each other, or would save no model.
 
-    Each would train alone on all rows and write to the same folder.
+    Those that do not know of each other would each train alone on all rows and write to the same folder.
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started > 1 and args.world_size == 1:
@@ -105,6 +106,8 @@ def check_processes(args: NerTrainingArguments) -> None:
             f"WORLD_SIZE is {started}, but this process sees itself alone: on CPU set use_cpu: true in the recipe "
             "(accelerate_configs/cpu_2proc.yaml), on GPUs launch with accelerate_configs/ddp_4gpu.yaml"
         )
+    if faults := sharding_faults(Launch.of_environment(os.environ)):
+        raise NerError("; ".join(faults))
 
 
 def use_cores(args: NerTrainingArguments) -> None:

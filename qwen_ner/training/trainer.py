@@ -34,8 +34,10 @@ from .callbacks import ProgressLines
 from .collate import IGNORED, EvaluationCollator, block_mask
 from .guard import Doubts, GuardedTrainer
 from .memory import HalvingTrainer, KeepingCollator
+from .once import OnceTrainer
 from .pushing import PushingTrainer
 from .resumable import ResumableTrainer
+from .sharded import ShardedTrainer
 from .swiglu import recompute_activation
 
 log = logging.getLogger(__name__)
@@ -86,7 +88,7 @@ def adapted(model: PreTrainedModel, lora: dict[str, Any] | None, revision: str |
         raise NerError(f"lora_target_modules: {error}") from error
 
 
-class NerTrainer(GuardedTrainer, HalvingTrainer, ResumableTrainer, PushingTrainer):
+class NerTrainer(GuardedTrainer, OnceTrainer, HalvingTrainer, ResumableTrainer, PushingTrainer, ShardedTrainer):
     """Trainer whose evaluation writes JSON for every prompt and scores what was really generated.
 
     `prediction_step` alone is replaced: the stock loop gathers over ranks, pads, and drops the rows that a sampler
@@ -133,6 +135,7 @@ class NerTrainer(GuardedTrainer, HalvingTrainer, ResumableTrainer, PushingTraine
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """(loss, generated ids padded with -100, row numbers) of one batch."""
         inputs = self._prepare_inputs(inputs)
+        model = self.whole or model
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.loss_of(model, inputs["rows"].rows, inputs["loss_inputs"])
         if prediction_loss_only:
