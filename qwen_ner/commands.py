@@ -5,7 +5,6 @@ In: parsed arguments, and those left over where a command takes any. Out: what i
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from argparse import Namespace
@@ -42,10 +41,10 @@ def sweep(options: Namespace, _: Sequence[str]) -> None:
 def evaluate(options: Namespace, _: Sequence[str]) -> None:
     from .contract import write_json
     from .evaluation.report import write_report
+    from .hub.card import history
     from .inference.scored import evaluate as evaluations
 
-    state = Path(options.model) / "trainer_state.json"
-    history = json.loads(state.read_text(encoding="utf-8"))["log_history"] if state.is_file() else []
+    log = history(Path(options.model))
     both = options.decoding == "both" and not Path(options.model).is_file()
     result: dict[str, Any] = {"model": options.model, "data": options.data, "split": options.split}
     for evaluated in evaluations(
@@ -66,7 +65,7 @@ def evaluate(options: Namespace, _: Sequence[str]) -> None:
         result[decoding] = evaluated.to_dict()
         if options.report:
             folder = options.report / decoding if both else options.report
-            write_report(evaluated, folder, history=history)
+            write_report(evaluated, folder, history=log)
             print(f"report: {folder / 'report.html'}")
     if options.json:
         write_json(options.json, result)

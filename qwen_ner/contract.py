@@ -5,11 +5,12 @@ In: a folder, or values to put there. Out: an `NerConfig`, checked. Knows nothin
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,12 @@ from .codec import FORMAT_VERSION, Codec
 from .entities import Label, LabelSet, NerError
 
 NER_CONFIG_NAME = "ner_config.json"
+
+PARTIAL = ".partial"
+"""How the name of what is not whole yet ends, after a dot that hides it: a process that is killed leaves it behind."""
+
+PROMPT = "prompt_fingerprint"
+"""Key of the file that tells whether its labels and its system prompt are still those of the training."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class NerConfig:
     def save(self, folder: str | Path) -> None:
         """Write `folder/ner_config.json`, whole or not at all."""
         values = {**asdict(self), "labels": [asdict(label) for label in self.labels]}
+        values[PROMPT] = _prompt_fingerprint(self.labels.names, self.system_prompt)
         write_json(Path(folder) / NER_CONFIG_NAME, values)
 
     @classmethod
@@ -65,6 +73,7 @@ class NerConfig:
         faults = _faults(values)
         if faults:
             raise NerError("\n  ".join([f"{path} has {len(faults)} fault{'s'[: len(faults) > 1]}", *faults]))
+        values.pop(PROMPT, None)
         labels = LabelSet(tuple(Label(**label) for label in values.pop("labels")))
         return cls(labels=labels, **{**values, "end_token_ids": tuple(values["end_token_ids"])})
 
@@ -88,6 +97,7 @@ def _faults(values: Any) -> list[str]:
     optional: dict[str, tuple[str, Any]] = {
         "window": ("a whole number of characters, 0 or 4 at least", lambda v: type(v) is int and (v == 0 or v >= 4)),
         "calibration": ("null or an object with scale, bias and thresholds", _is_calibration),
+        PROMPT: ("a string", lambda v: isinstance(v, str)),
     }
     known = {**expected, **optional}
     faults = [f"{_shown(key)}: unknown; was it written by a newer qwen_ner?" for key in values if key not in known]
@@ -98,7 +108,19 @@ def _faults(values: Any) -> list[str]:
             faults.append(f"{key}: missing; expected {what}")
         elif not holds(values[key]):
             faults.append(f"{key}: {_shown(json.dumps(values[key], ensure_ascii=False))} is not {what}")
+    if not faults and PROMPT in values:
+        names = [label["name"] for label in values["labels"]]
+        if values[PROMPT] != _prompt_fingerprint(names, values["system_prompt"]):
+            faults.append(
+                "labels, system_prompt: not those that the model was trained with; take the file from a checkpoint of "
+                f"the same training, or leave {PROMPT} out if the change is meant"
+            )
     return faults
+
+
+def _prompt_fingerprint(names: Sequence[str], system_prompt: str) -> str:
+    content = json.dumps([list(names), system_prompt], ensure_ascii=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _shown(text: str) -> str:
@@ -157,7 +179,7 @@ def beside(path: Path) -> Iterator[Path]:
 
     It is removed otherwise. Raises `OSError` where the folder cannot be written.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     os.close(handle)
     part = Path(name)
     try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..contract import NerConfig
+from ..entities import NerError
 from ..evaluation.bootstrap import Interval
 from ..evaluation.report import FIRST, INK, SECOND
 from ..evaluation.scoring import Counts, Scores
@@ -230,7 +231,15 @@ def limits(metrics: Mapping[str, Any], recipe: Mapping[str, Any], config: NerCon
 def history(folder: Path) -> list[dict[str, Any]]:
     """The Trainer's log of the training, empty where the folder has none."""
     path = folder / STATE
-    return json.loads(path.read_text(encoding="utf-8"))["log_history"] if path.is_file() else []
+    if not path.is_file():
+        return []
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))["log_history"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise NerError(
+            f"{path}: no log of a training can be read there ({error}); take the file from the last checkpoint, or "
+            "remove it to do without the log"
+        ) from None
 
 
 def curve(log: Sequence[Mapping[str, Any]], lines: int | None = None) -> list[dict[str, Any]]:

@@ -145,7 +145,10 @@ def export(folder: str | Path, out: Path, *, dtype: str = "float32") -> None:
     from transformers import GenerationConfig
 
     model = load_weights(source, getattr(torch, dtype))
-    model.generation_config = GenerationConfig.from_pretrained(source)
+    try:
+        model.generation_config = GenerationConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise NerError(f"{source}: generation_config.json: {error}; copy it from another checkpoint") from error
     out.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:

@@ -6,6 +6,7 @@ In: the folder of a trained model (full or adapter) or its Hub id, and texts. Ou
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
 from ..codec import Decoded, locate
-from ..contract import NerConfig
+from ..contract import NER_CONFIG_NAME, NerConfig
 from ..data.tokenize import end_of_turn, prompt_ids
 from ..entities import Entity, Example, NerError
 from .calibration import Calibration, Judged, surface_log_probability
@@ -99,6 +100,7 @@ class Extractor:
         if dtype is None:
             dtype = "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
         model = load_weights(path, getattr(torch, dtype))
+        _check_limits(config, model, path)
         return cls(pack(model.to(device)), tokenizer, config)
 
     def extract(self, texts: Sequence[str], **options: Any) -> list[tuple[Entity, ...]]:
@@ -258,15 +260,51 @@ def load_weights(path: Path, dtype: torch.dtype) -> PreTrainedModel:
 
     refuse_pickled(path)
     try:
-        if (path / ADAPTER).is_file():
-            from peft import AutoPeftModelForCausalLM
+        with warnings.catch_warnings():
+            # A layer whose adapter is not found would keep one that does nothing.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            if (path / ADAPTER).is_file():
+                from peft import AutoPeftModelForCausalLM
 
-            # Merged in float32: bfloat16 would round most of a small adapter away.
-            model = AutoPeftModelForCausalLM.from_pretrained(path, dtype=torch.float32, **SAFE).merge_and_unload()
-            return model.to(dtype)
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **SAFE)
-    except UNLOADABLE as error:
-        raise NerError(f"{path}: the weights cannot be loaded: {error}") from error
+                # Merged in float32: bfloat16 would round most of a small adapter away.
+                model = AutoPeftModelForCausalLM.from_pretrained(path, dtype=torch.float32, **SAFE).merge_and_unload()
+                return model.to(dtype)
+        model, found = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True, **SAFE)
+    except (*UNLOADABLE, UserWarning) as error:
+        raise NerError(
+            f"{path}: the weights cannot be loaded: {error}; take another checkpoint of the same training, or copy the "
+            "folder anew"
+        ) from error
+    refuse_others(found, str(path))
+    return model
+
+
+def refuse_others(found: dict[str, Any], place: str) -> None:
+    """Raise `NerError` where loading left a weight of the model at random, or one of the file unused.
+
+    `found` is what `from_pretrained` tells with `output_loading_info`.
+    """
+    for what in ("missing_keys", "unexpected_keys"):
+        if names := sorted(found[what]):
+            raise NerError(
+                f"{place}: the weights are not those of the model in config.json: {', '.join(names[:5])} "
+                f"{what.split('_')[0]}, {len(names)} in all; take both files from the same checkpoint"
+            )
+
+
+def _check_limits(config: NerConfig, model: PreTrainedModel, path: Path) -> None:
+    """Raise `NerError` where the file was edited to what the model cannot do."""
+    place, context, tokens = path / NER_CONFIG_NAME, model.config.max_position_embeddings, model.config.vocab_size
+    if config.max_new_tokens >= context:
+        raise NerError(
+            f"{place}: max_new_tokens: {config.max_new_tokens} leaves no room for a text in the model's context of "
+            f"{context} tokens; lower it"
+        )
+    if beyond := [token for token in config.end_token_ids if token >= tokens]:
+        raise NerError(
+            f"{place}: end_token_ids: the model has {tokens} tokens, and no {beyond[0]}; take the file from a "
+            "checkpoint of the same training"
+        )
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:

@@ -33,6 +33,8 @@ class Launch:
     shards_weights: bool = False
     shards_states: bool = False
     wrapped_layers: tuple[str, ...] = ()
+    fsdp_version: int = 2
+    saves_whole: bool = True
 
     @property
     def here(self) -> int:
@@ -70,6 +72,10 @@ class Launch:
             shards_weights=kind == "FSDP" or stage == 3,
             shards_states=kind == "FSDP" or stage >= 1,
             wrapped_layers=tuple(filter(None, layers.split(","))),
+            fsdp_version=int(fsdp.get("fsdp_version", 1)),
+            saves_whole=_saves_whole(
+                kind, stage, fsdp.get("fsdp_state_dict_type"), deepspeed.get("zero3_save_16bit_model")
+            ),
         )
 
     @classmethod
@@ -79,9 +85,10 @@ class Launch:
         here = int(env.get("LOCAL_WORLD_SIZE", processes))
         sharded = env.get("ACCELERATE_USE_FSDP", "").lower() == "true"
         stage = int(env.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "0"))
+        kind = "FSDP" if sharded else "DEEPSPEED" if stage else "MULTI_GPU" if processes > 1 else "NO"
         return cls(
             place="the environment" if "WORLD_SIZE" in env or "ACCELERATE_MIXED_PRECISION" in env else cls.place,
-            distributed_type="FSDP" if sharded else "DEEPSPEED" if stage else "MULTI_GPU" if processes > 1 else "NO",
+            distributed_type=kind,
             num_processes=processes,
             num_machines=max(1, processes // max(1, here)),
             use_cpu=env.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes"),
@@ -90,7 +97,30 @@ class Launch:
             shards_weights=sharded or stage == 3,
             shards_states=sharded or stage >= 1,
             wrapped_layers=tuple(filter(None, env.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "").split(","))),
+            fsdp_version=int(env.get("FSDP_VERSION", "1")) if sharded else cls.fsdp_version,
+            saves_whole=_saves_whole(
+                kind, stage, env.get("FSDP_STATE_DICT_TYPE"), env.get("ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL")
+            ),
         )
+
+
+def _saves_whole(kind: str, stage: int, state_dict_type: str | None, save_16bit: object) -> bool:
+    """Whether checkpoints hold the whole model beside the parts to resume from. By default FSDP2's do not."""
+    if kind == "FSDP":
+        return str(state_dict_type).upper() == "FULL_STATE_DICT"
+    return stage != 3 or str(save_16bit).lower() == "true"
+
+
+def sharding_faults(launch: Launch) -> list[str]:
+    """What of a sharded training would end without a model to use, or was never made to work here."""
+    faults = []
+    if launch.distributed_type == "FSDP" and launch.fsdp_version != 2:
+        faults.append("FSDP of version 1 is not supported; set fsdp_version: 2 (accelerate_configs/fsdp2_4gpu.yaml)")
+    if not launch.saves_whole:
+        of = {"DEEPSPEED": "zero3_save_16bit_model: true", "FSDP": "fsdp_state_dict_type: FULL_STATE_DICT"}
+        key = of[launch.distributed_type]
+        faults.append(f"checkpoints would hold the parts of each process and no model that can be used; set {key}")
+    return faults
 
 
 def check_launch(
@@ -126,6 +156,12 @@ def check_launch(
     if launch.num_machines > 1 and (not launch.main_process_ip or launch.main_process_ip.startswith(EXAMPLE_ADDRESSES)):
         wrong.append(
             f"main_process_ip is {launch.main_process_ip}, no address of a machine; put in the first machine's address"
+        )
+    wrong += sharding_faults(launch)
+    if on_cpu and launch.shards_states:
+        wrong.append(
+            f"accelerate does not shard on the CPU: {launch.distributed_type} would be plain data parallel without a "
+            "word; take accelerate_configs/cpu_2proc.yaml"
         )
     if launch.distributed_type == "DEEPSPEED" and find_spec("deepspeed") is None:
         wrong.append("deepspeed is not installed; pip install deepspeed")

@@ -35,7 +35,7 @@ def report(
 ) -> dict[str, Any]:
     """Score the final split (the validation rows where there is none), write the report, print table and examples.
 
-    Every rank takes part in scoring; the first writes and prints. `seconds` count from `started`, a time.time().
+    Every rank takes part in scoring; the first writes and prints. `seconds` count from `started`, a time.monotonic().
     Returns the scores and, under "training", what is said of the training.
     """
     split = FINAL_SPLIT if splits.final else "validation"
@@ -54,15 +54,14 @@ def report(
         "validation": {"rows": len(splits.validation), "best": state.best_metric, "step": state.best_global_step},
         "train_loss": state.log_history[-1].get("train_loss"),
     }
+    with trainer.gathered() as model:  # all ranks take part in that
+        extractor = Extractor(model, trainer.processing_class, trainer.ner_config)
     if trainer.is_world_process_zero():
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        extractor, judged = calibrated(
-            Extractor(model, trainer.processing_class, trainer.ner_config), splits.validation
-        )
+        extractor, judged = calibrated(extractor, splits.validation)
         extractor.config.save(output)
         of = {"of": "the validation rows, to which they were fitted"}
         evaluated = replace(evaluated, confidence=summary(judged) | of)
-        training["seconds"] = round(time.time() - started, 1)
+        training["seconds"] = round(time.monotonic() - started, 1)
         write_report(evaluated, output, training=training, history=state.log_history)
         print(evaluated.table())
         for text, entities in zip(recipe.data.examples, extractor.extract(recipe.data.examples), strict=True):

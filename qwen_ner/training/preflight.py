@@ -1,4 +1,4 @@
-"""What is checked and prepared before the first step: processes, output folder, checkpoint to go on from, data.
+"""What is checked and prepared before the first step: processes, output folder, data.
 
 In: the parts of a recipe. Out: errors and warnings while they cost nothing, and the rows to train on. Loads no model.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from ..data.negatives import draw, entity_free, read_negatives
 from ..data.split import hold_out
 from ..data.surfaces import Surfaces
 from ..entities import CLUENER, Example, LabelSet, NerError
+from .launch import Launch, sharding_faults
 from .recipe import DataArguments, NerTrainingArguments, Recipe
 
 log = logging.getLogger(__name__)
@@ -96,9 +96,9 @@ def _negatives(data: DataArguments, train: list[Example], annotated: list[Exampl
 
 
 def check_processes(args: NerTrainingArguments) -> None:
-    """Raise `NerError` where several processes were started that do not know of each other.
+    """Raise `NerError` where several processes were started that do not know of each other, or would save no model.
 
-    Each would train alone on all rows and write to the same folder.
+    Those that do not know of each other would each train alone on all rows and write to the same folder.
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started > 1 and args.world_size == 1:
@@ -106,6 +106,8 @@ def check_processes(args: NerTrainingArguments) -> None:
             f"WORLD_SIZE is {started}, but this process sees itself alone: on CPU set use_cpu: true in the recipe "
             "(accelerate_configs/cpu_2proc.yaml), on GPUs launch with accelerate_configs/ddp_4gpu.yaml"
         )
+    if faults := sharding_faults(Launch.of_environment(os.environ)):
+        raise NerError("; ".join(faults))
 
 
 def use_cores(args: NerTrainingArguments) -> None:
@@ -142,55 +144,6 @@ def full_disk_explained(output: Path) -> Iterator[None]:
             f"output_dir: the disk under {output} is full ({error}); free space and give the same command again, which "
             "goes on from the last whole checkpoint, or choose another --output_dir"
         ) from error
-
-
-def checkpoint_to_resume(recipe: Recipe) -> str | None:
-    """The checkpoint that `resume_from_checkpoint` means, or None to begin at the beginning.
-
-    `auto` takes the last whole one in the output folder. Keys in which the recipe differs from the one that checkpoint
-    was trained with are said.
-    """
-    wanted, output = recipe.training.resume_from_checkpoint, Path(recipe.training.output_dir)
-    if wanted in (None, "", "no", "none", "false"):
-        return None
-    if wanted not in ("auto", "yes", "true"):
-        if not _is_whole(Path(wanted)):
-            raise NerError(
-                f"resume_from_checkpoint: {wanted} is no whole checkpoint; give auto, none or a checkpoint folder"
-            )
-        return wanted
-    numbered = [(int(found[1]), path) for path in output.glob("checkpoint-*") if (found := _STEP.search(path.name))]
-    for _, path in sorted(numbered, reverse=True):
-        if not _is_whole(path):
-            log.warning("%s is not whole (the process was stopped while it was written); it is passed over.", path)
-            continue
-        log.info("Resuming from %s; resume_from_checkpoint: none begins anew.", path)
-        _say_changes(output / RECIPE_NAME, recipe)
-        return str(path)
-    return None
-
-
-_STEP = re.compile(r"^checkpoint-(\d+)$")
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether the Trainer finished writing it: trainer_state.json comes last."""
-    weights = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
-    has_weights = any((checkpoint / name).is_file() for name in weights)
-    return has_weights and (checkpoint / "trainer_state.json").is_file()
-
-
-def _say_changes(before: Path, recipe: Recipe) -> None:
-    if not before.is_file():
-        return
-    old = yaml.safe_load(before.read_text(encoding="utf-8")) or {}
-    changed = sorted(key for key in old.keys() | recipe.values.keys() if old.get(key) != recipe.values.get(key))
-    if changed:
-        log.warning(
-            "The recipe has changed since that checkpoint: %s. What was trained until there stays; to train anew "
-            "choose another --output_dir or resume_from_checkpoint: none.",
-            ", ".join(f"{key} {old.get(key)} → {recipe.values.get(key)}" for key in changed),
-        )
 
 
 def save_recipe(recipe: Recipe, output: Path) -> None:

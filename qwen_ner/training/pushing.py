@@ -10,7 +10,12 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from huggingface_hub import HfApi
@@ -18,7 +23,7 @@ from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
-from ..contract import write_text
+from ..contract import PARTIAL, write_text
 from ..entities import NerError
 from ..hub.card import model_card
 from ..hub.neutral import CARD, RECIPE, STATE, copy_files
@@ -27,7 +32,7 @@ from ..inference.download import MODEL_FILES
 
 log = logging.getLogger(__name__)
 
-SNAPSHOT = ".pushing-"
+SNAPSHOT = ".pushing."
 """Folders in the output folder that hold a checkpoint while it is pushed; a killed process leaves one behind."""
 
 
@@ -44,10 +49,7 @@ class PushingTrainer(Trainer):
         """Make the repository, or say before the first step that there is none to be had."""
         if not self.is_world_process_zero():
             return
-        output = Path(self.args.output_dir)
-        for left in output.glob(f"{SNAPSHOT}*"):
-            shutil.rmtree(left, ignore_errors=True)
-        self.hub_model_id = self.args.hub_model_id or output.absolute().name
+        self.hub_model_id = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
         try:
             api = HfApi(token=token or self.args.hub_token)
             self.hub_model_id = claim(api, self.hub_model_id, private=bool(self.args.hub_private_repo))
@@ -68,7 +70,7 @@ class PushingTrainer(Trainer):
         if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             places.append("last-checkpoint" if strategy == HubStrategy.CHECKPOINT else checkpoint.name)
         # The Trainer may delete the checkpoint before the push has read it.
-        snapshot = Path(tempfile.mkdtemp(dir=output, prefix=SNAPSHOT))
+        snapshot = Path(tempfile.mkdtemp(dir=output, prefix=SNAPSHOT, suffix=PARTIAL))
         copy_files(checkpoint, snapshot, (*MODEL_FILES, STATE), link=True)
         copy_files(output, snapshot, (RECIPE,))
         step = self.state.global_step
@@ -84,7 +86,7 @@ class PushingTrainer(Trainer):
             finally:
                 shutil.rmtree(snapshot, ignore_errors=True)
 
-        jobs = [*(self.push_in_progress.jobs if busy else []), _background.run_as_future(job)]
+        jobs = [*(self.push_in_progress.jobs if busy else []), _in_background(job)]
         self.push_in_progress = PushInProgress(jobs)
 
     def push_to_hub(
@@ -134,8 +136,30 @@ class PushingTrainer(Trainer):
         )
 
 
-_background = HfApi()
-"""Its queue of one: pushes come one after the other."""
+_waiting: SimpleQueue[tuple[Future[None], Callable[[], None]]] = SimpleQueue()
+
+
+@cache
+def _worker() -> threading.Thread:
+    """Pushes one after the other. A process that is stopped does not wait for it: its time is for the checkpoint."""
+
+    def work() -> None:
+        while True:
+            future, job = _waiting.get()
+            if future.set_running_or_notify_cancel():
+                job()  # explains what goes wrong itself
+                future.set_result(None)
+
+    thread = threading.Thread(target=work, name="push", daemon=True)
+    thread.start()
+    return thread
+
+
+def _in_background(job: Callable[[], None]) -> Future[None]:
+    future: Future[None] = Future()
+    _waiting.put((future, job))
+    _worker()
+    return future
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ from ..contract import NerConfig
 from ..data.tokenize import build_dataset, end_of_turn, longest_first, refuse_long
 from ..entities import fingerprint
 from ..inference.extractor import load_tokenizer
-from .callbacks import StopOnSignal
+from .checkpoints import alone_in, checkpoint_to_resume
 from .checks import check_room, quick
 from .collate import choose_collator
 from .costs import parameters
@@ -26,7 +26,6 @@ from .machine import check_disk_of
 from .outcome import report
 from .preflight import (
     check_processes,
-    checkpoint_to_resume,
     claim_output,
     full_disk_explained,
     read_splits,
@@ -47,12 +46,12 @@ def train(recipe: Recipe) -> dict[str, Any]:
     check_processes(recipe.training)
     use_cores(recipe.training)
     output = claim_output(recipe)
-    with full_disk_explained(output), tracking(recipe) as trackers:
+    with full_disk_explained(output), alone_in(output, recipe.training.process_index), tracking(recipe) as trackers:
         return _train(recipe, output, trackers)
 
 
 def _train(recipe: Recipe, output: Path, trackers: Tracking) -> dict[str, Any]:
-    started = time.time()
+    started = time.monotonic()
     data, args = recipe.data, recipe.training
     splits = read_splits(data)
 
@@ -84,7 +83,6 @@ def _train(recipe: Recipe, output: Path, trackers: Tracking) -> dict[str, Any]:
     validation = to_score.select(range(len(splits.validation)))
     final = to_score.select(range(len(splits.validation), len(gold))) if splits.final else validation
 
-    stop = StopOnSignal()
     trainer = NerTrainer(
         model=model,
         args=args,
@@ -94,15 +92,12 @@ def _train(recipe: Recipe, output: Path, trackers: Tracking) -> dict[str, Any]:
         train_dataset=rows,
         eval_dataset=longest_first(validation),
         compute_metrics=EntityMetrics(gold, codec, tokenizer, ends),
-        callbacks=[stop],
     )
     trackers.watch(trainer, splits)
     checkpoint = checkpoint_to_resume(recipe)
     if trainer.is_world_process_zero():
         save_recipe(recipe, output)
     trainer.train(resume_from_checkpoint=checkpoint)
-    if stop.received:
-        raise KeyboardInterrupt(f"stopped at step {trainer.state.global_step}; the same command goes on from there")
     trainer.save_model(_internal_call=True)  # else it would be pushed here, before it has its scores
     trainer.save_state()
     scores = report(trainer, recipe, splits, longest_first(final), output, started)

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..contract import PARTIAL
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
@@ -62,7 +64,7 @@ def make_tiny(folder: str | Path, *, layers: int = 3, hidden: int = 128, dropout
     _look_one_back(model, heads=2)
     model.generation_config = GenerationConfig(eos_token_id=[end, pad], pad_token_id=pad)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.")
+    made = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=PARTIAL)
     try:
         model.save_pretrained(made)
         tokenizer.save_pretrained(made)

@@ -28,13 +28,16 @@ from ..contract import NerConfig
 from ..entities import Example, NerError
 from ..evaluation.entity_f1 import EntityF1
 from ..inference.download import SAFE, downloaded_commit, refuse_pickled
-from ..inference.extractor import UNLOADABLE, decode_ids
+from ..inference.extractor import UNLOADABLE, decode_ids, refuse_others
 from ..inference.generation import BATCH_TOKENS, generate, neutral_generation_config, until_end
 from .callbacks import ProgressLines
 from .collate import IGNORED, EvaluationCollator, block_mask
 from .guard import Doubts, GuardedTrainer
 from .memory import HalvingTrainer, KeepingCollator
+from .once import OnceTrainer
 from .pushing import PushingTrainer
+from .resumable import ResumableTrainer
+from .sharded import ShardedTrainer
 from .swiglu import recompute_activation
 
 log = logging.getLogger(__name__)
@@ -55,11 +58,18 @@ def load_model(
     """
     refuse_pickled(Path(model_name_or_path))
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            model_name_or_path, revision=revision, dtype=torch.float32, attn_implementation=attn_implementation, **SAFE
+        model, found = AutoModelForCausalLM.from_pretrained(
+            model_name_or_path,
+            revision=revision,
+            dtype=torch.float32,
+            attn_implementation=attn_implementation,
+            output_loading_info=True,
+            **SAFE,
         )
     except UNLOADABLE as error:
         raise NerError(f"model_name_or_path: {model_name_or_path} cannot be loaded: {error}") from error
+    if found["missing_keys"]:  # what a base has beside them, such as a head for another task, is not used
+        refuse_others(found, f"model_name_or_path: {model_name_or_path}")
     return adapted(model, lora, downloaded_commit(model_name_or_path, revision))
 
 
@@ -78,7 +88,7 @@ def adapted(model: PreTrainedModel, lora: dict[str, Any] | None, revision: str |
         raise NerError(f"lora_target_modules: {error}") from error
 
 
-class NerTrainer(GuardedTrainer, HalvingTrainer, PushingTrainer):
+class NerTrainer(GuardedTrainer, OnceTrainer, HalvingTrainer, ResumableTrainer, PushingTrainer, ShardedTrainer):
     """Trainer whose evaluation writes JSON for every prompt and scores what was really generated.
 
     `prediction_step` alone is replaced: the stock loop gathers over ranks, pads, and drops the rows that a sampler
@@ -125,6 +135,7 @@ class NerTrainer(GuardedTrainer, HalvingTrainer, PushingTrainer):
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """(loss, generated ids padded with -100, row numbers) of one batch."""
         inputs = self._prepare_inputs(inputs)
+        model = self.whole or model
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.loss_of(model, inputs["rows"].rows, inputs["loss_inputs"])
         if prediction_loss_only:
@@ -158,6 +169,11 @@ class NerTrainer(GuardedTrainer, HalvingTrainer, PushingTrainer):
         """Without the head that is the embedding: such weights are saved once, and never missing."""
         tied = set(getattr(self.model, "_tied_weights_keys", None) or ())
         missing = [key for key in load_result.missing_keys if key not in tied]
+        if missing:
+            raise NerError(
+                f"output_dir: the weights of a checkpoint in {self.args.output_dir} are not those of this model: "
+                f"{', '.join(missing[:5])} missing; remove that checkpoint, or choose another --output_dir"
+            )
         super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:

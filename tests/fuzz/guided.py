@@ -8,16 +8,15 @@ import logging
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import atheris
-
-with atheris.instrument_imports(include=["qwen_ner", "json", "yaml"]):
-    from fuzz.targets import TARGETS
-from hypothesis import HealthCheck, given, settings
-
 
 def main() -> None:
+    import atheris
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    with atheris.instrument_imports(include=["qwen_ner", "json", "yaml"]):
+        from fuzz.targets import TARGETS
+    from hypothesis import HealthCheck, given, settings
+
     target = TARGETS[sys.argv.pop(1)]
     logging.disable(logging.WARNING)
 

@@ -22,6 +22,6 @@ def test_a_signal_that_comes_while_the_ranks_agree_is_for_the_next_step(monkeypa
     stops = []
     for _ in range(2):
         control = TrainerControl()
-        stop.on_step_end(args, TrainerState(), control)
-        stops.append((control.should_training_stop, stop.received))
+        stop.on_step_end(args, TrainerState(epoch=0.5), control)
+        stops.append((control.should_save, stop.received))
     assert stops == [(False, 0), (True, signal.SIGTERM)]

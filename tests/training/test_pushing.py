@@ -59,19 +59,19 @@ def test_two_ranks_push_once_at_every_save_and_the_whole_at_the_end(hub, recipe,
     final, out = hub.files("tester/ner"), tmp_path / "out"
     assert final["adapter_model.safetensors"] == (out / "adapter_model.safetensors").read_bytes()
     assert final["ner_config.json"] == (out / "ner_config.json").read_bytes()
-    assert not list(out.glob(".pushing-*"))
+    assert not list(out.glob(".pushing*"))
     secrets = [TOKEN, str(tmp_path), str(taught), *(gold.text for gold in EIGHT)]
     assert not [(path, secret) for path, data in hub.pushed() for secret in secrets if secret.encode() in data]
     # Stopped, and the same command again: it goes on, and what the Hub ends with is what the folder ends with.
     hub.refuse += [("/commit/", 403)]
-    (out / ".pushing-left").mkdir()
+    (out / ".pushing.left.partial").mkdir()
     again = in_its_own_process(hub, recipe, tmp_path, "--max_steps", "6")
     assert again.returncode == 0, again.stderr
     assert "Step 6 was not pushed: tester/ner: you have no right to write there (403)" in again.stderr
     assert hub.titles("tester/ner") == [*saved, "End of training"]
     assert hub.files("tester/ner")["adapter_model.safetensors"] == (out / "adapter_model.safetensors").read_bytes()
     assert hub.files("tester/ner")["metrics.json"] != final["metrics.json"]
-    assert not list(out.glob(".pushing-*"))
+    assert not list(out.glob(".pushing*"))
 
 
 @pytest.mark.slow
@@ -117,7 +117,7 @@ def test_no_failure_of_a_push_stops_or_spoils_a_training(hub, tiny, recipe, tmp_
     assert f"qwen-ner push {out} tester/ner" in about[-1]
     assert Extractor.from_pretrained(out).extract(["三星"])
     assert json.loads((out / "metrics.json").read_text())["training"]["steps"] == 2
-    assert not list(out.glob(".pushing-*"))
+    assert not list(out.glob(".pushing*"))
 
 
 def test_a_token_stays_out_of_what_is_saved_and_printed(recipe):
