@@ -254,10 +254,10 @@ async def load(server: Server, expected: dict[str, list[Place]], count: int, rep
 
 
 async def malformed(server: Server, texts: list[str], count: int) -> dict[str, int]:
-    """What `count` broken requests come to, 16 at a time, by the first digit of their status."""
+    """What `count` broken requests come to, 64 at a time, by the first digit of their status."""
     chance = random.Random(0)
     outcomes: Counter[str] = Counter()
-    slots = asyncio.Semaphore(16)
+    slots = asyncio.Semaphore(64)
 
     def broken(n: int) -> bytes:
         body = json.dumps({"texts": chance.sample(texts, 3), "min_score": 0.5}, ensure_ascii=n % 2 == 0).encode()
