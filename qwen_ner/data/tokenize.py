@@ -6,11 +6,13 @@ prompt is made here for training, evaluation and serving alike. Knows nothing of
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
+
+COLUMNS = {"row", "prompt_ids", "answer_ids", "length"}
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence[str]) -> list[list[int]]:
@@ -154,7 +158,6 @@ def build_dataset(
 
     key = _cache_key(examples, codec, tokenizer, first_row)
     cache = Path(datasets.config.HF_DATASETS_CACHE) / "qwen_ner"
-    cache.mkdir(parents=True, exist_ok=True)
     rows = datasets.Dataset.from_dict(
         {
             "row": range(first_row, first_row + len(examples)),
@@ -162,18 +165,63 @@ def build_dataset(
             "answer": [codec.encode(example) for example in examples],
         }
     )
-    return rows.map(
-        _tokenize,
-        batched=True,
-        fn_kwargs={"codec": codec, "tokenizer": tokenizer, "end": end_of_turn(tokenizer)},
-        remove_columns=["text", "answer"],
-        num_proc=num_proc,
-        desc=desc,
-        # A key of our own: an in-memory data set has none that outlives the process, and hashing a tokenizer of 150,000
-        # tokens by pickle takes longer than tokenizing CLUENER with it.
-        cache_file_name=str(cache / f"{key}.arrow"),
-        new_fingerprint=key,
-    )
+    options = {"codec": codec, "tokenizer": tokenizer, "end": end_of_turn(tokenizer)}
+
+    def tokenized() -> Dataset:
+        return rows.map(
+            _tokenize,
+            batched=True,
+            fn_kwargs=options,
+            remove_columns=["text", "answer"],
+            num_proc=num_proc,
+            desc=desc,
+            # A key of our own: an in-memory data set has none that outlives the process, and hashing a tokenizer of
+            # 150,000 tokens by pickle takes longer than tokenizing CLUENER with it.
+            cache_file_name=str(cache / f"{key}.arrow"),
+            new_fingerprint=key,
+        )
+
+    def wrong(made: Dataset) -> str | None:
+        if len(made) != len(rows) or set(made.column_names) != COLUMNS:
+            return f"{len(made)} rows of {', '.join(made.column_names)}"
+        some = sorted({0, len(rows) // 2, len(rows) - 1}) if len(rows) else []
+        expected = rows.select(some)[:] if some else {}
+        same = not some or made.select(some)[:] == {"row": expected["row"], **_tokenize(expected, **options)}
+        return None if same else "other tokens"
+
+    return _from_cache(cache, key, tokenized, wrong)
+
+
+def _from_cache(
+    cache: Path, key: str, tokenized: Callable[[], Dataset], wrong: Callable[[Dataset], str | None]
+) -> Dataset:
+    """What `tokenized` finds in the cache, or writes there; a file that is torn or holds something else is replaced."""
+    kept = sorted(cache.glob(f"{key}*.arrow"))
+    fault: object = None
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if kept:
+            try:
+                made = tokenized()
+                fault = wrong(made)
+            except Exception as error:  # pyarrow's, of many kinds
+                fault = error
+            if fault is None:
+                return made
+            log.warning("%s is not what was written there (%s); the rows are tokenized anew.", kept[0], fault)
+            for path in kept:
+                path.unlink()
+        return tokenized()
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:  # datasets closes its file on the way, which fails too
+            if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES):
+                raise NerError(
+                    f"{cache}: tokenized rows cannot be written ({os.strerror(cause.errno)}); free space there, or set "
+                    "HF_DATASETS_CACHE to another folder"
+                ) from error
+            cause = cause.__context__
+        raise
 
 
 def _tokenize(

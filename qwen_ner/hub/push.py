@@ -142,6 +142,7 @@ def export(folder: str | Path, out: Path, *, dtype: str = "float32") -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise NerError(f"{out} is there already; choose another folder, or remove it first")
     import torch
+    from safetensors import SafetensorError
     from transformers import GenerationConfig
 
     model = load_weights(source, getattr(torch, dtype))
@@ -158,6 +159,8 @@ def export(folder: str | Path, out: Path, *, dtype: str = "float32") -> None:
         copy_files(source, made, [*beside, RECIPE, STATE, *scores])
         os.chmod(made, 0o755)
         os.replace(made, out)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(made, ignore_errors=True)
+        if isinstance(error, SafetensorError):  # a full disk, as safetensors tells it
+            raise NerError(f"{out}: the weights cannot be written ({error}); free space or choose another") from error
         raise
