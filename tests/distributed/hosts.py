@@ -33,7 +33,7 @@ class Hosts:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
 
-    def run(self, commands: Sequence[Sequence[object]], environments: Sequence[dict[str, str]], timeout: float = 170):
+    def run(self, commands: Sequence[Sequence[object]], environments: Sequence[dict[str, str]], timeout: float = 300):
         """[(exit code, stdout, stderr)] of `commands[i]` on host i; whatever is left of them is killed."""
         processes = [
             subprocess.Popen(

@@ -19,8 +19,8 @@ from qwen_ner.training.run import train
 from qwen_ner.training.trainer import NerTrainer
 
 EACH = {
-    "full": ["--learning_rate", "1e-2"],
-    "lora": ["--learning_rate", "2e-2", "--lora_r", "4"],
+    "full": ["--learning_rate", "3e-3"],
+    "lora": ["--learning_rate", "5e-3", "--lora_r", "4"],
 }
 
 

@@ -16,7 +16,7 @@ TRAINS = Path(__file__).with_name("trains.py")
 
 
 def ran(command):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=170, env=ENVIRONMENT)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
 
 
