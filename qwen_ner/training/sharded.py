@@ -85,14 +85,14 @@ class ShardedTrainer(Trainer):
         super().__init__(*args, **kwargs)
         if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and not self.is_fsdp_enabled:
             raise NerError(
-                "FSDP is asked for, and accelerate shards on GPUs alone: on the CPU each process would hold all without "
-                "a word; launch with accelerate_configs/cpu_2proc.yaml"
+                "FSDP is asked for, and accelerate shards on GPUs alone: on the CPU each process would hold all "
+                "without a word; launch with accelerate_configs/cpu_2proc.yaml"
             )
         plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
         if plugin is not None and getattr(self.args, "nonfinite_gradients", "stop") == "skip":
             raise NerError(
-                "nonfinite_gradients: DeepSpeed takes its step before the gradient can be looked at, so none can be left "
-                "out; set it to stop, or launch with FSDP2 (accelerate_configs/fsdp2_4gpu.yaml)"
+                "nonfinite_gradients: DeepSpeed takes its step before the gradient can be looked at, so none can be "
+                "left out; set it to stop, or launch with FSDP2 (accelerate_configs/fsdp2_4gpu.yaml)"
             )
         self._outline: Any = None
         if self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3):
