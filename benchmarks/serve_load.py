@@ -35,8 +35,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from common import claim, finish, machine
-from extract_speed import toy
+from common import claim, finish, machine, toy
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 HANG = 120.0
