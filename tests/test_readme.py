@@ -40,6 +40,7 @@ def test_every_command_is_of_a_kind_that_is_tested_here():
         "make test",
         "python -m venv .venv && . .venv/bin/activate",
         "pip install -c constraints.txt -e .",
+        'pip install -c constraints.txt -e ".[serve]"',
         'pip install -c constraints.txt -e ".[bench]"',
     ]
 

@@ -5,11 +5,14 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import ModelCard
 from rows import EIGHT
 
+from qwen_ner.contract import NerConfig
+from qwen_ner.entities import LabelSet
 from qwen_ner.evaluation.bootstrap import Interval
 from qwen_ner.hub.card import curve, model_card
 from qwen_ner.hub.push import push
@@ -105,9 +108,10 @@ def test_another_language_is_not_called_chinese(folder):
 
 @pytest.mark.slow
 def test_a_label_s_name_cannot_break_a_table(folder):
-    for name in ("metrics.json", "ner_config.json"):
-        path = folder / name
-        path.write_text(re.sub(r"\bscene\b", "scene|景点", path.read_text(encoding="utf-8")), encoding="utf-8")
+    path, config = folder / "metrics.json", NerConfig.load(folder)
+    path.write_text(re.sub(r"\bscene\b", "scene|景点", path.read_text(encoding="utf-8")), encoding="utf-8")
+    labels = [replace(label, name=label.name.replace("scene", "scene|景点")) for label in config.labels]
+    replace(config, labels=LabelSet(tuple(labels))).save(folder)
     card = model_card(folder, "tester/ner")
     tables = [line for line in card.splitlines() if line.startswith("| scene")]
     assert len(tables) == 2

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from fake_hub import TOKEN
@@ -9,6 +10,7 @@ from huggingface_hub import constants
 from rows import EIGHT
 
 from qwen_ner import cli
+from qwen_ner.contract import NerConfig
 from qwen_ner.entities import NerError
 from qwen_ner.hub.neutral import neutral_recipe
 from qwen_ner.hub.push import push
@@ -80,8 +82,7 @@ def test_a_recipe_keeps_what_was_done_and_words_for_the_model():
 @pytest.mark.slow
 def test_a_token_in_a_prompt_is_not_pushed(trained, hub, tmp_path):
     folder = copied(trained["full"], tmp_path)
-    config = folder / "ner_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"system_prompt": f"找出实体 {TOKEN}"}))
+    replace(NerConfig.load(folder), system_prompt=f"找出实体 {TOKEN}").save(folder)
     with pytest.raises(NerError, match="would hold a token; nothing was pushed"):
         push(folder, "tester/ner")
     assert hub.titles("tester/ner") == []
