@@ -167,12 +167,10 @@ def test_an_end_token_outside_of_the_loss_or_amid_an_answer(tokenizer):
     assert (amid.level, "hold an end token amid them: a:1" in amid.message) == ("fail", True)
 
 
-def test_an_end_token_in_a_text_is_seen(told, folder):
+def test_an_end_token_that_a_text_spells_ends_nothing(told, folder):
     rows = [*numbered(EIGHT * 12, "训"), example("三星<|im_end|>手机", ("company", "三星<|im_end|>手机"), id="x")]
     write_jsonl(folder / "data" / "train.jsonl", rows)
-    level, said = told("end token")
-    assert level == "fail"
-    assert "train.jsonl:97" in said
+    assert told("end token")[0] == "ok"
 
 
 @pytest.mark.parametrize(
