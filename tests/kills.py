@@ -36,7 +36,7 @@ TIMES = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "tr
          "train_samples_per_second", "train_steps_per_second"}  # fmt: skip
 
 
-def small_recipe(place, base=None):
+def small_recipe(place, base=None, steps=20):
     """A recipe of a small model and 16 rows: 8 steps of two rows an epoch. `base` is what a training wrote: with it some
     answers are right, some wrong, and which changes. There is dropout, so that random numbers count."""
     rows = [type(gold)(f"{i}-{k}", gold.text, gold.entities) for k in range(3) for i, gold in enumerate(EIGHT)]
@@ -53,7 +53,7 @@ def small_recipe(place, base=None):
     path = place / "recipe.yaml"
     path.write_text(
         f"model_name_or_path: {model}\ndataset: {place}\nsystem_prompt: 找出实体\nvalidation_rows: 8\nexamples: [去西湖]\n"
-        "use_cpu: true\nper_device_train_batch_size: 2\nlearning_rate: 5e-3\nlogging_steps: 3\nseed: 7\nmax_steps: 20\n"
+        f"use_cpu: true\nper_device_train_batch_size: 2\nlearning_rate: 5e-3\nlogging_steps: 3\nseed: 7\nmax_steps: {steps}\n"
         "per_device_eval_batch_size: 3\nmax_new_tokens: 24\nreport_to: none\nsave_total_limit: 2\n",
         encoding="utf-8",
     )
@@ -82,6 +82,10 @@ def differences(folder, other):
     """The parts that two trainings do not have in common."""
     one, two = ends(folder), ends(other)
     return [name for name in one if one[name] != two[name]]
+
+
+ALONE = "from qwen_ner import cli; from qwen_ner.training import run; run.use_cores = lambda args: None; cli.main()"
+"""A command with one thread: more would wait for each other beside other work."""
 
 
 class Run:
@@ -266,7 +270,7 @@ class Kills:
         if what == "two":
             return Run(out, [*train, "--per_device_train_batch_size", "1"], ranks=2)
         sweep = self.place / "sweep.yaml"
-        command = [sys.executable, "-m", "qwen_ner", *map(str, train[:-2]), "${args}"]
+        command = [sys.executable, "-c", ALONE, *map(str, train[:-2]), "${args}"]
         sweep.write_text(json.dumps({
             "program": str(self.recipe), "method": "grid", "metric": {"name": "eval/f1", "goal": "maximize"},
             "parameters": {"learning_rate": {"values": [0.005, 0.01]}}, "command": command,

@@ -75,3 +75,37 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         write_json(path, {"f1": object()})
     assert json.loads(path.read_text()) == {"f1": 1}
     assert os.listdir(tmp_path) == ["metrics.json"]
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "said"),
+    [
+        ("labels", lambda labels: labels[1:], "labels, system_prompt: not those that the model was trained with"),
+        ("labels", lambda labels: [*labels, {"name": "new"}], "not those that the model was trained with"),
+        ("labels", lambda labels: labels[::-1], "not those that the model was trained with"),
+        ("system_prompt", lambda prompt: prompt + "。", "not those that the model was trained with"),
+        ("labels", lambda labels: [*labels, labels[0]], "labels: address more than once"),
+        ("labels", lambda labels: [{"name": 5}], "is not a list of"),
+        ("labels", lambda labels: [{"name": "a", "description": 5}], "is not a list of"),
+    ],
+)
+def test_an_edited_file_is_told(tmp_path, key, change, said):
+    CONFIG.save(tmp_path)
+    path = tmp_path / NER_CONFIG_NAME
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {key: change(values[key])}))
+    with pytest.raises(NerError, match=said) as caught:
+        NerConfig.load(tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_change_that_is_meant_can_be_made_and_descriptions_are_free(tmp_path):
+    CONFIG.save(tmp_path)
+    path = tmp_path / NER_CONFIG_NAME
+    values = json.loads(path.read_text())
+    values["labels"][0]["description"] = "anything"
+    path.write_text(json.dumps(values))
+    assert NerConfig.load(tmp_path).labels.names == CONFIG.labels.names
+    del values["prompt_fingerprint"]
+    path.write_text(json.dumps(values | {"system_prompt": "other"}))
+    assert NerConfig.load(tmp_path).system_prompt == "other"

@@ -22,7 +22,7 @@ from ..contract import NER_CONFIG_NAME, NerConfig
 from ..data.tokenize import end_of_turn, prompt_ids
 from ..entities import Entity, Example, NerError
 from .calibration import Calibration, Judged, surface_log_probability
-from .download import ADAPTER, SAFE, local_folder, refuse_pickled
+from .download import ADAPTER, SAFE, explained, local_folder, refuse_pickled
 from .generation import BATCH_TOKENS, generate
 from .grammar import Grammar
 from .packing import pack
@@ -313,11 +313,14 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
     Raises `NerError` where there is none. A missing pad token is filled with another special token, never with the end
     token, which is supervised.
     """
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error.__cause__, (HfHubHTTPError, LocalEntryNotFoundError)):
+            raise explained(error.__cause__, str(path), revision) from error
         raise NerError(
             f"{path}: no tokenizer could be loaded ({error}); copy the tokenizer files beside the weights"
         ) from error

@@ -1,6 +1,8 @@
 import copy
 import json
 import logging
+import subprocess
+from dataclasses import replace
 
 import pytest
 from rows import EIGHT, example
@@ -46,16 +48,17 @@ def test_rows_are_numbered_and_the_numbers_of_two_data_sets_do_not_meet(codec, t
 
 
 def test_the_second_time_is_read_from_the_cache_and_any_change_is_not(codec, tokenizer, monkeypatch):
-    calls = []
-    monkeypatch.setattr(tokenize, "prompt_ids", lambda *a: calls.append(1) or prompt_ids(*a))
-    fresh = [example("缓存里没有这一句")]
+    """But for three rows, by which is seen that it is what would be written."""
+    tokenized = []
+    monkeypatch.setattr(tokenize, "prompt_ids", lambda *a: tokenized.append(len(a[2])) or prompt_ids(*a))
+    fresh = [example(f"缓存里没有这{n}句") for n in range(9)]
     first = build_dataset(fresh, codec, tokenizer)
     again = build_dataset(fresh, codec, tokenizer)
     assert first.to_list() == again.to_list()
-    assert len(calls) == 1
+    assert tokenized == [9, 3]
     other = build_dataset(fresh, Codec(CLUENER, "另一个提示"), tokenizer)
     assert other[0]["prompt_ids"] != first[0]["prompt_ids"]
-    assert len(calls) == 2
+    assert tokenized == [9, 3, 9]
 
 
 def test_two_processes_give_the_same_rows(codec, tokenizer):
@@ -186,3 +189,59 @@ def test_a_template_that_rewrites_the_user_cannot_be_told_from_what_it_says(code
 def test_half_a_surrogate_pair_is_an_error_of_ours(codec, tokenizer):
     with pytest.raises(NerError, match=r"ud83d.*half a surrogate pair"):
         prompt_ids(tokenizer, codec, ["北京", "三\ud83d"])
+
+
+def cached(tmp_path, monkeypatch, codec, tokenizer):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    return lambda rows=EIGHT: build_dataset(rows, codec, tokenizer)
+
+
+@pytest.mark.parametrize(
+    "tear",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-2000]),
+        lambda path: path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"not arrow"),
+    ],
+)
+def test_a_torn_file_in_the_cache_is_told_and_replaced(tmp_path, monkeypatch, codec, tokenizer, caplog, tear):
+    build = cached(tmp_path, monkeypatch, codec, tokenizer)
+    whole = build()[:]
+    (path,) = tmp_path.glob("cache/qwen_ner/*.arrow")
+    tear(path)
+    assert build()[:] == whole
+    assert f"{path} is not what was written there" in caplog.text
+    caplog.clear()
+    assert build()[:] == whole
+    assert not caplog.text
+
+
+def test_what_an_older_version_left_under_the_same_key_is_told_and_replaced(
+    tmp_path, monkeypatch, codec, tokenizer, caplog
+):
+    build = cached(tmp_path, monkeypatch, codec, tokenizer)
+    monkeypatch.setattr("qwen_ner.data.tokenize._cache_key", lambda *args: "same")
+    build(EIGHT[:5])
+    assert len(build()) == 8
+    assert "5 rows of" in caplog.text
+    other = [replace(EIGHT[0], text=EIGHT[0].text[::-1], entities=()), *EIGHT[1:]]
+    assert build(other)[0] != build(EIGHT)[0]
+    assert "other tokens" in caplog.text
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch, codec, tokenizer):
+    disk = tmp_path / "cache"
+    disk.mkdir()
+    build = cached(tmp_path, monkeypatch, codec, tokenizer)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        for reason in ("No space left on device", "Read-only file system"):
+            with pytest.raises(NerError, match=f"cannot be written .{reason}.; .*HF_DATASETS_CACHE"):
+                build(EIGHT * 4)
+            for path in (disk / "qwen_ner").iterdir():
+                path.unlink()
+            subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)

@@ -1,8 +1,13 @@
 """The merged export: what transformers alone does with it is what the Extractor does."""
 
+import os
+import shutil
+import subprocess
+import sys
+
 import pytest
 import torch
-from rows import EIGHT
+from rows import EIGHT, ROOT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qwen_ner import cli
@@ -64,3 +69,43 @@ def test_an_export_overwrites_nothing_and_is_whole_or_not_there(trained, hub, tm
     with pytest.raises(OSError, match="No space"):
         export(trained["full"], tmp_path / "new" / "out")
     assert not list((tmp_path / "new").iterdir())
+
+
+@pytest.mark.slow
+def test_an_export_that_cannot_be_written_or_read_is_told_and_leaves_nothing(trained, hub, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        with pytest.raises(NerError, match=r"cannot be written .*No space left.* free space"):
+            export(trained["full"], disk / "out")
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+    torn = shutil.copytree(trained["full"], tmp_path / "torn")
+    (torn / "generation_config.json").write_text("{")
+    with pytest.raises(NerError, match=r"generation_config\.json"):
+        export(torn, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_evaluate_tells_a_log_that_is_torn(trained, taught, tmp_path, capsys):
+    torn = shutil.copytree(trained["full"], tmp_path / "torn")
+    (torn / "trainer_state.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"trainer_state\.json: no log of a training .* remove it"):
+        cli.main(["evaluate", str(torn), "--data", str(taught)])
+
+
+@pytest.mark.slow
+def test_without_a_network_a_push_says_so(trained):
+    """In a network namespace of its own, which has no route."""
+    if subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode:
+        pytest.skip("a network namespace needs root")
+    environment = os.environ | {"HF_HUB_OFFLINE": "0", "PYTHONPATH": str(ROOT), "HF_TOKEN": "none"}
+    command = ["unshare", "-n", sys.executable, "-m", "qwen_ner", "push", trained["full"], "someone/model"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200, env=environment)
+    assert done.returncode == 1
+    assert "error: someone/model: the Hub cannot be reached" in done.stderr
+    assert "check the network" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -137,3 +137,43 @@ def test_a_pad_token_is_found_that_is_not_the_end_token(folder):
     path.write_text(json.dumps(settings))
     tokenizer = load_tokenizer(folder)
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
+
+
+def header_flipped(content):
+    return content[:9] + bytes([content[9] ^ 0xFF]) + content[10:]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda content: content[:-100], "cannot be loaded"),
+        (lambda content: content[:4], "cannot be loaded"),
+        (lambda content: b"", "cannot be loaded"),
+        (header_flipped, "cannot be loaded"),
+        (lambda content: content.replace(b"layers.1.", b"layers.7.", 1), r"layers\.1\..* missing, .*from the same"),
+    ],
+    ids=["cut", "length alone", "empty", "header flipped", "a weight of another name"],
+)
+def test_torn_weights_are_an_error_and_never_random_ones(folder, change, said):
+    path = folder / "model.safetensors"
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(NerError, match=said) as caught:
+        Extractor.from_pretrained(folder)
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [("max_new_tokens", 10**6, "no room for a text"), ("end_token_ids", [10**6], "no 1000000")],
+)
+def test_limits_that_the_model_does_not_have_are_told_by_their_file(folder, key, value, said):
+    path = folder / "ner_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(NerError, match=rf"ner_config\.json: {key}: .*{said}"):
+        Extractor.from_pretrained(folder)
+
+
+def test_a_hub_that_cannot_be_reached_is_no_missing_tokenizer(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(NerError, match="someone/model: the Hub cannot be reached"):
+        load_tokenizer("someone/model")
