@@ -26,6 +26,7 @@ from .machine import check_disk_of
 from .outcome import report
 from .preflight import (
     check_processes,
+    check_shared,
     checkpoint_to_resume,
     claim_output,
     full_disk_explained,
@@ -47,6 +48,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
     check_processes(recipe.training)
     use_cores(recipe.training)
     output = claim_output(recipe)
+    check_shared(recipe.training, output)
     with full_disk_explained(output), tracking(recipe) as trackers:
         return _train(recipe, output, trackers)
 
