@@ -57,14 +57,16 @@ def test_the_guidelines_differ_from_lora_by_the_prompt_alone():
 def test_an_accelerate_config_is_one(path):
     """Read by accelerate's own classes, which refuse unknown keys."""
     config = load_config_from_file(str(path))
-    expected = {"ddp_4gpu": 4, "fsdp2_4gpu": 4, "zero2_4gpu": 4, "two_nodes_8gpu": 8, "cpu_2proc": 2}
+    expected = {"ddp_4gpu": 4, "fsdp2_4gpu": 4, "zero2_4gpu": 4, "zero3_4gpu": 4, "two_nodes_8gpu": 8, "cpu_2proc": 2}
     assert config.num_processes == expected.get(path.stem, 1)
     assert config.mixed_precision == ("no" if "cpu" in path.stem else "bf16")
 
 
 def test_every_config_of_the_plan_is_there():
     names = {path.stem for path in CONFIGS}
-    assert names == {"ddp_4gpu", "single_gpu", "fsdp2_4gpu", "zero2_4gpu", "two_nodes_8gpu", "cpu", "cpu_2proc"}
+    assert names == {
+        "ddp_4gpu", "single_gpu", "fsdp2_4gpu", "zero2_4gpu", "zero3_4gpu", "two_nodes_8gpu", "cpu", "cpu_2proc",
+    }  # fmt: skip
 
 
 def test_bio_differs_from_the_guidelines_by_its_data_alone():

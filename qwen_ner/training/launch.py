@@ -6,6 +6,7 @@ nothing.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -58,6 +59,7 @@ class Launch:
             raise NerError(f"{path} is not YAML ({reason}); the shipped ones are in accelerate_configs/") from None
         kind = getattr(config.distributed_type, "value", str(config.distributed_type))
         fsdp, deepspeed = config.fsdp_config or {}, config.deepspeed_config or {}
+        _check_nested(path, {"fsdp_config": fsdp, "deepspeed_config": deepspeed})
         stage = int(deepspeed.get("zero_stage", 2)) if kind == "DEEPSPEED" else 0
         layers = str(fsdp.get("fsdp_transformer_layer_cls_to_wrap") or "")
         return cls(
@@ -102,6 +104,19 @@ class Launch:
                 kind, stage, env.get("FSDP_STATE_DICT_TYPE"), env.get("ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL")
             ),
         )
+
+
+def _check_nested(path: Path, parts: Mapping[str, Mapping[str, object]]) -> None:
+    """Raise `NerError` for keys of the sub-configs that accelerate would pass over without a word."""
+    from accelerate.commands.launch import launch_command_parser
+
+    known = [action.dest for action in launch_command_parser()._actions]
+    for name, part in parts.items():
+        for key in part:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+                meant = f"; did you mean {near[0]}?" if near else ""
+                raise NerError(f"{path}: {name}: {key} is unknown to accelerate, which would pass over it{meant}")
 
 
 def _saves_whole(kind: str, stage: int, state_dict_type: str | None, save_16bit: object) -> bool:

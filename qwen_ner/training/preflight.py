@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,6 +131,33 @@ def claim_output(recipe: Recipe) -> Path:
             f"output_dir: {output} cannot be written ({error.strerror}); choose another with --output_dir"
         ) from None
     return output
+
+
+def check_shared(args: NerTrainingArguments, output: Path) -> None:
+    """Raise `NerError` on every rank where machines do not see the first one's output folder and save none themselves.
+
+    They would not find the best checkpoint, and go on with other weights than the first machine without a word.
+    """
+    if args.world_size == int(os.environ.get("LOCAL_WORLD_SIZE", args.world_size)) or args.save_on_each_node:
+        return
+    import torch.distributed as dist
+
+    name = [f".seen-by-all-{os.getpid()}-{time.time_ns()}"]
+    dist.broadcast_object_list(name)
+    mark = output / name[0]
+    if args.process_index == 0:
+        mark.touch()
+    dist.barrier()
+    seen = [True] * args.world_size
+    dist.all_gather_object(seen, mark.is_file())
+    if args.process_index == 0:
+        mark.unlink()
+    if not all(seen):
+        blind = ", ".join(str(rank) for rank, sees in enumerate(seen) if not sees)
+        raise NerError(
+            f"output_dir: what rank 0 writes to {output} is not there for rank {blind} on another machine; put it on a "
+            "disk that all machines share, or set save_on_each_node: true"
+        )
 
 
 @contextmanager

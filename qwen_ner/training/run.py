@@ -26,6 +26,7 @@ from .machine import check_disk_of
 from .outcome import report
 from .preflight import (
     check_processes,
+    check_shared,
     claim_output,
     full_disk_explained,
     read_splits,
@@ -46,6 +47,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
     check_processes(recipe.training)
     use_cores(recipe.training)
     output = claim_output(recipe)
+    check_shared(recipe.training, output)
     with full_disk_explained(output), alone_in(output, recipe.training.process_index), tracking(recipe) as trackers:
         return _train(recipe, output, trackers)
 

@@ -18,6 +18,9 @@ from qwen_ner.training.recipe import load_recipe
 from qwen_ner.training.run import train
 from qwen_ner.training.trainer import NerTrainer
 
+STEPS = (3, 6, 9)
+"""Behind which there is an evaluation and a checkpoint."""
+
 EACH = {
     "full": ["--learning_rate", "3e-3"],
     "lora": ["--learning_rate", "5e-3", "--lora_r", "4"],
@@ -58,6 +61,6 @@ if __name__ == "__main__":
         train(load_recipe(recipe, [*given, "--output_dir", f"{out}/{name}"]))
         resumed = Path(out, f"{name}_resumed")
         if PartialState().is_main_process:
-            shutil.copytree(Path(out, name, "checkpoint-6"), resumed / "checkpoint-6")
+            shutil.copytree(Path(out, name, "checkpoint-3"), resumed / "checkpoint-3")
         PartialState().wait_for_everyone()
         train(load_recipe(recipe, [*given, "--output_dir", str(resumed)]))

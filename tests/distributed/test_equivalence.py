@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from distributed.hosts import ACCELERATE, ADDRESSES, CONFIGS, ENVIRONMENT, config_for_here, two_hosts, unavailable
+from distributed.hosts import ACCELERATE, ADDRESSES, CONFIGS, ENVIRONMENT, config_for_here
+from distributed.shards import EACH
 from distributed.trains import CASES, EVALUATED
 from safetensors.torch import load_file
 
@@ -32,14 +33,6 @@ def two_ranks(tiny, tmp_path_factory):
     out = tmp_path_factory.mktemp("two")
     ran([*ACCELERATE, "--config_file", CONFIGS / "cpu_2proc.yaml", TRAINS, tiny, out])
     return out
-
-
-@pytest.fixture(scope="module")
-def hosts():
-    if reason := unavailable():
-        pytest.skip(reason)
-    with two_hosts() as hosts:
-        yield hosts
 
 
 def commands(folder, *what):
@@ -84,3 +77,35 @@ def test_the_numbers_do_not_depend_on_the_ranks(one_rank, other, case, request):
     assert first.keys() == second.keys()
     difference = max(float((weight - second[name]).abs().max()) for name, weight in first.items())
     assert difference <= 1e-5
+
+
+def environments_with_disks(hosts, folder):
+    """As `environments`, and $DISK is another folder on each host."""
+    return [env | {"DISK": str(folder / f"disk{rank}")} for rank, env in enumerate(environments(hosts, folder))]
+
+
+def trains(folder, recipe, base, *more):
+    given = ["--model_name_or_path", base, *EACH["full"], "--per_device_train_batch_size", "2"]
+    what = ["-m", "qwen_ner", "train", recipe, *given, "--output_dir", "$DISK/out", *more]
+    return commands(folder, what, what)
+
+
+def test_hosts_without_a_common_disk_are_told(hosts, recipe, tiny, tmp_path):
+    """The second would not find the best checkpoint, and score other weights than the first."""
+    for code, _, err in hosts.run(trains(tmp_path, recipe, tiny), environments_with_disks(hosts, tmp_path)):
+        assert code == 1
+        assert "is not there for rank 1 on another machine" in err
+
+
+def test_the_same_command_on_two_hosts_gives_the_model_of_one(hosts, recipe, base, plain, tmp_path):
+    typed = trains(tmp_path, recipe, base, "--save_on_each_node", "true")
+    for code, _, err in hosts.run(typed, environments_with_disks(hosts, tmp_path)):
+        assert code == 0, err
+    outs = [plain / "full", tmp_path / "disk0" / "out", tmp_path / "disk1" / "out"]
+    one, *two = (load_file(out / "model.safetensors") for out in outs)
+    assert max(float((one[name] - host[name]).abs().max()) for host in two for name in one) <= 1e-4
+    first, second = (json.loads((out / "metrics.json").read_text(encoding="utf-8")) for out in outs[:2])
+    for key in ("surface", "span", "problems", "intervals", "errors"):
+        assert first[key] == second[key]
+    assert (outs[0] / "predictions.jsonl").read_bytes() == (outs[1] / "predictions.jsonl").read_bytes()
+    assert not (outs[2] / "predictions.jsonl").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from distributed.hosts import ACCELERATE, ENVIRONMENT, config_for_here
-from distributed.shards import EACH
+from distributed.shards import EACH, STEPS
 from rows import EIGHT
 from safetensors.torch import load_file
 
@@ -17,29 +17,6 @@ from qwen_ner.training.recipe import load_recipe
 from qwen_ner.training.run import train
 
 pytestmark = pytest.mark.slow
-
-STEPS = (3, 6, 9)
-
-
-@pytest.fixture(scope="module")
-def recipe(taught, tmp_path_factory):
-    """Rows to train on and rows to evaluate that two ranks cannot share out evenly; an epoch ends behind step 4."""
-    path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
-    path.write_text(
-        f"dataset: {taught}\nsystem_prompt: 找出实体\nvalidation_rows: 9\nexamples: [王芳在深圳卖三星手机]\nseed: 7\n"
-        "use_cpu: true\nlr_scheduler_type: constant\nadam_epsilon: 1e-3\nlogging_steps: 1\nreport_to: none\n"
-        f"max_steps: {STEPS[-1]}\neval_strategy: steps\neval_steps: 3\nsave_strategy: steps\nsave_steps: 3\n"
-        "save_total_limit: 4\neval_on_start: true\nmax_new_tokens: 48\nper_device_train_batch_size: 4\n"
-        "per_device_eval_batch_size: 2\n",
-        encoding="utf-8",
-    )
-    return path
-
-
-@pytest.fixture(scope="module")
-def base(trained):
-    """A model that ends its answers, each at another step; shards.py trains it further."""
-    return trained["full"]
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +28,6 @@ def sharded(recipe, base, tmp_path_factory):
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     return done.stdout, out
-
-
-@pytest.fixture(scope="module")
-def plain(recipe, base, tmp_path_factory):
-    out = tmp_path_factory.mktemp("plain")
-    for name, options in EACH.items():
-        train(load_recipe(recipe, ["--model_name_or_path", str(base), *options, "--output_dir", str(out / name)]))
-    return out
 
 
 def largest_difference(one, other, name):
@@ -84,10 +53,10 @@ def test_it_trains_evaluates_and_saves_as_one_process_without_sharding(sharded, 
         first, second = ([entry[key] for entry in history if key in entry] for history in histories)
         assert len(first) == (1 + len(STEPS) if key.startswith("eval") else STEPS[-1])
         assert second == pytest.approx(first, rel=tolerance, abs=tolerance)
+    assert max(entry.get("eval_f1", 0) for entry in histories[0]) > 0.1, "the law says nothing where nothing is right"
     first, second = (json.loads((out / "metrics.json").read_text(encoding="utf-8")) for out in (one, two))
     for key in ("surface", "span", "problems", "intervals", "errors"):
         assert first[key] == second[key]
-    assert first["f1"] > 0.1
     lines = [(out / "predictions.jsonl").read_text(encoding="utf-8") for out in (one, two)]
     assert lines[0] == lines[1]
     assert len(lines[0].splitlines()) == 7

@@ -4,7 +4,7 @@ import pytest
 from rows import ROOT
 
 from qwen_ner.entities import NerError
-from qwen_ner.training.launch import Launch, check_launch
+from qwen_ner.training.launch import Launch, check_launch, sharding_faults
 
 FOUR = Launch("x.yaml", "MULTI_GPU", 4)
 
@@ -27,6 +27,11 @@ FOUR = Launch("x.yaml", "MULTI_GPU", 4)
         (Launch(distributed_type="MULTI_GPU", num_processes=8, num_machines=2, main_process_ip="192.0.2.1"), {"gpus": 4}, "fail", "no address of a machine"),
         (Launch(distributed_type="MULTI_GPU", num_processes=8, num_machines=2, main_process_ip="10.0.0.1"), {"gpus": 4}, "ok", "8 processes on 2 machines"),
         (Launch(distributed_type="FSDP", num_processes=4, wrapped_layers=("Qwen3DecoderLayer",)), {"gpus": 4, "layers": ["Qwen2DecoderLayer"]}, "fail", "Qwen3DecoderLayer"),
+        (Launch(distributed_type="FSDP", num_processes=4, shards_states=True), {"gpus": 4}, "ok", "4 processes on GPU"),
+        (Launch(distributed_type="FSDP", num_processes=4, shards_states=True, fsdp_version=1), {"gpus": 4}, "fail", "set fsdp_version: 2"),
+        (Launch(distributed_type="FSDP", num_processes=4, shards_states=True, saves_whole=False), {"gpus": 4}, "fail", "set fsdp_state_dict_type: FULL_STATE_DICT"),
+        (Launch(distributed_type="DEEPSPEED", num_processes=4, shards_states=True, saves_whole=False), {"gpus": 4}, "fail", "set zero3_save_16bit_model: true"),
+        (Launch(distributed_type="FSDP", num_processes=2, shards_states=True, use_cpu=True), {"use_cpu": True}, "fail", "accelerate does not shard on the CPU"),
     ],
 )  # fmt: skip
 def test_a_launch_against_the_devices(launch, given, level, said):
@@ -41,6 +46,8 @@ def test_the_shipped_configs_are_read_and_a_broken_one_is_told(tmp_path):
         False,
         False,
     )
+    assert all(launch.saves_whole and launch.fsdp_version == 2 for launch in read.values() if launch.shards_states)
+    assert read["zero3_4gpu"].shards_weights
     assert (read["zero2_4gpu"].shards_states, read["two_nodes_8gpu"].here) == (True, 4)
     for text in ("num_process: 4\ndistributed_type: MULTI_GPU\n", "a: [", "- x\n"):
         (tmp_path / "broken.yaml").write_text(text)
@@ -48,7 +55,34 @@ def test_the_shipped_configs_are_read_and_a_broken_one_is_told(tmp_path):
             Launch.of_file(tmp_path / "broken.yaml")
 
 
+@pytest.mark.parametrize(
+    ("config", "key", "meant"),
+    [("fsdp2_4gpu", "fsdp_state_dict_typ", "fsdp_state_dict_type"), ("zero3_4gpu", "zero_stages", "zero_stage")],
+)
+def test_a_key_that_accelerate_passes_over_is_told(tmp_path, config, key, meant):
+    text = (ROOT / "accelerate_configs" / f"{config}.yaml").read_text(encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(text.replace(f"  {meant}:", f"  {key}:"), encoding="utf-8")
+    with pytest.raises(NerError, match=f"{key} is unknown to accelerate.*did you mean {meant}"):
+        Launch.of_file(tmp_path / "config.yaml")
+
+
 def test_a_launched_process_is_read_from_its_environment():
     launch = Launch.of_environment({"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "ACCELERATE_MIXED_PRECISION": "bf16"})
     assert (launch.num_processes, launch.num_machines, launch.here, launch.mixed_precision) == (8, 2, 4, "bf16")
     assert Launch.of_environment({}) == Launch()
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true"}, "fsdp_version: 2"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "FULL_STATE_DICT"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}, ""),
+        ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}, ""),
+        ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "zero3_save_16bit_model: true"),
+        ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3", "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true"}, ""),
+    ],
+)
+def test_what_a_sharded_training_would_leave_is_known_from_its_environment(env, said):
+    faults = sharding_faults(Launch.of_environment(env))
+    assert (said in "".join(faults), bool(faults)) == (True, bool(said))
