@@ -138,7 +138,7 @@ def check_shared(args: NerTrainingArguments, output: Path) -> None:
 
     They would not find the best checkpoint, and go on with other weights than the first machine without a word.
     """
-    if args.world_size == int(os.environ.get("LOCAL_WORLD_SIZE", args.world_size)) or args.save_on_each_node:
+    if args.world_size == int(os.environ.get("LOCAL_WORLD_SIZE") or args.world_size) or args.save_on_each_node:
         return
     import torch.distributed as dist
 
