@@ -246,6 +246,7 @@ except NerError as error:
 if trainer.is_world_process_zero():
     torch.save(model.state_dict(), Path(out) / "weights.pt")
 print("HELD", args.process_index, trainer.rows_held, flush=True)
+torch.distributed.destroy_process_group()  # a thread of gloo's may abort the interpreter at its end
 """
 
 
