@@ -135,7 +135,8 @@ def tokenize(path: Path) -> None:
 def recipe(folder: Path) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(
-        f"model_name_or_path: tiny\ndataset: {folder}\nvalidation_rows: 8\nmax_steps: 30\nmax_new_tokens: 16\nuse_cpu: true\n"
+        f"model_name_or_path: tiny\ndataset: {folder}\nvalidation_rows: 8\nmax_steps: 30\nuse_cpu: true\n"
+        "max_new_tokens: 16\n"
         f"per_device_train_batch_size: 16\neval_strategy: 'no'\nload_best_model_at_end: false\nsave_strategy: 'no'\n"
         f"output_dir: {folder / 'trained'}\n",
         encoding="utf-8",
