@@ -138,7 +138,10 @@ def check_shared(args: NerTrainingArguments, output: Path) -> None:
 
     They would not find the best checkpoint, and go on with other weights than the first machine without a word.
     """
-    if args.world_size == int(os.environ.get("LOCAL_WORLD_SIZE") or args.world_size) or args.save_on_each_node:
+    if args.world_size == int(os.environ.get("LOCAL_WORLD_SIZE") or args.world_size):
+        return
+    parted = Launch.of_environment(os.environ).shards_states  # gathered on the first machine, or in parts on each
+    if args.save_on_each_node and not parted:
         return
     import torch.distributed as dist
 
@@ -156,7 +159,7 @@ def check_shared(args: NerTrainingArguments, output: Path) -> None:
         blind = ", ".join(str(rank) for rank, sees in enumerate(seen) if not sees)
         raise NerError(
             f"output_dir: what rank 0 writes to {output} is not there for rank {blind} on another machine; put it on a "
-            "disk that all machines share, or set save_on_each_node: true"
+            f"disk that all machines share{'' if parted else ', or set save_on_each_node: true'}"
         )
 
 
