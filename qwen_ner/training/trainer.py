@@ -181,7 +181,7 @@ class NerTrainer(GuardedTrainer, OnceTrainer, HalvingTrainer, ResumableTrainer, 
         they are a pickle that nobody reads, and hold hub_token."""
         token, self.args.hub_token = self.args.hub_token, None
         if self.args.save_on_each_node:
-            # Left to itself the model writes weights on the first machine alone: the others would find no best checkpoint.
+            # Left to itself a model writes weights on the first machine alone; others would find no best checkpoint.
             self.model.should_save_on_this_rank = lambda is_main_process: is_main_process
         try:
             super()._save(output_dir, state_dict)

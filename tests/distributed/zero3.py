@@ -1,6 +1,6 @@
 """Launched by test_deepspeed: a model sharded by ZeRO-3 on gloo, gathered, and used by each rank in its own way.
 
-    zero3.py MODEL
+zero3.py MODEL
 """
 
 import copy
