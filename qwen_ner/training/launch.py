@@ -74,7 +74,7 @@ class Launch:
             shards_weights=kind == "FSDP" or stage == 3,
             shards_states=kind == "FSDP" or stage >= 1,
             wrapped_layers=tuple(filter(None, layers.split(","))),
-            fsdp_version=int(fsdp.get("fsdp_version", 1)),
+            fsdp_version=int(fsdp.get("fsdp_version", 1)) if kind == "FSDP" else cls.fsdp_version,
             saves_whole=_saves_whole(
                 kind, stage, fsdp.get("fsdp_state_dict_type"), deepspeed.get("zero3_save_16bit_model")
             ),

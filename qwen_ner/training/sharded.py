@@ -64,9 +64,9 @@ def _gathered(parameter: torch.nn.Parameter) -> torch.Tensor:
     from torch.distributed.tensor import DTensor
 
     if hasattr(parameter, "ds_id"):
-        from deepspeed.zero import GatheredParameters  # type: ignore[import-not-found, unused-ignore]
+        import deepspeed  # type: ignore[import-not-found, unused-ignore]
 
-        with GatheredParameters([parameter]):
+        with deepspeed.zero.GatheredParameters([parameter]):
             return parameter.detach().clone()
     if isinstance(parameter, DTensor):
         return parameter.full_tensor().detach()
