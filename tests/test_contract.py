@@ -84,7 +84,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         ("labels", lambda labels: [*labels, {"name": "new"}], "not those that the model was trained with"),
         ("labels", lambda labels: labels[::-1], "not those that the model was trained with"),
         ("system_prompt", lambda prompt: prompt + "。", "not those that the model was trained with"),
-        ("labels", lambda labels: [*labels, labels[0]], "labels: address more than once"),
+        ("labels", lambda labels: [*labels, labels[0]], "labels: .*each name once"),
         ("labels", lambda labels: [{"name": 5}], "is not a list of"),
         ("labels", lambda labels: [{"name": "a", "description": 5}], "is not a list of"),
     ],

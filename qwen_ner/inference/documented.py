@@ -21,8 +21,8 @@ ANSWERED: dict[str, Any] = {
     "results": [
         {
             "entities": [
-                {"label": "address", "text": "北京", "start": 9, "end": 11, "score": 0.967},
-                {"label": "game", "text": "魔兽争霸3", "start": 13, "end": 18, "score": 0.9583},
+                {"label": "address", "text": "北京", "start": 9, "end": 11, "score": 0.9902},
+                {"label": "game", "text": "魔兽争霸3", "start": 13, "end": 18, "score": 0.9854},
             ],
             "problems": {},
         },
@@ -40,9 +40,9 @@ MODEL_EXAMPLE: dict[str, Any] = {
     "version": "0.1.0",
     "labels": {label.name: label.description for label in CLUENER},
     "scores": {
-        "f1": 0.8827,
-        "span_f1": 0.8857,
-        "macro_f1": 0.8843,
+        "f1": 0.8887,
+        "span_f1": 0.8915,
+        "macro_f1": 0.8924,
         "data": "sample",
         "split": "dev",
         "rows": 300,

@@ -99,6 +99,8 @@ class NerTrainer(GuardedTrainer, OnceTrainer, HalvingTrainer, ResumableTrainer, 
     def __init__(self, *args: Any, ner_config: NerConfig, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         recompute_activation(self.model)
+        if self.args.save_on_each_node:  # which transformers 5.23 would have of the first process alone
+            self.model.should_save_on_this_rank = bool
         self.ner_config = ner_config
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)

@@ -210,6 +210,7 @@ def test_sharded_training_is_told_what_to_ask_for(make_trainer, tiny, kind, monk
 
 TWO = """
 import sys, torch
+import torch.distributed.nn.functional  # its defaults would hold a group that stands already, beyond the group's end
 from pathlib import Path
 sys.path.insert(0, "tests/training")
 from test_memory import limited

@@ -475,7 +475,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(write, tmp_path, number):
     path = write(
         parameters={
             "learning_rate": {"values": [0.01, 0.02, 0.03]},
-            "warmup_steps": {"value": 0.3},
+            "warmup_steps": {"value": 0.8},
             "max_steps": {"value": 8},
         }
     )
