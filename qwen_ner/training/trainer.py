@@ -182,9 +182,6 @@ class NerTrainer(GuardedTrainer, OnceTrainer, HalvingTrainer, ResumableTrainer, 
         """Every folder the Trainer writes is one that `Extractor.from_pretrained` can open, without its arguments:
         they are a pickle that nobody reads, and hold hub_token."""
         token, self.args.hub_token = self.args.hub_token, None
-        if self.args.save_on_each_node:
-            # Left to itself a model writes weights on the first machine alone; others would find no best checkpoint.
-            self.model.should_save_on_this_rank = lambda is_main_process: is_main_process
         try:
             super()._save(output_dir, state_dict)
         finally:
