@@ -237,7 +237,7 @@ KINDS = {  # name: (moment, how it is killed, what is run)
     "SIGTERM in a push": (appears(".pushing.*.partial"), group(TERM), "push"),
     "SIGINT at some time": (some_time, group(INT), "one"),
     "SIGINT twice in a save": (appears(SAVE), group(INT, times=2), "one"),
-    "SIGKILL of the second of two ranks": (some_time, rank(1, KILL), "two"),
+    "SIGKILL of the second of two ranks": (appears("checkpoint-{step}"), rank(1, KILL), "two"),
     "SIGKILL of the first of two ranks in a save": (appears(SAVE), rank(0, KILL), "two"),
     "SIGTERM to the launcher of two ranks": (appears("checkpoint-{step}"), alone(TERM), "two"),
     "SIGKILL of the launcher of two ranks": (appears("checkpoint-{step}"), alone(KILL), "two"),
