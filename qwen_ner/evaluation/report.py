@@ -21,6 +21,7 @@ from .evaluated import Evaluated
 from .table import VIEWS
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from matplotlib.axes import Axes
 
 SENTENCES = 2000
@@ -50,32 +51,43 @@ def write_report(
 
 def page(evaluated: Evaluated, history: Sequence[Mapping[str, Any]] = ()) -> str:
     """report.html as a string."""
-    import jinja2
     from markupsafe import Markup
 
+    shown = evaluated.worst_first()[:SENTENCES]
+    return (
+        templates("qwen_ner.evaluation")
+        .get_template("report.html.j2")
+        .render(
+            e=evaluated,
+            scores=evaluated.scores,
+            views=VIEWS,
+            level=f"{LEVEL:.0%}".replace("%", " %"),
+            resamples=RESAMPLES,
+            seed=SEED,
+            kinds=KINDS,
+            absent=NONE,
+            hottest=max(1, max(max(row.values()) for row in evaluated.confusion.values())),
+            plots=[(title, Markup(svg)) for title, svg in plots(evaluated, history)],
+            sentences=[_sentence(evaluated, n) for n in shown],
+            hues={label: round(360 * i / len(evaluated.labels)) for i, label in enumerate(evaluated.labels.names)},
+        )
+    )
+
+
+def templates(package: str, *, html: bool = True) -> Environment:
+    """The templates that lie in `package`, as Jinja2 reads all of ours; `html` escapes what is put into them."""
+    import jinja2
+
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("qwen_ner.evaluation", "."),
-        autoescape=True,
+        loader=jinja2.PackageLoader(package, "."),
+        autoescape=html,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["percent"] = lambda rate: f"{100 * rate:.2f}"
-    shown = evaluated.worst_first()[:SENTENCES]
-    return environment.get_template("report.html.j2").render(
-        e=evaluated,
-        scores=evaluated.scores,
-        views=VIEWS,
-        level=f"{LEVEL:.0%}".replace("%", " %"),
-        resamples=RESAMPLES,
-        seed=SEED,
-        kinds=KINDS,
-        absent=NONE,
-        hottest=max(1, max(max(row.values()) for row in evaluated.confusion.values())),
-        plots=[(title, Markup(svg)) for title, svg in plots(evaluated, history)],
-        sentences=[_sentence(evaluated, n) for n in shown],
-        hues={label: round(360 * i / len(evaluated.labels)) for i, label in enumerate(evaluated.labels.names)},
-    )
+    return environment
 
 
 @dataclass(frozen=True, slots=True)

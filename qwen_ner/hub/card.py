@@ -19,7 +19,7 @@ import yaml
 from ..contract import NerConfig
 from ..entities import NerError
 from ..evaluation.bootstrap import Interval
-from ..evaluation.report import FIRST, INK, SECOND
+from ..evaluation.report import FIRST, INK, SECOND, templates
 from ..evaluation.scoring import Counts, Scores
 from ..evaluation.table import VIEWS, Contract
 from ..inference.download import ADAPTER, may_be_repo_id
@@ -55,8 +55,6 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
     `base_model` is the id of its base on the Hub, None where it has none. Without a metrics.json the card has no score
     and says so. Raises `NerError` for a folder that holds no trained model.
     """
-    import jinja2
-
     folder = Path(folder)
     config = check_trained(folder)
     recipe = neutral_recipe(read_recipe(folder), base_model)
@@ -64,14 +62,7 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
     metrics = None if values is None else neutral_metrics(values, repo_id, base_model)
     adapter = (folder / ADAPTER).is_file()
     log = history(folder)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("qwen_ner.hub", "."),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["percent"] = lambda rate: f"{100 * rate:.2f}"
+    environment = templates("qwen_ner.hub", html=False)
     environment.filters["plain"] = plain
     environment.filters["python"] = lambda text: json.dumps(text, ensure_ascii=False)
     return environment.get_template("model_card.md.j2").render(

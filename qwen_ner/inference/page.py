@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from ..evaluation.report import templates
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -74,22 +76,18 @@ def _examples(body: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _page(template: str, script: str = "", **values: Any) -> Page:
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("qwen_ner.inference", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     style = _file("page.css")
     policy = (
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; connect-src 'self'; "
         "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    html = environment.get_template(template).render(style=Markup(style), script=Markup(script), **values)
+    html = (
+        templates("qwen_ner.inference")
+        .get_template(template)
+        .render(style=Markup(style), script=Markup(script), **values)
+    )
     return Page(html, policy)
 
 
