@@ -6,6 +6,7 @@ In: the arguments. Out: exit code 0, or 1 with a message that says what to do, o
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -48,9 +49,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _leave_group() -> None:
-    """End the process group of this process: a thread of gloo's that lives on may abort the interpreter at its end."""
+    """End the process group of this process: a thread of gloo's that lives on may abort the interpreter at its end.
+
+    A model under DDP holds the group, so a trainer, which is a cycle of references, is collected first.
+    """
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        gc.collect()
         distributed.destroy_process_group()
 
 

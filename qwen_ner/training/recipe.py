@@ -305,11 +305,14 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
             f"{key}: set without lora_r, so no adapter would be trained; set lora_r or remove it" for key in idle
         ]
     if values.get("eval_strategy") == "no":
-        for key in ("early_stopping_patience", "eval_on_start"):
+        for key, off in (("early_stopping_patience", "none"), ("eval_on_start", "false")):
             if values.get(key):
-                faults.append(f"{key}: nothing is evaluated with eval_strategy: no; set it to steps or epoch")
+                faults.append(f"{key}: nothing is evaluated with eval_strategy: no; steps or epoch, or {key}: {off}")
     if values.get("early_stopping_patience") is not None and values.get("load_best_model_at_end") is False:
-        faults.append("early_stopping_patience: needs load_best_model_at_end: true, or the worse last model is kept")
+        faults.append(
+            "early_stopping_patience: needs load_best_model_at_end: true, or the worse last model is kept; or "
+            "early_stopping_patience: none"
+        )
     if values.get("remove_unused_columns"):
         faults.append("remove_unused_columns: must stay false; predictions find their gold by the row column")
     if values.get("label_smoothing_factor"):

@@ -77,7 +77,8 @@ def run(sweep: Sweep, folder: Path, number: int, *, jobs: int = 1, extra: Sequen
     from .sweep_outcome import report
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: what a script starts behind `&` inherits it ignored.
+    before = {n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         with _alone_in(folder, sweep.path):
             study = open_study(sweep, folder)
@@ -91,7 +92,8 @@ def run(sweep: Sweep, folder: Path, number: int, *, jobs: int = 1, extra: Sequen
             "program has it open; the same command goes on"
         ) from error
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _search(search: Search, jobs: int) -> None:

@@ -215,6 +215,7 @@ from pathlib import Path
 sys.path.insert(0, "tests/training")
 from test_memory import limited
 from rows import EIGHT
+from qwen_ner.cli import _leave_group
 from qwen_ner.codec import Codec
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
@@ -224,30 +225,32 @@ from qwen_ner.training.collate import choose_collator
 from qwen_ner.training.recipe import NerTrainingArguments
 from qwen_ner.training.trainer import NerTrainer, load_model
 
-tiny, out, where, accumulation, room = sys.argv[1:]
-tokenizer, codec = load_tokenizer(tiny), Codec(CLUENER, "找出实体")
-args = NerTrainingArguments(
-    output_dir=out, use_cpu=True, learning_rate=1e-2, lr_scheduler_type="constant", max_steps=3, seed=3,
-    per_device_train_batch_size=4 // int(accumulation), gradient_accumulation_steps=int(accumulation), eval_strategy="no",
-    save_strategy="no", load_best_model_at_end=False, report_to="none", disable_tqdm=True, logging_strategy="no",
-    train_sampling_strategy="sequential",
-)
-model = load_model(tiny).double()
-collator = choose_collator(model, 0)
-if args.process_index == 1:
-    limited(model, int(room), where)
-rows = build_dataset(EIGHT, codec, tokenizer)
-trainer = NerTrainer(model=model, args=args, ner_config=NerConfig(CLUENER, "找出实体", 16, (2, 0)), processing_class=tokenizer,
-                     data_collator=collator, train_dataset=rows)
-try:
-    trainer.train()
-except NerError as error:
-    print("TOLD", error, flush=True)
-    raise SystemExit(1)
-if trainer.is_world_process_zero():
-    torch.save(model.state_dict(), Path(out) / "weights.pt")
-print("HELD", args.process_index, trainer.rows_held, flush=True)
-torch.distributed.destroy_process_group()  # a thread of gloo's may abort the interpreter at its end
+def main(tiny, out, where, accumulation, room):
+    tokenizer, codec = load_tokenizer(tiny), Codec(CLUENER, "找出实体")
+    args = NerTrainingArguments(
+        output_dir=out, use_cpu=True, learning_rate=1e-2, lr_scheduler_type="constant", max_steps=3, seed=3,
+        per_device_train_batch_size=4 // int(accumulation), gradient_accumulation_steps=int(accumulation), eval_strategy="no",
+        save_strategy="no", load_best_model_at_end=False, report_to="none", disable_tqdm=True, logging_strategy="no",
+        train_sampling_strategy="sequential",
+    )
+    model = load_model(tiny).double()
+    collator = choose_collator(model, 0)
+    if args.process_index == 1:
+        limited(model, int(room), where)
+    rows = build_dataset(EIGHT, codec, tokenizer)
+    trainer = NerTrainer(model=model, args=args, ner_config=NerConfig(CLUENER, "找出实体", 16, (2, 0)), processing_class=tokenizer,
+                         data_collator=collator, train_dataset=rows)
+    try:
+        trainer.train()
+    except NerError as error:
+        print("TOLD", error, flush=True)
+        raise SystemExit(1)
+    if trainer.is_world_process_zero():
+        torch.save(model.state_dict(), Path(out) / "weights.pt")
+    print("HELD", args.process_index, trainer.rows_held, flush=True)
+
+main(*sys.argv[1:])
+_leave_group()
 """
 
 
