@@ -23,7 +23,7 @@ def train_static(
     width = max(191, max(len(row["prompt_ids"]) + len(row["answer_ids"]) for row in rows))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).train()
-    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-4)
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=options.learning_rate)
     for step in range(options.steps + 1):
         part = rows[step * options.batch : (step + 1) * options.batch]
         ids, mask, labels = [], [], []
@@ -82,7 +82,8 @@ def trainer_options(options: argparse.Namespace, folder: str) -> dict[str, Any]:
         "output_dir": folder,
         "max_steps": options.steps + 1,
         "per_device_train_batch_size": options.batch,
-        "learning_rate": 1e-4,
+        "learning_rate": options.learning_rate,
+        "lr_scheduler_type": options.scheduler,
         "train_sampling_strategy": "sequential",
         "gradient_checkpointing": False,
         "bf16": options.bf16,

@@ -89,3 +89,86 @@ def test_serve_load(tmp_path):
     assert report["restart"]["answers"]["asked again"]
     assert sum(report["malformed"].values()) == 60
     assert "requests/s" in printed
+
+
+def budget(folder, *options):
+    command = [sys.executable, ROOT / "benchmarks/f1_budget.py", "--quick", "--out", "runs.jsonl", "--work", "work"]
+    done = subprocess.run([*map(str, command), *options], capture_output=True, text=True, timeout=400, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    lines = (folder / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines], done.stdout
+
+
+@pytest.mark.slow
+def test_f1_budget(tmp_path):
+    decodings = ("free", "constrained", "thresholds", "vote")
+    runs, printed = budget(
+        tmp_path, "--settings", "plain", "mended", "twice+prefix-lm+rank8", "--decodings", *decodings
+    )
+    assert len(runs) == 12
+    assert {run["decoding"] for run in runs} == set(decodings)
+    assert {run["fields"]["rank"] for run in runs} == {16, 8}
+    assert all((run["rows"], run["trained_rows"], run["split"]) == (40, 30, "held out") for run in runs)
+    assert "twice+prefix-lm+rank8" in printed
+    again, _ = budget(tmp_path, "--settings", "plain", "--seeds", "42", "43")
+    assert [run["seed"] for run in again] == [*(run["seed"] for run in runs), 43], "what was run is not run again"
+
+
+def test_a_setting_is_named_by_its_levers(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from f1_settings import Setting, setting
+
+    assert setting("plain") == Setting()
+    assert setting("rank64+twice+learning_rate=8e-4") == Setting(rank=64, twice=True, learning_rate=8e-4)
+    with pytest.raises(SystemExit, match="rank65: no such lever; there are plain, tutorial"):
+        setting("rank65")
+
+
+def test_counts_come_back_as_they_were(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import numpy as np
+    from f1_budget import packed, unpacked
+
+    counts = np.random.default_rng(0).integers(0, 9, (7, 8, 3)).astype(float)
+    assert (unpacked({"counts": packed(counts), "rows": 7, "labels": ["a", "b"]}) == counts).all()
+
+
+def test_a_prompt_is_read_as_a_whole_in_training_and_in_use(monkeypatch, tiny, tokenizer):
+    """The first token of each answer is the one that training's batch predicts there; and causal reading differs."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import torch
+    from f1_settings import WholePrompt, read_whole_prompts
+    from rows import EIGHT
+
+    from qwen_ner.codec import Codec
+    from qwen_ner.contract import NerConfig
+    from qwen_ner.data.tokenize import build_dataset
+    from qwen_ner.entities import CLUENER
+    from qwen_ner.inference.extractor import Extractor
+    from qwen_ner.inference.generation import generate
+    from qwen_ner.training.collate import choose_collator
+    from qwen_ner.training.trainer import load_model
+
+    codec, model = Codec(CLUENER, "找出实体"), load_model(str(tiny)).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(3)  # so that what is seen decides
+    rows = list(build_dataset(EIGHT, codec, tokenizer))
+    causal = choose_collator(model, tokenizer.pad_token_id)
+    first = torch.tensor([0, *(len(row["answer_ids"]) for row in rows)]).cumsum(0)[:-1]
+
+    def logits(collator):
+        batch = {key: value for key, value in collator(rows).items() if key not in ("labels", "shift_labels")}
+        with torch.no_grad():
+            return model(**batch).logits.flatten(0, -2)[first]
+
+    whole = logits(WholePrompt(causal))
+    assert (whole - logits(causal)).abs().max() > 0.1
+    extractor = Extractor(model, tokenizer, NerConfig(CLUENER, "找出实体", 16, (2, 0)))
+    read_whole_prompts(extractor)
+    made = generate(
+        extractor.model, [row["prompt_ids"] for row in rows], max_new_tokens=1, end_token_ids=(2, 0), pad_token_id=0,
+        prefix=extractor.prefix,
+    )  # fmt: skip
+    expected = whole.log_softmax(-1).max(-1).values
+    assert torch.allclose(torch.tensor([row[0] for row in made.logprobs]), expected, atol=1e-4)

@@ -1,0 +1,280 @@
+"""How good does a model get within a budget, and what makes it better?
+
+    python benchmarks/f1_budget.py --quick
+    python benchmarks/f1_budget.py --model PATH --data cluener --minutes 30 --settings plain twice rank8+batch4
+    python benchmarks/f1_budget.py --table
+
+A budget is CPU time of the training steps, added up over the cores, at the rate that this machine was measured at for
+what the setting computes: a costlier prompt trains on fewer rows. Settings are levers of f1_settings.LEVERS, joined by
++, against `plain`, the LoRA recipe; the rivals (trl, tutorial, mended) are settings too.
+
+Every choice is made on 600 rows held out of train, the same for all; dev is read by `--dev`, once, by the finalists.
+A run is a line of `--out` with the counts of every row, which scores, intervals and paired tests are made of; one that
+stands there is not made again, and one that was interrupted goes on from its checkpoint.
+
+Decodings, all of the same trained weights: free; constrained; thresholds (constrained, without the surfaces that score
+below their label's threshold, calibrated on one half of the rows and used on the other); vote (of the free answer and
+four drawn at temperature 0.7, the surfaces that three of five have).
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import machine
+
+RUNS, WORK = Path("benchmarks/f1_budget.jsonl"), Path("outputs/f1_budget")
+HELD_OUT, SPLIT_SEED = 600, 0
+DECODINGS = ("free", "constrained", "thresholds", "vote")
+Run = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="tiny", help="tiny, or the folder of a causal LM")
+    parser.add_argument("--data", default="sample", help="cluener (with QWEN_NER_DATA), sample, or a JSONL file")
+    parser.add_argument("--settings", nargs="+", default=["plain"], help="levers joined by +, and field=value")
+    parser.add_argument("--minutes", type=float, default=30, help="CPU time of the training steps, all cores")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[42])
+    parser.add_argument("--decodings", nargs="+", default=["free"], choices=DECODINGS)
+    parser.add_argument("--dev", action="store_true", help="score on dev, not on the rows held out: for finalists")
+    parser.add_argument("--out", type=Path, help=f"a line a run; added to; default: {RUNS}")
+    parser.add_argument("--work", type=Path, help=f"checkpoints and adapters; default: {WORK}")
+    parser.add_argument("--table", action="store_true", help="train nothing; print and draw what stands in --out")
+    parser.add_argument("--quick", action="store_true", help="three steps of the toy, 40 rows held out")
+    options = parser.parse_args()
+    options.held_out = 40 if options.quick else HELD_OUT
+    with tempfile.TemporaryDirectory() as folder:
+        if options.quick:
+            from qwen_ner.training.tiny import make_tiny
+
+            options.model = str(make_tiny(Path(folder) / "tiny", dropout=0.0))
+            options.minutes = 0
+            options.work, options.out = options.work or Path(folder), options.out or Path(folder) / RUNS.name
+        options.work, options.out = options.work or WORK, options.out or RUNS
+        if not options.table:
+            for seed in options.seeds:
+                for name in options.settings:
+                    make(name, seed, options)
+        from f1_table import draw, table
+
+        runs = read(options.out)
+        print("\n".join(table(runs, options)))
+        if len({run["minutes"] for run in runs}) > 1:
+            print(f"drawn: {draw(runs, options.out.with_suffix('.png'))}")
+
+
+def read(path: Path) -> list[Run]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [run for run in map(json.loads, lines) if "setting" in run]
+
+
+def write(path: Path, line: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def splits(options: argparse.Namespace) -> tuple[list[Any], list[Any]]:
+    """The rows to train on, and those to score."""
+    from qwen_ner.data.formats import read_dataset
+    from qwen_ner.data.split import hold_out
+
+    train, held = hold_out(read_dataset(options.data, "train"), options.held_out, SPLIT_SEED)
+    return train, read_dataset(options.data, "dev") if options.dev else held
+
+
+def make(name: str, seed: int, options: argparse.Namespace) -> None:
+    """Train `name` unless it was, and score it in the ways that are missing."""
+    from f1_settings import codec_of, rows_of, setting, train
+
+    from qwen_ner.data.formats import labels_of
+    from qwen_ner.entities import CLUENER
+    from qwen_ner.inference.extractor import load_tokenizer
+
+    split = "dev" if options.dev else "held out"
+    done = {run["decoding"] for run in read(options.out) if same(run, name, seed, split, options.minutes)}
+    missing = [decoding for decoding in options.decodings if decoding not in done]
+    if not missing:
+        return
+    chosen = setting(name)
+    examples, gold = splits(options)
+    labels = CLUENER if options.data in ("cluener", "sample") else labels_of(examples)
+    codec, tokenizer = codec_of(chosen, labels, examples), load_tokenizer(options.model)
+    rows = rows_of(chosen, codec, tokenizer, examples, seed)
+    folder = options.work / f"{name}-{options.minutes:g}-{seed}"
+    if options.quick:
+        rate, steps = 0.0, 3
+    else:
+        rate = seconds_a_row(chosen, codec, rows, options)
+        steps = max(1, round(60 * options.minutes / rate / chosen.batch))
+    print(f"{name} · seed {seed}: {steps} steps of {chosen.batch} rows", file=sys.stderr, flush=True)
+    done_in = folder / "done.json"
+    if done_in.is_file():
+        model, seconds = adapter(chosen, options.model, folder), json.loads(done_in.read_text())
+    else:
+        start = time.process_time()
+        model = train(chosen, Path(options.model), rows, codec, steps, seed, folder)
+        seconds = time.process_time() - start
+        if chosen.rank is not None and not chosen.variant.startswith("pissa"):  # PiSSA changes the base as well
+            model.save_pretrained(folder)
+            done_in.write_text(json.dumps(seconds))
+    for decoding, (counts, reading) in scored(model, tokenizer, codec, gold, missing, chosen).items():
+        write(
+            options.out,
+            {
+                "setting": name, "minutes": options.minutes, "seed": seed, "split": split, "decoding": decoding,
+                "rows": len(gold), "trained_rows": steps * chosen.batch, "steps": steps, "rate": rate,
+                "train_seconds": round(seconds, 1), "read_seconds": round(reading / len(gold), 4),
+                "labels": list(labels.names), "counts": packed(counts), "fields": asdict(chosen), **machine(),
+            },
+        )  # fmt: skip
+
+
+def same(run: Run, name: str, seed: int, split: str, minutes: float) -> bool:
+    return (run["setting"], run["seed"], run["split"], run["minutes"]) == (name, seed, split, minutes)
+
+
+def adapter(chosen: Any, base: str, folder: Path) -> Any:
+    from peft import PeftModel
+
+    from qwen_ner.training.trainer import load_model
+
+    return PeftModel.from_pretrained(load_model(base), folder)
+
+
+def seconds_a_row(chosen: Any, codec: Any, rows: Any, options: argparse.Namespace) -> float:
+    """CPU seconds, over all cores, of a row's training: of six steps less those of two, measured once for each cost.
+
+    Nothing else may run beside it."""
+    from f1_settings import train
+
+    for line in options.out.read_text(encoding="utf-8").splitlines() if options.out.is_file() else []:
+        if (known := json.loads(line)).get("cost") == chosen.cost:
+            return known["rate"]
+
+    def spent(steps: int) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.process_time()
+            train(chosen, Path(options.model), rows, codec, steps, 0, Path(folder) / "rate")
+            return time.process_time() - start
+
+    rate = (spent(6) - spent(2)) / (4 * chosen.batch)
+    write(options.out, {"cost": chosen.cost, "rate": rate, **machine()})
+    return rate
+
+
+def scored(
+    model: Any, tokenizer: Any, codec: Any, gold: Sequence[Any], decodings: Sequence[str], chosen: Any
+) -> dict[str, tuple[np.ndarray, float]]:
+    """For each decoding the counts of every row, and the CPU seconds of reading all of them."""
+    from f1_settings import LONGEST_ANSWER, ends_of, read_whole_prompts
+
+    from qwen_ner.contract import NerConfig
+    from qwen_ner.evaluation.bootstrap import row_counts
+    from qwen_ner.inference.extractor import Extractor
+    from qwen_ner.inference.packing import pack
+
+    merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    config = NerConfig(codec.labels, codec.system_prompt, LONGEST_ANSWER, ends_of(tokenizer))
+    extractor = Extractor(pack(merged.eval()), tokenizer, config)
+    extractor.codec = codec
+    if chosen.prefix_lm:
+        read_whole_prompts(extractor)
+    texts = [example.text for example in gold]
+    found: dict[str, tuple[np.ndarray, float]] = {}
+    for decoding in decodings:
+        start = time.process_time()
+        if decoding == "vote":
+            predicted = voted(extractor, texts)
+        else:
+            predicted = extractor.read(texts, constrained=decoding != "free")
+        if decoding == "thresholds":
+            predicted = thresholded(extractor, gold, predicted)
+        found[decoding] = row_counts(gold, predicted, codec.labels), time.process_time() - start
+    return found
+
+
+def thresholded(extractor: Any, gold: Sequence[Any], predicted: Sequence[Any]) -> list[Any]:
+    """`predicted` without what scores below its label's threshold: the best one on the other half of the rows."""
+    from qwen_ner.inference.calibration import best_threshold
+
+    kept: dict[int, Any] = {}
+    for part in (0, 1):
+        others = range(1 - part, len(gold), 2)
+        judged = extractor.judged([gold[n] for n in others], [predicted[n] for n in others])
+        floors = {}
+        for label in extractor.codec.labels.names:
+            scores = [one.confidence for one in judged if one.label == label]
+            correct = [one.correct for one in judged if one.label == label]
+            number = sum(name == label for n in others for name, _ in gold[n].surfaces)
+            floors[label] = best_threshold(scores, correct, number)
+        for n in range(part, len(gold), 2):
+            kept[n] = predicted[n].scored_at_least(floors.__getitem__)
+    return [kept[n] for n in range(len(gold))]
+
+
+def voted(extractor: Any, texts: Sequence[str], temperature: float = 0.7, drawn: int = 4) -> list[Any]:
+    """The surfaces that most of the free answer and `drawn` others have."""
+    from collections import Counter
+    from dataclasses import replace
+
+    import torch
+
+    from qwen_ner.data.tokenize import prompt_ids
+    from qwen_ner.inference.extractor import decode_ids
+    from qwen_ner.inference.generation import generate
+
+    torch.manual_seed(0)
+    answers = [extractor.read(texts, constrained=False)]
+    prompts = prompt_ids(extractor.tokenizer, extractor.codec, texts)
+    for _ in range(drawn):
+        made = generate(
+            extractor.model, prompts, max_new_tokens=extractor.config.max_new_tokens, temperature=temperature,
+            end_token_ids=extractor.config.end_token_ids, pad_token_id=extractor.tokenizer.pad_token_id,
+        )  # fmt: skip
+        written = decode_ids(extractor.tokenizer, made.ids)
+        answers.append(
+            [
+                extractor.codec.decode(text, completion, finished=finished)
+                for text, completion, finished in zip(texts, written, made.finished, strict=True)
+            ]
+        )
+    found = []
+    for each in zip(*answers, strict=True):
+        votes = Counter(pair for answer in each for pair in answer.surfaces)
+        won = {pair for pair, number in votes.items() if 2 * number > len(answers)}
+        entities = {(e.label, e.text, e.start, e.end): e for answer in each for e in answer.entities}
+        found.append(
+            replace(
+                each[0],
+                surfaces=tuple(pair for pair in votes if pair in won),
+                entities=tuple(e for key, e in sorted(entities.items(), key=lambda i: i[0][2:]) if key[:2] in won),
+            )
+        )
+    return found
+
+
+def packed(counts: np.ndarray) -> str:
+    """`row_counts` as text: small numbers, most of them 0."""
+    return base64.b64encode(zlib.compress(counts.astype(np.uint8).tobytes(), 9)).decode()
+
+
+def unpacked(run: Run) -> np.ndarray:
+    flat = np.frombuffer(zlib.decompress(base64.b64decode(run["counts"])), dtype=np.uint8)
+    return flat.reshape(run["rows"], 2 * len(run["labels"]) + 4, 3).astype(float)
+
+
+if __name__ == "__main__":
+    main()

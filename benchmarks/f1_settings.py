@@ -1,0 +1,290 @@
+"""The ways to train that f1_budget.py compares: each a `Setting`, trained on the same rows in the same order.
+
+In: a setting's name, a model, rows. Out: the trained model, and the prompt it was trained with. What lost stands here
+and nowhere in the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import TrainerCallback, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from qwen_ner.codec import SYSTEM_PROMPT, Codec
+from qwen_ner.contract import NerConfig
+from qwen_ner.data.audit import audit
+from qwen_ner.data.negatives import draw, entity_free
+from qwen_ner.data.tokenize import build_dataset, end_of_turn
+from qwen_ner.entities import Example, LabelSet
+from qwen_ner.inference.extractor import load_tokenizer
+from qwen_ner.training.collate import choose_collator
+from qwen_ner.training.recipe import NerTrainingArguments
+from qwen_ner.training.trainer import NerTrainer, adapted, load_model
+
+GUIDELINE = SYSTEM_PROMPT + "类别：\n{labels}"
+LONGEST_ANSWER = 128
+CUT = 50
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to train; the defaults are the plain LoRA recipe, on one process.
+
+    `trainer` is ours, trl (its SFTTrainer, prompt and completion), tutorial (a loop that pads all rows to one length,
+    with a constant learning rate, its prompts cut at 50 tokens) or mended (the same without the cut). `rank` None
+    trains all weights. `variant` is a switch of peft's LoraConfig, or a way of its init_lora_weights.
+    """
+
+    trainer: str = "ours"
+    learning_rate: float = 4e-4
+    batch: int = 10
+    rank: int | None = 16
+    targets: tuple[str, ...] | str = "all-linear"
+    variant: str = ""
+    definitions: bool = False
+    twice: bool = False
+    prefix_lm: bool = False
+    order: str = ""
+    negatives: float = 0.0
+    loss: str = ""
+    neftune: float = 0.0
+    averaged: bool = False
+    audited: bool = False
+    weight_decay: float = 0.01
+    scheduler: str = "cosine"
+
+    @property
+    def cost(self) -> str:
+        """Settings of equal cost take the same seconds a row."""
+        names = ("trainer", "batch", "rank", "targets", "variant", "definitions", "twice", "prefix_lm")
+        return " ".join(f"{name}={getattr(self, name)}" for name in names)
+
+
+LEVERS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "tutorial": {"trainer": "tutorial", "scheduler": "constant"},
+    "mended": {"trainer": "mended", "scheduler": "constant"},
+    "trl": {"trainer": "trl"},
+    "rank8": {"rank": 8},
+    "rank64": {"rank": 64},
+    "attention": {"targets": ("q_proj", "k_proj", "v_proj", "o_proj")},
+    "mlp": {"targets": ("gate_proj", "up_proj", "down_proj")},
+    "rslora": {"variant": "use_rslora"},
+    "dora": {"variant": "use_dora"},
+    "pissa": {"variant": "pissa_niter_4"},
+    "full": {"rank": None, "learning_rate": 4e-5},
+    "neftune": {"neftune": 5.0},
+    "definitions": {"definitions": True},
+    "twice": {"twice": True},
+    "prefix-lm": {"prefix_lm": True},
+    "frequent-first": {"order": "labels"},
+    "long-first": {"order": "surfaces"},
+    "negatives": {"negatives": 0.1},
+    "smoothed": {"loss": "smoothed"},
+    "focal": {"loss": "focal"},
+    "averaged": {"averaged": True},
+    "audited": {"audited": True},
+    "batch4": {"batch": 4},
+    "batch30": {"batch": 30},
+}
+
+
+def setting(name: str) -> Setting:
+    """The setting of a name: levers and fields joined by +, the later winning.
+
+    >>> setting("twice+rank8+learning_rate=8e-4").learning_rate
+    0.0008
+    """
+    changes: dict[str, Any] = {}
+    for part in name.split("+"):
+        key, equals, value = part.partition("=")
+        if not equals and part not in LEVERS:
+            raise SystemExit(f"{part}: no such lever; there are {', '.join(LEVERS)}, and field=value")
+        changes |= {key: ast.literal_eval(value)} if equals else LEVERS[part]
+    return replace(Setting(), **changes)
+
+
+class Twice(Codec):
+    """The text stands twice in the user's turn: over the second copy, a causal model has read the whole of it."""
+
+    def messages(self, text: str) -> list[dict[str, str]]:
+        return super().messages(f"{text}\n{text}")
+
+
+class LongFirst(Codec):
+    """The surfaces of a label by falling length."""
+
+    def encode(self, example: Example) -> str:
+        tree = json.loads(super().encode(example))
+        ordered = {label: sorted(surfaces, key=len, reverse=True) for label, surfaces in tree.items()}
+        return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
+
+
+def codec_of(chosen: Setting, labels: LabelSet, train: Sequence[Example]) -> Codec:
+    if chosen.order == "labels":
+        often = Counter(label for example in train for label, _ in example.surfaces)
+        labels = LabelSet(tuple(sorted(labels, key=lambda label: -often[label.name])))
+    kind = Twice if chosen.twice else LongFirst if chosen.order == "surfaces" else Codec
+    return kind(labels, GUIDELINE if chosen.definitions else SYSTEM_PROMPT)
+
+
+def rows_of(chosen: Setting, codec: Codec, tokenizer: Any, train: Sequence[Example], seed: int) -> Any:
+    """The rows to train on, tokenized, in the order in which they are taken: a shuffle of the seed's."""
+    examples = list(train)
+    if chosen.audited:
+        doubted = {finding.row for finding in audit(examples) if finding.score >= 0.5}
+        examples = [example for n, example in enumerate(examples) if n not in doubted]
+    if chosen.negatives:
+        surfaces = (entity.text for example in train for entity in example.entities)
+        examples += draw(entity_free(train, surfaces), round(chosen.negatives * len(examples)), seed)
+    random.Random(seed).shuffle(examples)
+    return build_dataset(examples, codec, tokenizer)
+
+
+def train(chosen: Setting, base: Path, rows: Any, codec: Codec, steps: int, seed: int, folder: Path) -> Any:
+    """The model after so many steps. It goes on from a checkpoint in `folder` where there is one (ours)."""
+    set_seed(seed)
+    model = adapted(load_model(str(base)), lora_of(chosen))
+    if chosen.trainer == "ours":
+        train_ours(chosen, model, rows, codec, steps, seed, folder, load_tokenizer(base))
+    else:
+        from train_rivals import train_static, train_trl
+
+        options = argparse.Namespace(
+            model=base, steps=steps - 1, batch=chosen.batch, seconds=float("inf"), bf16=False,
+            learning_rate=chosen.learning_rate, scheduler=chosen.scheduler,
+        )  # fmt: skip
+        some = [rows[n % len(rows)] for n in range(steps * chosen.batch)]
+        if chosen.trainer == "tutorial":
+            some = [{**row, "prompt_ids": row["prompt_ids"][:CUT]} for row in some]
+        (train_trl if chosen.trainer == "trl" else train_static)("trl-padded", model, some, options, [])
+    return model
+
+
+def lora_of(chosen: Setting) -> dict[str, Any] | None:
+    if chosen.rank is None:
+        return None
+    targets = chosen.targets if isinstance(chosen.targets, str) else list(chosen.targets)
+    lora = {"r": chosen.rank, "lora_alpha": 2 * chosen.rank, "lora_dropout": 0.0, "target_modules": targets}
+    if chosen.variant.startswith("use_"):
+        lora[chosen.variant] = True
+    elif chosen.variant:
+        lora["init_lora_weights"] = chosen.variant
+    return lora
+
+
+def train_ours(
+    chosen: Setting, model: Any, rows: Any, codec: Codec, steps: int, seed: int, folder: Path, tokenizer: Any
+) -> None:
+    args = NerTrainingArguments(
+        output_dir=str(folder), max_steps=steps, per_device_train_batch_size=chosen.batch, seed=seed,
+        learning_rate=chosen.learning_rate, lr_scheduler_type=chosen.scheduler, warmup_steps=0.05, max_grad_norm=1.0,
+        weight_decay=chosen.weight_decay, neftune_noise_alpha=chosen.neftune or None,
+        train_sampling_strategy="sequential", eval_strategy="no", load_best_model_at_end=False, report_to="none",
+        save_steps=50, save_total_limit=1, logging_steps=10,
+    )  # fmt: skip
+    kind = {"": NerTrainer, "smoothed": Smoothed, "focal": Focal}[chosen.loss]
+    trainer = kind(
+        model=model, args=args, processing_class=tokenizer, train_dataset=rows,
+        ner_config=NerConfig(codec.labels, codec.system_prompt, LONGEST_ANSWER, ends_of(tokenizer)),
+        data_collator=collator_of(chosen, model, tokenizer),
+    )  # fmt: skip
+    if chosen.averaged:
+        trainer.add_callback(Average(model, steps))
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.is_dir() else None)
+
+
+def collator_of(chosen: Setting, model: Any, tokenizer: Any) -> Callable[..., dict[str, Any]]:
+    collator = choose_collator(model, tokenizer.pad_token_id)
+    return WholePrompt(collator) if chosen.prefix_lm else collator
+
+
+@dataclass(frozen=True)
+class WholePrompt:
+    """A `PrefixSharedCollator` whose examples see the whole of their own prompt from each of its tokens.
+
+    A prefix language model (Raffel et al., "Exploring the Limits of Transfer Learning", arXiv 1910.10683, 3.2.1); of
+    sequence labelling by decoders: "Looking Right is Sometimes Right" (arXiv 2401.14556).
+    """
+
+    causal: Any
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        batch = self.causal(rows)
+        longest, width = batch["own"].shape[1], batch["attention_mask"].shape[-1]
+        prefix = width - longest
+        prompts = torch.tensor([len(row["prompt_ids"]) - prefix for row in rows])[:, None]
+        inside = torch.nn.functional.pad(torch.arange(longest) < prompts, (prefix, 0), value=True)
+        whole = inside[:, None, prefix:, None] & inside[:, None, None, :]
+        return {**batch, "attention_mask": batch["attention_mask"] | whole}
+
+
+def read_whole_prompts(extractor: Any) -> None:
+    """Have the extractor's model see prompts as `WholePrompt` does: at the step that reads them nothing is hidden."""
+
+    def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
+        if mask is not None and cache.get_seq_length() == extractor.prefix.cache.get_seq_length():
+            seen = mask.bool()[:, None, None, :].expand(-1, 1, kwargs["input_ids"].shape[1], -1)
+            kwargs = {**kwargs, "attention_mask": seen}
+        return args, kwargs
+
+    extractor.model.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def ends_of(tokenizer: Any) -> tuple[int, ...]:
+    return tuple(dict.fromkeys((end_of_turn(tokenizer), tokenizer.eos_token_id)))
+
+
+class Smoothed(NerTrainer):
+    """Cross entropy against targets of which a tenth is spread over the vocabulary."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        inputs = dict(inputs)
+        inputs.pop("labels")
+        target = inputs.pop("shift_labels")
+        logits = model(**inputs).logits.flatten(0, -2).float()
+        return self.losses(logits, target).sum() / (len(target) if num_items_in_batch is None else num_items_in_batch)
+
+    def losses(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(logits, target, reduction="none", label_smoothing=0.1)
+
+
+class Focal(Smoothed):
+    """Lin et al., "Focal Loss for Dense Object Detection" (arXiv 1708.02002): what is known already counts less."""
+
+    def losses(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        loss = cross_entropy(logits, target, reduction="none")
+        return (1 - (-loss).exp()) ** 2 * loss
+
+
+class Average(TrainerCallback):
+    """The trained weights become their mean over the last third of the steps."""
+
+    def __init__(self, model: Any, steps: int) -> None:
+        self.first, self.number = steps - steps // 3, 0
+        self.weights = [p for p in model.parameters() if p.requires_grad]
+        self.sums = [torch.zeros_like(p) for p in self.weights]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step > self.first:
+            self.number += 1
+            torch._foreach_add_(self.sums, [p.detach() for p in self.weights])
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        with torch.no_grad():
+            for p, total in zip(self.weights, self.sums, strict=True):
+                p.copy_(total / self.number)

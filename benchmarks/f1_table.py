@@ -1,0 +1,106 @@
+"""The runs of f1_budget.py as a table and as a curve.
+
+In: the lines of its file. Out: lines of text, a picture. Several seeds of one setting are one line: their mean, its
+interval over the rows, and each seed's f1.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+Run = dict[str, Any]
+VIEWS = ("f1", "span_f1", "macro_f1")
+
+
+def table(runs: Sequence[Run], options: argparse.Namespace) -> list[str]:
+    """A line a setting, budget and decoding, the best first; differences are to the plain recipe, decoded freely."""
+    from f1_budget import unpacked
+
+    from qwen_ner.evaluation.bootstrap import differences, intervals, rates
+
+    lines: list[str] = []
+    for split in sorted({run["split"] for run in runs}):
+        for minutes in sorted({run["minutes"] for run in runs if run["split"] == split}):
+            here = [run for run in runs if (run["split"], run["minutes"]) == (split, minutes)]
+            groups: dict[tuple[str, str], list[Run]] = {}
+            for run in sorted(here, key=lambda run: run["seed"]):
+                groups.setdefault((run["setting"], run["decoding"]), []).append(run)
+            lines += [
+                "",
+                f"{here[0]['rows']} rows, {split} · {minutes:g} minutes of CPU time",
+                f"{'setting':<34}{'decoding':<13}{'f1':>6}  {'95 %':<13}{'span':>6}{'macro':>7}"
+                f"{'to plain':>10}  {'95 %':<15}{'p':>7}{'rows':>7}{'read s':>8}  seeds",
+            ]
+            plain = groups.get(("plain", "free"))
+            made = []
+            for (name, decoding), some in groups.items():
+                labels = some[0]["labels"]
+                counts = [unpacked(run) for run in some]
+                each = [rates(one.sum(0), labels) for one in counts]
+                f1, span, macro = (100 * sum(float(one[view]) for one in each) / len(each) for view in VIEWS)
+                low, high = over_seeds(counts, labels) if len(some) > 1 else bounds(intervals(counts[0], labels)["f1"])
+                line = f"{name:<34}{decoding:<13}{f1:>6.2f}  {f'{low:.1f} – {high:.1f}':<13}{span:>6.2f}{macro:>7.2f}"
+                if plain and some is not plain:
+                    both = differences([unpacked(run) for run in plain], counts, labels)
+                    change = next(d for d in both if d.name == "f1")
+                    ends = bounds(change.interval)
+                    p = "" if change.p is None else f"{change.p:.4f}"
+                    shown = f"{ends[0]:+.1f} – {ends[1]:+.1f}"
+                    line += f"{100 * (change.b - change.a):>+10.2f}  {shown:<15}{p:>7}"
+                else:
+                    line += " " * 34
+                seeds = " ".join(
+                    f"{run['seed']}:{100 * float(one['f1']):.2f}" for run, one in zip(some, each, strict=True)
+                )
+                line += f"{some[0]['trained_rows']:>7}{some[0]['read_seconds']:>8.3f}  {seeds}"
+                made.append((-f1, line))
+            lines += [line for _, line in sorted(made)]
+    return lines
+
+
+def bounds(interval: Any) -> tuple[float, float]:
+    return 100 * interval.low, 100 * interval.high
+
+
+def over_seeds(counts: Sequence[Any], labels: Sequence[str]) -> tuple[float, float]:
+    """The interval of the mean over runs: the same rows drawn for each."""
+    from qwen_ner.evaluation.bootstrap import intervals
+
+    # f1 of the summed counts is their mean but for second order, as the runs read the same rows.
+    return bounds(intervals(sum(counts[1:], counts[0]), labels)["f1"])
+
+
+def draw(runs: Sequence[Run], target: Path) -> Path:
+    """f1 over the minutes, a line a setting that has two budgets at least, with the intervals of the rows."""
+    from f1_budget import unpacked
+    from matplotlib.figure import Figure
+
+    from qwen_ner.evaluation.bootstrap import intervals, rates
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    points: dict[tuple[str, str, str], dict[float, list[Run]]] = {}
+    for run in runs:
+        key = (run["setting"], run["decoding"], run["split"])
+        points.setdefault(key, {}).setdefault(run["minutes"], []).append(run)
+    for (name, decoding, split), budgets in points.items():
+        if len(budgets) < 2:
+            continue
+        x = sorted(budgets)
+        middle, low, high = [], [], []
+        for minutes in x:
+            counts = [unpacked(run) for run in budgets[minutes]]
+            labels = budgets[minutes][0]["labels"]
+            f1 = 100 * sum(float(rates(one.sum(0), labels)["f1"]) for one in counts) / len(counts)
+            ends = over_seeds(counts, labels) if len(counts) > 1 else bounds(intervals(counts[0], labels)["f1"])
+            middle.append(f1)
+            low.append(max(0.0, f1 - ends[0]))
+            high.append(max(0.0, ends[1] - f1))
+        axes.errorbar(x, middle, yerr=(low, high), marker="o", capsize=3, label=f"{name} · {decoding} · {split}")
+    axes.set(xlabel="minutes of CPU time", ylabel="f1")
+    axes.legend(fontsize="small")
+    figure.savefig(target, dpi=120)
+    return target
