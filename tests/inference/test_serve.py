@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -168,6 +169,33 @@ def test_told_to_stop_under_load_it_answers_what_it_accepted(asked_folder, expec
     assert late
     assert all(answer.headers["connection"] == "close" for answer in refused)
     assert [places(answer.json()["results"][0]) for _, answer in answered] == expected([text for text, _ in answered])
+
+
+@pytest.mark.slow
+def test_told_twice_it_ends_where_it_stands(asked_folder):
+    """The first signal waits for what was accepted, here more than anybody would wait for; the second does not."""
+    server = Server(asked_folder, "--batch-tokens", "200", "--max-texts", "20000", "--max-characters", "900000")
+    texts = [f"{i:05d}号{TEXTS[i % 8]}" for i in range(20_000)]
+    outcome = []
+
+    def ask():
+        try:
+            outcome.append(httpx.post(f"{server.url}/v1/extract", json={"texts": texts}, timeout=120).status_code)
+        except httpx.HTTPError as error:
+            outcome.append(error)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    while "qwen_ner_queue_requests 1" not in httpx.get(f"{server.url}/metrics").text:
+        time.sleep(0.05)
+    server.process.send_signal(signal.SIGTERM)
+    assert "Stopping, once 1 requests" in server.process.stderr.readline()
+    with pytest.raises(subprocess.TimeoutExpired):
+        server.process.wait(timeout=1)
+    server.process.send_signal(signal.SIGTERM)
+    server.process.communicate(timeout=15)
+    client.join(timeout=15)
+    assert outcome != [200]
 
 
 def test_what_is_missing_is_named_with_the_extra(monkeypatch, capsys):
