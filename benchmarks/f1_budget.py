@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--dev", action="store_true", help="score on dev, not on the rows held out: for finalists")
     parser.add_argument("--out", type=Path, help=f"a line a run; added to; default: {RUNS}")
     parser.add_argument("--work", type=Path, help=f"checkpoints and adapters; default: {WORK}")
+    parser.add_argument("--rates", action="store_true", help="measure the seconds a row of the settings, and no more")
     parser.add_argument("--table", action="store_true", help="train nothing; print and draw what stands in --out")
     parser.add_argument("--quick", action="store_true", help="three steps of the toy, 40 rows held out")
     options = parser.parse_args()
@@ -113,6 +114,11 @@ def make(name: str, seed: int, options: argparse.Namespace) -> None:
     labels = CLUENER if options.data in ("cluener", "sample") else labels_of(examples)
     codec, tokenizer = codec_of(chosen, labels, examples), load_tokenizer(options.model)
     rows = rows_of(chosen, codec, tokenizer, examples, seed)
+    if options.rates:
+        print(
+            f"{name}: {seconds_a_row(chosen, codec, rows, options):.3f} CPU seconds a row", file=sys.stderr, flush=True
+        )
+        return
     folder = options.work / f"{name}-{options.minutes:g}-{seed}"
     if options.quick:
         rate, steps = 0.0, 3
