@@ -67,7 +67,7 @@ class Setting:
     @property
     def cost(self) -> str:
         """Settings of equal cost take the same seconds a row."""
-        names = ("trainer", "batch", "rank", "targets", "variant", "definitions", "twice", "prefix_lm")
+        names = ("trainer", "batch", "rank", "targets", "variant", "definitions", "twice")
         return " ".join(f"{name}={getattr(self, name)}" for name in names)
 
 

@@ -32,7 +32,7 @@ def table(runs: Sequence[Run], options: argparse.Namespace) -> list[str]:
                 "",
                 f"{here[0]['rows']} rows, {split} · {minutes:g} minutes of CPU time",
                 f"{'setting':<34}{'decoding':<13}{'f1':>6}  {'95 %':<13}{'span':>6}{'macro':>7}"
-                f"{'to plain':>10}  {'95 %':<15}{'p':>7}{'rows':>7}{'read s':>8}  seeds",
+                f"{'to plain':>10}  {'95 %':<15}{'p':>7}{'rows':>7}{'train s':>9}{'read s':>8}  seeds",
             ]
             plain = groups.get(("plain", "free"))
             made = []
@@ -55,7 +55,7 @@ def table(runs: Sequence[Run], options: argparse.Namespace) -> list[str]:
                 seeds = " ".join(
                     f"{run['seed']}:{100 * float(one['f1']):.2f}" for run, one in zip(some, each, strict=True)
                 )
-                line += f"{some[0]['trained_rows']:>7}{some[0]['read_seconds']:>8.3f}  {seeds}"
+                line += f"{some[0]['trained_rows']:>7}{some[0]['train_seconds']:>9.0f}{some[0]['read_seconds']:>8.3f}  {seeds}"
                 made.append((-f1, line))
             lines += [line for _, line in sorted(made)]
     return lines

@@ -23,6 +23,9 @@ from .windows import Window
 
 log = logging.getLogger(__name__)
 
+WAITING_SHARE = 0.02
+"""Of the seconds that a batch took: how long those are waited for at most that are likely to follow it."""
+
 RETRY_SECONDS = (1, 60)
 """The least and the most that a refused request is told to wait."""
 
@@ -120,8 +123,8 @@ class Batcher:
     A batch takes windows from all waiting requests in turn, up to `batch_tokens`, so that a long document does not keep
     a sentence waiting for longer than a batch. What comes while the model is idle is read at once, but for this: right
     behind a batch of several requests, which are likely to be followed by others, the model stays idle until as many
-    have come, for `max_wait` seconds at most. No more than `max_waiting` tokens wait, but for a request that comes
-    alone. Both limits count prompt, answer and each character as a token.
+    have come, for `max_wait` seconds or `WAITING_SHARE` of that batch's at most. No more than `max_waiting` tokens
+    wait, but for a request that comes alone. Both limits count prompt, answer and each character as a token.
     """
 
     def __init__(
@@ -141,6 +144,7 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._arrived = asyncio.Event()
         self._expected, self._ended = 1, -math.inf  # requests behind the last batch, and when it ended
+        self._patience = max_wait
         self._rate = 0.0  # tokens a second
         config = extractor.config
         self._fixed = config.max_new_tokens + len(config.codec().system_prompt)
@@ -182,6 +186,7 @@ class Batcher:
             seconds, size = self._ended - started, sum(self._size(part) for _, part in batch)
             jobs = {id(job): job for job, _ in batch}.values()
             self._expected = len(self.waiting) + sum(job.done for job in jobs)
+            self._patience = max(self.max_wait, WAITING_SHARE * seconds)
             self._rate += (size / seconds - self._rate) * (0.2 if self._rate else 1.0)
             self.on_batch(Batch(len(batch), len(jobs), sum(map(len, texts)), self.extractor.tokens - tokens, seconds))
 
@@ -195,8 +200,8 @@ class Batcher:
             self._arrived.clear()
             await self._arrived.wait()
         now = time.perf_counter()
-        until = now + self.max_wait
-        if now - self._ended > self.max_wait:
+        until = now + self._patience
+        if now - self._ended > self._patience:
             return
         while len(self.waiting) < self._expected and (left := until - time.perf_counter()) > 0:
             self._arrived.clear()

@@ -323,6 +323,33 @@ def test_requests_that_come_together_are_read_together_and_one_alone_at_once(ext
     assert hold.asked == [TEXTS[:1], TEXTS[1:]]
 
 
+@pytest.mark.parametrize("share", [0.0, 10.0])
+def test_behind_a_long_batch_is_waited_longer_for_those_who_follow_it(extractor, hold, serving, monkeypatch, share):
+    """Clients read their answers, and ask again, while other processes want the machine too."""
+    monkeypatch.setattr("qwen_ner.inference.batching.WAITING_SHARE", share)
+
+    async def main():
+        async with serving(extractor, limits=Limits(max_wait=0.001)) as client:
+            first = asyncio.create_task(asked(client, TEXTS[:1]))
+            await until(lambda: hold.asked)
+            both = [asyncio.create_task(asked(client, [text])) for text in TEXTS[1:3]]
+            await until(lambda: len(client.app.state.service.batcher.waiting) == 2)
+            for batch, number in (([first], 1), (both, 2)):
+                await until(lambda number=number: len(hold.asked) == number)
+                await asyncio.sleep(0.1)
+                hold.go.set()
+                await asyncio.gather(*batch)
+                hold.go.clear()
+            hold.go.set()
+            again = asyncio.create_task(asked(client, TEXTS[3:4]))
+            await asyncio.sleep(0.3)
+            await asyncio.gather(again, asked(client, TEXTS[4:5]))
+
+    asyncio.run(main())
+    assert hold.asked[:2] == [TEXTS[:1], TEXTS[1:3]]
+    assert hold.asked[2:] == ([TEXTS[3:5]] if share else [TEXTS[3:4], TEXTS[4:5]])
+
+
 def test_a_long_document_does_not_keep_a_sentence_waiting(extractor, hold, serving):
     async def main():
         async with serving(extractor, limits=Limits(batch_tokens=150)) as client:
