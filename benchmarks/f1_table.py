@@ -55,7 +55,8 @@ def table(runs: Sequence[Run], options: argparse.Namespace) -> list[str]:
                 seeds = " ".join(
                     f"{run['seed']}:{100 * float(one['f1']):.2f}" for run, one in zip(some, each, strict=True)
                 )
-                line += f"{some[0]['trained_rows']:>7}{some[0]['train_seconds']:>9.0f}{some[0]['read_seconds']:>8.3f}  {seeds}"
+                one = some[0]
+                line += f"{one['trained_rows']:>7}{one['train_seconds']:>9.0f}{one['read_seconds']:>8.3f}  {seeds}"
                 made.append((-f1, line))
             lines += [line for _, line in sorted(made)]
     return lines
