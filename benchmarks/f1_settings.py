@@ -51,6 +51,7 @@ class Setting:
     batch: int = 10
     rank: int | None = 16
     targets: tuple[str, ...] | str = "all-linear"
+    layers: str = ""
     variant: str = ""
     definitions: bool = False
     twice: bool = False
@@ -63,11 +64,13 @@ class Setting:
     audited: bool = False
     weight_decay: float = 0.01
     scheduler: str = "cosine"
+    ratio: float = 1.0
+    rich: bool = False
 
     @property
     def cost(self) -> str:
         """Settings of equal cost take the same seconds a row."""
-        names = ("trainer", "batch", "rank", "targets", "variant", "definitions", "twice")
+        names = ("trainer", "batch", "rank", "targets", "layers", "variant", "definitions", "twice")
         return " ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
@@ -80,6 +83,8 @@ LEVERS: dict[str, dict[str, Any]] = {
     "rank64": {"rank": 64},
     "attention": {"targets": ("q_proj", "k_proj", "v_proj", "o_proj")},
     "mlp": {"targets": ("gate_proj", "up_proj", "down_proj")},
+    "upper": {"layers": "upper"},
+    "loraplus": {"ratio": 16.0, "learning_rate": 1e-4},
     "rslora": {"variant": "use_rslora"},
     "dora": {"variant": "use_dora"},
     "pissa": {"variant": "pissa_niter_4"},
@@ -95,6 +100,7 @@ LEVERS: dict[str, dict[str, Any]] = {
     "focal": {"loss": "focal"},
     "averaged": {"averaged": True},
     "audited": {"audited": True},
+    "rich": {"rich": True},
     "batch4": {"batch": 4},
     "batch30": {"batch": 30},
 }
@@ -145,6 +151,8 @@ def rows_of(chosen: Setting, codec: Codec, tokenizer: Any, train: Sequence[Examp
     if chosen.audited:
         doubted = {finding.row for finding in audit(examples) if finding.score >= 0.5}
         examples = [example for n, example in enumerate(examples) if n not in doubted]
+    if chosen.rich:  # rows with two entities at least
+        examples = [example for example in examples if len(example.entities) > 1]
     if chosen.negatives:
         surfaces = (entity.text for example in train for entity in example.entities)
         examples += draw(entity_free(train, surfaces), round(chosen.negatives * len(examples)), seed)
@@ -155,7 +163,8 @@ def rows_of(chosen: Setting, codec: Codec, tokenizer: Any, train: Sequence[Examp
 def train(chosen: Setting, base: Path, rows: Any, codec: Codec, steps: int, seed: int, folder: Path) -> Any:
     """The model after so many steps. It goes on from a checkpoint in `folder` where there is one (ours)."""
     set_seed(seed)
-    model = adapted(load_model(str(base)), lora_of(chosen))
+    model = load_model(str(base))
+    model = adapted(model, lora_of(chosen, model.config.num_hidden_layers))
     if chosen.trainer == "ours":
         train_ours(chosen, model, rows, codec, steps, seed, folder, load_tokenizer(base))
     else:
@@ -172,11 +181,13 @@ def train(chosen: Setting, base: Path, rows: Any, codec: Codec, steps: int, seed
     return model
 
 
-def lora_of(chosen: Setting) -> dict[str, Any] | None:
+def lora_of(chosen: Setting, layers: int) -> dict[str, Any] | None:
     if chosen.rank is None:
         return None
     targets = chosen.targets if isinstance(chosen.targets, str) else list(chosen.targets)
     lora = {"r": chosen.rank, "lora_alpha": 2 * chosen.rank, "lora_dropout": 0.0, "target_modules": targets}
+    if chosen.layers == "upper":
+        lora["layers_to_transform"] = list(range(layers // 2, layers))
     if chosen.variant.startswith("use_"):
         lora[chosen.variant] = True
     elif chosen.variant:
@@ -195,8 +206,15 @@ def train_ours(
         save_steps=50, save_total_limit=1, logging_steps=10,
     )  # fmt: skip
     kind = {"": NerTrainer, "smoothed": Smoothed, "focal": Focal}[chosen.loss]
+    optimizer = None
+    if chosen.ratio != 1:
+        from peft.optimizers import create_loraplus_optimizer
+
+        optimizer = create_loraplus_optimizer(
+            model, torch.optim.AdamW, lr=chosen.learning_rate, loraplus_lr_ratio=chosen.ratio, weight_decay=0.0
+        )
     trainer = kind(
-        model=model, args=args, processing_class=tokenizer, train_dataset=rows,
+        model=model, optimizers=(optimizer, None), args=args, processing_class=tokenizer, train_dataset=rows,
         ner_config=NerConfig(codec.labels, codec.system_prompt, LONGEST_ANSWER, ends_of(tokenizer)),
         data_collator=collator_of(chosen, model, tokenizer),
     )  # fmt: skip

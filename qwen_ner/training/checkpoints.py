@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from ..contract import PARTIAL
 from ..entities import NerError
 from .preflight import RECIPE_NAME
-from .recipe import Recipe
+from .recipe import NOT_YAML, Recipe
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def _say_changes(before: Path, recipe: Recipe) -> None:
         return
     try:
         old = yaml.safe_load(before.read_text(encoding="utf-8")) or {}
-    except (ValueError, yaml.YAMLError) as error:
+    except NOT_YAML as error:
         log.warning("%s cannot be read (%s): whether the recipe has changed is not known.", before, error)
         return
     changed = sorted(key for key in old.keys() | recipe.values.keys() if old.get(key) != recipe.values.get(key))

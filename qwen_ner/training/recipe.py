@@ -182,7 +182,7 @@ def examine_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
     try:
         # With the faulty keys left out this still finds what TrainingArguments itself objects to.
         data, model, training = parser.parse_dict(dict(values))
-    except (ValueError, TypeError, KeyError, ImportError) as error:
+    except (ValueError, TypeError, KeyError, ImportError, OverflowError) as error:
         return None, [*faults, " ".join(str(error).split())]
     kept = {key: value for key, value in values.items() if key != "hub_token"}
     return Recipe(data, model, training, kept), faults
@@ -199,11 +199,15 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         ) from None
     try:
         tree = yaml.load(text, _UniqueKeys)
-    except yaml.YAMLError as error:
+    except NOT_YAML as error:
         raise NerError(f"{path}: not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise NerError(f"{path}: a recipe is `key: value` lines; this holds {type(tree).__name__}")
     return {str(key): value for key, value in tree.items() if key != LAUNCHER_KEY}
+
+
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises: its own errors, and those of numbers, dates and nesting beyond what Python takes."""
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -285,10 +289,10 @@ def _literal(text: str) -> Any:
     """A list or mapping from the command line, as JSON, YAML or (as sweeps write it) Python."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last of its own stack
         try:
             return yaml.safe_load(text)
-        except yaml.YAMLError:
+        except NOT_YAML:
             return text
 
 

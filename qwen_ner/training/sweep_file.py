@@ -170,7 +170,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise NerError(f"{path}: no sweep could be read there ({error.strerror}); recipes/sweep.yaml is one") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise NerError(f"{path}: not YAML: {error}") from None
     if not isinstance(tree, dict) or "parameters" not in tree:
         raise NerError(f"{path}: no sweep, which has `parameters`; recipes/sweep.yaml is one")
@@ -181,7 +181,7 @@ def _said_by(program: Path) -> Any:
     text = program.read_text(encoding="utf-8", errors="replace")
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:  # no recipe; a script that reads overrides like one
+    except (yaml.YAMLError, ValueError, RecursionError):  # no recipe; a script that reads overrides like one
         return text
 
 

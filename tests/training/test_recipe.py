@@ -42,6 +42,12 @@ def test_every_fault_is_told_at_once(write):
     assert len(told) == 11
 
 
+def test_numbers_and_lists_beyond_all_bounds_are_faults(write):
+    assert "cannot convert float infinity to integer" in faults(write("logging_steps: .inf\n"))[0]
+    assert faults(write(""), "--lora_target_modules", "[" * 5000)
+    assert faults(write(""), "--lora_target_modules", "[" + "9" * 5000)
+
+
 def test_what_the_trainer_itself_objects_to_is_told_with_the_rest(write):
     told = faults(write("learnin_rate: 1\neval_strategy: epoch\nsave_strategy: steps\n"))
     assert told[0].startswith("learnin_rate: unknown")
@@ -132,6 +138,9 @@ def test_the_output_folder_is_filled_in_from_the_environment(write, monkeypatch)
     [
         (b"\xff", "not UTF-8 at byte 0"),
         (b"a: [", "not YAML"),
+        (b"a: " + b"[" * 5000, "not YAML: maximum recursion depth exceeded"),
+        (b"seed: " + b"9" * 5000, "not YAML: Exceeds the limit"),
+        (b"seed: 2001-99-99", "not YAML: month must be in 1..12"),
         (b"- a\n", "`key: value` lines"),
         (b"seed: 1\nseed: 2\n", "seed is given twice"),
     ],
