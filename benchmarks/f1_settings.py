@@ -186,7 +186,8 @@ def lora_of(chosen: Setting, layers: int) -> dict[str, Any] | None:
         return None
     targets = chosen.targets if isinstance(chosen.targets, str) else list(chosen.targets)
     lora = {"r": chosen.rank, "lora_alpha": 2 * chosen.rank, "lora_dropout": 0.0, "target_modules": targets}
-    if chosen.layers == "upper":
+    if chosen.layers == "upper":  # peft takes no list of layers for "all-linear"
+        lora["target_modules"] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         lora["layers_to_transform"] = list(range(layers // 2, layers))
     if chosen.variant.startswith("use_"):
         lora[chosen.variant] = True
