@@ -43,7 +43,9 @@ class Setting:
 
     `trainer` is ours, trl (its SFTTrainer, prompt and completion), tutorial (a loop that pads all rows to one length,
     with a constant learning rate, its prompts cut at 50 tokens) or mended (the same without the cut). `rank` None
-    trains all weights. `variant` is a switch of peft's LoraConfig, or a way of its init_lora_weights.
+    trains all weights. `layers` "upper" gives the upper half of them an adapter, so that nothing goes backward through
+    the lower one. `variant` is a switch of peft's LoraConfig, or a way of its init_lora_weights; `ratio` the learning
+    rate of B to that of A (LoRA+, arXiv 2402.12354).
     """
 
     trainer: str = "ours"
