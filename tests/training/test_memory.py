@@ -243,11 +243,12 @@ def main(tiny, out, where, accumulation, room):
     try:
         trainer.train()
     except NerError as error:
-        print("TOLD", error, flush=True)
+        sys.stdout.write(f"TOLD {error}\\n")  # in one piece: both processes write
+        sys.stdout.flush()
         raise SystemExit(1)
     if trainer.is_world_process_zero():
         torch.save(model.state_dict(), Path(out) / "weights.pt")
-    print("HELD", args.process_index, trainer.rows_held, flush=True)
+    sys.stdout.write(f"HELD {args.process_index} {trainer.rows_held}\\n")
 
 main(*sys.argv[1:])
 _leave_group()
