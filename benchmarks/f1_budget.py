@@ -10,7 +10,8 @@ what the setting computes: a costlier prompt trains on fewer rows. Settings are 
 
 Every choice is made on 600 rows held out of train, the same for all; dev is read by `--dev`, once, by the finalists.
 A run is a line of `--out` with the counts of every row, which scores, intervals and paired tests are made of; one that
-stands there is not made again, and one that was interrupted goes on from its checkpoint.
+stands there is not made again, and one that was interrupted goes on from its checkpoint (`train s` of the table then
+holds its last part alone).
 
 Decodings, all of the same trained weights: free; constrained; thresholds (constrained, without the surfaces that score
 below their label's threshold, calibrated on one half of the rows and used on the other); vote (of the free answer and
@@ -71,7 +72,7 @@ def main() -> None:
         from f1_table import draw, table
 
         runs = read(options.out)
-        print("\n".join(table(runs, options)))
+        print("\n".join(table(runs)))
         if len({run["minutes"] for run in runs}) > 1:
             print(f"drawn: {draw(runs, options.out.with_suffix('.png'))}")
 
@@ -199,17 +200,23 @@ def scored(
     if chosen.prefix_lm:
         read_whole_prompts(extractor)
     texts = [example.text for example in gold]
-    found: dict[str, tuple[np.ndarray, float]] = {}
-    for decoding in decodings:
-        start = time.process_time()
-        if decoding == "vote":
-            predicted = voted(extractor, texts)
-        else:
-            predicted = extractor.read(texts, constrained=decoding != "free")
-        if decoding == "thresholds":
-            predicted = thresholded(extractor, gold, predicted)
-        found[decoding] = row_counts(gold, predicted, codec.labels), time.process_time() - start
-    return found
+    answers: dict[str, tuple[list[Any], float]] = {}
+
+    def read(decoding: str) -> tuple[list[Any], float]:
+        if decoding == "thresholds":  # of what constrained decoding says, which is read once
+            predicted, seconds = read("constrained")
+            return thresholded(extractor, gold, predicted), seconds
+        if decoding not in answers:
+            start = time.process_time()
+            if decoding == "vote":
+                predicted = voted(extractor, texts)
+            else:
+                predicted = extractor.read(texts, constrained=decoding == "constrained")
+            answers[decoding] = predicted, time.process_time() - start
+        return answers[decoding]
+
+    found = {decoding: read(decoding) for decoding in decodings}
+    return {name: (row_counts(gold, predicted, codec.labels), seconds) for name, (predicted, seconds) in found.items()}
 
 
 def thresholded(extractor: Any, gold: Sequence[Any], predicted: Sequence[Any]) -> list[Any]:

@@ -6,7 +6,6 @@ interval over the rows, and each seed's f1.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ Run = dict[str, Any]
 VIEWS = ("f1", "span_f1", "macro_f1")
 
 
-def table(runs: Sequence[Run], options: argparse.Namespace) -> list[str]:
+def table(runs: Sequence[Run]) -> list[str]:
     """A line a setting, budget and decoding, the best first; differences are to the plain recipe, decoded freely."""
     from f1_budget import unpacked
 
-    from qwen_ner.evaluation.bootstrap import differences, intervals, rates
+    from qwen_ner.evaluation.bootstrap import differences, rates
 
     lines: list[str] = []
     for split in sorted({run["split"] for run in runs}):
@@ -41,7 +40,7 @@ def table(runs: Sequence[Run], options: argparse.Namespace) -> list[str]:
                 counts = [unpacked(run) for run in some]
                 each = [rates(one.sum(0), labels) for one in counts]
                 f1, span, macro = (100 * sum(float(one[view]) for one in each) / len(each) for view in VIEWS)
-                low, high = over_seeds(counts, labels) if len(some) > 1 else bounds(intervals(counts[0], labels)["f1"])
+                low, high = over_seeds(counts, labels)
                 line = f"{name:<34}{decoding:<13}{f1:>6.2f}  {f'{low:.1f} – {high:.1f}':<13}{span:>6.2f}{macro:>7.2f}"
                 if plain and some is not plain:
                     both = differences([unpacked(run) for run in plain], counts, labels)
@@ -67,7 +66,7 @@ def bounds(interval: Any) -> tuple[float, float]:
 
 
 def over_seeds(counts: Sequence[Any], labels: Sequence[str]) -> tuple[float, float]:
-    """The interval of the mean over runs: the same rows drawn for each."""
+    """The interval of the f1 of one run, or of the mean over some: the same rows drawn for each."""
     from qwen_ner.evaluation.bootstrap import intervals
 
     # f1 of the summed counts is their mean but for second order, as the runs read the same rows.
@@ -79,7 +78,7 @@ def draw(runs: Sequence[Run], target: Path) -> Path:
     from f1_budget import unpacked
     from matplotlib.figure import Figure
 
-    from qwen_ner.evaluation.bootstrap import intervals, rates
+    from qwen_ner.evaluation.bootstrap import rates
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -96,7 +95,7 @@ def draw(runs: Sequence[Run], target: Path) -> Path:
             counts = [unpacked(run) for run in budgets[minutes]]
             labels = budgets[minutes][0]["labels"]
             f1 = 100 * sum(float(rates(one.sum(0), labels)["f1"]) for one in counts) / len(counts)
-            ends = over_seeds(counts, labels) if len(counts) > 1 else bounds(intervals(counts[0], labels)["f1"])
+            ends = over_seeds(counts, labels)
             middle.append(f1)
             low.append(max(0.0, f1 - ends[0]))
             high.append(max(0.0, ends[1] - f1))

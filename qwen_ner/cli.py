@@ -175,7 +175,13 @@ def _parser() -> argparse.ArgumentParser:
         ("--max-characters", int, 100_000, "N", "characters of a request's texts"),
         ("--max-waiting", int, 1_000_000, "N", "tokens that wait to be read; what comes then hears 429"),
         ("--batch-tokens", int, 16384, "N", "tokens of a batch; lower it if memory or latency is short"),
-        ("--max-wait", float, 0.01, "S", "seconds that the model waits for requests to come together"),
+        (
+            "--max-wait",
+            float,
+            0.01,
+            "S",
+            "seconds that the model waits for requests to come together, or a fiftieth of its last batch's",
+        ),
         ("--deadline", float, 120.0, "S", "seconds in which a request is answered, or hears 504"),
     ):
         command.add_argument(flag, type=kind, default=default, metavar=metavar, help=f"{what}; default: {default}")
