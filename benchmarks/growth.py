@@ -4,7 +4,8 @@
     python benchmarks/growth.py --model FOLDER --json growth.json
 
 Each task is the command as a user types it, on `rows`, ten times and a hundred times as many made-up sentences, each in
-a process of its own. Seconds are without the imports, MiB is the most that was resident, imports and model included.
+a process of its own. Seconds are without the imports. MiB is the most memory that the process held of its own (RssAnon
+of Linux), imports and model included: pages of files, which the system takes back as it likes, are not in it.
 
     convert    JSONL to BIO
     tokenize   rows to token ids by `datasets.map`
@@ -21,7 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -90,13 +91,27 @@ def write(folder: Path, rows: int) -> None:
 
 def in_process(task: str, folder: Path, model: str) -> dict[str, Any]:
     command = [sys.executable, __file__, "--model", model, "--worker", task, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HOME": str(folder / "hf")})
-    if done.returncode:
-        return {"error": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]}
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    most = 0
+    with (folder / "out").open("w+") as out, (folder / "err").open("w+") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, env={**os.environ, "HF_HOME": str(folder / "hf")})
+        while process.poll() is None:
+            most = max(most, own_memory(process.pid))
+            time.sleep(0.01)
+        out.seek(0), err.seek(0)
+        if process.returncode:
+            return {"error": (err.read().strip().splitlines() or [f"exit {process.returncode}"])[-1]}
+        return {"seconds": json.loads(out.read().splitlines()[-1]), "MiB": most / 2**10}
 
 
-def measured(task: str, folder: Path, model: str) -> dict[str, float]:
+def own_memory(pid: int) -> int:
+    """KiB of a process's memory that are not pages of files; 0 once it has ended."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"RssAnon:\s+(\d+)", status)
+    return int(found[1]) if found else 0
+
+
+def measured(task: str, folder: Path, model: str) -> float:
+    """The seconds of a task."""
     import transformers
     from transformers import Trainer  # noqa: F401  the slow imports, before the clock runs
 
@@ -116,19 +131,17 @@ def measured(task: str, folder: Path, model: str) -> dict[str, float]:
         tokenize(rows)
     else:
         cli.main([str(part) for part in commands[task]])
-    return {
-        "seconds": time.perf_counter() - started,
-        "MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
-    }
+    return time.perf_counter() - started
 
 
 def tokenize(path: Path) -> None:
     from qwen_ner.codec import Codec
-    from qwen_ner.data.formats import labels_of, read_jsonl
+    from qwen_ner.data.formats import iter_dataset, labels_of
+    from qwen_ner.data.stored import StoredExamples
     from qwen_ner.data.tokenize import build_dataset
     from qwen_ner.training.tiny import tiny_tokenizer
 
-    examples = read_jsonl(path)
+    examples = StoredExamples.of(iter_dataset(str(path), "train"))
     build_dataset(examples, Codec(labels_of(examples)), tiny_tokenizer())
 
 

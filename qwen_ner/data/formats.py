@@ -30,6 +30,7 @@ __all__ = [
     "DataError",
     "TextRow",
     "has_split",
+    "iter_dataset",
     "labels_of",
     "read_all",
     "read_dataset",
@@ -147,18 +148,25 @@ def read_dataset(
     A format that the file's name does not promise is logged. Raises `NerError` where there is no such data set or
     split, `DataError` for what is wrong in the file.
     """
+    return list(iter_dataset(dataset, split, labels=labels, data_dir=data_dir))
+
+
+def iter_dataset(
+    dataset: str, split: str, *, labels: LabelSet | None = None, data_dir: str | Path | None = None
+) -> Iterator[Example]:
+    """As `read_dataset`, one example at a time. It raises `DataError` at the end: what came until then is void."""
     kind = check_place(dataset, data_dir)
     if kind == "cluener":
-        return cluener.read_cluener(split, data_dir, labels)
+        return iter(cluener.read_cluener(split, data_dir, labels))
     if kind == "sample":
         files = _sample()
         if split not in files:
             raise NerError(f"the sample has no split {split!r}; it has {', '.join(files)}")
-        return parse(files[split].read_bytes(), f"sample/{split}.jsonl", labels)
+        return iter(parse(files[split].read_bytes(), f"sample/{split}.jsonl", labels))
     source = open_source(dataset, split)
     if source.format not in ("jsonl", "cluener"):
         log.info("%s is read as %s", source.path, source)
-    return list(source.examples(labels, unlabelled=split == "test"))
+    return source.examples(labels, unlabelled=split == "test")
 
 
 def read_all(

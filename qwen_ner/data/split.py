@@ -6,16 +6,18 @@ In: examples, a number of rows, a seed. Out: the two parts, each in the order it
 from __future__ import annotations
 
 import random
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 
 from ..entities import Example, NerError
+from .stored import selected
 
 DRAWN_ROWS = 50_000
 """Draws go on, up to 100, while they look at no more rows than this: on a large set the first draw does it."""
 
 
-def hold_out(examples: Sequence[Example], rows: int, seed: int) -> tuple[list[Example], list[Example]]:
+def hold_out(examples: Sequence[Example], rows: int, seed: int) -> tuple[Sequence[Example], Sequence[Example]]:
     """Split into (train, validation), with exactly `rows` examples in validation. The same seed gives the same split.
 
     A random draw in which rows without entities keep their share, then exchanges until every label that occurs in two
@@ -30,7 +32,8 @@ def hold_out(examples: Sequence[Example], rows: int, seed: int) -> tuple[list[Ex
         raise NerError(
             f"{rows} rows cannot be held out of {len(examples)}; choose a number from 1 to {len(examples) - 1}"
         )
-    labels = [frozenset(entity.label for entity in example.entities) for example in examples]
+    known: dict[frozenset[str], frozenset[str]] = {}  # rows with the same labels share one set
+    labels = [known.setdefault(names, names) for names in map(_labels, examples)]
     generator = random.Random(seed)
     best: set[int] = set()
     fewest: int | None = None
@@ -41,18 +44,24 @@ def hold_out(examples: Sequence[Example], rows: int, seed: int) -> tuple[list[Ex
             best, fewest = held, missing
         if not fewest:
             break
-    parts: tuple[list[Example], list[Example]] = ([], [])
-    for row, example in enumerate(examples):
-        parts[row in best].append(example)
-    return parts
+    rest = array("q", (row for row in range(len(examples)) if row not in best))
+    return selected(examples, rest), selected(examples, sorted(best))
+
+
+def _labels(example: Example) -> frozenset[str]:
+    return frozenset(entity.label for entity in example.entities)
 
 
 def _draw(labels: list[frozenset[str]], rows: int, generator: random.Random) -> set[int]:
     """`rows` row numbers, of which rows without entities are as many as their share of all rows."""
-    empty = [row for row, names in enumerate(labels) if not names]
-    filled = [row for row, names in enumerate(labels) if names]
+    empty = array("q", (row for row, names in enumerate(labels) if not names))
+    filled = array("q", (row for row, names in enumerate(labels) if names))
     quota = round(rows * len(empty) / len(labels))
-    return {*generator.sample(empty, quota), *generator.sample(filled, rows - quota)}
+    return {*_sample(empty, quota, generator), *_sample(filled, rows - quota, generator)}
+
+
+def _sample(population: Sequence[int], count: int, generator: random.Random) -> list[int]:
+    return [population[at] for at in generator.sample(range(len(population)), count)]
 
 
 def _repair(labels: list[frozenset[str]], held: set[int], generator: random.Random) -> int:
@@ -62,12 +71,15 @@ def _repair(labels: list[frozenset[str]], held: set[int], generator: random.Rand
     """
     every = Counter(name for names in labels for name in names)
     inside = Counter(name for row in held for name in labels[row])
-    order = generator.sample(range(len(labels)), len(labels))
-    # Rows with entities first: exchanging those leaves the share of rows without any as it is.
-    order.sort(key=lambda row: not labels[row])
 
     def lacks(name: str, more: int = 0) -> bool:
         return every[name] > 1 and inside[name] + more in (0, every[name])
+
+    if not any(map(lacks, every)):  # as on any large set: what follows holds several numbers a row
+        return 0
+    order = generator.sample(range(len(labels)), len(labels))
+    # Rows with entities first: exchanging those leaves the share of rows without any as it is.
+    order.sort(key=lambda row: not labels[row])
 
     def gain(out: frozenset[str], into: frozenset[str]) -> int:
         return sum(lacks(name) - lacks(name, (name in into) - (name in out)) for name in out ^ into)

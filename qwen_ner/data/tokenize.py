@@ -6,13 +6,11 @@ prompt is made here for training, evaluation and serving alike. Knows nothing of
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
-import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..codec import Codec
 from ..entities import Example, NerError, fingerprint
 from .faults import quote
+from .stored import StoredExamples, cache_folder, example_of, writable
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -154,39 +153,30 @@ def build_dataset(
 
     Raises `NerError` where an example carries a label outside of the codec's label set.
     """
-    import datasets
-
+    stored = StoredExamples.of(examples).rows
     key = _cache_key(examples, codec, tokenizer, first_row)
-    cache = Path(datasets.config.HF_DATASETS_CACHE) / "qwen_ner"
-    rows = datasets.Dataset.from_dict(
-        {
-            "row": range(first_row, first_row + len(examples)),
-            "text": [example.text for example in examples],
-            "answer": [codec.encode(example) for example in examples],
-        }
-    )
-    options = {"codec": codec, "tokenizer": tokenizer, "end": end_of_turn(tokenizer)}
+    cache = cache_folder()
+    options = {"codec": codec, "tokenizer": tokenizer, "end": end_of_turn(tokenizer), "first_row": first_row}
 
     def tokenized() -> Dataset:
-        return rows.map(
+        return stored.map(
             _tokenize,
+            with_indices=True,
             batched=True,
             fn_kwargs=options,
-            remove_columns=["text", "answer"],
+            remove_columns=stored.column_names,
             num_proc=num_proc,
             desc=desc,
-            # A key of our own: an in-memory data set has none that outlives the process, and hashing a tokenizer of
-            # 150,000 tokens by pickle takes longer than tokenizing CLUENER with it.
+            # A key of our own: hashing a large tokenizer by pickle takes longer than tokenizing CLUENER with it.
             cache_file_name=str(cache / f"{key}.arrow"),
             new_fingerprint=key,
         )
 
     def wrong(made: Dataset) -> str | None:
-        if len(made) != len(rows) or set(made.column_names) != COLUMNS:
+        if len(made) != len(stored) or set(made.column_names) != COLUMNS:
             return f"{len(made)} rows of {', '.join(made.column_names)}"
-        some = sorted({0, len(rows) // 2, len(rows) - 1}) if len(rows) else []
-        expected = rows.select(some)[:] if some else {}
-        same = not some or made.select(some)[:] == {"row": expected["row"], **_tokenize(expected, **options)}
+        some = sorted({0, len(stored) // 2, len(stored) - 1}) if len(stored) else []
+        same = not some or made.select(some)[:] == _tokenize(stored.select(some)[:], some, **options)
         return None if same else "other tokens"
 
     return _from_cache(cache, key, tokenized, wrong)
@@ -198,8 +188,7 @@ def _from_cache(
     """What `tokenized` finds in the cache, or writes there; a file that is torn or holds something else is replaced."""
     kept = sorted(cache.glob(f"{key}*.arrow"))
     fault: object = None
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
+    with writable(cache):
         if kept:
             try:
                 made = tokenized()
@@ -212,29 +201,27 @@ def _from_cache(
             for path in kept:
                 path.unlink()
         return tokenized()
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:  # datasets closes its file on the way, which fails too
-            if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES):
-                raise NerError(
-                    f"{cache}: tokenized rows cannot be written ({os.strerror(cause.errno)}); free space there, or set "
-                    "HF_DATASETS_CACHE to another folder"
-                ) from error
-            cause = cause.__context__
-        raise
 
 
 def _tokenize(
-    batch: dict[str, list[Any]], codec: Codec, tokenizer: PreTrainedTokenizerBase, end: int
+    batch: dict[str, list[Any]],
+    positions: Sequence[int],
+    codec: Codec,
+    tokenizer: PreTrainedTokenizerBase,
+    end: int,
+    first_row: int,
 ) -> dict[str, Any]:
+    rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+    targets = [codec.encode(example_of(row)) for row in rows]
     prompts = prompt_ids(tokenizer, codec, batch["text"])
-    written, added = tokenizer(batch["answer"], add_special_tokens=False)["input_ids"], _added(tokenizer)
+    written, added = tokenizer(targets, add_special_tokens=False)["input_ids"], _added(tokenizer)
     answers = [
-        [*(ids if added.isdisjoint(ids) else spelled_out(tokenizer, answer)), end]
-        for ids, answer in zip(written, batch["answer"], strict=True)
+        [*(ids if added.isdisjoint(ids) else spelled_out(tokenizer, target)), end]
+        for ids, target in zip(written, targets, strict=True)
     ]
     lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    return {"prompt_ids": prompts, "answer_ids": answers, "length": lengths}
+    numbers = [first_row + at for at in positions]
+    return {"row": numbers, "prompt_ids": prompts, "answer_ids": answers, "length": lengths}
 
 
 SPELLING = 2
@@ -262,7 +249,14 @@ def token_counts(
 ) -> list[tuple[int, int]]:
     """(prompt tokens, answer tokens with the end of the turn) of each example. Raises as `build_dataset` does."""
     rows = build_dataset(examples, codec, tokenizer)
-    return [(len(prompt), len(answer)) for prompt, answer in zip(rows["prompt_ids"], rows["answer_ids"], strict=True)]
+    prompts, answers = column(rows, "prompt_ids"), column(rows, "answer_ids")
+    return [(len(prompt), len(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
+
+
+def column(dataset: Dataset, name: str) -> Iterator[Any]:
+    """The values of a column in turn, of which only some are in memory at a time."""
+    for table in dataset.select_columns([name]).with_format("arrow").iter(1_000):
+        yield from table[name].to_pylist()
 
 
 def refuse_long(dataset: Dataset, examples: Sequence[Example], max_length: int) -> Dataset:
@@ -271,7 +265,7 @@ def refuse_long(dataset: Dataset, examples: Sequence[Example], max_length: int) 
     Raises `NerError` where none is left.
     """
     first = dataset[0]["row"] if len(dataset) else 0
-    lengths = list(dataset["length"])
+    lengths = list(column(dataset, "length"))
     long = [i for i, length in enumerate(lengths) if length > max_length]
     if not long:
         return dataset
@@ -286,5 +280,5 @@ def refuse_long(dataset: Dataset, examples: Sequence[Example], max_length: int) 
 
 def longest_first(dataset: Dataset) -> Dataset:
     """The rows of `dataset` by falling length: little padding, and a batch too large for the memory is met first."""
-    lengths = list(dataset["length"])
+    lengths = list(column(dataset, "length"))
     return dataset.select(sorted(range(len(lengths)), key=lambda i: -lengths[i]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -105,7 +105,7 @@ class Case:
     def to_score(self) -> Dataset:
         return self._part("rows to score", lambda: self._tokenized(self.gold))
 
-    def _tokenized(self, examples: list[Example]) -> Dataset:
+    def _tokenized(self, examples: Sequence[Example]) -> Dataset:
         return build_dataset(examples, self.config.codec(), self.tokenizer, num_proc=self.recipe.data.dataset_num_proc)
 
     @property

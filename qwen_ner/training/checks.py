@@ -7,12 +7,12 @@ In: token ids, texts, label sets. Out: a `Finding` each. `doctor` runs all of th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..codec import Codec
 from ..data.stats import leaks
-from ..data.tokenize import prompt_ids
+from ..data.tokenize import column, prompt_ids
 from ..entities import Example, LabelSet
 from .finding import Finding, Level, listed
 
@@ -77,15 +77,19 @@ def quick(
 
     `examples[i]` is the example of which `row` is i; `rows` may hold fewer. `stops` end a generation.
     """
-    first, answers = rows[0], list(rows["answer_ids"])
+    first = rows[0]
     text = examples[first["row"]].text
-    sources = [examples[row].source for row in rows["row"]]
+    lengths = [len(ids) for ids in column(rows, "answer_ids")]
+
+    def source_of(n: int) -> str:
+        return examples[rows[n]["row"]].source
+
     return [
         check_pad(tokenizer, stops),
-        check_end(tokenizer, answers, learned(collator, first), stops, sources),
+        check_end(tokenizer, column(rows, "answer_ids"), learned(collator, first), stops, source_of),
         check_prompts([first["prompt_ids"]], prompt_ids(tokenizer, codec, [text]), [text], tokenizer),
-        check_supervised(answers, sources),
-        check_answers([len(ids) for ids in answers], max_new_tokens, sources),
+        check_supervised(lengths, source_of),
+        check_answers(lengths, max_new_tokens, source_of),
     ]
 
 
@@ -118,10 +122,10 @@ def check_pad(tokenizer: PreTrainedTokenizerBase, stops: Sequence[int]) -> Findi
 
 def check_end(
     tokenizer: PreTrainedTokenizerBase,
-    answers: Sequence[Sequence[int]],
+    answers: Iterable[Sequence[int]],
     learned: Sequence[int],
     stops: Sequence[int],
-    sources: Sequence[str],
+    source_of: Callable[[int], str],
 ) -> Finding:
     """Every answer ends with the token at which generation stops, once, and that token is in the loss.
 
@@ -137,19 +141,24 @@ def check_end(
             f"the last token in the loss is {last}, and generation stops at {spelled}: the model would never end",
             "check that the chat template closes the assistant's turn with the token that eos_token names",
         )
-    unended = [source for ids, source in zip(answers, sources, strict=True) if not ids or ids[-1] != end]
+    number, unended, ended_before, ends = 0, list[int](), list[int](), set(stops)
+    for number, ids in enumerate(answers, start=1):
+        if not ids or ids[-1] != end:
+            unended.append(number - 1)
+        elif not ends.isdisjoint(ids[:-1]):
+            ended_before.append(number - 1)
     if unended:
-        found = f"{len(unended)} of {len(answers)} answers do not end with {spelled}: {listed(unended)}"
+        found = f"{len(unended)} of {number} answers do not end with {spelled}: {listed(map(source_of, unended))}"
         return Finding("fail", name, found, "clear the cache of data sets (HF_DATASETS_CACHE) and tokenize them again")
-    ended_before = [source for ids, source in zip(answers, sources, strict=True) if any(id in stops for id in ids[:-1])]
     if ended_before:
         return Finding(
             "fail",
             name,
-            f"{len(ended_before)} of {len(answers)} answers hold an end token amid them: {listed(ended_before)}",
+            f"{len(ended_before)} of {number} answers hold an end token amid them: "
+            f"{listed(map(source_of, ended_before))}",
             "write that token in these texts otherwise",
         )
-    return Finding("ok", name, f"{spelled} ends each of {len(answers):,} answers, is in the loss, and stops generation")
+    return Finding("ok", name, f"{spelled} ends each of {number:,} answers, is in the loss, and stops generation")
 
 
 def check_prompts(
@@ -189,16 +198,14 @@ def check_prompts(
     return Finding("ok", name, f"for {count} the one of training, token by token, is the one of inference")
 
 
-def check_supervised(answers: Sequence[Sequence[int]], sources: Sequence[str]) -> Finding:
-    """No row without a token to learn."""
-    empty = [source for ids, source in zip(answers, sources, strict=True) if not len(ids)]
-    tokens = sum(map(len, answers))
+def check_supervised(lengths: Sequence[int], source_of: Callable[[int], str]) -> Finding:
+    """No row without a token to learn; `lengths` are those of the answers."""
+    empty = [n for n, length in enumerate(lengths) if not length]
     if empty:
-        found = f"{len(empty)} of {len(answers)} rows have no supervised token: {listed(empty)}"
+        found = f"{len(empty)} of {len(lengths)} rows have no supervised token: {listed(map(source_of, empty))}"
         return Finding("fail", "supervised", found, "clear the cache of data sets (HF_DATASETS_CACHE)")
-    return Finding(
-        "ok", "supervised", f"every row has supervised tokens, {tokens / len(answers):.1f} of them on average"
-    )
+    mean = sum(lengths) / len(lengths)
+    return Finding("ok", "supervised", f"every row has supervised tokens, {mean:.1f} of them on average")
 
 
 def check_rows(examples: Sequence[Example], lengths: Sequence[int], max_length: int) -> Finding:
@@ -216,16 +223,16 @@ def check_rows(examples: Sequence[Example], lengths: Sequence[int], max_length: 
     return Finding(level, "rows", found, "split these texts or raise max_length")
 
 
-def check_answers(lengths: Sequence[int], max_new_tokens: int, sources: Sequence[str]) -> Finding:
+def check_answers(lengths: Sequence[int], max_new_tokens: int, source_of: Callable[[int], str]) -> Finding:
     """Answers that the model would not be allowed to finish."""
-    long = sorted(((n, source) for n, source in zip(lengths, sources, strict=True) if n > max_new_tokens), reverse=True)
+    long = sorted((n for n, length in enumerate(lengths) if length > max_new_tokens), key=lambda n: -lengths[n])
     if not long:
         return Finding("ok", "answers", f"the longest has {max(lengths):,} of max_new_tokens={max_new_tokens:,} tokens")
     found = (
         f"{len(long):,} of {len(lengths):,} answers are longer than max_new_tokens={max_new_tokens:,} and can never be "
-        f"written to their end: {listed(f'{source} ({n:,} tokens)' for n, source in long)}"
+        f"written to their end: {listed(f'{source_of(n)} ({lengths[n]:,} tokens)' for n in long)}"
     )
-    return Finding("warn", "answers", found, f"raise max_new_tokens to {long[0][0]:,}")
+    return Finding("warn", "answers", found, f"raise max_new_tokens to {lengths[long[0]]:,}")
 
 
 def check_room(lengths: Sequence[int], room: int, sources: Sequence[str]) -> Finding:

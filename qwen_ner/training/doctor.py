@@ -22,8 +22,8 @@ from transformers import GenerationConfig
 from transformers.utils import cached_file
 
 from ..contract import NerConfig
-from ..data.tokenize import longest_first, prompt_ids
-from ..entities import NerError
+from ..data.tokenize import column, longest_first, prompt_ids
+from ..entities import Example, NerError
 from ..inference.extractor import load_tokenizer
 from ..inference.generation import neutral_generation_config
 from . import checks, costs, machine
@@ -99,8 +99,8 @@ def _pad(case: Case) -> Finding:
 
 def _end(case: Case) -> Finding:
     learned = checks.learned(PaddedCollator(case.tokenizer.pad_token_id), case.rows[0])
-    sources = [example.source for example in case.splits.train]
-    return checks.check_end(case.tokenizer, case.rows["answer_ids"], learned, case.stops, sources)
+    answers = column(case.rows, "answer_ids")
+    return checks.check_end(case.tokenizer, answers, learned, case.stops, _sources(case.splits.train))
 
 
 def _prompt(case: Case) -> Finding:
@@ -116,17 +116,35 @@ def _prompt(case: Case) -> Finding:
 
 
 def _supervised(case: Case) -> Finding:
-    return checks.check_supervised(case.rows["answer_ids"], [example.source for example in case.splits.train])
+    return checks.check_supervised(_lengths(case.rows), _sources(case.splits.train))
 
 
 def _rows(case: Case) -> Finding:
-    return checks.check_rows(case.splits.train, list(case.rows["length"]), case.max_length)
+    return checks.check_rows(case.splits.train, list(column(case.rows, "length")), case.max_length)
 
 
 def _answers(case: Case) -> Finding:
-    ids = [*case.rows["answer_ids"], *case.to_score["answer_ids"]]
-    sources = [example.source for example in (*case.splits.train, *case.gold)]
-    return checks.check_answers(list(map(len, ids)), case.recipe.training.max_new_tokens, sources)
+    lengths = _lengths(case.rows) + _lengths(case.to_score)
+    sources = _sources(case.splits.train, case.gold)
+    return checks.check_answers(lengths, case.recipe.training.max_new_tokens, sources)
+
+
+def _lengths(rows: Dataset) -> list[int]:
+    """Of the answers, in tokens."""
+    return [len(ids) for ids in column(rows, "answer_ids")]
+
+
+def _sources(*parts: Sequence[Example]) -> Callable[[int], str]:
+    """Where the n-th example of `parts`, one behind the other, was read from."""
+
+    def source_of(n: int) -> str:
+        for part in parts:
+            if n < len(part):
+                return part[n].source
+            n -= len(part)
+        raise IndexError(n)
+
+    return source_of
 
 
 def _room(case: Case) -> Finding:

@@ -10,17 +10,19 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
 import yaml
 
-from ..data.formats import has_split, labels_of, read_dataset
+from ..data.formats import has_split, iter_dataset, labels_of, read_dataset
 from ..data.negatives import draw, entity_free, read_negatives
 from ..data.split import hold_out
+from ..data.stored import StoredExamples
 from ..data.surfaces import Surfaces
 from ..entities import CLUENER, Example, LabelSet, NerError
 from .launch import Launch, sharding_faults
@@ -38,32 +40,35 @@ RECIPE_NAME = "recipe.yaml"
 class Splits:
     """Rows to train on, rows to choose the checkpoint by, and the final test (empty where the data set has none).
 
-    `annotated` is the whole train split, before anything was held out of it or left out: what counts as seen.
+    `annotated` is the whole train split, before anything was held out of it or left out: what counts as seen. It and
+    what is taken of it lie on the disk.
     """
 
     labels: LabelSet
-    train: list[Example]
-    validation: list[Example]
-    final: list[Example]
-    annotated: list[Example]
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    final: Sequence[Example]
+    annotated: Sequence[Example]
 
 
 def read_splits(data: DataArguments) -> Splits:
     """The splits that a recipe asks for. The validation rows and those added without entities do not depend on the
     seed, so that runs compare."""
     known = LabelSet.of(data.labels) if data.labels else CLUENER if data.dataset in ("cluener", "sample") else None
-    training = read_dataset(data.dataset, "train", labels=known, data_dir=data.data_dir)
+    training = StoredExamples.of(iter_dataset(data.dataset, "train", labels=known, data_dir=data.data_dir))
     labels = known or labels_of(training)
-    final = []
+    final: Sequence[Example] = ()
     if has_split(data.dataset, FINAL_SPLIT, data.data_dir):
         final = read_dataset(data.dataset, FINAL_SPLIT, labels=labels, data_dir=data.data_dir)
     rest, validation = hold_out(training, data.validation_rows, seed=0)
     limit = data.max_eval_samples
     train = rest[: data.max_train_samples]
-    return Splits(labels, train + _negatives(data, train, rest), validation[:limit], final[:limit], training)
+    if added := _negatives(data, train, rest):
+        train = StoredExamples.of(chain(train, added))
+    return Splits(labels, train, validation[:limit], final[:limit], training)
 
 
-def _negatives(data: DataArguments, train: list[Example], annotated: list[Example]) -> list[Example]:
+def _negatives(data: DataArguments, train: Sequence[Example], annotated: Sequence[Example]) -> list[Example]:
     """The rows without entities that a recipe adds to `train`, none of which holds a surface of `annotated`."""
     if data.negatives is None:
         return []
