@@ -99,6 +99,7 @@ def splits(options: argparse.Namespace) -> tuple[list[Any], list[Any]]:
 
 def make(name: str, seed: int, options: argparse.Namespace) -> None:
     """Train `name` unless it was, and score it in the ways that are missing."""
+    import datasets
     from f1_settings import codec_of, rows_of, setting, train
 
     from qwen_ner.data.formats import labels_of
@@ -110,6 +111,8 @@ def make(name: str, seed: int, options: argparse.Namespace) -> None:
     missing = [decoding for decoding in options.decodings if decoding not in done]
     if not missing:
         return
+    # The key of the cache of tokenized rows has labels and prompt in it, not the codecs of f1_settings.
+    datasets.config.HF_DATASETS_CACHE = options.work / "cache" / name
     chosen = setting(name)
     examples, gold = splits(options)
     labels = CLUENER if options.data in ("cluener", "sample") else labels_of(examples)
