@@ -45,7 +45,7 @@ class Setting:
     with a constant learning rate, its prompts cut at 50 tokens) or mended (the same without the cut). `rank` None
     trains all weights. `layers` "upper" gives the upper half of them an adapter, so that nothing goes backward through
     the lower one. `variant` is a switch of peft's LoraConfig, or a way of its init_lora_weights; `ratio` the learning
-    rate of B to that of A (LoRA+, arXiv 2402.12354).
+    rate of B to that of A (LoRA+, arXiv 2402.12354). `bf16` is the recipe's: products in bfloat16, weights in float32.
     """
 
     trainer: str = "ours"
@@ -68,16 +68,18 @@ class Setting:
     scheduler: str = "cosine"
     ratio: float = 1.0
     rich: bool = False
+    bf16: bool = True
 
     @property
     def cost(self) -> str:
         """Settings of equal cost take the same seconds a row."""
-        names = ("trainer", "batch", "rank", "targets", "layers", "variant", "definitions", "twice")
+        names = ("trainer", "batch", "rank", "targets", "layers", "variant", "definitions", "twice", "bf16")
         return " ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
 LEVERS: dict[str, dict[str, Any]] = {
     "plain": {},
+    "float32": {"bf16": False},
     "tutorial": {"trainer": "tutorial", "scheduler": "constant"},
     "mended": {"trainer": "mended", "scheduler": "constant"},
     "trl": {"trainer": "trl"},
@@ -103,7 +105,7 @@ LEVERS: dict[str, dict[str, Any]] = {
     "averaged": {"averaged": True},
     "audited": {"audited": True},
     "rich": {"rich": True},
-    "batch4": {"batch": 4},
+    "batch5": {"batch": 5},
     "batch30": {"batch": 30},
 }
 
@@ -173,13 +175,13 @@ def train(chosen: Setting, base: Path, rows: Any, codec: Codec, steps: int, seed
         from train_rivals import train_static, train_trl
 
         options = argparse.Namespace(
-            model=base, steps=steps - 1, batch=chosen.batch, seconds=float("inf"), bf16=False,
-            learning_rate=chosen.learning_rate, scheduler=chosen.scheduler,
+            model=base, steps=steps - 1, batch=chosen.batch, seconds=float("inf"), bf16=chosen.bf16,
+            learning_rate=chosen.learning_rate, scheduler=chosen.scheduler, warmup_steps=0.05,
         )  # fmt: skip
         some = [rows[n % len(rows)] for n in range(steps * chosen.batch)]
         if chosen.trainer == "tutorial":
             some = [{**row, "prompt_ids": row["prompt_ids"][:CUT]} for row in some]
-        (train_trl if chosen.trainer == "trl" else train_static)("trl-padded", model, some, options, [])
+        (train_trl if chosen.trainer == "trl" else train_static)("trl-padding-free", model, some, options, [])
     return model
 
 
@@ -206,7 +208,7 @@ def train_ours(
         learning_rate=chosen.learning_rate, lr_scheduler_type=chosen.scheduler, warmup_steps=0.05, max_grad_norm=1.0,
         weight_decay=chosen.weight_decay, neftune_noise_alpha=chosen.neftune or None,
         train_sampling_strategy="sequential", eval_strategy="no", load_best_model_at_end=False, report_to="none",
-        save_steps=50, save_total_limit=1, logging_steps=10,
+        save_steps=50, save_total_limit=1, logging_steps=10, bf16=chosen.bf16, use_cpu=not torch.cuda.is_available(),
     )  # fmt: skip
     kind = {"": NerTrainer, "smoothed": Smoothed, "focal": Focal}[chosen.loss]
     optimizer = None

@@ -78,15 +78,19 @@ def timed(trainer_class: type, log: list[Any], work: dict[str, float], kept_only
 
 
 def trainer_options(options: argparse.Namespace, folder: str) -> dict[str, Any]:
+    import torch
+
     return {
         "output_dir": folder,
         "max_steps": options.steps + 1,
         "per_device_train_batch_size": options.batch,
         "learning_rate": options.learning_rate,
         "lr_scheduler_type": options.scheduler,
+        "warmup_steps": options.warmup_steps,
         "train_sampling_strategy": "sequential",
         "gradient_checkpointing": False,
         "bf16": options.bf16,
+        "use_cpu": not torch.cuda.is_available(),
         "save_strategy": "no",
         "report_to": "none",
         "logging_strategy": "no",

@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round of the plain rivals, 4 rows a batch")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.set_defaults(learning_rate=1e-4, scheduler="linear")
+    parser.set_defaults(learning_rate=1e-4, scheduler="linear", warmup_steps=0)
     options = parser.parse_args()
     if options.worker:
         from train_measure import exactness, worker

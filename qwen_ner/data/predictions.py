@@ -6,14 +6,17 @@ nothing of scores and models.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import codecs
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..codec import PROBLEM_KINDS, Decoded, Problem
 from ..entities import Entity, Example, LabelSet, NerError
 from .faults import DataError, LineFault, quote
-from .rows import json_object, numbered, read_bytes
+from .rows import json_object, lines_of, numbered
 
 PREDICTIONS_NAME = "predictions.jsonl"
 
@@ -30,44 +33,79 @@ def read_predictions(path: str | Path, gold: Sequence[Example] | None = None) ->
     must hold its own, as `evaluate --report` writes it. A line with an `error` predicts nothing.
     Raises `DataError` with all faults: what is no such line, spans that do not fit the text, rows without a line.
     """
-    path = Path(path)
-    path = path / PREDICTIONS_NAME if path.is_dir() else path
-    faults: list[str] = []
-    lines: dict[str, tuple[int, dict[str, Any]]] = {}
-    for number, raw in numbered(read_bytes(path).split(b"\n")):
-        try:
-            row = json_object(raw)
-        except LineFault as fault:
-            faults.append(f"{path.name}:{number}: {fault}")
-            continue
-        key = str(row.get("id"))
-        if "id" not in row or key in lines:
-            what = f"the id {quote(row['id'])} is line {lines[key][0]}'s too" if key in lines else "lacks its id"
-            faults.append(f"{path.name}:{number}: {what}; write one line a row, each with its id")
-            continue
-        lines[key] = number, row
+    lines = _Lines(path)
     if gold is None:
-        gold = []
-        for number, row in lines.values():
-            try:
-                gold.append(_own_gold(row))
-            except (LineFault, NerError) as fault:
-                faults.append(f"{path.name}:{number}: {fault}")
-    decoded = []
-    for example in gold:
-        if example.id not in lines:
-            faults.append(f"row {example.id} ({example.source}) has no line; predict it, or write an empty one")
-            continue
-        number, row = lines[example.id]
+        gold = list(lines.own_gold())
+    return list(gold), list(lines.predictions(gold))
+
+
+def iter_predictions(path: str | Path, gold: Iterable[Example]) -> Iterator[Decoded]:
+    """As `read_predictions`, one prediction at a time. It raises at the end: what came until then is void.
+
+    What is held are the ids, and where in the file each has its line.
+    """
+    return _Lines(path).predictions(gold)
+
+
+class _Lines:
+    """The lines of a file, found by their ids; `faults` are those of the file so far."""
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        self.path = path / PREDICTIONS_NAME if path.is_dir() else path
+        self.faults: list[str] = []
+        self.lines: dict[str, int] = {}
+        self.starts = array("Q", [0])
+        for number, raw in numbered(self._counted(lines_of(self.path))):
+            with self._told(number):
+                row = json_object(raw)
+                if "id" not in row:
+                    raise LineFault("lacks its id; write one line a row, each with its id")
+                if (first := self.lines.setdefault(str(row["id"]), number)) != number:
+                    raise LineFault(
+                        f"the id {quote(row['id'])} is line {first}'s too; write one line a row, each with its id"
+                    )
+
+    def _counted(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        for line in lines:
+            self.starts.append(self.starts[-1] + len(line))
+            yield line
+
+    def own_gold(self) -> Iterator[Example]:
+        """The gold rows that the lines hold themselves."""
+        with self.path.open("rb") as file:
+            for number in self.lines.values():
+                with self._told(number):
+                    yield _own_gold(self._row(file, number))
+
+    def predictions(self, gold: Iterable[Example]) -> Iterator[Decoded]:
+        """What the lines predict for each of `gold`. Raises at the end what is wrong in the file."""
+        with self.path.open("rb") as file:
+            for example in gold:
+                number = self.lines.get(example.id)
+                if number is None:
+                    self.faults.append(
+                        f"row {example.id} ({example.source}) has no line; predict it, or write an empty one"
+                    )
+                    continue
+                with self._told(number):
+                    yield _decoded(self._row(file, number), example.text)
+        if self.faults:
+            raise DataError(str(self.path), self.faults, len(self.lines))
+        if not self.lines:
+            raise NerError(f"{self.path} has no line; write one JSON object a row")
+
+    def _row(self, file: BinaryIO, number: int) -> dict[str, Any]:
+        file.seek(self.starts[number - 1])
+        return json_object(file.readline().removeprefix(codecs.BOM_UTF8 if number == 1 else b""))
+
+    @contextmanager
+    def _told(self, number: int) -> Iterator[None]:
+        """Note what is wrong with a line, and go on."""
         try:
-            decoded.append(_decoded(row, example.text))
+            yield
         except (LineFault, NerError) as fault:
-            faults.append(f"{path.name}:{number}: {fault}")
-    if faults:
-        raise DataError(str(path), faults, len(lines))
-    if not gold:
-        raise NerError(f"{path} has no line; write one JSON object a row")
-    return list(gold), decoded
+            self.faults.append(f"{self.path.name}:{number}: {fault}")
 
 
 def _own_gold(row: dict[str, Any]) -> Example:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..codec import Codec
 from ..entities import Example, NerError, fingerprint
 from .faults import quote
-from .stored import StoredExamples, cache_folder, example_of, writable
+from .stored import StoredExamples, cache_folder, writable
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -212,7 +212,7 @@ def _tokenize(
     first_row: int,
 ) -> dict[str, Any]:
     rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
-    targets = [codec.encode(example_of(row)) for row in rows]
+    targets = [codec.encode(StoredExamples.value_of(row)) for row in rows]
     prompts = prompt_ids(tokenizer, codec, batch["text"])
     written, added = tokenizer(targets, add_special_tokens=False)["input_ids"], _added(tokenizer)
     answers = [

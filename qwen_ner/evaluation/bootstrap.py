@@ -19,6 +19,9 @@ RESAMPLES = 1000
 LEVEL = 0.95
 SEED = 0
 
+PART = 10_000
+"""Rows whose counts are made floats at a time."""
+
 BLOCK = 500_000
 """Weights (resamples × rows) that are held at a time: 4 MB, and as much again while they are drawn."""
 
@@ -120,7 +123,13 @@ def _resampled(runs: Sequence[np.ndarray], resamples: int, seed: int) -> Iterato
     step = max(1, BLOCK // rows)
     for at in range(0, resamples, step):
         weights = generator.multinomial(rows, np.full(rows, 1 / rows), size=min(step, resamples - at)).astype(float)
-        yield np.stack([np.tensordot(weights, counts, axes=1) for counts in runs])
+        yield np.stack([_weighted(weights, counts) for counts in runs])
+
+
+def _weighted(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Σ over rows of weights (draws, rows) · counts (rows, columns, 3), which may be in small whole numbers."""
+    parts = (slice(at, at + PART) for at in range(0, len(counts), PART))
+    return np.sum([np.tensordot(weights[:, part], counts[part].astype(float), axes=1) for part in parts], axis=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,12 @@ def by_sentence(gold: Sequence[Example], predicted: Sequence[Decoded]) -> dict[s
             for name, group in groups.items():
                 key = group(example, pair[1])
                 found[name][key] = found[name].get(key, Counts()) + one
-    return {name: dict(sorted(of.items(), key=lambda item: _lowest(item[0]))) for name, of in found.items()}
+    return {name: in_order(of) for name, of in found.items()}
+
+
+def in_order(groups: dict[str, Counts]) -> dict[str, Counts]:
+    """A grouping of `by_sentence`, the smallest first."""
+    return dict(sorted(groups.items(), key=lambda item: _lowest(item[0])))
 
 
 def _bucket(value: int, edges: Sequence[int], low: int = 1) -> str:
@@ -166,7 +171,7 @@ def _lowest(bucket: str) -> tuple[bool, int]:
     return bucket.startswith("over"), int(bucket.removeprefix("over ").partition("–")[0])
 
 
-def spurious_per_1000(gold: Sequence[Example], predicted: Sequence[Decoded]) -> float | None:
-    """Surfaces predicted in sentences without a gold entity, per 1,000 such sentences; None where there are none."""
+def spurious(gold: Sequence[Example], predicted: Sequence[Decoded]) -> tuple[int, int]:
+    """How many surfaces were predicted in sentences without a gold entity, and in how many such sentences."""
     empty = [decoded for example, decoded in zip(gold, predicted, strict=True) if not example.entities]
-    return 1000 * sum(len(decoded.surfaces) for decoded in empty) / len(empty) if empty else None
+    return sum(len(decoded.surfaces) for decoded in empty), len(empty)

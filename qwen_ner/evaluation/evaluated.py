@@ -7,27 +7,49 @@ of how the predictions were made, and writes no file.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, reduce
+from itertools import takewhile
+from operator import add
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from ..codec import Decoded, entity_row
 from ..entities import Example, LabelSet
-from .baselines import ceiling, lookup
-from .bootstrap import LEVEL, RESAMPLES, SEED, Interval, intervals, row_counts
-from .errors import Error, ErrorKind, by_sentence, confusion, count_kinds, errors_of, spurious_per_1000
-from .scoring import Counts, Pair, Scores, score
+from .baselines import Lookup
+from .bootstrap import LEVEL, RESAMPLES, SEED, Interval, intervals
+from .errors import Error, ErrorKind, errors_of, in_order, spurious
+from .scoring import Counts, Scores, score
 from .table import Contract, confidence_line, table
+from .tally import Tally, tally
+
+ROWS = 1_000
+"""Rows that are counted, or written worst first, at a time."""
+
+T = TypeVar("T")
+
+
+class Row(NamedTuple):
+    """A row with what is wrong in it."""
+
+    gold: Example
+    predicted: Decoded
+    errors: list[Error]
+
+    @property
+    def wrong(self) -> int:
+        """False positives and false negatives by offsets."""
+        return sum(error.false_positives + error.false_negatives for error in self.errors)
 
 
 @dataclass(frozen=True)
 class Evaluated:
     """Predictions for `gold`, row by row. What is derived is computed when it is first asked for.
 
-    `train`, the examples that the model was trained on, tells seen from unseen surfaces and sets the floor;
+    Gold and predictions may lie on the disk (`data.stored`): they are read in parts, and what is held of a row is its
+    counts. `train`, the examples that the model was trained on, tells seen from unseen surfaces and sets the floor;
     `confidence` is `inference.calibration.summary` of predictions that have scores; `added` are sentences without
     entities that the split does not have as rows, and what was predicted for them, for `spurious` alone.
     """
@@ -41,58 +63,55 @@ class Evaluated:
     added: Sequence[tuple[Example, Decoded]] = ()
 
     @cached_property
-    def seen(self) -> Set[Pair] | None:
-        return None if self.train is None else {pair for example in self.train for pair in example.surfaces}
+    def tally(self) -> Tally:
+        """All that is counted of the rows, as the sum over their parts."""
+        if len(self.gold) != len(self.predicted):
+            score(self.gold, self.predicted, self.labels)  # says what is wrong
+        seen = None if self.train is None else {pair for example in self.train for pair in example.surfaces}
+        floor = None if self.train is None else Lookup(self.train)
+        parts = (slice(at, at + ROWS) for at in range(0, max(1, len(self.gold)), ROWS))
+        return reduce(
+            add, (tally(list(self.gold[part]), list(self.predicted[part]), self.labels, seen, floor) for part in parts)
+        )
 
-    @cached_property
+    @property
     def scores(self) -> Scores:
-        return score(self.gold, self.predicted, self.labels, train=self.seen)
+        return self.tally.scores
 
-    @cached_property
-    def counts(self) -> np.ndarray:
-        """`bootstrap.row_counts` of the rows."""
-        return row_counts(self.gold, self.predicted, self.labels, self.seen)
+    @property
+    def floor(self) -> Scores | None:
+        """What looking up train's surfaces scores on these rows."""
+        return self.tally.floor
+
+    @property
+    def ceiling(self) -> Scores:
+        """What writing exactly the gold surfaces scores on these rows."""
+        return self.tally.ceiling
+
+    @property
+    def kinds(self) -> dict[ErrorKind, Counts]:
+        return self.tally.kinds
+
+    @property
+    def confusion(self) -> dict[str, dict[str, int]]:
+        return self.tally.confusion
+
+    @property
+    def by_sentence(self) -> dict[str, dict[str, Counts]]:
+        return {name: in_order(groups) for name, groups in self.tally.by_sentence.items()}
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
-        return intervals(self.counts, self.labels.names)
-
-    @cached_property
-    def errors(self) -> list[list[Error]]:
-        """The errors of each row."""
-        return [errors_of(g, p, self.labels.names) for g, p in zip(self.gold, self.predicted, strict=True)]
-
-    @cached_property
-    def kinds(self) -> dict[ErrorKind, Counts]:
-        return count_kinds(self.errors)
-
-    @cached_property
-    def confusion(self) -> dict[str, dict[str, int]]:
-        return confusion(self.gold, self.errors, self.labels.names)
-
-    @cached_property
-    def by_sentence(self) -> dict[str, dict[str, Counts]]:
-        return by_sentence(self.gold, self.predicted)
-
-    @cached_property
-    def floor(self) -> Scores | None:
-        """What looking up train's surfaces scores on these rows."""
-        if self.train is None:
-            return None
-        return score(self.gold, lookup(self.train, [example.text for example in self.gold]), self.labels)
-
-    @cached_property
-    def ceiling(self) -> Scores:
-        """What writing exactly the gold surfaces scores on these rows."""
-        return ceiling(self.gold, self.labels)
+        return intervals(np.concatenate(self.tally.counts), self.labels.names)
 
     @cached_property
     def spurious(self) -> dict[str, float] | None:
         """False positives in 1,000 sentences without entities, and how many were read; None where there are none."""
-        gold = [*self.gold, *(example for example, _ in self.added)]
-        rate = spurious_per_1000(gold, [*self.predicted, *(decoded for _, decoded in self.added)])
-        empty = sum(not example.entities for example in gold)
-        return None if rate is None else {"per_1000": rate, "sentences": empty, "added": len(self.added)}
+        examples, decoded = zip(*self.added, strict=True) if self.added else ((), ())
+        found, read = self.tally.spurious + spurious(examples, decoded)
+        return (
+            {"per_1000": 1000 * float(found / read), "sentences": int(read), "added": len(self.added)} if read else None
+        )
 
     def table(self) -> str:
         """The scores with their contract and intervals, the kinds of errors, and what lies below and above."""
@@ -134,12 +153,17 @@ class Evaluated:
             "confidence": dict(self.confidence),
         }
 
-    def worst_first(self) -> list[int]:
-        """Row numbers by falling number of false positives and negatives."""
-        return sorted(
-            range(len(self.gold)),
-            key=lambda n: -sum(error.false_positives + error.false_negatives for error in self.errors[n]),
-        )
+    def worst_first(self) -> Iterator[Row]:
+        """All rows, by falling number of false positives and negatives."""
+        order = np.argsort(-np.concatenate(self.tally.wrong).astype(int), kind="stable")
+        for at in range(0, len(order), ROWS):
+            part = order[at : at + ROWS].tolist()
+            for gold, predicted in zip(_picked(self.gold, part), _picked(self.predicted, part), strict=True):
+                yield Row(gold, predicted, errors_of(gold, predicted, self.labels.names))
+
+    def rows_with_errors(self) -> Iterator[Row]:
+        """The rows with an error, worst first."""
+        return takewhile(lambda row: row.errors, self.worst_first())
 
     def prediction_lines(self) -> Iterator[str]:
         """What predictions.jsonl holds: gold and predicted entities of every row, in order."""
@@ -158,16 +182,22 @@ class Evaluated:
 
     def error_lines(self) -> Iterator[str]:
         """What errors.jsonl holds: the rows with an error, worst first."""
-        return (self._error_line(n) for n in self.worst_first() if self.errors[n])
+        return map(_error_line, self.rows_with_errors())
 
-    def _error_line(self, n: int) -> str:
-        errors = [
-            {"kind": error.kind}
-            | ({"gold": entity_row(error.gold)} if error.gold else {})
-            | ({"predicted": entity_row(error.predicted)} if error.predicted else {})
-            | ({"written": list(error.written)} if error.written else {})
-            for error in self.errors[n]
-        ]
-        example = self.gold[n]
-        line = {"id": example.id, "source": example.source, "text": example.text, "errors": errors}
-        return json.dumps(line, ensure_ascii=False)
+
+def _picked(rows: Sequence[T], positions: Sequence[int]) -> Sequence[T]:
+    """Those at `positions`, in one go where they lie on the disk."""
+    select = getattr(rows, "select", None)
+    return select(positions) if select else [rows[at] for at in positions]
+
+
+def _error_line(row: Row) -> str:
+    errors = [
+        {"kind": error.kind}
+        | ({"gold": entity_row(error.gold)} if error.gold else {})
+        | ({"predicted": entity_row(error.predicted)} if error.predicted else {})
+        | ({"written": list(error.written)} if error.written else {})
+        for error in row.errors
+    ]
+    line = {"id": row.gold.id, "source": row.gold.source, "text": row.gold.text, "errors": errors}
+    return json.dumps(line, ensure_ascii=False)

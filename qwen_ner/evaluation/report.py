@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from ..contract import write_json, write_text
 from ..entities import Entity
 from .bootstrap import LEVEL, RESAMPLES, SEED
 from .errors import KINDS, NONE
-from .evaluated import Evaluated
+from .evaluated import Evaluated, Row
 from .table import VIEWS
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ def page(evaluated: Evaluated, history: Sequence[Mapping[str, Any]] = ()) -> str
     """report.html as a string."""
     from markupsafe import Markup
 
-    shown = evaluated.worst_first()[:SENTENCES]
     return (
         templates("qwen_ner.evaluation")
         .get_template("report.html.j2")
@@ -68,7 +67,7 @@ def page(evaluated: Evaluated, history: Sequence[Mapping[str, Any]] = ()) -> str
             absent=NONE,
             hottest=max(1, max(max(row.values()) for row in evaluated.confusion.values())),
             plots=[(title, Markup(svg)) for title, svg in plots(evaluated, history)],
-            sentences=[_sentence(evaluated, n) for n in shown],
+            sentences=[_sentence(row) for row in islice(evaluated.worst_first(), SENTENCES)],
             hues={label: round(360 * i / len(evaluated.labels)) for i, label in enumerate(evaluated.labels.names)},
         )
     )
@@ -116,8 +115,8 @@ def pieces(text: str, entities: Sequence[Entity]) -> list[Piece]:
     ]
 
 
-def _sentence(evaluated: Evaluated, n: int) -> dict[str, Any]:
-    example, decoded, errors = evaluated.gold[n], evaluated.predicted[n], evaluated.errors[n]
+def _sentence(row: Row) -> dict[str, Any]:
+    example, decoded, errors = row
     involved = [entity for error in errors for entity in (error.gold, error.predicted) if entity]
     labels = {entity.label for entity in involved} | {error.written[0] for error in errors if error.written}
     return {
@@ -146,13 +145,10 @@ def plots(evaluated: Evaluated, history: Sequence[Mapping[str, Any]]) -> Iterato
             yield title, _drawn(lambda axes, lines=lines: _curves(axes, lines))
     if reliability := evaluated.confidence.get("reliability"):
         yield "Reliability of confidences", _drawn(lambda axes: _reliability(axes, reliability))
-    lengths = {
-        "gold": [len(entity.text) for example in evaluated.gold for entity in example.entities],
-        "predicted": [len(entity.text) for decoded in evaluated.predicted for entity in decoded.entities],
-    }
-    yield "Characters of an entity", _drawn(lambda axes: _histogram(axes, lengths))
-    sentences = {"sentences": [len(example.text) for example in evaluated.gold]}
-    yield "Characters of a sentence", _drawn(lambda axes: _histogram(axes, sentences))
+    lengths = evaluated.tally.lengths
+    for title, names in (("an entity", ("gold", "predicted")), ("a sentence", ("sentences",))):
+        shown = {name: lengths[name] for name in names}
+        yield f"Characters of {title}", _drawn(lambda axes, shown=shown: _histogram(axes, shown))
 
 
 def _drawn(draw: Any) -> str:
@@ -190,15 +186,16 @@ def _reliability(axes: Axes, bins: Sequence[tuple[float, float, float]]) -> None
     axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.02))
 
 
-def _histogram(axes: Axes, values: Mapping[str, Sequence[int]]) -> None:
+def _histogram(axes: Axes, values: Mapping[str, Mapping[int, int]]) -> None:
+    """How often each number occurs, in 25 bins at most."""
     longest = max((max(of) for of in values.values() if of), default=1)
     step = max(1, -(-longest // 25))
     edges = [edge - 0.5 for edge in range(0, longest + step + 1, step)]
     for (name, of), color in zip(values.items(), (FIRST, SECOND), strict=False):
         if color == FIRST:
-            axes.hist(of, bins=edges, label=name, color=color, histtype="stepfilled", alpha=0.6)
+            axes.hist([*of], edges, weights=[*of.values()], label=name, color=color, histtype="stepfilled", alpha=0.6)
         else:
-            axes.hist(of, bins=edges, label=name, color=color, histtype="step")
+            axes.hist([*of], edges, weights=[*of.values()], label=name, color=color, histtype="step")
     axes.set(xlabel="characters", ylabel="count")
     if len(values) > 1:
         axes.legend(frameon=False)

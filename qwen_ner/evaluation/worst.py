@@ -6,6 +6,7 @@ In: an `Evaluated`. Out: rows of cells. Knows nothing of who shows them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from ..codec import Decoded
@@ -21,17 +22,16 @@ WORST_COLUMNS = ("text", "gold", "predicted", "errors", "wrong", "source")
 
 def worst_rows(evaluated: Evaluated, limit: int = WORST) -> list[list[Any]]:
     """The rows with most false positives and negatives, worst first, as cells under `WORST_COLUMNS`."""
-    numbers = [n for n in evaluated.worst_first() if evaluated.errors[n]][:limit]
     return [
         [
-            evaluated.gold[n].text,
-            _entities(evaluated.gold[n].entities),
-            _predicted(evaluated.predicted[n]),
-            "\n".join(_error(error) for error in evaluated.errors[n]),
-            sum(error.false_positives + error.false_negatives for error in evaluated.errors[n]),
-            evaluated.gold[n].source,
+            row.gold.text,
+            _entities(row.gold.entities),
+            _predicted(row.predicted),
+            "\n".join(_error(error) for error in row.errors),
+            row.wrong,
+            row.gold.source,
         ]
-        for n in numbers
+        for row in islice(evaluated.rows_with_errors(), limit)
     ]
 
 

@@ -7,7 +7,8 @@ number in [0, 1] for each surface, and the `Calibration` that makes it mean what
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -118,11 +119,14 @@ def fit_calibration(judged: Sequence[Judged], gold: Mapping[str, int]) -> Calibr
     )
 
 
-def summary(judged: Sequence[Judged]) -> dict[str, Any]:
+def summary(judged: Iterable[Judged]) -> dict[str, Any]:
     """How far confidences are to be believed: `calibration_error`, `precision_at_coverage` by share, `reliability`."""
-    confidence, correct = [one.confidence for one in judged], [one.correct for one in judged]
+    confidence, correct = array("d"), array("b")
+    for one in judged:
+        confidence.append(one.confidence)
+        correct.append(one.correct)
     return {
-        "surfaces": len(judged),
+        "surfaces": len(confidence),
         "calibration_error": expected_calibration_error(confidence, correct),
         "precision_at_coverage": precision_at_coverage(confidence, correct),
         "reliability": reliability(confidence, correct),
@@ -171,19 +175,16 @@ def best_threshold(scores: Sequence[float], correct: Sequence[bool], gold: int) 
 
 
 def precision_at_coverage(
-    confidence: Sequence[float], correct: Sequence[bool], coverages: Sequence[float] = (0.25, 0.5, 0.75, 1.0)
+    confidence: Floats, correct: Floats, coverages: Sequence[float] = (0.25, 0.5, 0.75, 1.0)
 ) -> dict[float, float]:
     """The share that is right of the most confident `coverage` of all surfaces.
 
     >>> precision_at_coverage([0.9, 0.8, 0.3, 0.2], [True, True, True, False], (0.5, 1.0))
     {0.5: 1.0, 1.0: 0.75}
     """
-    order = sorted(range(len(confidence)), key=lambda i: -confidence[i])
-    found = {}
-    for coverage in coverages:
-        top = order[: max(1, math.ceil(coverage * len(order)))]
-        found[coverage] = sum(correct[i] for i in top) / len(top) if top else 0.0
-    return found
+    ranked = np.asarray(correct, dtype=float)[np.argsort(-np.asarray(confidence, dtype=float), kind="stable")]
+    tops = {coverage: ranked[: max(1, math.ceil(coverage * len(ranked)))] for coverage in coverages}
+    return {coverage: float(top.mean()) if len(top) else 0.0 for coverage, top in tops.items()}
 
 
 def _log_odds(logprob: np.ndarray) -> np.ndarray:

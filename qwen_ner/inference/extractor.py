@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -129,25 +130,62 @@ class Extractor:
         `progress` shows a bar on a terminal. Raises `TextTooLong` where a text, or a window of it, does not fit the
         model's context, before anything is generated; none is truncated.
         """
+        return list(
+            self.predictions(
+                texts,
+                constrained=constrained,
+                min_score=min_score,
+                thresholds=thresholds,
+                batch_tokens=batch_tokens,
+                progress=progress,
+            )
+        )
+
+    def predictions(
+        self,
+        texts: Iterable[str],
+        *,
+        constrained: bool = True,
+        min_score: float = 0.0,
+        thresholds: Literal["none", "auto"] = "none",
+        batch_tokens: int = BATCH_TOKENS,
+        progress: bool = False,
+    ) -> Iterator[Decoded]:
+        """As `predict`, one at a time, of texts that need not be held: they are gone through twice, so no iterator."""
         if isinstance(texts, str):
             raise TypeError("extract takes a list of texts: extract([text])")
+        total, faults = 0, dict[int, str]()
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"text {i} is {text!r}, not a string")
-        pieces = [(i, window) for i, text in enumerate(texts) for window in self.windows(text)]
-        if faults := self.overlong(texts[i][window.start : window.end] for i, window in pieces):
-            raise TextTooLong({pieces[n][0]: fault for n, fault in faults.items()})
+            windows = self.windows(text)
+            total += len(windows)
+            if overlong := self.overlong(text[window.start : window.end] for window in windows):
+                faults[i] = next(iter(overlong.values()))
+        if faults:
+            raise TextTooLong(faults)
         floors = self.calibration.thresholds if thresholds == "auto" else {}
-        found: list[list[Decoded]] = [[] for _ in texts]
-        with tqdm(total=len(pieces), desc="Extracting", unit="text", disable=None if progress else True) as bar:
-            for at in range(0, len(pieces), CHUNK):
-                chunk = pieces[at : at + CHUNK]
-                parts = [texts[i][window.start : window.end] for i, window in chunk]
-                decoded = self.read(parts, constrained=constrained, batch_tokens=batch_tokens, on_rows=bar.update)
-                for (i, window), one in zip(chunk, decoded, strict=True):
-                    kept = one.scored_at_least(lambda label: max(min_score, floors.get(label, 0.0)))
-                    found[i].append(replace(kept, entities=window.entities(kept.entities)))
-        return [joined(parts) for parts in found]
+        pieces, of_text = self._pieces(texts), list[Decoded]()
+        with tqdm(total=total, desc="Extracting", unit="text", disable=None if progress else True) as bar:
+            while chunk := list(islice(pieces, CHUNK)):
+                parts = [piece for piece, window, _ in chunk if window]
+                decoded = iter(self.read(parts, constrained=constrained, batch_tokens=batch_tokens, on_rows=bar.update))
+                for _, window, is_last in chunk:
+                    if window:
+                        kept = next(decoded).scored_at_least(lambda label: max(min_score, floors.get(label, 0.0)))
+                        of_text.append(replace(kept, entities=window.entities(kept.entities)))
+                    if is_last:
+                        yield joined(of_text)
+                        of_text = []
+
+    def _pieces(self, texts: Iterable[str]) -> Iterator[tuple[str, Window | None, bool]]:
+        """What to read, its window, and whether it is its text's last; no window for a text with nothing to read."""
+        for text in texts:
+            windows = self.windows(text)
+            for n, window in enumerate(windows, start=1):
+                yield text[window.start : window.end], window, n == len(windows)
+            if not windows:
+                yield "", None, True
 
     def windows(self, text: str) -> list[Window]:
         """The windows that `text` is read in, without those that hold nothing but white space."""
@@ -223,14 +261,12 @@ class Extractor:
             scores.setdefault((label, surface), self.calibration(logprob))
         return scores
 
-    def judged(self, examples: Sequence[Example], predicted: Sequence[Decoded]) -> list[Judged]:
+    def judged(self, examples: Iterable[Example], predicted: Iterable[Decoded]) -> Iterator[Judged]:
         """What was predicted for `examples`, surface by surface: to calibrate a model by, or to see how well it is."""
-        return [
-            Judged(label, score, (label, surface) in gold.surfaces)
-            for gold, decoded in zip(examples, predicted, strict=True)
-            for (label, surface), score in {(e.label, e.text): e.score for e in decoded.entities}.items()
-            if score is not None
-        ]
+        for gold, decoded in zip(examples, predicted, strict=True):
+            for (label, surface), score in {(e.label, e.text): e.score for e in decoded.entities}.items():
+                if score is not None:
+                    yield Judged(label, score, (label, surface) in gold.surfaces)
 
 
 def joined(parts: Sequence[Decoded]) -> Decoded:

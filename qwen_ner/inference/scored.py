@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from ..data.formats import has_split, labels_of, read_dataset
+from ..data.formats import has_split, iter_dataset, labels_of
 from ..data.negatives import entity_free
-from ..data.predictions import read_predictions
-from ..entities import CLUENER, NerError, fingerprint
+from ..data.predictions import iter_predictions
+from ..data.stored import StoredDecoded, StoredExamples
+from ..entities import CLUENER, Example, LabelSet, NerError, fingerprint
 from ..evaluation.evaluated import Evaluated
 from ..evaluation.table import Contract
 from .calibration import summary
@@ -43,7 +45,7 @@ def evaluate(
     scores. The others are those of `Extractor.predict`. Raises `NerError` where the split has no entity to score, and
     what reading and loading raise.
     """
-    read = partial(read_dataset, data, data_dir=data_dir)
+    read = partial(_stored, data, data_dir=data_dir)
     given = Path(model).is_file()
     extractor = None if given else Extractor.from_pretrained(model, revision=revision)
     gold = read(split, labels=extractor.config.labels if extractor else None)[:limit]
@@ -51,27 +53,35 @@ def evaluate(
         raise NerError(f"{data} {split} holds no entity to score; `qwen-ner predict` reads unlabelled texts")
     labels = extractor.config.labels if extractor else CLUENER if data in ("cluener", "sample") else labels_of(gold)
     train = read("train", labels=labels) if split != "train" and has_split(data, "train", data_dir) else None
-    surfaces = (entity.text for example in (*gold, *(train or ())) for entity in example.entities)
-    annotated = [example for example in gold if example.entities]
-    clauses = entity_free(annotated, surfaces) if negatives and extractor else []
+    clauses = _clauses(gold, train) if negatives and extractor else []
     named = f"{model}@{revision}" if revision else model
     for decoding in decodings if extractor else ("given",):
         contract = Contract(named, data, split, len(gold), fingerprint(gold), decoding, min_score, thresholds)
         evaluated = partial(Evaluated, contract, gold, labels=labels, train=train)
         if extractor is None:
-            yield evaluated(predicted=read_predictions(model, gold)[1])
+            yield evaluated(predicted=StoredDecoded.of(iter_predictions(model, gold)))
             continue
-        found = extractor.predict(
-            [row.text for row in (*gold, *clauses)],
+        found = partial(
+            extractor.predictions,
             constrained=decoding == "constrained",
             min_score=min_score,
             thresholds=thresholds,
             batch_tokens=batch_tokens,
             progress=True,
         )
-        predicted, of_clauses = found[: len(gold)], found[len(gold) :]
+        predicted = StoredDecoded.of(found(gold.rows["text"]))
         yield evaluated(
             predicted=predicted,
             confidence=summary(extractor.judged(gold, predicted)),
-            added=list(zip(clauses, of_clauses, strict=True)),
+            added=list(zip(clauses, found([clause.text for clause in clauses]), strict=True)),
         )
+
+
+def _stored(data: str, split: str, *, labels: LabelSet | None, data_dir: Path | None) -> StoredExamples:
+    return StoredExamples.of(iter_dataset(data, split, labels=labels, data_dir=data_dir))
+
+
+def _clauses(gold: Sequence[Example], train: Sequence[Example] | None) -> list[Example]:
+    """Clauses of annotated rows in which there is no entity, whatever is annotated in `gold` or `train`."""
+    surfaces = (entity.text for example in chain(gold, train or ()) for entity in example.entities)
+    return entity_free((example for example in gold if example.entities), surfaces)

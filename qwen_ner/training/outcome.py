@@ -76,7 +76,7 @@ def report(
 def calibrated(extractor: Extractor, held_out: Sequence[Example]) -> tuple[Extractor, list[Judged]]:
     """`extractor` with the calibration that what it writes for `held_out` calls for, and that writing judged by it."""
     predicted = extractor.predict([example.text for example in held_out], progress=True)
-    judged = extractor.judged(held_out, predicted)
+    judged = list(extractor.judged(held_out, predicted))
     gold = Counter(label for example in held_out for label, _ in example.surfaces)
     calibration = fit_calibration(judged, gold)
     config = replace(extractor.config, calibration=calibration.to_dict())

@@ -10,7 +10,7 @@ from rows import EIGHT, example
 
 from qwen_ner.codec import Codec
 from qwen_ner.data.split import hold_out
-from qwen_ner.data.stored import StoredExamples
+from qwen_ner.data.stored import StoredDecoded, StoredExamples
 from qwen_ner.data.tokenize import build_dataset, refuse_long
 from qwen_ner.entities import CLUENER, Entity, Example, NerError, fingerprint
 
@@ -103,3 +103,19 @@ def test_reading_splitting_and_tokenizing_take_the_memory_of_a_batch(tokenizer):
     logging.getLogger("datasets").setLevel(logging.ERROR)
     peak(1_500)
     assert (peak(6_000) - peak(2_000)) / 4_000 < 100
+
+
+def test_predictions_come_back_as_they_were_and_leave_no_file(tmp_path, monkeypatch):
+    """Whatever a model may write: half a surrogate pair, a NUL, nothing at all."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    codec = Codec(CLUENER)
+    written = [
+        '{"company":["三星"],"name":["\\ud800","a\\u0000"],"\\udc00x":["三星"]}', "三星\ud83d", "", "{}",
+        '{"company":["三星"]}',
+    ]  # fmt: skip
+    predicted = [codec.decode("三星在三星", completion) for completion in written]
+    predicted[4] = predicted[4].scored({("company", "三星"): 0.1})
+    stored = StoredDecoded.of(iter(predicted))
+    assert list(stored) == [stored[n] for n in range(5)] == predicted
+    assert [*stored.select([4, 0])] == [predicted[4], predicted[0]]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

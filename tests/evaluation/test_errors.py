@@ -8,14 +8,14 @@ from evaluation.cases import ABC, random_rows
 from qwen_ner.codec import Codec, Decoded, ground
 from qwen_ner.data.formats import read_dataset
 from qwen_ner.entities import CLUENER, Entity, Example
-from qwen_ner.evaluation.baselines import ceiling, lookup
+from qwen_ner.evaluation.baselines import Lookup, ceiling
 from qwen_ner.evaluation.errors import (
     KINDS,
     by_sentence,
     confusion,
     count_kinds,
     errors_of,
-    spurious_per_1000,
+    spurious,
 )
 from qwen_ner.evaluation.scoring import Counts, score
 
@@ -99,12 +99,12 @@ def test_groups_add_up_to_the_whole():
     }
 
 
-def test_false_positives_of_empty_sentences_are_per_thousand():
+def test_false_positives_of_empty_sentences_are_counted_apart():
     some = Example("0", TEXT, (entity("a", "三星"),))
     empty = Example("1", "没有")
     wrong = Codec(ABC).decode("没有", '{"a":["没"],"b":["没"]}')
-    assert spurious_per_1000([some, empty, empty], [wrong, wrong, Decoded()]) == 1000.0
-    assert spurious_per_1000([some], [wrong]) is None
+    assert spurious([some, empty, empty], [wrong, wrong, Decoded()]) == (2, 2)
+    assert spurious([some], [wrong]) == (0, 0)
 
 
 def test_looking_up_takes_the_longest_surface_under_its_commonest_label():
@@ -113,10 +113,13 @@ def test_looking_up_takes_the_longest_surface_under_its_commonest_label():
         Example("1", TEXT, (entity("b", "北京"),)),
         Example("2", TEXT, (entity("b", "北京"), entity("c", "北京大学"))),
     ]
-    found = lookup(train, ["北京和北京大学", "无"])
-    assert [(e.label, e.text, e.start) for e in found[0].entities] == [("b", "北京", 0), ("c", "北京大学", 3)]
-    assert found[1] == Decoded()
-    assert lookup([], ["北京"]) == [Decoded()]
+    found = Lookup(train)
+    assert [(e.label, e.text, e.start) for e in found("北京和北京大学").entities] == [
+        ("b", "北京", 0),
+        ("c", "北京大学", 3),
+    ]
+    assert found("无") == Decoded()
+    assert Lookup([])("北京") == Decoded()
 
 
 def test_the_ceiling_loses_in_offsets_only():
@@ -130,5 +133,5 @@ def test_floor_and_ceiling_of_cluener(cluener_dir):
     """The ceiling is the one measured before the code was written: 99.6."""
     train, dev = (read_dataset("cluener", split, data_dir=cluener_dir) for split in ("train", "dev"))
     assert round(100 * ceiling(dev, CLUENER).span_f1, 1) == 99.6
-    floor = score(dev, lookup(train, [row.text for row in dev]), CLUENER)
+    floor = score(dev, list(map(Lookup(train), (row.text for row in dev))), CLUENER)
     assert 0.5 < floor.f1 < 0.65
