@@ -19,11 +19,11 @@ RESAMPLES = 1000
 LEVEL = 0.95
 SEED = 0
 
-PART = 10_000
+PART = 1_000
 """Rows whose counts are made floats at a time."""
 
-BLOCK = 500_000
-"""Weights (resamples × rows) that are held at a time: 4 MB, and as much again while they are drawn."""
+BLOCK = 2_000_000
+"""Weights (resamples × rows) that are held at a time: 8 MB in float32, which holds how often a row is drawn exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +120,19 @@ def _resampled(runs: Sequence[np.ndarray], resamples: int, seed: int) -> Iterato
     if not rows:
         raise NerError("there is no row to resample; score at least one")
     generator = np.random.default_rng(seed)
-    step = max(1, BLOCK // rows)
+    step, equal = max(1, BLOCK // rows), np.full(rows, 1 / rows)
     for at in range(0, resamples, step):
-        weights = generator.multinomial(rows, np.full(rows, 1 / rows), size=min(step, resamples - at)).astype(float)
+        weights = np.empty((min(step, resamples - at), rows), dtype=np.float32)
+        for draw in weights:
+            draw[:] = generator.multinomial(rows, equal)
         yield np.stack([_weighted(weights, counts) for counts in runs])
 
 
 def _weighted(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Σ over rows of weights (draws, rows) · counts (rows, columns, 3), which may be in small whole numbers."""
     parts = (slice(at, at + PART) for at in range(0, len(counts), PART))
-    return np.sum([np.tensordot(weights[:, part], counts[part].astype(float), axes=1) for part in parts], axis=0)
+    sums = [np.tensordot(weights[:, part].astype(float), counts[part].astype(float), axes=1) for part in parts]
+    return np.sum(sums, axis=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,4 +92,4 @@ def test_an_evaluation_holds_counts_and_no_rows():
         return most
 
     peak(1_500)
-    assert (peak(6_000) - peak(3_000)) / 3_000 < 300
+    assert (peak(10_000) - peak(5_000)) / 5_000 < 300
