@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import machine
+from common import finish, machine
 
 RUNS, WORK = Path("benchmarks/f1_budget.jsonl"), Path("outputs/f1_budget")
 HELD_OUT, SPLIT_SEED = 600, 0
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help=f"checkpoints and adapters; default: {WORK}")
     parser.add_argument("--rates", action="store_true", help="measure the seconds a row of the settings, and no more")
     parser.add_argument("--table", action="store_true", help="train nothing; print and draw what stands in --out")
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="three steps of the toy, 40 rows held out")
     options = parser.parse_args()
     options.held_out = 40 if options.quick else HELD_OUT
@@ -71,12 +72,13 @@ def main() -> None:
             for seed in options.seeds:
                 for name in options.settings:
                     make(name, seed, options)
-        from f1_table import draw, table
+        from f1_table import claims, draw, table
 
         runs = read(options.out)
         print("\n".join(table(runs)))
         if len({run["minutes"] for run in runs}) > 1:
             print(f"drawn: {draw(runs, options.out.with_suffix('.png'))}")
+        finish({"machine": machine("trl"), "table": runs, "claims": claims(runs)}, options.json)
 
 
 def read(path: Path) -> list[Run]:

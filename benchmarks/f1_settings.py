@@ -79,10 +79,10 @@ class Setting:
 
 LEVERS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "float32": {"bf16": False},
     "tutorial": {"trainer": "tutorial", "scheduler": "constant"},
     "mended": {"trainer": "mended", "scheduler": "constant"},
     "trl": {"trainer": "trl"},
+    "float32": {"bf16": False},
     "rank8": {"rank": 8},
     "rank64": {"rank": 64},
     "attention": {"targets": ("q_proj", "k_proj", "v_proj", "o_proj")},
@@ -208,7 +208,8 @@ def train_ours(
         learning_rate=chosen.learning_rate, lr_scheduler_type=chosen.scheduler, warmup_steps=0.05, max_grad_norm=1.0,
         weight_decay=chosen.weight_decay, neftune_noise_alpha=chosen.neftune or None,
         train_sampling_strategy="sequential", eval_strategy="no", load_best_model_at_end=False, report_to="none",
-        save_steps=50, save_total_limit=1, logging_steps=10, bf16=chosen.bf16, use_cpu=not torch.cuda.is_available(),
+        save_strategy="steps", save_steps=50, save_total_limit=1, logging_steps=10,
+        bf16=chosen.bf16, use_cpu=not torch.cuda.is_available(),
     )  # fmt: skip
     kind = {"": NerTrainer, "smoothed": Smoothed, "focal": Focal}[chosen.loss]
     optimizer = None

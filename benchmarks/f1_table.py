@@ -61,6 +61,32 @@ def table(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
+BOUNDS = {"mended": 5.0, "trl": 3.0, "plain": 2.0}
+"""Points of f1 by which `ours` is to be better on dev, trained for 90 minutes, and not by chance."""
+
+
+def claims(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What is asked of the finalists: a rival's setting may have more joined to its name, such as its learning rate."""
+    from common import claim
+    from f1_budget import unpacked
+
+    from qwen_ner.evaluation.bootstrap import differences
+
+    final = [run for run in runs if (run["split"], run["minutes"], run["decoding"]) == ("dev", 90, "free")]
+    sides: dict[str, list[Run]] = {}
+    for run in final:
+        sides.setdefault(run["setting"].split("+")[0], []).append(run)
+    made = []
+    for rival, bound in BOUNDS.items():
+        if "ours" in sides and rival in sides:
+            a, b = ([unpacked(run) for run in sides[name]] for name in (rival, "ours"))
+            found = next(d for d in differences(a, b, final[0]["labels"]) if d.name == "f1")
+            made.append(claim(f"points of f1 over {rival}", 100 * (found.b - found.a), bound))
+            if found.p is not None:
+                made.append(claim(f"p of being better than {rival}", found.p, 0.05, at_most=True))
+    return made
+
+
 def bounds(interval: Any) -> tuple[float, float]:
     return 100 * interval.low, 100 * interval.high
 

@@ -133,6 +133,29 @@ def test_counts_come_back_as_they_were(monkeypatch):
     assert (unpacked({"counts": packed(counts), "rows": 7, "labels": ["a", "b"]}) == counts).all()
 
 
+def test_finalists_are_held_against_what_is_asked_of_them(monkeypatch):
+    """Of 100 rows with one entity each, ours finds 90 and the others 10; runs of other rows or budgets are not read."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import numpy as np
+    from f1_budget import packed
+    from f1_table import claims
+
+    def run(setting, right, minutes=90, split="dev"):
+        counts = np.zeros((100, 6, 3))
+        counts[:, 0] = counts[:, 2] = [(1, 0, 0) if n < right else (0, 0, 1) for n in range(100)]
+        return {"setting": setting, "split": split, "minutes": minutes, "decoding": "free", "rows": 100,
+                "labels": ["a"], "counts": packed(counts)}  # fmt: skip
+
+    runs = [run("ours", 90), run("trl+learning_rate=8e-4", 10), run("plain", 90), run("mended", 1, minutes=30),
+            run("ours", 1, split="held out")]  # fmt: skip
+    made = {claim["name"]: claim for claim in claims(runs)}
+    assert list(made) == ["points of f1 over trl", "p of being better than trl", "points of f1 over plain",
+                          "p of being better than plain"]  # fmt: skip
+    assert made["points of f1 over trl"]["value"] == pytest.approx(100 * (180 / 190 - 20 / 110), abs=0.1)
+    assert [claim["holds"] for claim in made.values()] == [True, True, False, False]
+    assert claims(runs[1:]) == []
+
+
 def test_a_prompt_is_read_as_a_whole_in_training_and_in_use(monkeypatch, tiny, tokenizer):
     """The first token of each answer is the one that training's batch predicts there; and causal reading differs."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
