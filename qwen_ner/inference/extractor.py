@@ -107,39 +107,13 @@ class Extractor:
     def extract(self, texts: Sequence[str], **options: Any) -> list[tuple[Entity, ...]]:
         """The entities of each text, in text order; `text[entity.start : entity.end] == entity.text` for each.
 
-        `options` are those of `predict`.
+        `options` are those of `predictions`.
         """
         return [decoded.entities for decoded in self.predict(texts, **options)]
 
-    def predict(
-        self,
-        texts: Sequence[str],
-        *,
-        constrained: bool = True,
-        min_score: float = 0.0,
-        thresholds: Literal["none", "auto"] = "none",
-        batch_tokens: int = BATCH_TOKENS,
-        progress: bool = False,
-    ) -> list[Decoded]:
-        """As `extract`, with what the model wrote wrongly beside the entities: see `Decoded.problems`.
-
-        `constrained` lets it write only what `grammar` allows for the text, which leaves nothing to be wrong; without,
-        it is what the model writes by itself. A text longer than those that the model was trained for is read in
-        `windows`. Entities carry a confidence (`calibration.surface_log_probability` says of what); those below
-        `min_score`, and with `thresholds` "auto" below their label's threshold of the calibration, are left out.
-        `progress` shows a bar on a terminal. Raises `TextTooLong` where a text, or a window of it, does not fit the
-        model's context, before anything is generated; none is truncated.
-        """
-        return list(
-            self.predictions(
-                texts,
-                constrained=constrained,
-                min_score=min_score,
-                thresholds=thresholds,
-                batch_tokens=batch_tokens,
-                progress=progress,
-            )
-        )
+    def predict(self, texts: Sequence[str], **options: Any) -> list[Decoded]:
+        """As `extract`, with what the model wrote wrongly beside the entities: see `Decoded.problems`."""
+        return list(self.predictions(texts, **options))
 
     def predictions(
         self,
@@ -151,7 +125,15 @@ class Extractor:
         batch_tokens: int = BATCH_TOKENS,
         progress: bool = False,
     ) -> Iterator[Decoded]:
-        """As `predict`, one at a time, of texts that need not be held: they are gone through twice, so no iterator."""
+        """As `predict`, one at a time, of texts that need not be held: they are gone through twice, so no iterator.
+
+        `constrained` lets it write only what `grammar` allows for the text, which leaves nothing to be wrong; without,
+        it is what the model writes by itself. A text longer than those that the model was trained for is read in
+        `windows`. Entities carry a confidence (`calibration.surface_log_probability` says of what); those below
+        `min_score`, and with `thresholds` "auto" below their label's threshold of the calibration, are left out.
+        `progress` shows a bar on a terminal. Raises `TextTooLong` where a text, or a window of it, does not fit the
+        model's context, before anything is generated; none is truncated.
+        """
         if isinstance(texts, str):
             raise TypeError("extract takes a list of texts: extract([text])")
         total, faults = 0, dict[int, str]()
