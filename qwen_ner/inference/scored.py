@@ -42,8 +42,8 @@ def evaluate(
 
     `revision` is of a model on the Hub. `limit` takes the first rows only. `negatives` has clauses without entities
     read too, cut out of the rows, to see how often something is found where nothing is; they do not count in the
-    scores. The others are those of `Extractor.predictions`. Raises `NerError` where the split has no entity to score, and
-    what reading and loading raise.
+    scores. The others are those of `Extractor.predictions`. Raises `NerError` where the split has no entity to score,
+    and what reading and loading raise.
     """
     read = partial(_stored, data, data_dir=data_dir)
     given = Path(model).is_file()

@@ -41,8 +41,8 @@ def stream(
     A line has the text and its entities; with `submission` it is one of CLUENER's (`data.predictions.submission_row`).
 
     Where `output` is a file that holds lines of the first of these rows already, it goes on behind them. `options` are
-    those of `Extractor.predictions`. With several `ranks` (accelerate's process group must stand) all read the same rows.
-    Raises `NerError` where the file holds lines of other texts.
+    those of `Extractor.predictions`. With several `ranks` (accelerate's process group must stand) all read the same
+    rows. Raises `NerError` where the file holds lines of other texts.
     """
     from tqdm.auto import tqdm
 
