@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help=f"checkpoints and adapters; default: {WORK}")
     parser.add_argument("--rates", action="store_true", help="measure the seconds a row of the settings, and no more")
     parser.add_argument("--table", action="store_true", help="train nothing; print and draw what stands in --out")
+    parser.add_argument("--against", default="plain", help="the setting that the table tells differences to")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="three steps of the toy, 40 rows held out")
     options = parser.parse_args()
@@ -75,7 +76,7 @@ def main() -> None:
         from f1_table import claims, draw, table
 
         runs = read(options.out)
-        print("\n".join(table(runs)))
+        print("\n".join(table(runs, options.against)))
         if len({run["minutes"] for run in runs}) > 1:
             print(f"drawn: {draw(runs, options.out.with_suffix('.png'))}")
         finish({"machine": machine("trl"), "table": runs, "claims": claims(runs)}, options.json)

@@ -11,7 +11,8 @@ import ast
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class Setting:
     trains all weights. `layers` "upper" gives the upper half of them an adapter, so that nothing goes backward through
     the lower one. `variant` is a switch of peft's LoraConfig, or a way of its init_lora_weights; `ratio` the learning
     rate of B to that of A (LoRA+, arXiv 2402.12354). `bf16` is the recipe's: products in bfloat16, weights in float32.
+    `head` "seen" makes the logits of those tokens alone that the training rows have.
     """
 
     trainer: str = "ours"
@@ -69,11 +71,12 @@ class Setting:
     ratio: float = 1.0
     rich: bool = False
     bf16: bool = True
+    head: str = ""
 
     @property
     def cost(self) -> str:
         """Settings of equal cost take the same seconds a row."""
-        names = ("trainer", "batch", "rank", "targets", "layers", "variant", "definitions", "twice", "bf16")
+        names = ("trainer", "batch", "rank", "targets", "layers", "variant", "definitions", "twice", "bf16", "head")
         return " ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
@@ -105,6 +108,8 @@ LEVERS: dict[str, dict[str, Any]] = {
     "averaged": {"averaged": True},
     "audited": {"audited": True},
     "rich": {"rich": True},
+    "seen": {"head": "seen"},
+    "text-order": {"order": "text"},
     "batch5": {"batch": 5},
     "batch30": {"batch": 30},
 }
@@ -141,11 +146,22 @@ class LongFirst(Codec):
         return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
 
 
+class TextOrder(Codec):
+    """The labels by the place of their first surface in the text."""
+
+    def encode(self, example: Example) -> str:
+        tree = json.loads(super().encode(example))
+        first = {label: min(e.start for e in example.entities if e.label == label) for label in tree}
+        return json.dumps(
+            {k: tree[k] for k in sorted(tree, key=first.__getitem__)}, ensure_ascii=False, separators=(",", ":")
+        )
+
+
 def codec_of(chosen: Setting, labels: LabelSet, train: Sequence[Example]) -> Codec:
     if chosen.order == "labels":
         often = Counter(label for example in train for label, _ in example.surfaces)
         labels = LabelSet(tuple(sorted(labels, key=lambda label: -often[label.name])))
-    kind = Twice if chosen.twice else LongFirst if chosen.order == "surfaces" else Codec
+    kind = Twice if chosen.twice else {"surfaces": LongFirst, "text": TextOrder}.get(chosen.order, Codec)
     return kind(labels, GUIDELINE if chosen.definitions else SYSTEM_PROMPT)
 
 
@@ -212,6 +228,9 @@ def train_ours(
         bf16=chosen.bf16, use_cpu=not torch.cuda.is_available(),
     )  # fmt: skip
     kind = {"": NerTrainer, "smoothed": Smoothed, "focal": Focal}[chosen.loss]
+    ids = torch.tensor(sorted({i for row in rows for i in (*row["prompt_ids"], *row["answer_ids"])}))
+    if chosen.head == "seen":
+        kind = type("Seen", (Weighed if kind is NerTrainer else kind,), {"ids": ids})
     optimizer = None
     if chosen.ratio != 1:
         from peft.optimizers import create_loraplus_optimizer
@@ -226,7 +245,8 @@ def train_ours(
     )  # fmt: skip
     if chosen.averaged:
         trainer.add_callback(Average(model, steps))
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.is_dir() else None)
+    with head_over(ids, model) if chosen.head == "seen" else nullcontext():
+        trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.is_dir() else None)
 
 
 def collator_of(chosen: Setting, model: Any, tokenizer: Any) -> Callable[..., dict[str, Any]]:
@@ -271,8 +291,10 @@ def ends_of(tokenizer: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys((end_of_turn(tokenizer), tokenizer.eos_token_id)))
 
 
-class Smoothed(NerTrainer):
-    """Cross entropy against targets of which a tenth is spread over the vocabulary."""
+class Weighed(NerTrainer):
+    """The loss of each token is `losses`; with `ids`, over these tokens alone (`head_over`)."""
+
+    ids: torch.Tensor | None = None
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -281,18 +303,39 @@ class Smoothed(NerTrainer):
         inputs.pop("labels")
         target = inputs.pop("shift_labels")
         logits = model(**inputs).logits.flatten(0, -2).float()
+        if self.ids is not None:
+            target = torch.searchsorted(self.ids, target)
         return self.losses(logits, target).sum() / (len(target) if num_items_in_batch is None else num_items_in_batch)
+
+    def losses(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(logits, target, reduction="none")
+
+
+class Smoothed(Weighed):
+    """Against targets of which a tenth is spread over the vocabulary."""
 
     def losses(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return cross_entropy(logits, target, reduction="none", label_smoothing=0.1)
 
 
-class Focal(Smoothed):
+class Focal(Weighed):
     """Lin et al., "Focal Loss for Dense Object Detection" (arXiv 1708.02002): what is known already counts less."""
 
     def losses(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         loss = cross_entropy(logits, target, reduction="none")
         return (1 - (-loss).exp()) ** 2 * loss
+
+
+@contextmanager
+def head_over(ids: torch.Tensor, model: Any) -> Iterator[None]:
+    """Within, the head of `model` knows the tokens `ids` alone."""
+    base, whole = model.get_base_model(), model.get_output_embeddings()
+    base.lm_head = torch.nn.Linear(whole.in_features, len(ids), bias=False, dtype=whole.weight.dtype)
+    base.lm_head.weight = torch.nn.Parameter(whole.weight[ids].detach(), requires_grad=False)
+    try:
+        yield
+    finally:
+        base.lm_head = whole
 
 
 class Average(TrainerCallback):

@@ -14,8 +14,8 @@ Run = dict[str, Any]
 VIEWS = ("f1", "span_f1", "macro_f1")
 
 
-def table(runs: Sequence[Run]) -> list[str]:
-    """A line a setting, budget and decoding, the best first; differences are to the plain recipe, decoded freely."""
+def table(runs: Sequence[Run], against: str = "plain") -> list[str]:
+    """A line a setting, budget and decoding, the best first; differences are to `against`, decoded freely."""
     from f1_budget import unpacked
 
     from qwen_ner.evaluation.bootstrap import differences, rates
@@ -31,9 +31,9 @@ def table(runs: Sequence[Run]) -> list[str]:
                 "",
                 f"{here[0]['rows']} rows, {split} · {minutes:g} minutes of CPU time",
                 f"{'setting':<34}{'decoding':<13}{'f1':>6}  {'95 %':<13}{'span':>6}{'macro':>7}"
-                f"{'to plain':>10}  {'95 %':<15}{'p':>7}{'rows':>7}{'train s':>9}{'read s':>8}  seeds",
+                f"{f'to {against}':>10}  {'95 %':<15}{'p':>7}{'rows':>7}{'train s':>9}{'read s':>8}  seeds",
             ]
-            plain = groups.get(("plain", "free"))
+            other = groups.get((against, "free"))
             made = []
             for (name, decoding), some in groups.items():
                 labels = some[0]["labels"]
@@ -42,8 +42,8 @@ def table(runs: Sequence[Run]) -> list[str]:
                 f1, span, macro = (100 * sum(float(one[view]) for one in each) / len(each) for view in VIEWS)
                 low, high = over_seeds(counts, labels)
                 line = f"{name:<34}{decoding:<13}{f1:>6.2f}  {f'{low:.1f} – {high:.1f}':<13}{span:>6.2f}{macro:>7.2f}"
-                if plain and some is not plain:
-                    both = differences([unpacked(run) for run in plain], counts, labels)
+                if other and some is not other:
+                    both = differences([unpacked(run) for run in other], counts, labels)
                     change = next(d for d in both if d.name == "f1")
                     ends = bounds(change.interval)
                     p = "" if change.p is None else f"{change.p:.4f}"

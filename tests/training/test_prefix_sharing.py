@@ -179,3 +179,34 @@ def test_where_it_applies(tiny, caplog):
     with caplog.at_level(logging.INFO):
         assert isinstance(choose_collator(model, 0), PaddedCollator)
     assert caplog.text.count("Batches are padded, without prefix sharing: attn_implementation flash_attention_2") == 1
+
+
+def test_in_bfloat16_short_examples_attend_as_exactly_as_by_torchs_kernel(monkeypatch):
+    from qwen_ner.training import attention
+
+    torch.manual_seed(0)
+    rows, heads, groups, own, prefix, size = 3, 6, 2, 11, 4, 16
+    shapes = [(1, heads, prefix + rows * own, size), *[(1, groups, prefix + rows * own, size)] * 2]
+    exact = [torch.randn(shape) for shape in shapes]
+    mask = torch.ones(own, prefix + own, dtype=torch.bool).tril(prefix)[None, None]
+    places = prefix + torch.arange(rows * own).view(rows, own)
+    module = torch.nn.Module()
+    module.num_key_value_groups = heads // groups
+
+    def attended(dtype, short):
+        monkeypatch.setattr(attention, "SHORT", short)
+        states = [state.detach().to(dtype, copy=True).requires_grad_() for state in exact]
+        out, _ = attention.prefix_shared_attention(
+            module, *states, mask, own=places, place=torch.arange(rows * own), scaling=size**-0.5
+        )
+        (out.float() * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+        return [out, *[state.grad for state in states]]
+
+    reference, kernel, products = attended(torch.float32, 0), attended(torch.bfloat16, 0), attended(torch.bfloat16, 256)
+    assert any(not torch.equal(a, b) for a, b in zip(kernel, products, strict=True))  # two ways were taken
+    for want, blocked, found in zip(reference, kernel, products, strict=True):
+        assert found.dtype == torch.bfloat16
+        assert found.shape == want.shape
+        off = (found.float() - want).norm() / want.norm()
+        assert off <= 0.02
+        assert off <= 2 * (blocked.float() - want).norm() / want.norm()
