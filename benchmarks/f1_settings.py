@@ -181,7 +181,7 @@ def rows_of(chosen: Setting, codec: Codec, tokenizer: Any, train: Sequence[Examp
 
 
 def train(chosen: Setting, base: Path, rows: Any, codec: Codec, steps: int, seed: int, folder: Path) -> Any:
-    """The model after so many steps. It goes on from a checkpoint in `folder` where there is one (ours)."""
+    """The model after so many steps. It goes on from a checkpoint in `folder` where there is one."""
     set_seed(seed)
     model = load_model(str(base))
     model = adapted(model, lora_of(chosen, model.config.num_hidden_layers))
@@ -192,7 +192,7 @@ def train(chosen: Setting, base: Path, rows: Any, codec: Codec, steps: int, seed
 
         options = argparse.Namespace(
             model=base, steps=steps - 1, batch=chosen.batch, seconds=float("inf"), bf16=chosen.bf16,
-            learning_rate=chosen.learning_rate, scheduler=chosen.scheduler, warmup_steps=0.05,
+            learning_rate=chosen.learning_rate, scheduler=chosen.scheduler, warmup_steps=0.05, folder=folder,
         )  # fmt: skip
         some = [rows[n % len(rows)] for n in range(steps * chosen.batch)]
         if chosen.trainer == "tutorial":

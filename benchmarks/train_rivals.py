@@ -1,6 +1,7 @@
 """The rivals of train_speed.py: each trains the same model on the same rows and logs (seconds, loss, examples) a step.
 
-Each returns the work of its last step: tokens computed, pairs attended, logits made.
+Each returns the work of its last step: tokens computed, pairs attended, logits made. With a `folder` among their
+options, static and TRL keep checkpoints there and go on from them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 LORA = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
@@ -23,8 +25,15 @@ def train_static(
     width = max(191, max(len(row["prompt_ids"]) + len(row["answer_ids"]) for row in rows))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).train()
-    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=options.learning_rate)
-    for step in range(options.steps + 1):
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(trained.values(), lr=options.learning_rate)
+    first, kept = 0, folder_of(options) and Path(folder_of(options)) / "state.pt"
+    if kept and kept.is_file():
+        state = torch.load(kept)
+        first = state["step"]
+        model.load_state_dict(state["model"], strict=False)
+        optimizer.load_state_dict(state["optimizer"])
+    for step in range(first, options.steps + 1):
         part = rows[step * options.batch : (step + 1) * options.batch]
         ids, mask, labels = [], [], []
         for row in part:
@@ -41,9 +50,18 @@ def train_static(
         optimizer.step()
         optimizer.zero_grad()
         log.append((time.perf_counter() - start, loss.item(), len(part)))
+        if kept and (step + 1) % 10 == 0:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            state = {"step": step + 1, "model": {n: p.detach() for n, p in trained.items()}}
+            torch.save({**state, "optimizer": optimizer.state_dict()}, kept.with_suffix(".new"))
+            kept.with_suffix(".new").replace(kept)
         if enough(log, options):
             break
     return padded_work(options.batch, width)
+
+
+def folder_of(options: argparse.Namespace) -> Any:
+    return getattr(options, "folder", None)
 
 
 def enough(log: list[Any], options: argparse.Namespace) -> bool:
@@ -91,7 +109,9 @@ def trainer_options(options: argparse.Namespace, folder: str) -> dict[str, Any]:
         "gradient_checkpointing": False,
         "bf16": options.bf16,
         "use_cpu": not torch.cuda.is_available(),
-        "save_strategy": "no",
+        "save_strategy": "steps" if folder_of(options) else "no",
+        "save_steps": 20,
+        "save_total_limit": 1,
         "report_to": "none",
         "logging_strategy": "no",
         "disable_tqdm": True,
@@ -118,9 +138,12 @@ def clock(log: list[Any], options: argparse.Namespace) -> Any:
 
 
 def run_trainer(trainer: Any, stop: Any) -> None:
+    from transformers.trainer_utils import get_last_checkpoint
+
     stop.trainer = trainer
     trainer.add_callback(stop)
-    trainer.train()
+    folder = trainer.args.output_dir
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if Path(folder).is_dir() else None)
 
 
 def train_dynamic(
@@ -172,7 +195,8 @@ def train_trl(rival: str, model: Any, rows: list[Any], options: argparse.Namespa
         mean = statistics.mean(len(row["input_ids"]) for row in whole)
         # One packed sequence a step, as long as the rows of the others' batch.
         special = {"packing": True, "max_length": round(mean * options.batch), "per_device_train_batch_size": 1}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = folder_of(options) or temporary
         trainer = timed(SFTTrainer, log, work, kept_only=True)(
             model=model,
             args=SFTConfig(

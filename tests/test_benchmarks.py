@@ -124,6 +124,43 @@ def test_a_setting_is_named_by_its_levers(monkeypatch):
         setting("rank65")
 
 
+@pytest.mark.parametrize("rival", ["static", "trl-padding-free"])
+def test_a_rival_that_was_stopped_goes_on_to_the_same_weights(monkeypatch, tiny, tokenizer, tmp_path, rival):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    if rival != "static":
+        pytest.importorskip("trl")
+    import argparse
+
+    import torch
+    from rows import EIGHT
+    from train_rivals import LORA, train_static, train_trl
+
+    from qwen_ner.codec import Codec
+    from qwen_ner.data.tokenize import build_dataset
+    from qwen_ner.entities import CLUENER
+    from qwen_ner.training.trainer import load_model
+
+    rows = build_dataset(EIGHT, Codec(CLUENER), tokenizer).to_list()[:2] * 21
+
+    def trained(folder, *stops):
+        for steps in stops:
+            torch.manual_seed(0)
+            model = load_model(str(tiny), lora=LORA)
+            options = argparse.Namespace(
+                model=tiny, steps=steps - 1, batch=2, seconds=float("inf"), bf16=False, learning_rate=1e-3,
+                scheduler="constant", warmup_steps=0, folder=tmp_path / folder,
+            )  # fmt: skip
+            log = []
+            (train_static if rival == "static" else train_trl)(rival, model, rows[: 2 * steps], options, log)
+        return len(log), {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+
+    steps, whole = trained("whole", 21)
+    after, resumed = trained("resumed", 20, 21)
+    assert (steps, after) == (21, 1)
+    for name, weights in whole.items():
+        torch.testing.assert_close(resumed[name], weights)
+
+
 def test_counts_come_back_as_they_were(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import numpy as np
