@@ -128,12 +128,12 @@ def make(name: str, seed: int, options: argparse.Namespace) -> None:
             f"{name}: {seconds_a_row(chosen, codec, rows, options):.3f} CPU seconds a row", file=sys.stderr, flush=True
         )
         return
-    folder = options.work / f"{name}-{options.minutes:g}-{seed}"
     if options.quick:
         rate, steps = 0.0, 3
     else:
         rate = seconds_a_row(chosen, codec, rows, options)
         steps = max(1, round(60 * options.minutes / rate / chosen.batch))
+    folder = options.work / f"{name}-{options.minutes:g}-{seed}-{steps}"  # another rate is another schedule
     print(f"{name} · seed {seed}: {steps} steps of {chosen.batch} rows", file=sys.stderr, flush=True)
     done_in = folder / "done.json"
     if done_in.is_file():
