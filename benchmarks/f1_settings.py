@@ -76,7 +76,19 @@ class Setting:
     @property
     def cost(self) -> str:
         """Settings of equal cost take the same seconds a row."""
-        names = ("trainer", "batch", "rank", "targets", "layers", "variant", "definitions", "twice", "bf16", "head")
+        names = (
+            "trainer",
+            "batch",
+            "rank",
+            "targets",
+            "layers",
+            "variant",
+            "definitions",
+            "twice",
+            "rich",
+            "bf16",
+            "head",
+        )
         return " ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
@@ -109,6 +121,7 @@ LEVERS: dict[str, dict[str, Any]] = {
     "audited": {"audited": True},
     "rich": {"rich": True},
     "seen": {"head": "seen"},
+    "chinese": {"order": "chinese"},
     "text-order": {"order": "text"},
     "batch5": {"batch": 5},
     "batch30": {"batch": 30},
@@ -146,6 +159,27 @@ class LongFirst(Codec):
         return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
 
 
+class Chinese(Codec):
+    """Labels by the first word of their description: 地点 for address."""
+
+    @property
+    def words(self) -> dict[str, str]:
+        return {label.name: label.description.partition("：")[0] for label in self.labels}
+
+    def encode(self, example: Example) -> str:
+        tree = json.loads(super().encode(example))
+        return json.dumps(
+            {self.words[label]: surfaces for label, surfaces in tree.items()},
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
+
+    def decode(self, text: str, completion: str, **how: Any) -> Any:
+        for label, word in self.words.items():
+            completion = completion.replace(f'"{word}":', f'"{label}":')
+        return super().decode(text, completion, **how)
+
+
 class TextOrder(Codec):
     """The labels by the place of their first surface in the text."""
 
@@ -161,7 +195,9 @@ def codec_of(chosen: Setting, labels: LabelSet, train: Sequence[Example]) -> Cod
     if chosen.order == "labels":
         often = Counter(label for example in train for label, _ in example.surfaces)
         labels = LabelSet(tuple(sorted(labels, key=lambda label: -often[label.name])))
-    kind = Twice if chosen.twice else {"surfaces": LongFirst, "text": TextOrder}.get(chosen.order, Codec)
+    kind = {"twice": Twice, "surfaces": LongFirst, "text": TextOrder, "chinese": Chinese}.get(
+        "twice" if chosen.twice else chosen.order, Codec
+    )
     return kind(labels, GUIDELINE if chosen.definitions else SYSTEM_PROMPT)
 
 
