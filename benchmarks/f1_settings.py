@@ -47,7 +47,7 @@ class Setting:
     trains all weights. `layers` "upper" gives the upper half of them an adapter, so that nothing goes backward through
     the lower one. `variant` is a switch of peft's LoraConfig, or a way of its init_lora_weights; `ratio` the learning
     rate of B to that of A (LoRA+, arXiv 2402.12354). `bf16` is the recipe's: products in bfloat16, weights in float32.
-    `head` "seen" makes the logits of those tokens alone that the training rows have.
+    `head` "seen" makes the logits of those tokens alone that the training rows have, beside an adapter.
     """
 
     trainer: str = "ours"
@@ -76,7 +76,7 @@ class Setting:
     @property
     def cost(self) -> str:
         """Settings of equal cost take the same seconds a row."""
-        names = (
+        names = [
             "trainer",
             "batch",
             "rank",
@@ -88,7 +88,7 @@ class Setting:
             "rich",
             "bf16",
             "head",
-        )
+        ]
         return " ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
@@ -264,8 +264,10 @@ def train_ours(
         bf16=chosen.bf16, use_cpu=not torch.cuda.is_available(),
     )  # fmt: skip
     kind = {"": NerTrainer, "smoothed": Smoothed, "focal": Focal}[chosen.loss]
-    ids = torch.tensor(sorted({i for row in rows for i in (*row["prompt_ids"], *row["answer_ids"])}))
+    head: Any = nullcontext()
     if chosen.head == "seen":
+        ids = torch.tensor(sorted({i for row in rows for i in (*row["prompt_ids"], *row["answer_ids"])}))
+        head = head_over(ids, model)
         kind = type("Seen", (Weighed if kind is NerTrainer else kind,), {"ids": ids})
     optimizer = None
     if chosen.ratio != 1:
@@ -281,7 +283,7 @@ def train_ours(
     )  # fmt: skip
     if chosen.averaged:
         trainer.add_callback(Average(model, steps))
-    with head_over(ids, model) if chosen.head == "seen" else nullcontext():
+    with head:
         trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.is_dir() else None)
 
 
