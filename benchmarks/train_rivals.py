@@ -29,7 +29,7 @@ def train_static(
     optimizer = torch.optim.AdamW(trained.values(), lr=options.learning_rate)
     first, kept = 0, folder_of(options) and Path(folder_of(options)) / "state.pt"
     if kept and kept.is_file():
-        state = torch.load(kept)
+        state = torch.load(kept, weights_only=True)
         first = state["step"]
         model.load_state_dict(state["model"], strict=False)
         optimizer.load_state_dict(state["optimizer"])
