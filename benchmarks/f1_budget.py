@@ -105,7 +105,7 @@ def splits(options: argparse.Namespace) -> tuple[list[Any], list[Any]]:
 def make(name: str, seed: int, options: argparse.Namespace) -> None:
     """Train `name` unless it was, and score it in the ways that are missing."""
     import datasets
-    from f1_settings import codec_of, rows_of, setting, train
+    from f1_settings import codec_of, config_of, rows_of, setting, train
 
     from qwen_ner.data.formats import labels_of
     from qwen_ner.entities import CLUENER
@@ -144,6 +144,8 @@ def make(name: str, seed: int, options: argparse.Namespace) -> None:
         seconds = time.process_time() - start
         if chosen.rank is not None and not chosen.variant.startswith("pissa"):  # PiSSA changes the base as well
             model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            config_of(codec, tokenizer).save(folder)  # so that `qwen-ner evaluate` and `compare` take it
             done_in.write_text(json.dumps(seconds))
     for decoding, (counts, reading) in scored(model, tokenizer, codec, gold, missing, chosen).items():
         write(
@@ -193,16 +195,14 @@ def scored(
     model: Any, tokenizer: Any, codec: Any, gold: Sequence[Any], decodings: Sequence[str], chosen: Any
 ) -> dict[str, tuple[np.ndarray, float]]:
     """For each decoding the counts of every row, and the CPU seconds of reading all of them."""
-    from f1_settings import LONGEST_ANSWER, ends_of, read_whole_prompts
+    from f1_settings import config_of, read_whole_prompts
 
-    from qwen_ner.contract import NerConfig
     from qwen_ner.evaluation.bootstrap import row_counts
     from qwen_ner.inference.extractor import Extractor
     from qwen_ner.inference.packing import pack
 
     merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
-    config = NerConfig(codec.labels, codec.system_prompt, LONGEST_ANSWER, ends_of(tokenizer))
-    extractor = Extractor(pack(merged.eval()), tokenizer, config)
+    extractor = Extractor(pack(merged.eval()), tokenizer, config_of(codec, tokenizer))
     extractor.codec = codec
     if chosen.prefix_lm:
         read_whole_prompts(extractor)

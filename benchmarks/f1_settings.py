@@ -47,6 +47,7 @@ class Setting:
     trains all weights. `layers` "upper" gives the upper half of them an adapter, so that nothing goes backward through
     the lower one. `variant` is a switch of peft's LoraConfig, or a way of its init_lora_weights; `ratio` the learning
     rate of B to that of A (LoRA+, arXiv 2402.12354). `bf16` is the recipe's: products in bfloat16, weights in float32.
+    `order` "text" writes the labels by their first place in the text, as `Codec` does; "" in the label set's order.
     `head` "seen" makes the logits of those tokens alone that the training rows have, beside an adapter.
     """
 
@@ -150,7 +151,19 @@ class Twice(Codec):
         return super().messages(f"{text}\n{text}")
 
 
-class LongFirst(Codec):
+class LabelOrder(Codec):
+    """The labels in the label set's order, as the target had them before `text-order` was measured."""
+
+    def encode(self, example: Example) -> str:
+        tree = json.loads(super().encode(example))
+        return json.dumps(
+            {label: tree[label] for label in self.labels.names if label in tree},
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
+
+
+class LongFirst(LabelOrder):
     """The surfaces of a label by falling length."""
 
     def encode(self, example: Example) -> str:
@@ -159,7 +172,7 @@ class LongFirst(Codec):
         return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
 
 
-class Chinese(Codec):
+class Chinese(LabelOrder):
     """Labels by the first word of their description: 地点 for address."""
 
     @property
@@ -180,24 +193,12 @@ class Chinese(Codec):
         return super().decode(text, completion, **how)
 
 
-class TextOrder(Codec):
-    """The labels by the place of their first surface in the text."""
-
-    def encode(self, example: Example) -> str:
-        tree = json.loads(super().encode(example))
-        first = {label: min(e.start for e in example.entities if e.label == label) for label in tree}
-        return json.dumps(
-            {k: tree[k] for k in sorted(tree, key=first.__getitem__)}, ensure_ascii=False, separators=(",", ":")
-        )
-
-
 def codec_of(chosen: Setting, labels: LabelSet, train: Sequence[Example]) -> Codec:
     if chosen.order == "labels":
         often = Counter(label for example in train for label, _ in example.surfaces)
         labels = LabelSet(tuple(sorted(labels, key=lambda label: -often[label.name])))
-    kind = {"twice": Twice, "surfaces": LongFirst, "text": TextOrder, "chinese": Chinese}.get(
-        "twice" if chosen.twice else chosen.order, Codec
-    )
+    order = {"text": Codec, "surfaces": LongFirst, "chinese": Chinese}.get(chosen.order, LabelOrder)
+    kind = type("Chosen", (Twice, order), {}) if chosen.twice else order
     return kind(labels, GUIDELINE if chosen.definitions else SYSTEM_PROMPT)
 
 
@@ -278,7 +279,7 @@ def train_ours(
         )
     trainer = kind(
         model=model, optimizers=(optimizer, None), args=args, processing_class=tokenizer, train_dataset=rows,
-        ner_config=NerConfig(codec.labels, codec.system_prompt, LONGEST_ANSWER, ends_of(tokenizer)),
+        ner_config=config_of(codec, tokenizer),
         data_collator=collator_of(chosen, model, tokenizer),
     )  # fmt: skip
     if chosen.averaged:
@@ -325,8 +326,9 @@ def read_whole_prompts(extractor: Any) -> None:
     extractor.model.register_forward_pre_hook(before, with_kwargs=True)
 
 
-def ends_of(tokenizer: Any) -> tuple[int, ...]:
-    return tuple(dict.fromkeys((end_of_turn(tokenizer), tokenizer.eos_token_id)))
+def config_of(codec: Codec, tokenizer: Any) -> NerConfig:
+    ends = tuple(dict.fromkeys((end_of_turn(tokenizer), tokenizer.eos_token_id)))
+    return NerConfig(codec.labels, codec.system_prompt, LONGEST_ANSWER, ends)
 
 
 class Weighed(NerTrainer):

@@ -74,14 +74,14 @@ class Decoded:
 class Codec:
     """Text to messages, `Example` to target, completion to entities; the two directions of one format.
 
-    The target is `{"label":["surface",…],…}`: labels in the label set's order, surfaces in text order and each once a
-    label, compact separators, no ASCII escapes, nothing for absent labels, `{}` for none.
+    The target is `{"label":["surface",…],…}`: labels by their first place in the text, surfaces in text order and each
+    once a label, compact separators, no ASCII escapes, nothing for absent labels, `{}` for none.
 
     >>> from qwen_ner.entities import CLUENER
     >>> codec = Codec(CLUENER)
     >>> example = Example("0", "三星在北京", (Entity("company", "三星", 0, 2), Entity("address", "北京", 3, 5)))
     >>> codec.encode(example)
-    '{"address":["北京"],"company":["三星"]}'
+    '{"company":["三星"],"address":["北京"]}'
     >>> [(e.label, e.text, e.start, e.end) for e in codec.decode(example.text, codec.encode(example)).entities]
     [('company', '三星', 0, 2), ('address', '北京', 3, 5)]
 
@@ -110,8 +110,7 @@ class Codec:
                 f"{example.source or example.id}: label {', '.join(sorted(unknown))} is not in the label set "
                 f"({', '.join(self.labels.names)}); add it to `labels` in the recipe"
             )
-        target = {name: by_label[name] for name in self.labels.names if name in by_label}
-        return json.dumps(target, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(by_label, ensure_ascii=False, separators=(",", ":"))
 
     def decode(
         self, text: str, completion: str, *, finished: bool = True, unmeant: Set[tuple[str, str]] = frozenset()

@@ -224,7 +224,7 @@ def _tokenize(
     return {"row": numbers, "prompt_ids": prompts, "answer_ids": answers, "length": lengths}
 
 
-SPELLING = 2
+SPELLING = 3
 """Which ids are made of a text by the same tokenizer; in the cache's key, so that a cache of other ids is not read."""
 
 

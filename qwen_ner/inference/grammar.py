@@ -1,9 +1,9 @@
 """What may be generated for one text: the target format, filled with substrings of the text.
 
 In: label names, a tokenizer, a text. Out: a `Constraint` that says of each next token whether it may come. It allows
-exactly the targets of `codec.Codec.encode`'s format (compact JSON, labels in the label set's order and each at most
-once, at least one surface a label) whose surfaces are substrings of the text by characters, none twice under a label,
-and which are closed before the tokens run out. Knows nothing of models and of the prompt.
+exactly what is written in the format of `codec.Codec.encode` (compact JSON, each label at most once, at least one
+surface a label) in any order, whose surfaces are substrings of the text by characters, none twice under a label, and
+which is closed before the tokens run out. Knows nothing of models and of the prompt.
 
 A grammar of general use (llguidance, which the tests compare with) can say all of this but the last two: a surface
 forbidden because it was written before, and an end that must be reached in time. Both are natural for an automaton over
@@ -37,10 +37,10 @@ class _Literal:
 
 @dataclass(frozen=True, slots=True)
 class _Surface:
-    """Inside a surface under label number `label`: `written` so far, which stands before each place `at` in the text,
-    and the surfaces that the label already has."""
+    """Inside a surface under the last of the `labels`: `written` so far, which stands before each place `at` in the
+    text, and the surfaces that the label already has."""
 
-    label: int
+    labels: tuple[int, ...]
     used: frozenset[bytes]
     written: bytes
     at: tuple[int, ...]
@@ -48,10 +48,11 @@ class _Surface:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Between two pieces: at the `start`, in a `surface`'s first byte, behind its quote, behind a list, or `done`."""
+    """Between two pieces: at the `start`, in a `surface`'s first byte, behind its quote, behind a list, or `done`;
+    the numbers of the `labels` written so far, and the surfaces that the last of them has."""
 
     kind: str
-    label: int = -1
+    labels: tuple[int, ...] = ()
     used: frozenset[bytes] = frozenset()
 
 
@@ -82,20 +83,20 @@ class Automaton:
     def _enter(self, place: _Place) -> _State:
         """The state in which `place` is: of what may follow there."""
         if place.kind == "surface":
-            return _Surface(place.label, place.used, b"", self.first)
+            return _Surface(place.labels, place.used, b"", self.first)
         lists = [
-            (key, _Place("surface", label))
+            (key, _Place("surface", (*place.labels, label)))
             for label, key in enumerate(self.keys)
-            if label > place.label and self._can_grow(b"", self.first, frozenset())
+            if label not in place.labels and self._can_grow(b"", self.first, frozenset())
         ]
         if place.kind == "start":
             return _Literal(((b"{}", _Place("done")), *((b"{" + key, then) for key, then in lists)))
         if place.kind == "list":
             return _Literal(((b"}", _Place("done")), *((b"," + key, then) for key, then in lists)))
         if place.kind == "quote":
-            closed: tuple[tuple[bytes, _Place], ...] = ((b"]", _Place("list", place.label)),)
+            closed: tuple[tuple[bytes, _Place], ...] = ((b"]", _Place("list", place.labels)),)
             if self._can_grow(b"", self.first, place.used):
-                closed += ((b',"', _Place("surface", place.label, place.used)),)
+                closed += ((b',"', _Place("surface", place.labels, place.used)),)
             return _Literal(closed)
         return place
 
@@ -125,12 +126,12 @@ class Automaton:
             if byte == QUOTE and self.is_start[state.at[0]]:
                 if not state.written or state.written in state.used:
                     return None
-                return self._enter(_Place("quote", state.label, state.used | {state.written}))
+                return self._enter(_Place("quote", state.labels, state.used | {state.written}))
             at = tuple(place + 1 for place in state.at if place < len(self.text) and self.text[place] == byte)
             written = state.written + bytes([byte])
             if byte == UNWRITABLE or not at or not self._can_grow(written, at, state.used):
                 return None
-            return _Surface(state.label, state.used, written, at)
+            return _Surface(state.labels, state.used, written, at)
         return None
 
     def next_bytes(self, state: _State) -> set[int]:
@@ -284,7 +285,7 @@ class Constraint:
         for byte in self.vocabulary.bytes[token]:
             assert state is not None
             if isinstance(state, _Surface) and byte == QUOTE:
-                label, surface = self.automaton.labels[state.label], json.loads(b'"' + state.written + b'"')
+                label, surface = self.automaton.labels[state.labels[-1]], json.loads(b'"' + state.written + b'"')
                 self.unmeant |= {(label, surface)}
                 self._repeating = False
                 return

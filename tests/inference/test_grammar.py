@@ -165,14 +165,14 @@ def test_a_longer_surface_that_was_meant_and_one_behind_it_are_not(grammar):
 
 
 @pytest.mark.parametrize("label", CLUENER.names)
-def test_labels_come_in_order_and_each_once(label):
+def test_labels_come_in_any_order_and_each_once(label):
     automaton = Automaton(CLUENER.names, "三星")
     state = automaton.beginning
     for byte in b'{"game":["' + "三星".encode() + b'"]':
         state = automaton.after(state, byte)
     for byte in f',"{label}":["'.encode():
         state = automaton.after(state, byte) if state else None
-    assert (state is not None) == (CLUENER.names.index(label) > CLUENER.names.index("game"))
+    assert (state is not None) == (label != "game")
 
 
 def test_an_empty_text_has_one_answer(grammar):
@@ -209,10 +209,9 @@ def test_a_grammar_of_general_use_allows_the_same(tokenizer, end):
 
     labels, text = ["address", "company"], '三星"在\\北京'
     chunks = json.dumps([json.dumps(character, ensure_ascii=False)[1:-1] for character in text], ensure_ascii=False)
-    lark = f"""start: "{{" first0 "}}"
-first0: "\\"address\\":[" list "]" rest1 | first1
-first1: "\\"company\\":[" list "]" |
-rest1: ",\\"company\\":[" list "]" |
+    lark = f"""start: "{{" (a ("," c)? | c ("," a)?)? "}}"
+a: "\\"address\\":[" list "]"
+c: "\\"company\\":[" list "]"
 list: "\\"" SUB "\\"" (",\\"" SUB "\\"")*
 SUB: %regex {{"substring_chunks": {chunks}}} & /(?s:.+)/
 """
