@@ -7,6 +7,7 @@ model is outlined on torch's meta device, its batch goes through fake tensors th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from ..entities import NerError
 from ..inference.extractor import UNLOADABLE
 from ..inference.prefix import shared_prefix
 from .collate import PaddedCollator, PrefixSharedCollator, choose_collator
+from .head import head_over
 from .trainer import adapted
 
 if TYPE_CHECKING:
@@ -86,8 +88,9 @@ class Memory:
     several processes hold the gradients a second time, in the buckets that are exchanged. `activations` is what
     autograd keeps of the largest batch for the backward pass, counted tensor by tensor on fake tensors: under bf16 with
     the cast copies of the weights, and always with the log-probabilities, 4 bytes a supervised token and word of the
-    vocabulary. `logits` are two more of those: the logits and their gradient. Not counted: the CUDA context and
-    fragmentation (some 1 GB), the libraries (some 0.7 GB of RAM), evaluation (less than a step).
+    vocabulary (beside an adapter, of the training rows). `logits` are two more: the logits and their gradient. Not
+    counted: the CUDA context and fragmentation (some 1 GB), the libraries (some 0.7 GB of RAM), evaluation (less than a
+    step).
     """
 
     weights: int
@@ -119,8 +122,12 @@ def expected_memory(
     bf16: bool,
     checkpointing: bool = False,
     processes: int = 1,
+    tokens: torch.Tensor | None = None,
 ) -> Memory:
-    """What a step on `rows`, the largest batch, takes in one process. `model` is an outline, and is used up."""
+    """What a step on `rows`, the largest batch, takes in one process. `model` is an outline, and is used up.
+
+    `tokens` are those of all training rows, which the loss is over beside a frozen head (`head.head_over`).
+    """
     every, trained = parameters(model)
     config = model.config.get_text_config()
     if isinstance(collator, PrefixSharedCollator):
@@ -129,14 +136,15 @@ def expected_memory(
     supervised = int(batch["logits_to_keep"].sum())
     _to_fake(model, mode := FakeTensorMode(allow_non_fake_inputs=True))
     model.train()
-    activations = _kept_of(model, batch, bf16, mode)
-    if checkpointing:
-        of_a_layer = activations // config.num_hidden_layers  # one is computed again at a time
-        model.activation_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
-        activations = of_a_layer + _kept_of(model, batch, bf16, mode)
+    with nullcontext(config.vocab_size) if tokens is None else head_over(tokens, model) as width:
+        activations = _kept_of(model, batch, bf16, mode)
+        if checkpointing:
+            of_a_layer = activations // config.num_hidden_layers  # one is computed again at a time
+            model.activation_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+            activations = of_a_layer + _kept_of(model, batch, bf16, mode)
     gradients = FLOAT32 * trained * (2 if processes > 1 else 1)
-    logits = 2 * FLOAT32 * supervised * config.vocab_size
+    logits = 2 * FLOAT32 * supervised * width
     return Memory(FLOAT32 * every, gradients, ADAM * trained, activations, logits)
 
 

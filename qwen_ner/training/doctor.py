@@ -30,6 +30,7 @@ from . import checks, costs, machine
 from .case import Case, Unavailable, case_of
 from .collate import PaddedCollator, PrefixSharedCollator, not_shareable
 from .finding import Finding
+from .head import tokens_of
 from .launch import Launch, check_launch
 from .preflight import check_processes
 from .recipe import Recipe, load_recipe
@@ -208,7 +209,7 @@ def _memory(case: Case) -> Finding:
     collator = case.collator
     options = {"bf16": case.bf16, "checkpointing": args.activation_checkpointing, "processes": case.processes}
     try:
-        expected = costs.expected_memory(model, largest, collator, **options)
+        expected = costs.expected_memory(model, largest, collator, tokens=tokens_of(rows), **options)
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         reason = str(error).partition("\n")[0]
         return Finding(

@@ -33,6 +33,7 @@ from ..inference.generation import BATCH_TOKENS, generate, neutral_generation_co
 from .callbacks import ProgressLines
 from .collate import IGNORED, EvaluationCollator, block_mask
 from .guard import Doubts, GuardedTrainer
+from .head import head_over, tokens_of
 from .memory import HalvingTrainer, KeepingCollator
 from .once import OnceTrainer
 from .pushing import PushingTrainer
@@ -114,6 +115,13 @@ class NerTrainer(GuardedTrainer, OnceTrainer, HalvingTrainer, ResumableTrainer, 
         self.generation_config = neutral_generation_config(ner_config.end_token_ids, pad, ner_config.max_new_tokens)
         # Whatever the base ships (sampling, a repetition penalty) must not travel on with the trained weights.
         self.model.generation_config = self.generation_config
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        tokens = tokens_of(self.train_dataset)
+        with head_over(tokens, self.model) as width:
+            if width == len(tokens):
+                log.info("The loss of training is over the %d tokens that the rows have.", width)
+            return super().train(*args, **kwargs)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
         return self._with_prompts(super().get_eval_dataloader, eval_dataset)

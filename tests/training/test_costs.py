@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from datasets import Dataset
 from rows import EIGHT
 from transformers import AutoModelForCausalLM
 
@@ -22,6 +23,7 @@ from qwen_ner.training.costs import (
     parameters,
     steps,
 )
+from qwen_ner.training.head import head_over, tokens_of
 from qwen_ner.training.recipe import NerTrainingArguments
 from qwen_ner.training.trainer import NerTrainer, adapted, load_model
 
@@ -38,16 +40,19 @@ def rows(codec, tokenizer):
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
 def test_the_activations_are_those_that_autograd_keeps_of_real_tensors(tiny, rows, lora, bf16, checkpointing):
     model = load_model(str(tiny), lora=lora)
-    collator = choose_collator(model, 0)
+    collator, tokens = choose_collator(model, 0), tokens_of(Dataset.from_list(rows))
     model.train()
-    real = kept_bytes(model, collator(rows), bf16=bf16)
-    if checkpointing:
-        of_a_layer = real // 2
-        model.activation_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
-        real = of_a_layer + kept_bytes(model, collator(rows), bf16=bf16)
+    with head_over(tokens, model):
+        real = kept_bytes(model, collator(rows), bf16=bf16)
+        if checkpointing:
+            of_a_layer = real // 2
+            model.activation_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+            real = of_a_layer + kept_bytes(model, collator(rows), bf16=bf16)
     outline = outline_model(str(tiny), lora=lora)
-    expected = expected_memory(outline, rows, collator, bf16=bf16, checkpointing=checkpointing)
+    expected = expected_memory(outline, rows, collator, bf16=bf16, checkpointing=checkpointing, tokens=tokens)
+    supervised = sum(len(row["answer_ids"]) for row in rows)
+    assert expected.logits == 8 * supervised * (len(tokens) if lora else model.config.vocab_size)
     # Autograd also keeps a few small tensors whose shapes are values: the mask of kept positions.
     assert expected.activations == pytest.approx(real, rel=0.005)
     assert expected.weights == 4 * sum(p.numel() for p in model.parameters())
