@@ -11,8 +11,7 @@ import ast
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,8 @@ class Setting:
     the lower one. `variant` is a switch of peft's LoraConfig, or a way of its init_lora_weights; `ratio` the learning
     rate of B to that of A (LoRA+, arXiv 2402.12354). `bf16` is the recipe's: products in bfloat16, weights in float32.
     `order` "text" writes the labels by their first place in the text, as `Codec` does; "" in the label set's order.
-    `head` "seen" makes the logits of those tokens alone that the training rows have, beside an adapter.
+    `head` "seen" makes the logits of those tokens alone that the training rows have, beside an adapter, as `NerTrainer`
+    does; "" of all tokens.
     """
 
     trainer: str = "ours"
@@ -264,12 +264,10 @@ def train_ours(
         save_strategy="steps", save_steps=50, save_total_limit=1, logging_steps=10,
         bf16=chosen.bf16, use_cpu=not torch.cuda.is_available(),
     )  # fmt: skip
-    kind = {"": NerTrainer, "smoothed": Smoothed, "focal": Focal}[chosen.loss]
-    head: Any = nullcontext()
-    if chosen.head == "seen":
-        ids = torch.tensor(sorted({i for row in rows for i in (*row["prompt_ids"], *row["answer_ids"])}))
-        head = head_over(ids, model)
-        kind = type("Seen", (Weighed if kind is NerTrainer else kind,), {"ids": ids})
+    kind = NerTrainer if chosen.head == "seen" else WholeHead
+    if chosen.loss:
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base.loss_function = loss_over({"smoothed": smoothed, "focal": focal}[chosen.loss])
     optimizer = None
     if chosen.ratio != 1:
         from peft.optimizers import create_loraplus_optimizer
@@ -284,8 +282,7 @@ def train_ours(
     )  # fmt: skip
     if chosen.averaged:
         trainer.add_callback(Average(model, steps))
-    with head:
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.is_dir() else None)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.is_dir() else None)
 
 
 def collator_of(chosen: Setting, model: Any, tokenizer: Any) -> Callable[..., dict[str, Any]]:
@@ -331,51 +328,35 @@ def config_of(codec: Codec, tokenizer: Any) -> NerConfig:
     return NerConfig(codec.labels, codec.system_prompt, LONGEST_ANSWER, ends)
 
 
-class Weighed(NerTrainer):
-    """The loss of each token is `losses`; with `ids`, over these tokens alone (`head_over`)."""
+class WholeHead(NerTrainer):
+    """Its loss is over the vocabulary, as before `seen` was measured."""
 
-    ids: torch.Tensor | None = None
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        inputs = dict(inputs)
-        inputs.pop("labels")
-        target = inputs.pop("shift_labels")
-        logits = model(**inputs).logits.flatten(0, -2).float()
-        if self.ids is not None:
-            target = torch.searchsorted(self.ids, target)
-        return self.losses(logits, target).sum() / (len(target) if num_items_in_batch is None else num_items_in_batch)
-
-    def losses(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return cross_entropy(logits, target, reduction="none")
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        return super(NerTrainer, self).train(*args, **kwargs)
 
 
-class Smoothed(Weighed):
+def smoothed(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Against targets of which a tenth is spread over the vocabulary."""
-
-    def losses(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return cross_entropy(logits, target, reduction="none", label_smoothing=0.1)
+    return cross_entropy(logits, target, reduction="none", label_smoothing=0.1)
 
 
-class Focal(Weighed):
+def focal(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Lin et al., "Focal Loss for Dense Object Detection" (arXiv 1708.02002): what is known already counts less."""
-
-    def losses(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        loss = cross_entropy(logits, target, reduction="none")
-        return (1 - (-loss).exp()) ** 2 * loss
+    loss = cross_entropy(logits, target, reduction="none")
+    return (1 - (-loss).exp()) ** 2 * loss
 
 
-@contextmanager
-def head_over(ids: torch.Tensor, model: Any) -> Iterator[None]:
-    """Within, the head of `model` knows the tokens `ids` alone."""
-    base, whole = model.get_base_model(), model.get_output_embeddings()
-    base.lm_head = torch.nn.Linear(whole.in_features, len(ids), bias=False, dtype=whole.weight.dtype)
-    base.lm_head.weight = torch.nn.Parameter(whole.weight[ids].detach(), requires_grad=False)
-    try:
-        yield
-    finally:
-        base.lm_head = whole
+def loss_over(losses: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A model's `loss_function` that adds up `losses` of each token."""
+
+    def loss(
+        logits: torch.Tensor, labels: Any, vocab_size: int, *, shift_labels: torch.Tensor,
+        num_items_in_batch: Any = None, **options: Any,
+    ) -> torch.Tensor:  # fmt: skip
+        each = losses(logits.flatten(0, -2).float(), shift_labels)
+        return each.sum() / (len(each) if num_items_in_batch is None else num_items_in_batch)
+
+    return loss
 
 
 class Average(TrainerCallback):

@@ -223,11 +223,14 @@ def train_ours(
     from qwen_ner.entities import CLUENER
     from qwen_ner.inference.extractor import load_tokenizer
     from qwen_ner.training.collate import choose_collator
+    from qwen_ner.training.head import head_over, tokens_of
     from qwen_ner.training.recipe import NerTrainingArguments
     from qwen_ner.training.trainer import NerTrainer
 
     work: dict[str, float] = {}
-    tokenizer = load_tokenizer(options.model)
+    tokenizer, dataset = load_tokenizer(options.model), Dataset.from_list(rows)
+    with head_over(tokens_of(dataset), model) as width:
+        share = width / model.config.get_text_config().vocab_size
     with tempfile.TemporaryDirectory() as folder:
         chosen = {"eval_strategy": "no", "load_best_model_at_end": False}
         trainer = timed(NerTrainer, log, work, kept_only=True)(
@@ -235,8 +238,8 @@ def train_ours(
             args=NerTrainingArguments(**{**trainer_options(options, folder), **chosen}),
             ner_config=NerConfig(CLUENER, "", 128, (tokenizer.eos_token_id,)),
             processing_class=tokenizer,
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=dataset,
             data_collator=choose_collator(model, tokenizer.pad_token_id),
         )
         run_trainer(trainer, clock(log, options))
-    return work
+    return {**work, "logits": work["logits"] * share}

@@ -11,7 +11,8 @@ taking turns for `--repeats` rounds:
     dynamic    the stock Trainer with DataCollatorForSeq2Seq, which pads to the longest row of the batch
     trl-*      TRL's SFTTrainer on prompt and completion: padded, padding-free, packed (bfd); loss_type "nll", the only
                one of its two that is this objective
-    ours       NerTrainer with the collator that a recipe would get
+    ours       NerTrainer with the collator that a recipe would get; beside an adapter its loss is over the tokens that
+               the rows have, and lower than the others' for that
     *-guide    trl and ours with a guideline prompt of about `--guideline` tokens
 
 A rival that the system kills for its memory is tried again with half the batch. TRL counts at its best: of its
@@ -25,8 +26,9 @@ A row's seconds are the median step's, divided by its rows. `useful` counts the 
     per attended pair     4·h·d forward + 8·h·d backward, of the pairs that may be seen
     per kept logit        2·V·H forward and as many backward
 
-with P weights in linear layers, h·d the width of attention, V the vocabulary and H the hidden size, over the rate of
-torch.mm at the shapes of the layers, measured in the same process just before and just after; the higher counts.
+with P weights in linear layers, h·d the width of attention, V the vocabulary (or what is left of it) and H the hidden
+size, over the rate of torch.mm at the shapes of the layers, measured in the same process just before and just after;
+the higher counts.
 """
 
 from __future__ import annotations

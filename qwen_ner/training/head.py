@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import linear, pad
-from transformers.loss.loss_utils import ForCausalLMLoss
 
 from ..data.tokenize import column
 from .collate import IGNORED
@@ -64,7 +63,7 @@ def head_over(tokens: torch.Tensor, model: PreTrainedModel) -> Iterator[int]:
             return stock(logits, labels, vocab_size, shift_labels=shift_labels, **options)
         target = pad(labels, (0, 1), value=IGNORED)[..., 1:] if shift_labels is None else shift_labels
         place = places.to(target.device)[target.clamp_min(0)].masked_fill(target == IGNORED, IGNORED)
-        return ForCausalLMLoss(logits, labels, len(tokens), shift_labels=place, **options)
+        return stock(logits, labels, len(tokens), shift_labels=place, **options)
 
     stock = base.loss_function
     head.forward, base.loss_function = forward, loss
