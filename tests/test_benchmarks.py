@@ -30,8 +30,8 @@ def test_train_speed(tmp_path):
     assert report["table"].keys() == plain
     ran = {name: values for name, values in report["table"].items() if "error" not in values}
     assert {"static", "dynamic", "ours"} <= ran.keys(), report
-    for name in ("static", "dynamic"):
-        assert ran[name]["first loss"] == pytest.approx(ran["ours"]["first loss"], rel=1e-5)
+    assert ran["static"]["first loss"] == pytest.approx(ran["dynamic"]["first loss"], rel=1e-5)
+    assert ran["ours"]["first loss"] < ran["static"]["first loss"], "over the tokens of the rows alone"
     assert all(values["rows/s"] > 0 and 0 < values["of matrix peak"] < 1 for values in ran.values())
     exact = report["exact"]
     assert max(exact["loss"], exact["gradient"]) <= 1e-5
