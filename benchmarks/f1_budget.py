@@ -195,12 +195,14 @@ def scored(
     model: Any, tokenizer: Any, codec: Any, gold: Sequence[Any], decodings: Sequence[str], chosen: Any
 ) -> dict[str, tuple[np.ndarray, float]]:
     """For each decoding the counts of every row, and the CPU seconds of reading all of them."""
+    from accelerate.utils import extract_model_from_parallel
     from f1_settings import config_of, read_whole_prompts
 
     from qwen_ner.evaluation.bootstrap import row_counts
     from qwen_ner.inference.extractor import Extractor
     from qwen_ner.inference.packing import pack
 
+    model = extract_model_from_parallel(model, keep_fp32_wrapper=False)  # else it goes on in the bfloat16 of training
     merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
     extractor = Extractor(pack(merged.eval()), tokenizer, config_of(codec, tokenizer))
     extractor.codec = codec

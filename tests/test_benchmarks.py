@@ -112,6 +112,8 @@ def test_f1_budget(tmp_path):
     assert "twice+prefix-lm+rank8" in printed
     again, _ = budget(tmp_path, "--settings", "plain", "--seeds", "42", "43")
     assert [run["seed"] for run in again] == [*(run["seed"] for run in runs), 43], "what was run is not run again"
+    others, _ = budget(tmp_path, "--settings", "full", "seen+text-order+focal")
+    assert [run["setting"] for run in others[len(again) :]] == ["full", "seen+text-order+focal"]
 
 
 def test_a_setting_is_named_by_its_levers(monkeypatch):
