@@ -108,7 +108,8 @@ def read_all(way: str, options: argparse.Namespace) -> dict[str, Any]:
     from qwen_ner.data.formats import read_dataset
     from qwen_ner.data.tokenize import prompt_ids
     from qwen_ner.entities import CLUENER
-    from qwen_ner.inference.extractor import Extractor, load_tokenizer
+    from qwen_ner.inference.extractor import Extractor
+    from qwen_ner.inference.loading import load_tokenizer
 
     name = way.removesuffix("-guide")
     rivals = {"one": by_transformers, "lookup": by_transformers, "batched": by_transformers}
@@ -149,7 +150,8 @@ def by_hand(folder: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     from qwen_ner.contract import NerConfig
-    from qwen_ner.inference.extractor import Extractor, load_tokenizer
+    from qwen_ner.inference.extractor import Extractor
+    from qwen_ner.inference.loading import load_tokenizer
 
     if (Path(folder) / "adapter_config.json").is_file():
         from peft import AutoPeftModelForCausalLM

@@ -6,7 +6,8 @@
 
 A budget is CPU time of the training steps, added up over the cores, at the rate that this machine was measured at for
 what the setting computes: a costlier prompt trains on fewer rows. Settings are levers of f1_settings.LEVERS, joined by
-+, against `plain`, the LoRA recipe; the rivals (trl, tutorial, mended) are settings too.
++, against `plain`, the LoRA recipe as it was before they were measured; `ours` is the recipe as it is, and the rivals
+(trl, tutorial, mended) are settings too.
 
 Every choice is made on 600 rows held out of train, the same for all; dev is read by `--dev`, once, by the finalists.
 A run is a line of `--out` with the counts of every row, which scores, intervals and paired tests are made of; one that
@@ -109,7 +110,7 @@ def make(name: str, seed: int, options: argparse.Namespace) -> None:
 
     from qwen_ner.data.formats import labels_of
     from qwen_ner.entities import CLUENER
-    from qwen_ner.inference.extractor import load_tokenizer
+    from qwen_ner.inference.loading import load_tokenizer
 
     split = "dev" if options.dev else "held out"
     done = {run["decoding"] for run in read(options.out) if same(run, name, seed, split, options.minutes)}

@@ -27,7 +27,7 @@ from qwen_ner.data.audit import audit
 from qwen_ner.data.negatives import draw, entity_free
 from qwen_ner.data.tokenize import build_dataset, end_of_turn
 from qwen_ner.entities import Example, LabelSet
-from qwen_ner.inference.extractor import load_tokenizer
+from qwen_ner.inference.loading import load_tokenizer
 from qwen_ner.training.collate import choose_collator
 from qwen_ner.training.recipe import NerTrainingArguments
 from qwen_ner.training.trainer import NerTrainer, adapted, load_model
@@ -95,6 +95,7 @@ class Setting:
 
 LEVERS: dict[str, dict[str, Any]] = {
     "plain": {},
+    "ours": {"head": "seen", "order": "text"},
     "tutorial": {"trainer": "tutorial", "scheduler": "constant"},
     "mended": {"trainer": "mended", "scheduler": "constant"},
     "trl": {"trainer": "trl"},

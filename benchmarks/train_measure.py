@@ -105,7 +105,7 @@ def read_rows(options: argparse.Namespace, guideline: int) -> list[dict[str, Any
     from qwen_ner.data.formats import read_dataset
     from qwen_ner.data.tokenize import build_dataset
     from qwen_ner.entities import CLUENER
-    from qwen_ner.inference.extractor import load_tokenizer
+    from qwen_ner.inference.loading import load_tokenizer
 
     tokenizer = load_tokenizer(options.model)
     prompt = SYSTEM_PROMPT

@@ -152,7 +152,7 @@ def train_dynamic(
     from datasets import Dataset
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-    from qwen_ner.inference.extractor import load_tokenizer
+    from qwen_ner.inference.loading import load_tokenizer
 
     work: dict[str, float] = {}
     whole = [
@@ -178,7 +178,7 @@ def train_trl(rival: str, model: Any, rows: list[Any], options: argparse.Namespa
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from qwen_ner.inference.extractor import load_tokenizer
+    from qwen_ner.inference.loading import load_tokenizer
 
     work: dict[str, float] = {}
     whole = [
@@ -221,7 +221,7 @@ def train_ours(
 
     from qwen_ner.contract import NerConfig
     from qwen_ner.entities import CLUENER
-    from qwen_ner.inference.extractor import load_tokenizer
+    from qwen_ner.inference.loading import load_tokenizer
     from qwen_ner.training.collate import choose_collator
     from qwen_ner.training.head import head_over, tokens_of
     from qwen_ner.training.recipe import NerTrainingArguments

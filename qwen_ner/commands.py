@@ -167,7 +167,7 @@ def stats(options: Namespace, _: Sequence[str]) -> None:
     from .data.stats_plots import draw
     from .data.stats_table import table
     from .data.tokenize import token_counts
-    from .inference.extractor import load_tokenizer
+    from .inference.loading import load_tokenizer
     from .training.tiny import tiny_tokenizer
 
     splits = read_all(options.data, data_dir=options.data_dir)

@@ -52,7 +52,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer(tiny: Path):
-    from qwen_ner.inference.extractor import load_tokenizer
+    from qwen_ner.inference.loading import load_tokenizer
 
     return load_tokenizer(tiny)
 

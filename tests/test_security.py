@@ -25,7 +25,8 @@ from qwen_ner.data.convert import convert
 from qwen_ner.data.formats import write_jsonl
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.hub.card import fenced, model_card, plain
-from qwen_ner.inference.extractor import Extractor, load_tokenizer, load_weights
+from qwen_ner.inference.extractor import Extractor
+from qwen_ner.inference.loading import load_tokenizer, load_weights
 from qwen_ner.training.launch import Launch
 from qwen_ner.training.recipe import load_recipe
 from qwen_ner.training.trainer import load_model

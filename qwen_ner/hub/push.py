@@ -135,7 +135,7 @@ def export(folder: str | Path, out: Path, *, dtype: str = "float32") -> None:
     `out` comes whole or not at all, and must not hold anything yet. In float32 the weights are those that were scored,
     so the scores go with them; in another dtype they are others', and are left behind.
     """
-    from ..inference.extractor import load_weights
+    from ..inference.loading import load_weights
 
     source = local_folder(folder)
     check_trained(source)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..contract import NerConfig
 from ..data.tokenize import build_dataset, end_of_turn
 from ..entities import Example, NerError, fingerprint
-from ..inference.extractor import load_tokenizer
+from ..inference.loading import load_tokenizer
 from . import costs
 from .collate import PaddedCollator, PrefixSharedCollator, choose_collator
 from .launch import Launch

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ..entities import NerError
-from ..inference.extractor import UNLOADABLE
+from ..inference.loading import UNLOADABLE
 from ..inference.prefix import shared_prefix
 from .collate import PaddedCollator, PrefixSharedCollator, choose_collator
 from .head import head_over

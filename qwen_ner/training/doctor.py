@@ -24,8 +24,8 @@ from transformers.utils import cached_file
 from ..contract import NerConfig
 from ..data.tokenize import column, longest_first, prompt_ids
 from ..entities import Example, NerError
-from ..inference.extractor import load_tokenizer
 from ..inference.generation import neutral_generation_config
+from ..inference.loading import load_tokenizer
 from . import checks, costs, machine
 from .case import Case, Unavailable, case_of
 from .collate import PaddedCollator, PrefixSharedCollator, not_shareable

@@ -16,7 +16,7 @@ from transformers import set_seed
 from ..contract import NerConfig
 from ..data.tokenize import build_dataset, end_of_turn, longest_first, refuse_long
 from ..entities import fingerprint
-from ..inference.extractor import load_tokenizer
+from ..inference.loading import load_tokenizer
 from .checkpoints import alone_in, checkpoint_to_resume
 from .checks import check_room, quick
 from .collate import choose_collator

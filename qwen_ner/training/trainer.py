@@ -28,8 +28,9 @@ from ..contract import NerConfig
 from ..entities import Example, NerError
 from ..evaluation.entity_f1 import EntityF1
 from ..inference.download import SAFE, downloaded_commit, refuse_pickled
-from ..inference.extractor import UNLOADABLE, decode_ids, refuse_others
+from ..inference.extractor import decode_ids
 from ..inference.generation import BATCH_TOKENS, generate, neutral_generation_config, until_end
+from ..inference.loading import UNLOADABLE, refuse_others
 from .callbacks import ProgressLines
 from .collate import IGNORED, EvaluationCollator, block_mask
 from .guard import Doubts, GuardedTrainer

@@ -18,7 +18,7 @@ from qwen_ner.codec import Codec
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER
-from qwen_ner.inference.extractor import load_tokenizer
+from qwen_ner.inference.loading import load_tokenizer
 from qwen_ner.training.collate import PaddedCollator, choose_collator
 from qwen_ner.training.recipe import NerTrainingArguments
 from qwen_ner.training.trainer import EntityMetrics, NerTrainer, load_model

@@ -7,7 +7,8 @@ from rows import EIGHT
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, LabelSet, NerError
-from qwen_ner.inference.extractor import Extractor, TextTooLong, load_tokenizer
+from qwen_ner.inference.extractor import Extractor, TextTooLong
+from qwen_ner.inference.loading import load_tokenizer
 
 
 @pytest.fixture

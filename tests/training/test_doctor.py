@@ -13,7 +13,7 @@ from rows import EIGHT, ROOT, example
 from qwen_ner import cli
 from qwen_ner.data.formats import write_jsonl
 from qwen_ner.entities import NerError
-from qwen_ner.inference.extractor import load_tokenizer
+from qwen_ner.inference.loading import load_tokenizer
 from qwen_ner.training import checks, doctor, machine
 from qwen_ner.training.case import case_of
 from qwen_ner.training.checks import check_end, check_generation, check_prompts, check_supervised

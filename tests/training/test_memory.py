@@ -221,7 +221,7 @@ from qwen_ner.codec import Codec
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER, NerError
-from qwen_ner.inference.extractor import load_tokenizer
+from qwen_ner.inference.loading import load_tokenizer
 from qwen_ner.training.collate import choose_collator
 from qwen_ner.training.recipe import NerTrainingArguments
 from qwen_ner.training.trainer import NerTrainer, load_model
@@ -303,7 +303,7 @@ from qwen_ner.codec import Codec
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER
-from qwen_ner.inference.extractor import load_tokenizer
+from qwen_ner.inference.loading import load_tokenizer
 from qwen_ner.training.collate import choose_collator
 from qwen_ner.training.recipe import NerTrainingArguments
 from qwen_ner.training.trainer import NerTrainer, load_model
