@@ -99,6 +99,7 @@ LEVERS: dict[str, dict[str, Any]] = {
     "tutorial": {"trainer": "tutorial", "scheduler": "constant"},
     "mended": {"trainer": "mended", "scheduler": "constant"},
     "trl": {"trainer": "trl"},
+    "constant": {"scheduler": "constant"},
     "float32": {"bf16": False},
     "rank8": {"rank": 8},
     "rank64": {"rank": 64},
