@@ -30,7 +30,7 @@ def table(runs: Sequence[Run], against: str = "plain") -> list[str]:
             lines += [
                 "",
                 f"{here[0]['rows']} rows, {split} · {minutes:g} minutes of CPU time",
-                f"{'setting':<34}{'decoding':<13}{'f1':>6}  {'95 %':<13}{'span':>6}{'macro':>7}"
+                f"{'setting':<34}{'decoding':<13}{''.join(f'{view:<20}' for view in VIEWS)}"
                 f"{f'to {against}':>10}  {'95 %':<15}{'p':>7}{'rows':>7}{'train s':>9}{'read s':>8}  seeds",
             ]
             other = groups.get((against, "free"))
@@ -39,9 +39,10 @@ def table(runs: Sequence[Run], against: str = "plain") -> list[str]:
                 labels = some[0]["labels"]
                 counts = [unpacked(run) for run in some]
                 each = [rates(one.sum(0), labels) for one in counts]
-                f1, span, macro = (100 * sum(float(one[view]) for one in each) / len(each) for view in VIEWS)
-                low, high = over_seeds(counts, labels)
-                line = f"{name:<34}{decoding:<13}{f1:>6.2f}  {f'{low:.1f} – {high:.1f}':<13}{span:>6.2f}{macro:>7.2f}"
+                means = {view: 100 * sum(float(one[view]) for one in each) / len(each) for view in VIEWS}
+                sure = over_seeds(counts, labels)
+                line = f"{name:<34}{decoding:<13}"
+                line += "".join(f"{f'{mean:.2f} ({sure[view]})':<20}" for view, mean in means.items())
                 if other and some is not other:
                     both = differences([unpacked(run) for run in other], counts, labels)
                     change = next(d for d in both if d.name == "f1")
@@ -56,7 +57,7 @@ def table(runs: Sequence[Run], against: str = "plain") -> list[str]:
                 )
                 one = some[0]
                 line += f"{one['trained_rows']:>7}{one['train_seconds']:>9.0f}{one['read_seconds']:>8.3f}  {seeds}"
-                made.append((-f1, line))
+                made.append((-means["f1"], line))
             lines += [line for _, line in sorted(made)]
     return lines
 
@@ -91,12 +92,12 @@ def bounds(interval: Any) -> tuple[float, float]:
     return 100 * interval.low, 100 * interval.high
 
 
-def over_seeds(counts: Sequence[Any], labels: Sequence[str]) -> tuple[float, float]:
-    """The interval of the f1 of one run, or of the mean over some: the same rows drawn for each."""
+def over_seeds(counts: Sequence[Any], labels: Sequence[str]) -> dict[str, Any]:
+    """The intervals of the rates of one run, or of their means over some: the same rows drawn for each."""
     from qwen_ner.evaluation.bootstrap import intervals
 
-    # f1 of the summed counts is their mean but for second order, as the runs read the same rows.
-    return bounds(intervals(sum(counts[1:], counts[0]), labels)["f1"])
+    # A rate of the summed counts is the rates' mean but for second order, as the runs read the same rows.
+    return intervals(sum(counts[1:], counts[0]), labels)
 
 
 def draw(runs: Sequence[Run], target: Path) -> Path:
@@ -121,7 +122,7 @@ def draw(runs: Sequence[Run], target: Path) -> Path:
             counts = [unpacked(run) for run in budgets[minutes]]
             labels = budgets[minutes][0]["labels"]
             f1 = 100 * sum(float(rates(one.sum(0), labels)["f1"]) for one in counts) / len(counts)
-            ends = over_seeds(counts, labels)
+            ends = bounds(over_seeds(counts, labels)["f1"])
             middle.append(f1)
             low.append(max(0.0, f1 - ends[0]))
             high.append(max(0.0, ends[1] - f1))

@@ -122,7 +122,7 @@ def test_a_setting_is_named_by_its_levers(monkeypatch):
 
     assert setting("plain") == Setting()
     assert setting("rank64+twice+learning_rate=8e-4") == Setting(rank=64, twice=True, learning_rate=8e-4)
-    with pytest.raises(SystemExit, match="rank65: no such lever; there are plain, tutorial"):
+    with pytest.raises(SystemExit, match="rank65: no such lever; there are plain, ours, tutorial"):
         setting("rank65")
 
 
