@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import os
 import sys
 import tempfile
 import time
@@ -61,7 +60,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three steps of the toy, 40 rows held out")
     options = parser.parse_args()
     options.held_out = 40 if options.quick else HELD_OUT
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as `qwen-ner train` does, here for the rivals too
+    from qwen_ner.training.pages import set_pages
+
+    set_pages()  # as `qwen-ner train` does, here for the rivals too
     with tempfile.TemporaryDirectory() as folder:
         if options.quick:
             from qwen_ner.training.tiny import make_tiny

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import statistics
 import time
@@ -14,8 +13,10 @@ from train_rivals import LORA, train_dynamic, train_ours, train_static, train_tr
 
 def worker(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Train `options.steps` + 1 steps as rival `name` and say how long each took."""
-    if name.startswith("ours"):  # as `qwen-ner train` sets it
-        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if name.startswith("ours"):  # as `qwen-ner train` does
+        from qwen_ner.training.pages import set_pages
+
+        set_pages()
     import torch
 
     from qwen_ner.training.trainer import load_model

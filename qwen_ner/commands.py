@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def train(options: Namespace, overrides: Sequence[str]) -> None:
-    # Read by torch at its first tensor: large pages for large tensors. In pages of 4 KiB, a seventh of a step on a CPU
-    # is the time to get them.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    from .training.pages import set_pages
+
+    set_pages()
     from .training.recipe import load_recipe
     from .training.run import train as run
 
