@@ -17,6 +17,7 @@ from qwen_ner.inference.loading import load_tokenizer
 from qwen_ner.training import checks, doctor, machine
 from qwen_ner.training.case import case_of
 from qwen_ner.training.checks import check_end, check_generation, check_prompts, check_supervised
+from qwen_ner.training.examination import CHECKS, examine
 from qwen_ner.training.finding import Finding, heed
 from qwen_ner.training.launch import Launch
 from qwen_ner.training.recipe import load_recipe
@@ -73,7 +74,7 @@ def told(recipe):
 
     def told(name, launch=None, **values):
         with case_of(load_recipe(recipe(**values)), launch) as case:
-            found = [finding for finding in doctor.examine(case) if finding.name == name]
+            found = [finding for finding in examine(case) if finding.name == name]
         levels = [finding.level for finding in found]
         return max(levels, key=["ok", "warn", "fail"].index), " | ".join(finding.message for finding in found)
 
@@ -88,10 +89,10 @@ def edit(path: Path, **values):
 def test_a_healthy_recipe_has_no_fail_and_no_weights_are_needed(recipe, base):
     started = time.time()
     with case_of(load_recipe(recipe())) as case:
-        found = list(doctor.examine(case))
+        found = list(examine(case))
     assert [f.message for f in found if f.level == "fail"] == []
     assert [f.name for f in found if f.level == "warn"] == ["model"], "it lacks weights"
-    assert [f.name for f in found] == [name for name, _ in doctor.CHECKS]
+    assert [f.name for f in found] == [name for name, _ in CHECKS]
     assert time.time() - started < 30
     assert sorted(path.name for path in base.parent.iterdir()) == ["base", "data", "recipe.yaml"], "nothing is written"
 
@@ -274,7 +275,7 @@ def test_data_without_empty_rows_are_told(told, folder):
 
 def test_a_model_that_cannot_be_had_fails_its_own_lines_alone(recipe):
     with case_of(load_recipe(recipe(model_name_or_path="nobody/nothing"))) as case:
-        levels = {finding.name: finding.level for finding in doctor.examine(case)}
+        levels = {finding.name: finding.level for finding in examine(case)}
     sound = {"data", "labels", "no entity", "leakage", "processes", "trackers", "hub"}
     assert {name for name, level in levels.items() if level != "fail"} == sound
 
@@ -285,7 +286,7 @@ def test_a_model_that_cannot_be_had_fails_its_own_lines_alone(recipe):
 def test_a_full_disk(recipe, monkeypatch):
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: Usage(100, 0, 30 << 20))
     with case_of(load_recipe(recipe())) as case:
-        found = next(finding for finding in doctor.examine(case) if finding.name == "disk")
+        found = next(finding for finding in examine(case) if finding.name == "disk")
     assert found.level == "fail"
     assert "free under" in found.message
 
