@@ -12,7 +12,7 @@ what the setting computes: a costlier prompt trains on fewer rows. Settings are 
 Every choice is made on 600 rows held out of train, the same for all; dev is read by `--dev`, once, by the finalists.
 A run is a line of `--out` with the counts of every row, which scores, intervals and paired tests are made of; one that
 stands there is not made again, and one that was interrupted goes on from its checkpoint (`train s` of the table then
-holds its last part alone).
+holds its last part alone). The tables of all runs are written beside them, with a curve of those of several budgets.
 
 Decodings, all of the same trained weights: free; constrained; thresholds (constrained, without the surfaces that score
 below their label's threshold, calibrated on one half of the rows and used on the other); vote (of the free answer and
@@ -54,8 +54,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help=f"a line a run; added to; default: {RUNS}")
     parser.add_argument("--work", type=Path, help=f"checkpoints and adapters; default: {WORK}")
     parser.add_argument("--rates", action="store_true", help="measure the seconds a row of the settings, and no more")
-    parser.add_argument("--table", action="store_true", help="train nothing; print and draw what stands in --out")
-    parser.add_argument("--against", default="plain", help="the setting that the table tells differences to")
+    parser.add_argument("--table", action="store_true", help="train nothing; tell what stands in --out")
+    parser.add_argument("--against", default="ours", help="the setting that the tables tell differences to")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="three steps of the toy, 40 rows held out")
     options = parser.parse_args()
@@ -75,12 +75,10 @@ def main() -> None:
             for seed in options.seeds:
                 for name in options.settings:
                     make(name, seed, options)
-        from f1_table import claims, draw, table
+        from f1_table import claims, write_page
 
         runs = read(options.out)
-        print("\n".join(table(runs, options.against)))
-        if len({run["minutes"] for run in runs}) > 1:
-            print(f"drawn: {draw(runs, options.out.with_suffix('.png'))}")
+        print(write_page(runs, options.against, options.out))
         finish({"machine": machine("trl"), "table": runs, "claims": claims(runs)}, options.json)
 
 

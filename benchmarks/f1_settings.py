@@ -93,42 +93,43 @@ class Setting:
         return " ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
-LEVERS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "ours": {"head": "seen", "order": "text"},
-    "tutorial": {"trainer": "tutorial", "scheduler": "constant"},
-    "mended": {"trainer": "mended", "scheduler": "constant"},
-    "trl": {"trainer": "trl"},
-    "constant": {"scheduler": "constant"},
-    "float32": {"bf16": False},
-    "rank8": {"rank": 8},
-    "rank64": {"rank": 64},
-    "attention": {"targets": ("q_proj", "k_proj", "v_proj", "o_proj")},
-    "mlp": {"targets": ("gate_proj", "up_proj", "down_proj")},
-    "upper": {"layers": "upper"},
-    "loraplus": {"ratio": 16.0, "learning_rate": 1e-4},
-    "rslora": {"variant": "use_rslora"},
-    "dora": {"variant": "use_dora"},
-    "pissa": {"variant": "pissa_niter_4"},
-    "full": {"rank": None, "learning_rate": 4e-5},
-    "neftune": {"neftune": 5.0},
-    "definitions": {"definitions": True},
-    "twice": {"twice": True},
-    "prefix-lm": {"prefix_lm": True},
-    "frequent-first": {"order": "labels"},
-    "long-first": {"order": "surfaces"},
-    "negatives": {"negatives": 0.1},
-    "smoothed": {"loss": "smoothed"},
-    "focal": {"loss": "focal"},
-    "averaged": {"averaged": True},
-    "audited": {"audited": True},
-    "rich": {"rich": True},
-    "seen": {"head": "seen"},
-    "chinese": {"order": "chinese"},
-    "text-order": {"order": "text"},
-    "batch5": {"batch": 5},
-    "batch30": {"batch": 30},
+LEVERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("the defaults of `Setting`: the LoRA recipe before the levers were measured", {}),
+    "ours": ("the LoRA recipe as it is: `seen+text-order`", {"head": "seen", "order": "text"}),
+    "tutorial": ("the tutorial's loop as written, prompts cut at 50", {"trainer": "tutorial", "scheduler": "constant"}),
+    "mended": ("the tutorial's loop without the cut", {"trainer": "mended", "scheduler": "constant"}),
+    "trl": ("TRL's SFTTrainer, padding-free", {"trainer": "trl"}),
+    "constant": ("a constant learning rate", {"scheduler": "constant"}),
+    "float32": ("products in float32", {"bf16": False}),
+    "rank8": ("LoRA of rank 8, alpha 16", {"rank": 8}),
+    "rank64": ("LoRA of rank 64, alpha 128", {"rank": 64}),
+    "attention": ("adapters in attention alone", {"targets": ("q_proj", "k_proj", "v_proj", "o_proj")}),
+    "mlp": ("adapters in the MLPs alone", {"targets": ("gate_proj", "up_proj", "down_proj")}),
+    "upper": ("adapters in the upper half of the layers alone", {"layers": "upper"}),
+    "loraplus": ("LoRA+: B learns 16 times as fast as A, at 1e-4", {"ratio": 16.0, "learning_rate": 1e-4}),
+    "rslora": ("rank-stabilised LoRA", {"variant": "use_rslora"}),
+    "dora": ("DoRA", {"variant": "use_dora"}),
+    "pissa": ("PiSSA initialisation, 4 iterations", {"variant": "pissa_niter_4"}),
+    "full": ("all weights, at 4e-5", {"rank": None, "learning_rate": 4e-5}),
+    "neftune": ("NEFTune, alpha 5", {"neftune": 5.0}),
+    "definitions": ("the labels' descriptions in the prompt", {"definitions": True}),
+    "twice": ("the text twice in the user's turn", {"twice": True}),
+    "prefix-lm": ("each token of a prompt sees all of it", {"prefix_lm": True}),
+    "frequent-first": ("the label first that train has most", {"order": "labels"}),
+    "long-first": ("the surfaces of a label by falling length", {"order": "surfaces"}),
+    "negatives": ("a tenth more rows, without entities", {"negatives": 0.1}),
+    "smoothed": ("a tenth of the target spread over the tokens", {"loss": "smoothed"}),
+    "focal": ("focal loss", {"loss": "focal"}),
+    "averaged": ("the mean of the last third of the steps", {"averaged": True}),
+    "audited": ("without the rows that `audit` doubts", {"audited": True}),
+    "rich": ("rows with two entities at least", {"rich": True}),
+    "seen": ("logits of the tokens of the training rows alone", {"head": "seen"}),
+    "chinese": ("labels written in Chinese", {"order": "chinese"}),
+    "text-order": ("labels in the order of the text", {"order": "text"}),
+    "batch5": ("5 rows a step", {"batch": 5}),
+    "batch30": ("30 rows a step", {"batch": 30}),
 }
+"""What each changes of a `Setting`, in words and in fields."""
 
 
 def setting(name: str) -> Setting:
@@ -142,7 +143,7 @@ def setting(name: str) -> Setting:
         key, equals, value = part.partition("=")
         if not equals and part not in LEVERS:
             raise SystemExit(f"{part}: no such lever; there are {', '.join(LEVERS)}, and field=value")
-        changes |= {key: ast.literal_eval(value)} if equals else LEVERS[part]
+        changes |= {key: ast.literal_eval(value)} if equals else LEVERS[part][1]
     return replace(Setting(), **changes)
 
 

@@ -1,7 +1,7 @@
-"""The runs of f1_budget.py as a table and as a curve.
+"""The runs of f1_budget.py as a page: tables, a curve, and what is asked of the finalists.
 
-In: the lines of its file. Out: lines of text, a picture. Several seeds of one setting are one line: their mean, its
-interval over the rows, and each seed's f1.
+In: the lines of its file. Out: Markdown that a terminal shows as well, and a picture. Several seeds of one setting are
+one line: their mean, its interval over the rows, and each seed's f1.
 """
 
 from __future__ import annotations
@@ -12,54 +12,89 @@ from typing import Any
 
 Run = dict[str, Any]
 VIEWS = ("f1", "span_f1", "macro_f1")
+MACHINE = ("processor", "cores", "gpu", "python", "torch", "transformers", "accelerate", "peft")
+HEAD = """# F1 for a budget
+
+Made of the runs in {runs} by `python benchmarks/f1_budget.py --table`; `--help` tells the protocol. Levers are sifted
+in 10 minutes on rows held out of train, what does best there goes on to 30, and the finalists are read once on dev.
+Intervals are of 95 % over the rows, p of a paired permutation test, differences to `{against}` decoded freely, in the
+same minutes. Of a run that was interrupted `train s` is the last part alone; `read s` are CPU seconds a row.
+
+Machine: {machines}."""
 
 
-def table(runs: Sequence[Run], against: str = "plain") -> list[str]:
-    """A line a setting, budget and decoding, the best first; differences are to `against`, decoded freely."""
+def write_page(runs: Sequence[Run], against: str, source: Path) -> str:
+    """The page, written beside `source`, the file of the runs, with its picture where a setting has two budgets."""
+    text = page(runs, against, source.name)
+    if curves(runs):
+        picture = source.with_suffix(".png")
+        draw(runs, picture)
+        text += f"\n![f1 over the minutes of training]({picture.name})\n"
+    source.with_suffix(".md").write_text(text, encoding="utf-8")
+    return text
+
+
+def page(runs: Sequence[Run], against: str = "ours", name: str = "f1_budget.jsonl") -> str:
+    """A table for each split and budget, the best first, and the words for the levers in them."""
+    from f1_settings import LEVERS
+
+    machines = sorted({", ".join(f"{part} {run[part]}" for part in MACHINE if run[part]) for run in runs})
+    parts = [HEAD.format(runs=name, against=against, machines="; ".join(machines))]
+    for split, minutes in sorted({(run["split"], run["minutes"]) for run in runs}):
+        here = [run for run in runs if (run["split"], run["minutes"]) == (split, minutes)]
+        parts += [f"## {minutes:g} minutes of CPU time, {here[0]['rows']:,} rows {split}", table(here, against)]
+    used = {lever for run in runs for lever in run["setting"].split("+")}
+    levers = [(f"`{lever}`", words) for lever, (words, _) in LEVERS.items() if lever in used]
+    parts += ["## Levers", aligned([("lever", "what it changes"), *levers])]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(runs: Sequence[Run], against: str) -> str:
+    """A line a setting and decoding of runs of one split and budget."""
     from f1_budget import unpacked
+    from f1_settings import setting
 
     from qwen_ner.evaluation.bootstrap import differences, rates
 
-    lines: list[str] = []
-    for split in sorted({run["split"] for run in runs}):
-        for minutes in sorted({run["minutes"] for run in runs if run["split"] == split}):
-            here = [run for run in runs if (run["split"], run["minutes"]) == (split, minutes)]
-            groups: dict[tuple[str, str], list[Run]] = {}
-            for run in sorted(here, key=lambda run: run["seed"]):
-                groups.setdefault((run["setting"], run["decoding"]), []).append(run)
-            lines += [
-                "",
-                f"{here[0]['rows']} rows, {split} · {minutes:g} minutes of CPU time",
-                f"{'setting':<34}{'decoding':<13}{''.join(f'{view:<20}' for view in VIEWS)}"
-                f"{f'to {against}':>10}  {'95 %':<15}{'p':>7}{'rows':>7}{'train s':>9}{'read s':>8}  seeds",
-            ]
-            other = groups.get((against, "free"))
-            made = []
-            for (name, decoding), some in groups.items():
-                labels = some[0]["labels"]
-                counts = [unpacked(run) for run in some]
-                each = [rates(one.sum(0), labels) for one in counts]
-                means = {view: 100 * sum(float(one[view]) for one in each) / len(each) for view in VIEWS}
-                sure = over_seeds(counts, labels)
-                line = f"{name:<34}{decoding:<13}"
-                line += "".join(f"{f'{mean:.2f} ({sure[view]})':<20}" for view, mean in means.items())
-                if other and some is not other:
-                    both = differences([unpacked(run) for run in other], counts, labels)
-                    change = next(d for d in both if d.name == "f1")
-                    ends = bounds(change.interval)
-                    p = "" if change.p is None else f"{change.p:.4f}"
-                    shown = f"{ends[0]:+.1f} – {ends[1]:+.1f}"
-                    line += f"{100 * (change.b - change.a):>+10.2f}  {shown:<15}{p:>7}"
-                else:
-                    line += " " * 34
-                seeds = " ".join(
-                    f"{run['seed']}:{100 * float(one['f1']):.2f}" for run, one in zip(some, each, strict=True)
-                )
-                one = some[0]
-                line += f"{one['trained_rows']:>7}{one['train_seconds']:>9.0f}{one['read_seconds']:>8.3f}  {seeds}"
-                made.append((-means["f1"], line))
-            lines += [line for _, line in sorted(made)]
-    return lines
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run["seed"]):
+        groups.setdefault((run["setting"], run["decoding"]), []).append(run)
+    free = {setting(name): [*map(unpacked, some)] for (name, decoding), some in groups.items() if decoding == "free"}
+    other = free.get(setting(against))
+    made = []
+    for (name, decoding), some in groups.items():
+        labels, counts = some[0]["labels"], [unpacked(run) for run in some]
+        each = [rates(one.sum(0), labels) for one in counts]
+        sure = over_seeds(counts, labels)
+        means = {view: 100 * sum(float(one[view]) for one in each) / len(each) for view in VIEWS}
+        change = ""
+        if other and not (decoding == "free" and setting(name) == setting(against)):
+            found = next(d for d in differences(other, counts, labels) if d.name == "f1")
+            low, high = bounds(found.interval)
+            change = f"{100 * (found.b - found.a):+.2f} ({low:+.1f} … {high:+.1f}{chance(found.p)})"
+        cells = [f"`{name}`", decoding, *(f"{mean:.2f} ({sure[view]})" for view, mean in means.items()), change]
+        one = some[0]
+        cells += [f"{one['rate']:.2f}", f"{one['trained_rows']:,}", f"{one['train_seconds']:,.0f}"]
+        cells += [f"{one['read_seconds']:.2f}"]
+        seeds = [str(run["seed"]) for run in some]
+        if len(some) > 1:
+            seeds = [f"{seed}: {100 * float(rate['f1']):.2f}" for seed, rate in zip(seeds, each, strict=True)]
+        cells.append(", ".join(seeds))
+        made.append((-means["f1"], tuple(cells)))
+    head = ("setting", "decoding", *VIEWS, f"f1 to {against}", "s a row", "rows", "train s", "read s", "seeds")
+    return aligned([head, *(cells for _, cells in sorted(made))])
+
+
+def chance(p: float | None) -> str:
+    return "" if p is None else f", p {p:.{2 if p >= 0.1 else 3 if p >= 0.01 else 4}f}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns stand below each other as text too."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 BOUNDS = {"mended": 5.0, "trl": 3.0, "plain": 2.0}
@@ -100,34 +135,46 @@ def over_seeds(counts: Sequence[Any], labels: Sequence[str]) -> dict[str, Any]:
     return intervals(sum(counts[1:], counts[0]), labels)
 
 
-def draw(runs: Sequence[Run], target: Path) -> Path:
-    """f1 over the minutes, a line a setting that has two budgets at least, with the intervals of the rows."""
+def curves(runs: Sequence[Run]) -> dict[str, dict[tuple[str, str], dict[float, list[Run]]]]:
+    """Of each split the settings and decodings that have two budgets at least: their runs by minutes."""
+    points: dict[str, dict[tuple[str, str], dict[float, list[Run]]]] = {}
+    for run in runs:
+        lines = points.setdefault(run["split"], {})
+        lines.setdefault((run["setting"], run["decoding"]), {}).setdefault(run["minutes"], []).append(run)
+    drawn = {
+        split: {key: budgets for key, budgets in lines.items() if len(budgets) > 1}
+        for split, lines in sorted(points.items())
+    }
+    return {split: lines for split, lines in drawn.items() if lines}
+
+
+def draw(runs: Sequence[Run], target: Path) -> None:
+    """f1 over the minutes, a panel a split and a line a setting, with the intervals over the rows."""
     from f1_budget import unpacked
     from matplotlib.figure import Figure
 
     from qwen_ner.evaluation.bootstrap import rates
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    points: dict[tuple[str, str, str], dict[float, list[Run]]] = {}
-    for run in runs:
-        key = (run["setting"], run["decoding"], run["split"])
-        points.setdefault(key, {}).setdefault(run["minutes"], []).append(run)
-    for (name, decoding, split), budgets in points.items():
-        if len(budgets) < 2:
-            continue
-        x = sorted(budgets)
-        middle, low, high = [], [], []
-        for minutes in x:
-            counts = [unpacked(run) for run in budgets[minutes]]
-            labels = budgets[minutes][0]["labels"]
-            f1 = 100 * sum(float(rates(one.sum(0), labels)["f1"]) for one in counts) / len(counts)
-            ends = bounds(over_seeds(counts, labels)["f1"])
-            middle.append(f1)
-            low.append(max(0.0, f1 - ends[0]))
-            high.append(max(0.0, ends[1] - f1))
-        axes.errorbar(x, middle, yerr=(low, high), marker="o", capsize=3, label=f"{name} · {decoding} · {split}")
-    axes.set(xlabel="minutes of CPU time", ylabel="f1")
-    axes.legend(fontsize="small")
+    panels = curves(runs)
+    figure = Figure(figsize=(6 * len(panels), 4.5), layout="constrained")
+    every = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, (split, lines) in zip(every, panels.items(), strict=True):
+        for n, ((name, decoding), budgets) in enumerate(lines.items()):
+            x, middle, around = sorted(budgets), [], []
+            for minutes in x:
+                counts = [unpacked(run) for run in budgets[minutes]]
+                labels = budgets[minutes][0]["labels"]
+                f1 = 100 * sum(float(rates(one.sum(0), labels)["f1"]) for one in counts) / len(counts)
+                low, high = bounds(over_seeds(counts, labels)["f1"])
+                middle.append(f1)
+                around.append((max(0.0, f1 - low), max(0.0, high - f1)))
+            label = name if decoding == "free" else f"{name}, {decoding}"
+            beside = [minutes * (1 + 0.01 * (n - len(lines) / 2)) for minutes in x]  # else intervals hide each other
+            axes.errorbar(beside, middle, yerr=list(zip(*around, strict=True)), marker="o", capsize=3, label=label)
+        minutes = sorted({minutes for budgets in lines.values() for minutes in budgets})
+        axes.set(title=split, xlabel="minutes of CPU time", ylabel="f1", xscale="log")
+        axes.set_xticks(minutes, [f"{one:g}" for one in minutes])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small", loc="lower right")
     figure.savefig(target, dpi=120)
-    return target

@@ -110,6 +110,7 @@ def test_f1_budget(tmp_path):
     assert {run["fields"]["rank"] for run in runs} == {16, 8}
     assert all((run["rows"], run["trained_rows"], run["split"]) == (40, 30, "held out") for run in runs)
     assert "twice+prefix-lm+rank8" in printed
+    assert (tmp_path / "runs.md").read_text(encoding="utf-8").strip() in printed
     again, _ = budget(tmp_path, "--settings", "plain", "--seeds", "42", "43")
     assert [run["seed"] for run in again] == [*(run["seed"] for run in runs), 43], "what was run is not run again"
     others, _ = budget(tmp_path, "--settings", "full", "seen+text-order+focal")
@@ -172,19 +173,25 @@ def test_counts_come_back_as_they_were(monkeypatch):
     assert (unpacked({"counts": packed(counts), "rows": 7, "labels": ["a", "b"]}) == counts).all()
 
 
-def test_finalists_are_held_against_what_is_asked_of_them(monkeypatch):
-    """Of 100 rows with one entity each, ours finds 90 and the others 10; runs of other rows or budgets are not read."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+def budget_run(setting, right, minutes=90, split="dev", seed=42):
+    """Of 100 rows with one entity each, `right` are found and the others missed."""
     import numpy as np
     from f1_budget import packed
+
+    counts = np.zeros((100, 6, 3))
+    counts[:, 0] = counts[:, 2] = [(1, 0, 0) if n < right else (0, 0, 1) for n in range(100)]
+    return {"setting": setting, "split": split, "minutes": minutes, "decoding": "free", "seed": seed, "rows": 100,
+            "labels": ["a"], "counts": packed(counts), "rate": 0.5, "trained_rows": 7, "train_seconds": 3.0,
+            "read_seconds": 0.1, "processor": "abacus", "cores": 2, "gpu": None, "python": "3", "torch": "2",
+            "transformers": "5", "accelerate": "1", "peft": "0"}  # fmt: skip
+
+
+def test_finalists_are_held_against_what_is_asked_of_them(monkeypatch):
+    """ours finds 90 of 100 and the others 10; runs of other rows or budgets are not read."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     from f1_table import claims
 
-    def run(setting, right, minutes=90, split="dev"):
-        counts = np.zeros((100, 6, 3))
-        counts[:, 0] = counts[:, 2] = [(1, 0, 0) if n < right else (0, 0, 1) for n in range(100)]
-        return {"setting": setting, "split": split, "minutes": minutes, "decoding": "free", "rows": 100,
-                "labels": ["a"], "counts": packed(counts)}  # fmt: skip
-
+    run = budget_run
     runs = [run("ours", 90), run("trl+learning_rate=8e-4", 10), run("plain", 90), run("mended", 1, minutes=30),
             run("ours", 1, split="held out")]  # fmt: skip
     made = {claim["name"]: claim for claim in claims(runs)}
@@ -193,6 +200,42 @@ def test_finalists_are_held_against_what_is_asked_of_them(monkeypatch):
     assert made["points of f1 over trl"]["value"] == pytest.approx(100 * (180 / 190 - 20 / 110), abs=0.1)
     assert [claim["holds"] for claim in made.values()] == [True, True, False, False]
     assert claims(runs[1:]) == []
+
+
+def test_the_page_of_budgets_tells_each_run_against_ours_in_the_same_minutes(monkeypatch, tmp_path):
+    """ours and seen+text-order are one setting: what they say of themselves is no difference."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from f1_table import write_page
+
+    run = budget_run
+    runs = [run("plain", 50), run("ours", 100), run("ours", 90, minutes=30, seed=43), run("ours", 70, minutes=30),
+            run("seen+text-order", 100, 10, "held out"), run("seen", 50, 10, "held out")]  # fmt: skip
+    text = write_page(runs, "ours", tmp_path / "runs.jsonl")
+    assert (tmp_path / "runs.md").read_text(encoding="utf-8") == text
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "| free" in line]
+    differences = {(setting, to.partition(" (")[0]) for setting, _, _, _, _, to, *_ in cells}
+    assert differences == {("`ours`", ""), ("`seen+text-order`", ""), ("`plain`", "-33.33"), ("`seen`", "-33.33")}
+    assert f"{100 * (2 * 90 / 190 + 2 * 70 / 170) / 2:.2f}" in text
+    assert "42: 82.35, 43: 94.74" in text
+    assert "abacus" in text
+    assert "| `text-order` " in text
+    assert "rank8" not in text
+    assert "(runs.png)" in text
+    assert (tmp_path / "runs.png").is_file()
+    alone = write_page(runs[:2], "ours", tmp_path / "alone.jsonl")
+    assert "alone.png" not in alone
+    assert not (tmp_path / "alone.png").exists()
+
+
+def test_the_page_of_budgets_is_made_of_the_runs_beside_it(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from f1_budget import RUNS, read
+    from f1_table import write_page
+
+    source = ROOT / RUNS
+    made = write_page(read(source), "ours", tmp_path / source.name)
+    assert source.with_suffix(".md").read_text(encoding="utf-8") == made
+    assert source.with_suffix(".png").is_file()
 
 
 def test_a_prompt_is_read_as_a_whole_in_training_and_in_use(monkeypatch, tiny, tokenizer):
