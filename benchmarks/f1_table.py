@@ -17,8 +17,9 @@ HEAD = """# F1 for a budget
 
 Made of the runs in {runs} by `python benchmarks/f1_budget.py --table`; `--help` tells the protocol. Levers are sifted
 in 10 minutes on rows held out of train, what does best there goes on to 30, and the finalists are read once on dev.
-Intervals are of 95 % over the rows, p of a paired permutation test, differences to `{against}` decoded freely, in the
-same minutes. Of a run that was interrupted `train s` is the last part alone; `read s` are CPU seconds a row.
+Intervals are of 95 % over the rows, p of a paired permutation test, differences to `{against}` in the same
+minutes; what the last lever gives is to the same setting without it (where decoding is not free, to the same decoded
+freely). Of a run that was interrupted `train s` is the last part alone; `read s` are CPU seconds a row.
 
 Machine: {machines}."""
 
@@ -54,25 +55,23 @@ def table(runs: Sequence[Run], against: str) -> str:
     from f1_budget import unpacked
     from f1_settings import setting
 
-    from qwen_ner.evaluation.bootstrap import differences, rates
+    from qwen_ner.evaluation.bootstrap import rates
 
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda run: run["seed"]):
         groups.setdefault((run["setting"], run["decoding"]), []).append(run)
     free = {setting(name): [*map(unpacked, some)] for (name, decoding), some in groups.items() if decoding == "free"}
-    other = free.get(setting(against))
     made = []
     for (name, decoding), some in groups.items():
         labels, counts = some[0]["labels"], [unpacked(run) for run in some]
         each = [rates(one.sum(0), labels) for one in counts]
         sure = over_seeds(counts, labels)
         means = {view: 100 * sum(float(one[view]) for one in each) / len(each) for view in VIEWS}
-        change = ""
-        if other and not (decoding == "free" and setting(name) == setting(against)):
-            found = next(d for d in differences(other, counts, labels) if d.name == "f1")
-            low, high = bounds(found.interval)
-            change = f"{100 * (found.b - found.a):+.2f} ({low:+.1f} … {high:+.1f}{chance(found.p)})"
-        cells = [f"`{name}`", decoding, *(f"{mean:.2f} ({sure[view]})" for view, mean in means.items()), change]
+        cells = [f"`{name}`", decoding, *(f"{mean:.2f} ({sure[view]})" for view, mean in means.items())]
+        before = name if decoding != "free" else name.rpartition("+")[0] or "plain"
+        for other in (against, before):
+            same = decoding == "free" and setting(name) == setting(other)
+            cells.append("" if same else difference(free.get(setting(other)), counts, labels))
         one = some[0]
         cells += [f"{one['rate']:.2f}", f"{one['trained_rows']:,}", f"{one['train_seconds']:,.0f}"]
         cells += [f"{one['read_seconds']:.2f}"]
@@ -81,12 +80,32 @@ def table(runs: Sequence[Run], against: str) -> str:
             seeds = [f"{seed}: {100 * float(rate['f1']):.2f}" for seed, rate in zip(seeds, each, strict=True)]
         cells.append(", ".join(seeds))
         made.append((-means["f1"], tuple(cells)))
-    head = ("setting", "decoding", *VIEWS, f"f1 to {against}", "s a row", "rows", "train s", "read s", "seeds")
+    head = (
+        "setting",
+        "decoding",
+        *VIEWS,
+        f"f1 to {against}",
+        "its last lever gives",
+        "s a row",
+        "rows",
+        "train s",
+        "read s",
+        "seeds",
+    )
     return aligned([head, *(cells for _, cells in sorted(made))])
 
 
-def chance(p: float | None) -> str:
-    return "" if p is None else f", p {p:.{2 if p >= 0.1 else 3 if p >= 0.01 else 4}f}"
+def difference(a: list[Any] | None, b: list[Any], labels: Sequence[str]) -> str:
+    """The points of f1 by which the runs `b` are above the runs `a`; nothing where there are none."""
+    from qwen_ner.evaluation.bootstrap import differences
+
+    if not a:
+        return ""
+    found = next(each for each in differences(a, b, labels) if each.name == "f1")
+    low, high = bounds(found.interval)
+    p = found.p
+    chance = "" if p is None else f", p {p:.{2 if p >= 0.1 else 3 if p >= 0.01 else 4}f}"
+    return f"{100 * (found.b - found.a):+.2f} ({low:+.1f} … {high:+.1f}{chance})"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
