@@ -161,7 +161,7 @@ def curves(runs: Sequence[Run]) -> dict[str, dict[tuple[str, str], dict[float, l
         lines = points.setdefault(run["split"], {})
         lines.setdefault((run["setting"], run["decoding"]), {}).setdefault(run["minutes"], []).append(run)
     drawn = {
-        split: {key: budgets for key, budgets in lines.items() if len(budgets) > 1}
+        split: {key: budgets for key, budgets in sorted(lines.items()) if len(budgets) > 1}
         for split, lines in sorted(points.items())
     }
     return {split: lines for split, lines in drawn.items() if lines}
@@ -195,5 +195,5 @@ def draw(runs: Sequence[Run], target: Path) -> None:
         axes.set_xticks(minutes, [f"{one:g}" for one in minutes])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small", loc="lower right")
+        axes.legend(fontsize="small", loc="best")
     figure.savefig(target, dpi=120)
