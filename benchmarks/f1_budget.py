@@ -6,8 +6,8 @@
 
 A budget is CPU time of the training steps, added up over the cores, at the rate that this machine was measured at for
 what the setting computes: a costlier prompt trains on fewer rows. Settings are levers of f1_settings.LEVERS, joined by
-+, against `plain`, the LoRA recipe as it was before they were measured; `ours` is the recipe as it is, and the rivals
-(trl, tutorial, mended) are settings too.
++, each a change of `plain`, the LoRA recipe as it was before they were measured; `ours` is the recipe as it is, and the
+rivals (trl, tutorial, mended) are settings too.
 
 Every choice is made on 600 rows held out of train, the same for all; dev is read by `--dev`, once, by the finalists.
 A run is a line of `--out` with the counts of every row, which scores, intervals and paired tests are made of; one that
@@ -78,7 +78,10 @@ def main() -> None:
         from f1_table import claims, write_page
 
         runs = read(options.out)
-        print(write_page(runs, options.against, options.out))
+        if runs:
+            print(write_page(runs, options.against, options.out))
+        elif options.table:
+            raise SystemExit(f"{options.out} holds no runs; make some first, without --table")
         finish({"machine": machine("trl"), "table": runs, "claims": claims(runs)}, options.json)
 
 

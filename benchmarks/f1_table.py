@@ -12,7 +12,6 @@ from typing import Any
 
 Run = dict[str, Any]
 VIEWS = ("f1", "span_f1", "macro_f1")
-MACHINE = ("processor", "cores", "gpu", "python", "torch", "transformers", "accelerate", "peft")
 HEAD = """# F1 for a budget
 
 Made of the runs in {runs} by `python benchmarks/f1_budget.py --table`; `--help` tells the protocol. Levers are sifted
@@ -35,11 +34,12 @@ def write_page(runs: Sequence[Run], against: str, source: Path) -> str:
     return text
 
 
-def page(runs: Sequence[Run], against: str = "ours", name: str = "f1_budget.jsonl") -> str:
+def page(runs: Sequence[Run], against: str, name: str) -> str:
     """A table for each split and budget, the best first, and the words for the levers in them."""
+    from common import machine
     from f1_settings import LEVERS
 
-    machines = sorted({", ".join(f"{part} {run[part]}" for part in MACHINE if run[part]) for run in runs})
+    machines = sorted({", ".join(f"{part} {run[part]}" for part in machine() if run[part]) for run in runs})
     parts = [HEAD.format(runs=name, against=against, machines="; ".join(machines))]
     for split, minutes in sorted({(run["split"], run["minutes"]) for run in runs}):
         here = [run for run in runs if (run["split"], run["minutes"]) == (split, minutes)]

@@ -228,6 +228,14 @@ def test_the_page_of_budgets_tells_each_run_against_ours_in_the_same_minutes(mon
     assert not (tmp_path / "alone.png").exists()
 
 
+def test_a_table_of_no_runs_says_so_and_writes_nothing(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks/f1_budget.py", "--table", "--out", tmp_path / "none.jsonl"]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert "none.jsonl holds no runs; make some first, without --table" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_page_of_budgets_is_made_of_the_runs_beside_it(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     from f1_budget import RUNS, read
