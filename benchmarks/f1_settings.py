@@ -29,6 +29,7 @@ from qwen_ner.data.tokenize import build_dataset, end_of_turn
 from qwen_ner.entities import Example, LabelSet
 from qwen_ner.inference.loading import load_tokenizer
 from qwen_ner.training.collate import choose_collator
+from qwen_ner.training.head import tokens_of
 from qwen_ner.training.recipe import NerTrainingArguments
 from qwen_ner.training.trainer import NerTrainer, adapted, load_model
 
@@ -120,6 +121,8 @@ LEVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "negatives": ("a tenth more rows, without entities", {"negatives": 0.1}),
     "smoothed": ("a tenth of the target spread over the tokens", {"loss": "smoothed"}),
     "focal": ("focal loss", {"loss": "focal"}),
+    "smoothed-keys": ("a tenth of the target spread over the tokens, where it is a label", {"loss": "smoothed keys"}),
+    "focal-keys": ("focal loss where the target is a label", {"loss": "focal keys"}),
     "averaged": ("the mean of the last third of the steps", {"averaged": True}),
     "audited": ("without the rows that `audit` doubts", {"audited": True}),
     "rich": ("rows with two entities at least", {"rich": True}),
@@ -270,7 +273,11 @@ def train_ours(
     kind = NerTrainer if chosen.head == "seen" else WholeHead
     if chosen.loss:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        base.loss_function = loss_over({"smoothed": smoothed, "focal": focal}[chosen.loss])
+        name, _, keys = chosen.loss.partition(" ")
+        losses = {"smoothed": smoothed, "focal": focal}[name]
+        if keys:
+            losses = where(label_tokens(codec, tokenizer, rows, narrow=chosen.head == "seen"), losses)
+        base.loss_function = loss_over(losses)
     optimizer = None
     if chosen.ratio != 1:
         from peft.optimizers import create_loraplus_optimizer
@@ -347,6 +354,24 @@ def focal(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Lin et al., "Focal Loss for Dense Object Detection" (arXiv 1708.02002): what is known already counts less."""
     loss = cross_entropy(logits, target, reduction="none")
     return (1 - (-loss).exp()) ** 2 * loss
+
+
+def label_tokens(codec: Codec, tokenizer: Any, rows: Any, *, narrow: bool) -> torch.Tensor:
+    """The tokens that labels are written in (n,), of CLUENER's by a Qwen one each; `narrow`: their places among the
+    tokens of the rows."""
+    words = tokenizer(list(codec.labels.names), add_special_tokens=False).input_ids
+    ids = torch.tensor([token for word in words for token in word])
+    return torch.isin(tokens_of(rows), ids).nonzero().flatten() if narrow else ids
+
+
+def where(tokens: torch.Tensor, losses: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """`losses` of the targets that are among `tokens` (n,), and cross-entropy of the others."""
+
+    def each(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        chosen = torch.isin(target, tokens.to(target.device))
+        return torch.where(chosen, losses(logits, target), cross_entropy(logits, target, reduction="none"))
+
+    return each
 
 
 def loss_over(losses: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:

@@ -5,7 +5,14 @@ import subprocess
 import sys
 
 import pytest
-from rows import ROOT
+import torch
+from rows import EIGHT, ROOT
+from torch.nn.functional import cross_entropy
+
+from qwen_ner.codec import Codec
+from qwen_ner.data.tokenize import build_dataset
+from qwen_ner.entities import CLUENER
+from qwen_ner.training.head import tokens_of
 
 
 def run(script, folder, *options):
@@ -113,8 +120,8 @@ def test_f1_budget(tmp_path):
     assert (tmp_path / "runs.md").read_text(encoding="utf-8").strip() in printed
     again, _ = budget(tmp_path, "--settings", "plain", "--seeds", "42", "43")
     assert [run["seed"] for run in again] == [*(run["seed"] for run in runs), 43], "what was run is not run again"
-    others, _ = budget(tmp_path, "--settings", "full", "seen+text-order+focal")
-    assert [run["setting"] for run in others[len(again) :]] == ["full", "seen+text-order+focal"]
+    others, _ = budget(tmp_path, "--settings", "full", "seen+text-order+focal-keys")
+    assert [run["setting"] for run in others[len(again) :]] == ["full", "seen+text-order+focal-keys"]
 
 
 def test_a_setting_is_named_by_its_levers(monkeypatch):
@@ -125,6 +132,28 @@ def test_a_setting_is_named_by_its_levers(monkeypatch):
     assert setting("rank64+twice+learning_rate=8e-4") == Setting(rank=64, twice=True, learning_rate=8e-4)
     with pytest.raises(SystemExit, match="rank65: no such lever; there are plain, ours, tutorial"):
         setting("rank65")
+
+
+def test_a_loss_of_labels_alone_leaves_the_other_tokens_as_they_are(monkeypatch, tokenizer):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from f1_settings import focal, label_tokens, where
+
+    codec = Codec(CLUENER)
+    rows = build_dataset(EIGHT, codec, tokenizer)
+    target = torch.tensor([token for row in rows for token in row["answer_ids"]])
+    tokens = label_tokens(codec, tokenizer, rows, narrow=False)
+    of_labels = torch.isin(target, tokens)
+    written = sum(len({entity.label for entity in example.entities}) for example in EIGHT)
+    assert of_labels.sum() >= written
+    assert not of_labels.all()
+    seen = tokens_of(rows)
+    assert set(seen[label_tokens(codec, tokenizer, rows, narrow=True)].tolist()) == set(target[of_labels].tolist())
+
+    logits = torch.randn(len(target), len(tokenizer), generator=torch.manual_seed(0))
+    mixed, plain = where(tokens, focal)(logits, target), cross_entropy(logits, target, reduction="none")
+    assert torch.equal(mixed[~of_labels], plain[~of_labels])
+    assert torch.equal(mixed[of_labels], focal(logits, target)[of_labels])
+    assert (mixed[of_labels] < plain[of_labels]).all()
 
 
 @pytest.mark.parametrize("rival", ["static", "trl-padding-free"])
