@@ -1,7 +1,8 @@
 """The runs of f1_budget.py as a page: tables, a curve, and what is asked of the finalists.
 
 In: the lines of its file. Out: Markdown that a terminal shows as well, and a picture. Several seeds of one setting are
-one line: their mean, its interval over the rows, and each seed's f1.
+one line: their mean, its interval over the rows, and each seed's f1. Two settings are compared over the seeds that both
+have, in which they read the same rows in the same order.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ HEAD = """# F1 for a budget
 Made of the runs in {runs} by `python benchmarks/f1_budget.py --table`; `--help` tells the protocol. Levers are sifted
 in 10 minutes on rows held out of train, what does best there goes on to 30, and the finalists are read once on dev.
 Intervals are of 95 % over the rows, p of a paired permutation test, differences to `{against}` in the same
-minutes; what the last lever gives is to the same setting without it (where decoding is not free, to the same decoded
-freely). Of a run that was interrupted `train s` is the last part alone; `read s` are CPU seconds a row.
+minutes and with the same seeds; what the last lever gives is to the same setting without it (where decoding is not
+free, to the same decoded freely). Of a run that was interrupted `train s` is the last part alone; `read s` are CPU
+seconds a row.
 
 Machine: {machines}."""
 
 
 def write_page(runs: Sequence[Run], against: str, source: Path) -> str:
     """The page, written beside `source`, the file of the runs, with its picture where a setting has two budgets."""
+    runs = same_name(runs)
     text = page(runs, against, source.name)
     if curves(runs):
         picture = source.with_suffix(".png")
@@ -32,6 +35,16 @@ def write_page(runs: Sequence[Run], against: str, source: Path) -> str:
         text += f"\n![f1 over the minutes of training]({picture.name})\n"
     source.with_suffix(".md").write_text(text, encoding="utf-8")
     return text
+
+
+def same_name(runs: Sequence[Run]) -> list[Run]:
+    """The runs, with one name in a split for settings of the same fields: the first one's."""
+    from f1_settings import setting
+
+    names: dict[Any, str] = {}
+    return [
+        {**run, "setting": names.setdefault((run["split"], setting(run["setting"])), run["setting"])} for run in runs
+    ]
 
 
 def page(runs: Sequence[Run], against: str, name: str) -> str:
@@ -60,25 +73,24 @@ def table(runs: Sequence[Run], against: str) -> str:
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda run: run["seed"]):
         groups.setdefault((run["setting"], run["decoding"]), []).append(run)
-    free = {setting(name): [*map(unpacked, some)] for (name, decoding), some in groups.items() if decoding == "free"}
+    seeds = {key: {run["seed"]: unpacked(run) for run in some} for key, some in groups.items()}
+    free = {setting(name): counts for (name, decoding), counts in seeds.items() if decoding == "free"}
     made = []
     for (name, decoding), some in groups.items():
-        labels, counts = some[0]["labels"], [unpacked(run) for run in some]
-        each = [rates(one.sum(0), labels) for one in counts]
-        sure = over_seeds(counts, labels)
-        means = {view: 100 * sum(float(one[view]) for one in each) / len(each) for view in VIEWS}
+        labels, counts = some[0]["labels"], seeds[name, decoding]
+        each = {seed: rates(one.sum(0), labels) for seed, one in counts.items()}
+        sure = over_seeds([*counts.values()], labels)
+        means = {view: 100 * sum(float(one[view]) for one in each.values()) / len(each) for view in VIEWS}
         cells = [f"`{name}`", decoding, *(f"{mean:.2f} ({sure[view]})" for view, mean in means.items())]
         before = name if decoding != "free" else name.rpartition("+")[0] or "plain"
         for other in (against, before):
             same = decoding == "free" and setting(name) == setting(other)
-            cells.append("" if same else difference(free.get(setting(other)), counts, labels))
+            cells.append("" if same else difference(free.get(setting(other), {}), counts, labels))
         one = some[0]
         cells += [f"{one['rate']:.2f}", f"{one['trained_rows']:,}", f"{one['train_seconds']:,.0f}"]
         cells += [f"{one['read_seconds']:.2f}"]
-        seeds = [str(run["seed"]) for run in some]
-        if len(some) > 1:
-            seeds = [f"{seed}: {100 * float(rate['f1']):.2f}" for seed, rate in zip(seeds, each, strict=True)]
-        cells.append(", ".join(seeds))
+        f1s = [f"{seed}: {100 * float(rate['f1']):.2f}" for seed, rate in each.items()]
+        cells.append(", ".join(f1s) if len(f1s) > 1 else str(one["seed"]))
         made.append((-means["f1"], tuple(cells)))
     head = (
         "setting",
@@ -95,13 +107,15 @@ def table(runs: Sequence[Run], against: str) -> str:
     return aligned([head, *(cells for _, cells in sorted(made))])
 
 
-def difference(a: list[Any] | None, b: list[Any], labels: Sequence[str]) -> str:
-    """The points of f1 by which the runs `b` are above the runs `a`; nothing where there are none."""
+def difference(a: dict[int, Any], b: dict[int, Any], labels: Sequence[str]) -> str:
+    """The points of f1 by which `b` is above `a`, both by seed, over the seeds of both; nothing where there are none."""
     from qwen_ner.evaluation.bootstrap import differences
 
-    if not a:
+    both = sorted(a.keys() & b.keys())
+    if not both:
         return ""
-    found = next(each for each in differences(a, b, labels) if each.name == "f1")
+    sides = ([side[seed] for seed in both] for side in (a, b))
+    found = next(each for each in differences(*sides, labels) if each.name == "f1")
     low, high = bounds(found.interval)
     p = found.p
     chance = "" if p is None else f", p {p:.{2 if p >= 0.1 else 3 if p >= 0.01 else 4}f}"
