@@ -108,7 +108,7 @@ def table(runs: Sequence[Run], against: str) -> str:
 
 
 def difference(a: dict[int, Any], b: dict[int, Any], labels: Sequence[str]) -> str:
-    """The points of f1 by which `b` is above `a`, both by seed, over the seeds of both; nothing where there are none."""
+    """The points of f1 of `b`, by seed, above `a`, over the seeds of both: nothing where there are none."""
     from qwen_ner.evaluation.bootstrap import differences
 
     both = sorted(a.keys() & b.keys())
