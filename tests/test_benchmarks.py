@@ -232,8 +232,8 @@ def test_finalists_are_held_against_what_is_asked_of_them(monkeypatch):
 
 
 def test_the_page_of_budgets_tells_each_run_against_ours_in_the_same_minutes(monkeypatch, tmp_path):
-    """ours and seen+text-order are one setting, with a difference neither to itself nor of lines; of several seeds
-    those are compared that both sides have."""
+    """ours and seen+text-order are one setting: one line, with no difference to itself. Of several seeds those are
+    compared that both sides have."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     from f1_table import write_page
 
