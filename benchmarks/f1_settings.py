@@ -381,7 +381,7 @@ def loss_over(losses: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> C
         logits: torch.Tensor, labels: Any, vocab_size: int, *, shift_labels: torch.Tensor,
         num_items_in_batch: Any = None, **options: Any,
     ) -> torch.Tensor:  # fmt: skip
-        each = losses(logits.flatten(0, -2).float(), shift_labels)
+        each = losses(logits.flatten(0, -2).float(), shift_labels.flatten())
         return each.sum() / (len(each) if num_items_in_batch is None else num_items_in_batch)
 
     return loss

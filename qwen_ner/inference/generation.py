@@ -123,6 +123,7 @@ def generate(
     result = Generated([[] for _ in prompts], [False] * len(prompts), [[] for _ in prompts])
     if not prompts:
         return replace(result, batch_tokens=batch_tokens)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for each new shape, and every step is one
     ends = set(end_token_ids)
     before = (prefix or PrefixCache()).common(model, prompts)
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]

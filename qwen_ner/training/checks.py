@@ -95,7 +95,7 @@ def quick(
 
 def learned(collator: PaddedCollator | PrefixSharedCollator, row: dict[str, Any]) -> list[int]:
     """The tokens of one row that the loss is computed on, as the collator of the training hands them to the model."""
-    return collator([row])["shift_labels"].tolist()
+    return collator([row])["shift_labels"][0].tolist()
 
 
 def check_pad(tokenizer: PreTrainedTokenizerBase, stops: Sequence[int]) -> Finding:

@@ -41,11 +41,13 @@ class PaddedCollator:
     >>> batch["input_ids"].tolist(), batch["labels"].tolist()
     ([[1, 2, 3, 9], [1, 9, 0, 0]], [[-100, -100, 3, 9], [-100, 9, -100, -100]])
 
-    The vocabulary is multiplied only where there is something to predict: `logits_to_keep` marks the positions before a
-    supervised token, `shift_labels` holds those tokens, row after row.
+    The vocabulary is multiplied only where there is something to predict: `logits_to_keep` (kept,) are the columns
+    before a supervised token of any row, `shift_labels` (rows, kept) the tokens to predict there.
 
-    >>> batch["logits_to_keep"].int().tolist(), batch["shift_labels"].tolist()
-    ([[0, 1, 1, 0], [1, 0, 0, 0]], [3, 9, 9])
+    >>> batch["logits_to_keep"].tolist(), batch["shift_labels"].tolist()
+    ([0, 1, 2], [[-100, 3, 9], [9, -100, -100]])
+
+    A row with `counted` False stays out of the loss.
     """
 
     pad_token_id: int
@@ -60,15 +62,24 @@ class PaddedCollator:
             end = len(prompt) + len(answer)
             input_ids[i, :end] = torch.tensor(prompt + answer)
             attention_mask[i, :end] = 1
-            labels[i, len(prompt) : end] = torch.tensor(answer)
+            labels[i, len(prompt) : end] = torch.tensor(supervised(row))
         return {"input_ids": input_ids, "attention_mask": attention_mask, **supervision(labels)}
 
 
+def supervised(row: dict[str, Any]) -> list[int]:
+    """The labels of the row's answer: its tokens, or `IGNORED` for a row that is not counted."""
+    answer: list[int] = row["answer_ids"]
+    return answer if row.get("counted", True) else [IGNORED] * len(answer)
+
+
 def supervision(labels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """`labels` themselves, the positions whose logits are needed to predict them, and what is to be predicted there."""
+    """`labels` (rows, tokens), the columns whose logits are needed to predict them, and what is to be predicted there.
+
+    Columns and not a mask: transformers before 5.21 takes no mask, and a mask costs a GPU a synchronization.
+    """
     shifted = torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
-    keep = shifted != IGNORED
-    return {"labels": labels, "logits_to_keep": keep, "shift_labels": shifted[keep]}
+    keep = (shifted != IGNORED).any(0).nonzero()[:, 0]
+    return {"labels": labels, "logits_to_keep": keep, "shift_labels": shifted[:, keep]}
 
 
 @dataclass(frozen=True)
@@ -90,8 +101,8 @@ class PrefixSharedCollator:
     [1, 1, 1, 1, 1, 0, 0]
     [1, 1, 0, 0, 0, 1, 0]
     [1, 1, 0, 0, 0, 1, 1]
-    >>> batch["logits_to_keep"].int().tolist(), batch["shift_labels"].tolist()
-    ([[0, 0, 1, 1, 0, 1, 0]], [4, 9, 9])
+    >>> batch["logits_to_keep"].tolist(), batch["shift_labels"].tolist()
+    ([2, 3, 5], [[4, 9, 9]])
 
     Loss and gradient are those of the rows one by one. In a causal model the prefix does not see what follows it, so
     its keys and values are the same in every row, and the gradients that reach it add up as they would over the rows.
@@ -121,7 +132,7 @@ class PrefixSharedCollator:
         behind = [range(len(prefix), len(prefix) + length) for length in lengths]
         labels = [IGNORED] * len(prefix)
         for row, length in zip(rows, lengths, strict=True):
-            labels += [IGNORED] * (length - len(row["answer_ids"])) + row["answer_ids"]
+            labels += [IGNORED] * (length - len(row["answer_ids"])) + supervised(row)
         batch = {
             "input_ids": torch.tensor([list(chain(prefix, *own))]),
             "position_ids": torch.tensor([list(chain(range(len(prefix)), *behind))]),
@@ -174,6 +185,7 @@ def choose_collator(model: PreTrainedModel, pad_token_id: int) -> PaddedCollator
     if reason:
         log.info("Batches are padded, without prefix sharing: %s.", reason)
         return PaddedCollator(pad_token_id)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for each new shape, and every pack is one
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if base.config._attn_implementation == "sdpa":
         base.set_attn_implementation(PREFIX_SHARED)

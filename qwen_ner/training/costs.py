@@ -133,7 +133,7 @@ def expected_memory(
     if isinstance(collator, PrefixSharedCollator):
         collator = choose_collator(model, 0)  # sets the attention; the masks of others are made from values
     batch = collator(rows)
-    supervised = int(batch["logits_to_keep"].sum())
+    supervised = batch["shift_labels"].numel()
     _to_fake(model, mode := FakeTensorMode(allow_non_fake_inputs=True))
     model.train()
     with nullcontext(config.vocab_size) if tokens is None else head_over(tokens, model) as width:
@@ -164,13 +164,9 @@ def _to_fake(model: PreTrainedModel, mode: FakeTensorMode) -> None:
 
 
 def _kept_of(model: PreTrainedModel, batch: dict[str, torch.Tensor], bf16: bool, mode: FakeTensorMode) -> int:
-    """`kept_bytes` of a batch as fake tensors. How many a mask selects is a value, so that it becomes a range."""
-    mask = batch["logits_to_keep"]
-    of_a_row = -(-int(mask.sum()) // len(mask))
+    """`kept_bytes` of a batch as fake tensors."""
     fake = {key: mode.from_tensor(value) for key, value in batch.items()}
     with mode:
-        fake["logits_to_keep"] = torch.arange(of_a_row)
-        fake["shift_labels"] = torch.zeros(len(mask), of_a_row, dtype=torch.long)
         return kept_bytes(model, fake, bf16=bf16)
 
 

@@ -18,7 +18,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from transformers import Trainer
 
 from ..entities import NerError
 from ..inference.memory import out_of_memory
+from .collate import IGNORED
 
 log = logging.getLogger(__name__)
 
@@ -43,25 +43,16 @@ class Kept:
     rows: Rows
 
 
-@dataclass(frozen=True)
-class Part:
-    """Rows, and what is to be predicted in them row after row: what was left out of a batch's loss stays out."""
+def parts_of(rows: Rows, held: int | None) -> Iterator[Rows]:
+    """As few parts of at most `held` rows as there must be, of nearly equal size.
 
-    rows: Rows
-    shift_labels: torch.Tensor
-
-    def parts(self, held: int | None) -> Iterator[Part]:
-        """As few parts of at most `held` rows as there must be, of nearly equal size.
-
-        >>> whole = Part([{"answer_ids": [5, 9]}, {"answer_ids": [9]}, {"answer_ids": [6, 9]}], torch.arange(5))
-        >>> [(len(part.rows), part.shift_labels.tolist()) for part in whole.parts(2)]
-        [(1, [0, 1]), (2, [2, 3, 4])]
-        """
-        number = 1 if held is None else -(-len(self.rows) // held)
-        behind = list(accumulate((len(row["answer_ids"]) for row in self.rows), initial=0))
-        for at in range(number):
-            start, end = (n * len(self.rows) // number for n in (at, at + 1))
-            yield Part(self.rows[start:end], self.shift_labels[behind[start] : behind[end]])
+    >>> list(parts_of([1, 2, 3], 2)), list(parts_of([1, 2, 3], None))
+    ([[1], [2, 3]], [[1, 2, 3]])
+    """
+    number = 1 if held is None else -(-len(rows) // held)
+    for at in range(number):
+        start, end = (n * len(rows) // number for n in (at, at + 1))
+        yield rows[start:end]
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,7 @@ class HalvingTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._batches: list[Part] = []  # of this step, so far
+        self._batches: list[Rows] = []  # of this step, so far
         self._goes_backward = False
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -112,14 +103,13 @@ class HalvingTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         rows = inputs.pop("rows").rows
-        batch = Part(rows, inputs["shift_labels"])
-        self._batches.append(batch)
+        self._batches.append(rows)
         asked = self.rows_held
-        parts = list(batch.parts(self.rows_held))
+        parts = list(parts_of(rows, self.rows_held))
         while isinstance(losses := self._attempt(model, parts, inputs, num_items_in_batch), int):
             model.zero_grad(set_to_none=True)
             self.rows_held = self._fewer(losses, "a batch")
-            parts = [part for before in self._batches for part in before.parts(self.rows_held)]
+            parts = [part for before in self._batches for part in parts_of(before, self.rows_held)]
         if self.rows_held is not None and self.rows_held != asked:
             each, times = _same_batch(len(rows), self.args.gradient_accumulation_steps, self.rows_held)
             log.warning(
@@ -134,10 +124,10 @@ class HalvingTrainer(Trainer):
             )
         if self.accelerator.sync_gradients:
             self._batches.clear()
-        return torch.stack(losses[-len(list(batch.parts(self.rows_held))) :]).sum()
+        return torch.stack(losses[-len(list(parts_of(rows, self.rows_held))) :]).sum()
 
     def _attempt(
-        self, model: Any, parts: Sequence[Part], whole: dict[str, Any], num_items_in_batch: Any
+        self, model: Any, parts: Sequence[Rows], whole: dict[str, Any], num_items_in_batch: Any
     ) -> list[torch.Tensor] | int:
         """The loss of each part, its gradients added to the model's; or the rows of the part that did not fit.
 
@@ -146,7 +136,7 @@ class HalvingTrainer(Trainer):
         losses = []
         for at, part in enumerate(parts):
             last = at == len(parts) - 1
-            batch = whole if len(parts) == 1 else {**self.data_collator(part.rows), "shift_labels": part.shift_labels}
+            batch = whole if len(parts) == 1 else self.data_collator(part)
             self._goes_backward = False
             try:
                 with nullcontext() if last else self.accelerator.no_sync(model):
@@ -159,7 +149,7 @@ class HalvingTrainer(Trainer):
                     raise self._too_large(error, why) from error
             # Here the error no longer holds the tensors of the batch.
             clear_device_cache(garbage_collection=True)
-            return len(part.rows)
+            return len(part)
         return losses
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
@@ -203,13 +193,12 @@ class HalvingTrainer(Trainer):
     def loss_of(self, model: Any, rows: Rows, batch: dict[str, Any]) -> torch.Tensor:
         """The loss of `rows`, which `batch` is made of, without a gradient; halved where the memory asks for it."""
         while True:
-            parts = list(Part(rows, batch["shift_labels"]).parts(self.evaluated_rows_held))
+            parts = list(parts_of(rows, self.evaluated_rows_held))
             try:
-                batches = (
-                    [batch] if len(parts) == 1 else (self._prepare_inputs(self.data_collator(p.rows)) for p in parts)
-                )
+                batches = [batch] if len(parts) == 1 else (self._prepare_inputs(self.data_collator(p)) for p in parts)
                 weighted = [
-                    (int(one["shift_labels"].numel()), self.compute_loss(model, dict(one)).detach()) for one in batches
+                    (int((one["shift_labels"] != IGNORED).sum()), self.compute_loss(model, dict(one)).detach())
+                    for one in batches
                 ]
             except RuntimeError as error:
                 if not out_of_memory(error):
@@ -223,7 +212,7 @@ class HalvingTrainer(Trainer):
                 tokens = sum(number for number, _ in weighted)
                 return torch.stack([loss * (number / tokens) for number, loss in weighted]).sum()
             clear_device_cache(garbage_collection=True)
-            self.evaluated_rows_held = self._fewer(len(parts[0].rows), "an evaluation")
+            self.evaluated_rows_held = self._fewer(len(parts[0]), "an evaluation")
             log.warning(
                 "A batch of %d rows ran out of memory in an evaluation; from here on at most %d at a time.",
                 len(rows),

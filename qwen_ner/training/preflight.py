@@ -114,6 +114,15 @@ def check_processes(args: NerTrainingArguments) -> None:
         )
     if faults := sharding_faults(Launch.of_environment(os.environ)):
         raise NerError("; ".join(faults))
+    if args.n_gpu > 1:
+        # DataParallel, the Trainer's own way, would cut a packed row in the middle of its examples.
+        log.warning(
+            "Training on one of %d GPUs; for all of them: accelerate launch --num_processes %d --mixed_precision bf16 "
+            "-m qwen_ner train …",
+            args.n_gpu,
+            args.n_gpu,
+        )
+        args._n_gpu = 1  # as the Trainer sets it for a model that is spread over GPUs
 
 
 def use_cores(args: NerTrainingArguments) -> None:

@@ -18,8 +18,8 @@ def test_the_tensors_of_two_rows():
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 9], [1, 9, 0, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]
     assert batch["labels"].tolist() == [[ignored, ignored, ignored, 4, 9], [ignored, 9, ignored, ignored, ignored]]
-    assert batch["logits_to_keep"].tolist() == [[False, False, True, True, False], [True, False, False, False, False]]
-    assert batch["shift_labels"].tolist() == [4, 9, 9]
+    assert batch["logits_to_keep"].tolist() == [0, 2, 3]
+    assert batch["shift_labels"].tolist() == [[ignored, 4, 9], [9, ignored, ignored]]
 
 
 def test_the_loss_is_that_of_all_logits_and_of_the_rows_one_by_one(tiny, rows):

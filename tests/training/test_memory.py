@@ -13,8 +13,8 @@ from qwen_ner.codec import Codec
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER, NerError
-from qwen_ner.training.collate import IGNORED, PaddedCollator, choose_collator
-from qwen_ner.training.memory import HalvingTrainer
+from qwen_ner.training.collate import PaddedCollator, choose_collator
+from qwen_ner.training.memory import HalvingTrainer, Kept
 from qwen_ner.training.recipe import NerTrainingArguments
 from qwen_ner.training.trainer import EntityMetrics, NerTrainer, load_model
 
@@ -145,9 +145,8 @@ def test_rows_that_were_left_out_of_the_loss_stay_out(make_trainer, tiny, monkey
     real = HalvingTrainer.training_step
 
     def shortened(self, model, inputs, number):
-        labels = inputs["shift_labels"].clone()
-        labels[len(labels) // 2 :] = IGNORED
-        return real(self, model, {**inputs, "shift_labels": labels}, number)
+        rows = [{**row, "counted": i < 2} for i, row in enumerate(inputs["rows"].rows)]
+        return real(self, model, {**inputs, **self.data_collator(rows), "rows": Kept(rows)}, number)
 
     monkeypatch.setattr(HalvingTrainer, "training_step", shortened)
     whole = make_trainer()
