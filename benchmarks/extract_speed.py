@@ -105,7 +105,7 @@ def read_all(way: str, options: argparse.Namespace) -> dict[str, Any]:
     """Read the sentences by `way`: seconds of each call, the ids, memory, and how long the grammar took."""
     from qwen_ner.codec import Codec
     from qwen_ner.contract import NerConfig
-    from qwen_ner.data.formats import read_dataset
+    from qwen_ner.data.datasets import read_dataset
     from qwen_ner.data.tokenize import prompt_ids
     from qwen_ner.entities import CLUENER
     from qwen_ner.inference.extractor import Extractor
@@ -182,7 +182,7 @@ Read = tuple[list[list[int]], list[float], float]
 def by_transformers(extractor: Any, texts: list[str], prompts: list[list[int]], way: str, options: Any) -> Read:
     import torch
 
-    from qwen_ner.inference.generation import neutral_generation_config, pad_left, until_end
+    from qwen_ner.inference.backends.torch import neutral_generation_config, pad_left, until_end
 
     config, pad = extractor.config, extractor.tokenizer.pad_token_id
     settings = neutral_generation_config(config.end_token_ids, pad, config.max_new_tokens)
@@ -207,7 +207,7 @@ def by_transformers(extractor: Any, texts: list[str], prompts: list[list[int]], 
 
 
 def by_continuous_batching(extractor: Any, texts: list[str], prompts: list[list[int]], way: str, options: Any) -> Read:
-    from qwen_ner.inference.generation import neutral_generation_config, until_end
+    from qwen_ner.inference.backends.torch import neutral_generation_config, until_end
 
     config, pad = extractor.config, extractor.tokenizer.pad_token_id
     settings = neutral_generation_config(config.end_token_ids, pad, config.max_new_tokens)
@@ -241,7 +241,7 @@ def llama(gguf: Path) -> Any:
 
 
 def by_ours(extractor: Any, texts: list[str], prompts: list[list[int]], way: str, options: Any) -> Read:
-    from qwen_ner.inference.generation import generate
+    from qwen_ner.inference.backends.torch import generate
 
     config = extractor.config
     spent = Watch()

@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three steps of the toy, 40 rows held out")
     options = parser.parse_args()
     options.held_out = 40 if options.quick else HELD_OUT
-    from qwen_ner.training.pages import set_pages
+    from qwen_ner.training.batches.cpu.malloc import set_pages
 
     set_pages()  # as `qwen-ner train` does, here for the rivals too
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +98,7 @@ def write(path: Path, line: dict[str, Any]) -> None:
 
 def splits(options: argparse.Namespace) -> tuple[list[Any], list[Any]]:
     """The rows to train on, and those to score."""
-    from qwen_ner.data.formats import read_dataset
+    from qwen_ner.data.datasets import read_dataset
     from qwen_ner.data.split import hold_out
 
     train, held = hold_out(read_dataset(options.data, "train"), options.held_out, SPLIT_SEED)
@@ -110,7 +110,7 @@ def make(name: str, seed: int, options: argparse.Namespace) -> None:
     import datasets
     from f1_settings import codec_of, config_of, rows_of, setting, train
 
-    from qwen_ner.data.formats import labels_of
+    from qwen_ner.data.datasets import labels_of
     from qwen_ner.entities import CLUENER
     from qwen_ner.inference.loading import load_tokenizer
 
@@ -169,7 +169,7 @@ def same(run: Run, name: str, seed: int, split: str, minutes: float) -> bool:
 def adapter(chosen: Any, base: str, folder: Path) -> Any:
     from peft import PeftModel
 
-    from qwen_ner.training.trainer import load_model
+    from qwen_ner.training.loop.trainer import load_model
 
     return PeftModel.from_pretrained(load_model(base), folder)
 
@@ -202,8 +202,8 @@ def scored(
     from f1_settings import config_of, read_whole_prompts
 
     from qwen_ner.evaluation.bootstrap import row_counts
+    from qwen_ner.inference.backends.packed_linear import pack
     from qwen_ner.inference.extractor import Extractor
-    from qwen_ner.inference.packing import pack
 
     model = extract_model_from_parallel(model, keep_fp32_wrapper=False)  # else it goes on in the bfloat16 of training
     merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
@@ -258,8 +258,8 @@ def voted(extractor: Any, texts: Sequence[str], temperature: float = 0.7, drawn:
     import torch
 
     from qwen_ner.data.tokenize import prompt_ids
+    from qwen_ner.inference.backends.torch import generate
     from qwen_ner.inference.extractor import decode_ids
-    from qwen_ner.inference.generation import generate
 
     torch.manual_seed(0)
     answers = [extractor.read(texts, constrained=False)]

@@ -23,15 +23,15 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from qwen_ner.codec import SYSTEM_PROMPT, Codec
 from qwen_ner.contract import NerConfig
-from qwen_ner.data.audit import audit
+from qwen_ner.data.analysis.audit import audit
 from qwen_ner.data.negatives import draw, entity_free
 from qwen_ner.data.tokenize import build_dataset, end_of_turn
 from qwen_ner.entities import Example, LabelSet
 from qwen_ner.inference.loading import load_tokenizer
-from qwen_ner.training.collate import choose_collator
-from qwen_ner.training.head import tokens_of
+from qwen_ner.training.batches.collate import choose_collator
+from qwen_ner.training.batches.reduced_head import tokens_of
+from qwen_ner.training.loop.trainer import NerTrainer, adapted, load_model
 from qwen_ner.training.recipe import NerTrainingArguments
-from qwen_ner.training.trainer import NerTrainer, adapted, load_model
 
 GUIDELINE = SYSTEM_PROMPT + "类别：\n{labels}"
 LONGEST_ANSWER = 128

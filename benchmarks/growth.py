@@ -68,7 +68,7 @@ def main() -> None:
 
 def write(folder: Path, rows: int) -> None:
     """train.jsonl of so many sentences, all different, a dev.jsonl of some, and predictions with faults in them."""
-    from qwen_ner.data.formats import write_jsonl
+    from qwen_ner.data.datasets import write_jsonl
     from qwen_ner.data.sample.generate import rows as sample
 
     folder.mkdir()
@@ -136,8 +136,8 @@ def measured(task: str, folder: Path, model: str) -> float:
 
 def tokenize(path: Path) -> None:
     from qwen_ner.codec import Codec
-    from qwen_ner.data.formats import iter_dataset, labels_of
-    from qwen_ner.data.stored import StoredExamples
+    from qwen_ner.data.arrow_store import StoredExamples
+    from qwen_ner.data.datasets import iter_dataset, labels_of
     from qwen_ner.data.tokenize import build_dataset
     from qwen_ner.training.tiny import tiny_tokenizer
 

@@ -91,7 +91,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 
 def sentences(options: argparse.Namespace) -> list[str]:
     from qwen_ner.contract import NerConfig
-    from qwen_ner.data.formats import read_dataset
+    from qwen_ner.data.datasets import read_dataset
 
     rows = read_dataset(options.data, "dev", labels=NerConfig.load(options.model).labels)
     return list(dict.fromkeys(row.text for row in rows))[: options.limit]

@@ -14,12 +14,12 @@ from train_rivals import LORA, train_dynamic, train_ours, train_static, train_tr
 def worker(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Train `options.steps` + 1 steps as rival `name` and say how long each took."""
     if name.startswith("ours"):  # as `qwen-ner train` does
-        from qwen_ner.training.pages import set_pages
+        from qwen_ner.training.batches.cpu.malloc import set_pages
 
         set_pages()
     import torch
 
-    from qwen_ner.training.trainer import load_model
+    from qwen_ner.training.loop.trainer import load_model
 
     torch.manual_seed(0)
     rival = name.removesuffix("-guide")
@@ -56,8 +56,8 @@ def exactness(name: str, options: argparse.Namespace) -> dict[str, float]:
     """
     import torch
 
-    from qwen_ner.training.collate import PaddedCollator, PrefixSharedCollator, choose_collator
-    from qwen_ner.training.trainer import load_model
+    from qwen_ner.training.batches.collate import PaddedCollator, PrefixSharedCollator, choose_collator
+    from qwen_ner.training.loop.trainer import load_model
 
     torch.manual_seed(0)
     model = load_model(options.model, lora=None if options.full else LORA).eval()
@@ -103,7 +103,7 @@ def exactness(name: str, options: argparse.Namespace) -> dict[str, float]:
 def read_rows(options: argparse.Namespace, guideline: int) -> list[dict[str, Any]]:
     """Tokenized training rows, enough for all steps; with a system prompt of `guideline` tokens if that is not 0."""
     from qwen_ner.codec import SYSTEM_PROMPT, Codec
-    from qwen_ner.data.formats import read_dataset
+    from qwen_ner.data.datasets import read_dataset
     from qwen_ner.data.tokenize import build_dataset
     from qwen_ner.entities import CLUENER
     from qwen_ner.inference.loading import load_tokenizer

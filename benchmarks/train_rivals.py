@@ -222,10 +222,10 @@ def train_ours(
     from qwen_ner.contract import NerConfig
     from qwen_ner.entities import CLUENER
     from qwen_ner.inference.loading import load_tokenizer
-    from qwen_ner.training.collate import choose_collator
-    from qwen_ner.training.head import head_over, tokens_of
+    from qwen_ner.training.batches.collate import choose_collator
+    from qwen_ner.training.batches.reduced_head import head_over, tokens_of
+    from qwen_ner.training.loop.trainer import NerTrainer
     from qwen_ner.training.recipe import NerTrainingArguments
-    from qwen_ner.training.trainer import NerTrainer
 
     work: dict[str, float] = {}
     tokenizer, dataset = load_tokenizer(options.model), Dataset.from_list(rows)

@@ -85,7 +85,7 @@ def hub(tiny: Path, tmp_path: Path) -> Iterator[FakeHub]:
 @pytest.fixture(scope="session")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of train.jsonl and dev.jsonl, of which dev has been seen in training: what a run learns shows."""
-    from qwen_ner.data.formats import write_jsonl
+    from qwen_ner.data.datasets import write_jsonl
 
     folder = tmp_path_factory.mktemp("taught")
     rows = [type(gold)(f"{i}-{k}", gold.text, gold.entities) for k in range(3) for i, gold in enumerate(EIGHT)]

@@ -28,7 +28,7 @@ from fake_hub import TOKEN, FakeHub
 from rows import EIGHT, ROOT
 from safetensors.torch import load_file
 
-from qwen_ner.data.formats import write_jsonl
+from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.training.tiny import make_tiny
 
 MARK = "QWEN_NER_KILLS"

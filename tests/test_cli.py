@@ -12,7 +12,7 @@ from rows import EIGHT, ROOT
 from safetensors.torch import load_file
 
 from qwen_ner import cli
-from qwen_ner.data.formats import write_jsonl
+from qwen_ner.data.datasets import write_jsonl
 
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
 CONFIGS = ROOT / "accelerate_configs"

@@ -7,7 +7,7 @@ import pytest
 from rows import EIGHT, example
 
 from qwen_ner import cli
-from qwen_ner.data.formats import write_jsonl
+from qwen_ner.data.datasets import write_jsonl
 
 
 @pytest.fixture

@@ -17,11 +17,12 @@ ORDER = [
     "evaluation",
     "inference",
     "hub",
+    "serving",
     "training",
-    "commands",
+    "sweep",
     "cli",
 ]
-SIDE_BY_SIDE = {("data", "evaluation"), ("evaluation", "data")}
+SIDE_BY_SIDE = {("data", "evaluation"), ("evaluation", "data"), ("hub", "serving"), ("serving", "hub")}
 HEAVY = {"data/tokenize.py", "evaluation/entity_f1.py"}
 LIGHT = [
     "columns.py",

@@ -14,9 +14,9 @@ from rows import ROOT
 from test_cli import data, recipe, trained  # noqa: F401  (fixtures)
 
 from qwen_ner import cli
-from qwen_ner.data.formats import read_dataset, read_jsonl
+from qwen_ner.data.datasets import read_dataset, read_jsonl
+from qwen_ner.sweep.sweep_file import read_sweep
 from qwen_ner.training.recipe import load_recipe
-from qwen_ner.training.sweep_file import read_sweep
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]

@@ -20,16 +20,16 @@ import yaml
 from rows import EIGHT, ROOT, example
 
 from qwen_ner.contract import beside, write_json
-from qwen_ner.data import cluener
 from qwen_ner.data.convert import convert
-from qwen_ner.data.formats import write_jsonl
+from qwen_ner.data.datasets import write_jsonl
+from qwen_ner.data.formats import cluener
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.hub.card import fenced, model_card, plain
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.inference.loading import load_tokenizer, load_weights
 from qwen_ner.training.launch import Launch
+from qwen_ner.training.loop.trainer import load_model
 from qwen_ner.training.recipe import load_recipe
-from qwen_ner.training.trainer import load_model
 
 SOURCES = sorted([*(ROOT / "qwen_ner").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
 CANARY = "hf_CanaryCanaryCanaryCanaryCanary1"

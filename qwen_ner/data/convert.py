@@ -16,15 +16,15 @@ from pathlib import Path
 
 from ..contract import beside
 from ..entities import Example, NerError
-from .annotators import doccano_row, label_studio_task
-from .bio import LINE_BREAKS, first_line_mark, tagged
-from .cluener import read_cluener
-from .faults import Note, count, ignore
-from .formats import NAMED, as_row, check_place, read_dataset
-from .hugging_face import write_parquet
-from .schemes import SCHEMES, Scheme
-from .sources import NAMES, open_source
-from .tagging import NESTED
+from .datasets import NAMED, as_row, check_place, read_dataset
+from .formats.annotators import doccano_row, label_studio_task
+from .formats.bio import LINE_BREAKS, first_line_mark, tagged
+from .formats.cluener import read_cluener
+from .formats.errors import Note, count, ignore
+from .formats.hugging_face import write_parquet
+from .formats.registry import NAMES, open_source
+from .formats.schemes import SCHEMES, Scheme
+from .formats.tagging import NESTED
 
 log = logging.getLogger(__name__)
 

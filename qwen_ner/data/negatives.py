@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..entities import Example, NerError
-from .faults import DataError
-from .formats import read_texts
-from .rows import read_bytes
+from .datasets import read_texts
+from .formats.errors import DataError
+from .formats.rows import read_bytes
 from .surfaces import Surfaces, balanced
 
 SHORTEST = 6

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ..entities import Example, NerError
-from .stored import selected
+from .arrow_store import selected
 
 DRAWN_ROWS = 50_000
 """Draws go on, up to 100, while they look at no more rows than this: on a large set the first draw does it."""

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..codec import Codec
 from ..entities import Example, NerError, fingerprint
-from .faults import quote
-from .stored import StoredExamples, cache_folder, writable
+from .arrow_store import StoredExamples, cache_folder, writable
+from .formats.errors import quote
 
 if TYPE_CHECKING:
     from datasets import Dataset

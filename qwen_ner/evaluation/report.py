@@ -17,7 +17,7 @@ from ..contract import write_json, write_text
 from ..entities import Entity
 from .bootstrap import LEVEL, RESAMPLES, SEED
 from .errors import KINDS, NONE
-from .evaluated import Evaluated, Row
+from .result import Evaluated, Row
 from .table import VIEWS
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 from ..codec import Decoded
 from ..entities import Entity
 from .errors import Error
-from .evaluated import Evaluated
+from .result import Evaluated
 
 WORST = 50
 """Rows of the table."""

@@ -22,7 +22,7 @@ from ..evaluation.bootstrap import Interval
 from ..evaluation.report import FIRST, INK, SECOND, templates
 from ..evaluation.scoring import Counts, Scores
 from ..evaluation.table import VIEWS, Contract
-from ..inference.download import ADAPTER, may_be_repo_id
+from ..inference.hub_download import ADAPTER, may_be_repo_id
 from .neutral import (
     CURVE,
     PREDICTIONS,

@@ -21,7 +21,7 @@ import yaml
 
 from ..contract import NerConfig, write_json, write_text
 from ..entities import NerError
-from ..inference.download import ADAPTER, MODEL_FILES, WEIGHTS
+from ..inference.hub_download import ADAPTER, MODEL_FILES, WEIGHTS
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..contract import write_text
 from ..entities import NerError
-from ..inference.download import (
+from ..inference.hub_download import (
     ADAPTER,
     MODEL_FILES,
     WEIGHTS,

@@ -20,13 +20,13 @@ from ..codec import Decoded, locate
 from ..contract import NerConfig
 from ..data.tokenize import prompt_ids
 from ..entities import Entity, Example, NerError
+from .backends.packed_linear import pack
+from .backends.prefix_cache import PrefixCache
+from .backends.torch import BATCH_TOKENS, generate
 from .calibration import Calibration, Judged, surface_log_probability
-from .download import local_folder
-from .generation import BATCH_TOKENS, generate
-from .grammar import Grammar
+from .constraints.grammar import Grammar
+from .hub_download import local_folder
 from .loading import check_limits, load_tokenizer, load_weights
-from .packing import pack
-from .prefix import PrefixCache
 from .windows import Window, windows
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from ..contract import NER_CONFIG_NAME, NerConfig
 from ..data.tokenize import end_of_turn
 from ..entities import NerError
-from .download import ADAPTER, SAFE, explained, refuse_pickled
+from .hub_download import ADAPTER, SAFE, explained, refuse_pickled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

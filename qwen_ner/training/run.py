@@ -17,14 +17,15 @@ from ..contract import NerConfig
 from ..data.tokenize import build_dataset, end_of_turn, longest_first, refuse_long
 from ..entities import fingerprint
 from ..inference.loading import load_tokenizer
-from .checkpoints import alone_in, checkpoint_to_resume
-from .checks import check_room, quick
-from .collate import choose_collator
-from .costs import parameters
+from .batches.collate import choose_collator
+from .doctor.checks import check_room, quick
+from .doctor.costs import parameters
+from .doctor.machine import check_disk_of
+from .final_report import report
 from .finding import heed
-from .machine import check_disk_of
-from .outcome import report
-from .preflight import (
+from .loop.checkpoints import alone_in, checkpoint_to_resume
+from .loop.trainer import EntityMetrics, NerTrainer, load_model
+from .preparation import (
     check_processes,
     check_shared,
     claim_output,
@@ -35,8 +36,7 @@ from .preflight import (
 )
 from .recipe import Recipe
 from .tiny import make_tiny
-from .tracking import Tracking, tracking
-from .trainer import EntityMetrics, NerTrainer, load_model
+from .tracking.trackers import Tracking, tracking
 
 
 def train(recipe: Recipe) -> dict[str, Any]:

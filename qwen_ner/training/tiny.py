@@ -144,7 +144,7 @@ def _sample_lines() -> list[str]:
     """What the tokenizer is trained on: the texts and targets of the sample's training split, and the prompt's
     words."""
     from ..codec import Codec
-    from ..data.formats import read_dataset
+    from ..data.datasets import read_dataset
     from ..entities import CLUENER
 
     codec = Codec(CLUENER)

@@ -14,9 +14,9 @@ from rows import EIGHT
 
 from qwen_ner import cli
 from qwen_ner.data.convert import BY_ENDING, TAGGED, TARGETS, convert
-from qwen_ner.data.faults import DataError
-from qwen_ner.data.formats import has_split, read_dataset, write_jsonl
-from qwen_ner.data.sources import detect, open_source
+from qwen_ner.data.datasets import has_split, read_dataset, write_jsonl
+from qwen_ner.data.formats.errors import DataError
+from qwen_ner.data.formats.registry import detect, open_source
 from qwen_ner.entities import Entity, Example, NerError
 
 FLAT = [Example(str(at), e.text, e.entities) for at, e in enumerate(EIGHT, start=1)]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rows import example
 
-from qwen_ner.data.formats import read_dataset
+from qwen_ner.data.datasets import read_dataset
 from qwen_ner.data.negatives import SHORTEST, draw, entity_free, read_negatives
 from qwen_ner.data.surfaces import Surfaces
 from qwen_ner.entities import Entity, Example, NerError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qwen_ner.codec import ground
-from qwen_ner.data.duplicates import leaks
+from qwen_ner.data.analysis.duplicates import leaks
 from qwen_ner.data.sample import generate
 from qwen_ner.data.sample.words import FILLERS, PARTS, SLOTS
 from qwen_ner.entities import CLUENER, Entity, Example

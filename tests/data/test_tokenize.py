@@ -10,7 +10,7 @@ from rows import EIGHT, example
 
 from qwen_ner.codec import Codec
 from qwen_ner.data import tokenize
-from qwen_ner.data.cluener import read_cluener
+from qwen_ner.data.formats.cluener import read_cluener
 from qwen_ner.data.tokenize import build_dataset, end_of_turn, longest_first, prompt_ids, refuse_long
 from qwen_ner.entities import CLUENER, LabelSet, NerError
 
@@ -117,7 +117,7 @@ def test_a_thinking_model_is_asked_not_to_think(tokenizer, codec, monkeypatch):
 
 def test_all_of_cluener_train_survives_the_codec_and_the_tokenizer(cluener_dir, tokenizer):
     """decode(encode(x)) == x on every row, through the ids: what is supervised spells the gold."""
-    from qwen_ner.data.cluener import read_cluener
+    from qwen_ner.data.formats.cluener import read_cluener
 
     codec = Codec(CLUENER)
     gold = read_cluener("train", cluener_dir)

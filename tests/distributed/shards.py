@@ -14,9 +14,9 @@ from typing import Any
 from accelerate.state import AcceleratorState, DistributedType, PartialState
 from torch.distributed.tensor import DTensor
 
+from qwen_ner.training.loop.trainer import NerTrainer
 from qwen_ner.training.recipe import load_recipe
 from qwen_ner.training.run import train
-from qwen_ner.training.trainer import NerTrainer
 
 STEPS = (3, 6, 9)
 """Behind which there is an evaluation and a checkpoint."""

@@ -19,9 +19,9 @@ from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER
 from qwen_ner.inference.loading import load_tokenizer
-from qwen_ner.training.collate import PaddedCollator, choose_collator
+from qwen_ner.training.batches.collate import PaddedCollator, choose_collator
+from qwen_ner.training.loop.trainer import EntityMetrics, NerTrainer, load_model
 from qwen_ner.training.recipe import NerTrainingArguments
-from qwen_ner.training.trainer import EntityMetrics, NerTrainer, load_model
 
 TRAIN = [*EIGHT, *EIGHT[:5]]
 EVALUATED = EIGHT[:7]

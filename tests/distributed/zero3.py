@@ -9,8 +9,8 @@ import sys
 import torch
 from transformers import AutoModelForCausalLM
 
-from qwen_ner.inference.generation import generate
-from qwen_ner.training.sharded import filled, outline
+from qwen_ner.inference.backends.torch import generate
+from qwen_ner.training.loop.sharded import filled, outline
 
 PROMPTS = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
 

@@ -6,7 +6,7 @@ import pytest
 from evaluation.cases import ABC, random_rows
 
 from qwen_ner.codec import Codec, Decoded, ground
-from qwen_ner.data.formats import read_dataset
+from qwen_ner.data.datasets import read_dataset
 from qwen_ner.entities import CLUENER, Entity, Example
 from qwen_ner.evaluation.baselines import Lookup, ceiling
 from qwen_ner.evaluation.errors import (

@@ -11,8 +11,8 @@ from evaluation.cases import ABC, random_rows
 
 from qwen_ner.codec import Codec
 from qwen_ner.entities import CLUENER, Entity, Example
-from qwen_ner.evaluation.evaluated import Evaluated
 from qwen_ner.evaluation.report import page, pieces, write_report
+from qwen_ner.evaluation.result import Evaluated
 from qwen_ner.evaluation.scoring import Scores
 from qwen_ner.evaluation.table import Contract
 

@@ -9,12 +9,12 @@ from evaluation.cases import ABC, random_rows
 from rows import example
 
 from qwen_ner.codec import Codec
-from qwen_ner.data.stored import StoredDecoded, StoredExamples
+from qwen_ner.data.arrow_store import StoredDecoded, StoredExamples
 from qwen_ner.entities import CLUENER, Entity, Example, NerError
-from qwen_ner.evaluation import evaluated as module
+from qwen_ner.evaluation import result as module
 from qwen_ner.evaluation.baselines import Lookup
-from qwen_ner.evaluation.evaluated import Evaluated
 from qwen_ner.evaluation.report import page
+from qwen_ner.evaluation.result import Evaluated
 from qwen_ner.evaluation.table import Contract
 from qwen_ner.evaluation.tally import tally
 

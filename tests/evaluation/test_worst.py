@@ -4,7 +4,7 @@ from rows import EIGHT
 
 from qwen_ner.codec import Codec
 from qwen_ner.entities import CLUENER, fingerprint
-from qwen_ner.evaluation.evaluated import Evaluated
+from qwen_ner.evaluation.result import Evaluated
 from qwen_ner.evaluation.table import Contract
 from qwen_ner.evaluation.worst import WORST_COLUMNS, worst_rows
 

@@ -22,14 +22,14 @@ from rows import EIGHT, ROOT
 
 from qwen_ner.codec import Codec, ground, locate
 from qwen_ner.contract import NER_CONFIG_NAME, NerConfig
-from qwen_ner.data.annotators import doccano_row, label_studio_task
-from qwen_ner.data.bio import tagged
 from qwen_ner.data.convert import TAGGED, convert
-from qwen_ner.data.formats import as_row, read_dataset, read_jsonl, read_texts, write_jsonl
-from qwen_ner.data.predictions import read_predictions
-from qwen_ner.data.rows import parse
-from qwen_ner.data.schemes import SCHEMES
-from qwen_ner.data.sources import open_source
+from qwen_ner.data.datasets import as_row, read_dataset, read_jsonl, read_texts, write_jsonl
+from qwen_ner.data.formats.annotators import doccano_row, label_studio_task
+from qwen_ner.data.formats.bio import tagged
+from qwen_ner.data.formats.predictions import read_predictions
+from qwen_ner.data.formats.registry import open_source
+from qwen_ner.data.formats.rows import parse
+from qwen_ner.data.formats.schemes import SCHEMES
 from qwen_ner.entities import CLUENER, Entity, Example, LabelSet, NerError
 
 from .mutation import mutated, mutated_text
@@ -325,7 +325,7 @@ TEXTS = st.text('ab三星京"\\\n😀\x07', min_size=1, max_size=7)
 @target(st.tuples(TEXTS, st.lists(st.integers(0, 7), max_size=40), mutated_text('{"x":["a"],"y":["b","三"]}', "{}")))
 def grammar(drawn: tuple[str, list[int], str]) -> None:
     """It accepts what the codec would have written, and what is begun can be ended."""
-    from qwen_ner.inference.grammar import Automaton
+    from qwen_ner.inference.constraints.grammar import Automaton
 
     text, choices, other = drawn
     codec = Codec(LabelSet.of(["x", "y"]))

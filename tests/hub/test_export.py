@@ -14,8 +14,8 @@ from qwen_ner import cli
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import NerError
 from qwen_ner.hub.push import export
+from qwen_ner.inference.backends.torch import generate, until_end
 from qwen_ner.inference.extractor import Extractor
-from qwen_ner.inference.generation import generate, until_end
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 import torch
 from transformers import AutoModelForCausalLM
 
-from qwen_ner.data.formats import read_dataset
+from qwen_ner.data.datasets import read_dataset
 from qwen_ner.training.tiny import make_tiny
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 
 from qwen_ner.codec import ground
-from qwen_ner.data.duplicates import bare
+from qwen_ner.data.analysis.duplicates import bare
 from qwen_ner.data.sample.templates import GENRES, OPENERS, TAILS
 from qwen_ner.data.sample.words import FILLERS, PARTS, SLOTS
 from qwen_ner.entities import Entity, Example

@@ -1,0 +1,1 @@
+"""What a data set holds, and where its annotation is probably wrong."""

@@ -1,0 +1,95 @@
+"""Where models are sure of something else than what is annotated.
+
+In: annotated `Example`s, and the lines that `qwen-ner predict` wrote for their texts. Out: `Finding`s. Knows nothing of
+models.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ...entities import Entity, Example, NerError
+from ..formats.errors import DataError, LineFault, quote
+from ..formats.rows import json_object, numbered, read_bytes
+from .corpus import overlapping, share_at_least
+from .findings import Finding
+
+log = logging.getLogger(__name__)
+
+Predictions = Sequence["Sequence[Entity] | None"]
+"""What one model found in each of some examples; None where it was not asked."""
+
+
+def predictions_by_text(path: str | Path, examples: Sequence[Example]) -> list[Sequence[Entity] | None]:
+    """What a file that `qwen-ner predict` wrote says of each of `examples`, found by its text.
+
+    Lines of other texts or with an `error`, and rows without a line, are counted and logged. Raises `DataError` with
+    every line that is none of such a file, `NerError` where no line has the text of an example.
+    """
+    by_text: dict[str, Sequence[Entity]] = {}
+    faults: list[str] = []
+    lines = errors = 0
+    for number, raw in numbered(read_bytes(path).split(b"\n")):
+        lines += 1
+        try:
+            row = json_object(raw)
+            if "error" in row:
+                errors += 1
+            else:
+                items = [(e["label"], e["text"], e["start"], e["end"], float(e["score"])) for e in row["entities"]]
+                by_text[row["text"]] = Example("", row["text"], tuple(Entity(*item) for item in items)).entities
+        except (LineFault, NerError) as error:
+            faults.append(f"{Path(path).name}:{number}: {error}")
+        except (KeyError, TypeError, ValueError):
+            faults.append(
+                f"{Path(path).name}:{number}: {quote(raw.decode('utf-8', 'replace'))} is no line with a text and "
+                "entities with scores; give what `qwen-ner predict` wrote"
+            )
+    if faults:
+        raise DataError(str(path), faults, lines)
+    known = {example.text for example in examples}
+    if not known & by_text.keys():
+        raise NerError(f"{path}: none of its {lines} lines has the text of a row; predict the texts that are audited")
+    found = [by_text.get(example.text) for example in examples]
+    others, without = len(by_text.keys() - known) + errors, found.count(None)
+    if others or without:
+        log.warning("%s: %d lines are of none of the rows, or an error; %d rows have no line.", path, others, without)
+    return found
+
+
+def disagreements(examples: Sequence[Example], predictions: Sequence[Predictions]) -> Iterator[Finding]:
+    """Surfaces that models write and the annotators do not, and the reverse; `predictions` has a list for each model.
+
+    The score of a surface that is not annotated under that label is its confidence, on average over the models that
+    were asked, 0 for those that do not write it. Of one that no model writes no confidence is known: its score is what
+    the share of such models is at least (`share_at_least`), so that a single model is no evidence.
+    """
+    for row, example in enumerate(examples):
+        asked = [found for model in predictions if (found := model[row]) is not None]
+        scores: dict[tuple[str, str], list[float]] = defaultdict(list)
+        first: dict[tuple[str, str], Entity] = {}
+        for found in asked:
+            best: dict[tuple[str, str], float] = {}
+            for entity in found:
+                pair = (entity.label, entity.text)
+                first.setdefault(pair, entity)
+                best[pair] = max(best.get(pair, 0.0), entity.score or 0.0)
+            for pair, score in best.items():
+                scores[pair].append(score)
+        annotated = set(example.surfaces)
+        for pair, of in scores.items():
+            if pair in annotated:
+                continue
+            place = first[pair]
+            old = next(iter(overlapping(example, place.start, place.end)), None)
+            evidence = f"{len(of)} of {len(asked)} models write it, with {', '.join(f'{score:.2f}' for score in of)}"
+            new = Entity(place.label, place.text, place.start, place.end)
+            yield Finding(row, example, "predicted", sum(of) / len(asked), old, new, evidence)
+        for entity in example.entities:
+            if asked and (entity.label, entity.text) not in scores:
+                evidence = f"none of {len(asked)} models writes it"
+                share = share_at_least(len(asked), len(asked))
+                yield Finding(row, example, "predicted", share, entity, None, evidence)

@@ -1,0 +1,120 @@
+"""Rows that say the same: equal but for punctuation, width and case, or nearly equal.
+
+In: examples, by split. Out: pairs of examples. Knows nothing of labels, files or tokens.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ...entities import Example
+
+SIMILAR = 0.7
+"""Share of common bigrams from which on two texts are near-duplicates: of 37 characters some three may differ."""
+
+Likeness = Literal["identical", "equal", "similar"]
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """Two rows of the splits `splits`; `likeness` says how alike, `similarity` the share of common bigrams, 1.0 if
+    equal."""
+
+    splits: tuple[str, str]
+    rows: tuple[Example, Example]
+    likeness: Likeness
+    similarity: float = 1.0
+
+
+def bare(text: str) -> str:
+    """The letters and digits of a text, narrow and in lower case: what is left of it without the way it is typed.
+
+    NFKC, casefold, then without punctuation, symbols, spaces and control characters; a text of nothing else stays.
+
+    >>> bare("三星ＷＣＧ２０１１，北京！"), bare("……")
+    ('三星wcg2011北京', '......')
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(char for char in folded if unicodedata.category(char)[0] in "LMN") or folded
+
+
+def leaks(train: Sequence[Example], held_out: Sequence[Example]) -> list[tuple[Example, Example]]:
+    """(row of train, row of held_out) for each row held out whose text train has, punctuation, width and case aside.
+
+    In the order of `held_out`; of several such rows of train the first.
+
+    >>> train, held_out = [Example("0", "三星WCG，北京")], [Example("0", "三星ｗｃｇ北京。"), Example("1", "三星")]
+    >>> [(a.text, b.text) for a, b in leaks(train, held_out)]
+    [('三星WCG，北京', '三星ｗｃｇ北京。')]
+    """
+    first: dict[str, Example] = {}
+    for example in train:
+        first.setdefault(bare(example.text), example)
+    return [(known, example) for example in held_out if (known := first.get(bare(example.text))) is not None]
+
+
+def near_duplicates(splits: Mapping[str, Sequence[Example]], similar: float = SIMILAR) -> list[Duplicate]:
+    """Each row whose text came before, with the first row that is like it, in the order of the rows.
+
+    `identical` texts and those `equal` as `leaks` compares them are paired with the first of their kind, so that n of
+    them make n - 1 pairs. Two kinds are `similar` where the Jaccard index of their texts' sets of character bigrams is
+    `similar` at least; each is paired with the one most like it. That takes no comparing of all with all: bigrams are
+    looked up from the rarest on, and two texts that are alike share one of the first few (prefix filtering, Bayardo et
+    al. 2007, "Scaling up all pairs similarity search"). Only texts that are mostly alike take longer than linear time.
+
+    >>> rows = [Example("0", "今天天气很好"), Example("1", "今天天气很好！"), Example("2", "今天天气很好啊")]
+    >>> [(d.rows[0].id, d.rows[1].id, d.likeness, round(d.similarity, 2)) for d in near_duplicates({"train": rows})]
+    [('0', '1', 'equal', 1.0), ('0', '2', 'similar', 0.83)]
+    """
+    firsts: dict[str, tuple[str, Example]] = {}
+    found: list[Duplicate] = []
+    for split, examples in splits.items():
+        for example in examples:
+            text = bare(example.text)
+            if text not in firsts:
+                firsts[text] = split, example
+                continue
+            known, first = firsts[text]
+            likeness: Likeness = "identical" if first.text == example.text else "equal"
+            found.append(Duplicate((known, split), (first, example), likeness))
+    kinds = list(firsts.values())
+    for one, other, share in _similar([_bigrams(text) for text in firsts], similar):
+        (split, first), (later_split, later) = kinds[one], kinds[other]
+        found.append(Duplicate((split, later_split), (first, later), "similar", share))
+    return found
+
+
+def _bigrams(text: str) -> set[str]:
+    return {text[at : at + 2] for at in range(max(1, len(text) - 1))}
+
+
+def _similar(sets: Sequence[set[str]], least: float) -> list[tuple[int, int, float]]:
+    """(i, j, Jaccard index) with i < j, for each j the first i of those most alike, where they are alike enough."""
+    frequency = Counter(gram for grams in sets for gram in grams)
+    having: dict[str, list[int]] = defaultdict(list)
+    found: list[tuple[int, int, float]] = []
+    for j, grams in enumerate(sets):
+        rarest = sorted(grams, key=lambda gram: (frequency[gram], gram))
+        # Of sets with a Jaccard index of t each has t·|set| grams in common: one of the |set| - ⌈t·|set|⌉ + 1 rarest.
+        prefix = rarest[: len(rarest) - _ceil(least * len(rarest)) + 1]
+        best, at = 0.0, -1
+        for i in sorted({i for gram in prefix for i in having[gram]}):
+            if least * len(grams) <= len(sets[i]) <= len(grams) / least:
+                common = len(grams & sets[i])
+                share = common / (len(grams) + len(sets[i]) - common)
+                if share > best:
+                    best, at = share, i
+        if best >= least:
+            found.append((at, j, best))
+        for gram in prefix:
+            having[gram].append(j)
+    return found
+
+
+def _ceil(value: float) -> int:
+    """Rounded up, forgiving what floating point adds: 0.7 · 10 must not become 8."""
+    return -int(-(value - 1e-9) // 1)

@@ -1,0 +1,225 @@
+"""What a data set holds: entities a label, lengths, what a length limit would cost, duplicates, ambiguous surfaces.
+
+In: `Example`s by split, and perhaps the token counts of their rows. Out: counts, as a value that goes into JSON; rates
+are derived from them. Knows nothing of files, tokenizers or how it is shown.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...entities import Example
+from .duplicates import Duplicate, leaks, near_duplicates
+
+__all__ = ["Lengths", "SplitStatistics", "Statistics", "leaks", "near_duplicates", "statistics"]
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How many rows have which length, and how many entities are in those: {length: (rows, entities)}.
+
+    >>> lengths = Lengths.of([(30, 2), (40, 0), (40, 1), (90, 5)])
+    >>> lengths.rows, lengths.mean, lengths.quantile(0.5), lengths.longest, lengths.lost(40)
+    (4, 50.0, 40, 90, (1, 5))
+    """
+
+    counts: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[int, int]]) -> Lengths:
+        """From the (length, entities) of each row."""
+        counts: dict[int, tuple[int, int]] = {}
+        for length, entities in rows:
+            before = counts.get(length, (0, 0))
+            counts[length] = before[0] + 1, before[1] + entities
+        return cls(dict(sorted(counts.items())))
+
+    @property
+    def rows(self) -> int:
+        return sum(rows for rows, _ in self.counts.values())
+
+    @property
+    def mean(self) -> float:
+        """0.0 of no row."""
+        return sum(length * rows for length, (rows, _) in self.counts.items()) / self.rows if self.counts else 0.0
+
+    @property
+    def longest(self) -> int:
+        return max(self.counts, default=0)
+
+    def quantile(self, share: float) -> int:
+        """The smallest length that at least this share of the rows does not exceed; 0 of no row."""
+        seen = 0
+        for length, (rows, _) in sorted(self.counts.items()):
+            seen += rows
+            if seen >= share * self.rows:
+                return length
+        return 0
+
+    def lost(self, limit: int) -> tuple[int, int]:
+        """(rows, entities) of the rows that are longer than `limit`: what it costs to leave them out."""
+        over = [counts for length, counts in self.counts.items() if length > limit]
+        return sum(rows for rows, _ in over), sum(entities for _, entities in over)
+
+    def to_dict(self) -> dict[str, Any]:
+        quantiles = {f"p{round(100 * share)}": self.quantile(share) for share in (0.5, 0.9, 0.99)}
+        counts = [[length, *counts] for length, counts in self.counts.items()]
+        return {"mean": self.mean, **quantiles, "longest": self.longest, "length_rows_entities": counts}
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Of one label: entities, (label, surface) pairs summed over rows, different surfaces, rows that have any."""
+
+    entities: int
+    written: int
+    surfaces: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class SplitStatistics:
+    """Counts of one split.
+
+    `written` are its (label, surface) pairs, once a row, as the target has them; of these the split "train" has
+    `written_in_train` too (None for that itself), and `partly` stand in their text more often than they are annotated
+    there. `pairs` are the different ones. `lengths` are in characters ("text") and, where they were
+    given, tokens ("prompt", "answer", "row").
+    """
+
+    rows: int
+    empty_rows: int
+    entities: int
+    written: int
+    written_in_train: int | None
+    pairs: int
+    partly: int
+    labels: dict[str, LabelCounts]
+    lengths: dict[str, Lengths]
+
+    @property
+    def is_annotated(self) -> bool:
+        """False where no row has an entity, as in a test set that is published without its labels."""
+        return self.entities > 0
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of a data set: its splits, rows that are alike, and {surface: {label: count}} of surfaces with several labels."""
+
+    splits: dict[str, SplitStatistics]
+    duplicates: tuple[Duplicate, ...]
+    several_labels: dict[str, dict[str, dict[str, int]]]
+    """By split."""
+
+    @property
+    def labels(self) -> list[str]:
+        """Every label that occurs, by name."""
+        return sorted({label for split in self.splits.values() for label in split.labels})
+
+    def duplicate_counts(self) -> dict[tuple[str, str], Counter[str]]:
+        """{(split, split): {likeness: pairs}}, in the order of the splits."""
+        names = list(self.splits)
+        counts = {(one, other): Counter[str]() for i, one in enumerate(names) for other in names[i:]}
+        for duplicate in self.duplicates:
+            counts[duplicate.splits][duplicate.likeness] += 1
+        return counts
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON. Rows are named by their source; no text is in it but that of surfaces."""
+        return {
+            "splits": {name: _split_dict(split) for name, split in self.splits.items()},
+            "duplicates": [
+                {
+                    "splits": list(found.splits),
+                    "rows": [example.source or example.id for example in found.rows],
+                    "likeness": found.likeness,
+                    "similarity": round(found.similarity, 4),
+                }
+                for found in self.duplicates
+            ],
+            "several_labels": self.several_labels,
+        }
+
+
+def _split_dict(split: SplitStatistics) -> dict[str, Any]:
+    labels = {label: vars(counts) for label, counts in split.labels.items()}
+    lengths = {what: lengths.to_dict() for what, lengths in split.lengths.items()}
+    return {**vars(split), "labels": labels, "lengths": lengths}
+
+
+def statistics(
+    splits: Mapping[str, Sequence[Example]], tokens: Mapping[str, Sequence[tuple[int, int]]] | None = None
+) -> Statistics:
+    """Counts of a data set by split. `tokens` has (prompt tokens, answer tokens) of each row of each split.
+
+    >>> from qwen_ner.entities import Entity
+    >>> rows = [Example("0", "三星在北京", (Entity("company", "三星", 0, 2),)), Example("1", "明天见")]
+    >>> found = statistics({"train": rows}, {"train": [(60, 9), (58, 3)]}).splits["train"]
+    >>> found.rows, found.empty_rows, found.labels["company"].entities, found.lengths["row"].lost(64)
+    (2, 1, 1, (1, 1))
+    """
+    in_train = {pair for example in splits.get("train", ()) for pair in example.surfaces}
+    found = {
+        name: _split(examples, (tokens or {}).get(name), None if name == "train" or not in_train else in_train)
+        for name, examples in splits.items()
+    }
+    several = {name: _several_labels(examples) for name, examples in splits.items()}
+    return Statistics(found, tuple(near_duplicates(splits)), several)
+
+
+def _split(
+    examples: Sequence[Example], tokens: Sequence[tuple[int, int]] | None, in_train: set[tuple[str, str]] | None
+) -> SplitStatistics:
+    pairs = Counter(pair for example in examples for pair in example.surfaces)
+    entities = [len(example.entities) for example in examples]
+    lengths = {"text": Lengths.of(zip((len(example.text) for example in examples), entities, strict=True))}
+    if tokens is not None:
+        counted = {
+            "prompt": [prompt for prompt, _ in tokens],
+            "answer": [answer for _, answer in tokens],
+            "row": [prompt + answer for prompt, answer in tokens],
+        }
+        for what, of in counted.items():
+            lengths[what] = Lengths.of(zip(of, entities, strict=True))
+    return SplitStatistics(
+        rows=len(examples),
+        empty_rows=entities.count(0),
+        entities=sum(entities),
+        written=pairs.total(),
+        written_in_train=None if in_train is None else sum(pairs[pair] for pair in pairs.keys() & in_train),
+        pairs=len(pairs),
+        partly=sum(_partly(example) for example in examples),
+        labels=_labels(examples, pairs),
+        lengths=lengths,
+    )
+
+
+def _labels(examples: Sequence[Example], pairs: Counter[tuple[str, str]]) -> dict[str, LabelCounts]:
+    entities = Counter(entity.label for example in examples for entity in example.entities)
+    rows = Counter(label for example in examples for label in {entity.label for entity in example.entities})
+    written, surfaces = Counter[str](), Counter[str]()
+    for (label, _), count in pairs.items():
+        written[label] += count
+        surfaces[label] += 1
+    return {
+        label: LabelCounts(count, written[label], surfaces[label], rows[label])
+        for label, count in sorted(entities.items())
+    }
+
+
+def _partly(example: Example) -> int:
+    annotated = Counter((entity.label, entity.text) for entity in example.entities)
+    return sum(example.text.count(surface) > count for (_, surface), count in annotated.items())
+
+
+def _several_labels(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
+    labels: dict[str, Counter[str]] = defaultdict(Counter)
+    for example in examples:
+        for entity in example.entities:
+            labels[entity.text][entity.label] += 1
+    several = {surface: dict(of.most_common()) for surface, of in labels.items() if len(of) > 1}
+    return dict(sorted(several.items(), key=lambda item: (-sum(item[1].values()), item[0])))

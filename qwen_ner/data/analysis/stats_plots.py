@@ -1,0 +1,163 @@
+"""The statistics of a data set as pictures.
+
+In: `Statistics`, a folder. Out: PNG files in it. Knows nothing of how they were counted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...entities import NerError
+from .stats import Lengths, Statistics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+log = logging.getLogger(__name__)
+
+Names = dict[str, str]
+"""How the labels, splits and the tokenizer are called in the plots."""
+
+
+def draw(statistics: Statistics, folder: str | Path, tokenizer: str = "") -> list[Path]:
+    """Write labels.png, lengths.png and, where tokens were counted, limits.png to `folder`; returns their paths.
+
+    Names with characters that no installed font has are numbered, and logged. Raises `NerError` where matplotlib is
+    missing.
+    """
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise NerError("--plots needs matplotlib, which belongs to the package; pip install matplotlib") from None
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    font, names = _names([*statistics.labels, *statistics.splits, tokenizer])
+    paths = []
+
+    def save(figure: Any, name: str) -> None:
+        figure.savefig(folder / name, dpi=150)
+        paths.append(folder / name)
+
+    with rc_context({"font.family": font} if font else {}):
+        if labels := statistics.labels:
+            figure = Figure(figsize=(8, 1.2 + 0.35 * len(labels)), layout="constrained")
+            _labels(figure.subplots(), statistics, names)
+            save(figure, "labels.png")
+        whats = list(dict.fromkeys(what for split in statistics.splits.values() for what in split.lengths))
+        figure = Figure(figsize=(8, 2.2 * len(whats)), layout="constrained")
+        for axes, what in zip(figure.subplots(len(whats), squeeze=False).flat, whats, strict=True):
+            _lengths(axes, statistics, what, names, tokenizer)
+        save(figure, "lengths.png")
+        if "row" in whats:
+            figure = Figure(figsize=(8, 4), layout="constrained")
+            _limits(figure.subplots(), statistics, names, tokenizer)
+            save(figure, "limits.png")
+    return paths
+
+
+def _labels(axes: Axes, statistics: Statistics, names: Names) -> None:
+    """Per label and split, its share of the split's entities, with the count."""
+    labels = statistics.labels
+    splits = {name: split for name, split in statistics.splits.items() if split.is_annotated}
+    height = 0.8 / len(splits)
+    for at, (name, split) in enumerate(splits.items()):
+        counts = [split.labels[label].entities if label in split.labels else 0 for label in labels]
+        places = [i + at * height for i in range(len(labels))]
+        bars = axes.barh(places, [100 * count / split.entities for count in counts], height, label=names[name])
+        axes.bar_label(bars, [f"{count:,}" for count in counts], padding=2, fontsize=7)
+    axes.set_yticks([i + 0.4 - height / 2 for i in range(len(labels))], [names[label] for label in labels])
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.set_xlabel("share of the split's entities, per cent (and their number)")
+    _finish(axes)
+
+
+def _lengths(axes: Axes, statistics: Statistics, what: str, names: Names, tokenizer: str) -> None:
+    """The share of a split's rows at each length."""
+    from matplotlib.ticker import MaxNLocator
+
+    drawn = {
+        name: split.lengths[what]
+        for name, split in statistics.splits.items()
+        if what in split.lengths and (split.is_annotated or what in ("text", "prompt"))
+    }
+    longest = max((lengths.longest for lengths in drawn.values()), default=0)
+    shortest = min((length for lengths in drawn.values() for length in lengths.counts), default=0)
+    step = max(1, round((longest - shortest) / 60))
+    bins = (longest - shortest) // step + 1
+    for name, lengths in drawn.items():
+        counts = [0] * bins
+        for length, (rows, _) in lengths.counts.items():
+            counts[(length - shortest) // step] += rows
+        edges = [shortest - 0.5 + step * at for at in range(bins + 1)]
+        label = f"{names[name]}\n99 % within {lengths.quantile(0.99):,}"
+        axes.stairs([100 * count / lengths.rows for count in counts], edges, linewidth=1.5, label=label)
+    unit = "characters" if what == "text" else _tokens(names, tokenizer)
+    axes.set_xlabel(f"{what}, {unit}" + (f", {step} a bin" if step > 1 else ""))
+    axes.set_ylabel("rows, per cent")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish(axes)
+
+
+def _limits(axes: Axes, statistics: Statistics, names: Names, tokenizer: str) -> None:
+    """For any length limit, the share of entities that stand in the rows that are longer."""
+    styles = {"row": "-", "prompt": "--", "answer": ":"}
+    for at, (name, split) in enumerate(statistics.splits.items()):
+        if split.is_annotated and "row" in split.lengths:
+            for what, style in styles.items():
+                limits, lost = _curve(split.lengths[what], split.entities)
+                axes.step(limits, lost, style, where="post", color=f"C{at}", label=f"{names[name]}, of the {what}")
+    axes.set_xlabel(f"limit, {_tokens(names, tokenizer)}")
+    axes.set_ylabel("entities lost, per cent")
+    axes.set_ylim(0, 105)
+    _finish(axes)
+
+
+def _curve(lengths: Lengths, entities: int) -> tuple[list[int], list[float]]:
+    limits, lost, left = [0], [100.0], entities
+    for length, (_, count) in sorted(lengths.counts.items()):
+        left -= count
+        limits.append(length)
+        lost.append(100 * left / entities)
+    return limits, lost
+
+
+def _tokens(names: Names, tokenizer: str) -> str:
+    return f"tokens of {names[tokenizer]}" if tokenizer else "tokens"
+
+
+def _finish(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, frameon=False)
+
+
+def _names(texts: Sequence[str]) -> tuple[str | None, Names]:
+    """A font that has every character of `texts`, and the texts as they are.
+
+    The default font is None. Where no font has them all it is taken, and numbers for the texts that it cannot write.
+    """
+    from matplotlib import font_manager
+    from matplotlib.ft2font import FT2Font
+
+    def has(path: str, wanted: str) -> bool:
+        return set(map(ord, wanted)) <= FT2Font(path).get_charmap().keys()
+
+    default = font_manager.findfont(font_manager.FontProperties())
+    names = {text: text for text in texts}
+    if has(default, "".join(texts)):
+        return None, names
+    for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.weight != 400, entry.name)):
+        # The "last resort" font has a box for every character; figures and letters of ours are needed too.
+        if "LastResort" not in entry.fname and has(entry.fname, "".join(texts) + "09az%,"):
+            return entry.name, names
+    for number, text in enumerate(names, 1):
+        if not has(default, text):
+            names[text] = f"name {number}"
+    numbered = ", ".join(f"{name} is {text}" for text, name in names.items() if name != text)
+    log.warning("No installed font has all characters of the names in the plots: %s.", numbered)
+    return None, names

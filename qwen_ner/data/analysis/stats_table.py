@@ -1,0 +1,142 @@
+"""The statistics of a data set as lines for a terminal.
+
+In: `Statistics`. Out: text. Knows nothing of how they were counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...columns import aligned
+from .stats import Lengths, SplitStatistics, Statistics
+
+SURFACES = 10
+"""Of the surfaces with several labels, the most frequent ones are shown; all of them are in the JSON."""
+
+
+def table(statistics: Statistics, title: str, tokenizer: str = "") -> str:
+    """The statistics as lines: rows and entities, labels, lengths, what limits cost, duplicates, several labels.
+
+    `tokenizer` names what the tokens were counted with. A split without any entity counts as not annotated.
+
+    >>> from qwen_ner.data.analysis.stats import statistics
+    >>> from qwen_ner.entities import Entity, Example
+    >>> rows = [Example("0", "三星在北京", (Entity("company", "三星", 0, 2),)), Example("1", "明天见")]
+    >>> print(table(statistics({"train": rows}), "two rows").split("\\n\\n")[0])
+    two rows
+                                             train
+    rows                                         2
+    rows without entities               1 (50.0 %)
+    entities                                     1
+    (label, surface) pairs, row by row           1
+      annotated at some places only              0
+    different (label, surface) pairs             1
+    surfaces with several labels                 0
+    """
+    blocks = [[title, *_overview(statistics)], list(_labels(statistics)), list(_lengths(statistics, tokenizer))]
+    blocks += [list(_limits(statistics)), list(_duplicates(statistics)), list(_several(statistics))]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def share(part: int, whole: int) -> str:
+    """A count with its share in per cent.
+
+    >>> share(1, 8), share(0, 0)
+    ('1 (12.5 %)', '0')
+    """
+    return f"{part:,} ({100 * part / whole:.1f} %)" if whole else f"{part:,}"
+
+
+def _overview(statistics: Statistics) -> list[str]:
+    splits = statistics.splits
+
+    def line(name: str, cell: dict[str, str]) -> list[str]:
+        return [name, *(cell[split] if splits[split].is_annotated else "not annotated" for split in splits)]
+
+    known = {n: "" if s.written_in_train is None else share(s.written_in_train, s.written) for n, s in splits.items()}
+    seen = [line("  in train too", known)] if any(known.values()) else []
+    rows = [
+        ["", *splits],
+        ["rows", *(f"{split.rows:,}" for split in splits.values())],
+        line("rows without entities", {name: share(split.empty_rows, split.rows) for name, split in splits.items()}),
+        line("entities", {name: f"{split.entities:,}" for name, split in splits.items()}),
+        line("(label, surface) pairs, row by row", {name: f"{split.written:,}" for name, split in splits.items()}),
+        *seen,
+        line("  annotated at some places only", {name: f"{split.partly:,}" for name, split in splits.items()}),
+        line("different (label, surface) pairs", {name: f"{split.pairs:,}" for name, split in splits.items()}),
+    ]
+    several = {name: f"{len(statistics.several_labels[name]):,}" for name in splits}
+    return aligned([*rows, line("surfaces with several labels", several)])
+
+
+def _labels(statistics: Statistics) -> Iterator[str]:
+    splits = {name: split for name, split in statistics.splits.items() if split.is_annotated}
+    if not splits:
+        return
+
+    def cells(split: SplitStatistics, label: str) -> list[str]:
+        counts = split.labels.get(label)
+        return [share(counts.entities, split.entities), f"{counts.surfaces:,}"] if counts else ["0", "0"]
+
+    rows = [["entities a label", *(cell for name in splits for cell in (name, "surfaces"))]]
+    rows += [[label, *(c for split in splits.values() for c in cells(split, label))] for label in statistics.labels]
+    yield from aligned(rows)
+
+
+def _lengths(statistics: Statistics, tokenizer: str) -> Iterator[str]:
+    rows = [[f"tokens of {tokenizer}" if tokenizer else "length", "mean", "50 %", "90 %", "99 %", "longest"]]
+    for name, split in statistics.splits.items():
+        for what, lengths in split.lengths.items():
+            if what in ("answer", "row") and not split.is_annotated:
+                continue
+            quantiles = [f"{lengths.quantile(share):,}" for share in (0.5, 0.9, 0.99)]
+            rows.append(
+                [
+                    f"{name} {what}" + " (characters)" * (what == "text"),
+                    f"{lengths.mean:.1f}",
+                    *quantiles,
+                    f"{lengths.longest:,}",
+                ]
+            )
+    yield from aligned(rows)
+
+
+def _limits(statistics: Statistics) -> Iterator[str]:
+    """Entities in the rows that a limit on the row, the prompt or the answer would leave out."""
+    for what in ("row", "prompt", "answer"):
+        splits = {name: s for name, s in statistics.splits.items() if s.is_annotated and what in s.lengths}
+        if not splits:
+            return
+        limits = sorted({limit for split in splits.values() for limit in round_limits(split.lengths[what])})
+        rows = [[f"entities lost by a limit of the {what}", *(f"{limit:,}" for limit in limits)]]
+        for name, split in splits.items():
+            lost = [split.lengths[what].lost(limit)[1] for limit in limits]
+            rows.append([name, *(share(entities, split.entities) if entities else "0" for entities in lost)])
+        yield from aligned(rows)
+
+
+def round_limits(lengths: Lengths) -> list[int]:
+    """Powers of two and what lies half way between, from the first that a tenth of the rows fit to the first all do.
+
+    >>> round_limits(Lengths.of([(50, 1), (120, 1)]))
+    [64, 96, 128]
+    """
+    steps = [step for power in range(2, 40) for step in (2**power, 3 * 2 ** (power - 1))]
+    fitting = [step for step in steps if step >= lengths.quantile(0.1)]
+    return [step for at, step in enumerate(fitting) if not at or fitting[at - 1] < lengths.longest]
+
+
+def _duplicates(statistics: Statistics) -> Iterator[str]:
+    rows = [["rows alike", "identical", "but for punctuation, width, case", "similar"]]
+    for (one, other), counts in statistics.duplicate_counts().items():
+        between = f"within {one}" if one == other else f"{other} with {one}"
+        rows.append([between, *(f"{counts[likeness]:,}" for likeness in ("identical", "equal", "similar"))])
+    yield from aligned(rows)
+
+
+def _several(statistics: Statistics) -> Iterator[str]:
+    for name, surfaces in statistics.several_labels.items():
+        if surfaces:
+            yield f"surfaces with several labels in {name}, the most frequent of {len(surfaces):,}"
+            for surface, labels in list(surfaces.items())[:SURFACES]:
+                yield f"  {surface}  {', '.join(f'{label} {count:,}' for label, count in labels.items())}"

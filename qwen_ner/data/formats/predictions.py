@@ -1,0 +1,207 @@
+"""Files of predictions: what `predict` and `evaluate --report` write, and CLUENER's submission.
+
+In: such a file, and the gold rows it is for. Out: a `Decoded` for each gold row. Out of `Decoded`s: a submission. Knows
+nothing of scores and models.
+"""
+
+from __future__ import annotations
+
+import codecs
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ...codec import PROBLEM_KINDS, Decoded, Problem
+from ...entities import Entity, Example, LabelSet, NerError
+from .errors import DataError, LineFault, quote
+from .rows import json_object, lines_of, numbered
+
+PREDICTIONS_NAME = "predictions.jsonl"
+
+
+def read_predictions(path: str | Path, gold: Sequence[Example] | None = None) -> tuple[list[Example], list[Decoded]]:
+    """The gold rows, and beside each what the file predicts for it. A folder means its predictions.jsonl.
+
+    A line is one of
+
+        {"id": "0", "text": "三星在北京", "entities": [{"label": "company", "start": 0, "end": 2}], "gold": […]}
+        {"id": 0, "label": {"company": {"三星": [[0, 1]]}}}
+
+    the second one CLUENER's submission, with inclusive ends. Lines find their row by its id; without `gold` each line
+    must hold its own, as `evaluate --report` writes it. A line with an `error` predicts nothing.
+    Raises `DataError` with all faults: what is no such line, spans that do not fit the text, rows without a line.
+    """
+    lines = _Lines(path)
+    if gold is None:
+        gold = list(lines.own_gold())
+    return list(gold), list(lines.predictions(gold))
+
+
+def iter_predictions(path: str | Path, gold: Iterable[Example]) -> Iterator[Decoded]:
+    """As `read_predictions`, one prediction at a time. It raises at the end: what came until then is void.
+
+    What is held are the ids, and where in the file each has its line.
+    """
+    return _Lines(path).predictions(gold)
+
+
+class _Lines:
+    """The lines of a file, found by their ids; `faults` are those of the file so far."""
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        self.path = path / PREDICTIONS_NAME if path.is_dir() else path
+        self.faults: list[str] = []
+        self.lines: dict[str, int] = {}
+        self.starts = array("Q", [0])
+        for number, raw in numbered(self._counted(lines_of(self.path))):
+            with self._told(number):
+                row = json_object(raw)
+                if "id" not in row:
+                    raise LineFault("lacks its id; write one line a row, each with its id")
+                if (first := self.lines.setdefault(str(row["id"]), number)) != number:
+                    raise LineFault(
+                        f"the id {quote(row['id'])} is line {first}'s too; write one line a row, each with its id"
+                    )
+
+    def _counted(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        for line in lines:
+            self.starts.append(self.starts[-1] + len(line))
+            yield line
+
+    def own_gold(self) -> Iterator[Example]:
+        """The gold rows that the lines hold themselves."""
+        with self.path.open("rb") as file:
+            for number in self.lines.values():
+                with self._told(number):
+                    yield _own_gold(self._row(file, number))
+
+    def predictions(self, gold: Iterable[Example]) -> Iterator[Decoded]:
+        """What the lines predict for each of `gold`. Raises at the end what is wrong in the file."""
+        with self.path.open("rb") as file:
+            for example in gold:
+                number = self.lines.get(example.id)
+                if number is None:
+                    self.faults.append(
+                        f"row {example.id} ({example.source}) has no line; predict it, or write an empty one"
+                    )
+                    continue
+                with self._told(number):
+                    yield _decoded(self._row(file, number), example.text)
+        if self.faults:
+            raise DataError(str(self.path), self.faults, len(self.lines))
+        if not self.lines:
+            raise NerError(f"{self.path} has no line; write one JSON object a row")
+
+    def _row(self, file: BinaryIO, number: int) -> dict[str, Any]:
+        file.seek(self.starts[number - 1])
+        return json_object(file.readline().removeprefix(codecs.BOM_UTF8 if number == 1 else b""))
+
+    @contextmanager
+    def _told(self, number: int) -> Iterator[None]:
+        """Note what is wrong with a line, and go on."""
+        try:
+            yield
+        except (LineFault, NerError) as fault:
+            self.faults.append(f"{self.path.name}:{number}: {fault}")
+
+
+def _own_gold(row: dict[str, Any]) -> Example:
+    if not isinstance(row.get("text"), str) or not isinstance(row.get("gold"), list):
+        raise LineFault(
+            'the line lacks "text" or "gold"; name the data it is scored by (--data, --split), or take the '
+            "predictions.jsonl of `evaluate --report`"
+        )
+    return Example(str(row["id"]), row["text"], tuple(_entity(item, row["text"]) for item in row["gold"]))
+
+
+def _decoded(row: dict[str, Any], text: str) -> Decoded:
+    if "error" in row:
+        return Decoded()
+    if "text" in row and row["text"] != text:
+        raise LineFault(
+            f"the text is {quote(row['text'])}, that of the gold row is {quote(text)}; give both of one data set"
+        )
+    if isinstance(row.get("entities"), list):
+        entities = [_entity(item, text) for item in row["entities"]]
+    elif isinstance(row.get("label"), dict):
+        entities = [_entity(item, text) for item in _submitted(row["label"])]
+    else:
+        raise LineFault(f'{quote(row)} lacks "entities" or "label"; a row without entities has "entities": []')
+    ordered = sorted(entities, key=lambda e: (e.start, e.end, e.label))
+    surfaces = dict.fromkeys([*((e.label, e.text) for e in ordered), *_ungrounded(row.get("ungrounded", []))])
+    return Decoded(tuple(ordered), tuple(surfaces), tuple(_problems(row.get("problems", []))))
+
+
+def _submitted(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The entities of {label: {surface: [[start, last], …]}}."""
+    for label, surfaces in tree.items():
+        for surface, spans in surfaces.items() if isinstance(surfaces, dict) else ((None, None),):
+            if not isinstance(spans, list) or not all(
+                isinstance(span, list) and len(span) == 2 and type(span[1]) is int for span in spans
+            ):
+                raise LineFault(
+                    f'label {quote(label)} holds {quote(surfaces)}; make it {{"三星": [[0, 1]]}}, ends inclusive'
+                )
+            for start, last in spans:
+                yield {"label": label, "text": surface, "start": start, "end": last + 1}
+
+
+def _ungrounded(items: Any) -> list[tuple[str, str]]:
+    if not isinstance(items, list) or not all(
+        isinstance(item, list) and len(item) == 2 and all(isinstance(part, str) for part in item) for item in items
+    ):
+        raise LineFault(f'"ungrounded" is {quote(items)}; make it a list of [label, surface]')
+    return [(label, surface) for label, surface in items]
+
+
+def _problems(items: Any) -> list[Problem]:
+    if not isinstance(items, list) or not all(
+        isinstance(item, dict)
+        and item.get("kind") in PROBLEM_KINDS
+        and isinstance(item.get("value"), str)
+        and isinstance(item.get("label", ""), str)
+        for item in items
+    ):
+        raise LineFault(
+            f'"problems" is {quote(items)}; make it a list of {{"kind", "label", "value"}}, or leave it out'
+        )
+    return [Problem(item["kind"], item["value"], item.get("label", "")) for item in items]
+
+
+def _entity(item: Any, text: str) -> Entity:
+    try:
+        label, start, end, score = item["label"], item["start"], item["end"], item.get("score")
+        whole = type(start) is int and type(end) is int and 0 <= start < end <= len(text)
+    except (TypeError, KeyError, AttributeError):
+        raise LineFault(f"the entity {quote(item)} lacks a label, a start or an end; give it all three") from None
+    if not isinstance(label, str) or not label:
+        raise LineFault(f"the label is {quote(label)}; make it a non-empty string")
+    if score is not None and (type(score) not in (int, float) or not 0 <= score <= 1):
+        raise LineFault(f"the entity {quote(item)} has the score {quote(score)}; make it a number from 0 to 1")
+    if not whole:
+        raise LineFault(f"the span [{start}, {end}) of {label} leaves the text, which has {len(text)} characters")
+    if item.get("text", text[start:end]) != text[start:end]:
+        raise LineFault(
+            f"the span [{start}, {end}) holds {quote(text[start:end])}, the surface is {quote(item['text'])}"
+        )
+    return Entity(label, text[start:end], start, end, score, ambiguous=bool(item.get("ambiguous")))
+
+
+def submission_row(identity: str, entities: Sequence[Entity], labels: LabelSet) -> dict[str, Any]:
+    """A line of CLUENER's submission: its id as a number, ends inclusive, labels in the label set's order.
+
+    >>> from qwen_ner.entities import CLUENER
+    >>> submission_row("7", [Entity("company", "三星", 0, 2)], CLUENER)
+    {'id': 7, 'label': {'company': {'三星': [[0, 1]]}}}
+    """
+    if not identity.isdecimal():
+        raise NerError(f"id {identity!r}: CLUENER numbers its rows; give its test.json")
+    tree: dict[str, dict[str, list[list[int]]]] = {}
+    for name in labels.names:
+        for entity in entities:
+            if entity.label == name:
+                tree.setdefault(name, {}).setdefault(entity.text, []).append([entity.start, entity.end - 1])
+    return {"id": int(identity), "label": tree}

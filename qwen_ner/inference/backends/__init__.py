@@ -1,0 +1,1 @@
+"""What writes completions: the torch loop and what it needs."""

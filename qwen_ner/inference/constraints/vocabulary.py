@@ -1,0 +1,68 @@
+"""The tokens of a tokenizer as the bytes that they spell.
+
+In: a byte-level BPE tokenizer. Out: which tokens spell what, and which begin with a given string. Knows nothing of
+answers and texts.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ...entities import NerError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Vocabulary:
+    """The tokens of a byte-level BPE as bytes, in an order in which those with one beginning stand together.
+
+    Special tokens are left out: none belongs into an answer but the end tokens, which are told apart.
+    Raises `NerError` for a tokenizer of another kind.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_token_ids: Iterable[int]) -> None:
+        from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+        byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
+        added = set(tokenizer.get_added_vocab().values())
+        self.bytes: dict[int, bytes] = {}
+        for token, number in tokenizer.get_vocab().items():
+            if number not in added and all(character in byte_of for character in token):
+                self.bytes[number] = bytes(byte_of[character] for character in token)
+        self.ends = frozenset(end_token_ids)
+        pairs = sorted((spelling, number) for number, spelling in self.bytes.items() if spelling)
+        self.spellings = [spelling for spelling, _ in pairs]
+        self.numbers = [number for _, number in pairs]
+        single = {spelling[0] for spelling in self.spellings if len(spelling) == 1}
+        if len(single) < 256:
+            raise NerError(
+                f"the tokenizer spells {len(single)} of 256 bytes: constrained decoding needs a byte-level BPE, as "
+                "Qwen's; decode without constraint"
+            )
+
+    def starting(self, prefix: bytes, low: int, high: int) -> tuple[int, int]:
+        """The range in `spellings[low:high]`, which all begin with `prefix[:-1]`, of those that begin with `prefix`."""
+        first = bisect_left(self.spellings, prefix, low, high)
+        if prefix[-1] == 0xFF:
+            return first, high
+        return first, bisect_left(self.spellings, prefix[:-1] + bytes([prefix[-1] + 1]), first, high)
+
+    def spelled(self, text: bytes) -> tuple[int, ...]:
+        """`text` in tokens, the longest that fits first: a spelling of it, not always the tokenizer's own."""
+        tokens = []
+        at = 0
+        while at < len(text):
+            low, high = 0, len(self.spellings)
+            best = length = 0
+            for length_tried in range(1, len(text) - at + 1):
+                low, high = self.starting(text[at : at + length_tried], low, high)
+                if low == high:
+                    break
+                if len(self.spellings[low]) == length_tried:
+                    best, length = self.numbers[low], length_tried
+            tokens.append(best)
+            at += length
+        return tuple(tokens)

@@ -1,0 +1,1 @@
+"""A search over the keys of a recipe."""

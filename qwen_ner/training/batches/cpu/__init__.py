@@ -1,0 +1,1 @@
+"""What helps on a CPU only."""

@@ -1,0 +1,1 @@
+"""The Trainer and what happens around its steps."""

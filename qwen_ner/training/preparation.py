@@ -1,0 +1,197 @@
+"""What is checked and prepared before the first step: processes, output folder, data.
+
+In: the parts of a recipe. Out: errors and warnings while they cost nothing, and the rows to train on. Loads no model.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import torch
+import yaml
+
+from ..data.arrow_store import StoredExamples
+from ..data.datasets import has_split, iter_dataset, labels_of, read_dataset
+from ..data.negatives import draw, entity_free, read_negatives
+from ..data.split import hold_out
+from ..data.surfaces import Surfaces
+from ..entities import CLUENER, Example, LabelSet, NerError
+from .launch import Launch, sharding_faults
+from .recipe import DataArguments, NerTrainingArguments, Recipe
+
+log = logging.getLogger(__name__)
+
+FINAL_SPLIT = "dev"
+"""The final test, since CLUENER's test split has no labels. The checkpoint is chosen on rows held out of train."""
+
+RECIPE_NAME = "recipe.yaml"
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows to train on, rows to choose the checkpoint by, and the final test (empty where the data set has none).
+
+    `annotated` is the whole train split, before anything was held out of it or left out: what counts as seen. It and
+    what is taken of it lie on the disk.
+    """
+
+    labels: LabelSet
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    final: Sequence[Example]
+    annotated: Sequence[Example]
+
+
+def read_splits(data: DataArguments) -> Splits:
+    """The splits that a recipe asks for. The validation rows and those added without entities do not depend on the
+    seed, so that runs compare."""
+    known = LabelSet.of(data.labels) if data.labels else CLUENER if data.dataset in ("cluener", "sample") else None
+    training = StoredExamples.of(iter_dataset(data.dataset, "train", labels=known, data_dir=data.data_dir))
+    labels = known or labels_of(training)
+    final: Sequence[Example] = ()
+    if has_split(data.dataset, FINAL_SPLIT, data.data_dir):
+        final = read_dataset(data.dataset, FINAL_SPLIT, labels=labels, data_dir=data.data_dir)
+    rest, validation = hold_out(training, data.validation_rows, seed=0)
+    limit = data.max_eval_samples
+    train = rest[: data.max_train_samples]
+    if added := _negatives(data, train, rest):
+        train = StoredExamples.of(chain(train, added))
+    return Splits(labels, train, validation[:limit], final[:limit], training)
+
+
+def _negatives(data: DataArguments, train: Sequence[Example], annotated: Sequence[Example]) -> list[Example]:
+    """The rows without entities that a recipe adds to `train`, none of which holds a surface of `annotated`."""
+    if data.negatives is None:
+        return []
+    surfaces = Surfaces(entity.text for example in annotated for entity in example.entities)
+    left_out = 0
+    if data.negatives_from == "clauses":
+        candidates = entity_free(train, surfaces)
+    else:
+        candidates, left_out = read_negatives(data.negatives_from, surfaces)
+    wanted = max(1, round(data.negatives * len(train)))
+    added = draw(candidates, wanted, seed=0)
+    more = f" ({left_out} more were left out: repeated, or with a surface that the training rows annotate)"
+    source = "clauses of the rows to train on" if data.negatives_from == "clauses" else data.negatives_from
+    log.info(
+        "%d rows without entities are added to the %d rows to train on: of %d in %s%s.",
+        len(added),
+        len(train),
+        len(candidates),
+        source,
+        more if left_out else "",
+    )
+    if len(added) < wanted:
+        log.warning(
+            "negatives: %s asks for %d rows, and %s give %d; lower it, or name a file of texts with negatives_from.",
+            data.negatives,
+            wanted,
+            source,
+            len(added),
+        )
+    return added
+
+
+def check_processes(args: NerTrainingArguments) -> None:
+    """Raise `NerError` where several processes were started that do not know of each other, or would save no model.
+
+    Those that do not know of each other would each train alone on all rows and write to the same folder.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1 and args.world_size == 1:
+        raise NerError(
+            f"WORLD_SIZE is {started}, but this process sees itself alone: on CPU set use_cpu: true in the recipe "
+            "(accelerate_configs/cpu_2proc.yaml), on GPUs launch with accelerate_configs/ddp_4gpu.yaml"
+        )
+    if faults := sharding_faults(Launch.of_environment(os.environ)):
+        raise NerError("; ".join(faults))
+    if args.n_gpu > 1:
+        # DataParallel, the Trainer's own way, would cut a packed row in the middle of its examples.
+        log.warning(
+            "Training on one of %d GPUs; for all of them: accelerate launch --num_processes %d --mixed_precision bf16 "
+            "-m qwen_ner train …",
+            args.n_gpu,
+            args.n_gpu,
+        )
+        args._n_gpu = 1  # as the Trainer sets it for a model that is spread over GPUs
+
+
+def use_cores(args: NerTrainingArguments) -> None:
+    """Train on all cores where `accelerate launch` without a config left one: its OMP_NUM_THREADS=1 suits GPUs."""
+    cores = os.cpu_count() or 1
+    if args.device.type == "cpu" and args.world_size == 1 and torch.get_num_threads() == 1 and cores > 1:
+        torch.set_num_threads(cores)
+        log.info("Training on the CPU with %d threads.", cores)
+
+
+def claim_output(recipe: Recipe) -> Path:
+    """The output folder, made and known to be writable, or `NerError`."""
+    output = Path(recipe.training.output_dir)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise NerError(
+            f"output_dir: {output} cannot be written ({error.strerror}); choose another with --output_dir"
+        ) from None
+    return output
+
+
+def check_shared(args: NerTrainingArguments, output: Path) -> None:
+    """Raise `NerError` on every rank where machines do not see the first one's output folder and save none themselves.
+
+    They would not find the best checkpoint, and go on with other weights than the first machine without a word.
+    """
+    if args.world_size == int(os.environ.get("LOCAL_WORLD_SIZE") or args.world_size):
+        return
+    parted = Launch.of_environment(os.environ).shards_states  # gathered on the first machine, or in parts on each
+    if args.save_on_each_node and not parted:
+        return
+    import torch.distributed as dist
+
+    name = [f".seen-by-all-{os.getpid()}-{time.time_ns()}"]
+    dist.broadcast_object_list(name)
+    mark = output / name[0]
+    if args.process_index == 0:
+        mark.touch()
+    dist.barrier()
+    seen = [True] * args.world_size
+    dist.all_gather_object(seen, mark.is_file())
+    if args.process_index == 0:
+        mark.unlink()
+    if not all(seen):
+        blind = ", ".join(str(rank) for rank, sees in enumerate(seen) if not sees)
+        raise NerError(
+            f"output_dir: what rank 0 writes to {output} is not there for rank {blind} on another machine; put it on a "
+            f"disk that all machines share{'' if parted else ', or set save_on_each_node: true'}"
+        )
+
+
+@contextmanager
+def full_disk_explained(output: Path) -> Iterator[None]:
+    """Turn what torch, safetensors and datasets each make of a full disk into one `NerError` with its remedy."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, NerError) or shutil.disk_usage(output).free > 1 << 20:
+            raise
+        raise NerError(
+            f"output_dir: the disk under {output} is full ({error}); free space and give the same command again, which "
+            "goes on from the last whole checkpoint, or choose another --output_dir"
+        ) from error
+
+
+def save_recipe(recipe: Recipe, output: Path) -> None:
+    """Write the keys that were given, overrides included, as a recipe that repeats this run."""
+    text = yaml.safe_dump(recipe.values, allow_unicode=True, sort_keys=False)
+    (output / RECIPE_NAME).write_text(text, encoding="utf-8")

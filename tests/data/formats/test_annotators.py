@@ -1,0 +1,180 @@
+"""Laws of annotation tools' exports: both ways exact, and every fault named with its row or task."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from rows import EIGHT
+
+from qwen_ner.data.formats.annotators import doccano_entities, doccano_row, label_studio_task, read_label_studio
+from qwen_ner.data.formats.errors import DataError
+from qwen_ner.data.formats.rows import lines_of, read_rows
+from qwen_ner.entities import CLUENER, Entity, Example, NerError
+
+TEXT = "三星在北京😀开会"
+COMPANY, PLACE, INNER = Entity("company", "三星", 0, 2), Entity("address", "北京", 3, 5), Entity("address", "京", 4, 5)
+EMOJI = Entity("name", "😀开", 5, 7)
+NESTED = Example("n", TEXT, (COMPANY, PLACE, INNER, EMOJI))
+
+
+def said(examples):
+    return [(e.id, e.text, e.entities) for e in examples]
+
+
+def numbered(examples):
+    return [Example(str(at), e.text, e.entities) for at, e in enumerate(examples)]
+
+
+def doccano(folder, *rows, labels=None, note=None):
+    path = folder / "all.jsonl"
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    options = {"note": note} if note else {}
+    return list(read_rows(lines_of(path), str(path), labels, entities_of=doccano_entities, **options))
+
+
+def test_doccano_comes_back(tmp_path):
+    examples = [*numbered(EIGHT), NESTED]
+    assert said(doccano(tmp_path, *map(doccano_row, examples))) == said(examples)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        {"label": [[0, 2, "company"], [3, 5, "address"]]},
+        {"labels": [[3, 5, "address"], [0, 2, "company"]]},
+        {"entities": [{"id": 1, "label": "company", "start_offset": 0, "end_offset": 2},
+                      {"id": 2, "label": "address", "start_offset": 3, "end_offset": 5}], "relations": [], "Comments": []},
+    ],
+)  # fmt: skip
+def test_each_form_of_doccano_says_the_same(tmp_path, annotation):
+    notes = []
+    rows = doccano(tmp_path, {"id": 3, "text": TEXT, **annotation}, labels=CLUENER, note=lambda *n: notes.append(n))
+    assert said(rows) == [("3", TEXT, (COMPANY, PLACE))]
+    assert not notes
+
+
+def test_what_doccano_says_beside_entities_is_noted(tmp_path):
+    notes = []
+    row = {
+        "text": TEXT,
+        "entities": [],
+        "relations": [{"id": 0, "from_id": 1, "to_id": 2, "type": "of"}],
+        "source": "a",
+    }
+    doccano(tmp_path, row, note=lambda *note: notes.append(note))
+    assert sorted(notes) == [('the key "relations"', "all.jsonl:1"), ('the key "source"', "all.jsonl:1")]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "fault"),
+    [
+        ({}, "has no label; give it one of"),
+        ({"label": [], "entities": []}, 'has "label" and "entities"; give it one of'),
+        ({"label": {"company": ["三星"]}}, "make it a list"),
+        ({"label": [[0, 2]]}, "the annotation [0, 2] cannot be read"),
+        ({"entities": [{"label": "company", "start": 0, "end": 2}]}, "cannot be read; make it"),
+        ({"label": [[0, 20, "company"]]}, "[0, 20) of company is empty or leaves the text"),
+        ({"label": [[0, "2", "company"]]}, "is not made of whole numbers"),
+        ({"label": [[0, 2, "compny"]]}, 'label "compny" is unknown; did you mean "company"?'),
+        ({"label": [[0, 2, "company"]] * 2}, "is given twice; delete one"),
+    ],
+)
+def test_a_fault_of_doccano_is_told_with_its_line(tmp_path, annotation, fault):
+    with pytest.raises(DataError) as error:
+        doccano(tmp_path, {"text": "好", "label": []}, {"text": TEXT, **annotation}, labels=CLUENER)
+    (told,) = error.value.faults
+    assert told.startswith("all.jsonl:2: ")
+    assert fault in told
+
+
+def studio(folder, *tasks, **options):
+    path = folder / "tasks.json"
+    path.write_text(json.dumps(tasks, ensure_ascii=False, indent=1), encoding="utf-8")
+    return list(read_label_studio(path, **options))
+
+
+def result(start, end, text, *labels, **more):
+    value = {"start": start, "end": end, "text": text, "labels": list(labels)}
+    return {"id": "x", "from_name": "label", "to_name": "text", "type": "labels", "value": value, **more}
+
+
+def task(*results, **more):
+    return {"id": 5, "data": {"text": TEXT}, "annotations": [{"id": 1, "result": list(results)}], **more}
+
+
+FIRST = result(0, 2, "三星", "company")
+
+
+def test_label_studio_comes_back(tmp_path):
+    scored = Example("s", TEXT, (Entity("company", "三星", 0, 2, 0.25), PLACE))
+    examples = [*numbered(EIGHT), NESTED, scored]
+    assert said(studio(tmp_path, *map(label_studio_task, examples))) == said(examples)
+
+
+def test_a_task_is_read_with_its_id_and_each_of_its_labels(tmp_path):
+    (row,) = studio(tmp_path, task(FIRST, result(3, 5, "北京", "address", "scene")), labels=CLUENER)
+    assert row == Example("5", TEXT, (COMPANY, PLACE, Entity("scene", "北京", 3, 5)), "tasks.json: task 1")
+    (row,) = studio(tmp_path, {**task(FIRST), "data": {"content": TEXT, "n": 3}})
+    assert row.text == TEXT
+
+
+def test_of_several_annotations_the_true_one_is_taken_or_they_must_agree(tmp_path):
+    both = {**task(), "annotations": [{"result": [FIRST]}, {"result": []}]}
+    with pytest.raises(
+        DataError, match=r"tasks\.json: task 1: the task has 2 annotations that differ; delete all but one"
+    ):
+        studio(tmp_path, both)
+    notes = []
+    both["annotations"][0]["ground_truth"] = True
+    (row,) = studio(tmp_path, both, note=lambda *note: notes.append(note))
+    assert row.entities == (COMPANY,)
+    assert notes == [("annotations beside the one marked as ground truth", "tasks.json: task 1")]
+    (row,) = studio(tmp_path, {**task(), "annotations": [{"result": [FIRST]}, {"result": [FIRST]}]})
+    assert row.entities == (COMPANY,)
+
+
+def test_what_is_left_out_of_label_studio_is_noted(tmp_path):
+    notes = []
+    cancelled = {"was_cancelled": True, "result": []}
+    row = task(FIRST, {"type": "relation", "from_id": "x", "to_id": "y"}, predictions=[{"result": []}])
+    row["annotations"].append(cancelled)
+    row["data"]["source"] = "web"
+    (read,) = studio(tmp_path, row, note=lambda *note: notes.append(note[0]))
+    assert read.entities == (COMPANY,)
+    assert notes == ['the key "source" of data', "predictions", "cancelled annotations", 'results of type "relation"']
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fault"),
+    [
+        ({"id": 1, "text": TEXT, "label": []}, 'has no "data"; export the project as JSON (not as JSON-MIN'),
+        ({"data": {"image": 3}, "annotations": []}, 'lacks "text"; give it its sentence'),
+        ({"data": {"text": TEXT}}, '"annotations" is null; export'),
+        ({"data": {"text": TEXT}, "annotations": []}, "the task has no annotation; submit it"),
+        (task(result(0, 2, "北京", "company")), 'the span [0, 2) holds "三星", the surface is "北京"'),
+        (task(result(0, 2, "三星")), '"labels" is []; make it a list of labels'),
+        (task(result(0, 2, "三星", "compny")), 'did you mean "company"?'),
+        (task({"type": "labels", "value": {"start": 0}}), 'lacks "start", "end" or "labels"'),
+        (task(result(0, 2, "三星", "company", score=7)), "has the score 7; make it a number from 0 to 1"),
+        (task(FIRST, FIRST), "is given twice; delete one"),
+        ({**task(FIRST), "id": 1.5}, '"id" is 1.5; make it'),
+    ],
+)
+def test_a_fault_of_label_studio_is_told_with_its_task(tmp_path, wrong, fault):
+    with pytest.raises(DataError) as error:
+        studio(tmp_path, {**task(FIRST), "id": 4}, wrong, labels=CLUENER)
+    assert all(told.startswith("tasks.json: task 2: ") for told in error.value.faults)
+    assert any(fault in told for told in error.value.faults)
+
+
+def test_an_id_twice_names_the_first_task(tmp_path):
+    with pytest.raises(DataError, match=r"task 2: the id \"5\" is task 1's too"):
+        studio(tmp_path, task(FIRST), task(FIRST))
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "[{]", '[{"a": 1, "a": 2}]'])
+def test_what_is_no_list_of_tasks_is_refused(tmp_path, content):
+    (tmp_path / "tasks.json").write_text(content)
+    with pytest.raises(NerError, match=r"tasks\.json"):
+        list(read_label_studio(tmp_path / "tasks.json"))

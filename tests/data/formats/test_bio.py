@@ -1,0 +1,212 @@
+"""Laws of tagged lines: what is written comes back to the letter, and every faulty line is named."""
+
+from __future__ import annotations
+
+import codecs
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen_ner.data.formats.bio import first_line_mark, read_tagged, survey, tagged
+from qwen_ner.data.formats.errors import DataError
+from qwen_ner.data.formats.schemes import BIO2, SCHEMES
+from qwen_ner.data.formats.tagging import NESTED, flat, join
+from qwen_ner.entities import Entity, Example, LabelSet, NerError
+
+ALPHABET = "甲乙。，aZ3#[{ \u3000\t\r\u2028\x85\x0b\x1c\u0301😀\ufeff-O"
+LABELS = ["公司", "ORG", "drug name", "B-x", "O"]
+
+
+@st.composite
+def examples(draw):
+    """A text of any characters but a line feed, with entities side by side or apart."""
+    text = draw(st.text(ALPHABET, min_size=1, max_size=12).filter(lambda text: text.strip()))
+    cuts = sorted(draw(st.sets(st.integers(0, len(text)), max_size=6)))
+    spans = [(a, b) for a, b in pairwise(cuts) if draw(st.booleans())]
+    return Example("0", text, tuple(Entity(draw(st.sampled_from(LABELS)), text[a:b], a, b) for a, b in spans))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("bio") / "train.bio"
+
+
+def said(examples):
+    return [(e.text, e.entities) for e in examples]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize(("mark", "end"), [(b"", b"\n"), (codecs.BOM_UTF8, b"\r\n")], ids=["lf", "bom-crlf"])
+@given(file=st.lists(examples(), min_size=1, max_size=4))
+def test_what_is_written_is_read_back(place, scheme, mark, end, file):
+    lost = []
+    text = "".join(tagged(example, scheme, lambda *what: lost.append(what)) for example in file)
+    first = first_line_mark(text) if not mark else ""
+    place.write_bytes(mark + (first + text).encode().replace(b"\n", end))
+    assert said(read_tagged(place)) == said(file)
+    assert not lost
+
+
+def write(folder, text, name="train.bio"):
+    (folder / name).write_text(text, encoding="utf-8", newline="")
+    return folder / name
+
+
+def spaced(text):
+    """One sentence of tagged lines out of `token/tag` words."""
+    return "\n".join(" ".join(word.rsplit("/", 1)) for word in text.split()) + "\n\n"
+
+
+CHARACTERS = [("三星涨了", (Entity("ORG", "三星", 0, 2),)), ("好", ())]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "三 B-ORG\n星 I-ORG\n涨 O\n了 O\n\n好 O",
+        "\ufeff三\tB-ORG\r\n星\tI-ORG\r\n涨\tO\r\n了\tO\r\n\r\n\r\n好\tO\r\n",
+        "\n\n-DOCSTART-\tO\n\n三\tB-ORG\n星\tI-ORG\n涨\tO\n了\tO\n-DOCSTART-\n好\tO\n\n",
+        "-DOCSTART- -X- -X- O\n\n三 NR 1 B-ORG\n星 NR 2 I-ORG\n涨 VV 3 O\n了 AS 4 O\n\n好 VA 5 O\n",
+        "# id 17\tdomain=zh\n三 _ B-ORG\n星 _ I-ORG\n涨 _ O\n了 _ O\n\n# id 18\tdomain=zh\n好 _ O\n",
+        "三   S B-ORG  \n星   B I-ORG\n涨 E O\n了 E O\n \n好 E O\n",
+        "三\tS-ORG\n星\tO\n\n三\tB-ORG\n星\tE-ORG\n涨\tO\n了\tO\n\n好\tO".replace("三\tS-ORG\n星\tO\n\n", ""),
+        "三_B\tB_ORG\n星\tI_ORG\n涨\tO\n了\tO\n\n好\tO".replace("三_B", "三"),
+    ],
+    ids=["space", "crlf-bom-tab", "documents", "four-columns", "comments", "aligned", "bioes", "underscore"],
+)
+def test_each_way_to_write_lines_says_the_same(tmp_path, text):
+    assert said(read_tagged(write(tmp_path, text))) == CHARACTERS
+
+
+def test_where_a_sentence_stands_is_kept(tmp_path):
+    path = write(tmp_path, "-DOCSTART-\tO\n\n三\tO\n星\tO\n\n\n好\tO\n")
+    assert [(e.id, e.source) for e in read_tagged(path)] == [("1", "train.bio:3"), ("2", "train.bio:7")]
+
+
+@pytest.mark.parametrize(
+    "text", ["三\tB-A\n \tI-A\n星\tI-A\n\t\tO\n", "三 B-A\n  I-A\n星 I-A\n\t O\n"], ids=["tab", "space"]
+)
+def test_a_space_is_a_token_whatever_parts_the_columns(tmp_path, text):
+    ((found, entities),) = said(read_tagged(write(tmp_path, text)))
+    assert found == "三 星\t"
+    assert entities == (Entity("A", "三 星", 0, 3),)
+
+
+def test_words_are_parted_by_spaces_and_chinese_is_not(tmp_path):
+    path = write(
+        tmp_path,
+        spaced("EU/B-ORG rejects/O German/B-MISC call/O ./O") + spaced("New/B-LOC York/I-LOC ,/O 纽约/B-LOC 2/O"),
+    )
+    assert said(read_tagged(path)) == [
+        ("EU rejects German call .", (Entity("ORG", "EU", 0, 2), Entity("MISC", "German", 11, 17))),
+        ("New York ,纽约2", (Entity("LOC", "New York", 0, 8), Entity("LOC", "纽约", 10, 12))),
+    ]
+    assert "one word a line" in str(survey(path))
+
+
+def test_a_latin_word_in_a_file_of_characters_gets_no_space(tmp_path):
+    path = write(tmp_path, spaced("三/B-ORG 星/I-ORG WCG/B-GAME 2/I-GAME 0/I-GAME New/O York/O 开/O 始/O"))
+    assert said(read_tagged(path)) == [
+        ("三星WCG20New York开始", (Entity("ORG", "三星", 0, 2), Entity("GAME", "WCG20", 2, 7)))
+    ]
+
+
+@given(st.lists(st.text("甲a。1", min_size=1, max_size=3), min_size=1), st.booleans())
+def test_each_token_stands_where_it_is_said_to(tokens, words):
+    text, starts = join(tokens, words)
+    assert [text[start : start + len(token)] for token, start in zip(tokens, starts, strict=True)] == tokens
+    assert text.replace(" ", "") == "".join(tokens)
+
+
+def faults_of(path, **options):
+    with pytest.raises(DataError) as error:
+        list(read_tagged(path, **options))
+    return error.value.faults
+
+
+def test_all_faults_of_a_file_come_at_once_with_their_lines(tmp_path):
+    lines = [
+        "三\tB-ORG", "星\tI-ORG", "涨\tI-ORG", "了\tO", "", "好\tO", "的\tI-LOC", "",
+        "没有", "\tO", "坏\tX-ORG", "坏\tORG", "多\tO", "", " \tO", "", "三\tB-ORG", "星\tI-LOC", "", "好\tB-ORG", *["好\tO"] * 9,
+    ]  # fmt: skip
+    path = write(tmp_path, "\n".join(lines))
+    faults = faults_of(path, labels=LabelSet.of(["ORG"]))
+    assert [fault.split(" ")[0] for fault in faults] == [f"train.bio:{n}:" for n in (7, 7, 9, 10, 11, 12, 15, 18, 18)]
+    told = "\n".join(faults)
+    assert 'train.bio:9: "没有" has 1 of the 2 columns' in told
+    assert 'train.bio:10: "\\tO" has no token; write it, a space as a space' in told
+    assert 'train.bio:11: "X-ORG" is no tag of BIO2, as which all is read: O, B-…, I-…; correct it' in told
+    assert "train.bio:7: I-LOC follows O; BIO2 begins an entity with B-: correct it, or convert with --repair" in told
+    assert 'train.bio:7: label "LOC" is unknown; the known ones are ORG' in told
+    assert 'train.bio:15: the text " " is empty; delete the sentence' in told
+    assert "train.bio:18: I-LOC follows B-ORG" in told
+
+
+def test_bytes_that_are_no_utf8_are_a_fault_of_their_line(tmp_path):
+    (tmp_path / "train.bio").write_bytes("三\tO\n".encode() + "星\tO\n".encode("gbk"))
+    (fault,) = faults_of(tmp_path / "train.bio")
+    assert fault.startswith("train.bio:2: byte 0xd0 at offset 0 of the line is not UTF-8")
+
+
+def test_a_repair_is_told(tmp_path):
+    path = write(tmp_path, spaced("三/B-A 星/I-A 在/O") * 3 + spaced("三/O 星/I-A 在/I-B"))
+    notes = []
+    last = list(read_tagged(path, repair=True, note=lambda *note: notes.append(note)))[-1]
+    assert [(e.label, e.text) for e in last.entities] == [("A", "星"), ("B", "在")]
+    assert notes == [
+        ("tags out of order, read as conlleval does", "train.bio:14: I-A follows O"),
+        ("tags out of order, read as conlleval does", "train.bio:15: I-B follows I-A"),
+    ]
+
+
+def test_what_an_example_has_no_place_for_is_noted(tmp_path):
+    notes = []
+    path = write(tmp_path, "-DOCSTART- X O\n\n# id 3\n三 X O\n\n")
+    list(read_tagged(path, note=lambda *note: notes.append(note)))
+    assert notes == [
+        ("the columns between the first and the last of 3", "train.bio"),
+        ("document marks", "train.bio:1"),
+        ("comments", "train.bio:3"),
+    ]
+
+
+def test_a_file_without_sentences_is_refused(tmp_path):
+    for text in ("", "\n\n", "-DOCSTART-\tO\n\n"):
+        with pytest.raises(NerError, match=r"train\.bio has no tagged line"):
+            list(read_tagged(write(tmp_path, text)))
+    with pytest.raises(NerError, match=r"gone\.bio cannot be read"):
+        survey(tmp_path / "gone.bio")
+
+
+def test_lines_are_read_as_they_are_asked_for(tmp_path):
+    """A fault at the end of the file comes behind the sentences before it: nothing is read ahead."""
+    rows = read_tagged(write(tmp_path, spaced("三/B-A 星/I-A") * 3 + spaced("三/O 星/I-A")))
+    assert [next(rows).text for _ in range(3)] == ["三星"] * 3
+    with pytest.raises(DataError):
+        next(rows)
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(1, 4)), unique=True, max_size=6))
+def test_of_entities_that_overlap_the_longest_stay_and_each_other_is_told(spans):
+    text = "甲乙丙丁戊己庚辛壬癸子丑"
+    example = Example("0", text, tuple(Entity("A", text[s : s + n], s, s + n) for s, n in spans), "a:1")
+    lost = []
+    kept = flat(example, lambda what, where: lost.append((what, where)))
+    assert len(kept) + len(lost) == len(spans)
+    assert {what for what, _ in lost} <= {NESTED}
+    assert all(one.end <= other.start for one, other in pairwise(kept))
+    for entity in set(example.entities) - set(kept):
+        assert any(k.start < entity.end and entity.start < k.end and len(k.text) >= len(entity.text) for k in kept)
+
+
+def test_what_tags_cannot_say_is_told_or_refused():
+    lost = []
+    assert tagged(Example("0", "一\n二", (), "a:1"), BIO2, lambda *what: lost.append(what)) == "一\tO\n \tO\n二\tO\n\n"
+    assert lost == [("line breaks in texts, written as spaces", 'a:1: "一\\n二"')]
+    for label in ("a\tb", " a", "a\n"):
+        with pytest.raises(NerError, match="cannot stand in a tag"):
+            tagged(Example("0", "一", (Entity(label, "一", 0, 1),)), BIO2)
+    with pytest.raises(NerError, match="is empty"):
+        tagged(Example("0", " "), BIO2)

@@ -1,0 +1,452 @@
+"""Laws of reading CLUENER: inclusive ends become half-open, one source is taken, a download is whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import re
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from qwen_ner.codec import Codec
+from qwen_ner.data.formats import cluener
+from qwen_ner.data.formats.cluener import download, has_split, read_cluener, read_file
+from qwen_ner.data.formats.rows import DataError
+from qwen_ner.entities import CLUENER, Entity, LabelSet, NerError
+
+ROWS: dict[str, list[dict[str, object]]] = {
+    "train": [
+        {
+            "text": "周小舟在渝北图书馆",
+            "label": {"organization": {"渝北图书馆": [[4, 8]]}, "name": {"周小舟": [[0, 2]]}},
+        },
+        {"text": "渝北到渝北", "label": {"address": {"渝北": [[0, 1], [3, 4]]}}},
+    ],
+    "dev": [{"text": "周", "label": {"name": {"周": [[0, 0]]}}}],
+    "test": [{"id": 5, "text": "渝北的雨"}, {"id": 6, "text": "周小舟的伞"}],
+}
+
+
+def content(rows: list[dict[str, object]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def zip_of(files: dict[str, bytes]) -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return held.getvalue()
+
+
+ZIP = zip_of(
+    {f"{split}.json": content(rows) for split, rows in ROWS.items()}
+    | {"cluener_predict.json": random.Random(0).randbytes(200_000)}
+)
+ZIP_SHA256 = hashlib.sha256(ZIP).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No data but what a test gives: an empty cache, no folder named, and an address that nobody answers at."""
+    monkeypatch.delenv("QWEN_NER_DATA", raising=False)
+    monkeypatch.setenv("QWEN_NER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(cluener, "URL", "http://127.0.0.1:9/cluener_public.zip")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    for split, rows in ROWS.items():
+        (tmp_path / "data" / f"{split}.json").write_bytes(content(rows))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    (tmp_path / "zipped").mkdir()
+    (tmp_path / "zipped" / "cluener_public.zip").write_bytes(ZIP)
+    return tmp_path / "zipped" / "cluener_public.zip"
+
+
+def test_inclusive_ends_become_half_open(folder):
+    first, second = read_cluener("train", folder)
+    assert first.entities == (Entity("name", "周小舟", 0, 3), Entity("organization", "渝北图书馆", 4, 9))
+    assert [entity.span for entity in second.entities] == [(0, 2), (3, 5)]
+    assert [(e.id, e.source) for e in (first, second)] == [("0", "train.json:1"), ("1", "train.json:2")]
+    assert read_cluener("dev", folder)[0].entities == (Entity("name", "周", 0, 1),)
+
+
+def test_test_rows_have_their_ids_and_no_entities(folder):
+    assert [(e.id, e.text, e.entities) for e in read_cluener("test", folder)] == [
+        ("5", "渝北的雨", ()),
+        ("6", "周小舟的伞", ()),
+    ]
+
+
+def test_a_test_set_with_labels_has_them_on_every_row(folder):
+    labelled = ROWS["train"][0]
+    (folder / "test.json").write_bytes(content([labelled, labelled]))
+    assert all(len(example.entities) == 2 for example in read_cluener("test", folder))
+    for rows, fault in (
+        ([labelled, {"text": "雨"}], 'lacks "label"'),
+        ([{"text": "雨"}, labelled], "the first row has none"),
+    ):
+        (folder / "test.json").write_bytes(content(rows))
+        with pytest.raises(DataError, match=f"test.json:2: .*{fault}"):
+            read_cluener("test", folder)
+
+
+@pytest.mark.parametrize(
+    ("label", "fault"),
+    [
+        (
+            {"name": {"周小舟": [[0, 1]]}},
+            'train.json:3: the span [0, 1] holds "周小", the surface is "周小舟". '
+            "CLUENER's ends are inclusive; if this file's are not, name it .jsonl.",
+        ),
+        ({"name": {"周小舟": [[0, 3]]}}, 'the span [0, 3] holds "周小舟在", the surface is "周小舟". CLUENER\'s ends'),
+        (
+            {"name": {"周小舟": [[0, 9]]}},
+            "the span [0, 9] of name is empty or leaves the text, which has 9 characters.",
+        ),
+        ({"name": {"周小舟": [[-1, 1]]}}, "the span [-1, 1] of name is empty or leaves the text"),
+        ({"name": {"周小舟": [[False, 2]]}}, "the span [false, 2] of name is not made of whole numbers"),
+        ({"nmae": {"周小舟": [[0, 2]]}}, 'label "nmae" is unknown; did you mean "name"?'),
+        (None, '"label" is null; make it an object'),
+    ],
+)
+def test_a_fault_in_the_file_is_told_with_its_line(folder, label, fault):
+    bad = {"text": "周小舟在渝北图书馆", "label": label}
+    (folder / "train.json").write_bytes(content([*ROWS["train"], bad]))
+    with pytest.raises(DataError, match=re.escape(fault)) as error:
+        read_cluener("train", folder)
+    assert len(error.value.faults) == 1
+    assert error.value.faults[0].startswith("train.json:3: ")
+
+
+def test_rows_of_train_and_dev_need_a_label(folder):
+    for split in ("train", "dev"):
+        (folder / f"{split}.json").write_bytes(content(ROWS["test"]))
+        with pytest.raises(DataError, match=f'has 2 faults in 2 rows\n  {split}.json:1: .*lacks "label"'):
+            read_cluener(split, folder)
+
+
+def test_entities_in_half_open_form_are_not_for_this_dialect(folder):
+    (folder / "dev.json").write_bytes(content([{"text": "周", "entities": []}]))
+    with pytest.raises(DataError, match='lacks "label"'):
+        read_cluener("dev", folder)
+
+
+def test_another_label_set_may_be_asked_for_or_none(folder):
+    with pytest.raises(DataError, match="2 faults"):
+        read_cluener("train", folder, LabelSet.of(["address"]))
+    assert read_file(folder / "train.json", None) == read_cluener("train", folder)
+
+
+def test_folder_folder_with_zip_and_zip_give_the_same(folder, archive, monkeypatch):
+    for split in ROWS:
+        wanted = read_cluener(split, folder)
+        assert read_cluener(split, archive) == read_cluener(split, str(archive.parent)) == wanted
+        monkeypatch.setenv("QWEN_NER_DATA", str(archive))
+        assert read_cluener(split) == wanted
+        monkeypatch.delenv("QWEN_NER_DATA")
+        assert has_split(split, folder)
+        assert has_split(split, archive)
+    assert not has_split("validation", folder)
+    assert not has_split("validation", archive)
+
+
+def test_the_argument_goes_before_the_environment_and_a_wrong_one_is_no_reason_to_look_further(
+    folder, archive, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("QWEN_NER_DATA", str(tmp_path / "gone"))
+    assert len(read_cluener("train", folder)) == 2
+    with pytest.raises(NerError, match=r"QWEN_NER_DATA is '.*gone', which does not exist; name CLUENER's folder"):
+        read_cluener("train")
+    monkeypatch.setenv("QWEN_NER_DATA", str(folder))
+    for call in (read_cluener, has_split):
+        with pytest.raises(NerError, match=r"data_dir is '.*gone', which does not exist"):
+            call("train", tmp_path / "gone")
+
+
+def test_what_was_looked_for_is_named(tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NerError, match=r"empty holds neither dev\.json nor cluener_public\.zip"):
+        read_cluener("dev", tmp_path / "empty")
+    assert not has_split("dev", tmp_path / "empty")
+    with pytest.raises(NerError, match=r"no split 'validation' \(validation is called dev\); choose train, dev, test"):
+        read_cluener("validation", folder)
+
+
+def test_a_zip_without_the_member_at_its_top_or_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "other.zip"
+    path.write_bytes(zip_of({"cluener/train.json": content(ROWS["train"])}))
+    with pytest.raises(NerError, match=r"other\.zip has no train\.json at its top, only cluener/train\.json"):
+        read_cluener("train", path)
+    for broken in (b"no zip", ZIP[:-300]):
+        path.write_bytes(broken)
+        with pytest.raises(NerError, match=r"other\.zip cannot be read as a zip"):
+            read_cluener("train", path)
+
+
+def test_a_member_with_damaged_bytes_is_refused(tmp_path):
+    damaged = bytearray(ZIP)
+    damaged[60:70] = bytes(10)
+    (tmp_path / "damaged.zip").write_bytes(damaged)
+    with pytest.raises(NerError, match=r"damaged\.zip cannot be read as a zip"):
+        read_cluener("train", tmp_path / "damaged.zip")
+
+
+class Server:
+    """A web server on the loopback with one file. `cut` ends a reply after so many bytes; `ranges` answers a Range."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body, self.cut, self.ranges, self.lengths = body, len(body), "honour", True
+        self.asked: list[str | None] = []
+        self.sent = 0
+        self.redirect = ""
+        server = self
+
+        class Reply(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked = self.headers.get("Range")
+                server.asked.append(asked)
+                if server.redirect:
+                    self.send_response(302)
+                    self.send_header("Location", server.redirect)
+                    self.end_headers()
+                    return
+                start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+                if asked and (server.ranges == "refuse" or start >= len(server.body)):
+                    self.send_error(416)
+                    return
+                honoured = bool(asked) and server.ranges in ("honour", "wrong")
+                rest = server.body[start:] if honoured else server.body
+                self.send_response(206 if honoured else 200)
+                if honoured:
+                    first = start + (1 if server.ranges == "wrong" else 0)
+                    self.send_header("Content-Range", f"bytes {first}-{len(server.body) - 1}/{len(server.body)}")
+                if server.lengths:
+                    self.send_header("Content-Length", str(len(rest)))
+                self.end_headers()
+                for at in range(0, min(len(rest), server.cut), 65_536):
+                    try:
+                        server.sent += self.wfile.write(rest[at : min(at + 65_536, server.cut)])
+                    except ConnectionError:
+                        break
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Reply)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/cluener_public.zip"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    server = Server(ZIP)
+    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setattr(cluener, "URL", server.url)
+    monkeypatch.setattr(cluener, "SHA256", ZIP_SHA256)
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+    thread.join()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if not name.endswith(".lock"))
+
+
+def test_without_a_local_source_the_zip_is_fetched_once(server, tmp_path, folder, capfd):
+    assert has_split("train")
+    assert server.asked == []
+    for split in ROWS:
+        assert read_cluener(split) == read_cluener(split, folder)
+    assert server.asked == [None]
+    assert (tmp_path / "cache" / "cluener_public.zip").read_bytes() == ZIP
+    assert names(tmp_path / "cache") == ["cluener_public.zip"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_local_source_is_never_supplemented_by_a_download(server, tmp_path, folder, monkeypatch):
+    (folder / "dev.json").unlink()
+    with pytest.raises(NerError, match=r"holds neither dev\.json"):
+        read_cluener("dev", folder)
+    monkeypatch.setenv("QWEN_NER_DATA", str(folder))
+    with pytest.raises(NerError, match=r"holds neither dev\.json"):
+        read_cluener("dev")
+    assert server.asked == []
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_cut_transfer_is_gone_on_with(server, tmp_path):
+    server.cut = len(ZIP) // 3
+    with pytest.raises(
+        NerError, match=f"cut at {server.cut:,} of {len(ZIP):,} bytes.*run it again.*QWEN_NER_DATA"
+    ) as error:
+        read_cluener("train")
+    assert server.url in str(error.value)
+    part = tmp_path / "cache" / "cluener_public.zip.part"
+    assert part.read_bytes() == ZIP[: server.cut]
+    server.cut = len(ZIP)
+    assert len(read_cluener("train")) == 2
+    assert server.asked == [None, f"bytes={len(ZIP) // 3}-"]
+    assert names(tmp_path / "cache") == ["cluener_public.zip"]
+
+
+def test_a_transfer_cut_again_and_again_arrives(server, tmp_path):
+    server.cut = len(ZIP) // 4 + 1
+    for _ in range(3):
+        with pytest.raises(NerError, match="cut at"):
+            read_cluener("train")
+    assert len(read_cluener("train")) == 2
+
+
+@pytest.mark.parametrize("ranges", ["ignore", "refuse", "wrong"])
+def test_a_server_that_does_not_go_on_starts_over(server, tmp_path, ranges):
+    server.ranges = ranges
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "cluener_public.zip.part").write_bytes(ZIP[:100])
+    assert len(read_cluener("train")) == 2
+    assert server.asked == (["bytes=100-"] if ranges == "ignore" else ["bytes=100-", None])
+
+
+def test_a_part_that_is_whole_needs_no_server(server, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "cluener_public.zip.part").write_bytes(ZIP)
+    assert len(read_cluener("train")) == 2
+    assert server.asked == []
+
+
+def test_a_part_longer_than_the_file_starts_over(server, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "cluener_public.zip.part").write_bytes(ZIP + b"more")
+    assert len(read_cluener("train")) == 2
+    assert server.asked == [f"bytes={len(ZIP) + 4}-", None]
+
+
+def test_a_file_with_another_sha_is_thrown_away(server, tmp_path):
+    server.body = ZIP[:-1] + b"?"
+    found = hashlib.sha256(server.body).hexdigest()
+    with pytest.raises(NerError, match=f"gave a file with SHA-256 {found}, not {ZIP_SHA256}.*QWEN_NER_DATA"):
+        read_cluener("train")
+    assert names(tmp_path / "cache") == []
+    server.body = ZIP
+    assert len(read_cluener("train")) == 2
+
+
+def test_a_damaged_cache_is_fetched_again_and_said_so(server, tmp_path, caplog):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "cluener_public.zip").write_bytes(b"damaged")
+    assert len(read_cluener("train")) == 2
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{tmp_path / 'cache' / 'cluener_public.zip'} is damaged; it is downloaded again"
+    ]
+
+
+@pytest.mark.parametrize("lengths", [True, False])
+def test_a_download_without_end_is_stopped(server, tmp_path, lengths):
+    server.lengths = lengths
+    server.body = bytes(40_000_000)
+    server.cut = len(server.body)
+    with pytest.raises(NerError, match=r"goes on beyond 1,000 bytes.*QWEN_NER_DATA"):
+        download(server.url, tmp_path / "big.zip", ZIP_SHA256, limit=1_000)
+    assert names(tmp_path) == []
+    assert server.sent < len(server.body)
+
+
+def test_a_file_of_just_the_limit_is_taken(server, tmp_path):
+    with pytest.raises(NerError, match="goes on beyond"):
+        download(server.url, tmp_path / "big.zip", ZIP_SHA256, limit=len(ZIP) - 1)
+    download(server.url, tmp_path / "big.zip", ZIP_SHA256, limit=len(ZIP))
+    assert names(tmp_path) == ["big.zip"]
+
+
+def test_a_server_that_is_not_there_or_has_not_the_file_is_told_with_the_way_around(server, tmp_path):
+    with pytest.raises(NerError, match=r"http://127\.0\.0\.1:9/x\.zip cannot be downloaded.*data_dir or QWEN_NER_DATA"):
+        download("http://127.0.0.1:9/x.zip", tmp_path / "x.zip", ZIP_SHA256)
+    server.ranges = "refuse"
+    server.redirect = "/elsewhere"  # redirects to itself for ever
+    with pytest.raises(NerError, match="cannot be downloaded"):
+        download(server.url, tmp_path / "x.zip", ZIP_SHA256)
+    assert names(tmp_path) == []
+
+
+def test_only_http_is_spoken_wherever_a_redirect_points(server, tmp_path):
+    secret = tmp_path / "secret.zip"
+    secret.write_bytes(ZIP)
+    for url in (secret.as_uri(), "ftp://127.0.0.1/x.zip", "data:,x"):
+        with pytest.raises(NerError, match="unknown url type"):
+            download(url, tmp_path / "x.zip", ZIP_SHA256)
+    server.redirect = secret.as_uri()
+    with pytest.raises(NerError, match="cannot be downloaded"):
+        download(server.url, tmp_path / "x.zip", ZIP_SHA256)
+    assert names(tmp_path) == ["secret.zip"]
+
+
+def test_a_cache_that_cannot_be_written_is_told(server, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("QWEN_NER_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(NerError, match=r"Not a directory.*QWEN_NER_DATA"):
+        read_cluener("train")
+
+
+def test_processes_that_start_together_download_once(server):
+    read: list[int] = []
+    threads = [threading.Thread(target=lambda: read.append(len(read_cluener("train")))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read == [2] * 4
+    assert server.asked == [None]
+
+
+DATA = os.environ.get("QWEN_NER_DATA", "")
+needs_data = pytest.mark.skipif(not DATA, reason="QWEN_NER_DATA does not name a folder with CLUENER2020")
+
+
+@needs_data
+@pytest.mark.parametrize(("split", "rows", "mentions", "surfaces"), [
+    ("train", 10_748, 23_971, 23_338),
+    ("dev", 1_343, 3_072, 2_982),
+    ("test", 1_345, 0, 0),
+])  # fmt: skip
+def test_the_real_splits_have_their_published_counts(split, rows, mentions, surfaces):
+    examples = read_cluener(split, DATA)
+    assert len(examples) == rows
+    assert sum(len(example.entities) for example in examples) == mentions
+    assert sum(len(example.surfaces) for example in examples) == surfaces
+    assert [example.id for example in examples] == [str(number) for number in range(rows)]
+
+
+@needs_data
+def test_every_real_target_decodes_to_what_it_was_made_from():
+    codec = Codec(CLUENER)
+    for example in [*read_cluener("train", DATA), *read_cluener("dev", DATA)]:
+        decoded = codec.decode(example.text, codec.encode(example))
+        assert decoded.problems == ()
+        assert set(decoded.surfaces) == set(example.surfaces)
+        assert {(e.label, e.text) for e in decoded.entities} == set(example.surfaces)
+
+
+@needs_data
+def test_the_real_zip_is_the_pinned_one_and_equals_the_folder(monkeypatch):
+    archive = Path(DATA) / "cluener_public.zip"
+    if not archive.is_file():
+        pytest.skip("QWEN_NER_DATA holds no cluener_public.zip")
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() == cluener.SHA256
+    for split in ("train", "dev", "test"):
+        assert read_cluener(split, archive) == read_cluener(split, DATA)

@@ -1,0 +1,166 @@
+"""Laws of Hugging Face data sets: whatever they were saved as, they say the same."""
+
+from __future__ import annotations
+
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from rows import EIGHT
+
+from qwen_ner.data.datasets import has_split, read_dataset
+from qwen_ner.data.formats import hugging_face
+from qwen_ner.data.formats.errors import DataError
+from qwen_ner.data.formats.hugging_face import open_tokens, read_tokens, write_parquet
+from qwen_ner.data.formats.registry import open_source
+from qwen_ner.data.formats.schemes import BIO2
+from qwen_ner.data.formats.tagging import tags_for
+from qwen_ner.entities import NerError
+
+LABELS = sorted({entity.label for example in EIGHT for entity in example.entities})
+NAMES = ["O", *(f"{prefix}-{label}" for label in LABELS for prefix in "BI")]
+
+
+def ignored(*_):
+    raise AssertionError("nothing is lost here")
+
+
+def table(examples=EIGHT, names=NAMES):
+    """The examples as such a data set, tags as numbers with names, or as strings."""
+    tags = [tags_for(example, BIO2, ignored) for example in examples]
+    kind = ClassLabel(names=names) if names else Value("string")
+    columns = {
+        "tokens": [list(example.text) for example in examples],
+        "ner_tags": [[names.index(tag) for tag in row] for row in tags] if names else tags,
+    }
+    return Dataset.from_dict(columns, features=Features({"tokens": List(Value("string")), "ner_tags": List(kind)}))
+
+
+def said(examples):
+    return [(e.text, e.entities) for e in examples]
+
+
+@pytest.fixture(scope="module", params=["saved", "saved-one-split", "parquet", "parquet-shards", "json", "strings"])
+def folder(request, tmp_path_factory):
+    place = tmp_path_factory.mktemp("hub") / "news"
+    place.mkdir()
+    train, dev = table(), table(EIGHT[:3])
+    if request.param == "saved":
+        DatasetDict(train=train, validation=dev).save_to_disk(place)
+    elif request.param == "saved-one-split":
+        train.save_to_disk(place)
+    elif request.param == "parquet":
+        train.to_parquet(place / "train.parquet")
+        dev.to_parquet(place / "validation.parquet")
+    elif request.param == "parquet-shards":
+        (place / "data").mkdir()
+        train.to_parquet(place / "data" / "train-00000-of-00001.parquet")
+        dev.to_parquet(place / "data" / "validation-00000-of-00001.parquet")
+    else:
+        suffix = "jsonl" if request.param == "json" else "json"
+        table(names=None).to_json(place / f"train.{suffix}")
+        table(EIGHT[:3], names=None).to_json(place / f"dev.{suffix}")
+    return str(place), request.param
+
+
+def test_however_it_was_saved_it_says_the_same(folder):
+    place, kind = folder
+    assert said(read_dataset(place, "train")) == said(EIGHT)
+    assert read_dataset(place, "train")[1].id == "2"
+    has_dev = kind != "saved-one-split"
+    assert has_split(place, "dev") == has_dev
+    assert not has_split(place, "nonsense")
+    if has_dev:
+        assert said(read_dataset(place, "dev")) == said(EIGHT[:3])
+        with pytest.raises(NerError, match="has no split 'nonsense'"):
+            read_dataset(place, "nonsense")
+
+
+def test_a_split_must_be_chosen_where_there_are_several(tmp_path):
+    DatasetDict(train=table(), validation=table()).save_to_disk(tmp_path)
+    with pytest.raises(NerError, match="choose with --split one of train, validation"):
+        open_source(str(tmp_path), None)
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    examples = [type(e)(f"id {n}", e.text, e.entities) for n, e in enumerate(EIGHT)]
+    write_parquet(tmp_path / "train.parquet", examples, LABELS, ignored)
+    again = list(read_tokens(open_tokens(str(tmp_path / "train.parquet"), None)))
+    assert [(e.id, e.text, e.entities) for e in again] == [(e.id, e.text, e.entities) for e in examples]
+    assert again[0].source == "train.parquet:1"
+
+
+def opened(folder, **columns):
+    Dataset.from_dict(columns).save_to_disk(folder / "saved")
+    return open_tokens(str(folder / "saved"), None)
+
+
+def test_words_and_other_schemes_are_told(tmp_path):
+    tokens = opened(tmp_path, tokens=[["New", "York", "is", "big"]], ner_tags=[["B-LOC", "E-LOC", "O", "S-ADJ"]])
+    assert str(tokens) == "Hugging Face data set, BIOES, one word a token"
+    (row,) = read_tokens(tokens)
+    assert (row.text, [(e.label, e.text) for e in row.entities]) == (
+        "New York is big",
+        [("LOC", "New York"), ("ADJ", "big")],
+    )
+
+
+def test_all_faults_come_at_once_with_their_rows(tmp_path):
+    good = (["三", "星"], ["B-A", "I-A"])
+    rows = [
+        good,
+        (["三"], ["B-A", "I-A"]),
+        (["三", "星"], ["O", "I-A"]),
+        (["三", ""], ["O", "O"]),
+        (["三"], ["X"]),
+        good,
+        good,
+    ]
+    tokens = opened(
+        tmp_path, tokens=[row[0] for row in rows], ner_tags=[row[1] for row in rows], id=[*"abcdefa"], topic=["x"] * 7
+    )
+    notes = []
+    with pytest.raises(DataError) as error:
+        list(read_tokens(tokens, note=lambda *note: notes.append(note)))
+    assert [fault.split(": ")[0] for fault in error.value.faults] == [f"saved:{n}" for n in (2, 3, 4, 5, 7)]
+    assert "saved:2: 1 tokens have 2 tags" in error.value.faults[0]
+    assert "saved:3: token 2: I-A follows O; BIO2 begins an entity with B-" in error.value.faults[1]
+    assert 'saved:5: "X" is no tag of BIO2' in error.value.faults[3]
+    assert 'the id "a" is row 1\'s too' in error.value.faults[4]
+    assert notes == [('the column "topic"', "saved")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"words": [["三"]], "ner_tags": [["O"]]}, "has no column tokens, only words, ner_tags; name those"),
+        ({"tokens": [["三"]], "ner_tags": [[0]]}, "numbers without names; give it the type"),
+    ],
+)
+def test_columns_that_are_not_there_are_named(tmp_path, columns, said):
+    with pytest.raises(NerError, match=said):
+        opened(tmp_path, **columns)
+
+
+def test_a_hub_id_without_a_network_is_one_clear_error():
+    for call in (read_dataset, has_split):
+        with pytest.raises(
+            NerError, match=r"nobody/nothing cannot be loaded .*is no file or folder in .*check it and the network"
+        ):
+            call("nobody/nothing", "train")
+
+
+def test_a_path_with_a_slip_in_it_is_not_asked_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(NerError, match="'data/medicne' is no data set, and no file or folder in"):
+        read_dataset("data/medicne", "train")
+
+
+def test_a_hub_id_may_name_a_configuration(monkeypatch):
+    """The library's own functions, as far as they are asked; the Hub itself is not reached."""
+    asked = []
+    monkeypatch.setattr("datasets.get_dataset_split_names", lambda *args: ["train", "validation"])
+    monkeypatch.setattr("datasets.load_dataset", lambda *args, **options: asked.append((args, options)) or table())
+    assert said(read_dataset("unimelb-nlp/wikiann:zh", "dev")) == said(EIGHT)
+    assert asked == [(("unimelb-nlp/wikiann", "zh"), {"split": "validation"})]
+    assert has_split("unimelb-nlp/wikiann:zh", "dev")
+    assert not hugging_face.is_hub_id("a/b/c")

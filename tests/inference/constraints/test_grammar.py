@@ -1,0 +1,234 @@
+"""What a constraint allows are the targets of the format, filled from the text, and nothing else."""
+
+import json
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rows import EIGHT
+
+from qwen_ner.codec import Codec
+from qwen_ner.entities import CLUENER, LabelSet, NerError
+from qwen_ner.inference.constraints.grammar import Automaton, Constraint, Grammar
+
+END = 2
+NASTY = [
+    '他说"好"',
+    "a\\b\\",
+    "{}[]:,",
+    "😀👨‍👩‍👧",
+    "一",
+    '"',
+    "\\",
+    "x\ufffdy",
+    "é\u0301e",
+    "\x00\x1f\n\t",
+    "ＡＢ　１",
+    "aaaa",
+    "a\ud800b",
+]
+
+
+@pytest.fixture(scope="module")
+def grammar(tokenizer):
+    return Grammar(CLUENER.names, tokenizer, (tokenizer.eos_token_id,))
+
+
+@pytest.fixture(scope="module")
+def end(tokenizer):
+    return tokenizer.eos_token_id
+
+
+def wander(constraint, seed):
+    """A random answer: at each step any allowed token, each as likely as the other."""
+    chance = random.Random(seed)
+    written = []
+    while constraint.state is not None:
+        token = chance.choice(constraint.allowed())
+        constraint.advance(token)
+        written.append(token)
+    return written
+
+
+def spelled(grammar, tokens):
+    return b"".join(grammar.vocabulary.bytes.get(token, b"") for token in tokens).decode()
+
+
+def test_every_target_may_be_written(grammar, tokenizer, codec, end):
+    for example in EIGHT:
+        constraint = grammar.constraint(example.text, 128)
+        for token in [*tokenizer(codec.encode(example))["input_ids"], end]:
+            constraint.advance(token)
+        assert constraint.state is None
+        assert constraint.allowed() == []
+
+
+def test_all_of_cluener_may_be_written(cluener_dir, codec):
+    from qwen_ner.data.formats.cluener import read_cluener
+
+    for example in read_cluener("train", cluener_dir)[::5]:
+        automaton = Automaton(CLUENER.names, example.text)
+        state = automaton.beginning
+        for byte in codec.encode(example).encode():
+            state = automaton.after(state, byte)
+            assert state is not None, example
+
+
+@pytest.mark.parametrize("text", [*(gold.text for gold in EIGHT), *NASTY])
+def test_whatever_is_written_is_whole_in_the_text_and_in_time(grammar, codec, end, text):
+    for seed in range(20):
+        limit = random.Random(seed).randint(2, 60)
+        written = wander(grammar.constraint(text, limit), seed)
+        assert written[-1] == end
+        assert len(written) <= limit
+        completion = spelled(grammar, written)
+        decoded = codec.decode(text, completion)
+        assert decoded.problems == (), completion
+        assert decoded.ungrounded == ()
+        again = json.dumps(json.loads(completion), ensure_ascii=False, separators=(",", ":"))
+        assert completion == again
+
+
+def test_the_tokens_allowed_are_those_that_each_is_asked_for(grammar):
+    """`allowed` walks the vocabulary along the automaton, `allows` asks for one token: over all of it they agree."""
+    for text, seed in [(EIGHT[3].text, 1), (NASTY[0], 2), (NASTY[1], 3), ("aab", 4)]:
+        constraint = grammar.constraint(text, 24)
+        chance = random.Random(seed)
+        everything = [*grammar.vocabulary.bytes, *grammar.vocabulary.ends]
+        while constraint.state is not None:
+            allowed = constraint.allowed()
+            assert sorted(allowed) == sorted(token for token in everything if constraint.allows(token))
+            constraint.advance(chance.choice(allowed))
+
+
+@given(st.text(min_size=1, max_size=12), st.integers(0, 1000))
+def test_any_text_has_an_answer(grammar, text, seed):
+    written = wander(grammar.constraint(text, 40), seed)
+    assert Codec(CLUENER).decode(text, spelled(grammar, written)).problems == ()
+
+
+def test_no_surface_comes_twice_under_a_label_and_no_way_is_a_dead_end(tokenizer, end):
+    """Of "aab" all surfaces together can be written, and then the list can only be closed."""
+    grammar = Grammar(["x", "y"], tokenizer, (end,))
+    constraint = grammar.constraint("aab", 100)
+    for token in tokenizer('{"x":["a","aa","aab","ab","b"')["input_ids"]:
+        constraint.advance(token)
+    assert {grammar.vocabulary.bytes[token][:1] for token in constraint.allowed()} == {b"]"}
+    # "b" is written, and the text has nothing behind its only b: a second surface cannot begin with it.
+    constraint = grammar.constraint("aab", 100)
+    for token in tokenizer('{"x":["b","')["input_ids"]:
+        constraint.advance(token)
+    assert {grammar.vocabulary.bytes[token][:1] for token in constraint.allowed()} == {b"a"}
+    with pytest.raises(ValueError, match="may not come here"):
+        constraint.advance(tokenizer("c")["input_ids"][0])
+    # Under another label it may come again.
+    constraint = grammar.constraint("b", 100)
+    for token in [*tokenizer('{"x":["b"],"y":["b"]}')["input_ids"], end]:
+        constraint.advance(token)
+
+
+def write(grammar, constraint, text):
+    """Let the constraint take `text`, token by token of a spelling of it."""
+    for token in grammar.vocabulary.spelled(text.encode()):
+        constraint.advance(token)
+
+
+def test_a_surface_that_is_there_because_another_could_not_be_repeated_is_told(grammar):
+    text = "工行目前在工行使用，北京"
+    constraint = grammar.constraint(text, 64)
+    write(grammar, constraint, '{"address":["北京"],"company":["工行","工行')
+    quote = next(token for token, spelling in grammar.vocabulary.bytes.items() if spelling == b'"')
+    assert not constraint.allows(quote)
+    write(grammar, constraint, '使用"]}')
+    assert constraint.closed
+    assert constraint.unmeant == {("company", "工行使用")}
+
+
+def test_a_longer_surface_that_was_meant_and_one_behind_it_are_not(grammar):
+    text = "工行目前在工行使用，北京"
+    quote = next(token for token, spelling in grammar.vocabulary.bytes.items() if spelling == b'"')
+    meant = grammar.constraint(text, 64)
+    write(grammar, meant, '{"company":["工行","工行使用"]}')
+    assert meant.unmeant == frozenset()
+    later = grammar.constraint(text, 64)
+    write(grammar, later, '{"company":["工行","工行')
+    assert not later.allows(quote)
+    write(grammar, later, '使用","北京"],"position":["北京"]}')
+    assert later.unmeant == {("company", "工行使用")}
+    # What is refused for another reason is no repetition.
+    other = grammar.constraint(text, 64)
+    write(grammar, other, '{"company":["工')
+    assert not other.allows(grammar.vocabulary.spelled("京".encode())[0])
+    write(grammar, other, '行"]}')
+    assert other.unmeant == frozenset()
+
+
+@pytest.mark.parametrize("label", CLUENER.names)
+def test_labels_come_in_any_order_and_each_once(label):
+    automaton = Automaton(CLUENER.names, "三星")
+    state = automaton.beginning
+    for byte in b'{"game":["' + "三星".encode() + b'"]':
+        state = automaton.after(state, byte)
+    for byte in f',"{label}":["'.encode():
+        state = automaton.after(state, byte) if state else None
+    assert (state is not None) == (label != "game")
+
+
+def test_an_empty_text_has_one_answer(grammar):
+    assert spelled(grammar, wander(grammar.constraint("", 10), 0)) == "{}"
+
+
+def test_labels_are_escaped_as_the_target_has_them(tokenizer, end):
+    labels = LabelSet.of({'a"b': "", "药\\": "", "ab": "", "a": ""})
+    grammar = Grammar(labels.names, tokenizer, (end,))
+    codec = Codec(labels)
+    for seed in range(30):
+        completion = spelled(grammar, wander(grammar.constraint("药ab", 60), seed))
+        assert codec.decode("药ab", completion).problems == ()
+
+
+def test_what_has_no_room_is_refused(grammar):
+    with pytest.raises(NerError, match=r"max_new_tokens: 1 leaves no room"):
+        grammar.constraint("三星", 1)
+
+
+def test_a_tokenizer_without_bytes_is_refused(end):
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")))
+    with pytest.raises(NerError, match="needs a byte-level BPE"):
+        Grammar(["x"], words, (end,))
+
+
+def test_a_grammar_of_general_use_allows_the_same(tokenizer, end):
+    """llguidance, with the format written as a Lark grammar: equal sets of tokens until a label has its first surface."""
+    llguidance = pytest.importorskip("llguidance")
+    from llguidance.hf import from_tokenizer
+
+    labels, text = ["address", "company"], '三星"在\\北京'
+    chunks = json.dumps([json.dumps(character, ensure_ascii=False)[1:-1] for character in text], ensure_ascii=False)
+    lark = f"""start: "{{" (a ("," c)? | c ("," a)?)? "}}"
+a: "\\"address\\":[" list "]"
+c: "\\"company\\":[" list "]"
+list: "\\"" SUB "\\"" (",\\"" SUB "\\"")*
+SUB: %regex {{"substring_chunks": {chunks}}} & /(?s:.+)/
+"""
+    other = llguidance.LLMatcher(from_tokenizer(tokenizer), llguidance.LLMatcher.grammar_from_lark(lark))
+    assert not other.is_error(), other.get_error()
+    grammar = Grammar(labels, tokenizer, (end,))
+    constraint = Constraint(grammar.vocabulary, Automaton(labels, text), 1000)
+    compared = 0
+    for token in tokenizer('{"company":["三星\\"在')["input_ids"]:
+        bits = other.compute_bitmask()
+        theirs = {i for i in range(len(tokenizer)) if bits[i // 8] >> (i % 8) & 1}
+        allowed = set(constraint.allowed())
+        first = {grammar.vocabulary.bytes[token][:1] for token in allowed}
+        # Where one string alone can follow, llguidance asks for the tokenizer's own spelling of it.
+        assert theirs <= allowed
+        assert theirs == allowed or len(first) == 1
+        compared += len(first) > 1
+        constraint.advance(token)
+        assert other.consume_token(token)
+    assert compared > 3

@@ -1,0 +1,86 @@
+import io
+import json
+
+import pytest
+from rows import EIGHT
+
+from qwen_ner.codec import Decoded, Problem
+from qwen_ner.data.datasets import read_texts
+from qwen_ner.entities import Entity, NerError
+from qwen_ner.inference import batch_predict as room
+from qwen_ner.inference.batch_predict import stream
+from qwen_ner.inference.extractor import Extractor, TextTooLong
+
+TEXTS = [gold.text for gold in EIGHT]
+
+
+class Marked(Extractor):
+    """Finds the first character of every text, refuses those with a 😀, and remembers what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def predict(self, texts, **options):
+        faults = {i: "too long" for i, text in enumerate(texts) if "😀" in text}
+        if faults:
+            raise TextTooLong(faults)
+        self.asked += texts
+        return [
+            Decoded(
+                (Entity("x", text[:1], 0, 1, score=0.98765, ambiguous=True),),
+                (("x", text[:1]),),
+                (Problem("duplicate", "a"),),
+            )
+            if text
+            else Decoded()
+            for text in texts
+        ]
+
+
+def rows():
+    return read_texts((text.encode() + b"\n" for text in TEXTS), "in.txt")
+
+
+def test_a_line_a_text_in_order_with_what_was_wrong():
+    out = io.StringIO()
+    assert stream(Marked(), rows(), out) == 1
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line["id"] for line in lines] == [str(i + 1) for i in range(8)]
+    assert lines[6] == {"id": "7", "error": "in.txt:7: too long"}
+    entity = {"label": "x", "text": "我", "start": 0, "end": 1, "score": 0.9877, "ambiguous": True}
+    problem = {"kind": "duplicate", "label": "", "value": "a"}
+    assert lines[0] == {"id": "1", "text": TEXTS[0], "entities": [entity], "problems": [problem]}
+
+
+@pytest.mark.parametrize("cut", [0, 10, 200, 400, -1])
+def test_what_is_done_is_not_done_again_and_the_whole_is_the_same(tmp_path, monkeypatch, cut):
+    """Cut anywhere, in the middle of a line too."""
+    monkeypatch.setattr(room, "ROWS", 3)
+    whole = tmp_path / "whole.jsonl"
+    refused = stream(Marked(), rows(), whole)
+    file = tmp_path / "out.jsonl"
+    file.write_bytes(whole.read_bytes()[:cut])
+    extractor = Marked()
+    kept = file.read_bytes().count(b"\n")
+    assert stream(extractor, rows(), file) == refused
+    assert file.read_bytes() == whole.read_bytes()
+    assert not set(extractor.asked) & {text for text in TEXTS[:kept]}
+
+
+def test_lines_of_other_texts_are_not_mixed_with_these(tmp_path):
+    file = tmp_path / "out.jsonl"
+    stream(Marked(), read_texts([b"\xe4\xb8\x89", b"b"], "other.txt"), file)
+    before = file.read_bytes()
+    with pytest.raises(NerError, match=r"out.jsonl:1: holds the line of another text"):
+        stream(Marked(), rows(), file)
+    assert file.read_bytes() == before
+    file.write_bytes(b"no JSON\n")
+    with pytest.raises(NerError, match=r"out.jsonl:1: "):
+        stream(Marked(), rows(), file)
+
+
+def test_an_output_that_holds_more_than_the_input_is_another_one(tmp_path):
+    file = tmp_path / "out.jsonl"
+    stream(Marked(), rows(), file)
+    with pytest.raises(NerError, match=r"out.jsonl:3: "):
+        stream(Marked(), read_texts([text.encode() for text in TEXTS[:2]], "in.txt"), file)

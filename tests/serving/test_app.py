@@ -1,0 +1,500 @@
+import asyncio
+import json
+import time
+from itertools import pairwise
+
+import pytest
+from rows import EIGHT
+
+from qwen_ner.codec import entity_row
+
+pytest.importorskip("fastapi")
+
+from qwen_ner.serving.schemas import Answer, ExtractRequest, Limits, ModelInfo
+
+TEXTS = [gold.text for gold in EIGHT]
+DOCUMENT = "".join(TEXTS) * 3
+NDJSON = {"accept": "application/x-ndjson"}
+
+
+async def asked(client, texts, **more):
+    return await client.post("/v1/extract", json={"texts": texts, **more})
+
+
+async def until(condition):
+    for _ in range(2000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it did not come to pass within 10 s")
+
+
+def rows_of(entities):
+    return [entity_row(entity) for entity in entities]
+
+
+def test_the_answer_is_that_of_extract(extractor, serving):
+    texts = [*TEXTS, DOCUMENT, "", " \n"]
+    expected = [rows_of(found) for found in extractor.extract(texts)]
+
+    async def main():
+        async with serving(extractor) as client:
+            plain = await asked(client, texts)
+            lines = await client.post("/v1/extract", json={"texts": texts}, headers=NDJSON)
+            return plain, lines
+
+    plain, lines = asyncio.run(main())
+    assert plain.status_code == lines.status_code == 200
+    answer = plain.json()
+    assert [row["entities"] for row in answer["results"]] == expected
+    assert sum(map(len, expected)) > 20
+    assert answer["problems"] == {}
+    assert answer["refused"] == 0
+    Answer.model_validate(answer)
+    streamed = [json.loads(line) for line in lines.text.splitlines()]
+    assert lines.headers["content-type"] == "application/x-ndjson"
+    assert streamed == [{"index": i} | row for i, row in enumerate(answer["results"])]
+
+
+def test_labels_and_scores_are_each_requests_own(extractor, serving):
+    """Three requests in one batch."""
+    texts = [*TEXTS, DOCUMENT]
+    found = extractor.extract(texts)
+    label = next(entities for entities in found if entities)[0].label
+    ranked = sorted(entity.score for entities in found for entity in entities)
+    low, high = max(pairwise(ranked), key=lambda pair: pair[1] - pair[0])
+    middle = (low + high) / 2
+
+    async def main():
+        async with serving(extractor) as client:
+            wanted = ({}, {"labels": [label]}, {"min_score": middle})
+            return await asyncio.gather(*(asked(client, texts, **more) for more in wanted))
+
+    def spans(keep):
+        return [[(e.label, e.start, e.end) for e in entities if keep(e)] for entities in found]
+
+    everything, some, sure = (
+        [[(e["label"], e["start"], e["end"]) for e in row["entities"]] for row in one.json()["results"]]
+        for one in asyncio.run(main())
+    )
+    assert everything == spans(lambda entity: True)
+    assert some == spans(lambda entity: entity.label == label)
+    assert sure == spans(lambda entity: entity.score >= middle)
+    assert 0 < sum(map(len, sure)) < sum(map(len, everything)) > sum(map(len, some)) > 0
+
+
+def test_a_text_that_cannot_be_read_is_answered_alone(extractor, serving):
+    extractor.config = type(extractor.config)(extractor.config.labels, "找出实体", 12, (2, 0))  # no windows
+    texts = ["三星在北京", 7, None, ["a"], "half \ud83d", "很" * 5000, "三星\x00在北京"]
+    body = json.dumps({"texts": texts})
+
+    async def main():
+        async with serving(extractor) as client:
+            headers = {"content-type": "application/json"}
+            return await client.post("/v1/extract", content=body, headers=headers), await asked(client, texts[:1])
+
+    answer, alone = (one.json() for one in asyncio.run(main()))
+    assert answer["refused"] == 5
+    first, number, null, array, half, long, nul = answer["results"]
+    assert first == alone["results"][0]
+    assert first["entities"]
+    assert nul["entities"]
+    assert number == {"error": "it is a number, not a string"}
+    assert null == {"error": "it is null, not a string"}
+    assert array == {"error": "it is an array, not a string"}
+    assert half == {"error": "character 5 is half a surrogate pair; write the character whole"}
+    assert "the model has room for 4084; split it" in long["error"]
+
+
+def test_a_text_that_the_model_fails_on_does_not_take_the_others_with_it(extractor, serving, caplog):
+    read = extractor.read
+
+    def failing(texts, **options):
+        if any("😀" in text for text in texts):
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        return read(texts, **options)
+
+    extractor.read = failing
+    document = "三星" * 40 + "😀" + "北京" * 60
+
+    async def main():
+        async with serving(extractor) as client:
+            return await asyncio.gather(
+                asked(client, TEXTS), asked(client, [document, "北京"]), asked(client, ["上海"])
+            )
+
+    first, second, third = (one.json() for one in asyncio.run(main()))
+    failed = {"error": "the model failed on it (RuntimeError); the server's log says more"}
+    assert [i for i, row in enumerate(first["results"]) if row == failed] == [6]
+    assert second["results"][0] == failed
+    assert "entities" in second["results"][1]
+    assert third["refused"] == 0
+    assert "device-side assert" in caplog.text
+
+
+LIMITS = Limits(max_texts=20, max_characters=400)
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "said"),
+    [
+        (b"", JSON, 422, "cannot be read as JSON"),
+        (b"{", JSON, 422, "cannot be read as JSON"),
+        (b'{"texts": ["\xff"]}', JSON, 422, "can't decode byte 0xff"),
+        (b"[1]", JSON, 422, "valid dictionary"),
+        (b"{}", JSON, 422, "texts: Field required"),
+        (b'{"texts": "a"}', JSON, 422, "texts: Input should be a valid list"),
+        (b'{"texts": [], "texts": []}', JSON, 422, "a key stands twice"),
+        (b'{"texts": [], "more": 1}', JSON, 422, "more: Extra inputs are not permitted"),
+        (b'{"texts": [], "\\ud800": 1}', JSON, 422, "valid string"),
+        (b'{"texts": [], "min_score": NaN}', JSON, 422, "NaN is no number of JSON"),
+        (b'{"texts": [], "min_score": 1e999}', JSON, 422, "min_score: Input should be less than or equal to 1"),
+        (b'{"texts": [], "min_score": ' + b"9" * 4000 + b"}", JSON, 422, "min_score"),
+        (b'{"texts": [], "min_score": ' + b"9" * 5000 + b"}", JSON, 422, "JSON"),
+        (b'{"texts": [], "min_score": "0.5"}', JSON, 422, "min_score: Input should be a valid number"),
+        (b'{"texts": [], "labels": ["drug"]}', JSON, 422, "'drug' is none of the model's, which are address, book"),
+        (b'{"texts": [], "labels": ["\\ud800"]}', JSON, 422, "is none of the model's"),
+        (b'{"texts": [], "labels": []}', JSON, 422, "labels"),
+        (b"[" * 4000, JSON, 422, "cannot be read as JSON"),
+        (json.dumps({"texts": ["a"] * 21}).encode(), JSON, 413, "21 texts; 20 are the most"),
+        (json.dumps({"texts": ["a" * 401]}).encode(), JSON, 413, "401 characters of text; 400 are the most"),
+        (b" " * (LIMITS.body + 1), JSON, 413, f"longer than {LIMITS.body:,} bytes"),
+        (b'{"texts": []}', {}, 415, "not given; send application/json"),
+        (b'{"texts": []}', {"content-type": "text/plain"}, 415, "text/plain; send application/json"),
+        (b'{"texts": []}', JSON | {"content-encoding": "gzip"}, 415, "compressed"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_what_is_not_understood_is_refused_with_its_reason(extractor, serving, body, headers, status, said):
+    async def chunks():
+        for at in range(0, len(body), 1000):
+            yield body[at : at + 1000]
+
+    async def main():
+        async with serving(extractor, limits=LIMITS) as client:
+            return [await client.post("/v1/extract", content=content, headers=headers) for content in (body, chunks())]
+
+    for answer in asyncio.run(main()):
+        assert answer.status_code == status, answer.text
+        assert said in answer.json()["error"]
+
+
+def test_what_is_at_the_limits_is_taken(extractor, serving):
+    escaped = "".join(f"\\u{ord(half):04x}" for half in "\ud83d\ude00") * 400
+
+    async def main():
+        async with serving(extractor, limits=LIMITS) as client:
+            many = await asked(client, ["字" * 20] * 20)
+            longest = await client.post("/v1/extract", content=f'{{"texts": ["{escaped}"]}}', headers=JSON)
+            nothing = await asked(client, [])
+            return many, longest, nothing
+
+    many, longest, nothing = asyncio.run(main())
+    assert (many.status_code, longest.status_code) == (200, 200)
+    assert nothing.json() == {"results": [], "problems": {}, "refused": 0}
+
+
+def test_nested_values_where_a_text_should_be_do_no_harm(extractor, serving):
+    body = b'{"texts": [' + b"[" * 900 + b"]" * 900 + b"]}"
+
+    async def main():
+        async with serving(extractor) as client:
+            return await client.post("/v1/extract", content=body, headers=JSON)
+
+    answer = asyncio.run(main())
+    assert answer.status_code in (200, 422)
+
+
+def test_other_paths_and_methods_are_told_so(extractor, serving):
+    async def main():
+        async with serving(extractor) as client:
+            return await client.get("/nowhere"), await client.get("/v1/extract"), await client.post("/healthz")
+
+    nowhere, get, post = asyncio.run(main())
+    assert (nowhere.status_code, get.status_code, post.status_code) == (404, 405, 405)
+    assert nowhere.json() == {"error": "Not Found"}
+    assert get.headers["allow"] == "POST"
+
+
+def test_a_full_queue_says_when_to_come_again(extractor, hold, serving):
+    async def main():
+        async with serving(extractor, limits=Limits(max_waiting=400)) as client:
+            first = asyncio.create_task(asked(client, TEXTS[:1]))
+            await until(lambda: hold.asked)
+            waiting = asyncio.create_task(asked(client, TEXTS))
+            await until(lambda: client.app.state.service.batcher.tokens)
+            full = await asked(client, TEXTS)
+            hold.go.set()
+            answers = await asyncio.gather(first, waiting)
+            again = await asked(client, TEXTS)
+            return full, [*answers, again]
+
+    full, answers = asyncio.run(main())
+    assert full.status_code == 429
+    assert int(full.headers["retry-after"]) >= 1
+    assert "400 are held" in full.json()["error"]
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+
+
+def test_the_deadline_ends_a_request_and_what_it_has_not_begun(extractor, hold, serving):
+    async def main():
+        async with serving(extractor, limits=Limits(deadline=2.0, batch_tokens=60)) as client:
+            first = asyncio.create_task(asked(client, TEXTS[:1]))
+            await until(lambda: hold.asked)
+            late, lines = await asyncio.gather(
+                asked(client, TEXTS[1:3]), client.post("/v1/extract", json={"texts": TEXTS[3:5]}, headers=NDJSON)
+            )
+            await first
+            assert not client.app.state.service.batcher.waiting
+            assert not client.app.state.service.batcher.tokens
+            hold.go.set()
+            return await first, late, lines, await asked(client, TEXTS[5:6])
+
+    first, late, lines, after = asyncio.run(main())
+    assert first.status_code == late.status_code == 504
+    assert "within 2 s" in late.json()["error"]
+    assert lines.status_code == 200
+    rows = [json.loads(line) for line in lines.text.splitlines()]
+    assert [row["index"] for row in rows] == [0, 1]
+    assert all("within 2 s" in row["error"] for row in rows)
+    assert after.status_code == 200
+    assert hold.texts == [TEXTS[0], TEXTS[5]]
+
+
+@pytest.mark.parametrize("headers", [JSON, JSON | NDJSON])
+def test_what_a_client_has_not_waited_for_is_not_read(extractor, hold, serving, headers):
+    async def leaving(app):
+        """A client that sends its request and leaves once it waits."""
+        service = app.state.service
+        body = json.dumps({"texts": TEXTS[1:3]}).encode()
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive():
+            if messages:
+                return messages.pop()
+            await until(lambda: service.batcher.waiting)
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            pass
+
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "method": "POST", "path": "/v1/extract", "headers": raw, "query_string": b"",
+                 "scheme": "http", "server": ("server", 80), "http_version": "1.1"}  # fmt: skip
+        await app(scope, receive, send)
+
+    async def main():
+        async with serving(extractor, limits=Limits(batch_tokens=60)) as client:
+            first = asyncio.create_task(asked(client, TEXTS[:1]))
+            await until(lambda: hold.asked)
+            await asyncio.wait_for(leaving(client.app), 10)
+            last = asyncio.create_task(asked(client, TEXTS[4:5]))
+            hold.go.set()
+            metrics = await client.get("/metrics")
+            return await first, await last, metrics.text
+
+    first, last, metrics = asyncio.run(main())
+    assert first.status_code == last.status_code == 200
+    assert hold.texts == [TEXTS[0], TEXTS[4]]
+    assert 'qwen_ner_requests_total{path="/v1/extract",status="' in metrics
+
+
+def test_requests_that_come_together_are_read_together_and_one_alone_at_once(extractor, hold, serving):
+    hold.go.set()
+
+    async def main():
+        async with serving(extractor, limits=Limits(max_wait=3.0)) as client:
+            started = time.perf_counter()
+            await asked(client, TEXTS[:1])
+            await asked(client, TEXTS[1:2])
+            alone = time.perf_counter() - started
+            hold.asked.clear()
+            hold.go.clear()
+            first = asyncio.create_task(asked(client, TEXTS[:1]))
+            await until(lambda: hold.asked)
+            others = [asyncio.create_task(asked(client, [text])) for text in TEXTS[1:]]
+            await until(lambda: len(client.app.state.service.batcher.waiting) == 7)
+            hold.go.set()
+            await asyncio.gather(first, *others)
+            return alone
+
+    assert asyncio.run(main()) < 3.0
+    assert hold.asked == [TEXTS[:1], TEXTS[1:]]
+
+
+@pytest.mark.parametrize("share", [0.0, 10.0])
+def test_behind_a_long_batch_is_waited_longer_for_those_who_follow_it(extractor, hold, serving, monkeypatch, share):
+    """Clients read their answers, and ask again, while other processes want the machine too."""
+    monkeypatch.setattr("qwen_ner.serving.batcher.WAITING_SHARE", share)
+
+    async def main():
+        async with serving(extractor, limits=Limits(max_wait=0.001)) as client:
+            first = asyncio.create_task(asked(client, TEXTS[:1]))
+            await until(lambda: hold.asked)
+            both = [asyncio.create_task(asked(client, [text])) for text in TEXTS[1:3]]
+            await until(lambda: len(client.app.state.service.batcher.waiting) == 2)
+            for batch, number in (([first], 1), (both, 2)):
+                await until(lambda number=number: len(hold.asked) == number)
+                await asyncio.sleep(0.1)
+                hold.go.set()
+                await asyncio.gather(*batch)
+                hold.go.clear()
+            hold.go.set()
+            again = asyncio.create_task(asked(client, TEXTS[3:4]))
+            await asyncio.sleep(0.3)
+            await asyncio.gather(again, asked(client, TEXTS[4:5]))
+
+    asyncio.run(main())
+    assert hold.asked[:2] == [TEXTS[:1], TEXTS[1:3]]
+    assert hold.asked[2:] == ([TEXTS[3:5]] if share else [TEXTS[3:4], TEXTS[4:5]])
+
+
+def test_a_long_document_does_not_keep_a_sentence_waiting(extractor, hold, serving):
+    async def main():
+        async with serving(extractor, limits=Limits(batch_tokens=150)) as client:
+            document = asyncio.create_task(asked(client, [DOCUMENT]))
+            await until(lambda: hold.asked)
+            sentence = asyncio.create_task(asked(client, TEXTS[:1]))
+            await until(lambda: len(client.app.state.service.batcher.waiting) == 2)
+            hold.go.set()
+            await sentence
+            return document.done(), len(hold.asked), await document
+
+    done, _, answer = asyncio.run(main())
+    assert not done
+    assert TEXTS[0] in hold.asked[1]
+    assert answer.json()["results"][0]["entities"] == rows_of(extractor.extract([DOCUMENT])[0])
+
+
+def test_progress_is_told_and_the_last_lines_are_the_answer(extractor, serving):
+    body = {"texts": [DOCUMENT, "三星"], "progress": True}
+
+    async def main():
+        async with serving(extractor, limits=Limits(batch_tokens=100)) as client:
+            return await client.post("/v1/extract", json=body, headers=NDJSON), await asked(client, body["texts"])
+
+    lines, plain = asyncio.run(main())
+    rows = [json.loads(line) for line in lines.text.splitlines()]
+    told = [row["progress"] for row in rows if "progress" in row]
+    assert len(told) > 3
+    assert [one["read"] for one in told] == sorted(one["read"] for one in told)
+    assert told[0]["read"] == 0
+    assert {one["of"] for one in told} == {len(extractor.windows(DOCUMENT)) + 1}
+    found = [row for row in rows if "index" in row]
+    assert [row["index"] for row in found] == [0, 1]
+    assert [[e["text"] for e in row["entities"]] for row in found] == [
+        [e["text"] for e in row["entities"]] for row in plain.json()["results"]
+    ]
+
+
+def test_no_answer_is_anothers_in_a_burst(extractor, serving):
+    """200 requests over 16 connections, each text with a number of its own; what is found must stand in it."""
+    texts = [f"{i:03d}号客户在{TEXTS[i % 8]}" for i in range(200)]
+    expected = [rows_of(found) for found in extractor.extract(texts)]
+
+    async def main():
+        async with serving(extractor) as client:
+            connections = asyncio.Semaphore(16)
+
+            async def one(text):
+                async with connections:
+                    return await asked(client, [text])
+
+            return await asyncio.gather(*map(one, texts)), (await client.get("/metrics")).text
+
+    answers, metrics = asyncio.run(main())
+    for text, row, answer in zip(texts, expected, answers, strict=True):
+        found = answer.json()["results"][0]["entities"]
+        assert all(text[e["start"] : e["end"]] == e["text"] for e in found)
+        assert [(e["label"], e["start"], e["end"]) for e in found] == [(e["label"], e["start"], e["end"]) for e in row]
+        assert [e["score"] for e in found] == pytest.approx([e["score"] for e in row], abs=1e-3)
+    counted = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if line[0] != "#")
+    assert float(counted['qwen_ner_requests_total{path="/v1/extract",status="200"}']) == 200
+    assert float(counted["qwen_ner_batch_windows_sum"]) == sum(len(extractor.windows(text)) for text in texts)
+    assert float(counted["qwen_ner_batch_windows_count"]) < 100
+    assert float(counted["qwen_ner_tokens_total"]) > 200
+    assert float(counted["qwen_ner_queue_tokens"]) == 0
+
+
+def test_only_who_brings_the_token_is_answered(extractor, serving):
+    async def main():
+        async with serving(extractor, token="s3cret") as client:
+            tried = {}
+            for given in (None, "Bearer s3cret", "bearer s3cret", "Bearer s3cre", "Bearer ", "s3cret", "Basic s3cret"):
+                headers = {} if given is None else {"authorization": given}
+                for path in ("/v1/model", "/metrics", "/nowhere"):
+                    tried[given, path] = await client.get(path, headers=headers)
+            open_ = [await client.get(path) for path in ("/healthz", "/readyz", "/openapi.json")]
+            return tried, open_, await asked(client, ["三星"])
+
+    tried, open_, refused = asyncio.run(main())
+    for (given, path), answer in tried.items():
+        right = given in ("Bearer s3cret", "bearer s3cret")
+        assert answer.status_code == ({"/nowhere": 404}.get(path, 200) if right else 401), (given, path)
+    assert tried[None, "/v1/model"].headers["www-authenticate"] == "Bearer"
+    assert [answer.status_code for answer in open_] == [200, 200, 200]
+    assert refused.status_code == 401
+
+
+def test_no_other_site_may_read_an_answer(extractor, serving):
+    async def main():
+        async with serving(extractor) as client:
+            return await client.get("/v1/model", headers={"origin": "https://elsewhere.example"})
+
+    assert not [name for name in asyncio.run(main()).headers if name.startswith("access-control")]
+
+
+def test_a_drained_server_has_answered_all_it_accepted(extractor, hold, serving):
+    async def main():
+        async with serving(extractor) as client:
+            service = client.app.state.service
+            ready = await client.get("/readyz")
+            accepted = [asyncio.create_task(asked(client, [text])) for text in TEXTS]
+            await until(lambda: service.open == 8)
+            drained = asyncio.create_task(service.drained())
+            await asyncio.sleep(0)
+            during = [await client.get("/readyz"), await client.get("/healthz"), await asked(client, ["三星"])]
+            assert not drained.done()
+            hold.go.set()
+            await asyncio.wait_for(drained, 10)
+            assert all(task.done() for task in accepted)
+            return ready, during, [task.result() for task in accepted]
+
+    ready, (unready, healthy, late), accepted = asyncio.run(main())
+    assert (ready.status_code, unready.status_code, healthy.status_code) == (200, 503, 200)
+    assert late.status_code == 503
+    assert late.headers["retry-after"]
+    assert [answer.status_code for answer in accepted] == [200] * 8
+
+
+def test_what_the_model_is_and_what_a_request_may_hold(extractor, serving):
+    async def main():
+        async with serving(extractor, name="ner", scores={"f1": 0.5}, limits=LIMITS) as client:
+            return (await client.get("/v1/model")).json()
+
+    told = ModelInfo.model_validate(asyncio.run(main()))
+    assert (told.model, told.scores, told.window) == ("ner", {"f1": 0.5}, 24)
+    assert list(told.labels) == list(extractor.config.labels.names)
+    assert told.limits["max_texts"] == 20
+    assert told.limits["body"] == LIMITS.body
+
+
+def test_the_examples_of_the_document_are_of_its_own_form(extractor, serving):
+    async def main():
+        async with serving(extractor) as client:
+            return (await client.get("/openapi.json")).json()
+
+    document = asyncio.run(main())
+    post = document["paths"]["/v1/extract"]["post"]
+    request = post["requestBody"]["content"]["application/json"]["example"]
+    answer = post["responses"]["200"]["content"]["application/json"]["example"]
+    lines = post["responses"]["200"]["content"]["application/x-ndjson"]["example"].splitlines()
+    ExtractRequest.model_validate(request)
+    assert len(Answer.model_validate(answer).results) == len(request["texts"])
+    assert [json.loads(line) for line in lines] == [{"index": i} | row for i, row in enumerate(answer["results"])]
+    for text, row in zip(request["texts"], answer["results"], strict=True):
+        assert "error" in row or all(text[e["start"] : e["end"]] == e["text"] for e in row["entities"])
+    told = document["paths"]["/v1/model"]["get"]["responses"]["200"]["content"]["application/json"]["example"]
+    assert ModelInfo.model_validate(told).limits == json.loads(json.dumps(told["limits"]))
+    assert {"401", "408", "413", "415", "422", "429", "503", "504"} <= post["responses"].keys()

@@ -1,0 +1,267 @@
+"""A server as its users start it: a process with a socket, and signals."""
+
+import asyncio
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from rows import EIGHT, ROOT
+
+from qwen_ner import cli
+from qwen_ner.entities import NerError
+
+httpx = pytest.importorskip("httpx")
+pytest.importorskip("uvicorn")
+
+from qwen_ner.serving import run as room  # noqa: E402
+from qwen_ner.serving.run import bound, read_token, scores  # noqa: E402
+
+TEXTS = [gold.text for gold in EIGHT]
+
+
+class Server:
+    """`qwen-ner serve` in a process of its own."""
+
+    def __init__(self, folder, *options):
+        command = [sys.executable, "-m", "qwen_ner", "serve", folder, "--port", "0", *options]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True, env=environment)
+        self.said = []
+        for line in self.process.stderr:
+            self.said.append(line)
+            if found := re.search(r"answers at (http://127\.0\.0\.1:(\d+))", line):
+                self.url, self.port = found[1], int(found[2])
+                return
+        raise AssertionError("".join(self.said))
+
+    def end(self):
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def server(asked_folder):
+    server = Server(asked_folder, "--max-characters", "5000")
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="module")
+def expected(asked_folder):
+    from qwen_ner.inference.extractor import Extractor
+
+    extractor = Extractor.from_pretrained(asked_folder)
+    return lambda texts: [[(e.label, e.start, e.end) for e in found] for found in extractor.extract(texts)]
+
+
+def places(row):
+    return [(e["label"], e["start"], e["end"]) for e in row["entities"]]
+
+
+@pytest.mark.slow
+def test_lines_come_while_others_are_still_read(server, expected):
+    texts = [f"{i}号{TEXTS[i % 8]}" * (1 + i) for i in range(24)]
+    lines = []
+    request = {"json": {"texts": texts, "progress": True}, "headers": {"accept": "application/x-ndjson"}}
+    with httpx.stream("POST", f"{server.url}/v1/extract", timeout=30, **request) as answer:
+        for line in answer.iter_lines():
+            lines.append(json.loads(line))
+    found = [line for line in lines if "index" in line]
+    assert [line["index"] for line in found] == list(range(24))
+    assert [places(line) for line in found] == expected(texts)
+
+
+def rough(port, data):
+    """What comes back when `data` is sent as it is; None where nothing has come, and the connection stands, at last."""
+    with socket.create_connection(("127.0.0.1", port), timeout=0.3) as connection:
+        try:
+            connection.sendall(data)
+            return connection.recv(65536)
+        except TimeoutError:  # it waits for the rest
+            connection.settimeout(10)
+            connection.shutdown(socket.SHUT_WR)
+        except OSError:
+            return b""
+        try:
+            return connection.recv(65536)
+        except TimeoutError:
+            return None
+        except OSError:
+            return b""
+
+
+@pytest.mark.slow
+def test_rough_clients_neither_break_nor_hold_it(server, expected):
+    """Random bytes, torn requests, heads without an end, bodies that never come; others are answered beside them."""
+    chance = random.Random(5)
+    body = json.dumps({"texts": TEXTS}).encode()
+    head = b"POST /v1/extract HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    whole = head % len(body) + body
+    holders = []
+    for data in (head % len(body), whole[:-3], b"GET / HTTP/1.1\r\nHost:", b""):
+        connection = socket.create_connection(("127.0.0.1", server.port))
+        connection.sendall(data)
+        holders.append(connection)
+    answered = 0
+    for n in range(120):
+        torn = bytearray(whole)
+        for _ in range(1 + n % 5):
+            torn[chance.randrange(len(torn))] = chance.randrange(256)
+        data = bytes(torn) if n % 3 else chance.randbytes(300)
+        answer = rough(server.port, data)
+        assert answer is not None, data
+        assert not answer.startswith(b"HTTP/1.1 5"), data
+        answered += answer.startswith(b"HTTP/1.1 ")
+    assert answered > 60
+    answer = httpx.post(f"{server.url}/v1/extract", json={"texts": TEXTS}, timeout=10)
+    assert [places(row) for row in answer.json()["results"]] == expected(TEXTS)
+    for connection in holders:
+        connection.close()
+
+
+@pytest.mark.slow
+def test_told_to_stop_under_load_it_answers_what_it_accepted(asked_folder, expected):
+    server = Server(asked_folder, "--batch-tokens", "200")
+    texts = [f"{i:04d}号{TEXTS[i % 8]}" for i in range(2000)]
+    waiting, outcomes, told = iter(texts), [], None
+
+    async def client(http):
+        for text in waiting:
+            sent = time.monotonic()
+            try:
+                answer = await http.post("/v1/extract", json={"texts": [text]})
+            except httpx.HTTPError as error:
+                outcomes.append((sent, text, error))
+                return
+            outcomes.append((sent, text, answer))
+            if answer.status_code != 200:
+                return
+
+    async def main():
+        nonlocal told
+        limits = httpx.Limits(max_connections=16)
+        async with httpx.AsyncClient(base_url=server.url, timeout=30, limits=limits) as http:
+            clients = [asyncio.create_task(client(http)) for _ in range(16)]
+            while len(outcomes) < 100:
+                await asyncio.sleep(0.01)
+            server.process.send_signal(signal.SIGTERM)
+            told = time.monotonic()
+            await asyncio.gather(*clients)
+
+    asyncio.run(main())
+    rest = server.process.communicate(timeout=20)[1]
+    assert server.process.returncode == 0, rest
+    assert "Stopping, once" in rest
+    before = [(text, answer) for sent, text, answer in outcomes if sent < told]
+    assert not [error for _, error in before if isinstance(error, Exception)]
+    answered = [(text, answer) for _, text, answer in outcomes if getattr(answer, "status_code", 0) == 200]
+    refused = [answer for *_, answer in outcomes if getattr(answer, "status_code", 200) == 503]
+    late = [1 for sent, _, answer in outcomes if sent < told and getattr(answer, "elapsed", None)]
+    assert len(answered) >= 100
+    assert late
+    assert all(answer.headers["connection"] == "close" for answer in refused)
+    assert [places(answer.json()["results"][0]) for _, answer in answered] == expected([text for text, _ in answered])
+
+
+@pytest.mark.slow
+def test_told_twice_it_ends_where_it_stands(asked_folder):
+    """The first signal waits for what was accepted, here more than anybody would wait for; the second does not."""
+    server = Server(asked_folder, "--batch-tokens", "200", "--max-texts", "20000", "--max-characters", "900000")
+    texts = [f"{i:05d}号{TEXTS[i % 8]}" for i in range(20_000)]
+    outcome = []
+
+    def ask():
+        try:
+            outcome.append(httpx.post(f"{server.url}/v1/extract", json={"texts": texts}, timeout=120).status_code)
+        except httpx.HTTPError as error:
+            outcome.append(error)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    while "qwen_ner_queue_requests 1" not in httpx.get(f"{server.url}/metrics").text:
+        time.sleep(0.05)
+    server.process.send_signal(signal.SIGTERM)
+    assert "Stopping, once 1 requests" in server.process.stderr.readline()
+    with pytest.raises(subprocess.TimeoutExpired):
+        server.process.wait(timeout=1)
+    server.process.send_signal(signal.SIGTERM)
+    server.process.communicate(timeout=15)
+    client.join(timeout=15)
+    assert outcome != [200]
+
+
+def test_what_is_missing_is_named_with_the_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "qwen_ner.serving.run")
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["serve", "outputs/quickstart"])
+    assert 'uvicorn is not installed, which serving needs: pip install "qwen_ner[serve]"' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--max-texts", "0"], "--max-texts: 0 lets no request through"),
+        (["--deadline", "nan"], "--deadline: nan lets no request through"),
+        (["--token-file", "nowhere"], "nowhere: no token can be read there"),
+        (["--port", "0"], "no such folder"),
+        (["--host", "no.such.host.invalid"], "choose another --host or --port"),
+        (["--port", "70000"], "--port: 70000 is no port"),
+    ],
+)
+def test_what_cannot_be_served_is_told_before_a_model_is_loaded(options, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["serve", "nowhere", *options])
+    assert said in str(caught.value)
+
+
+def test_an_address_that_is_taken_is_told():
+    with bound("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(NerError, match="in use"):
+            bound("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_token_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
+    monkeypatch.delenv(room.TOKEN_VARIABLE, raising=False)
+    assert read_token(None) is None
+    monkeypatch.setenv(room.TOKEN_VARIABLE, "of-environment")
+    assert read_token(None) == "of-environment"
+    file = tmp_path / "token"
+    file.write_text("of-file\n")
+    assert read_token(file) == "of-file"
+    for bad in ("", "\n", "two words", "中文"):
+        file.write_text(bad, encoding="utf-8")
+        with pytest.raises(NerError, match="a token is printable ASCII"):
+            read_token(file)
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "warned"), [("0.0.0.0", None, True), ("0.0.0.0", "t", False), ("127.0.0.1", None, False)]
+)
+def test_a_server_open_to_others_without_a_token_is_warned_of(asked_folder, monkeypatch, caplog, host, token, warned):
+    monkeypatch.setattr(room.DrainingServer, "run", lambda self, sockets: None)
+    monkeypatch.delenv(room.TOKEN_VARIABLE, raising=False)
+    if token:
+        monkeypatch.setenv(room.TOKEN_VARIABLE, token)
+    room.serve(str(asked_folder), host=host, port=0)
+    assert ("Everyone who reaches 0.0.0.0 can use this server" in caplog.text) == warned
+
+
+def test_the_scores_are_those_of_the_card_without_its_places(tmp_path, hub):
+    assert scores(str(tmp_path)) is None
+    metrics = {"f1": 0.51234, "span_f1": 0.5, "macro_f1": 0.4, "f1_address": 0.1}
+    contract = {"model": "/home/me/out", "data": "/home/me/data", "split": "dev", "rows": 7, "decoding": "free"}
+    (tmp_path / "metrics.json").write_text(json.dumps({"metrics": metrics, "contract": contract}))
+    hub.create("tester/ner", files={"metrics.json": (tmp_path / "metrics.json").read_bytes()})
+    assert scores("tester/base") is None
+    assert scores("tester/ner") == {"f1": 0.5123, "span_f1": 0.5, "macro_f1": 0.4, "data": "data", "split": "dev", "rows": 7, "decoding": "free"}  # fmt: skip

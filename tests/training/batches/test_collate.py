@@ -1,0 +1,41 @@
+import pytest
+import torch
+from rows import EIGHT
+from transformers import AutoModelForCausalLM
+
+from qwen_ner.data.tokenize import build_dataset
+from qwen_ner.training.batches.collate import IGNORED, EvaluationCollator, PaddedCollator
+
+
+@pytest.fixture(scope="module")
+def rows(codec, tokenizer):
+    return build_dataset(EIGHT, codec, tokenizer).to_list()
+
+
+def test_the_tensors_of_two_rows():
+    batch = PaddedCollator(0)([{"prompt_ids": [1, 2, 3], "answer_ids": [4, 9]}, {"prompt_ids": [1], "answer_ids": [9]}])
+    ignored = IGNORED
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 9], [1, 9, 0, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]
+    assert batch["labels"].tolist() == [[ignored, ignored, ignored, 4, 9], [ignored, 9, ignored, ignored, ignored]]
+    assert batch["logits_to_keep"].tolist() == [0, 2, 3]
+    assert batch["shift_labels"].tolist() == [[ignored, 4, 9], [9, ignored, ignored]]
+
+
+def test_the_loss_is_that_of_all_logits_and_of_the_rows_one_by_one(tiny, rows):
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    batch = PaddedCollator(0)(rows)
+    loss = model(**batch).loss
+    plain = model(**{k: batch[k] for k in ("input_ids", "attention_mask", "labels")}).loss
+    torch.testing.assert_close(loss, plain, rtol=1e-6, atol=0)
+    losses = [(model(**PaddedCollator(0)([row])).loss * len(row["answer_ids"])) for row in rows]
+    torch.testing.assert_close(loss, sum(losses) / sum(len(row["answer_ids"]) for row in rows), rtol=1e-6, atol=0)
+
+
+def test_evaluation_keeps_prompts_and_row_numbers_beside_what_the_loss_needs(rows):
+    batch = EvaluationCollator(PaddedCollator(0), 0)(rows[2:5])
+    assert next(iter(batch)) == "row"
+    assert batch["row"].tolist() == [2, 3, 4]
+    for ids, mask, row in zip(batch["prompt_ids"], batch["prompt_mask"], rows[2:5], strict=True):
+        assert ids[mask.bool()].tolist() == row["prompt_ids"]
+    assert batch["loss_inputs"]["input_ids"].shape[0] == 3

@@ -1,0 +1,160 @@
+"""What a training is said to cost is what it costs, where that can be measured here: on the CPU."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from datasets import Dataset
+from rows import EIGHT
+from transformers import AutoModelForCausalLM
+
+from qwen_ner.contract import NerConfig
+from qwen_ner.data.tokenize import build_dataset
+from qwen_ner.entities import CLUENER, NerError
+from qwen_ner.training.batches.collate import PaddedCollator, choose_collator
+from qwen_ner.training.batches.reduced_head import head_over, tokens_of
+from qwen_ner.training.doctor.costs import (
+    BESIDE_THE_WEIGHTS,
+    checkpoint_bytes,
+    computed_tokens,
+    expected_memory,
+    kept_bytes,
+    kept_checkpoints,
+    outline_model,
+    parameters,
+    steps,
+)
+from qwen_ner.training.loop.trainer import NerTrainer, adapted, load_model
+from qwen_ner.training.recipe import NerTrainingArguments
+
+LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-linear"}
+
+
+@pytest.fixture
+def rows(codec, tokenizer):
+    return build_dataset(EIGHT, codec, tokenizer).to_list()
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
+def test_the_activations_are_those_that_autograd_keeps_of_real_tensors(tiny, rows, lora, bf16, checkpointing):
+    model = load_model(str(tiny), lora=lora)
+    collator, tokens = choose_collator(model, 0), tokens_of(Dataset.from_list(rows))
+    model.train()
+    with head_over(tokens, model):
+        real = kept_bytes(model, collator(rows), bf16=bf16)
+        if checkpointing:
+            of_a_layer = real // 2
+            model.activation_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+            real = of_a_layer + kept_bytes(model, collator(rows), bf16=bf16)
+    outline = outline_model(str(tiny), lora=lora)
+    expected = expected_memory(outline, rows, collator, bf16=bf16, checkpointing=checkpointing, tokens=tokens)
+    supervised = sum(len(row["answer_ids"]) for row in rows)
+    assert expected.logits == 8 * supervised * (len(tokens) if lora else model.config.vocab_size)
+    # Autograd also keeps a few small tensors whose shapes are values: the mask of kept positions.
+    assert expected.activations == pytest.approx(real, rel=0.005)
+    assert expected.weights == 4 * sum(p.numel() for p in model.parameters())
+    assert (
+        expected.optimizer
+        == 2 * expected.gradients
+        == 8 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    )
+
+
+def test_kept_bytes_by_arithmetic():
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(3, 7, bias=False), torch.nn.Linear(7, 1, bias=False)
+
+        def forward(self, x):
+            return SimpleNamespace(loss=self.second(self.first(x)).sum())
+
+    # A linear layer keeps its input; its weight is a parameter and counted as such.
+    assert kept_bytes(Model(), {"x": torch.ones(5, 3)}, bf16=False) == 4 * (5 * 3 + 5 * 7)
+
+
+def test_padded_batches_cost_more_and_are_counted_about_right(tiny, rows):
+    model, collator = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).train(), PaddedCollator(0)
+    real = kept_bytes(model, collator(rows), bf16=False)
+    expected = expected_memory(outline_model(str(tiny)), rows, collator, bf16=False)
+    assert expected.activations == pytest.approx(real, rel=0.05)
+
+
+def test_several_processes_hold_the_gradients_twice_or_share(tiny, rows):
+    def memory(processes):
+        return expected_memory(outline_model(str(tiny)), rows, PaddedCollator(0), bf16=False, processes=processes)
+
+    one, four = memory(1), memory(4)
+    assert four.gradients == 2 * one.gradients
+    shared = one.sharded(4, weights=True, states=True)
+    assert (shared.weights, shared.optimizer, shared.activations) == (
+        one.weights // 4,
+        one.optimizer // 4,
+        one.activations,
+    )
+    assert one.sharded(4, weights=False, states=False) == one
+
+
+def test_an_outline_needs_no_weights_and_says_what_it_needs(tmp_path, tiny):
+    (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    for lora in (None, LORA):
+        outline = outline_model(str(tmp_path), lora=lora)
+        real = parameters(adapted(model, lora))
+        assert parameters(outline) == real
+        assert all(p.is_meta for p in outline.parameters())
+    with pytest.raises(NerError, match=r"config\.json"):
+        outline_model(str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "options", [{"num_train_epochs": 1.5}, {"max_steps": 3}, {"num_train_epochs": 1, "gradient_accumulation_steps": 2}]
+)
+def test_steps_and_checkpoints_are_those_that_the_trainer_makes(tiny, tokenizer, codec, tmp_path, lora, options):
+    args = NerTrainingArguments(
+        output_dir=str(tmp_path / "out"), use_cpu=True, per_device_train_batch_size=3, save_strategy="steps", save_steps=1, save_total_limit=2,
+        eval_strategy="no", load_best_model_at_end=False, disable_tqdm=True, report_to="none", **options,
+    )  # fmt: skip
+    model = load_model(str(tiny), lora=lora)
+    trainer = NerTrainer(
+        model=model, args=args, ner_config=NerConfig(CLUENER, codec.system_prompt, 64, (2, 0)), processing_class=tokenizer,
+        data_collator=PaddedCollator(0), train_dataset=build_dataset(EIGHT, codec, tokenizer),
+    )  # fmt: skip
+    trainer.train()
+    total, an_epoch = steps(8, 3, args.gradient_accumulation_steps, 1, args.num_train_epochs, args.max_steps)
+    assert trainer.state.global_step == total
+    left = list((tmp_path / "out").glob("checkpoint-*"))
+    assert len(left) == min(total, 2) == kept_checkpoints("steps", 2, False, total, an_epoch, 1) - (total > 2)
+    written = sum(file.stat().st_size for file in left[0].rglob("*") if file.is_file())
+    expected = checkpoint_bytes(*parameters(model), lora is not None)
+    assert expected - BESIDE_THE_WEIGHTS < written < expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(("no", 2, True, 100, 10, 5), 0), (("steps", None, True, 100, 10, 5), 20), (("steps", None, True, 100, 10, 0.1), 10),
+     (("epoch", 1, True, 100, 10, 5), 3), (("epoch", 1, False, 100, 10, 5), 2), (("epoch", 5, True, 20, 10, 5), 2)],
+)  # fmt: skip
+def test_checkpoints_that_stand_there_at_one_time(given, expected):
+    assert kept_checkpoints(*given) == expected
+
+
+def test_the_tokens_of_a_pass_are_those_of_its_batches(rows):
+    model = AutoModelForCausalLM.from_config(outline_config())
+    collator = choose_collator(model, 0)
+    batches = [rows[i : i + 3] for i in range(0, len(rows), 3)]
+    computed = sum(collator(batch)["input_ids"].numel() for batch in batches)
+    lengths = [row["length"] for row in rows]
+    said = computed_tokens([row["prompt_ids"] for row in rows], lengths, 3)
+    assert computed <= said <= computed + 3 * len(batches), "a batch may have a longer prefix than all rows"
+    assert said < sum(lengths)
+
+
+def outline_config():
+    from transformers import Qwen2Config
+
+    return Qwen2Config(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1, vocab_size=2000)  # fmt: skip

@@ -1,0 +1,326 @@
+"""Each fault is planted and seen; a healthy recipe has none."""
+
+import json
+import logging
+import shutil
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from rows import EIGHT, ROOT, example
+
+from qwen_ner import cli
+from qwen_ner.data.datasets import write_jsonl
+from qwen_ner.entities import NerError
+from qwen_ner.inference.loading import load_tokenizer
+from qwen_ner.training.doctor import checks, machine
+from qwen_ner.training.doctor import report as doctor
+from qwen_ner.training.doctor.checks import check_end, check_generation, check_prompts, check_supervised
+from qwen_ner.training.doctor.examination import CHECKS, examine
+from qwen_ner.training.finding import Finding, heed
+from qwen_ner.training.launch import Launch
+from qwen_ner.training.plan import case_of
+from qwen_ner.training.recipe import load_recipe
+from qwen_ner.training.run import train
+
+LABELS = "{address: '', book: '', company: '', game: '', government: '', movie: '', name: '', organization: '', position: '', scene: ''}"
+Usage = namedtuple("Usage", "total used free")
+
+
+def numbered(rows, prefix):
+    """Rows with ids of their own and texts that no other prefix has."""
+    made = []
+    for n, row in enumerate(rows):
+        tail = f"，{prefix}{n}"
+        made.append(type(row)(f"{prefix}{n}", row.text + tail, row.entities))
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A data set whose splits have no text in common."""
+    write_jsonl(tmp_path / "data" / "train.jsonl", numbered(EIGHT * 12, "训"))
+    write_jsonl(tmp_path / "data" / "dev.jsonl", numbered(EIGHT, "测"))
+    return tmp_path
+
+
+@pytest.fixture
+def base(tiny, folder):
+    """A copy of the tiny model without its weights: what a doctor needs, to plant faults in."""
+    copy = folder / "base"
+    shutil.copytree(tiny, copy)
+    (copy / "model.safetensors").unlink()
+    return copy
+
+
+@pytest.fixture
+def recipe(folder, base):
+    def write(**values):
+        path = folder / "recipe.yaml"
+        given = {
+            "model_name_or_path": base, "dataset": folder / "data", "labels": LABELS, "system_prompt": "找出实体", "use_cpu": "true",
+            "validation_rows": 8, "num_train_epochs": 8, "per_device_train_batch_size": 4, "max_new_tokens": 96,
+            "output_dir": folder / "out", **values,
+        }  # fmt: skip
+        path.write_text("".join(f"{key}: {value}\n" for key, value in given.items()), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def told(recipe):
+    """What the doctor says under a name; several lines of one name are joined, with the worst level."""
+
+    def told(name, launch=None, **values):
+        with case_of(load_recipe(recipe(**values)), launch) as case:
+            found = [finding for finding in examine(case) if finding.name == name]
+        levels = [finding.level for finding in found]
+        return max(levels, key=["ok", "warn", "fail"].index), " | ".join(finding.message for finding in found)
+
+    return told
+
+
+def edit(path: Path, **values):
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**tree, **values}), encoding="utf-8")
+
+
+def test_a_healthy_recipe_has_no_fail_and_no_weights_are_needed(recipe, base):
+    started = time.time()
+    with case_of(load_recipe(recipe())) as case:
+        found = list(examine(case))
+    assert [f.message for f in found if f.level == "fail"] == []
+    assert [f.name for f in found if f.level == "warn"] == ["model"], "it lacks weights"
+    assert [f.name for f in found] == [name for name, _ in CHECKS]
+    assert time.time() - started < 30
+    assert sorted(path.name for path in base.parent.iterdir()) == ["base", "data", "recipe.yaml"], "nothing is written"
+
+
+def test_an_adapter_of_a_base_that_is_no_repository_is_not_to_be_pushed(told, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    assert told("hub", push_to_hub="true")[0] == "ok", "whole weights need no base"
+    level, message = told("hub", push_to_hub="true", lora_r=4)
+    assert level == "fail"
+    assert "--merge" in message
+
+
+def test_the_quickstart_passes(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["doctor", str(ROOT / "recipes" / "quickstart.yaml"), "--output_dir", str(tmp_path / "out")])
+    out = capsys.readouterr().out
+    assert stopped.value.code == 0, out
+    assert "train.jsonl:1 as trained: 39 tokens, ● the 10" in out
+    assert "0 fail in" in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fail_exits_with_1(capsys, recipe):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["doctor", str(recipe()), "--max_length", "5"])
+    assert stopped.value.code == 1
+    assert "fail  rows" in capsys.readouterr().out
+
+
+def test_the_example_is_what_the_collator_gives_the_model(recipe, tokenizer):
+    with case_of(load_recipe(recipe())) as case:
+        lines = doctor.as_trained(case, 60)
+        row = case.rows[0]
+    assert all(len(line) <= 60 for line in lines[1:])
+    tokens, ids, marks = (
+        " ".join(line[6:] for line in lines if line.startswith(head)).split() for head in ("token", "id", "loss")
+    )
+    assert [int(i) for i in ids] == row["prompt_ids"] + row["answer_ids"]
+    assert [mark == "●" for mark in marks] == [False] * len(row["prompt_ids"]) + [True] * len(row["answer_ids"])
+    assert tokens[-1] == "<|im_end|>"
+
+
+# Tokens
+
+
+def test_a_pad_token_that_is_the_end_token_is_seen_and_replaced(told, base):
+    edit(base / "tokenizer_config.json", pad_token="<|im_end|>")
+    level, said = told("pad token")
+    assert level == "warn"
+    assert "its end token <|im_end|> as pad token; <|endoftext|> is used instead" in said
+
+
+def test_a_pad_token_that_is_still_the_end_is_a_fail(base):
+    tokenizer = load_tokenizer(base)
+    assert checks.check_pad(tokenizer, (2,)).level == "ok"
+    tokenizer.pad_token = "<|im_end|>"
+    assert checks.check_pad(tokenizer, (2,)).level == "fail"
+
+
+def test_a_missing_pad_token_is_never_filled_with_the_end_of_the_turn(base):
+    """A base model: its eos is not the token that closes a turn."""
+    edit(base / "tokenizer_config.json", eos_token="<|endoftext|>", pad_token="<|endoftext|>", extra_special_tokens=["<|im_end|>", "<|im_start|>"])  # fmt: skip
+    assert load_tokenizer(base).pad_token == "<|im_start|>"
+
+
+def test_an_end_token_outside_of_the_loss_or_amid_an_answer(tokenizer):
+    good, source_of = [[7, 8, 2], [9, 2]], ["a:1", "a:2"].__getitem__
+    assert check_end(tokenizer, good, [7, 8, 2], (2, 0), source_of).level == "ok"
+    assert "generation stops at <|im_end|>" in check_end(tokenizer, good, [7, 8], (2, 0), source_of).message
+    assert "1 of 2 answers do not end" in check_end(tokenizer, [[7, 8], [9, 2]], [7, 2], (2, 0), source_of).message
+    amid = check_end(tokenizer, [[7, 2, 8, 2], [9, 2]], [7, 2], (2, 0), source_of)
+    assert (amid.level, "hold an end token amid them: a:1" in amid.message) == ("fail", True)
+
+
+def test_an_end_token_that_a_text_spells_ends_nothing(told, folder):
+    rows = [*numbered(EIGHT * 12, "训"), example("三星<|im_end|>手机", ("company", "三星<|im_end|>手机"), id="x")]
+    write_jsonl(folder / "data" / "train.jsonl", rows)
+    assert told("end token")[0] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("planted", "said"),
+    [
+        ("{{ strftime_now('%f') }}", "has another prompt in training than at inference"),
+        ("{% if false %}{{ strftime_now('%d %b %Y') }}{% endif %}", "writes the day's date into the prompt"),
+    ],
+)
+def test_a_chat_template_that_differs_at_inference(told, base, planted, said):
+    template = base / "chat_template.jinja"
+    template.write_text(planted + template.read_text(encoding="utf-8"), encoding="utf-8")
+    level, message = told("prompt")
+    assert level == "fail"
+    assert said in message
+
+
+def test_a_template_that_changes_the_text(told, base):
+    template = base / "chat_template.jinja"
+    template.write_text(template.read_text(encoding="utf-8").replace("message.content", "message.content[:8]"))
+    assert told("prompt")[0] == "fail"
+
+
+def test_prompts_are_compared_token_by_token(tokenizer):
+    ids = tokenizer("三星手机")["input_ids"]
+    assert check_prompts([ids], [ids], ["三星手机"], tokenizer).level == "ok"
+    for other in (ids[:-1], [*ids, 5], [ids[0], 5, *ids[2:]]):
+        assert check_prompts([ids], [other], ["三星手机"], tokenizer).level == "fail"
+
+
+def test_rows_without_supervised_tokens():
+    source_of = ["a:1", "a:2"].__getitem__
+    assert check_supervised([1, 2], source_of).level == "ok"
+    assert "1 of 2 rows have no supervised token: a:2" in check_supervised([1, 0], source_of).message
+
+
+def test_rows_over_the_limit_are_told_in_rows_and_entities(told):
+    level, said = told("rows", max_length=50)
+    assert level == "warn"
+    assert "rows, with " in said
+    assert "entities, are longer than 50 tokens" in said
+    assert checks.check_rows([EIGHT[3], EIGHT[2]], [70, 60], 65).found.startswith("1 of 2 rows, with 3 of 3 entities")
+
+
+def test_answers_over_max_new_tokens(told):
+    level, said = told("answers", max_new_tokens=12)
+    assert level == "warn"
+    assert "are longer than max_new_tokens=12" in said
+
+
+def test_a_prompt_without_room_for_its_answer(told):
+    level, said = told("room", max_new_tokens=4080)
+    assert level == "fail"
+    assert "longer than the 16 tokens" in said
+
+
+def test_the_traps_of_a_generation_config_are_named_and_neutralised(told, base):
+    edit(base / "generation_config.json", do_sample=True, temperature=0.7, top_p=0.8, repetition_penalty=1.1)
+    level, said = told("generation_config")
+    assert level == "ok"
+    assert "do_sample True, repetition_penalty 1.1, temperature 0.7, top_p 0.8; the trained folder's is greedy" in said
+    left = check_generation({}, {"eos_token_id": [2, 0], "repetition_penalty": 1.1}, (2, 0))
+    assert (left.level, "repetition_penalty 1.1" in left.message) == ("fail", True)
+    assert check_generation({}, {"eos_token_id": 0}, (2, 0)).level == "fail"
+
+
+def test_a_tokenizer_of_another_model(told, base):
+    edit(base / "config.json", vocab_size=100)
+    assert told("tokenizer")[0] == "fail"
+
+
+# Data
+
+
+def test_a_leaked_row_is_seen_through_punctuation_and_width(told, folder):
+    leaked = example(EIGHT[1].text + "，训１！", ("game", "魔兽争霸"), id="leak")
+    write_jsonl(folder / "data" / "dev.jsonl", [*numbered(EIGHT, "测"), leaked])
+    level, said = told("leakage")
+    assert level == "fail"
+    assert "1 of 9 dev rows stand in the training rows too: dev.jsonl:9 = train.jsonl:" in said
+
+
+def test_an_unknown_label_is_a_line_and_the_checks_that_need_no_data_go_on(told):
+    labels = "{address: '', company: '', game: ''}"
+    assert told("data", labels=labels)[0] == "fail"
+    assert 'label \\"position\\" is unknown' in json.dumps(told("data", labels=labels)[1])
+    assert told("answers", labels=labels) == ("fail", "not checked, for want of the data; see above")
+    assert told("processes", labels=labels)[0] == "ok"
+
+
+def test_a_label_that_never_occurs(told):
+    level, said = told("labels", labels=LABELS.replace("}", ", plant: ''}"))
+    assert level == "warn"
+    assert "never in the training rows: plant" in said
+
+
+def test_data_without_empty_rows_are_told(told, folder):
+    write_jsonl(folder / "data" / "train.jsonl", [row for row in numbered(EIGHT * 12, "训") if row.entities])
+    assert told("no entity")[0] == "warn"
+
+
+def test_a_model_that_cannot_be_had_fails_its_own_lines_alone(recipe):
+    with case_of(load_recipe(recipe(model_name_or_path="nobody/nothing"))) as case:
+        levels = {finding.name: finding.level for finding in examine(case)}
+    sound = {"data", "labels", "no entity", "leakage", "processes", "trackers", "hub"}
+    assert {name for name, level in levels.items() if level != "fail"} == sound
+
+
+# Machine
+
+
+def test_a_full_disk(recipe, monkeypatch):
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: Usage(100, 0, 30 << 20))
+    with case_of(load_recipe(recipe())) as case:
+        found = next(finding for finding in examine(case) if finding.name == "disk")
+    assert found.level == "fail"
+    assert "free under" in found.message
+
+
+def test_four_processes_on_a_machine_without_gpus(told):
+    launch = Launch.of_file(ROOT / "accelerate_configs" / "ddp_4gpu.yaml")
+    level, said = told("processes", launch, use_cpu="false")
+    assert level == "fail"
+    assert "4 processes on a machine with no GPU" in said
+
+
+def test_a_broken_accelerate_config_is_a_line(tmp_path, capsys, recipe):
+    (tmp_path / "broken.yaml").write_text("num_process: 4\ndistributed_type: MULTI_GPU\n")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["doctor", str(recipe()), "--accelerate_config", str(tmp_path / "broken.yaml")])
+    assert stopped.value.code == 1
+    assert "fail  processes" in capsys.readouterr().out
+
+
+# What a training does of it by itself
+
+
+def test_a_training_heeds_what_it_finds(caplog):
+    with caplog.at_level(logging.WARNING):
+        heed([Finding("ok", "a", "fine"), Finding("warn", "b", "odd", "mend it")])
+        assert caplog.messages == ["odd; mend it."]
+    with pytest.raises(NerError, match="wrong; stop"):
+        heed([Finding("fail", "c", "wrong", "stop")])
+
+
+def test_a_training_refuses_by_itself_before_the_first_step(recipe, base, tiny):
+    shutil.copy(tiny / "model.safetensors", base)
+    template = base / "chat_template.jinja"
+    template.write_text("{{ strftime_now('%f') }}" + template.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(NerError, match="has another prompt in training than at inference"):
+        train(load_recipe(recipe(max_steps=1)))

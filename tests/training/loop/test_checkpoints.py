@@ -1,0 +1,154 @@
+"""A checkpoint has its name when it is whole; which are kept, and which is gone on from."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rows import ROOT
+from safetensors.torch import save_file
+
+from qwen_ner.entities import NerError
+from qwen_ner.training.loop import checkpoints
+from qwen_ner.training.loop.checkpoints import (
+    UNFINISHED,
+    alone_in,
+    checkpoint_to_resume,
+    fault_of,
+    in_order,
+    keep,
+    publish,
+)
+
+
+def make(folder):
+    folder.mkdir(parents=True)
+    save_file({"weight": torch.ones(3)}, folder / "model.safetensors")
+    torch.save({"state": {}}, folder / "optimizer.pt")
+    (folder / "trainer_state.json").write_text('{"global_step": 1}')
+    return folder
+
+
+def recipe(output, resume="auto", world_size=1):
+    training = SimpleNamespace(resume_from_checkpoint=resume, output_dir=str(output), world_size=world_size)
+    return SimpleNamespace(training=training, values={"seed": 1})
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[9] ^= 0xFF
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "tear", "said"),
+    [
+        ("model.safetensors", cut, "model.safetensors cannot be read"),
+        ("model.safetensors", flipped, "model.safetensors cannot be read"),
+        ("model.safetensors", lambda path: path.unlink(), "it has no weights"),
+        ("optimizer.pt", cut, "optimizer.pt is cut off"),
+        ("trainer_state.json", cut, "no JSON"),
+        ("trainer_state.json", lambda path: path.unlink(), "it has no trainer_state.json"),
+    ],
+)
+def test_what_is_torn_is_passed_over_with_a_line(tmp_path, caplog, name, tear, said):
+    whole, torn = make(tmp_path / "checkpoint-5"), make(tmp_path / "checkpoint-10")
+    assert checkpoint_to_resume(recipe(tmp_path)) == str(torn)
+    tear(torn / name)
+    assert said in fault_of(torn)
+    with caplog.at_level(logging.WARNING):
+        assert checkpoint_to_resume(recipe(tmp_path)) == str(whole)
+    assert f"{torn} is not whole" in caplog.text
+    with pytest.raises(NerError, match=f"no whole checkpoint: .*{said}"):
+        checkpoint_to_resume(recipe(tmp_path, resume=str(torn)))
+
+
+def test_every_shard_is_looked_at(tmp_path):
+    checkpoint = make(tmp_path / "checkpoint-5")
+    shard = checkpoint / "model-00001-of-00001.safetensors"
+    os.rename(checkpoint / "model.safetensors", shard)
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"weight": shard.name}}))
+    assert fault_of(checkpoint) is None
+    shard.unlink()
+    assert fault_of(checkpoint).startswith(f"{shard.name} cannot be read")
+
+
+def test_processes_that_find_different_checkpoints_do_not_begin(tmp_path, monkeypatch):
+    make(tmp_path / "checkpoint-5")
+    monkeypatch.setattr("accelerate.utils.gather_object", lambda here: [*here, "none"])
+    with pytest.raises(NerError, match=r"different checkpoints .*checkpoint-5, none; .*save_on_each_node"):
+        checkpoint_to_resume(recipe(tmp_path, world_size=2))
+
+
+def test_a_name_is_given_at_the_end_and_nothing_else_is_left(tmp_path):
+    old = make(tmp_path / "checkpoint-5")
+    (old / "old").touch()
+    written = make(tmp_path / UNFINISHED / "checkpoint-5")
+    publish(written, old)
+    assert fault_of(old) is None
+    assert not (old / "old").exists()
+    assert os.listdir(tmp_path) == ["checkpoint-5"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "best", "kept"),
+    [(None, None, [5, 10, 15, 20]), (2, None, [15, 20]), (2, "checkpoint-5", [5, 20]), (1, "checkpoint-5", [5, 20]),
+     (3, "checkpoint-5", [5, 15, 20]), (1, "checkpoint-20", [20])],
+)  # fmt: skip
+def test_the_last_and_the_best_are_kept_whatever_the_clock_says(tmp_path, limit, best, kept):
+    for step in (5, 10, 15, 20):
+        path = make(tmp_path / f"checkpoint-{step}")
+        os.utime(path, (time.time() - 1000 * step,) * 2)
+    keep(tmp_path, limit, best and str(tmp_path / best))
+    assert [path.name for path in in_order(tmp_path)] == [f"checkpoint-{step}" for step in kept]
+
+
+def test_a_checkpoint_half_removed_has_another_name(tmp_path, monkeypatch):
+    checkpoint = make(tmp_path / "checkpoint-5")
+
+    def killed(path, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.remove(checkpoint)
+    assert in_order(tmp_path) == []
+
+
+def test_what_a_kill_left_is_cleared_away_and_said(tmp_path, caplog):
+    make(tmp_path / UNFINISHED / "checkpoint-5")
+    (tmp_path / ".metrics.json.x1.partial").touch()
+    (tmp_path / ".mine").touch()
+    with caplog.at_level(logging.INFO), alone_in(tmp_path, 0):
+        assert {path.name for path in tmp_path.iterdir()} == {".lock", ".mine"}
+    assert (
+        "removed what a stopped training left unfinished: .checkpoint.partial, .metrics.json.x1.partial" in caplog.text
+    )
+
+
+def test_a_second_training_in_the_folder_is_refused_until_the_first_is_gone(tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path; from qwen_ner.training.loop.checkpoints import alone_in\n"
+        "with alone_in(Path(sys.argv[1]), 0): print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(NerError, match=rf"in use by another training \(process {holder.pid}\)"), alone_in(tmp_path, 0):
+        pass
+    with alone_in(tmp_path, 1):
+        pass
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    with alone_in(tmp_path, 0):
+        pass

@@ -1,0 +1,133 @@
+"""No step is taken that is no number, and what scores say of a training is said."""
+
+import logging
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rows import EIGHT
+
+from qwen_ner.codec import Codec
+from qwen_ner.contract import NerConfig
+from qwen_ner.data.tokenize import build_dataset
+from qwen_ner.entities import CLUENER, NerError
+from qwen_ner.training.batches.collate import choose_collator
+from qwen_ner.training.loop.nonfinite import PATIENCE, Doubts
+from qwen_ner.training.loop.trainer import NerTrainer, load_model
+from qwen_ner.training.recipe import NerTrainingArguments
+
+
+@pytest.fixture
+def make_trainer(tiny, tokenizer, tmp_path):
+    """A trainer over EIGHT, row by row, whose model is poisoned where `poisoned` rows differ from the others."""
+
+    def make(poisoned=(), **options):
+        rows = build_dataset(EIGHT, Codec(CLUENER, "找出实体"), tokenizer)
+        model = load_model(str(tiny))
+        own = [set(row["prompt_ids"] + row["answer_ids"]) for row in rows]
+        for bad in poisoned:
+            token = next(iter(own[bad].difference(*(ids for n, ids in enumerate(own) if n != bad))))
+            with torch.no_grad():
+                model.get_input_embeddings().weight[token] = math.nan
+        # The head is the embedding: it would carry one bad row of it to all rows.
+        model.lm_head.weight = torch.nn.Parameter(torch.nan_to_num(model.lm_head.weight.detach()).clone())
+        args = NerTrainingArguments(
+            output_dir=str(tmp_path / "out"), use_cpu=True, per_device_train_batch_size=1, num_train_epochs=1, seed=3,
+            train_sampling_strategy="sequential", eval_strategy="no", save_strategy="no", load_best_model_at_end=False,
+            report_to="none", logging_steps=1, disable_tqdm=True, **options,
+        )  # fmt: skip
+        return NerTrainer(
+            model=model, args=args, ner_config=NerConfig(CLUENER, "找出实体", 64, (2, 0)), processing_class=tokenizer,
+            train_dataset=rows, data_collator=choose_collator(model, tokenizer.pad_token_id),
+        )  # fmt: skip
+
+    return make
+
+
+def finite(model):
+    """Of all weights but the poisoned embedding."""
+    return all(bool(p.isfinite().all()) for name, p in model.named_parameters() if "embed" not in name)
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_step_and_names_the_row(make_trainer):
+    trainer = make_trainer(poisoned=[5])
+    with pytest.raises(NerError, match=r"step 6: the gradient is nan in rows 5 of the training data.*nonfinite_grad"):
+        trainer.train()
+    assert trainer.state.global_step == 5
+    assert finite(trainer.model)
+
+
+def test_all_rows_of_an_accumulated_step_are_named(make_trainer):
+    trainer = make_trainer(poisoned=[5], gradient_accumulation_steps=4)
+    with pytest.raises(NerError, match=r"step 2: the gradient is nan in rows 4, 5, 6, 7 of"):
+        trainer.train()
+
+
+def test_skipping_leaves_the_steps_out_and_counts_them(make_trainer, caplog):
+    trainer = make_trainer(poisoned=[2, 5], nonfinite_gradients="skip")
+    with caplog.at_level(logging.WARNING):
+        trainer.train()
+    assert trainer.skipped == 2
+    assert finite(trainer.model)
+    said = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert [line.split(";")[0] for line in said] == [
+        "step 3: the gradient is nan in rows 2", "step 6: the gradient is nan in rows 5",
+    ]  # fmt: skip
+
+
+def test_a_skipped_row_has_no_part_in_the_weights(make_trainer):
+    """As if the optimizer had not been called: the step of Adam and its weight decay are left out too."""
+    skipping = make_trainer(poisoned=[7], nonfinite_gradients="skip", weight_decay=0.1)
+    skipping.train()
+    shorter = make_trainer(poisoned=[7], nonfinite_gradients="stop", weight_decay=0.1)
+    with pytest.raises(NerError):
+        shorter.train()
+    for (name, one), other in zip(skipping.model.named_parameters(), shorter.model.parameters(), strict=True):
+        if "embed" not in name:
+            assert torch.equal(one, other), name
+
+
+def test_a_model_without_a_number_left_is_not_trained_for_ever(make_trainer):
+    trainer = make_trainer(nonfinite_gradients="skip", max_steps=PATIENCE + 5)
+    with torch.no_grad():
+        trainer.model.lm_head.weight.fill_(math.nan)
+    with pytest.raises(NerError, match=f"as in the {PATIENCE - 1} steps before"):
+        trainer.train()
+    assert trainer.skipped == PATIENCE - 1
+
+
+def evaluated(f1=0.0, tp=0, fp=0, fn=3):
+    return {"eval_f1": f1, "eval_tp": tp, "eval_fp": fp, "eval_fn": fn, "eval_rows": 2}
+
+
+def said(caplog, events):
+    """What `Doubts` says of evaluations (dicts) and losses (numbers), one a step."""
+    doubts, args = Doubts(), SimpleNamespace(learning_rate=1e-3)
+    with caplog.at_level(logging.WARNING):
+        for step, event in enumerate(events):
+            state = SimpleNamespace(global_step=step, is_world_process_zero=True)
+            if isinstance(event, dict):
+                doubts.on_evaluate(args, state, None, event)
+            else:
+                doubts.on_log(args, state, None, {"loss": event})
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_an_empty_model_is_said(caplog):
+    (line,) = said(caplog, [evaluated(), evaluated()])  # before the first step it is no wonder
+    assert line.startswith("step 1: the model writes no entity for any of 2 rows, which have 3")
+
+
+def test_rows_without_entities_call_for_no_entity(caplog):
+    assert said(caplog, [evaluated(), evaluated(fn=0)]) == []
+
+
+def test_f1_that_falls_to_0_is_said(caplog):
+    (line,) = said(caplog, [evaluated(0.5, tp=2), evaluated(0.0, fp=9)])
+    assert line.startswith("step 1: f1 fell to 0 from 50.00")
+
+
+def test_a_climbing_loss_is_said_once(caplog):
+    (line,) = said(caplog, [2.0, 0.4, 0.5, 1.2, 3.0, 6.0, 0.5])
+    assert line.startswith("step 4: the training loss is 3 after 0.4")

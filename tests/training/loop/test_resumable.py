@@ -1,0 +1,183 @@
+"""A training that is stopped at some moment ends, by the same command, as one that was not."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+from kills import differences, small_recipe
+from rows import ROOT
+
+from qwen_ner.entities import NerError
+from qwen_ner.training.loop.checkpoints import UNFINISHED, fault_of, in_order
+from qwen_ner.training.loop.trainer import NerTrainer
+from qwen_ner.training.recipe import load_recipe
+from qwen_ner.training.run import train
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory, trained):
+    return small_recipe(tmp_path_factory.mktemp("recipe"), trained["full"], steps=12)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """More would wait for each other beside other work."""
+    monkeypatch.setattr("qwen_ner.training.run.use_cores", lambda args: None)
+
+
+STEPS = ["--eval_strategy", "steps", "--eval_steps", "4", "--save_strategy", "steps", "--save_steps", "4"]
+PATIENT = [*STEPS, "--early_stopping_patience", "1", "--learning_rate", "0"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(recipe, tmp_path_factory):
+    """A function of options: the folder of a training with them."""
+    done = {}
+
+    def of(*options):
+        if options not in done:
+            done[options] = tmp_path_factory.mktemp("uninterrupted")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("qwen_ner.training.run.use_cores", lambda args: None)
+                train(load_recipe(recipe, [*options, "--output_dir", str(done[options])]))
+        return done[options]
+
+    return of
+
+
+@contextmanager
+def at(method, n, what=lambda: os.kill(os.getpid(), signal.SIGTERM)):
+    """Do something in the n-th call of a method of the trainer."""
+    stock, calls = getattr(NerTrainer, method), []
+
+    def called(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == n:
+            what()
+        return stock(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NerTrainer, method, called)
+        yield
+
+
+IN_A_STEP, IN_A_LATER_EPOCH, IN_AN_EVALUATION = ("training_step", 5), ("training_step", 10), ("prediction_step", 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "moment"),
+    [
+        pytest.param([], IN_A_STEP, id="epochs: a step"),
+        pytest.param([], ("training_step", 8), id="epochs: the last step of one"),
+        pytest.param([], IN_AN_EVALUATION, id="epochs: an evaluation"),
+        pytest.param(STEPS, ("training_step", 4), id="steps: one that is to be evaluated"),
+        pytest.param(PATIENT, IN_AN_EVALUATION, id="patience: an evaluation"),
+        pytest.param(["--train_sampling_strategy", "group_by_length"], IN_A_LATER_EPOCH, id="by length: a later epoch"),
+        pytest.param(["--save_total_limit", "1"], IN_A_LATER_EPOCH, id="one checkpoint kept: a later epoch"),
+    ],
+)
+def test_a_stop_leaves_no_trace(recipe, uninterrupted, tmp_path, options, moment):
+    whole = uninterrupted(*options)
+    command = [*options, "--output_dir", str(tmp_path)]
+    with at(*moment), pytest.raises(KeyboardInterrupt, match="stopped at step"):
+        train(load_recipe(recipe, command))
+    assert not (tmp_path / "metrics.json").exists()
+    train(load_recipe(recipe, command))
+    assert differences(tmp_path, whole) == []
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+@pytest.mark.slow
+def test_a_finished_training_given_again_is_as_it_was(recipe, uninterrupted, tmp_path):
+    """The Trainer would train one step more: it looks for the last one after a step."""
+    again = shutil.copytree(uninterrupted(), tmp_path / "again")
+    train(load_recipe(recipe, ["--output_dir", str(again)]))
+    assert differences(again, uninterrupted()) == []
+
+
+@pytest.mark.slow
+def test_the_clock_set_back_costs_no_checkpoint(recipe, uninterrupted, tmp_path):
+    """The Trainer goes by the times of the folders, and would remove the one that it has just written."""
+    command = [*STEPS, "--output_dir", str(tmp_path)]
+    with at("training_step", 10), pytest.raises(KeyboardInterrupt):
+        train(load_recipe(recipe, command))
+    future = time.time() + 1e6
+    for path in in_order(tmp_path):
+        os.utime(path, (future, future))
+    train(load_recipe(recipe, command))
+    assert (tmp_path / "checkpoint-12").exists()
+    assert differences(tmp_path, uninterrupted(*STEPS)) == []
+
+
+@pytest.mark.slow
+def test_a_process_killed_in_a_save_or_an_evaluation(tmp_path):
+    """Two kinds of the twenty that `python tests/kills.py` tries."""
+    command = [sys.executable, ROOT / "tests" / "kills.py", "--kills", "2", "--json", tmp_path / "kills.json",
+               "--only", "SIGKILL as the optimizer|SIGTERM in an evaluation"]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    killed, stopped = json.loads((tmp_path / "kills.json").read_text())["kills"]
+    assert (killed["exit"], stopped["exit"]) == (-signal.SIGKILL, 130)
+    assert killed["left unfinished"] == [".checkpoint.partial"]
+    assert any("removed what a stopped training left unfinished" in line for line in killed["said"])
+    assert any("Resuming from" in line for line in stopped["said"])
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(recipe, uninterrupted, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        command = [*STEPS, "--output_dir", str(disk / "out")]
+        with pytest.raises(NerError, match=r"the disk under .* is full .* goes on from the last whole checkpoint"):
+            train(load_recipe(recipe, command))
+        assert [path.name for path in in_order(disk / "out")] == ["checkpoint-4"]
+        assert fault_of(disk / "out" / "checkpoint-4") is None
+        subprocess.run(["mount", "-o", "remount,size=60m", disk], check=True)
+        train(load_recipe(recipe, command))
+        assert differences(disk / "out", uninterrupted(*STEPS)) == []
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.mark.slow
+def test_a_disk_that_may_no_longer_be_written_keeps_the_last_good_checkpoint(recipe, tmp_path):
+    unfinished = tmp_path / UNFINISHED
+
+    def forbid():
+        unfinished.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", unfinished], capture_output=True).returncode:
+            pytest.skip("mounting needs root")
+
+    try:
+        with at("_save_checkpoint", 2, forbid), pytest.raises(OSError, match="Read-only file system"):
+            train(load_recipe(recipe, [*STEPS, "--output_dir", str(tmp_path)]))
+        assert [path.name for path in in_order(tmp_path)] == ["checkpoint-4"]
+        assert fault_of(tmp_path / "checkpoint-4") is None
+    finally:
+        subprocess.run(["umount", "-l", unfinished], capture_output=True)
+
+
+@pytest.mark.slow
+def test_torn_checkpoints_are_passed_over_and_others_refused(recipe, uninterrupted, tmp_path, caplog):
+    out = shutil.copytree(uninterrupted(*STEPS), tmp_path / "out")
+    first, last = in_order(out)
+    torn = (last / "model.safetensors").read_bytes()[:-1000]
+    (last / "model.safetensors").write_bytes(torn)
+    train(load_recipe(recipe, [*STEPS, "--output_dir", str(out)]))
+    assert f"{last} is not whole (model.safetensors cannot be read" in caplog.text
+    assert fault_of(last) is None, "trained and written anew"
+    weights = first / "model.safetensors"
+    weights.write_bytes(weights.read_bytes().replace(b"layers.1.", b"layers.7.", 1))
+    with pytest.raises(NerError, match=r"not those of this model: model\.layers\.1\..*missing"):
+        train(load_recipe(recipe, [*STEPS, "--output_dir", str(out), "--resume_from_checkpoint", str(first)]))

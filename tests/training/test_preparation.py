@@ -1,0 +1,71 @@
+"""Rows that a recipe asks for: what is added to the training rows, and that nothing else is touched."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+
+from qwen_ner.data.datasets import write_jsonl
+from qwen_ner.entities import Entity, Example, NerError
+from qwen_ner.training.preparation import read_splits
+from qwen_ner.training.recipe import DataArguments
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """40 rows, each with one clause that holds an entity and one that holds none, but for a surface of row 0 in some."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = []
+    for n in range(40):
+        text = f"第{n}家三星开张，{'苹果' if n % 4 == 0 else '价格'}还没有定到{n}。"
+        entities = [Entity("company", "三星", text.index("三星"), text.index("三星") + 2)]
+        if n == 0:
+            entities.append(Entity("company", "苹果", text.index("苹果"), text.index("苹果") + 2))
+        rows.append(Example(str(n), text, tuple(entities)))
+    write_jsonl(folder / "train.jsonl", rows)
+    write_jsonl(folder / "dev.jsonl", rows[:5])
+    return DataArguments(dataset=str(folder), validation_rows=8)
+
+
+def test_without_the_key_nothing_is_added(data):
+    assert all(example.entities for example in read_splits(data).train)
+
+
+def test_clauses_come_from_the_rows_to_train_on_alone(data, caplog):
+    plain = read_splits(data)
+    with caplog.at_level(logging.INFO):
+        splits = read_splits(replace(data, negatives=0.25))
+    added = splits.train[len(plain.train) :]
+    assert list(splits.train[: len(plain.train)]) == list(plain.train)
+    for name in ("validation", "final", "annotated"):
+        assert list(getattr(splits, name)) == list(getattr(plain, name))
+    assert len(added) == 8
+    assert not any(example.entities or "三星" in example.text for example in added)
+    assert all(any(example.text in home.text for home in plain.train) for example in added)
+    assert "8 rows without entities are added to the 32 rows to train on" in caplog.text
+    assert list(read_splits(replace(data, negatives=0.25)).train) == list(splits.train)
+
+
+def test_the_share_is_of_the_rows_trained_on_and_the_surfaces_are_those_of_all(data):
+    splits = read_splits(replace(data, negatives=0.5, max_train_samples=20))
+    assert len(splits.train) == 30
+    everything = read_splits(replace(data, negatives=9))
+    assert any(entity.text == "苹果" for row in read_splits(data).train for entity in row.entities)
+    assert not any("苹果" in row.text for row in everything.train if not row.entities)
+
+
+def test_fewer_than_asked_for_are_said(data, caplog):
+    splits = read_splits(replace(data, negatives=9))
+    assert 0 < sum(not row.entities for row in splits.train) <= 32
+    assert "negatives: 9 asks for 288 rows, and clauses of the rows to train on give" in caplog.text
+
+
+def test_a_file_of_texts(data, tmp_path, caplog):
+    path = tmp_path / "calm.txt"
+    path.write_text("今天天气很好\n三星降价了\n明天见\n", encoding="utf-8")
+    with caplog.at_level(logging.INFO):
+        splits = read_splits(replace(data, negatives=0.0625, negatives_from=str(path)))
+    assert [row.text for row in splits.train if not row.entities] == ["今天天气很好", "明天见"]
+    assert "(1 more were left out" in caplog.text
+    with pytest.raises(NerError, match="cannot be read"):
+        read_splits(replace(data, negatives=0.1, negatives_from=str(tmp_path / "none")))
