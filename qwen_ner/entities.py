@@ -9,13 +9,32 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 
 class NerError(ValueError):
-    """A fault in what the user gave: a file, a recipe, a model folder. Its message holds value, place and remedy.
+    """A fault in what the user gave: a file, a recipe, a model folder.
 
-    The command line prints the message without a traceback and exits with 1.
+    `what` is wrong, with the `value` that was found, the `place` where, and the `remedy`. The message is made of them;
+    the command line prints it without a traceback and exits with 1.
+
+    >>> str(NerError("the port is out of range (0–65535)", value=70000, place="--port", remedy="choose another"))
+    '--port: the port is out of range (0–65535), got 70000; choose another'
     """
+
+    def __init__(self, what: str, *, value: Any = None, place: Any = None, remedy: str | None = None) -> None:
+        self.what, self.value, self.place, self.remedy = what, value, place, remedy
+        before = f"{place}: " if place is not None else ""
+        found = f", got {value!r}" if value is not None else ""
+        super().__init__(f"{before}{what}{found}{f'; {remedy}' if remedy else ''}")
+
+    def __reduce__(self) -> Any:
+        """Pickled with its fields, for `datasets.map` in several processes."""
+        return _error, (type(self), self.what, self.value, self.place, self.remedy)
+
+
+def _error(kind: type[NerError], what: str, value: Any, place: Any, remedy: str | None) -> NerError:
+    return kind(what, value=value, place=place, remedy=remedy)
 
 
 @dataclass(frozen=True, slots=True)

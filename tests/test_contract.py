@@ -3,8 +3,9 @@ import os
 
 import pytest
 
-from qwen_ner.contract import NER_CONFIG_NAME, NerConfig, write_json
+from qwen_ner.contract import NER_CONFIG_NAME, NerConfig
 from qwen_ner.entities import CLUENER, NerError
+from qwen_ner.files import write_json
 
 CALIBRATION = {"scale": 1.2, "bias": -0.1, "surfaces": 9, "error_before": 0.1, "error_after": 0.02, "thresholds": {}}
 CONFIG = NerConfig(CLUENER, "找出实体", 96, (2, 0), "0123456789abcdef")

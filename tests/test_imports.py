@@ -12,6 +12,7 @@ ORDER = [
     "columns",
     "entities",
     "codec",
+    "files",
     "contract",
     "data",
     "evaluation",
@@ -28,6 +29,7 @@ LIGHT = [
     "columns.py",
     "entities.py",
     "codec.py",
+    "files.py",
     "contract.py",
     *(
         name

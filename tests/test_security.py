@@ -19,11 +19,11 @@ import torch
 import yaml
 from rows import EIGHT, ROOT, example
 
-from qwen_ner.contract import beside, write_json
 from qwen_ner.data.convert import convert
 from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.data.formats import cluener
 from qwen_ner.entities import CLUENER, NerError
+from qwen_ner.files import beside, write_json
 from qwen_ner.hub.card import fenced, model_card, plain
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.inference.loading import load_tokenizer, load_weights

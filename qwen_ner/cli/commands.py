@@ -39,8 +39,8 @@ def sweep(options: Namespace, _: Sequence[str]) -> None:
 
 
 def evaluate(options: Namespace, _: Sequence[str]) -> None:
-    from ..contract import write_json
     from ..evaluation.report import write_report
+    from ..files import write_json
     from ..hub.card import history
     from ..inference.evaluate import evaluate as evaluations
 
@@ -161,12 +161,13 @@ def convert(options: Namespace, _: Sequence[str]) -> None:
 
 def stats(options: Namespace, _: Sequence[str]) -> None:
     from ..codec import Codec
-    from ..contract import NER_CONFIG_NAME, NerConfig, write_json
+    from ..contract import NER_CONFIG_NAME, NerConfig
     from ..data.analysis.stats import statistics
     from ..data.analysis.stats_plots import draw
     from ..data.analysis.stats_table import table
     from ..data.datasets import labels_of, read_all
     from ..data.tokenize import token_counts
+    from ..files import write_json
     from ..inference.loading import load_tokenizer
     from ..training.tiny import tiny_tokenizer
 

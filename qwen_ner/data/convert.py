@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..contract import beside
 from ..entities import Example, NerError
+from ..files import beside
 from .datasets import NAMED, as_row, check_place, read_dataset
 from .formats.annotators import doccano_row, label_studio_task
 from .formats.bio import LINE_BREAKS, first_line_mark, tagged

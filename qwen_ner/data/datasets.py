@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..contract import beside
 from ..entities import Example, LabelSet, NerError
+from ..files import beside
 from .formats import cluener
 from .formats.errors import DataError, LineFault, nearest
 from .formats.hugging_face import SPLIT_NAMES, is_folder, is_hub_id, split_names

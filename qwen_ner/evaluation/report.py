@@ -13,8 +13,8 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..contract import write_json, write_text
 from ..entities import Entity
+from ..files import write_json, write_text
 from .bootstrap import LEVEL, RESAMPLES, SEED
 from .errors import KINDS, NONE
 from .result import Evaluated, Row

@@ -19,8 +19,9 @@ from typing import Any
 
 import yaml
 
-from ..contract import NerConfig, write_json, write_text
+from ..contract import NerConfig
 from ..entities import NerError
+from ..files import write_json, write_text
 from ..inference.hub_download import ADAPTER, MODEL_FILES, WEIGHTS
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..contract import write_text
 from ..entities import NerError
+from ..files import write_text
 from ..inference.hub_download import (
     ADAPTER,
     MODEL_FILES,

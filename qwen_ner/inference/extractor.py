@@ -45,6 +45,9 @@ class TextTooLong(NerError):
         self.faults = faults
         super().__init__("; ".join(f"text {i}: {fault}" for i, fault in faults.items()))
 
+    def __reduce__(self) -> Any:
+        return TextTooLong, (self.faults,)
+
 
 class Extractor:
     """Finds the entities of texts with one model.

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...codec import entity_row
-from ...contract import write_text
 from ...entities import Entity, Example
+from ...files import write_text
 
 Kind = Literal["omitted", "label", "boundary", "predicted"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from ...entities import NerError
 
@@ -30,8 +31,11 @@ class DataError(NerError):
     """
 
     def __init__(self, path: str, faults: list[str], rows: int) -> None:
-        super().__init__(path, faults, rows)  # as they came, so that the error survives being pickled between processes
+        super().__init__("faults in the rows", place=path)
         self.path, self.faults, self.rows = path, faults, rows
+
+    def __reduce__(self) -> Any:
+        return DataError, (self.path, self.faults, self.rows)
 
     def __str__(self) -> str:
         head = f"{self.path} has {count(len(self.faults), 'fault')} in {count(self.rows, 'row')}"

@@ -20,8 +20,8 @@ from pathlib import Path
 import yaml
 from safetensors import SafetensorError, safe_open
 
-from ...contract import PARTIAL
 from ...entities import NerError
+from ...files import PARTIAL
 from ..preparation import RECIPE_NAME
 from ..recipe import NOT_YAML, Recipe
 

@@ -23,8 +23,8 @@ from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
-from ...contract import PARTIAL, write_text
 from ...entities import NerError
+from ...files import PARTIAL, write_text
 from ...hub.card import model_card
 from ...hub.neutral import CARD, RECIPE, STATE, copy_files
 from ...hub.push import claim, push

@@ -26,7 +26,7 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import IntervalStrategy
 
-from ...contract import write_json
+from ...files import write_json
 from .callbacks import StopOnSignal, Stopped
 from .checkpoints import STATE, UNFINISHED, keep, publish
 
