@@ -169,7 +169,7 @@ def same(run: Run, name: str, seed: int, split: str, minutes: float) -> bool:
 def adapter(chosen: Any, base: str, folder: Path) -> Any:
     from peft import PeftModel
 
-    from qwen_ner.training.loop.trainer import load_model
+    from qwen_ner.training.model import load_model
 
     return PeftModel.from_pretrained(load_model(base), folder)
 

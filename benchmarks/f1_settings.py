@@ -30,7 +30,8 @@ from qwen_ner.entities import Example, LabelSet
 from qwen_ner.inference.loading import load_tokenizer
 from qwen_ner.training.batches.collate import choose_collator
 from qwen_ner.training.batches.reduced_head import tokens_of
-from qwen_ner.training.loop.trainer import NerTrainer, adapted, load_model
+from qwen_ner.training.loop.trainer import NerTrainer
+from qwen_ner.training.model import adapted, load_model
 from qwen_ner.training.recipe import NerTrainingArguments
 
 GUIDELINE = SYSTEM_PROMPT + "类别：\n{labels}"

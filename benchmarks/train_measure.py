@@ -19,7 +19,7 @@ def worker(name: str, options: argparse.Namespace) -> dict[str, Any]:
         set_pages()
     import torch
 
-    from qwen_ner.training.loop.trainer import load_model
+    from qwen_ner.training.model import load_model
 
     torch.manual_seed(0)
     rival = name.removesuffix("-guide")
@@ -57,7 +57,7 @@ def exactness(name: str, options: argparse.Namespace) -> dict[str, float]:
     import torch
 
     from qwen_ner.training.batches.collate import PaddedCollator, PrefixSharedCollator, choose_collator
-    from qwen_ner.training.loop.trainer import load_model
+    from qwen_ner.training.model import load_model
 
     torch.manual_seed(0)
     model = load_model(options.model, lora=None if options.full else LORA).eval()

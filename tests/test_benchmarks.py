@@ -170,7 +170,7 @@ def test_a_rival_that_was_stopped_goes_on_to_the_same_weights(monkeypatch, tiny,
     from qwen_ner.codec import Codec
     from qwen_ner.data.tokenize import build_dataset
     from qwen_ner.entities import CLUENER
-    from qwen_ner.training.loop.trainer import load_model
+    from qwen_ner.training.model import load_model
 
     rows = build_dataset(EIGHT, Codec(CLUENER), tokenizer).to_list()[:2] * 21
 
@@ -293,7 +293,7 @@ def test_a_prompt_is_read_as_a_whole_in_training_and_in_use(monkeypatch, tiny, t
     from qwen_ner.inference.backends.torch import generate
     from qwen_ner.inference.extractor import Extractor
     from qwen_ner.training.batches.collate import choose_collator
-    from qwen_ner.training.loop.trainer import load_model
+    from qwen_ner.training.model import load_model
 
     codec, model = Codec(CLUENER, "找出实体"), load_model(str(tiny)).eval()
     with torch.no_grad():

@@ -28,7 +28,7 @@ from qwen_ner.hub.card import fenced, model_card, plain
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.inference.loading import load_tokenizer, load_weights
 from qwen_ner.training.launch import Launch
-from qwen_ner.training.loop.trainer import load_model
+from qwen_ner.training.model import load_model
 from qwen_ner.training.recipe import load_recipe
 
 SOURCES = sorted([*(ROOT / "qwen_ner").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")])

@@ -24,7 +24,9 @@ from .doctor.machine import check_disk_of
 from .final_report import report
 from .finding import heed
 from .loop.checkpoints import alone_in, checkpoint_to_resume
-from .loop.trainer import EntityMetrics, NerTrainer, load_model
+from .loop.metrics import EntityMetrics
+from .loop.trainer import NerTrainer
+from .model import load_model
 from .preparation import (
     check_processes,
     check_shared,

@@ -20,7 +20,9 @@ from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER
 from qwen_ner.inference.loading import load_tokenizer
 from qwen_ner.training.batches.collate import PaddedCollator, choose_collator
-from qwen_ner.training.loop.trainer import EntityMetrics, NerTrainer, load_model
+from qwen_ner.training.loop.metrics import EntityMetrics
+from qwen_ner.training.loop.trainer import NerTrainer
+from qwen_ner.training.model import load_model
 from qwen_ner.training.recipe import NerTrainingArguments
 
 TRAIN = [*EIGHT, *EIGHT[:5]]

@@ -20,7 +20,7 @@ from ...inference.backends.prefix_cache import shared_prefix
 from ...inference.loading import UNLOADABLE
 from ..batches.collate import PaddedCollator, PrefixSharedCollator, choose_collator
 from ..batches.reduced_head import head_over
-from ..loop.trainer import adapted
+from ..model import adapted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

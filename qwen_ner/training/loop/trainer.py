@@ -7,30 +7,19 @@ entity F1. Knows nothing of YAML.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import (
-    AutoModelForCausalLM,
     EarlyStoppingCallback,
-    EvalPrediction,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from ...codec import Codec, Decoded
 from ...contract import NerConfig
-from ...entities import Example, NerError
-from ...evaluation.entity_f1 import EntityF1
-from ...inference.backends.torch import BATCH_TOKENS, generate, neutral_generation_config, until_end
-from ...inference.extractor import decode_ids
-from ...inference.hub_download import SAFE, downloaded_commit, refuse_pickled
-from ...inference.loading import UNLOADABLE, refuse_others
+from ...entities import NerError
+from ...inference.backends.torch import BATCH_TOKENS, generate, neutral_generation_config
 from ..batches.collate import IGNORED, EvaluationCollator, block_mask
 from ..batches.reduced_head import head_over, tokens_of
 from ..batches.swiglu import recompute_activation
@@ -43,51 +32,6 @@ from .resumable import ResumableTrainer
 from .sharded import ShardedTrainer
 
 log = logging.getLogger(__name__)
-
-
-def load_model(
-    model_name_or_path: str,
-    *,
-    revision: str | None = None,
-    attn_implementation: str | None = None,
-    lora: dict[str, Any] | None = None,
-) -> PreTrainedModel:
-    """A causal LM with float32 master weights, and around it a LoRA adapter if `lora` gives peft's `LoraConfig` fields.
-
-    The dtype is asked for: a checkpoint in bfloat16 would otherwise be trained in bfloat16, whose eight bits lose
-    updates of a small learning rate; mixed precision is the Trainer's matter. Raises `NerError` where the model
-    cannot be loaded.
-    """
-    refuse_pickled(Path(model_name_or_path))
-    try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            model_name_or_path,
-            revision=revision,
-            dtype=torch.float32,
-            attn_implementation=attn_implementation,
-            output_loading_info=True,
-            **SAFE,
-        )
-    except UNLOADABLE as error:
-        raise NerError(f"model_name_or_path: {model_name_or_path} cannot be loaded: {error}") from error
-    if found["missing_keys"]:  # what a base has beside them, such as a head for another task, is not used
-        refuse_others(found, f"model_name_or_path: {model_name_or_path}")
-    return adapted(model, lora, downloaded_commit(model_name_or_path, revision))
-
-
-def adapted(model: PreTrainedModel, lora: dict[str, Any] | None, revision: str | None = None) -> PreTrainedModel:
-    """`model` with a LoRA adapter of these `LoraConfig` fields around it; as it is without any.
-
-    `revision` is the base's on the Hub: the adapter fits no other, and names it in what is saved.
-    """
-    if lora is None:
-        return model
-    from peft import LoraConfig, get_peft_model
-
-    try:
-        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", revision=revision, **lora))
-    except ValueError as error:
-        raise NerError(f"lora_target_modules: {error}") from error
 
 
 class NerTrainer(GuardedTrainer, OnceTrainer, HalvingTrainer, ResumableTrainer, PushingTrainer, ShardedTrainer):
@@ -200,50 +144,3 @@ class NerTrainer(GuardedTrainer, OnceTrainer, HalvingTrainer, ResumableTrainer, 
             (Path(folder) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             self.generation_config.save_pretrained(folder)
             self.ner_config.save(folder)
-
-
-class EntityMetrics:
-    """`compute_metrics`: finds the gold of each generated row by its number and scores it.
-
-    `gold[n]` is the example that `row` n of the data set was made from. Metrics are those of `EntityF1`. `last` is what
-    was scored last, for those who show it.
-    """
-
-    def __init__(self, gold: Sequence[Example], codec: Codec, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]):
-        self.gold, self.codec, self.tokenizer, self.ends = gold, codec, tokenizer, set(ends)
-        self.metric = EntityF1()
-        self.last: EvalPrediction | None = None
-
-    def __call__(self, prediction: EvalPrediction) -> dict[str, float | int]:
-        self.last = prediction
-        examples, completions, finished = self._completions(prediction)
-        references = [
-            {
-                "text": example.text,
-                "entities": [{"label": e.label, "start": e.start, "end": e.end} for e in example.entities],
-            }
-            for example in examples
-        ]
-        return self.metric.compute(
-            predictions=completions, references=references, labels=list(self.codec.labels.names), finished=finished
-        )
-
-    def decoded(self, prediction: EvalPrediction) -> tuple[list[Example], list[Decoded]]:
-        """The examples of `prediction` in the order of their rows, and beside each what was predicted for it."""
-        examples, completions, finished = self._completions(prediction)
-        return examples, [
-            self.codec.decode(example.text, completion, finished=done)
-            for example, completion, done in zip(examples, completions, finished, strict=True)
-        ]
-
-    def _completions(self, prediction: EvalPrediction) -> tuple[list[Example], list[str], list[bool]]:
-        rows = np.asarray(prediction.label_ids)
-        if len(set(rows.tolist())) != len(rows):
-            raise RuntimeError(f"{len(rows)} predictions for {len(set(rows.tolist()))} rows; each row must come once")
-        order = np.argsort(rows)
-        ids, finished = [], []
-        for row in np.asarray(prediction.predictions)[order]:
-            kept, done = until_end([token for token in row.tolist() if token != IGNORED], self.ends)
-            ids.append(kept)
-            finished.append(done)
-        return [self.gold[i] for i in rows[order]], decode_ids(self.tokenizer, ids), finished

@@ -15,7 +15,7 @@ from qwen_ner.inference.backends.torch import (
     until_end,
 )
 from qwen_ner.inference.constraints.grammar import Grammar
-from qwen_ner.training.loop.trainer import load_model
+from qwen_ner.training.model import load_model
 
 
 @pytest.fixture(scope="module")

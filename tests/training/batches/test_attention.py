@@ -19,7 +19,7 @@ from qwen_ner.training.batches.collate import (
     choose_collator,
     not_shareable,
 )
-from qwen_ner.training.loop.trainer import load_model
+from qwen_ner.training.model import load_model
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER
 from qwen_ner.training.batches.collate import PaddedCollator, choose_collator
 from qwen_ner.training.batches.reduced_head import head_over, tokens_of
-from qwen_ner.training.loop.trainer import NerTrainer, load_model
+from qwen_ner.training.loop.trainer import NerTrainer
+from qwen_ner.training.model import load_model
 from qwen_ner.training.recipe import NerTrainingArguments
 
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear"}

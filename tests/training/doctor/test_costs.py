@@ -24,7 +24,8 @@ from qwen_ner.training.doctor.costs import (
     parameters,
     steps,
 )
-from qwen_ner.training.loop.trainer import NerTrainer, adapted, load_model
+from qwen_ner.training.loop.trainer import NerTrainer
+from qwen_ner.training.model import adapted, load_model
 from qwen_ner.training.recipe import NerTrainingArguments
 
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-linear"}

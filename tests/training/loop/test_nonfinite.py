@@ -14,7 +14,8 @@ from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.training.batches.collate import choose_collator
 from qwen_ner.training.loop.nonfinite import PATIENCE, Doubts
-from qwen_ner.training.loop.trainer import NerTrainer, load_model
+from qwen_ner.training.loop.trainer import NerTrainer
+from qwen_ner.training.model import load_model
 from qwen_ner.training.recipe import NerTrainingArguments
 
 

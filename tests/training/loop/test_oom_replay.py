@@ -14,8 +14,10 @@ from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.training.batches.collate import PaddedCollator, choose_collator
+from qwen_ner.training.loop.metrics import EntityMetrics
 from qwen_ner.training.loop.oom_replay import HalvingTrainer, Kept
-from qwen_ner.training.loop.trainer import EntityMetrics, NerTrainer, load_model
+from qwen_ner.training.loop.trainer import NerTrainer
+from qwen_ner.training.model import load_model
 from qwen_ner.training.recipe import NerTrainingArguments
 
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear"}
@@ -223,7 +225,8 @@ from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.inference.loading import load_tokenizer
 from qwen_ner.training.batches.collate import choose_collator
 from qwen_ner.training.recipe import NerTrainingArguments
-from qwen_ner.training.loop.trainer import NerTrainer, load_model
+from qwen_ner.training.model import load_model
+from qwen_ner.training.loop.trainer import NerTrainer
 
 def main(tiny, out, where, accumulation, room):
     tokenizer, codec = load_tokenizer(tiny), Codec(CLUENER, "找出实体")
@@ -305,7 +308,8 @@ from qwen_ner.entities import CLUENER
 from qwen_ner.inference.loading import load_tokenizer
 from qwen_ner.training.batches.collate import choose_collator
 from qwen_ner.training.recipe import NerTrainingArguments
-from qwen_ner.training.loop.trainer import NerTrainer, load_model
+from qwen_ner.training.model import load_model
+from qwen_ner.training.loop.trainer import NerTrainer
 
 tiny, out = sys.argv[1:]
 logging.basicConfig(format="%(message)s", level=logging.WARNING)

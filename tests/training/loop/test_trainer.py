@@ -16,7 +16,9 @@ from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.evaluation.scoring import score
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.training.batches.collate import PaddedCollator, PrefixSharedCollator, choose_collator
-from qwen_ner.training.loop.trainer import EntityMetrics, NerTrainer, load_model
+from qwen_ner.training.loop.metrics import EntityMetrics
+from qwen_ner.training.loop.trainer import NerTrainer
+from qwen_ner.training.model import load_model
 from qwen_ner.training.recipe import NerTrainingArguments
 
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear"}
