@@ -25,6 +25,7 @@ import pytest
 from fake_hub import TOKEN, FakeHub
 from hypothesis import settings
 from rows import EIGHT
+from warm_python import WarmPython
 
 from qwen_ner.codec import Codec
 from qwen_ner.entities import CLUENER
@@ -35,6 +36,19 @@ settings.load_profile("steady")
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(_home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[WarmPython]:
+    """`warm_python.run([sys.executable, "-m", "qwen_ner", ...], env=..., cwd=...)`, as `subprocess.run` but without
+    the seconds that imports take: it forks off a Python that has done them. `start` is its `subprocess.Popen`.
+
+    For the few tests whose law is the cold start itself, or a launcher that starts processes of its own, it is
+    `subprocess`.
+    """
+    warm = WarmPython()
+    yield warm
+    warm.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,302 @@
+"""A Python that has imported the frameworks already and forks for each program, so that none pays for the imports.
+
+In: what would be handed to `subprocess.run([sys.executable, ...])`. Out: the exit code, stdout and stderr of a process
+of its own, with its own arguments, environment, folder and process group. Importing `qwen_ner.training.run` takes 5 CPU
+seconds; a fork takes some milliseconds.
+
+What it does not do: libraries read some variables when they are imported (`AT_IMPORT`). A program that is given others
+of these than this process has is started cold, and so is one where the cold start is what is tested: use `subprocess`
+for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+AT_IMPORT = (
+    "HF_",
+    "TRANSFORMERS_",
+    "CUDA_",
+    "OMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "MALLOC_",
+    "LD_",
+    "PYTHON",
+    "TORCH",
+    "ACCELERATE_",
+)
+"""How the names of variables begin that are read when Python or a library starts."""
+
+ANYTIME = {"HF_TOKEN", "PYTHONPATH"}
+"""Variables that begin so and are read when they are needed; the entries of PYTHONPATH are added by hand."""
+
+MESSAGE = 1 << 20
+
+
+class WarmPython:
+    """The parent of the forks, started when it is first needed. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._server: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._environment: dict[str, str] = {}
+
+    def run(
+        self, command: Sequence[Any], *, timeout: float = 200, check: bool = False, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """What `subprocess.run(command, capture_output=True, text=True, ...)` returns; a timeout kills the program."""
+        process = self.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
+        done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        if check:
+            done.check_returncode()
+        return done
+
+    def start(
+        self,
+        command: Sequence[Any],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
+        stdout: Any = None,
+        stderr: Any = None,
+    ) -> WarmProcess | subprocess.Popen[str]:
+        """What `subprocess.Popen(command, text=True, start_new_session=True, ...)` returns. Nothing stands in its stdin.
+
+        `command` is `[sys.executable, "-m", MODULE, ...]`, `[sys.executable, "-c", CODE, ...]` or
+        `[sys.executable, FILE, ...]`.
+        """
+        args = [str(part) for part in command]
+        if args[0] != sys.executable:
+            raise ValueError(f"{args[0]} is not {sys.executable}")
+        wanted = dict(os.environ if env is None else env)
+        cold = {"stdin": subprocess.DEVNULL, "text": True, "start_new_session": True}
+        if not hasattr(os, "fork") or (self._server and _at_import(wanted) != _at_import(self._environment)):
+            return subprocess.Popen(args, env=wanted, cwd=cwd, stdout=stdout, stderr=stderr, **cold)
+        if self._server is None:
+            if _at_import(wanted) != _at_import(os.environ):
+                return subprocess.Popen(args, env=wanted, cwd=cwd, stdout=stdout, stderr=stderr, **cold)
+            self._serve()
+        return self._fork(args, wanted, str(cwd or Path.cwd()), stdout, stderr)
+
+    def _serve(self) -> None:
+        self._environment = dict(os.environ)
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE)
+        self._server = subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], start_new_session=True,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        theirs.close()
+
+    def _fork(self, args: list[str], env: dict[str, str], cwd: str, stdout: Any, stderr: Any) -> WarmProcess:
+        assert self._control is not None
+        ends: dict[str, Any] = {}
+        handed = [os.open(os.devnull, os.O_RDONLY)]
+        opened = list(handed)
+        for name, wanted in (("stdout", stdout), ("stderr", stderr)):
+            if wanted == subprocess.PIPE:
+                reading, writing = os.pipe()
+                ends[name] = os.fdopen(reading, encoding="utf-8")
+                opened.append(writing)
+                handed.append(writing)
+            elif wanted == subprocess.STDOUT:
+                handed.append(handed[1])
+            else:
+                handed.append({"stdout": 1, "stderr": 2}[name] if wanted is None else wanted.fileno())
+        ours, theirs = socket.socketpair()
+        opened.append(theirs.detach())
+        request = json.dumps({"args": args[1:], "env": env, "cwd": cwd}).encode("utf-8", "surrogateescape")
+        socket.send_fds(self._control, [request], [*handed, opened[-1]])
+        for number in opened:
+            os.close(number)
+        return WarmProcess(args, ours, **ends)
+
+    def close(self) -> None:
+        if self._server is not None and self._control is not None:
+            self._control.close()
+            self._server.wait(30)
+            self._server = None
+
+
+def _at_import(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name.startswith(AT_IMPORT) and name not in ANYTIME}
+
+
+class WarmProcess:
+    """One fork: the part of `subprocess.Popen`'s methods that tests use."""
+
+    def __init__(self, args: list[str], replies: socket.socket, stdout: Any = None, stderr: Any = None) -> None:
+        self.args, self.stdout, self.stderr = args, stdout, stderr
+        self.returncode: int | None = None
+        self._replies = replies.makefile("r", encoding="ascii")
+        self._socket = replies
+        self.pid = int(self._replies.readline())
+
+    def poll(self) -> int | None:
+        if self.returncode is None and select.select([self._socket], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._socket], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = int(self._replies.readline())
+            self._replies.close()
+            self._socket.close()
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What was written to the two pipes, read to their ends, when the process has ended."""
+        end = None if timeout is None else time.monotonic() + timeout
+        texts: dict[str, str] = {}
+
+        def read(name: str, stream: Any) -> None:
+            texts[name] = stream.read()
+
+        if not hasattr(self, "_readers"):
+            streams = {"stdout": self.stdout, "stderr": self.stderr}
+            self._texts = texts
+            self._readers = [
+                threading.Thread(target=read, args=(name, stream), daemon=True)
+                for name, stream in streams.items()
+                if stream is not None and not stream.closed
+            ]
+            for reader in self._readers:
+                reader.start()
+        for reader in self._readers:
+            reader.join(None if end is None else max(0.0, end - time.monotonic()))
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        self.wait(None if end is None else max(0.0, end - time.monotonic()))
+        for stream in (self.stdout, self.stderr):
+            if stream is not None:
+                stream.close()
+        return self._texts.get("stdout", ""), self._texts.get("stderr", "")
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+COMMON = ("accelerate", "datasets", "peft", "transformers.models.qwen2.modeling_qwen2", "qwen_ner.training.run",
+          "qwen_ner.inference.extractor")  # fmt: skip
+EXTRA = ("fastapi", "uvicorn", "optuna")
+"""What the commands import, so that no fork has to."""
+
+
+def import_all() -> None:
+    for name in COMMON:
+        importlib.import_module(name)
+    for name in EXTRA:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def serve(control: socket.socket) -> list[str]:
+    """Fork for each request until there will be no more, then exit; in the fork return what Python is to run."""
+    watched: dict[int, tuple[int, socket.socket]] = {}  # a process file: its pid, and where its exit is reported
+    while True:
+        for ready in select.select([control, *watched], [], [])[0]:
+            if ready is not control:
+                pid, replies = watched.pop(ready)
+                code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                os.close(ready)
+                with contextlib.suppress(BrokenPipeError):
+                    replies.sendall(f"{code}\n".encode())
+                replies.close()
+                continue
+            message, numbers, _, _ = socket.recv_fds(control, MESSAGE, 4)
+            if not message:
+                for pid, _ in watched.values():
+                    os.kill(pid, signal.SIGKILL)
+                os._exit(0)
+            pid = os.fork()
+            if not pid:
+                control.close()
+                for number, (_, replies) in watched.items():
+                    os.close(number)
+                    replies.close()
+                return become(json.loads(message), numbers)
+            replies = socket.socket(fileno=numbers.pop())
+            replies.sendall(f"{pid}\n".encode())
+            watched[os.pidfd_open(pid)] = pid, replies
+            for number in numbers:
+                os.close(number)
+
+
+def become(request: dict[str, Any], numbers: list[int]) -> list[str]:
+    """Make this process as one that was just started; its arguments."""
+    os.setsid()
+    for place, number in enumerate(numbers[:3]):
+        os.dup2(number, place)
+    for number in {*numbers} - {0, 1, 2}:
+        os.close(number)
+    os.chdir(request["cwd"])
+    for name in set(os.environ) - set(request["env"]):
+        del os.environ[name]
+    os.environ.update(request["env"])
+    sys.path[1:1] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in sys.path]
+    return list(request["args"])
+
+
+def interpret(args: list[str]) -> None:
+    """What `python *args` does."""
+    if args[0] == "-c":
+        sys.argv = ["-c", *args[2:]]
+        sys.path[0] = ""
+        exec(compile(args[1], "<string>", "exec"), {"__name__": "__main__"})
+    elif args[0] == "-m":
+        sys.argv = ["-m", *args[2:]]
+        sys.path[0] = os.getcwd()
+        runpy.run_module(args[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = args
+        sys.path[0] = str(Path(args[0]).resolve().parent)
+        runpy.run_path(args[0], run_name="__main__")
+
+
+def serve_and_interpret() -> None:
+    control = socket.socket(fileno=int(sys.argv[1]))
+    import_all()
+    gc.collect()
+    gc.freeze()  # a collection in a fork would touch, and so copy, every object of the imports
+    interpret(serve(control))
+
+
+if __name__ == "__main__":
+    try:
+        serve_and_interpret()
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
