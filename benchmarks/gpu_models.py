@@ -1,0 +1,192 @@
+"""What on_gpu.py computes with: a Qwen2 of random weights, rows of CLUENER's lengths, and batches for each attention.
+
+In: where to compute, and how large. Out: models and batches on that device. Knows nothing of what is measured.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from train_rivals import LORA
+
+VARLEN = "prefix_varlen"
+ATTENTIONS = ("sdpa", "eager", "varlen")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where models live, and whether they are of three narrow layers or of Qwen2.5-0.5B's shape."""
+
+    name: str
+    tiny: bool
+
+    @property
+    def cuda(self) -> bool:
+        return self.name == "cuda"
+
+    def synchronize(self) -> None:
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    def empty_cache(self) -> None:
+        if self.cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def autocast(self, enabled: bool = True) -> AbstractContextManager[None]:
+        return torch.autocast(self.name, torch.bfloat16, enabled=enabled)
+
+    def move(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {key: value.to(self.name) if torch.is_tensor(value) else value for key, value in batch.items()}
+
+
+@contextmanager
+def cudnn_attention(on: bool) -> Iterator[None]:
+    """Within, sdpa may choose cuDNN's kernels or not, whatever the product sets; behind it, all is as before."""
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(on)
+    try:
+        with patch.object(torch.backends.cuda, "enable_cudnn_sdp", lambda enabled: None):
+            yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+def config_of(tiny: bool) -> Any:
+    from transformers import Qwen2Config
+
+    if tiny:
+        shape = {"vocab_size": 400, "hidden_size": 112, "intermediate_size": 160, "num_hidden_layers": 3}
+    else:
+        shape = {"vocab_size": 151_936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24}
+    return Qwen2Config(
+        **shape,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=2,
+        pad_token_id=0,
+        use_cache=False,  # as the Trainer sets it
+    )
+
+
+def make_model(device: Device, lora: bool, dtype: torch.dtype = torch.float32) -> Any:
+    """A model with random weights, made on the device itself; an adapter is moved off its start.
+
+    At its start half of an adapter is zero, and the other half has no gradient to compare.
+    """
+    from transformers import Qwen2ForCausalLM
+
+    from qwen_ner.training.model import adapted
+
+    torch.manual_seed(0)
+    with torch.device(device.name):
+        model = Qwen2ForCausalLM._from_config(config_of(device.tiny), attn_implementation="sdpa", dtype=dtype)
+        model = adapted(model, LORA if lora else None)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.01)
+    return model.to(device.name)
+
+
+def make_rows(device: Device, count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows as long as CLUENER's: 32 tokens that all begin with, 15 to 51 of a text, 5 to 24 of an answer."""
+    draw, top = random.Random(seed), min(config_of(device.tiny).vocab_size, 16_000)
+
+    def tokens(low: int, high: int) -> list[int]:
+        return [draw.randrange(40, top) for _ in range(draw.randint(low, high))]
+
+    return [
+        {"prompt_ids": [*range(3, 35), *tokens(15, 51)], "answer_ids": [*tokens(4, 23), 2], "row": row}
+        for row in range(count)
+    ]
+
+
+def batch_for(device: Device, model: Any, rows: list[dict[str, Any]], attention: str) -> dict[str, Any]:
+    """`rows` as one batch on the device, with `model` set to attend as `attention` says; "padded" shares no prefix."""
+    from qwen_ner.training.batches.collate import PaddedCollator, block_mask, choose_collator
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if attention == "padded":
+        base.set_attn_implementation("sdpa")
+        return device.move(PaddedCollator(0)(rows))
+    if attention == "varlen":
+        base.set_attn_implementation(VARLEN)
+        return device.move(varlen_batch(rows))
+    base.set_attn_implementation("flex_attention" if attention == "flex" else attention)
+    batch = device.move(choose_collator(model, 0)(rows))
+    if "segment" in batch:
+        batch["attention_mask"] = block_mask(batch.pop("segment"))
+    return batch
+
+
+def varlen_batch(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A packed row, and the sequences that one varlen kernel call attends over: the prefix, then each example.
+
+    The queries are the packed row as it stands. The keys of an example are the prefix and its own tokens, so they are
+    gathered: `gather` holds prefix, prefix + example 1, prefix + example 2, … as places in the row.
+    """
+    from transformers import AttentionInterface
+
+    from qwen_ner.inference.backends.prefix_cache import shared_prefix
+    from qwen_ner.training.batches.collate import PrefixSharedCollator
+
+    AttentionInterface.register(VARLEN, varlen_attention)
+    batch = PrefixSharedCollator("flex_attention")(rows)
+    del batch["segment"]
+    prefix = len(shared_prefix([row["prompt_ids"] for row in rows]))
+    own = [len(row["prompt_ids"]) - prefix + len(row["answer_ids"]) for row in rows]
+    gather, place = list(range(prefix)), prefix
+    for length in own:
+        gather += [*range(prefix), *range(place, place + length)]
+        place += length
+
+    def ends(lengths: list[int]) -> torch.Tensor:
+        return torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+
+    return {
+        **batch,
+        "gather": torch.tensor(gather),
+        "query_ends": ends([prefix, *own]),
+        "key_ends": ends([prefix, *(prefix + length for length in own)]),
+        "longest_query": max(prefix, *own),
+        "longest_key": prefix + max(own),
+    }
+
+
+def varlen_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    *,
+    gather: torch.Tensor,
+    query_ends: torch.Tensor,
+    key_ends: torch.Tensor,
+    longest_query: int,
+    longest_key: int,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """A prototype: torch's variable-length attention in bfloat16, causal from the bottom right, a call a layer."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    queries = query[0].transpose(0, 1).to(torch.bfloat16)
+    keys, values = (states[0].index_select(1, gather).transpose(0, 1).to(torch.bfloat16) for states in (key, value))
+    grouped = {"enable_gqa": True} if "enable_gqa" in varlen_attn.__annotations__ else {}
+    out = varlen_attn(
+        queries, keys, values, query_ends, key_ends, longest_query, longest_key,
+        scale=scaling, window_size=(-1, 0), **grouped,
+    )  # fmt: skip
+    return out[None], None

@@ -1,0 +1,261 @@
+"""What a GPU changes: whether a shared batch is still exact, and what a new shape, a step and an answer cost.
+
+    python benchmarks/on_gpu.py --json on_gpu.json           # some minutes on one GPU
+    python benchmarks/on_gpu.py exact step                   # some of: env exact shapes step decode graph
+    python benchmarks/on_gpu.py --tiny                       # three narrow layers: under a minute on a CPU
+
+Weights are random, in Qwen2.5-0.5B's shape: neither exactness nor speed depends on what a model knows. Each result is
+a line of JSON as soon as it is there, and `--json` is written again behind each check, so that a run that is cut off
+tells what it had. A check that takes longer than `--seconds` leaves the rest of its cases out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import claim, finish, machine
+from gpu_decoding import Result, decode, graph, median_seconds
+from gpu_models import ATTENTIONS, Device, batch_for, cudnn_attention, make_model, make_rows
+
+STEPS = (  # adapter, dtype of the frozen weights, attention, rows a batch
+    (True, "float32", "sdpa", 15),
+    (True, "float32", "padded", 15),
+    (True, "float32", "sdpa", 60),
+    (True, "float32", "padded", 60),
+    (False, "float32", "sdpa", 15),
+    (False, "float32", "sdpa", 60),
+    (True, "bfloat16", "sdpa", 15),
+    (True, "bfloat16", "varlen", 15),
+    (True, "bfloat16", "varlen", 60),
+    (True, "bfloat16", "varlen", 240),
+    (False, "float32", "varlen", 60),
+)
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    checks = {"env": env, "exact": exact, "shapes": shapes, "step": step, "decode": decode, "graph": graph}
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("checks", nargs="*", help=f"of {', '.join(checks)}; default: all, in this order")
+    parser.add_argument("--tiny", action="store_true", help="three narrow layers, so that a CPU can run it")
+    parser.add_argument("--seconds", type=float, default=40, help="of each check; default: 40")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if unknown := set(options.checks) - checks.keys():
+        parser.error(f"{', '.join(sorted(unknown))}: no such check; there are {', '.join(checks)}")
+    device = Device("cuda" if torch.cuda.is_available() else "cpu", options.tiny)
+    report: dict[str, Any] = {"machine": machine("datasets"), "tiny": device.tiny, "table": [], "claims": []}
+    for name in options.checks or checks:
+        start = time.perf_counter()
+        for line, claims in checks[name](device):
+            rounded = {key: float(f"{v:.4g}") if isinstance(v, float) else v for key, v in line.items()}
+            report["table"].append({"check": name, **rounded})
+            report["claims"] += claims
+            print(json.dumps(report["table"][-1], ensure_ascii=False), flush=True)
+            if time.perf_counter() - start > options.seconds:
+                print(f"# {name} has had its {options.seconds:g} s; its further cases are left out", flush=True)
+                break
+        print(f"# {name}: {time.perf_counter() - start:.1f} s", flush=True)
+        if options.json:
+            finish({**report, "claims": []}, options.json)
+    finish(report, options.json)
+
+
+def env(device: Device) -> Iterator[Result]:
+    """What the machine could do: its rate of matrix products, and what a kernel launch costs the host."""
+    if device.cuda:
+        properties = torch.cuda.get_device_properties(0)
+        capability = f"{properties.major}.{properties.minor}"
+        yield {"gpu": properties.name, "capability": capability, "cudnn": torch.backends.cudnn.version()}, []
+    size, launches = (8192, 2000) if device.cuda else (256, 100)
+    square, one = torch.randn(size, size, device=device.name).bfloat16(), torch.randn(1, device=device.name)
+
+    def launch() -> None:
+        for _ in range(launches):
+            one.add_(1)
+
+    yield {"bf16 TFLOP/s": 2 * size**3 / median_seconds(device, lambda: square @ square, 3, 8) / 1e12}, []
+    yield {"µs a launch": 1e6 * median_seconds(device, launch, 1, 5) / launches}, []
+
+
+Gradients = dict[str, torch.Tensor]
+
+
+def exact(device: Device) -> Iterator[Result]:
+    """Loss and gradients of one shared batch against its rows one by one in float32, for each attention.
+
+    In bfloat16 nothing is equal: there the rows one by one, in bfloat16 too, say how far off rounding alone is.
+    """
+    rows = make_rows(device, 15)
+    for lora in (True, False):
+        model = make_model(device, lora).eval()
+        alone = [batch_for(device, model, [row], "padded") for row in rows]
+        wanted = loss_and_gradients(device, model, alone, bf16=False)
+        rounding = apart(loss_and_gradients(device, model, alone, bf16=True), wanted)
+        yield {"lora": lora, "attention": "rows one by one", "dtype": "bfloat16", **rounding}, []
+        for attention, bf16 in ((a, b) for a in ATTENTIONS for b in (False, True)):
+            if attention == "varlen" and not (bf16 and device.cuda):
+                continue
+            dtype, of = "bfloat16" if bf16 else "float32", f"{attention}{', LoRA' if lora else ''}"
+            line = {"lora": lora, "attention": attention, "dtype": dtype}
+            try:
+                batch = batch_for(device, model, rows, attention)
+                found = apart(loss_and_gradients(device, model, [batch], bf16), wanted)
+            except Exception as error:  # the other attentions are still to be measured
+                yield {**line, "failed": reason(error)}, [claim(f"{of}: fails", 1, 0, at_most=True)]
+                continue
+            if bf16:
+                ratio = found["gradient, norm"] / rounding["gradient, norm"]
+                claims = [claim(f"{of}, bfloat16: gradients off, against rows one by one", ratio, 1.2, at_most=True)]
+            else:
+                claims = [
+                    claim(f"{of}, float32: loss off", found["loss"], 1e-6, at_most=True),
+                    claim(f"{of}, float32: gradients off", found["gradient, greatest"], 2e-5, at_most=True),
+                ]
+            yield {**line, **found}, claims
+        del model, alone, wanted
+        device.empty_cache()
+
+
+def loss_and_gradients(device: Device, model: Any, batches: list[Any], bf16: bool) -> tuple[float, Gradients]:
+    """Of all `batches` together: the loss is a mean over the supervised tokens of all."""
+    tokens = sum(int((batch["shift_labels"] != -100).sum()) for batch in batches)
+    model.zero_grad()
+    total = 0.0
+    for batch in batches:
+        with device.autocast(bf16):
+            loss = model(**batch, num_items_in_batch=torch.tensor(float(tokens), device=device.name)).loss
+        loss.backward()
+        total += loss.item()
+    return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def apart(found: tuple[float, Gradients], wanted: tuple[float, Gradients]) -> dict[str, float]:
+    """Relative differences: of the loss, of the worst element to the greatest gradient, and of the whole by norm."""
+    (loss, gradients), (wanted_loss, wanted_gradients) = found, wanted
+    assert gradients.keys() == wanted_gradients.keys()
+    differences = {name: (gradients[name] - gradient).float() for name, gradient in wanted_gradients.items()}
+    greatest = max(float(gradient.abs().max()) for gradient in wanted_gradients.values())
+    return {
+        "loss": abs(loss / wanted_loss - 1),
+        "gradient, greatest": max(float(off.abs().max()) for off in differences.values()) / greatest,
+        "gradient, norm": norm(differences) / norm(wanted_gradients),
+    }
+
+
+def norm(gradients: Gradients) -> float:
+    return math.sqrt(sum(float(gradient.double().pow(2).sum()) for gradient in gradients.values()))
+
+
+def shapes(device: Device) -> Iterator[Result]:
+    """What a new shape costs beside one that was seen (plans of cuDNN, compilation of flex): every pack is one."""
+    model = make_model(device, lora=True).train()
+    for attention, cudnn in (("sdpa", False), ("sdpa", True), ("varlen", False), ("flex", False)):
+        if not device.cuda and (cudnn or attention != "sdpa"):
+            continue  # flex has no backward pass there, the others are not there
+        line = {"attention": attention, "cudnn": cudnn}
+        first, again = [], []
+        try:
+            with cudnn_attention(cudnn):
+                for seed in range(2 if device.tiny else 5):
+                    batch = batch_for(device, model, make_rows(device, 15, seed + 100), attention)
+                    once = partial(pass_through, device, model, batch)
+                    first.append(median_seconds(device, once, 0, 1))
+                    again.append(median_seconds(device, once, 0, 1))
+        except Exception as error:
+            yield {**line, "failed": reason(error)}, []
+            continue
+        usual = statistics.median(again)
+        shipped = attention == "sdpa" and not cudnn and device.cuda
+        slowest = max(first[1:]) / usual  # the first of all warms up
+        claims = [claim("a new shape against one that was seen", slowest, 2, at_most=True)] if shipped else []
+        yield {**line, "first s": [round(s, 4) for s in first], "again s": usual}, claims
+
+
+def pass_through(device: Device, model: Any, batch: Any) -> None:
+    with device.autocast():
+        loss = model(**batch).loss
+    loss.backward()
+    model.zero_grad()
+
+
+def step(device: Device) -> Iterator[Result]:
+    """A whole training step: forward, backward, clipping, AdamW; kernels, and for how long they keep the GPU busy."""
+    busy: dict[str, float] = {}
+    for lora, base, attention, rows in STEPS:
+        if attention == "varlen" and not device.cuda:
+            continue
+        line = {"lora": lora, "base": base, "attention": attention, "rows": rows}
+        claims = []
+        try:
+            found = measure_step(device, lora, base, attention, rows)
+        except Exception as error:
+            yield {**line, "failed": reason(error)}, []
+            continue
+        if (lora, base, rows) == (True, "float32", 60) and "GPU busy ms" in found:
+            busy[attention] = found["GPU busy ms"]
+            if {"sdpa", "padded"} <= busy.keys():
+                share = busy["sdpa"] / busy["padded"]
+                claims = [claim("60 rows: GPU time against dynamic padding", share, 0.7, at_most=True)]
+        yield {**line, **found}, claims
+        device.empty_cache()
+
+
+def measure_step(device: Device, lora: bool, base: str, attention: str, count: int) -> dict[str, Any]:
+    from qwen_ner.training.batches.reduced_head import head_over
+    from qwen_ner.training.batches.swiglu import recompute_activation
+
+    device.empty_cache()
+    model = recompute_activation(make_model(device, lora)).train()
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    for weight in model.parameters():
+        if not weight.requires_grad:
+            weight.data = weight.data.to(getattr(torch, base))
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+    rows = make_rows(device, count)
+    batch = batch_for(device, model, rows, attention)
+    tokens = torch.tensor(sorted({token for row in rows for token in row["prompt_ids"] + row["answer_ids"]}))
+
+    def once() -> None:
+        with device.autocast():
+            loss = model(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    with head_over(tokens, model) if lora else nullcontext():
+        seconds = median_seconds(device, once, 1 if device.tiny else 3, 2 if device.tiny else 6)
+        found: dict[str, Any] = {"ms": 1e3 * seconds, "rows/s": count / seconds}
+        return found | (profiled(device, once) if device.cuda else {})
+
+
+def profiled(device: Device, call: Any) -> dict[str, Any]:
+    from torch.profiler import ProfilerActivity, profile
+
+    memory = torch.cuda.max_memory_allocated() / 2**30
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        call()
+        device.synchronize()
+    kernels = [event for event in seen.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    busy = sum(event.device_time for event in kernels) / 1e3
+    return {"kernels": len(kernels), "GPU busy ms": busy, "GiB": memory}
+
+
+def reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:300]}"
+
+
+if __name__ == "__main__":
+    main()
