@@ -1,8 +1,8 @@
 """How good does a model get within a budget, and what makes it better?
 
-    python benchmarks/f1_budget.py --quick
-    python benchmarks/f1_budget.py --model PATH --data cluener --minutes 30 --settings plain twice rank8+batch5
-    python benchmarks/f1_budget.py --table
+    python experiments/f1_budget.py --quick
+    python experiments/f1_budget.py --model PATH --data cluener --minutes 30 --settings plain twice rank8+batch5
+    python experiments/f1_budget.py --table
 
 A budget is CPU time of the training steps, added up over the cores, at the rate that this machine was measured at for
 what the setting computes: a costlier prompt trains on fewer rows. Settings are levers of f1_settings.LEVERS, joined by
@@ -34,9 +34,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # the rivals, and how a report is written
 from common import finish, machine
 
-RUNS, WORK = Path("benchmarks/f1_budget.jsonl"), Path("outputs/f1_budget")
+RUNS, WORK = Path("experiments/f1_budget.jsonl"), Path("outputs/f1_budget")
 HELD_OUT, SPLIT_SEED = 600, 0
 DECODINGS = ("free", "constrained", "thresholds", "vote")
 Run = dict[str, Any]

@@ -15,7 +15,7 @@ Run = dict[str, Any]
 VIEWS = ("f1", "span_f1", "macro_f1")
 HEAD = """# F1 for a budget
 
-Made of the runs in {runs} by `python benchmarks/f1_budget.py --table`; `--help` tells the protocol. Levers are sifted
+Made of the runs in {runs} by `python experiments/f1_budget.py --table`; `--help` tells the protocol. Levers are sifted
 in 10 minutes on rows held out of train, what does best there goes on to 30, and the finalists are read once on dev.
 Intervals are of 95 % over the rows, p of a paired permutation test, differences to `{against}` in the same
 minutes and with the same seeds; what the last lever gives is to the same setting without it (where decoding is not

@@ -30,7 +30,7 @@ OURS = [
 SERVING = [line for line in COMMANDS if line.startswith(("qwen-ner serve", "curl"))]
 SWEEPS = [line for line in COMMANDS if "sweep" in line.split()]
 TRAINING = [line for line in COMMANDS if "recipes/" in line and line not in SWEEPS]
-BENCHMARKS = [line for line in COMMANDS if "benchmarks/" in line]
+BENCHMARKS = [line for line in COMMANDS if line.startswith(("python benchmarks/", "python experiments/"))]
 
 
 def test_every_command_is_of_a_kind_that_is_tested_here():

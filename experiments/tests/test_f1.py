@@ -1,0 +1,179 @@
+"""The research on F1 runs on the toy, and its page is made of its runs: `python -m pytest experiments/tests`."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from f1_budget import RUNS, packed, read, unpacked
+from f1_settings import Setting, WholePrompt, focal, label_tokens, read_whole_prompts, setting, where
+from f1_table import claims, write_page
+from rows import EIGHT, ROOT
+from torch.nn.functional import cross_entropy
+
+from qwen_ner.codec import Codec
+from qwen_ner.contract import NerConfig
+from qwen_ner.data.tokenize import build_dataset
+from qwen_ner.entities import CLUENER
+from qwen_ner.inference.backends.torch import generate
+from qwen_ner.inference.extractor import Extractor
+from qwen_ner.training.batches.collate import choose_collator
+from qwen_ner.training.batches.reduced_head import tokens_of
+from qwen_ner.training.model import load_model
+
+
+def budget(folder, *options):
+    command = [sys.executable, ROOT / "experiments/f1_budget.py", "--quick", "--out", "runs.jsonl", "--work", "work"]
+    done = subprocess.run([*map(str, command), *options], capture_output=True, text=True, timeout=400, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    lines = (folder / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines], done.stdout
+
+
+def test_f1_budget(tmp_path):
+    decodings = ("free", "constrained", "thresholds", "vote")
+    runs, printed = budget(
+        tmp_path, "--settings", "plain", "mended", "twice+prefix-lm+rank8", "--decodings", *decodings
+    )
+    assert len(runs) == 12
+    assert {run["decoding"] for run in runs} == set(decodings)
+    assert {run["fields"]["rank"] for run in runs} == {16, 8}
+    assert all((run["rows"], run["trained_rows"], run["split"]) == (40, 30, "held out") for run in runs)
+    assert "twice+prefix-lm+rank8" in printed
+    assert (tmp_path / "runs.md").read_text(encoding="utf-8").strip() in printed
+    again, _ = budget(tmp_path, "--settings", "plain", "--seeds", "42", "43")
+    assert [run["seed"] for run in again] == [*(run["seed"] for run in runs), 43], "what was run is not run again"
+    others, _ = budget(tmp_path, "--settings", "full", "seen+text-order+focal-keys")
+    assert [run["setting"] for run in others[len(again) :]] == ["full", "seen+text-order+focal-keys"]
+
+
+def test_a_setting_is_named_by_its_levers():
+
+    assert setting("plain") == Setting()
+    assert setting("rank64+twice+learning_rate=8e-4") == Setting(rank=64, twice=True, learning_rate=8e-4)
+    with pytest.raises(SystemExit, match="rank65: no such lever; there are plain, ours, tutorial"):
+        setting("rank65")
+
+
+def test_a_loss_of_labels_alone_leaves_the_other_tokens_as_they_are(tokenizer):
+
+    codec = Codec(CLUENER)
+    rows = build_dataset(EIGHT, codec, tokenizer)
+    target = torch.tensor([token for row in rows for token in row["answer_ids"]])
+    tokens = label_tokens(codec, tokenizer, rows, narrow=False)
+    of_labels = torch.isin(target, tokens)
+    written = sum(len({entity.label for entity in example.entities}) for example in EIGHT)
+    assert of_labels.sum() >= written
+    assert not of_labels.all()
+    seen = tokens_of(rows)
+    assert set(seen[label_tokens(codec, tokenizer, rows, narrow=True)].tolist()) == set(target[of_labels].tolist())
+
+    logits = torch.randn(len(target), len(tokenizer), generator=torch.manual_seed(0))
+    mixed, plain = where(tokens, focal)(logits, target), cross_entropy(logits, target, reduction="none")
+    assert torch.equal(mixed[~of_labels], plain[~of_labels])
+    assert torch.equal(mixed[of_labels], focal(logits, target)[of_labels])
+    assert (mixed[of_labels] < plain[of_labels]).all()
+
+
+def test_counts_come_back_as_they_were():
+
+    counts = np.random.default_rng(0).integers(0, 9, (7, 8, 3)).astype(float)
+    assert (unpacked({"counts": packed(counts), "rows": 7, "labels": ["a", "b"]}) == counts).all()
+
+
+def budget_run(setting, right, minutes=90, split="dev", seed=42):
+    """Of 100 rows with one entity each, `right` are found and the others missed."""
+
+    counts = np.zeros((100, 6, 3))
+    counts[:, 0] = counts[:, 2] = [(1, 0, 0) if n < right else (0, 0, 1) for n in range(100)]
+    return {"setting": setting, "split": split, "minutes": minutes, "decoding": "free", "seed": seed, "rows": 100,
+            "labels": ["a"], "counts": packed(counts), "rate": 0.5, "trained_rows": 7, "train_seconds": 3.0,
+            "read_seconds": 0.1, "processor": "abacus", "cores": 2, "gpu": None, "python": "3", "torch": "2",
+            "transformers": "5", "accelerate": "1", "peft": "0"}  # fmt: skip
+
+
+def test_finalists_are_held_against_what_is_asked_of_them():
+    """ours finds 90 of 100 and the others 10; runs of other rows or budgets are not read."""
+
+    run = budget_run
+    runs = [run("ours", 90), run("trl+learning_rate=8e-4", 10), run("plain", 90), run("mended", 1, minutes=30),
+            run("ours", 1, split="held out")]  # fmt: skip
+    made = {claim["name"]: claim for claim in claims(runs)}
+    assert list(made) == ["points of f1 over trl", "p of being better than trl", "points of f1 over plain",
+                          "p of being better than plain"]  # fmt: skip
+    assert made["points of f1 over trl"]["value"] == pytest.approx(100 * (180 / 190 - 20 / 110), abs=0.1)
+    assert [claim["holds"] for claim in made.values()] == [True, True, False, False]
+    assert claims(runs[1:]) == []
+
+
+def test_the_page_of_budgets_tells_each_run_against_ours_in_the_same_minutes(tmp_path):
+    """ours and seen+text-order are one setting: one line, with no difference to itself. Of several seeds those are
+    compared that both sides have."""
+
+    run = budget_run
+    runs = [run("plain", 50), run("ours", 100), run("ours", 90, minutes=30, seed=43), run("ours", 70, minutes=30),
+            run("seen+text-order", 100, 10, "held out"), run("seen", 50, 10, "held out"),
+            run("ours", 60, 10, "held out", seed=43)]  # fmt: skip
+    text = write_page(runs, "ours", tmp_path / "runs.jsonl")
+    assert (tmp_path / "runs.md").read_text(encoding="utf-8") == text
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "| free" in line]
+    differences = {(line[0], *(change.partition(" (")[0] for change in line[5:7])) for line in cells}
+    assert differences == {("`ours`", "", "+33.33"), ("`ours`", "", ""), ("`plain`", "-33.33", ""),
+                           ("`seen+text-order`", "", "+33.33"), ("`seen`", "-33.33", "")}  # fmt: skip
+    assert f"{100 * (2 * 90 / 190 + 2 * 70 / 170) / 2:.2f}" in text
+    assert "42: 82.35, 43: 94.74" in text
+    assert "42: 100.00, 43: 75.00" in text
+    assert "abacus" in text
+    assert "| `text-order` " in text
+    assert "rank8" not in text
+    assert "(runs.png)" in text
+    assert (tmp_path / "runs.png").is_file()
+    alone = write_page(runs[:2], "ours", tmp_path / "alone.jsonl")
+    assert "alone.png" not in alone
+    assert not (tmp_path / "alone.png").exists()
+
+
+def test_a_table_of_no_runs_says_so_and_writes_nothing(tmp_path):
+    command = [sys.executable, ROOT / "experiments/f1_budget.py", "--table", "--out", tmp_path / "none.jsonl"]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert "none.jsonl holds no runs; make some first, without --table" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_page_of_budgets_is_made_of_the_runs_beside_it(tmp_path):
+
+    source = ROOT / RUNS
+    made = write_page(read(source), "ours", tmp_path / source.name)
+    assert source.with_suffix(".md").read_text(encoding="utf-8") == made
+    assert source.with_suffix(".png").is_file()
+
+
+def test_a_prompt_is_read_as_a_whole_in_training_and_in_use(tiny, tokenizer):
+    """The first token of each answer is the one that training's batch predicts there; and causal reading differs."""
+
+    codec, model = Codec(CLUENER, "找出实体"), load_model(str(tiny)).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(3)  # so that what is seen decides
+    rows = list(build_dataset(EIGHT, codec, tokenizer))
+    causal = choose_collator(model, tokenizer.pad_token_id)
+    first = torch.tensor([0, *(len(row["answer_ids"]) for row in rows)]).cumsum(0)[:-1]
+
+    def logits(collator):
+        batch = {key: value for key, value in collator(rows).items() if key not in ("labels", "shift_labels")}
+        with torch.no_grad():
+            return model(**batch).logits.flatten(0, -2)[first]
+
+    whole = logits(WholePrompt(causal))
+    assert (whole - logits(causal)).abs().max() > 0.1
+    extractor = Extractor(model, tokenizer, NerConfig(CLUENER, "找出实体", 16, (2, 0)))
+    read_whole_prompts(extractor)
+    made = generate(
+        extractor.model, [row["prompt_ids"] for row in rows], max_new_tokens=1, end_token_ids=(2, 0), pad_token_id=0,
+        prefix=extractor.prefix,
+    )  # fmt: skip
+    expected = whole.log_softmax(-1).max(-1).values
+    assert torch.allclose(torch.tensor([row[0] for row in made.logprobs]), expected, atol=1e-4)
