@@ -68,11 +68,10 @@ def main() -> None:
 
 def write(folder: Path, rows: int) -> None:
     """train.jsonl of so many sentences, all different, a dev.jsonl of some, and predictions with faults in them."""
-    from qwen_ner.data.datasets import write_jsonl
-    from qwen_ner.data.sample.generate import rows as sample
+    from qwen_ner.data.datasets import read_dataset, write_jsonl
 
     folder.mkdir()
-    made = [row for split in sample().values() for row in split if row.entities]
+    made = [row for split in ("train", "dev", "test") for row in read_dataset("sample", split) if row.entities]
 
     def nth(i: int) -> Any:
         row = made[i % len(made)]

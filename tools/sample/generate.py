@@ -1,4 +1,4 @@
-"""Write the sample: `python -m qwen_ner.data.sample.generate OUT_DIR` makes train.jsonl, dev.jsonl and test.jsonl.
+"""Write the sample: `python tools/sample/generate.py OUT_DIR` makes train.jsonl, dev.jsonl and test.jsonl.
 
 In: a seed; the templates and words beside this file. Out: rows of text and entities, byte for byte the same for the
 same seed on every Python, since nothing but `Random.random` is drawn from. Every row holds what `codec.ground` would
@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+from templates import GENRES, OPENERS, TAILS
+from words import FILLERS, PARTS, SLOTS
+
 from qwen_ner.codec import ground
 from qwen_ner.data.analysis.duplicates import bare
-from qwen_ner.data.sample.templates import GENRES, OPENERS, TAILS
-from qwen_ner.data.sample.words import FILLERS, PARTS, SLOTS
 from qwen_ner.entities import Entity, Example
 
 SEED = 2025
@@ -184,5 +185,5 @@ def _consistent(template: str, text: str, pairs: list[tuple[str, str]], entities
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m qwen_ner.data.sample.generate OUT_DIR")
+        sys.exit("usage: python tools/sample/generate.py OUT_DIR")
     write(Path(sys.argv[1]))
