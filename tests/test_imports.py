@@ -1,13 +1,15 @@
-"""The direction of imports, and what stays unloaded until it is needed."""
+"""The shape of the package: which way imports run, what stays unloaded until it is needed, and how large a thing grows."""
 
 import ast
 import subprocess
 import sys
+from collections import Counter
 
-import pytest
 from rows import ROOT
 
 PACKAGE = ROOT / "qwen_ner"
+FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 ORDER = [
     "columns",
     "entities",
@@ -23,57 +25,55 @@ ORDER = [
     "sweep",
     "cli",
 ]
-SIDE_BY_SIDE = {("data", "evaluation"), ("evaluation", "data"), ("hub", "serving"), ("serving", "hub")}
-HEAVY = {"data/tokenize.py", "evaluation/entity_f1.py"}
-LIGHT = [
-    "columns.py",
-    "entities.py",
-    "codec.py",
-    "files.py",
-    "contract.py",
-    *(
-        name
-        for wing in ("data", "evaluation")
-        for path in sorted((PACKAGE / wing).rglob("*.py"))
-        if (name := path.relative_to(PACKAGE).as_posix()) not in HEAVY
-    ),
-]
+SIDE_BY_SIDE = [{"data", "evaluation"}, {"hub", "serving"}]
+FRAMEWORKS = {"torch", "transformers"}
+WITH_FRAMEWORKS = {"data/tokenize.py", "evaluation/entity_f1.py"}
+MODULES, LINES, LINES_OF_A_FUNCTION = 14, 300, 60
 
 
-def imports(path):
-    """(module, is it imported when the file is) of every import, relative ones resolved."""
-    package = path.relative_to(ROOT).parent.parts
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    inner = {id(n) for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.If)) for n in ast.walk(f)}
-    for node in ast.walk(tree):
-        at_top = id(node) not in inner
+def wing_of(name):
+    return name.split("/")[0].removesuffix(".py")
+
+
+def imported(name):
+    """The modules that a file imports anywhere in it, relative ones resolved."""
+    package = ("qwen_ner", *name.split("/")[:-1])
+    for node in ast.walk(TREES[name]):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, at_top) for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            yield ".".join([*base, *([node.module] if node.module else [])]), at_top
+            base = ".".join(
+                [*package[: len(package) - node.level + 1 if node.level else 0], *filter(None, [node.module])]
+            )
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def wing(module):
-    return module.split(".")[1]
+def test_a_file_imports_only_from_its_left_and_nothing_beside_it():
+    """So a recipe, which is read in training/, is known to training/, sweep/ and cli/ alone."""
+    faults = []
+    for name in FILES:
+        wing = wing_of(name)
+        if wing not in ORDER:  # __init__ and __main__ hand on
+            continue
+        for module in imported(name):
+            other = [*module.split("."), ""][1]
+            if module.startswith("qwen_ner.") and other in ORDER:
+                up = ORDER.index(other) > ORDER.index(wing)
+                if up or {wing, other} in SIDE_BY_SIDE:
+                    faults.append(f"{name} imports {module}")
+    assert not faults
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_file_imports_only_from_its_left(path):
-    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if own not in ORDER:  # __init__ and __main__ hand on
-        return
-    for module, _ in imports(path):
-        if module.startswith("qwen_ner."):
-            other = wing(module)
-            assert ORDER.index(other) <= ORDER.index(own), f"{path.name} imports {module}"
-            assert (own, other) not in SIDE_BY_SIDE, f"{path.name} imports {module}"
+def test_each_wing_has_its_place_in_the_order():
+    wings = {wing_of(name) for name in FILES} - {"__init__", "__main__"}
+    assert wings <= {*ORDER}
 
 
-@pytest.mark.parametrize("name", LIGHT)
-def test_light_files_load_no_framework(name):
-    heavy = [m for m, _ in imports(PACKAGE / name) if m.split(".")[0] in ("torch", "transformers")]
-    assert not heavy
+def test_data_codec_and_scores_need_no_framework():
+    light = [name for name in FILES if wing_of(name) in ORDER[: ORDER.index("inference")]]
+    loaded = {name: FRAMEWORKS & {module.split(".")[0] for module in imported(name)} for name in light}
+    assert {name for name, frameworks in loaded.items() if frameworks} <= WITH_FRAMEWORKS
 
 
 def test_help_loads_neither_torch_nor_transformers():
@@ -88,3 +88,25 @@ print(sorted({"torch", "transformers", "datasets", "yaml"} & set(sys.modules)))
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "[]"
+
+
+def test_a_folder_holds_few_modules():
+    folders = Counter(path.parent for name, path in FILES.items() if path.name != "__init__.py")
+    assert not {str(folder): count for folder, count in folders.items() if count > MODULES}
+
+
+def test_a_file_is_short():
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in FILES.items()}
+    assert not {name: count for name, count in lines.items() if count > LINES}
+
+
+def test_a_function_is_short():
+    """Its signature and body; what a docstring says and shows is not counted."""
+    lengths = {}
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                first = node.body[0]
+                docstring = first.end_lineno - first.lineno + 1 if ast.get_docstring(node) is not None else 0
+                lengths[f"{name}: {node.name}"] = node.end_lineno - node.lineno + 1 - docstring
+    assert not {where: length for where, length in lengths.items() if length > LINES_OF_A_FUNCTION}
