@@ -14,18 +14,22 @@ os.environ |= {
     "TOKENIZERS_PARALLELISM": "false",
     "WANDB_MODE": "offline",
     "CUDA_VISIBLE_DEVICES": "",
+    "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # a worker a core
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from fake_hub import TOKEN, FakeHub
+from filelock import FileLock
 from hypothesis import settings
 from rows import EIGHT
 from warm_python import WarmPython
+from warm_python import warm_python as warm
 
 from qwen_ner.codec import Codec
 from qwen_ner.entities import CLUENER
@@ -39,16 +43,37 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(scope="session")
-def warm_python() -> Iterator[WarmPython]:
+def warm_python() -> WarmPython:
     """`warm_python.run([sys.executable, "-m", "qwen_ner", ...], env=..., cwd=...)`, as `subprocess.run` but without
     the seconds that imports take: it forks off a Python that has done them. `start` is its `subprocess.Popen`.
 
-    For the few tests whose law is the cold start itself, or a launcher that starts processes of its own, it is
-    `subprocess`.
+    What is no test imports it: `from warm_python import warm_python`. For the few tests whose law is the cold start
+    itself, it is `subprocess`.
     """
-    warm = WarmPython()
-    yield warm
-    warm.close()
+    return warm
+
+
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """`make_once(name, make)` is a folder that `make(folder)` filled, once for all workers. Not to be written to."""
+    place = tmp_path_factory.getbasetemp()
+    place = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "common"
+    place.mkdir(exist_ok=True)
+
+    def folder_of(name: str, make: Callable[[Path], object]) -> Path:
+        folder, made = place / name, place / f"{name}.made"
+        with FileLock(place / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return folder_of
 
 
 @pytest.fixture(scope="session")
@@ -57,11 +82,11 @@ def codec() -> Codec:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(make_once: MakeOnce) -> Path:
     """The folder of an untrained two-layer model. Not to be written to."""
     from qwen_ner.training.tiny import make_tiny
 
-    return make_tiny(tmp_path_factory.mktemp("tiny") / "model", layers=2, hidden=64, dropout=0.0)
+    return make_once("tiny", lambda folder: make_tiny(folder / "model", layers=2, hidden=64, dropout=0.0)) / "model"
 
 
 @pytest.fixture(scope="session")
@@ -97,40 +122,43 @@ def hub(tiny: Path, tmp_path: Path) -> Iterator[FakeHub]:
 
 
 @pytest.fixture(scope="session")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def taught(make_once: MakeOnce) -> Path:
     """A folder of train.jsonl and dev.jsonl, of which dev has been seen in training: what a run learns shows."""
     from qwen_ner.data.datasets import write_jsonl
 
-    folder = tmp_path_factory.mktemp("taught")
-    rows = [type(gold)(f"{i}-{k}", gold.text, gold.entities) for k in range(3) for i, gold in enumerate(EIGHT)]
-    write_jsonl(folder / "train.jsonl", rows)
-    write_jsonl(folder / "dev.jsonl", rows[:7])
-    return folder
+    def make(folder: Path) -> None:
+        rows = [type(gold)(f"{i}-{k}", gold.text, gold.entities) for k in range(3) for i, gold in enumerate(EIGHT)]
+        write_jsonl(folder / "train.jsonl", rows)
+        write_jsonl(folder / "dev.jsonl", rows[:7])
+
+    return make_once("taught", make)
 
 
 @pytest.fixture(scope="session")
-def trained(taught: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def trained(make_once: MakeOnce, taught: Path, tiny: Path) -> dict[str, Path]:
     """Folders that real trainings wrote: `full`, and `adapter` of tester/base. Not to be written to."""
     from qwen_ner.training.recipe import load_recipe
     from qwen_ner.training.run import train
 
-    place, hub = tmp_path_factory.mktemp("trained"), FakeHub()
-    hub.create("tester/base", files={path.name: path.read_bytes() for path in tiny.iterdir()})
-    (place / "recipe.yaml").write_text(
-        f"model_name_or_path: tester/base\ndataset: {taught}\nsystem_prompt: 找出实体\nvalidation_rows: 8\n"
-        "examples: [王芳在深圳卖三星手机]\nuse_cpu: true\nlr_scheduler_type: constant\neval_strategy: steps\n"
-        "save_strategy: steps\nmax_new_tokens: 48\nlogging_steps: 10\nseed: 7\nreport_to: none\n",
-        encoding="utf-8",
-    )
-    with reaching(hub, place / "cache"):
-        for name, more in {
-            "full": ["--learning_rate", "1e-2"],
-            "adapter": ["--learning_rate", "2e-2", "--lora_r", "8"],
-        }.items():
-            steps = ["--max_steps", "40", "--eval_steps", "20", "--save_steps", "20"]
-            out = ["--output_dir", str(place / name)]
-            train(load_recipe(place / "recipe.yaml", [*more, *steps, *out]))
-    hub.close()
+    def make(place: Path) -> None:
+        hub = FakeHub()
+        hub.create("tester/base", files={path.name: path.read_bytes() for path in tiny.iterdir()})
+        (place / "recipe.yaml").write_text(
+            f"model_name_or_path: tester/base\ndataset: {taught}\nsystem_prompt: 找出实体\nvalidation_rows: 8\n"
+            "examples: [王芳在深圳卖三星手机]\nuse_cpu: true\nlr_scheduler_type: constant\neval_strategy: steps\n"
+            "save_strategy: steps\nmax_new_tokens: 48\nlogging_steps: 10\nseed: 7\nreport_to: none\n",
+            encoding="utf-8",
+        )
+        with reaching(hub, place / "cache"):
+            for name, more in {
+                "full": ["--learning_rate", "1e-2"],
+                "adapter": ["--learning_rate", "2e-2", "--lora_r", "8"],
+            }.items():
+                steps = ["--max_steps", "40", "--eval_steps", "20", "--save_steps", "20"]
+                train(load_recipe(place / "recipe.yaml", [*more, *steps, "--output_dir", str(place / name)]))
+        hub.close()
+
+    place = make_once("trained", make)
     return {name: place / name for name in ("full", "adapter")}
 
 

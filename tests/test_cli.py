@@ -10,6 +10,7 @@ import sys
 import pytest
 from rows import EIGHT, ROOT
 from safetensors.torch import load_file
+from warm_python import warm_python
 
 from qwen_ner import cli
 from qwen_ner.data.datasets import write_jsonl
@@ -48,7 +49,10 @@ def recipe(tmp_path_factory, data, tiny):
 
 
 def run(*command, check=True, **options):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=200, **options)
+    if command[: len(ACCELERATE)] == (*ACCELERATE,):
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=200, **options)
+    else:
+        done = warm_python.run(command, **options)
     if check and done.returncode:
         raise AssertionError(f"{command} exited {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
@@ -242,7 +246,7 @@ def test_two_ranks_predict_what_one_predicts_and_in_order(trained, tmp_path):
     texts.write_text("\n".join(gold.text for gold in [*EIGHT, *EIGHT[:3]]), encoding="utf-8")
     predict = ["-m", "qwen_ner", "predict", folder, texts, "--output"]
     run(sys.executable, *predict, tmp_path / "one.jsonl")
-    run(*ACCELERATE, "--config_file", CONFIGS / "cpu_2proc.yaml", *predict, tmp_path / "two.jsonl")
+    warm_python.launch(CONFIGS / "cpu_2proc.yaml", [*predict, tmp_path / "two.jsonl"]).check_returncode()
     one, two = (
         [json.loads(line) for line in (tmp_path / name).read_text().splitlines()] for name in ("one.jsonl", "two.jsonl")
     )
@@ -281,7 +285,7 @@ def test_two_ranks_give_the_numbers_of_one(trained, recipe, data, tmp_path, caps
     # Adam's usual epsilon would make a whole step of a rounding error.
     sequential = ["--train_sampling_strategy", "sequential", "--learning_rate", "1e-2", "--adam_epsilon", "1e-3"]
     one, two = tmp_path / "one", tmp_path / "two"
-    run(*ACCELERATE, "--config_file", CONFIGS / "cpu.yaml", recipe, *options, *sequential, "--output_dir", one)
+    warm_python.launch(CONFIGS / "cpu.yaml", [recipe, *options, *sequential, "--output_dir", one]).check_returncode()
     run(*ACCELERATE, "--config_file", CONFIGS / "cpu_2proc.yaml", "-m", "qwen_ner", "train", recipe, *options, *sequential,
         "--per_device_train_batch_size", "2", "--output_dir", two)  # fmt: skip
     first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (one, two))

@@ -12,6 +12,7 @@ import sys
 import pytest
 from rows import ROOT
 from test_cli import data, recipe, trained  # noqa: F401  (fixtures)
+from warm_python import warm_python
 
 from qwen_ner import cli
 from qwen_ner.data.datasets import read_dataset, read_jsonl
@@ -80,9 +81,7 @@ def test_a_sweep_command_names_a_sweep_that_is_right(line, monkeypatch):
 def test_a_benchmark_command_names_a_script_and_options_that_exist(line):
     """Run on the toy they are in test_benchmarks.py."""
     words = [word for word in shlex.split(line.partition("#")[0])]
-    shown = subprocess.run(
-        [sys.executable, ROOT / words[1], "--help"], capture_output=True, text=True, check=True
-    ).stdout
+    shown = warm_python.run([sys.executable, ROOT / words[1], "--help"], check=True).stdout
     assert all(word in shown for word in words if word.startswith("--"))
 
 
@@ -155,7 +154,7 @@ def test_what_is_served_answers_as_the_readme_asks(trained, tmp_path, capsys):  
     if not asking + clients:
         return
     command = [sys.executable, "-m", "qwen_ner", "serve", str(trained[0]), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    with warm_python.start(command, stderr=subprocess.PIPE) as server:
         url = next(found[0] for line in server.stderr if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
         try:
             for line in asking if shutil.which("curl") else ():

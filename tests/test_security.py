@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import sys
 import zipfile
 from contextlib import suppress
@@ -18,6 +17,7 @@ import pytest
 import torch
 import yaml
 from rows import EIGHT, ROOT, example
+from warm_python import warm_python
 
 from qwen_ner.data.convert import convert
 from qwen_ner.data.datasets import write_jsonl
@@ -221,9 +221,9 @@ def test_no_token_is_saved_or_said(taught, tiny, tmp_path):
         "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }  # fmt: skip
     command = [sys.executable, "-m", "qwen_ner", "train", str(recipe), "--hub_token", f"{CANARY}c"]
-    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, timeout=300)
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
-    written = {"stdout": done.stdout, "stderr": done.stderr}
+    done = warm_python.run(command, env=env, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    written = {"stdout": done.stdout.encode(), "stderr": done.stderr.encode()}
     written |= {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*") if path.is_file()}
     assert len(written) > 20
     for name, content in written.items():

@@ -1,11 +1,15 @@
 """A fork of the warm Python is what a cold start of the same program is."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 
 import pytest
+from rows import ROOT
+
+TWO = ROOT / "accelerate_configs" / "cpu_2proc.yaml"
 
 SELF = """
 import json, os, sys
@@ -55,3 +59,25 @@ def test_what_is_read_at_import_makes_it_a_cold_start(warm_python):
     environment = os.environ | {"HF_HUB_OFFLINE": "0"}
     assert warm_python.run([sys.executable, "-c", code], env=environment).stdout == "False\n"
     assert warm_python.run([sys.executable, "-c", code]).stdout == "True\n"
+
+
+def test_a_launch_is_what_accelerate_makes_of_the_config(warm_python, tmp_path):
+    """The ranks, and the variables that say what is launched; torchrun's about itself are not there."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import json, os, sys\n"
+        "mine = {k: v for k, v in os.environ.items() if k.startswith('ACCELERATE_') or k in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')}\n"
+        "sys.stdout.write(json.dumps([mine, sys.argv[1:]]) + '\\n')\n"
+    )
+    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", TWO]
+    cold = subprocess.run([*map(str, launch), program, "a b"], capture_output=True, text=True, check=True)
+    warm = warm_python.launch(TWO, [program, "a b"])
+    cold_ranks, warm_ranks = (sorted(map(json.loads, done.stdout.splitlines()), key=str) for done in (cold, warm))
+    assert warm_ranks == cold_ranks
+    assert len(warm_ranks) == 2
+
+
+def test_a_rank_that_fails_ends_the_others(warm_python, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("import os, sys, time\nsys.exit(3) if os.environ['RANK'] == '1' else time.sleep(60)\n")
+    assert warm_python.launch(TWO, [program]).returncode == 3

@@ -11,6 +11,7 @@ for that.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -40,7 +41,6 @@ AT_IMPORT = (
     "LD_",
     "PYTHON",
     "TORCH",
-    "ACCELERATE_",
 )
 """How the names of variables begin that are read when Python or a library starts."""
 
@@ -101,6 +101,53 @@ class WarmPython:
             self._serve()
         return self._fork(args, wanted, str(cwd or Path.cwd()), stdout, stderr)
 
+    def launch(
+        self,
+        config: Path,
+        program: Sequence[Any],
+        *,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 200,
+        **options: Any,
+    ) -> subprocess.CompletedProcess[str]:
+        """What `accelerate launch --config_file CONFIG *PROGRAM` comes to on this host, but for its launcher.
+
+        Each rank of the config is a fork with the environment that accelerate and torchrun make; all write to the same
+        stdout and stderr. Where a rank fails, the others are killed and its exit code is what is returned.
+        """
+        variables, arguments, ranks = _launched(config, [str(part) for part in program])
+        pipes = [os.pipe(), os.pipe()]
+        out, err = (os.fdopen(writing, "w") for _, writing in pipes)
+        processes = [
+            self.start([sys.executable, *arguments], env={**(os.environ if env is None else env), **variables, **rank},
+                       stdout=out, stderr=err, **options)
+            for rank in ranks
+        ]  # fmt: skip
+        out.close()
+        err.close()
+        texts = ["", ""]
+
+        def read(at: int) -> None:
+            with os.fdopen(pipes[at][0], encoding="utf-8") as stream:
+                texts[at] = stream.read()
+
+        readers = [threading.Thread(target=read, args=(at,)) for at in (0, 1)]
+        for reader in readers:
+            reader.start()
+        end, code = time.monotonic() + timeout, 0
+        while None in (codes := [process.poll() for process in processes]):
+            code = code or next(filter(None, codes), 0)
+            if code or time.monotonic() > end:
+                for process in processes:
+                    process.kill()
+            time.sleep(0.02)
+        for reader in readers:
+            reader.join()
+        if not code and time.monotonic() > end:
+            raise subprocess.TimeoutExpired(list(program), timeout)
+        code = code or next(filter(None, codes), 0)
+        return subprocess.CompletedProcess(list(program), code, *texts)
+
     def _serve(self) -> None:
         self._environment = dict(os.environ)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -141,6 +188,32 @@ class WarmPython:
             self._server = None
 
 
+warm_python = WarmPython()
+atexit.register(warm_python.close)
+
+
+def _launched(config: Path, program: list[str]) -> tuple[dict[str, str], list[str], list[dict[str, str]]]:
+    """Of a launch on one host: what accelerate sets in the environment, what Python is given, what each rank has more."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
+
+    args, _, _ = _validate_launch_command(launch_command_parser().parse_args(["--config_file", str(config), *program]))
+    if args.num_processes == 1:
+        command, made = prepare_simple_launcher_cmd_env(args)
+        ranks: list[dict[str, str]] = [{}]
+        arguments = command[1:]
+    else:
+        made = prepare_multi_gpu_env(args)
+        size = str(args.num_processes)
+        ranks = [
+            {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "GROUP_RANK": "0",
+             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(args.master_port)}
+            for rank in range(args.num_processes)
+        ]  # fmt: skip
+        arguments = [*(["-m"] if args.module else []), args.training_script, *args.training_script_args]
+    return {name: value for name, value in made.items() if os.environ.get(name) != value}, arguments, ranks
+
+
 def _at_import(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name.startswith(AT_IMPORT) and name not in ANYTIME}
 
@@ -154,6 +227,15 @@ class WarmProcess:
         self._replies = replies.makefile("r", encoding="ascii")
         self._socket = replies
         self.pid = int(self._replies.readline())
+
+    def __enter__(self) -> WarmProcess:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for stream in (self.stdout, self.stderr):
+            if stream is not None:
+                stream.close()
+        self.wait()
 
     def poll(self) -> int | None:
         if self.returncode is None and select.select([self._socket], [], [], 0)[0]:

@@ -10,6 +10,7 @@ from distributed.hosts import ACCELERATE, ADDRESSES, CONFIGS, ENVIRONMENT, confi
 from distributed.shards import EACH
 from distributed.trains import CASES, EVALUATED
 from safetensors.torch import load_file
+from warm_python import warm_python
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +25,8 @@ def ran(command):
 @pytest.fixture(scope="module")
 def one_rank(tiny, tmp_path_factory):
     out = tmp_path_factory.mktemp("one")
-    ran([sys.executable, TRAINS, tiny, out])
+    done = warm_python.run([sys.executable, TRAINS, tiny, out], env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
     return out
 
 

@@ -14,6 +14,7 @@ import time
 
 import pytest
 from rows import EIGHT, ROOT
+from warm_python import warm_python
 
 from qwen_ner import cli
 from qwen_ner.entities import NerError
@@ -33,7 +34,7 @@ class Server:
     def __init__(self, folder, *options):
         command = [sys.executable, "-m", "qwen_ner", "serve", folder, "--port", "0", *options]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True, env=environment)
+        self.process = warm_python.start(command, stderr=subprocess.PIPE, env=environment)
         self.said = []
         for line in self.process.stderr:
             self.said.append(line)

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from rows import EIGHT, ROOT
+from warm_python import warm_python
 
 from qwen_ner.codec import Codec
 from qwen_ner.contract import NerConfig
@@ -260,14 +261,11 @@ _leave_group()
 
 def two_processes(tiny, out, where, accumulation, room):
     out.mkdir()
-    command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu_2proc.yaml",
-        str(out / "two.py"), str(tiny), str(out), where, str(accumulation), str(room),
-    ]  # fmt: skip
+    command = [out / "two.py", tiny, out, where, accumulation, room]
     (out / "two.py").write_text(TWO, encoding="utf-8")
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    return warm_python.launch(ROOT / "accelerate_configs" / "cpu_2proc.yaml", command, env=env, timeout=300)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 from kills import differences, small_recipe
 from rows import ROOT
+from warm_python import warm_python
 
 from qwen_ner.entities import NerError
 from qwen_ner.training.loop.checkpoints import UNFINISHED, fault_of, in_order
@@ -122,7 +123,7 @@ def test_a_process_killed_in_a_save_or_an_evaluation(tmp_path):
     command = [sys.executable, ROOT / "tests" / "kills.py", "--kills", "2", "--json", tmp_path / "kills.json",
                "--only", "SIGKILL as the optimizer|SIGTERM in an evaluation"]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, env=environment)
+    done = warm_python.run(command, timeout=300, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     killed, stopped = json.loads((tmp_path / "kills.json").read_text())["kills"]
     assert (killed["exit"], stopped["exit"]) == (-signal.SIGKILL, 130)

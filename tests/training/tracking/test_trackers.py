@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +15,7 @@ import pytest
 import yaml
 from read_wandb_run import load
 from rows import EIGHT, ROOT
+from warm_python import warm_python
 
 from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.entities import NerError
@@ -220,11 +220,9 @@ def test_tensorboard_gets_the_scalars(tracked):
 def test_two_ranks_are_one_run(recipe, environment):
     environment(WANDB_MODE="offline", WANDB_RUN_ID="gone-on-with", WANDB_LOG_MODEL="checkpoint")
     config = ROOT / "accelerate_configs" / "cpu_2proc.yaml"
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", config, "-m",
-               "qwen_ner", "train", recipe, "--output_dir", environment.folder / "out",
+    command = ["-m", "qwen_ner", "train", recipe, "--output_dir", environment.folder / "out",
                "--per_device_train_batch_size", "2", "--max_steps", "4"]  # fmt: skip
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=200,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
+    done = warm_python.launch(config, command)
     assert done.returncode == 0, done.stderr
     (run,) = environment.runs()
     assert run.name.startswith("offline-run-")
