@@ -331,7 +331,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(recipe, tmp_pat
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["train", "nowhere.yaml"], "no recipe could be read there"),
+        (["train", "nowhere.yaml"], "cannot read the recipe"),
         (["evaluate", "nowhere", "--data", "sample"], "no such folder"),
         (["predict", "nowhere", "--text", "三星"], "no such folder"),
     ],

@@ -1,6 +1,7 @@
-"""What a training ends with: scores on the final split, the report, and what is said on the terminal.
+"""The end of a training: the final scores, the report, and what is printed.
 
-In: a trainer at its best checkpoint. Out: files in the output folder. Knows nothing of how it was trained.
+In: a trainer with its best checkpoint loaded, and its plan. Out: files in the output folder. Does not know how the
+model was trained.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-
 from ..entities import Example, fingerprint
 from ..evaluation.report import write_report
 from ..evaluation.result import Evaluated
@@ -21,60 +20,57 @@ from ..evaluation.table import Contract
 from ..inference.calibration import Judged, fit_calibration, summary
 from ..inference.extractor import Extractor
 from .loop.trainer import NerTrainer
-from .preparation import FINAL_SPLIT, Splits
-from .recipe import Recipe
+from .plan import TrainingPlan
+from .preparation import FINAL_SPLIT
 
 TOY = """
-This was a toy model on made-up data: it shows the way, not how good a Qwen is. For the real thing, on one or four GPUs:
+This was a toy model on made-up data: it shows how things work, not how good a Qwen is. For the real thing, on one or four GPUs:
   accelerate launch --config_file accelerate_configs/single_gpu.yaml recipes/lora.yaml
-  accelerate launch --config_file accelerate_configs/ddp_4gpu.yaml recipes/full_ft.yaml"""
+  accelerate launch --config_file accelerate_configs/ddp_4gpu.yaml recipes/full_ft.yaml"""  # noqa: E501
 
 
-def report(
-    trainer: NerTrainer, recipe: Recipe, splits: Splits, final: Dataset, output: Path, started: float
-) -> dict[str, Any]:
-    """Score the final split (the validation rows where there is none), write the report, print table and examples.
+def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float) -> dict[str, Any]:
+    """Score the final split, write the report, print the table and the examples.
 
-    Every rank takes part in scoring; the first writes and prints. `seconds` count from `started`, a time.monotonic().
-    Returns the scores and, under "training", what is said of the training.
+    Every rank takes part in scoring; the first writes and prints. `started` is the time.monotonic() from which
+    `seconds` count. Returns the scores and, under "training", a summary of the training.
     """
+    splits, recipe, state = plan.splits, plan.recipe, trainer.state
     split = FINAL_SPLIT if splits.final else "validation"
-    dataset = recipe.data.dataset
-    gold, predicted = trainer.compute_metrics.decoded(trainer.predict(final, metric_key_prefix=split))
-    contract = Contract(str(output), dataset, split, len(gold), fingerprint(gold), "free")
+    gold, predicted = trainer.compute_metrics.decoded(trainer.predict(plan.final_rows, metric_key_prefix=split))
+    contract = Contract(str(output), recipe.data.dataset, split, len(gold), fingerprint(gold), "free")
     evaluated = Evaluated(contract, gold, predicted, splits.labels, splits.annotated)
-    state = trainer.state
     training = {
         "model": recipe.model.model_name_or_path,
-        "dataset": dataset,
-        "data_fingerprint": trainer.ner_config.data_fingerprint,
-        "train_rows": len(trainer.train_dataset),
+        "dataset": recipe.data.dataset,
+        "data_fingerprint": plan.config.data_fingerprint,
+        "train_rows": len(plan.fitting_rows),
         "steps": state.global_step,
         "skipped_steps": trainer.skipped,
         "validation": {"rows": len(splits.validation), "best": state.best_metric, "step": state.best_global_step},
         "train_loss": state.log_history[-1].get("train_loss"),
     }
-    with trainer.gathered() as model:  # all ranks take part in that
-        extractor = Extractor(model, trainer.processing_class, trainer.ner_config)
+    with trainer.gathered() as model:  # a collective: every rank must enter
+        extractor = Extractor(model, plan.tokenizer, plan.config)
     if trainer.is_world_process_zero():
         extractor, judged = calibrated(extractor, splits.validation)
         extractor.config.save(output)
-        of = {"of": "the validation rows, to which they were fitted"}
-        evaluated = replace(evaluated, confidence=summary(judged) | of)
+        confidence = summary(judged) | {"of": "the validation rows, to which they were fitted"}
         training["seconds"] = round(time.monotonic() - started, 1)
+        evaluated = replace(evaluated, confidence=confidence)
         write_report(evaluated, output, training=training, history=state.log_history)
         print(evaluated.table())
         for text, entities in zip(recipe.data.examples, extractor.extract(recipe.data.examples), strict=True):
             found = " · ".join(f"{e.label} {e.text} [{e.start}, {e.end})" for e in entities)
             print(f"\n{text}\n  {found or 'no entity'}")
         print(f"\nreport: {output / 'report.html'}")
-        if recipe.model.model_name_or_path == "tiny" or dataset == "sample":
+        if recipe.model.model_name_or_path == "tiny" or recipe.data.dataset == "sample":
             print(TOY)
     return {**evaluated.scores.to_dict(), "training": training}
 
 
 def calibrated(extractor: Extractor, held_out: Sequence[Example]) -> tuple[Extractor, list[Judged]]:
-    """`extractor` with the calibration that what it writes for `held_out` calls for, and that writing judged by it."""
+    """`extractor` with a calibration fitted to what it predicts for `held_out`, and these predictions judged by it."""
     predicted = extractor.predict([example.text for example in held_out], progress=True)
     judged = list(extractor.judged(held_out, predicted))
     gold = Counter(label for example in held_out for label, _ in example.surfaces)

@@ -1,6 +1,6 @@
-"""What a check has to say: well, doubtful or wrong, with its remedy.
+"""The result of a check: ok, a warning or a failure, with its remedy.
 
-In: words. Out: one line each, or what a training does about them. Knows nothing of what is checked.
+In: what was found. Out: a line for the terminal, or what a training does about it. Does not know what is checked.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ log = logging.getLogger(__name__)
 Level = Literal["ok", "warn", "fail"]
 
 NAME_WIDTH = 17
-"""Of the column of names: the longest of the doctor's is "generation_config"."""
+"""Width of the column of names: the doctor's longest is "generation_config"."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor. `found` is value and place, `remedy` what to do about it.
+    """One line of the doctor. `found` says what and where, `remedy` what to do about it.
 
-    >>> print(Finding("warn", "answers", "2 of 9 answers are too long", "raise max_new_tokens"))
+    >>> print(Finding("warn", "2 of 9 answers are too long", "raise max_new_tokens", name="answers"))
     warn  answers            2 of 9 answers are too long; raise max_new_tokens
     """
 
     level: Level
-    name: str
     found: str
     remedy: str = ""
+    name: str = ""
 
     @property
     def message(self) -> str:
@@ -42,27 +42,36 @@ class Finding:
         return f"{self.level:<4}  {self.name:<{NAME_WIDTH}}  {below.join(self.message.split(chr(10)))}"
 
 
-def heed(findings: Iterable[Finding]) -> None:
-    """What a training does about its own checks: nothing where all is well, a log line for each doubt.
+def ok(found: str) -> Finding:
+    return Finding("ok", found)
 
-    Raises `NerError` with all that is wrong, if anything is.
-    """
-    wrong = []
+
+def warn(found: str, remedy: str = "") -> Finding:
+    return Finding("warn", found, remedy)
+
+
+def fail(found: str, remedy: str = "") -> Finding:
+    return Finding("fail", found, remedy)
+
+
+def raise_or_warn(findings: Iterable[Finding]) -> None:
+    """Log each warning, then raise one `NerError` with all failures, if there are any."""
+    failures = []
     for finding in findings:
         if finding.level == "fail":
-            wrong.append(finding.message)
+            failures.append(finding.message)
         elif finding.level == "warn":
             log.warning("%s.", finding.message)
-    if wrong:
-        raise NerError("\n  ".join(wrong))
+    if failures:
+        raise NerError("\n  ".join(failures))
 
 
-def listed(items: Iterable[str], shown: int = 5) -> str:
-    """The first of `items`, and how many more there are.
+def listed(items: Iterable[str], limit: int = 5) -> str:
+    """The first `limit` of `items`, and how many more there are.
 
-    >>> listed(["a", "b", "c"], shown=2)
+    >>> listed(["a", "b", "c"], limit=2)
     'a, b and 1 more'
     """
     every = list(items)
-    more = f" and {len(every) - shown:,} more" if len(every) > shown else ""
-    return ", ".join(every[:shown]) + more
+    more = f" and {len(every) - limit:,} more" if len(every) > limit else ""
+    return ", ".join(every[:limit]) + more

@@ -1,6 +1,7 @@
-"""The model that is trained: float32 weights, and around them an adapter where one is asked for.
+"""The model to train: float32 weights, and a LoRA adapter around them if one is asked for.
 
-In: a name or a folder, peft's `LoraConfig` fields. Out: a causal LM. Knows nothing of recipes and data.
+In: a Hub id or a folder, peft's `LoraConfig` fields. Out: a causal LM, or its outline without weights. Does not know
+recipes or data.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ..entities import NerError
 from ..inference.hub_download import SAFE, downloaded_commit, refuse_pickled
@@ -23,11 +24,11 @@ def load_model(
     attn_implementation: str | None = None,
     lora: dict[str, Any] | None = None,
 ) -> PreTrainedModel:
-    """A causal LM with float32 master weights, and around it a LoRA adapter if `lora` gives peft's `LoraConfig` fields.
+    """A causal LM with float32 master weights, with a LoRA adapter around it if `lora` has peft's `LoraConfig` fields.
 
-    The dtype is asked for: a checkpoint in bfloat16 would otherwise be trained in bfloat16, whose eight bits lose
-    updates of a small learning rate; mixed precision is the Trainer's matter. Raises `NerError` where the model
-    cannot be loaded.
+    The dtype is explicit: a bfloat16 checkpoint would otherwise be trained in bfloat16, whose eight bits lose the
+    updates of a small learning rate. Mixed precision is left to the Trainer. Raises `NerError` if the model cannot be
+    loaded.
     """
     refuse_pickled(Path(model_name_or_path))
     try:
@@ -40,16 +41,43 @@ def load_model(
             **SAFE,
         )
     except UNLOADABLE as error:
-        raise NerError(f"model_name_or_path: {model_name_or_path} cannot be loaded: {error}") from error
-    if found["missing_keys"]:  # what a base has beside them, such as a head for another task, is not used
+        raise NerError(f"{model_name_or_path} cannot be loaded: {error}", place="model_name_or_path") from error
+    if found["missing_keys"]:  # unexpected keys, such as the head of another task, are ignored
         refuse_others(found, f"model_name_or_path: {model_name_or_path}")
     return adapted(model, lora, downloaded_commit(model_name_or_path, revision))
 
 
-def adapted(model: PreTrainedModel, lora: dict[str, Any] | None, revision: str | None = None) -> PreTrainedModel:
-    """`model` with a LoRA adapter of these `LoraConfig` fields around it; as it is without any.
+def outline_model(
+    model_name_or_path: str,
+    *,
+    revision: str | None = None,
+    attn_implementation: str | None = None,
+    lora: dict[str, Any] | None = None,
+) -> PreTrainedModel:
+    """The model that `load_model` loads, without its weights: every parameter is on the meta device.
 
-    `revision` is the base's on the Hub: the adapter fits no other, and names it in what is saved.
+    Needs nothing but config.json. Raises `NerError` if the model cannot be built from it.
+    """
+    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attn_implementation}
+    try:
+        config = AutoConfig.from_pretrained(model_name_or_path, revision=revision, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, **options)
+    except UNLOADABLE as error:
+        reason = " ".join(str(error).split())
+        raise NerError(
+            f"{model_name_or_path} cannot be built from its config.json ({reason})",
+            place="model_name_or_path",
+            remedy=f"run hf download {model_name_or_path} where there is a network, or give a folder",
+        ) from error
+    with torch.device("meta"):
+        return adapted(model, lora)
+
+
+def adapted(model: PreTrainedModel, lora: dict[str, Any] | None, revision: str | None = None) -> PreTrainedModel:
+    """`model` with a LoRA adapter of these `LoraConfig` fields around it; the model itself if `lora` is None.
+
+    `revision` is the commit of the base on the Hub. The adapter fits no other, so it is saved with it.
     """
     if lora is None:
         return model
@@ -58,4 +86,4 @@ def adapted(model: PreTrainedModel, lora: dict[str, Any] | None, revision: str |
     try:
         return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", revision=revision, **lora))
     except ValueError as error:
-        raise NerError(f"lora_target_modules: {error}") from error
+        raise NerError(str(error), place="lora_target_modules") from error

@@ -1,25 +1,27 @@
-"""A training before it is begun: its parts, each made when it is first asked for, and none of them heavy.
+"""The parts of a training: base, tokenizer, config, rows, model, collator, each made in one place.
 
-In: a recipe and how it is launched. Out: its data, tokenizer, token rows, and its model without weights. Knows nothing
-of what is checked about them.
+In: a recipe, a folder for what has to be written, and how the processes are launched. Out: the parts, made when first
+asked for. `run` trains with them, `doctor` checks them. Does not know what is done with them.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from transformers import set_seed
+
+from ..codec import Codec
 from ..contract import NerConfig
-from ..data.tokenize import build_dataset, end_of_turn
+from ..data.tokenize import build_dataset, column, end_of_turn, longest_first
 from ..entities import Example, NerError, fingerprint
 from ..inference.loading import load_tokenizer
 from .batches.collate import PaddedCollator, PrefixSharedCollator, choose_collator
-from .doctor import costs
 from .launch import Launch
+from .model import load_model, outline_model
 from .preparation import Splits, read_splits
 from .recipe import Recipe
 from .tiny import make_tiny
@@ -31,115 +33,141 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Unavailable(Exception):
-    """A part that a check needs could not be had; its own line says why."""
+class part(Generic[T]):
+    """A property that is computed once. If it raises a `NerError`, it raises the same one from then on."""
 
-    def __init__(self, part: str, error: NerError) -> None:
-        super().__init__(part)
-        self.part, self.error = part, error
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self.make = make
 
-
-class Case:
-    """The parts of a training. A property raises `Unavailable` where its part, or one that it needs, cannot be had."""
-
-    def __init__(self, recipe: Recipe, launch: Launch, folder: Path) -> None:
-        self.recipe, self.launch, self.folder = recipe, launch, folder
-        self._parts: dict[str, Any] = {}
-
-    def _part(self, name: str, make: Callable[[], T]) -> T:
-        if name not in self._parts:
+    def __get__(self, plan: TrainingPlan, owner: type[TrainingPlan]) -> T:
+        if self not in plan.made:
             try:
-                self._parts[name] = make()
+                plan.made[self] = self.make(plan)
             except NerError as error:
-                self._parts[name] = Unavailable(name, error)
-        if isinstance(self._parts[name], Unavailable):
-            raise self._parts[name]
-        return self._parts[name]
+                plan.made[self] = error
+        made = plan.made[self]
+        if isinstance(made, NerError):
+            raise made
+        return made
 
-    @property
+
+class TrainingPlan:
+    """Everything that a training is made of.
+
+    With `outline=True` the model has no weights; nothing else differs between the plan that the doctor examines and the
+    plan that is trained. The toy model is written below `folder`.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, *, launch: Launch | None = None, outline: bool = False) -> None:
+        self.recipe, self.folder, self.outline = recipe, folder, outline
+        self.launch = launch or Launch.of_environment(os.environ)
+        self.made: dict[part[Any], Any] = {}
+
+    def _first_process_first(self, task: str) -> AbstractContextManager[Any]:
+        """The first process writes the cache, the others read it. An outline belongs to a single process."""
+        return nullcontext() if self.outline else self.recipe.training.main_process_first(desc=task)
+
+    @part
     def base(self) -> str:
-        """Where the model lies: its name, or the folder of one made on the spot."""
+        """The model to start from: a Hub id or a folder."""
         name = self.recipe.model.model_name_or_path
-        return name if name != "tiny" else self._part("toy", lambda: str(make_tiny(self.folder / "tiny")))
+        if name != "tiny":
+            return name
+        with self._first_process_first("making the tiny model"):
+            return str(make_tiny(self.folder / "tiny"))
 
-    @property
+    @part
     def splits(self) -> Splits:
-        return self._part("data", lambda: read_splits(self.recipe.data))
+        return read_splits(self.recipe.data)
 
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        return self._part("tokenizer", lambda: load_tokenizer(self.base, self.recipe.model.model_revision))
-
-    @property
-    def model(self) -> PreTrainedModel:
-        """An outline, without weights."""
-        given = self.recipe.model
-        make = costs.outline_model
-        options: dict[str, Any] = {"attn_implementation": given.attn_implementation, "lora": given.lora()}
-        return self._part("model", lambda: make(self.base, revision=given.model_revision, **options))
-
-    @property
-    def collator(self) -> PaddedCollator | PrefixSharedCollator:
-        return self._part("collator", lambda: choose_collator(self.model, self.tokenizer.pad_token_id))
-
-    @property
-    def stops(self) -> tuple[int, ...]:
-        return tuple(dict.fromkeys((end_of_turn(self.tokenizer), self.tokenizer.eos_token_id)))
-
-    @property
-    def config(self) -> NerConfig:
-        """The ner_config.json that the training would write."""
-        data, splits = self.recipe.data, self.splits
-        limit = self.recipe.training.max_new_tokens
-        return NerConfig(splits.labels, data.system_prompt, limit, self.stops, fingerprint(splits.train))
-
-    @property
-    def rows(self) -> Dataset:
-        return self._part("rows", lambda: self._tokenized(self.splits.train))
-
-    @property
+    @part
     def gold(self) -> list[Example]:
+        """The examples to score: validation, then the final test."""
         return [*self.splits.validation, *self.splits.final]
 
-    @property
-    def to_score(self) -> Dataset:
-        return self._part("rows to score", lambda: self._tokenized(self.gold))
+    @part
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self.base, self.recipe.model.model_revision)
 
-    def _tokenized(self, examples: Sequence[Example]) -> Dataset:
-        return build_dataset(examples, self.config.codec(), self.tokenizer, num_proc=self.recipe.data.dataset_num_proc)
+    @part
+    def end_token_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer; the first one is written in training."""
+        return tuple(dict.fromkeys((end_of_turn(self.tokenizer), self.tokenizer.eos_token_id)))
 
-    @property
+    @part
+    def config(self) -> NerConfig:
+        """The ner_config.json of every folder that is saved; the calibration is fitted after training."""
+        splits = self.splits
+        longest = max((len(example.text) for example in splits.train), default=0)
+        return NerConfig(
+            splits.labels,
+            self.recipe.data.system_prompt,
+            self.recipe.training.max_new_tokens,
+            self.end_token_ids,
+            fingerprint(splits.train),
+            window=max(4, longest),
+        )
+
+    @part
+    def codec(self) -> Codec:
+        return self.config.codec()
+
+    @part
+    def model(self) -> PreTrainedModel:
+        given = self.recipe.model
+        make = outline_model if self.outline else load_model
+        base, lora = self.base, given.lora()
+        set_seed(self.recipe.training.seed)  # the Trainer sets it too, but after the adapter is initialized
+        return make(base, revision=given.model_revision, attn_implementation=given.attn_implementation, lora=lora)
+
+    @part
+    def collator(self) -> PaddedCollator | PrefixSharedCollator:
+        return choose_collator(self.model, self.tokenizer.pad_token_id)
+
+    @part
     def context(self) -> int:
+        """Tokens that the model can attend to."""
         return self.model.config.get_text_config().max_position_embeddings
 
-    @property
+    @part
     def max_length(self) -> int:
+        """Tokens of the longest row to train on."""
         return min(self.recipe.data.max_length or self.context, self.context)
 
-    @property
-    def processes(self) -> int:
-        """That share the rows of a step."""
-        return max(self.launch.num_processes, self.recipe.training.n_gpu, 1)
+    @part
+    def rows(self) -> Dataset:
+        """All training rows, those that are too long included."""
+        return self._tokenize(self.splits.train, "Tokenizing train")
 
-    @property
-    def use_cpu(self) -> bool:
-        """Whether the recipe says so; on a machine without GPUs it may have been read as if it did."""
-        return self.recipe.training.use_cpu and bool(self.recipe.values.get("use_cpu"))
+    @part
+    def fitting_rows(self) -> Dataset:
+        """The rows to train on: never cut, so those over `max_length` are left out."""
+        lengths = list(column(self.rows, "length"))
+        fitting = [i for i, length in enumerate(lengths) if length <= self.max_length]
+        if not fitting:
+            raise NerError(
+                f"every training row is longer than {self.max_length:,} tokens",
+                place="max_length",
+                remedy="raise max_length or split the texts",
+            )
+        return self.rows if len(fitting) == len(lengths) else self.rows.select(fitting)
 
-    @property
-    def is_for_gpus(self) -> bool:
-        """Whether it is meant for GPUs, be there any here or not."""
-        args, launch = self.recipe.training, self.launch
-        asked = (args.use_cpu and not self.use_cpu) or launch.num_processes > 1 or launch.mixed_precision != "no"
-        return asked and not self.use_cpu and not launch.use_cpu
+    @part
+    def gold_rows(self) -> Dataset:
+        return self._tokenize(self.gold, "Tokenizing evaluation")
 
-    @property
-    def bf16(self) -> bool:
-        return self.recipe.training.bf16 or (not self.recipe.training.fp16 and self.launch.mixed_precision == "bf16")
+    @part
+    def validation_rows(self) -> Dataset:
+        return longest_first(self.gold_rows.select(range(len(self.splits.validation))))
 
+    @part
+    def final_rows(self) -> Dataset:
+        """The rows of the final test; the validation rows if the data set has none."""
+        if not self.splits.final:
+            return self.validation_rows
+        return longest_first(self.gold_rows.select(range(len(self.splits.validation), len(self.gold))))
 
-@contextmanager
-def case_of(recipe: Recipe, launch: Launch | None = None) -> Iterator[Case]:
-    """A case and a folder that goes with it, for the toy model and for what is written to be read again."""
-    with tempfile.TemporaryDirectory(prefix="qwen_ner_doctor_") as folder:
-        yield Case(recipe, launch or Launch.of_environment(os.environ), Path(folder))
+    def _tokenize(self, examples: Sequence[Example], task: str) -> Dataset:
+        codec, tokenizer = self.codec, self.tokenizer
+        with self._first_process_first("tokenizing"):
+            return build_dataset(examples, codec, tokenizer, num_proc=self.recipe.data.dataset_num_proc, desc=task)

@@ -1,6 +1,7 @@
 """What is checked and prepared before the first step: processes, output folder, data.
 
-In: the parts of a recipe. Out: errors and warnings while they cost nothing, and the rows to train on. Loads no model.
+In: the parts of a recipe. Out: errors and warnings while they are still cheap, and the rows to train on. Loads no
+model.
 """
 
 from __future__ import annotations
@@ -25,23 +26,24 @@ from ..data.negatives import draw, entity_free, read_negatives
 from ..data.split import hold_out
 from ..data.surfaces import Surfaces
 from ..entities import CLUENER, Example, LabelSet, NerError
-from .launch import Launch, sharding_faults
-from .recipe import DataArguments, NerTrainingArguments, Recipe
+from .arguments import DataArguments, NerTrainingArguments
+from .launch import Launch, command_for, sharding_faults
+from .recipe import Recipe
 
 log = logging.getLogger(__name__)
 
 FINAL_SPLIT = "dev"
-"""The final test, since CLUENER's test split has no labels. The checkpoint is chosen on rows held out of train."""
+"""The final test: CLUENER's test split has no labels. The best checkpoint is chosen on rows held out of train."""
 
 RECIPE_NAME = "recipe.yaml"
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Rows to train on, rows to choose the checkpoint by, and the final test (empty where the data set has none).
+    """Rows to train on, rows to choose the checkpoint by, and the final test (empty if the data set has none).
 
-    `annotated` is the whole train split, before anything was held out of it or left out: what counts as seen. It and
-    what is taken of it lie on the disk.
+    `annotated` is the whole train split, with the rows that were held out or left out: what counts as seen. It is
+    stored on disk, and so is what is selected from it.
     """
 
     labels: LabelSet
@@ -52,81 +54,70 @@ class Splits:
 
 
 def read_splits(data: DataArguments) -> Splits:
-    """The splits that a recipe asks for. The validation rows and those added without entities do not depend on the
-    seed, so that runs compare."""
+    """The splits that a recipe asks for. They do not depend on its seed, so that runs can be compared."""
     known = LabelSet.of(data.labels) if data.labels else CLUENER if data.dataset in ("cluener", "sample") else None
-    training = StoredExamples.of(iter_dataset(data.dataset, "train", labels=known, data_dir=data.data_dir))
-    labels = known or labels_of(training)
+    annotated = StoredExamples.of(iter_dataset(data.dataset, "train", labels=known, data_dir=data.data_dir))
+    labels = known or labels_of(annotated)
     final: Sequence[Example] = ()
     if has_split(data.dataset, FINAL_SPLIT, data.data_dir):
         final = read_dataset(data.dataset, FINAL_SPLIT, labels=labels, data_dir=data.data_dir)
-    rest, validation = hold_out(training, data.validation_rows, seed=0)
+    rest, validation = hold_out(annotated, data.validation_rows, seed=0)
     limit = data.max_eval_samples
     train = rest[: data.max_train_samples]
     if added := _negatives(data, train, rest):
         train = StoredExamples.of(chain(train, added))
-    return Splits(labels, train, validation[:limit], final[:limit], training)
+    return Splits(labels, train, validation[:limit], final[:limit], annotated)
 
 
 def _negatives(data: DataArguments, train: Sequence[Example], annotated: Sequence[Example]) -> list[Example]:
-    """The rows without entities that a recipe adds to `train`, none of which holds a surface of `annotated`."""
+    """The rows without entities that a recipe adds to `train`; none of them holds a surface of `annotated`."""
     if data.negatives is None:
         return []
     surfaces = Surfaces(entity.text for example in annotated for entity in example.entities)
-    left_out = 0
+    source, left_out = "clauses of the training rows", 0
     if data.negatives_from == "clauses":
         candidates = entity_free(train, surfaces)
     else:
-        candidates, left_out = read_negatives(data.negatives_from, surfaces)
+        source = data.negatives_from
+        candidates, left_out = read_negatives(source, surfaces)
     wanted = max(1, round(data.negatives * len(train)))
     added = draw(candidates, wanted, seed=0)
-    more = f" ({left_out} more were left out: repeated, or with a surface that the training rows annotate)"
-    source = "clauses of the rows to train on" if data.negatives_from == "clauses" else data.negatives_from
     log.info(
-        "%d rows without entities are added to the %d rows to train on: of %d in %s%s.",
-        len(added),
-        len(train),
-        len(candidates),
-        source,
-        more if left_out else "",
+        "Added %d rows without entities to the %d training rows, from %d candidates in %s%s.",
+        *(len(added), len(train), len(candidates), source),
+        f" ({left_out} others are repeated or hold a surface annotated in the training rows)" if left_out else "",
     )
     if len(added) < wanted:
         log.warning(
-            "negatives: %s asks for %d rows, and %s give %d; lower it, or name a file of texts with negatives_from.",
-            data.negatives,
-            wanted,
-            source,
-            len(added),
+            "negatives: %s asks for %d rows, but %s give only %d; lower it, or name a file of texts with "
+            "negatives_from.",
+            *(data.negatives, wanted, source, len(added)),
         )
     return added
 
 
 def check_processes(args: NerTrainingArguments) -> None:
-    """Raise `NerError` where several processes were started that do not know of each other, or would save no model.
+    """Take one GPU per process. Raises `NerError` if processes do not know of each other, or would save no model.
 
-    Those that do not know of each other would each train alone on all rows and write to the same folder.
+    Processes that do not know of each other would each train on all rows, and write to the same folder.
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started > 1 and args.world_size == 1:
         raise NerError(
-            f"WORLD_SIZE is {started}, but this process sees itself alone: on CPU set use_cpu: true in the recipe "
-            "(accelerate_configs/cpu_2proc.yaml), on GPUs launch with accelerate_configs/ddp_4gpu.yaml"
+            f"WORLD_SIZE is {started}, but this process sees itself alone",
+            remedy="on CPUs set use_cpu: true in the recipe (accelerate_configs/cpu_2proc.yaml), on GPUs launch with "
+            "accelerate_configs/ddp_4gpu.yaml",
         )
     if faults := sharding_faults(Launch.of_environment(os.environ)):
         raise NerError("; ".join(faults))
     if args.n_gpu > 1:
         # DataParallel, the Trainer's own way, would cut a packed row in the middle of its examples.
-        log.warning(
-            "Training on one of %d GPUs; for all of them: accelerate launch --num_processes %d --mixed_precision bf16 "
-            "-m qwen_ner train …",
-            args.n_gpu,
-            args.n_gpu,
-        )
+        log.warning("Training on one of %d GPUs. To use all of them: %s", args.n_gpu, command_for(args.n_gpu))
         args._n_gpu = 1  # as the Trainer sets it for a model that is spread over GPUs
 
 
 def use_cores(args: NerTrainingArguments) -> None:
-    """Train on all cores where `accelerate launch` without a config left one: its OMP_NUM_THREADS=1 suits GPUs."""
+    """Train on all cores if `accelerate launch` without a config left one: it sets OMP_NUM_THREADS=1, for GPUs."""
     cores = os.cpu_count() or 1
     if args.device.type == "cpu" and args.world_size == 1 and torch.get_num_threads() == 1 and cores > 1:
         torch.set_num_threads(cores)
@@ -134,28 +125,27 @@ def use_cores(args: NerTrainingArguments) -> None:
 
 
 def claim_output(recipe: Recipe) -> Path:
-    """The output folder, made and known to be writable, or `NerError`."""
+    """Make the output folder. Raises `NerError` if it cannot be written."""
     output = Path(recipe.training.output_dir)
     try:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output):
             pass
     except OSError as error:
-        raise NerError(
-            f"output_dir: {output} cannot be written ({error.strerror}); choose another with --output_dir"
-        ) from None
+        what = f"{output} cannot be written ({error.strerror})"
+        raise NerError(what, place="output_dir", remedy="choose another with --output_dir") from None
     return output
 
 
 def check_shared(args: NerTrainingArguments, output: Path) -> None:
-    """Raise `NerError` on every rank where machines do not see the first one's output folder and save none themselves.
+    """Raise `NerError` on every rank if a machine does not see the first one's output folder and saves none of its own.
 
-    They would not find the best checkpoint, and go on with other weights than the first machine without a word.
+    It would not find the best checkpoint, and silently go on with other weights than the first machine.
     """
     if args.world_size == int(os.environ.get("LOCAL_WORLD_SIZE") or args.world_size):
         return
-    parted = Launch.of_environment(os.environ).shards_states  # gathered on the first machine, or in parts on each
-    if args.save_on_each_node and not parted:
+    sharded = Launch.of_environment(os.environ).shards_states  # checkpoints are then in parts, or on one machine
+    if args.save_on_each_node and not sharded:
         return
     import torch.distributed as dist
 
@@ -172,22 +162,25 @@ def check_shared(args: NerTrainingArguments, output: Path) -> None:
     if not all(seen):
         blind = ", ".join(str(rank) for rank, sees in enumerate(seen) if not sees)
         raise NerError(
-            f"output_dir: what rank 0 writes to {output} is not there for rank {blind} on another machine; put it on a "
-            f"disk that all machines share{'' if parted else ', or set save_on_each_node: true'}"
+            f"what rank 0 writes to {output} is not there for rank {blind} on another machine",
+            place="output_dir",
+            remedy="use a disk that all machines share" + ("" if sharded else ", or set save_on_each_node: true"),
         )
 
 
 @contextmanager
-def full_disk_explained(output: Path) -> Iterator[None]:
-    """Turn what torch, safetensors and datasets each make of a full disk into one `NerError` with its remedy."""
+def explain_full_disk(output: Path) -> Iterator[None]:
+    """Replace what torch, safetensors and datasets each raise on a full disk by one `NerError` with its remedy."""
     try:
         yield
     except Exception as error:
         if isinstance(error, NerError) or shutil.disk_usage(output).free > 1 << 20:
             raise
         raise NerError(
-            f"output_dir: the disk under {output} is full ({error}); free space and give the same command again, which "
-            "goes on from the last whole checkpoint, or choose another --output_dir"
+            f"the disk under {output} is full ({error})",
+            place="output_dir",
+            remedy="free space and run the same command again, which goes on from the last whole checkpoint, or choose "
+            "another --output_dir",
         ) from error
 
 

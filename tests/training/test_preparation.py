@@ -1,4 +1,4 @@
-"""Rows that a recipe asks for: what is added to the training rows, and that nothing else is touched."""
+"""What a training prepares: the rows that are added to the training rows, and the processes."""
 
 import logging
 from dataclasses import replace
@@ -7,8 +7,8 @@ import pytest
 
 from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.entities import Entity, Example, NerError
-from qwen_ner.training.preparation import read_splits
-from qwen_ner.training.recipe import DataArguments
+from qwen_ner.training.arguments import DataArguments, NerTrainingArguments
+from qwen_ner.training.preparation import check_processes, read_splits
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_clauses_come_from_the_rows_to_train_on_alone(data, caplog):
     assert len(added) == 8
     assert not any(example.entities or "三星" in example.text for example in added)
     assert all(any(example.text in home.text for home in plain.train) for example in added)
-    assert "8 rows without entities are added to the 32 rows to train on" in caplog.text
+    assert "Added 8 rows without entities to the 32 training rows" in caplog.text
     assert list(read_splits(replace(data, negatives=0.25)).train) == list(splits.train)
 
 
@@ -54,10 +54,10 @@ def test_the_share_is_of_the_rows_trained_on_and_the_surfaces_are_those_of_all(d
     assert not any("苹果" in row.text for row in everything.train if not row.entities)
 
 
-def test_fewer_than_asked_for_are_said(data, caplog):
+def test_fewer_than_asked_for_are_reported(data, caplog):
     splits = read_splits(replace(data, negatives=9))
     assert 0 < sum(not row.entities for row in splits.train) <= 32
-    assert "negatives: 9 asks for 288 rows, and clauses of the rows to train on give" in caplog.text
+    assert "negatives: 9 asks for 288 rows, but clauses of the training rows give only" in caplog.text
 
 
 def test_a_file_of_texts(data, tmp_path, caplog):
@@ -66,6 +66,17 @@ def test_a_file_of_texts(data, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         splits = read_splits(replace(data, negatives=0.0625, negatives_from=str(path)))
     assert [row.text for row in splits.train if not row.entities] == ["今天天气很好", "明天见"]
-    assert "(1 more were left out" in caplog.text
+    assert "(1 others are repeated or hold a surface" in caplog.text
     with pytest.raises(NerError, match="cannot be read"):
         read_splits(replace(data, negatives=0.1, negatives_from=str(tmp_path / "none")))
+
+
+def test_one_process_takes_one_gpu_and_names_the_command_for_all(tmp_path, caplog):
+    args = NerTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    check_processes(args)
+    assert caplog.text == ""
+    args._n_gpu = 2
+    check_processes(args)
+    assert args.n_gpu == 1
+    assert "Training on one of 2 GPUs" in caplog.text
+    assert "accelerate launch --num_processes 2" in caplog.text

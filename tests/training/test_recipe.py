@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 
 from qwen_ner.entities import NerError
@@ -22,24 +24,24 @@ def faults(path, *overrides):
     return lines
 
 
-def test_every_fault_is_told_at_once(write):
+def test_every_fault_is_found_at_once(write):
     path = write(
         "learnin_rate: 1e-4\nlora_r: sixteen\nbf16: maybe\nmax_steps: 4.5\nlr_scheduler_type: cosin\nlabels: [drug]\n"
         "max_new_tokens: -1\neval_strategy: no\nearly_stopping_patience: 3\nload_best_model_at_end: false\nseed: [1]\n"
     )
-    told = faults(path, "--foo", "3", "stray")
-    assert "learnin_rate: unknown; did you mean learning_rate?" in told
-    assert 'lora_r: "sixteen" is not a whole number' in told
-    assert 'bf16: "maybe" is not true or false' in told
-    assert "max_steps: 4.5 is not a whole number" in told
-    assert any(line.startswith('lr_scheduler_type: "cosin" is none of linear, cosine') for line in told)
-    assert "labels: ['drug'] is not a mapping of names to values" in told
-    assert "max_new_tokens: -1 is not a positive number" in told
-    assert "seed: [1] is not a whole number" in told
-    assert "foo: unknown" in told
-    assert any(line.startswith("early_stopping_patience: nothing is evaluated") for line in told)
-    assert any(line.startswith("early_stopping_patience: needs load_best_model_at_end") for line in told)
-    assert len(told) == 11
+    found = faults(path, "--foo", "3", "stray")
+    assert "learnin_rate: unknown; did you mean learning_rate?" in found
+    assert 'lora_r: "sixteen" is not a whole number' in found
+    assert 'bf16: "maybe" is not true or false' in found
+    assert "max_steps: 4.5 is not a whole number" in found
+    assert any(line.startswith('lr_scheduler_type: "cosin" is none of linear, cosine') for line in found)
+    assert "labels: ['drug'] is not a mapping of names to values" in found
+    assert "max_new_tokens: -1 is not a positive number" in found
+    assert "seed: [1] is not a whole number" in found
+    assert "foo: unknown" in found
+    assert any(line.startswith("early_stopping_patience: eval_strategy: no evaluates nothing") for line in found)
+    assert any(line.startswith("early_stopping_patience: needs load_best_model_at_end") for line in found)
+    assert len(found) == 11
 
 
 def test_numbers_and_lists_beyond_all_bounds_are_faults(write):
@@ -48,10 +50,10 @@ def test_numbers_and_lists_beyond_all_bounds_are_faults(write):
     assert faults(write(""), "--lora_target_modules", "[" + "9" * 5000)
 
 
-def test_what_the_trainer_itself_objects_to_is_told_with_the_rest(write):
-    told = faults(write("learnin_rate: 1\neval_strategy: epoch\nsave_strategy: steps\n"))
-    assert told[0].startswith("learnin_rate: unknown")
-    assert "save and eval strategy to match" in told[1]
+def test_what_the_trainer_itself_objects_to_is_found_with_the_rest(write):
+    found = faults(write("learnin_rate: 1\neval_strategy: epoch\nsave_strategy: steps\n"))
+    assert found[0].startswith("learnin_rate: unknown")
+    assert "save and eval strategy to match" in found[1]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_what_the_trainer_itself_objects_to_is_told_with_the_rest(write):
     [
         ("lora_alpha: 16\n", "lora_alpha: set without lora_r"),
         ("remove_unused_columns: true\n", "remove_unused_columns: must stay false"),
-        ("label_smoothing_factor: 0.1\n", "label_smoothing_factor: not read here"),
+        ("label_smoothing_factor: 0.1\n", "label_smoothing_factor: not supported"),
         ("learning_rate:\n", "learning_rate: needs a value"),
         ("lora_r: true\n", "lora_r: True is not a whole number"),
         ("dataset: {a: b}\n", "dataset: {'a': 'b'} is not a text"),
@@ -70,8 +72,8 @@ def test_what_the_trainer_itself_objects_to_is_told_with_the_rest(write):
     ],
 )
 def test_one_fault(write, text, said):
-    (told,) = faults(write(text))
-    assert told.startswith(said)
+    (found,) = faults(write(text))
+    assert found.startswith(said)
 
 
 def test_values_are_cast_by_the_type_of_their_field(write):
@@ -129,8 +131,8 @@ def test_the_output_folder_is_filled_in_from_the_environment(write, monkeypatch)
     recipe = load_recipe(write(""), ["--output_dir=outputs/$WANDB_RUN_ID/${WANDB_RUN_ID}$$"])
     assert recipe.training.output_dir == recipe.values["output_dir"] == "outputs/abc/abc$"
     monkeypatch.delenv("WANDB_RUN_ID")
-    (told,) = faults(write(""), "--output_dir=outputs/$WANDB_RUN_ID")
-    assert told == 'output_dir: "outputs/$WANDB_RUN_ID" names $WANDB_RUN_ID, which the environment does not hold'
+    (found,) = faults(write(""), "--output_dir=outputs/$WANDB_RUN_ID")
+    assert found == 'output_dir: "outputs/$WANDB_RUN_ID" needs the environment variable WANDB_RUN_ID, which is not set'
 
 
 @pytest.mark.parametrize(
@@ -153,5 +155,20 @@ def test_a_file_that_is_no_recipe(tmp_path, content, said):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(NerError, match="no recipe could be read there"):
+    with pytest.raises(NerError, match="No such file") as error:
         load_recipe(tmp_path / "nothing.yaml")
+    assert error.value.place == tmp_path / "nothing.yaml"
+
+
+def test_step_transforms_are_the_reduced_head_unless_the_recipe_names_others(write):
+    assert load_recipe(write("")).training.step_transforms == ["reduced_head"]
+    assert load_recipe(write("step_transforms: []\n")).training.step_transforms == []
+
+
+def test_an_unknown_step_transform_is_a_fault(write, monkeypatch):
+    monkeypatch.setattr("qwen_ner.training.recipe.find_spec", lambda name: name)
+    registry = SimpleNamespace(TRANSFORMS={"reduced_head": None, "fgm": None})
+    monkeypatch.setattr("qwen_ner.training.recipe.import_module", lambda name: registry)
+    assert load_recipe(write("step_transforms: [fgm]\n")).training.step_transforms == ["fgm"]
+    (fault,) = faults(write("step_transforms: [reduced_head, fgn]\n"))
+    assert fault == 'step_transforms: "fgn" is none of reduced_head, fgm'

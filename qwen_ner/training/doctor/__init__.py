@@ -1,1 +1,1 @@
-"""What can be known of a training before it is paid for."""
+"""What can be known about a training before it is paid for."""

@@ -1,314 +1,265 @@
-"""What can be wrong with the rows, tokens and labels of a training, each as one small function over plain values.
+"""What can be wrong with the rows, tokens and labels of a training: one small function per check.
 
-In: token ids, texts, label sets. Out: a `Finding` each. `doctor` runs all of them, a training the quick ones
-(`quick`). Knows nothing of recipes, loads no model.
+In: a `TrainingPlan`. Out: a `Finding`. A check raises `NerError` if a part of the plan that it needs cannot be made.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from ...codec import Codec
+from transformers import GenerationConfig
+
+from ...contract import NerConfig
 from ...data.analysis.stats import leaks
 from ...data.tokenize import column, prompt_ids
-from ...entities import Example, LabelSet
-from ..finding import Finding, Level, listed
+from ...entities import Example
+from ...inference.loading import load_tokenizer
+from ..finding import Finding, fail, listed, ok, warn
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from ..batches.collate import PaddedCollator, PrefixSharedCollator
+    from ..plan import TrainingPlan
 
 RARE = 10
-"""A label of fewer surfaces in the training rows is said to be rare."""
+"""A label with fewer surfaces in the training rows is called rare."""
 
 LEAKED_SHARE = 0.01
-"""Of the held-out rows: from here on a leak is a fail. Below, it moves the score by less than its own chance does."""
+"""From this share of the held-out rows on, a leak is a failure; below, it moves the score by less than its noise."""
 
-_NEUTRAL: dict[str, Any] = {
-    "do_sample": False,
-    "num_beams": 1,
-    "num_return_sequences": 1,
-    "repetition_penalty": 1.0,
-    "encoder_repetition_penalty": 1.0,
-    "length_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "encoder_no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "min_new_tokens": 0,
-    "temperature": 1.0,
-    "top_p": 1.0,
-    "top_k": 50,
-    "typical_p": 1.0,
-    "renormalize_logits": False,
-}
-"""The fields of a generation_config that change what is written, and the value at which they do not."""
-
-_FORCING = (
-    "bad_words_ids",
-    "suppress_tokens",
-    "begin_suppress_tokens",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "exponential_decay_length_penalty",
-    "sequence_bias",
-    "penalty_alpha",
-    "guidance_scale",
-    "min_p",
-    "stop_strings",
-    "max_time",
-)
-"""Fields that change what is written wherever they are set."""
+COMPARED = 32
+"""Rows, spread over the training rows, whose prompts are made again as inference makes them."""
 
 
-def quick(
-    tokenizer: PreTrainedTokenizerBase,
-    codec: Codec,
-    collator: PaddedCollator | PrefixSharedCollator,
-    stops: Sequence[int],
-    rows: Dataset,
-    examples: Sequence[Example],
-    max_new_tokens: int,
-) -> list[Finding]:
-    """What a training checks of its own rows before the first step, in milliseconds.
-
-    `examples[i]` is the example of which `row` is i; `rows` may hold fewer. `stops` end a generation.
-    """
-    first = rows[0]
-    text = examples[first["row"]].text
-    lengths = [len(ids) for ids in column(rows, "answer_ids")]
-
-    def source_of(n: int) -> str:
-        return examples[rows[n]["row"]].source
-
-    return [
-        check_pad(tokenizer, stops),
-        check_end(tokenizer, column(rows, "answer_ids"), learned(collator, first), stops, source_of),
-        check_prompts([first["prompt_ids"]], prompt_ids(tokenizer, codec, [text]), [text], tokenizer),
-        check_supervised(lengths, source_of),
-        check_answers(lengths, max_new_tokens, source_of),
-    ]
+def check_data(plan: TrainingPlan) -> Finding:
+    splits = plan.splits
+    parts = {"train": splits.train, "validation": splits.validation, "dev": splits.final}
+    counted = " · ".join(f"{name} {len(examples):,}" for name, examples in parts.items() if examples)
+    entities = sum(len(example.entities) for example in splits.train)
+    return ok(f"{plan.recipe.data.dataset}: {counted} rows; {entities:,} entities to train on")
 
 
-def learned(collator: PaddedCollator | PrefixSharedCollator, row: dict[str, Any]) -> list[int]:
-    """The tokens of one row that the loss is computed on, as the collator of the training hands them to the model."""
-    return collator([row])["shift_labels"][0].tolist()
+def check_labels(plan: TrainingPlan) -> Finding:
+    """Labels that the training rows rarely or never have."""
+    names = plan.splits.labels.names
+    surfaces = Counter(label for example in plan.splits.train for label, _ in example.surfaces)
+    absent = [name for name in names if not surfaces[name]]
+    rare = [f"{name} ({surfaces[name]})" for name in names if 0 < surfaces[name] < RARE]
+    if absent or rare:
+        parts = [f"never in the training rows: {listed(absent, 20)}"] if absent else []
+        parts += [f"rare in the training rows: {listed(rare, 20)}"] if rare else []
+        return warn("; ".join(parts), "annotate more of them, or remove them from `labels`: they count in macro_f1")
+    most, least = max(names, key=lambda n: surfaces[n]), min(names, key=lambda n: surfaces[n])
+    span = f"from {surfaces[least]:,} surfaces ({least}) to {surfaces[most]:,} ({most})"
+    return ok(f"all {len(names)} occur in the training rows, {span}")
 
 
-def check_pad(tokenizer: PreTrainedTokenizerBase, stops: Sequence[int]) -> Finding:
-    """The pad token is none of those that end a generation, in the tokenizer as it is used and as it ships."""
-    name, pad, ends = "pad token", tokenizer.pad_token_id, tokenizer.convert_ids_to_tokens(list(stops))
-    if pad is None or pad in stops:
-        return Finding(
-            "fail",
-            name,
+def check_empty(plan: TrainingPlan) -> Finding:
+    """Whether the model ever sees a text without entities."""
+    train = plan.splits.train
+    if empty := sum(not example.entities for example in train):
+        return ok(f"{empty:,} of {len(train):,} training rows have none and teach the answer {{}}")
+    return warn(
+        f"each of {len(train):,} training rows has an entity: the model never sees a text whose answer is {{}}",
+        "if your texts include such sentences, add some (negatives: 0.1)",
+    )
+
+
+def check_leakage(split: str) -> Callable[[TrainingPlan], Finding]:
+    """Held-out rows whose text is in the training rows too, up to case, width, punctuation and space."""
+
+    def check(plan: TrainingPlan) -> Finding:
+        held_out = plan.splits.validation if split == "validation" else plan.splits.final
+        pairs = {id(held): f"{held.source} = {seen.source}" for seen, held in leaks(plan.splits.train, held_out)}
+        if not pairs:
+            return ok(f"none of the {len(held_out):,} {split} rows is in the training rows")
+        level = fail if len(pairs) >= LEAKED_SHARE * len(held_out) else warn
+        found = f"{len(pairs):,} of {len(held_out):,} {split} rows are in the training rows too: "
+        return level(found + listed(pairs.values()), "delete them from one of the two, or the score is too good")
+
+    return check
+
+
+def check_tokenizer(plan: TrainingPlan) -> Finding:
+    """The model has an embedding for each token."""
+    tokens, embeddings = len(plan.tokenizer), plan.model.config.get_text_config().vocab_size
+    if tokens > embeddings:
+        found = f"the tokenizer has {tokens:,} tokens, but the model has embeddings for only {embeddings:,}"
+        return fail(found, "use the tokenizer that belongs to the model")
+    return ok(f"{tokens:,} tokens; the model has embeddings for {embeddings:,}")
+
+
+def check_pad(plan: TrainingPlan) -> Finding:
+    """The pad token does not end a generation, neither in the tokenizer as it is used nor as it ships."""
+    tokenizer, ends = plan.tokenizer, plan.end_token_ids
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in ends:
+        return fail(
             f"the pad token is {tokenizer.pad_token}, which ends an answer: other tools would mask it out of the loss",
             "set another pad_token in tokenizer_config.json",
         )
     shipped = str(tokenizer.init_kwargs.get("pad_token"))
     if shipped != tokenizer.pad_token:
         fault = "no pad token" if shipped == "None" else f"its end token {shipped} as pad token"
-        return Finding(
-            "warn",
-            name,
-            f"the tokenizer ships with {fault}; {tokenizer.pad_token} is used instead, and written to the output_dir",
-            "nothing to do for this training; other tools that start from the same tokenizer need pad_token set",
+        return warn(
+            f"the tokenizer ships with {fault}; {tokenizer.pad_token} is used instead and saved in output_dir",
+            "nothing to do here, but other tools that start from this tokenizer need pad_token set",
         )
-    return Finding("ok", name, f"{tokenizer.pad_token}; an answer ends with {' or '.join(ends)}")
+    spelled = " or ".join(tokenizer.convert_ids_to_tokens(list(ends)))
+    return ok(f"{tokenizer.pad_token}; an answer ends with {spelled}")
 
 
-def check_end(
-    tokenizer: PreTrainedTokenizerBase,
-    answers: Iterable[Sequence[int]],
-    learned: Sequence[int],
-    stops: Sequence[int],
-    source_of: Callable[[int], str],
-) -> Finding:
-    """Every answer ends with the token at which generation stops, once, and that token is in the loss.
-
-    `learned` are the tokens of some row that the loss is computed on.
-    """
-    name, end = "end token", stops[0]
-    spelled = tokenizer.convert_ids_to_tokens(end)
+def check_end(plan: TrainingPlan) -> Finding:
+    """Every answer ends with the token at which generation stops, has it once, and has it in the loss."""
+    ends, end = set(plan.end_token_ids), plan.end_token_ids[0]
+    spelled = plan.tokenizer.convert_ids_to_tokens(end)
+    learned = plan.collator([plan.rows[0]])["shift_labels"][0].tolist()
     if not learned or learned[-1] != end:
-        last = repr(tokenizer.decode(list(learned[-1:])))
-        return Finding(
-            "fail",
-            name,
-            f"the last token in the loss is {last}, and generation stops at {spelled}: the model would never end",
+        last = repr(plan.tokenizer.decode(learned[-1:]))
+        return fail(
+            f"the last token in the loss is {last}, but generation stops at {spelled}: the model would never stop",
             "check that the chat template closes the assistant's turn with the token that eos_token names",
         )
-    number, unended, ended_before, ends = 0, list[int](), list[int](), set(stops)
-    for number, ids in enumerate(answers, start=1):
+    sources, unended, ended_early = source_of(plan.splits.train), list[int](), list[int]()
+    for n, ids in enumerate(column(plan.rows, "answer_ids")):
         if not ids or ids[-1] != end:
-            unended.append(number - 1)
+            unended.append(n)
         elif not ends.isdisjoint(ids[:-1]):
-            ended_before.append(number - 1)
+            ended_early.append(n)
     if unended:
-        found = f"{len(unended)} of {number} answers do not end with {spelled}: {listed(map(source_of, unended))}"
-        return Finding("fail", name, found, "clear the cache of data sets (HF_DATASETS_CACHE) and tokenize them again")
-    if ended_before:
-        return Finding(
-            "fail",
-            name,
-            f"{len(ended_before)} of {number} answers hold an end token amid them: "
-            f"{listed(map(source_of, ended_before))}",
-            "write that token in these texts otherwise",
-        )
-    return Finding("ok", name, f"{spelled} ends each of {number:,} answers, is in the loss, and stops generation")
+        found = f"{len(unended)} of {len(plan.rows)} answers do not end with {spelled}: {listed(map(sources, unended))}"
+        return fail(found, "clear the cache of data sets (HF_DATASETS_CACHE), so that they are tokenized again")
+    if ended_early:
+        named = listed(map(sources, ended_early))
+        found = f"{len(ended_early)} of {len(plan.rows)} answers have an end token before their end: {named}"
+        return fail(found, "spell that token differently in these texts")
+    return ok(f"{spelled} ends each of {len(plan.rows):,} answers, is in the loss, and stops generation")
 
 
-def check_prompts(
+def check_prompt(plan: TrainingPlan) -> Finding:
+    """The prompts that are trained on are those that the folder of the trained model will make of the same texts."""
+    with tempfile.TemporaryDirectory() as folder:
+        plan.tokenizer.save_pretrained(folder)
+        plan.config.save(folder)
+        tokenizer, codec = load_tokenizer(folder), NerConfig.load(folder).codec()
+    some = plan.rows.select(range(0, len(plan.rows), max(1, len(plan.rows) // COMPARED)))
+    texts = [plan.splits.train[row].text for row in some["row"]]
+    return compare_prompts(some["prompt_ids"], prompt_ids(tokenizer, codec, texts), texts, tokenizer)
+
+
+def compare_prompts(
     trained: Sequence[Sequence[int]],
     inferred: Sequence[Sequence[int]],
     texts: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
 ) -> Finding:
-    """The prompts trained on are those that inference will make for the same texts, and hold the texts unchanged."""
-    name = "prompt"
+    """The prompts are equal, token by token, and hold the texts unchanged."""
     for before, after, text in zip(trained, inferred, texts, strict=True):
         if list(before) != list(after):
             at = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), None)
             at = min(len(before), len(after)) if at is None else at
             one, other = (repr(tokenizer.decode(list(ids[max(0, at - 2) : at + 6]))) for ids in (before, after))
-            return Finding(
-                "fail",
-                name,
-                f"{text[:20]!r} has another prompt in training than at inference from token {at} on: {one}, {other}",
-                "take what changes from call to call out of the chat template, clear the cache of data sets",
+            return fail(
+                f"from token {at} on, {text[:20]!r} has another prompt in training than at inference: {one}, {other}",
+                "remove what changes from call to call from the chat template, and clear the cache of data sets",
             )
         if text not in tokenizer.decode(list(before)):
-            return Finding(
-                "fail",
-                name,
-                f"the prompt of {text[:20]!r} does not hold this text as it is: {tokenizer.decode(list(before))!r}",
-                "use a tokenizer that does not normalize and a chat template that leaves the user's turn as it is",
+            return fail(
+                f"the prompt of {text[:20]!r} does not hold the text unchanged: {tokenizer.decode(list(before))!r}",
+                "use a tokenizer that does not normalize and a chat template that keeps the user's turn as it is",
             )
     if "strftime_now" in str(tokenizer.chat_template):
-        return Finding(
-            "fail",
-            name,
-            "the chat template writes the day's date into the prompt, so that it is another one tomorrow",
-            "take strftime_now out of it: save the tokenizer with a template of your own",
+        return fail(
+            "the chat template writes today's date into the prompt, so tomorrow's prompts will differ",
+            "save the tokenizer with a chat template that has no strftime_now",
         )
-    count = "1 text" if len(texts) == 1 else f"{len(texts)} texts"
-    return Finding("ok", name, f"for {count} the one of training, token by token, is the one of inference")
+    return ok(f"for {len(texts)} text{'s'[: len(texts) > 1]} the same in training as at inference, token by token")
 
 
-def check_supervised(lengths: Sequence[int], source_of: Callable[[int], str]) -> Finding:
-    """No row without a token to learn; `lengths` are those of the answers."""
-    empty = [n for n, length in enumerate(lengths) if not length]
-    if empty:
-        found = f"{len(empty)} of {len(lengths)} rows have no supervised token: {listed(map(source_of, empty))}"
-        return Finding("fail", "supervised", found, "clear the cache of data sets (HF_DATASETS_CACHE)")
-    mean = sum(lengths) / len(lengths)
-    return Finding("ok", "supervised", f"every row has supervised tokens, {mean:.1f} of them on average")
-
-
-def check_rows(examples: Sequence[Example], lengths: Sequence[int], max_length: int) -> Finding:
-    """Rows over `max_length` tokens, which are left out of training: in rows and in entities lost."""
-    long = [i for i, length in enumerate(lengths) if length > max_length]
-    lost, entities = sum(len(examples[i].entities) for i in long), sum(len(example.entities) for example in examples)
+def check_rows(plan: TrainingPlan) -> Finding:
+    """Rows over `max_length` tokens, which are left out of training, with the entities that are lost."""
+    examples, lengths, limit = plan.splits.train, list(column(plan.rows, "length")), plan.max_length
+    long = [i for i, length in enumerate(lengths) if length > limit]
     if not long:
-        return Finding("ok", "rows", f"the longest has {max(lengths):,} of {max_length:,} tokens")
+        return ok(f"the longest has {max(lengths):,} of {limit:,} tokens")
+    lost, entities = sum(len(examples[i].entities) for i in long), sum(len(example.entities) for example in examples)
     named = listed(f"{examples[i].source} ({lengths[i]:,} tokens)" for i in long)
     found = (
         f"{len(long):,} of {len(examples):,} rows, with {lost:,} of {entities:,} entities, are longer than "
-        f"{max_length:,} tokens and left out of training: {named}"
+        f"max_length={limit:,} tokens and left out of training: {named}"
     )
-    level: Level = "fail" if len(long) == len(examples) else "warn"
-    return Finding(level, "rows", found, "split these texts or raise max_length")
+    return (fail if len(long) == len(examples) else warn)(found, "split these texts or raise max_length")
 
 
-def check_answers(lengths: Sequence[int], max_new_tokens: int, source_of: Callable[[int], str]) -> Finding:
-    """Answers that the model would not be allowed to finish."""
-    long = sorted((n for n, length in enumerate(lengths) if length > max_new_tokens), key=lambda n: -lengths[n])
+def check_answers(plan: TrainingPlan) -> Finding:
+    """Answers that the model could not finish."""
+    limit, sources = plan.recipe.training.max_new_tokens, source_of(plan.splits.train, plan.gold)
+    lengths = [len(ids) for ids in chain(column(plan.rows, "answer_ids"), column(plan.gold_rows, "answer_ids"))]
+    long = sorted((n for n, length in enumerate(lengths) if length > limit), key=lambda n: -lengths[n])
     if not long:
-        return Finding("ok", "answers", f"the longest has {max(lengths):,} of max_new_tokens={max_new_tokens:,} tokens")
-    found = (
-        f"{len(long):,} of {len(lengths):,} answers are longer than max_new_tokens={max_new_tokens:,} and can never be "
-        f"written to their end: {listed(f'{source_of(n)} ({lengths[n]:,} tokens)' for n in long)}"
-    )
-    return Finding("warn", "answers", found, f"raise max_new_tokens to {lengths[long[0]]:,}")
+        return ok(f"the longest has {max(lengths):,} of max_new_tokens={limit:,} tokens")
+    named = listed(f"{sources(n)} ({lengths[n]:,} tokens)" for n in long)
+    found = f"{len(long):,} of {len(lengths):,} answers are longer than max_new_tokens={limit:,} and would be cut"
+    return warn(f"{found}: {named}", f"raise max_new_tokens to {lengths[long[0]]:,}")
 
 
-def check_room(lengths: Sequence[int], room: int, sources: Sequence[str]) -> Finding:
-    """Prompts to evaluate that leave no room for their answer: to drop them would flatter the score."""
-    long = [f"{source} ({n:,} tokens)" for n, source in zip(lengths, sources, strict=True) if n > room]
-    if long:
-        found = (
-            f"{len(long):,} of {len(lengths):,} prompts to evaluate are longer than the {room:,} tokens that the model "
-            f"has room for before an answer: {listed(long, 10)}"
-        )
-        return Finding("fail", "room", found, "split these texts")
-    return Finding("ok", "room", f"the longest prompt to evaluate has {max(lengths):,} of {room:,} tokens")
+def check_room(plan: TrainingPlan) -> Finding:
+    """Prompts to score that leave no room for their answer. Dropping them would flatter the score."""
+    room = plan.context - plan.recipe.training.max_new_tokens
+    lengths = [len(ids) for ids in column(plan.gold_rows, "prompt_ids")]
+    if long := [f"{e.source} ({n:,} tokens)" for n, e in zip(lengths, plan.gold, strict=True) if n > room]:
+        found = f"{len(long):,} of {len(lengths):,} prompts to score are longer than {room:,} tokens"
+        return fail(f"{found}, which leaves no room for an answer: {listed(long, 10)}", "split these texts")
+    return ok(f"the longest prompt to score has {max(lengths):,} of {room:,} tokens")
 
 
-def check_generation(base: Mapping[str, Any], shipped: Mapping[str, Any], stops: Sequence[int]) -> Finding:
-    """What the base's generation_config would do to answers, and that none of it is left in the one that will ship."""
-    name, before, left = "generation_config", traps(base), traps(shipped)
-    given = shipped.get("eos_token_id")
-    ends = given if isinstance(given, list) else [given]
-    if left or not set(stops) <= set(ends):
-        what = f"has {listed(left, 20)}" if left else f"stops at {ends}, not at {list(stops)}"
-        return Finding(
-            "fail", name, f"the one that the trained folder would ship {what}", "report it: this is qwen_ner's fault"
-        )
-    if not before:
-        return Finding("ok", name, "greedy and without penalties")
-    return Finding(
-        "ok", name, f"the base's has {listed(before, 20)}; the trained folder's is greedy, without penalties"
-    )
+def check_generation(plan: TrainingPlan) -> Finding:
+    """What the base model's generation_config would do to the answers."""
+    ends = " or ".join(plan.tokenizer.convert_ids_to_tokens(list(plan.end_token_ids)))
+    try:
+        base = GenerationConfig.from_pretrained(plan.base, revision=plan.recipe.model.model_revision).to_dict()
+    except (OSError, ValueError):
+        base = {}
+    if found := traps(base):
+        return ok(f"the base's has {listed(found, 20)}; the trained folder's is greedy, without penalties")
+    return ok(f"greedy, without penalties, until {ends}")
+
+
+_HARMLESS = {
+    *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "max_length", "max_new_tokens"),
+    *("use_cache", "cache_implementation", "transformers_version", "_from_model_config"),
+}
+"""Fields of a generation_config that do not change what is written."""
+
+_SAMPLING = {"temperature", "top_p", "top_k", "typical_p", "min_p"}
 
 
 def traps(config: Mapping[str, Any]) -> list[str]:
-    """The fields of a generation_config that make it write something else than what is likeliest.
+    """The fields of a generation_config that make it write something else than the likeliest tokens.
 
     >>> traps({"do_sample": True, "temperature": 0.7, "repetition_penalty": 1.1, "num_beams": 1})
     ['do_sample True', 'repetition_penalty 1.1', 'temperature 0.7']
     """
-    sampled = {"temperature", "top_p", "top_k", "typical_p", "min_p"}
-    found = [f"{key} {config[key]}" for key, value in _NEUTRAL.items() if config.get(key) not in (None, value)]
-    found += [f"{key} {config[key]}" for key in _FORCING if config.get(key) is not None]
-    return [field for field in found if config.get("do_sample") or field.split()[0] not in sampled]
+    found = []
+    for key, value in sorted(config.items()):
+        neutral = value is None or (value is not True and value in (False, 0, 1))
+        ignored = key in _HARMLESS or (key in _SAMPLING and not config.get("do_sample"))
+        if not neutral and not ignored:
+            found.append(f"{key} {value}")
+    return found
 
 
-def check_labels(labels: LabelSet, train: Sequence[Example]) -> Finding:
-    """Labels that the training rows have never or hardly ever."""
-    surfaces = Counter(label for example in train for label, _ in example.surfaces)
-    absent = [name for name in labels.names if not surfaces[name]]
-    rare = [f"{name} ({surfaces[name]})" for name in labels.names if 0 < surfaces[name] < RARE]
-    if absent or rare:
-        parts = [f"never in the training rows: {listed(absent, 20)}"] if absent else []
-        parts += [f"rare in the training rows: {listed(rare, 20)}"] if rare else []
-        remedy = "annotate more of them, or take them out of `labels`: they count in macro_f1"
-        return Finding("warn", "labels", "; ".join(parts), remedy)
-    most, least = max(labels.names, key=lambda n: surfaces[n]), min(labels.names, key=lambda n: surfaces[n])
-    span = f"from {surfaces[least]:,} surfaces ({least}) to {surfaces[most]:,} ({most})"
-    return Finding("ok", "labels", f"all {len(labels)} occur in the training rows, {span}")
+def source_of(*parts: Sequence[Example]) -> Callable[[int], str]:
+    """Where the n-th example of the concatenated `parts` was read from."""
 
+    def source(n: int) -> str:
+        for part in parts:
+            if n < len(part):
+                return part[n].source
+            n -= len(part)
+        raise IndexError(n)
 
-def check_empty(train: Sequence[Example]) -> Finding:
-    """Whether the model is ever shown a text without entities."""
-    empty = sum(not example.entities for example in train)
-    if not empty:
-        return Finding(
-            "warn",
-            "no entity",
-            f"each of {len(train):,} training rows has an entity: the model never sees a text whose answer is {{}}",
-            "add sentences without entities if the texts to read have such",
-        )
-    return Finding("ok", "no entity", f"{empty:,} of {len(train):,} training rows have none and teach the answer {{}}")
-
-
-def check_leakage(train: Sequence[Example], held_out: Sequence[Example], split: str) -> Finding:
-    """Held-out rows whose text stands in the training rows too, but for case, width, punctuation and space."""
-    pairs = {id(held): f"{held.source} = {seen.source}" for seen, held in leaks(train, held_out)}
-    if not pairs:
-        return Finding("ok", "leakage", f"none of the {len(held_out):,} {split} rows stands in the training rows")
-    level: Level = "fail" if len(pairs) >= LEAKED_SHARE * len(held_out) else "warn"
-    found = f"{len(pairs):,} of {len(held_out):,} {split} rows stand in the training rows too: {listed(pairs.values())}"
-    return Finding(level, "leakage", found, "delete them from one of the two, or the score is too good")
+    return source

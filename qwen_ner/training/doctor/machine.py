@@ -1,6 +1,6 @@
-"""What the machine has for a training: memory, disk, accounts.
+"""What a training needs of the machine, and whether it is there: devices, memory, disk, accounts.
 
-In: what is needed, and what is there, as plain values. Out: a `Finding` each. Asks nothing of a network.
+In: a `TrainingPlan`. Out: a `Finding` per check. Does not use the network.
 """
 
 from __future__ import annotations
@@ -11,117 +11,207 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..finding import Finding, listed
-from ..recipe import Recipe
-from .costs import Memory, checkpoint_bytes, kept_checkpoints, size, steps
+import psutil
+import torch
+from transformers.utils import cached_file
 
-ROOM = 1.1
-"""How much more than the estimated memory a device should have: its context, fragmentation, libraries."""
+from ...data.tokenize import longest_first
+from ...entities import NerError
+from ..batches.collate import PrefixSharedCollator, not_shareable
+from ..batches.reduced_head import tokens_of
+from ..finding import Finding, fail, listed, ok, warn
+from ..launch import check_launch
+from ..model import outline_model
+from .costs import (
+    Memory,
+    checkpoint_bytes,
+    computed_tokens,
+    count_steps,
+    expected_memory,
+    format_size,
+    kept_checkpoints,
+    parameters,
+)
+
+if TYPE_CHECKING:
+    from ..plan import TrainingPlan
+
+HEADROOM = 1.1
+"""How much more than the estimate a device should have: for its context, fragmentation, libraries."""
+
+FEW_STEPS = 10
 
 
-def check_memory(expected: Memory, available: int | None, device: str) -> Finding:
-    """The estimate of a step's peak against what the device has; `available` None where that is not here to be seen."""
-    parts = {
+def check_model(plan: TrainingPlan) -> Finding:
+    """The weights are in the folder, or already downloaded."""
+    base = plan.model.get_base_model() if hasattr(plan.model, "get_base_model") else plan.model
+    every, trained = parameters(plan.model)
+    kind = type(base).__name__
+    found = f"{kind}, {every / 1e6:,.1f} million parameters, {trained / 1e6:,.1f} million of them trained"
+    name, revision = plan.recipe.model.model_name_or_path, plan.recipe.model.model_revision
+    if name == "tiny" or _has_weights(name, revision):
+        return ok(found)
+    if Path(name).is_dir():
+        return warn(f"{found}; {name} has no weights", "put model.safetensors beside config.json")
+    remedy = f"download them before GPUs wait for them: hf download {name}"
+    return warn(f"{found}; the weights are not in the cache", remedy)
+
+
+def _has_weights(name: str, revision: str | None) -> bool:
+    """Whether there are weights in the folder of that name, or in the Hub's cache."""
+    options: dict[str, Any] = {"revision": revision, "local_files_only": True}
+    for what in ("missing_entries", "connection_errors", "gated_repo"):
+        options[f"_raise_exceptions_for_{what}"] = False
+    return any(cached_file(name, file, **options) for file in ("model.safetensors", "model.safetensors.index.json"))
+
+
+def check_batches(plan: TrainingPlan) -> Finding:
+    if reason := not_shareable(plan.model):
+        return ok(f"padded, without prefix sharing: {reason}")
+    return ok("packed; what all prompts begin with is computed once per batch")
+
+
+def check_steps(plan: TrainingPlan) -> Finding:
+    args, rows, processes = plan.recipe.training, plan.fitting_rows, plan.launch.num_processes
+    total, an_epoch = count_steps(args, len(rows), processes)
+    batch, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    of = f"{batch} rows × {accumulation} accumulated × {processes} process{'es'[: 2 * (processes > 1)]}"
+    lengths, answers = list(rows["length"]), sum(map(len, rows["answer_ids"]))
+    tokens = sum(lengths)
+    if isinstance(plan.collator, PrefixSharedCollator):
+        tokens = computed_tokens(rows["prompt_ids"], lengths, batch)
+    found = (
+        f"{total:,} steps of {of}, {an_epoch:,} per epoch; {tokens:,} tokens to compute per epoch "
+        f"({sum(lengths):,} row by row), {answers:,} of them supervised"
+    )
+    if total < FEW_STEPS:
+        why = f"only {total} optimizer steps will hardly change the model"
+        return warn(found, f"{why}: train longer (num_train_epochs, max_steps) or use a smaller batch")
+    return ok(found)
+
+
+def uses_cpu(plan: TrainingPlan) -> bool:
+    """Whether the recipe asks for the CPU; without a GPU it may have been read as if it did."""
+    return bool(plan.recipe.values.get("use_cpu"))
+
+
+def check_memory(plan: TrainingPlan) -> Finding:
+    """The largest batch fits into the memory of the device."""
+    args, launch, given = plan.recipe.training, plan.launch, plan.recipe.model
+    on_cpu = uses_cpu(plan)
+    rows = longest_first(plan.fitting_rows)
+    largest = [rows[i] for i in range(min(args.per_device_train_batch_size, len(rows)))]
+    scratch = outline_model(plan.base, revision=given.model_revision, lora=given.lora())  # the estimate consumes it
+    try:
+        expected = expected_memory(
+            *(scratch, largest, plan.collator),
+            bf16=args.bf16 or (not args.fp16 and launch.mixed_precision == "bf16"),
+            checkpointing=args.activation_checkpointing,
+            processes=launch.num_processes,
+            tokens=tokens_of(rows),
+        )
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        reason = str(error).partition("\n")[0]
+        return warn(f"not estimated ({reason})", "watch the first steps, whose batches may be the largest")
+    expected = expected.sharded(launch.num_processes, weights=launch.shards_weights, states=launch.shards_states)
+    if torch.cuda.is_available() and not on_cpu:
+        return compare_memory(expected, torch.cuda.get_device_properties(0).total_memory, "GPU")
+    asks_for_gpus = args.use_cpu or launch.num_processes > 1 or launch.mixed_precision != "no"
+    if asks_for_gpus and not on_cpu and not launch.use_cpu:
+        return compare_memory(expected, None, "GPU")
+    return compare_memory(expected, psutil.virtual_memory().available // launch.processes_here, "CPU")
+
+
+def compare_memory(expected: Memory, available: int | None, device: str) -> Finding:
+    """The estimated peak of a step against what the device has; `available` is None if the device is not here."""
+    sizes = {
         "weights": expected.weights,
         "gradients": expected.gradients,
         "Adam": expected.optimizer,
         "activations": expected.activations,
         "logits": expected.logits,
     }
-    needs = f"about {size(expected.total)} a process ({' + '.join(f'{name} {size(n)}' for name, n in parts.items())})"
+    parts = " + ".join(f"{name} {format_size(size)}" for name, size in sizes.items())
+    needs = f"about {format_size(expected.total)} per process ({parts})"
     if available is None:
-        return Finding("ok", "memory", f"{needs}; the {device} it is for is not here")
-    found = f"{needs}, of {size(available)} on the {device}"
-    if expected.total * ROOM <= available:
-        return Finding("ok", "memory", found)
+        return ok(f"{needs}; no {device} here to compare with")
+    found = f"{needs}, of {format_size(available)} on the {device}"
+    if expected.total * HEADROOM <= available:
+        return ok(found)
     remedy = "halve per_device_train_batch_size and double gradient_accumulation_steps, or set activation_checkpointing"
-    return Finding("fail" if expected.total > available else "warn", "memory", found, remedy)
+    return (fail if expected.total > available else warn)(found, remedy)
 
 
-def check_disk_of(recipe: Recipe, every: int, trained: int, rows: int, processes: int | None = None) -> Finding:
-    """`check_disk` for what a recipe writes, `every` and `trained` being its model's parameters."""
-    args = recipe.training
-    total, an_epoch = steps(
-        rows,
-        args.per_device_train_batch_size,
-        args.gradient_accumulation_steps,
-        processes or args.world_size,
-        args.num_train_epochs,
-        args.max_steps,
-        args.dataloader_drop_last,
-    )
-    count = kept_checkpoints(
-        args.save_strategy,
-        args.save_total_limit,
-        args.load_best_model_at_end,
-        total,
-        an_epoch,
-        args.save_steps,
-    )
-    lora = recipe.model.lora_r is not None
+def check_disk(plan: TrainingPlan) -> Finding:
+    """The checkpoints that are kept at the same time fit on the disk, and the final model too."""
+    args, lora = plan.recipe.training, plan.recipe.model.lora_r is not None
+    every, trained = parameters(plan.model)
+    kept = kept_checkpoints(args, *count_steps(args, len(plan.splits.train), plan.launch.num_processes))
     one = checkpoint_bytes(every, trained, lora, with_optimizer=not args.save_only_model)
     final = checkpoint_bytes(every, trained, lora, with_optimizer=False)
     output = Path(args.output_dir)
-    there = len(list(output.glob("checkpoint-*")))  # they make room when new ones come
-    return check_disk(output, one, max(count - there, min(count, 1)), final)
-
-
-def check_disk(
-    output: Path, checkpoint: int, count: int, final: int, usage: Callable[[Path], Any] | None = None
-) -> Finding:
-    """Free bytes under `output` against `count` checkpoints of `checkpoint` bytes and a model of `final` bytes."""
+    there = len(list(output.glob("checkpoint-*")))  # these are deleted as new ones are written
+    count = max(kept - there, min(kept, 1))
     place = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
-        return Finding("fail", "disk", f"{output} cannot be written", "choose another --output_dir")
-    free = (usage or shutil.disk_usage)(place).free
-    need = count * checkpoint + final
-    checkpoints = f"{count} checkpoint{'s'[: count != 1]} of {size(checkpoint)}"
-    found = f"{checkpoints} and the model need {size(need)}, free under {output} are {size(free)}"
+        return fail(f"{output} cannot be written", "choose another --output_dir")
+    free, need = shutil.disk_usage(place).free, count * one + final
+    checkpoints = f"{count} checkpoint{'s'[: count != 1]} of {format_size(one)}"
+    found = f"{checkpoints} and the model need {format_size(need)}; {format_size(free)} are free under {output}"
     if free >= need:
-        return Finding("ok", "disk", found)
+        return ok(found)
     remedy = "free space, choose another --output_dir, lower save_total_limit, or set save_only_model: true"
-    return Finding("fail" if free < min(count, 1) * checkpoint + final else "warn", "disk", found, remedy)
+    return (fail if free < min(count, 1) * one + final else warn)(found, remedy)
 
 
-def check_trackers(
-    report_to: Sequence[str], env: Mapping[str, str], installed: Callable[[str], Any] = find_spec
-) -> Finding:
-    """That what the training reports to is installed, and wandb can log in."""
-    wanted = [name for name in report_to if name != "none"]
-    if absent := missing_trackers(wanted, installed):
-        return Finding(
-            "fail", "trackers", f"report_to: {listed(absent)} not installed", f"pip install {' '.join(absent)}"
-        )
+def check_processes(plan: TrainingPlan) -> Finding:
+    """The processes that are launched suit the devices of this machine."""
+    args, gpus, on_cpu = plan.recipe.training, torch.cuda.device_count(), uses_cpu(plan)
+    try:
+        layers = sorted({type(module).__name__ for module in plan.model.modules()})
+    except NerError:
+        layers = []
+    return check_launch(
+        plan.launch,
+        gpus=gpus,
+        gpu_has_bf16=bool(gpus) and torch.cuda.is_bf16_supported(),
+        use_cpu=on_cpu,
+        bf16=args.bf16 and args.use_cpu == on_cpu,  # otherwise reading the recipe has reported it
+        layers=layers,
+    )
+
+
+def check_trackers(plan: TrainingPlan) -> Finding:
+    """The trackers that the training reports to are installed, and wandb can log in."""
+    wanted = [name for name in plan.recipe.training.report_to if name != "none"]
+    reports = f"report_to: {listed(wanted) or 'none'}"
+    if absent := missing_trackers(wanted):
+        return fail(f"report_to: {listed(absent)} not installed", f"pip install {' '.join(absent)}")
     if "wandb" not in wanted:
-        return Finding("ok", "trackers", f"report_to: {listed(wanted) or 'none'}")
-    mode = env.get("WANDB_MODE", "online")
+        return ok(reports)
+    mode = os.environ.get("WANDB_MODE", "online")
     if mode in ("offline", "dryrun", "disabled"):
-        return Finding("ok", "trackers", f"report_to: {listed(wanted)}; WANDB_MODE={mode} needs no key")
-    host = urlsplit(env.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
-    source = next((key for key in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE") if env.get(key)), None)
-    source = source or _netrc_with(host, env)
-    if source is None:
-        return Finding(
-            "fail",
-            "trackers",
-            f"report_to: wandb has no key for {host}",
-            "run `wandb login`, set WANDB_API_KEY, or WANDB_MODE=offline",
-        )
-    return Finding("ok", "trackers", f"report_to: {listed(wanted)}; wandb's key for {host} is in {source}")
+        return ok(f"{reports}; WANDB_MODE={mode} needs no key")
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    source = next((key for key in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE") if os.environ.get(key)), None)
+    if source := source or _netrc_with(host, os.environ):
+        return ok(f"{reports}; wandb's key for {host} is in {source}")
+    remedy = "run `wandb login`, set WANDB_API_KEY, or WANDB_MODE=offline"
+    return fail(f"report_to: wandb has no key for {host}", remedy)
 
 
 def missing_trackers(report_to: Sequence[str], installed: Callable[[str], Any] = find_spec) -> list[str]:
-    """Those of the trackers that pip knows by the same name and that are not installed."""
+    """The trackers that are not installed, of those that pip knows by the same name."""
     modules = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "mlflow": ("mlflow",)}
     return [name for name in report_to if name in modules and not any(map(installed, modules[name]))]
 
 
 def _netrc_with(host: str, env: Mapping[str, str]) -> str | None:
-    """The netrc file that has a password for `host`, if any: where `wandb login` puts its key."""
-    home = Path(env.get("HOME", "~")).expanduser()
+    """The netrc file that has a password for `host`, if any: `wandb login` puts its key there."""
+    home = Path.home()
     for path in [Path(env["NETRC"]).expanduser()] if env.get("NETRC") else [home / ".netrc", home / "_netrc"]:
         try:
             entry = netrc.netrc(str(path)).authenticators(host)
@@ -132,22 +222,20 @@ def _netrc_with(host: str, env: Mapping[str, str]) -> str | None:
     return None
 
 
-def check_hub(push_to_hub: bool, token: str | None, offline: bool, local_base: str | None = None) -> Finding:
-    """That a push, if one is asked for, can be made; whether the token is valid only the Hub knows.
+def check_hub(plan: TrainingPlan) -> Finding:
+    """A push, if one is asked for, can be made. Only the Hub knows whether the token is valid."""
+    from huggingface_hub import constants, get_token
 
-    `local_base` is the folder that an adapter is trained on top of: nobody could load the two from the Hub.
-    """
-    if not push_to_hub:
-        return Finding("ok", "hub", "nothing is pushed")
-    if offline:
-        return Finding("fail", "hub", "push_to_hub with HF_HUB_OFFLINE set", "unset it, or set push_to_hub: false")
-    if not token:
-        return Finding("fail", "hub", "push_to_hub, and there is no token", "run `hf auth login`, or set HF_TOKEN")
-    if local_base:
-        return Finding(
-            "fail",
-            "hub",
-            f"push_to_hub of an adapter whose base is {local_base}, no repository of the Hub",
-            "give model_name_or_path as a Hub id, or set push_to_hub: false and push with `qwen-ner push … --merge`",
+    args, base = plan.recipe.training, plan.recipe.model.model_name_or_path
+    if not args.push_to_hub:
+        return ok("nothing is pushed")
+    if constants.HF_HUB_OFFLINE:
+        return fail("push_to_hub is set, but so is HF_HUB_OFFLINE", "unset it, or set push_to_hub: false")
+    if not (args.hub_token or get_token()):
+        return fail("push_to_hub is set, but there is no token", "run `hf auth login`, or set HF_TOKEN")
+    if plan.recipe.model.lora() and (base == "tiny" or Path(base).expanduser().exists()):
+        return fail(
+            f"push_to_hub of an adapter whose base, {base}, is not on the Hub: nobody could load the two",
+            "give model_name_or_path as a Hub id, or set push_to_hub: false and run `qwen-ner push … --merge`",
         )
-    return Finding("ok", "hub", "push_to_hub, and there is a token (not tried)")
+    return ok("push_to_hub is set, and there is a token (not tried)")

@@ -1,45 +1,43 @@
-"""One row as the model is trained on it, for a reader: token by token, with what the loss is computed on.
+"""One row as the model is trained on it, token by token, with what is in the loss.
 
-In: token ids, labels, a tokenizer. Out: lines of text. Knows nothing of where they came from.
+In: token ids, labels, a tokenizer. Out: lines of text. Does not know where they come from.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
+from operator import add
 from typing import TYPE_CHECKING
+
+from ...columns import width as columns_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "\u3000": "␣␣"}
-SUPERVISED, NOT = "●", "·"
 
 
 def token_table(ids: Sequence[int], labels: Sequence[int], tokenizer: PreTrainedTokenizerBase, width: int) -> list[str]:
-    """Three lines, as often as `width` columns need: the tokens, their ids, and ● below those that the loss is on.
+    """Blocks of three lines, each within `width` columns: the tokens, their ids, and ● under those in the loss.
 
-    `labels[i]` is `ids[i]` where token i is supervised, anything else where it is not. Spaces and line ends are made
-    visible; a token that is a part of a character shows its bytes.
+    `labels[i]` equals `ids[i]` if token i is supervised. Spaces and line ends are made visible; a token that is part of
+    a character shows its bytes.
     """
-    texts = [_visible(tokenizer, token) for token in ids]
-    marks = [SUPERVISED if label == token else NOT for token, label in zip(ids, labels, strict=True)]
-    lines: list[str] = []
-    columns: list[tuple[str, str, str]] = []
-    used = 0
-    head = ("token ", "id    ", "loss  ")
-    for column in [*zip(texts, map(str, ids), marks, strict=True), None]:
-        need = max(map(columns_of, column)) + 1 if column else 0
-        if columns and (column is None or len(head[0]) + used + need > width):
-            widths = [max(map(columns_of, cells)) for cells in columns]
-            for n, name in enumerate(head):
-                lines.append((name + " ".join(_padded(c[n], w) for c, w in zip(columns, widths, strict=True))).rstrip())
-            lines.append("")
-            columns, used = [], 0
-        if column:
-            columns.append(column)
-            used += need
-    return lines[:-1]
+    cells = [
+        (_visible(tokenizer, token), str(token), "●" if label == token else "·")
+        for token, label in zip(ids, labels, strict=True)
+    ]
+    blocks: list[tuple[str, ...]] = []
+    used = width
+    for column in cells:
+        size = max(map(columns_of, column))
+        if used + 1 + size > width:
+            blocks.append(("token", "id   ", "loss "))
+            used = len("token")
+        padded = (f" {text}{' ' * (size - columns_of(text))}" for text in column)
+        blocks[-1] = tuple(map(add, blocks[-1], padded))
+        used += 1 + size
+    return [line.rstrip() for block in blocks for line in (*block, "")][:-1]
 
 
 def _visible(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
@@ -51,16 +49,3 @@ def _visible(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
         spelled = tokenizer.convert_ids_to_tokens(token)
         return "".join(f"\\x{byte_of[c]:02x}" if c in byte_of else c for c in spelled)
     return "".join(VISIBLE.get(c, c) for c in text)
-
-
-def columns_of(text: str) -> int:
-    """Columns of a terminal that `text` takes: a full-width character takes two.
-
-    >>> columns_of("三星A")
-    5
-    """
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
-
-
-def _padded(text: str, width: int) -> str:
-    return text + " " * (width - columns_of(text))

@@ -1,5 +1,6 @@
 """What a training is said to cost is what it costs, where that can be measured here: on the CPU."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,22 +12,21 @@ from transformers import AutoModelForCausalLM
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER, NerError
+from qwen_ner.training.arguments import NerTrainingArguments
 from qwen_ner.training.batches.collate import PaddedCollator, choose_collator
 from qwen_ner.training.batches.reduced_head import head_over, tokens_of
 from qwen_ner.training.doctor.costs import (
     BESIDE_THE_WEIGHTS,
     checkpoint_bytes,
     computed_tokens,
+    count_steps,
     expected_memory,
     kept_bytes,
     kept_checkpoints,
-    outline_model,
     parameters,
-    steps,
 )
 from qwen_ner.training.loop.trainer import NerTrainer
-from qwen_ner.training.model import adapted, load_model
-from qwen_ner.training.recipe import NerTrainingArguments
+from qwen_ner.training.model import adapted, load_model, outline_model
 
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-linear"}
 
@@ -126,22 +126,33 @@ def test_steps_and_checkpoints_are_those_that_the_trainer_makes(tiny, tokenizer,
         data_collator=PaddedCollator(0), train_dataset=build_dataset(EIGHT, codec, tokenizer),
     )  # fmt: skip
     trainer.train()
-    total, an_epoch = steps(8, 3, args.gradient_accumulation_steps, 1, args.num_train_epochs, args.max_steps)
+    total, an_epoch = count_steps(args, 8, 1)
     assert trainer.state.global_step == total
     left = list((tmp_path / "out").glob("checkpoint-*"))
-    assert len(left) == min(total, 2) == kept_checkpoints("steps", 2, False, total, an_epoch, 1) - (total > 2)
+    assert len(left) == min(total, 2) == kept_checkpoints(args, total, an_epoch) - (total > 2)
     written = sum(file.stat().st_size for file in left[0].rglob("*") if file.is_file())
     expected = checkpoint_bytes(*parameters(model), lora is not None)
     assert expected - BESIDE_THE_WEIGHTS < written < expected
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
-    [(("no", 2, True, 100, 10, 5), 0), (("steps", None, True, 100, 10, 5), 20), (("steps", None, True, 100, 10, 0.1), 10),
-     (("epoch", 1, True, 100, 10, 5), 3), (("epoch", 1, False, 100, 10, 5), 2), (("epoch", 5, True, 20, 10, 5), 2)],
+    ("strategy", "limit", "best", "steps", "save_steps", "expected"),
+    [("no", 2, True, 100, 5, 0), ("steps", None, True, 100, 5, 20), ("steps", None, True, 100, 0.1, 10),
+     ("epoch", 1, True, 100, 5, 3), ("epoch", 1, False, 100, 5, 2), ("epoch", 5, True, 20, 5, 2), ("epoch", 2, True, 5130, 5, 3)],
 )  # fmt: skip
-def test_checkpoints_that_stand_there_at_one_time(given, expected):
-    assert kept_checkpoints(*given) == expected
+def test_checkpoints_on_the_disk_at_one_time(strategy, limit, best, steps, save_steps, expected):
+    args = SimpleNamespace(
+        save_strategy=strategy, save_total_limit=limit, load_best_model_at_end=best, save_steps=save_steps
+    )
+    assert kept_checkpoints(args, steps, 10) == expected
+
+
+def test_steps_by_arithmetic(tmp_path):
+    args = NerTrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=15, num_train_epochs=30
+    )
+    assert count_steps(args, 10_248, 4) == (5130, 171)
+    assert count_steps(replace(args, dataloader_drop_last=True), 10_248, 4) == (5100, 170)
 
 
 def test_the_tokens_of_a_pass_are_those_of_its_batches(rows):

@@ -2,30 +2,32 @@
 
 import json
 import logging
+import re
 import shutil
 import time
-from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from datasets import Dataset
 from rows import EIGHT, ROOT, example
 
 from qwen_ner import cli
 from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.entities import NerError
+from qwen_ner.inference.backends.torch import neutral_generation_config
 from qwen_ner.inference.loading import load_tokenizer
-from qwen_ner.training.doctor import checks, machine
-from qwen_ner.training.doctor import report as doctor
-from qwen_ner.training.doctor.checks import check_end, check_generation, check_prompts, check_supervised
+from qwen_ner.training.batches.collate import PaddedCollator
+from qwen_ner.training.doctor.checks import check_end, check_pad, compare_prompts, traps
 from qwen_ner.training.doctor.examination import CHECKS, examine
-from qwen_ner.training.finding import Finding, heed
+from qwen_ner.training.doctor.report import example_as_trained
+from qwen_ner.training.finding import fail, ok, raise_or_warn, warn
 from qwen_ner.training.launch import Launch
-from qwen_ner.training.plan import case_of
+from qwen_ner.training.plan import TrainingPlan
 from qwen_ner.training.recipe import load_recipe
 from qwen_ner.training.run import train
 
 LABELS = "{address: '', book: '', company: '', game: '', government: '', movie: '', name: '', organization: '', position: '', scene: ''}"
-Usage = namedtuple("Usage", "total used free")
 
 
 def numbered(rows, prefix):
@@ -70,16 +72,26 @@ def recipe(folder, base):
 
 
 @pytest.fixture
-def told(recipe):
-    """What the doctor says under a name; several lines of one name are joined, with the worst level."""
+def plan(recipe, tmp_path_factory):
+    """The doctor's plan of the recipe."""
 
-    def told(name, launch=None, **values):
-        with case_of(load_recipe(recipe(**values)), launch) as case:
-            found = [finding for finding in examine(case) if finding.name == name]
+    def plan(launch=None, **values):
+        folder = tmp_path_factory.mktemp("plan")
+        return TrainingPlan(load_recipe(recipe(**values)), folder, launch=launch, outline=True)
+
+    return plan
+
+
+@pytest.fixture
+def result(plan):
+    """(level, message) of a check; several lines of one name are joined, with the worst level."""
+
+    def result(name, launch=None, **values):
+        found = [finding for finding in examine(plan(launch, **values)) if finding.name == name]
         levels = [finding.level for finding in found]
         return max(levels, key=["ok", "warn", "fail"].index), " | ".join(finding.message for finding in found)
 
-    return told
+    return result
 
 
 def edit(path: Path, **values):
@@ -87,10 +99,9 @@ def edit(path: Path, **values):
     path.write_text(json.dumps({**tree, **values}), encoding="utf-8")
 
 
-def test_a_healthy_recipe_has_no_fail_and_no_weights_are_needed(recipe, base):
+def test_a_healthy_recipe_has_no_fail_and_no_weights_are_needed(plan, base):
     started = time.time()
-    with case_of(load_recipe(recipe())) as case:
-        found = list(examine(case))
+    found = list(examine(plan()))
     assert [f.message for f in found if f.level == "fail"] == []
     assert [f.name for f in found if f.level == "warn"] == ["model"], "it lacks weights"
     assert [f.name for f in found] == [name for name, _ in CHECKS]
@@ -98,11 +109,11 @@ def test_a_healthy_recipe_has_no_fail_and_no_weights_are_needed(recipe, base):
     assert sorted(path.name for path in base.parent.iterdir()) == ["base", "data", "recipe.yaml"], "nothing is written"
 
 
-def test_an_adapter_of_a_base_that_is_no_repository_is_not_to_be_pushed(told, monkeypatch):
+def test_an_adapter_of_a_base_that_is_no_repository_is_not_to_be_pushed(result, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_x")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    assert told("hub", push_to_hub="true")[0] == "ok", "whole weights need no base"
-    level, message = told("hub", push_to_hub="true", lora_r=4)
+    assert result("hub", push_to_hub="true")[0] == "ok", "whole weights need no base"
+    level, message = result("hub", push_to_hub="true", lora_r=4)
     assert level == "fail"
     assert "--merge" in message
 
@@ -124,10 +135,9 @@ def test_a_fail_exits_with_1(capsys, recipe):
     assert "fail  rows" in capsys.readouterr().out
 
 
-def test_the_example_is_what_the_collator_gives_the_model(recipe, tokenizer):
-    with case_of(load_recipe(recipe())) as case:
-        lines = doctor.as_trained(case, 60)
-        row = case.rows[0]
+def test_the_example_is_what_the_collator_gives_the_model(plan):
+    made = plan()
+    lines, row = example_as_trained(made, 60), made.rows[0]
     assert all(len(line) <= 60 for line in lines[1:])
     tokens, ids, marks = (
         " ".join(line[6:] for line in lines if line.startswith(head)).split() for head in ("token", "id", "loss")
@@ -140,18 +150,18 @@ def test_the_example_is_what_the_collator_gives_the_model(recipe, tokenizer):
 # Tokens
 
 
-def test_a_pad_token_that_is_the_end_token_is_seen_and_replaced(told, base):
+def test_a_pad_token_that_is_the_end_token_is_seen_and_replaced(result, base):
     edit(base / "tokenizer_config.json", pad_token="<|im_end|>")
-    level, said = told("pad token")
+    level, said = result("pad token")
     assert level == "warn"
     assert "its end token <|im_end|> as pad token; <|endoftext|> is used instead" in said
 
 
 def test_a_pad_token_that_is_still_the_end_is_a_fail(base):
-    tokenizer = load_tokenizer(base)
-    assert checks.check_pad(tokenizer, (2,)).level == "ok"
-    tokenizer.pad_token = "<|im_end|>"
-    assert checks.check_pad(tokenizer, (2,)).level == "fail"
+    planted = SimpleNamespace(tokenizer=load_tokenizer(base), end_token_ids=(2,))
+    assert check_pad(planted).level == "ok"
+    planted.tokenizer.pad_token = "<|im_end|>"
+    assert check_pad(planted).level == "fail"
 
 
 def test_a_missing_pad_token_is_never_filled_with_the_end_of_the_turn(base):
@@ -160,123 +170,126 @@ def test_a_missing_pad_token_is_never_filled_with_the_end_of_the_turn(base):
     assert load_tokenizer(base).pad_token == "<|im_start|>"
 
 
-def test_an_end_token_outside_of_the_loss_or_amid_an_answer(tokenizer):
-    good, source_of = [[7, 8, 2], [9, 2]], ["a:1", "a:2"].__getitem__
-    assert check_end(tokenizer, good, [7, 8, 2], (2, 0), source_of).level == "ok"
-    assert "generation stops at <|im_end|>" in check_end(tokenizer, good, [7, 8], (2, 0), source_of).message
-    assert "1 of 2 answers do not end" in check_end(tokenizer, [[7, 8], [9, 2]], [7, 2], (2, 0), source_of).message
-    amid = check_end(tokenizer, [[7, 2, 8, 2], [9, 2]], [7, 2], (2, 0), source_of)
-    assert (amid.level, "hold an end token amid them: a:1" in amid.message) == ("fail", True)
+def test_an_end_token_that_is_missing_early_or_not_in_the_loss(tokenizer):
+    padded = PaddedCollator(0)
+
+    def check(*answers, collator=padded):
+        rows = Dataset.from_list([{"prompt_ids": [5], "answer_ids": ids} for ids in answers])
+        train = [SimpleNamespace(source=f"a:{n}") for n in range(1, len(answers) + 1)]
+        splits = SimpleNamespace(train=train)
+        given = {"tokenizer": tokenizer, "end_token_ids": (2, 0), "rows": rows, "collator": collator, "splits": splits}
+        return check_end(SimpleNamespace(**given))
+
+    def without_the_last(rows):
+        return padded([{**row, "answer_ids": row["answer_ids"][:-1]} for row in rows])
+
+    assert check([7, 8, 2], [9, 2]).level == "ok"
+    assert "generation stops at <|im_end|>" in check([7, 8, 2], collator=without_the_last).message
+    assert "1 of 2 answers do not end with <|im_end|>: a:2" in check([9, 2], [7, 8]).message
+    assert "1 of 2 answers do not end with <|im_end|>: a:2" in check([9, 2], []).message
+    early = check([7, 2, 8, 2], [9, 2])
+    assert (early.level, "have an end token before their end: a:1" in early.message) == ("fail", True)
 
 
-def test_an_end_token_that_a_text_spells_ends_nothing(told, folder):
+def test_an_end_token_that_a_text_spells_ends_nothing(result, folder):
     rows = [*numbered(EIGHT * 12, "训"), example("三星<|im_end|>手机", ("company", "三星<|im_end|>手机"), id="x")]
     write_jsonl(folder / "data" / "train.jsonl", rows)
-    assert told("end token")[0] == "ok"
+    assert result("end token")[0] == "ok"
 
 
 @pytest.mark.parametrize(
     ("planted", "said"),
     [
         ("{{ strftime_now('%f') }}", "has another prompt in training than at inference"),
-        ("{% if false %}{{ strftime_now('%d %b %Y') }}{% endif %}", "writes the day's date into the prompt"),
+        ("{% if false %}{{ strftime_now('%d %b %Y') }}{% endif %}", "writes today's date into the prompt"),
     ],
 )
-def test_a_chat_template_that_differs_at_inference(told, base, planted, said):
+def test_a_chat_template_that_differs_at_inference(result, base, planted, said):
     template = base / "chat_template.jinja"
     template.write_text(planted + template.read_text(encoding="utf-8"), encoding="utf-8")
-    level, message = told("prompt")
+    level, message = result("prompt")
     assert level == "fail"
     assert said in message
 
 
-def test_a_template_that_changes_the_text(told, base):
+def test_a_template_that_changes_the_text(result, base):
     template = base / "chat_template.jinja"
     template.write_text(template.read_text(encoding="utf-8").replace("message.content", "message.content[:8]"))
-    assert told("prompt")[0] == "fail"
+    assert result("prompt")[0] == "fail"
 
 
 def test_prompts_are_compared_token_by_token(tokenizer):
     ids = tokenizer("三星手机")["input_ids"]
-    assert check_prompts([ids], [ids], ["三星手机"], tokenizer).level == "ok"
+    assert compare_prompts([ids], [ids], ["三星手机"], tokenizer).level == "ok"
     for other in (ids[:-1], [*ids, 5], [ids[0], 5, *ids[2:]]):
-        assert check_prompts([ids], [other], ["三星手机"], tokenizer).level == "fail"
+        assert compare_prompts([ids], [other], ["三星手机"], tokenizer).level == "fail"
 
 
-def test_rows_without_supervised_tokens():
-    source_of = ["a:1", "a:2"].__getitem__
-    assert check_supervised([1, 2], source_of).level == "ok"
-    assert "1 of 2 rows have no supervised token: a:2" in check_supervised([1, 0], source_of).message
-
-
-def test_rows_over_the_limit_are_told_in_rows_and_entities(told):
-    level, said = told("rows", max_length=50)
+def test_rows_over_the_limit_are_counted_in_rows_and_entities(result):
+    level, said = result("rows", max_length=50)
     assert level == "warn"
-    assert "rows, with " in said
-    assert "entities, are longer than 50 tokens" in said
-    assert checks.check_rows([EIGHT[3], EIGHT[2]], [70, 60], 65).found.startswith("1 of 2 rows, with 3 of 3 entities")
+    assert re.match(r"\d+ of 88 rows, with \d+ of \d+ entities, are longer than max_length=50 tokens", said), said
 
 
-def test_answers_over_max_new_tokens(told):
-    level, said = told("answers", max_new_tokens=12)
+def test_answers_over_max_new_tokens(result):
+    level, said = result("answers", max_new_tokens=12)
     assert level == "warn"
     assert "are longer than max_new_tokens=12" in said
 
 
-def test_a_prompt_without_room_for_its_answer(told):
-    level, said = told("room", max_new_tokens=4080)
+def test_a_prompt_without_room_for_its_answer(result):
+    level, said = result("room", max_new_tokens=4080)
     assert level == "fail"
-    assert "longer than the 16 tokens" in said
+    assert "longer than 16 tokens" in said
 
 
-def test_the_traps_of_a_generation_config_are_named_and_neutralised(told, base):
+def test_the_traps_of_a_generation_config_are_named_and_neutralised(result, base):
     edit(base / "generation_config.json", do_sample=True, temperature=0.7, top_p=0.8, repetition_penalty=1.1)
-    level, said = told("generation_config")
+    level, said = result("generation_config")
     assert level == "ok"
     assert "do_sample True, repetition_penalty 1.1, temperature 0.7, top_p 0.8; the trained folder's is greedy" in said
-    left = check_generation({}, {"eos_token_id": [2, 0], "repetition_penalty": 1.1}, (2, 0))
-    assert (left.level, "repetition_penalty 1.1" in left.message) == ("fail", True)
-    assert check_generation({}, {"eos_token_id": 0}, (2, 0)).level == "fail"
+    assert traps(neutral_generation_config((2, 0), 0, 96).to_dict()) == []
 
 
-def test_a_tokenizer_of_another_model(told, base):
+def test_a_tokenizer_of_another_model(result, base):
     edit(base / "config.json", vocab_size=100)
-    assert told("tokenizer")[0] == "fail"
+    assert result("tokenizer")[0] == "fail"
 
 
 # Data
 
 
-def test_a_leaked_row_is_seen_through_punctuation_and_width(told, folder):
+def test_a_leaked_row_is_seen_through_punctuation_and_width(result, folder):
     leaked = example(EIGHT[1].text + "，训１！", ("game", "魔兽争霸"), id="leak")
     write_jsonl(folder / "data" / "dev.jsonl", [*numbered(EIGHT, "测"), leaked])
-    level, said = told("leakage")
+    level, said = result("leakage")
     assert level == "fail"
-    assert "1 of 9 dev rows stand in the training rows too: dev.jsonl:9 = train.jsonl:" in said
+    assert "1 of 9 dev rows are in the training rows too: dev.jsonl:9 = train.jsonl:" in said
 
 
-def test_an_unknown_label_is_a_line_and_the_checks_that_need_no_data_go_on(told):
+def test_an_unknown_label_is_a_line_and_the_checks_that_need_no_data_go_on(result):
     labels = "{address: '', company: '', game: ''}"
-    assert told("data", labels=labels)[0] == "fail"
-    assert 'label \\"position\\" is unknown' in json.dumps(told("data", labels=labels)[1])
-    assert told("answers", labels=labels) == ("fail", "not checked, for want of the data; see above")
-    assert told("processes", labels=labels)[0] == "ok"
+    assert result("data", labels=labels)[0] == "fail"
+    assert 'label \\"position\\" is unknown' in json.dumps(result("data", labels=labels)[1])
+    assert result("answers", labels=labels) == ("fail", "not checked, because data failed; see above")
+    assert result("processes", labels=labels)[0] == "ok"
 
 
-def test_a_label_that_never_occurs(told):
-    level, said = told("labels", labels=LABELS.replace("}", ", plant: ''}"))
+def test_a_label_that_never_occurs(result):
+    level, said = result("labels", labels=LABELS.replace("}", ", plant: ''}"))
     assert level == "warn"
     assert "never in the training rows: plant" in said
 
 
-def test_data_without_empty_rows_are_told(told, folder):
+def test_data_without_empty_rows_are_result(result, folder):
     write_jsonl(folder / "data" / "train.jsonl", [row for row in numbered(EIGHT * 12, "训") if row.entities])
-    assert told("no entity")[0] == "warn"
+    assert result("no entity")[0] == "warn"
 
 
-def test_a_model_that_cannot_be_had_fails_its_own_lines_alone(recipe):
-    with case_of(load_recipe(recipe(model_name_or_path="nobody/nothing"))) as case:
-        levels = {finding.name: finding.level for finding in examine(case)}
+def test_a_model_that_cannot_be_had_fails_its_own_lines_alone(plan):
+    findings = list(examine(plan(model_name_or_path="nobody/nothing")))
+    assert sum("hf download nobody/nothing" in finding.message for finding in findings) == 1, "said once"
+    levels = {finding.name: finding.level for finding in findings}
     sound = {"data", "labels", "no entity", "leakage", "processes", "trackers", "hub"}
     assert {name for name, level in levels.items() if level != "fail"} == sound
 
@@ -284,17 +297,9 @@ def test_a_model_that_cannot_be_had_fails_its_own_lines_alone(recipe):
 # Machine
 
 
-def test_a_full_disk(recipe, monkeypatch):
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: Usage(100, 0, 30 << 20))
-    with case_of(load_recipe(recipe())) as case:
-        found = next(finding for finding in examine(case) if finding.name == "disk")
-    assert found.level == "fail"
-    assert "free under" in found.message
-
-
-def test_four_processes_on_a_machine_without_gpus(told):
+def test_four_processes_on_a_machine_without_gpus(result):
     launch = Launch.of_file(ROOT / "accelerate_configs" / "ddp_4gpu.yaml")
-    level, said = told("processes", launch, use_cpu="false")
+    level, said = result("processes", launch, use_cpu="false")
     assert level == "fail"
     assert "4 processes on a machine with no GPU" in said
 
@@ -307,15 +312,15 @@ def test_a_broken_accelerate_config_is_a_line(tmp_path, capsys, recipe):
     assert "fail  processes" in capsys.readouterr().out
 
 
-# What a training does of it by itself
+# What a training checks by itself
 
 
-def test_a_training_heeds_what_it_finds(caplog):
+def test_a_training_logs_warnings_and_raises_all_failures(caplog):
     with caplog.at_level(logging.WARNING):
-        heed([Finding("ok", "a", "fine"), Finding("warn", "b", "odd", "mend it")])
+        raise_or_warn([ok("fine"), warn("odd", "mend it")])
         assert caplog.messages == ["odd; mend it."]
-    with pytest.raises(NerError, match="wrong; stop"):
-        heed([Finding("fail", "c", "wrong", "stop")])
+    with pytest.raises(NerError, match="wrong; stop\n  broken"):
+        raise_or_warn([fail("wrong", "stop"), ok("fine"), fail("broken")])
 
 
 def test_a_training_refuses_by_itself_before_the_first_step(recipe, base, tiny):

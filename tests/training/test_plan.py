@@ -1,0 +1,132 @@
+"""A training and the doctor have one plan: what the doctor examines is what is trained."""
+
+import ast
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rows import ROOT
+
+from qwen_ner.contract import NerConfig
+from qwen_ner.entities import NerError
+from qwen_ner.training import plan as plans
+from qwen_ner.training import run
+from qwen_ner.training.doctor.examination import examine
+from qwen_ner.training.plan import TrainingPlan, part
+from qwen_ner.training.recipe import load_recipe
+
+MAKERS = ("build_dataset", "choose_collator", "end_of_turn", "load_model", "make_tiny", "NerConfig", "read_splits")
+
+
+@pytest.fixture
+def recipe(taught, tiny, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(
+        f"model_name_or_path: {tiny}\ndataset: {taught}\nsystem_prompt: 找出实体\nvalidation_rows: 8\nuse_cpu: true\n"
+        "max_steps: 1\neval_strategy: no\nsave_strategy: no\nload_best_model_at_end: false\nmax_new_tokens: 4\n"
+        f"max_length: 45\nlora_r: 2\noutput_dir: {tmp_path / 'out'}\n",
+        encoding="utf-8",
+    )
+    return load_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.fixture
+def trainer_of(monkeypatch):
+    """What a training gives its trainer."""
+
+    def trainer_of(recipe):
+        given = {}
+
+        class Stop(Exception):
+            pass
+
+        def stop(**kwargs):
+            given.update(kwargs)
+            raise Stop
+
+        monkeypatch.setattr(run, "NerTrainer", stop)
+        with pytest.raises(Stop):
+            run.train(recipe)
+        return given
+
+    return trainer_of
+
+
+def test_the_doctor_examines_what_is_trained(recipe, trainer_of, tmp_path):
+    given, outlined = trainer_of(recipe), TrainingPlan(recipe, tmp_path, outline=True)
+    assert given["ner_config"] == outlined.config
+    assert given["ner_config"].window == max(len(example.text) for example in outlined.splits.train)
+    assert given["train_dataset"].to_list() == outlined.fitting_rows.to_list() != outlined.rows.to_list()
+    assert given["eval_dataset"].to_list() == outlined.validation_rows.to_list()
+    assert given["data_collator"] == outlined.collator
+    assert given["processing_class"].get_vocab() == outlined.tokenizer.get_vocab()
+    weights, shapes = dict(given["model"].named_parameters()), dict(outlined.model.named_parameters())
+    assert {name: (p.shape, p.requires_grad) for name, p in weights.items()} == {
+        name: (p.shape, p.requires_grad) for name, p in shapes.items()
+    }
+    assert not any(p.is_meta for p in weights.values())
+    assert all(p.is_meta for p in shapes.values())
+
+
+def test_a_difference_that_is_planted_reaches_both(recipe, trainer_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(plans, "NerConfig", lambda *args, **kwargs: replace(NerConfig(*args, **kwargs), window=1234))
+    read = plans.load_tokenizer
+
+    def with_another_end(*args):
+        tokenizer = read(*args)
+        tokenizer.eos_token = "<|im_start|>"
+        return tokenizer
+
+    monkeypatch.setattr(plans, "load_tokenizer", with_another_end)
+    given, outlined = trainer_of(recipe), TrainingPlan(recipe, tmp_path, outline=True)
+    assert given["ner_config"] == outlined.config
+    assert (outlined.config.window, outlined.config.end_token_ids) == (1234, (2, 1))
+
+
+def test_the_config_that_a_training_wrote_is_that_of_its_plan(trained, tiny, tmp_path):
+    recipe = load_recipe(trained["full"] / "recipe.yaml", ["--model_name_or_path", str(tiny)])
+    written = NerConfig.load(trained["full"])
+    assert written.calibration is not None
+    assert replace(written, calibration=None) == TrainingPlan(recipe, tmp_path, outline=True).config
+
+
+def test_each_part_is_made_in_one_place():
+    """The doctor reads back a folder that it wrote (`NerConfig.load`) and draws one row with a collator of its own."""
+    folder = Path(ROOT / "qwen_ner" / "training")
+    calls = {}
+    for path in [*folder.glob("*.py"), *(folder / "doctor").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MAKERS:
+                calls.setdefault(node.func.id, set()).add(path.name)
+    assert calls.pop("choose_collator") == {"plan.py", "costs.py"}, "the estimate of the memory has a model of its own"
+    calls["load_model"] = {"plan.py"}  # chosen by name there
+    assert calls == {name: {"plan.py"} for name in MAKERS if name != "choose_collator"}
+
+
+def test_what_could_not_be_made_is_not_tried_again():
+    class Plan:
+        def __init__(self):
+            self.made, self.tries = {}, 0
+
+        @part
+        def data(self):
+            self.tries += 1
+            raise NerError("torn")
+
+        @part
+        def rows(self):
+            return [self.data]
+
+    plan = Plan()
+    for name in ("data", "rows", "data"):
+        with pytest.raises(NerError, match="torn"):
+            getattr(plan, name)
+    assert plan.tries == 1
+
+
+def test_a_part_that_cannot_be_had_is_reported_once(recipe, tmp_path):
+    broken = replace(recipe, data=replace(recipe.data, dataset="nowhere"))
+    findings = list(examine(TrainingPlan(broken, tmp_path, outline=True)))
+    failed = [finding for finding in findings if finding.level == "fail"]
+    assert failed[0].name == "data"
+    assert len(failed) > 5
+    assert {finding.message for finding in failed[1:]} == {"not checked, because data failed; see above"}
