@@ -20,12 +20,12 @@ def document(asked_folder):
     """The schema of a server that runs in a thread here."""
     from qwen_ner.inference.extractor import Extractor
     from qwen_ner.serving.app import create_app
-    from qwen_ner.serving.run import bound
+    from qwen_ner.serving.run import open_socket
     from qwen_ner.serving.schemas import Limits
 
     app = create_app(Extractor.from_pretrained(asked_folder), limits=Limits(max_texts=8))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
-    listening = bound("127.0.0.1", 0)
+    listening = open_socket("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     while not server.started:

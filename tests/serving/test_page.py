@@ -9,7 +9,7 @@ import time
 import pytest
 
 from qwen_ner.entities import CLUENER
-from qwen_ner.serving.page import documentation, page
+from qwen_ner.serving.page import render_page
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -19,7 +19,7 @@ FIRST = "三星在北京😀开会，李明去了浙江大学"
 def about(**changed):
     labels = {label.name: label.description for label in CLUENER}
     given = {"version": "1", "scores": None, "characters": 100, "examples": ["三星"]}
-    return page(changed.pop("model", "ner"), labels, **(given | changed))
+    return render_page(changed.pop("model", "ner"), labels, **(given | changed))
 
 
 def test_what_is_said_of_a_model_is_no_markup():
@@ -36,18 +36,6 @@ def test_the_page_and_its_policy_know_no_other_place():
     assert "unsafe" not in shown.policy
 
 
-def test_the_documentation_shows_each_call_and_its_examples():
-    call = {
-        "description": "Finds <b>.",
-        "requestBody": {"content": {"application/json": {"example": {"texts": ["三星"]}}}},
-        "responses": {"200": {"description": "Found.", "content": {"text/plain": {"example": "a line"}}}},
-    }
-    document = {"info": {"title": "t", "version": "1", "description": "d"}, "paths": {"/v1/x": {"post": call}}}
-    html = documentation(document).html
-    for part in ("POST /v1/x", "Finds &lt;b&gt;.", "三星", "200", "Found.", "a line"):
-        assert part in html
-
-
 @pytest.fixture(scope="module")
 def scripted(asked_folder):
     """A server whose model finds what stands in a list, so that the page has something right to show."""
@@ -55,7 +43,7 @@ def scripted(asked_folder):
     from qwen_ner.codec import Decoded, ground
     from qwen_ner.inference.extractor import Extractor
     from qwen_ner.serving.app import create_app
-    from qwen_ner.serving.run import bound
+    from qwen_ner.serving.run import open_socket
     from qwen_ner.serving.schemas import Limits
 
     known = [
@@ -76,7 +64,7 @@ def scripted(asked_folder):
     extractor.read = read
     app = create_app(extractor, name="ner", limits=Limits(batch_tokens=500), examples=["三星在北京"],
                      scores={"f1": 0.8, "span_f1": 0.79, "macro_f1": 0.78, "data": "sample", "split": "dev", "rows": 300})  # fmt: skip
-    listening = bound("127.0.0.1", 0)
+    listening = open_socket("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -291,4 +279,15 @@ def test_a_refusal_is_told(tab):
     tab.fill("#text", "很" * 100_001)
     tab.click("#go")
     wait(tab, "!document.getElementById('fault').hidden")
-    assert "100,001 characters of text; 100,000 are the most" in tab.inner_text("#fault")
+    assert "100,001 characters of text exceed the limit of 100,000" in tab.inner_text("#fault")
+
+
+@pytest.mark.slow
+def test_the_docs_make_no_third_party_requests(tab, scripted):
+    """Nor may they: the `tab` fixture watches the requests, the policy would stop them."""
+    _, url = scripted
+    answer = tab.goto(f"{url}/docs")
+    assert "https:" not in answer.headers["content-security-policy"]
+    tab.click('[data-path="/v1/extract"]')
+    tab.wait_for_selector(".example")
+    assert "魔兽争霸3" in tab.inner_text(".responses-wrapper")
