@@ -210,7 +210,12 @@ def create_app(
         return Response(service.monitor.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     page = render_page(
-        name, labels, version=app.version, scores=scores, characters=limits.max_characters, examples=examples
+        model=name,
+        labels=labels,
+        version=app.version,
+        scores=scores,
+        characters=limits.max_characters,
+        examples=list(examples),
     )
 
     @app.get("/", include_in_schema=False)

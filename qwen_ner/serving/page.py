@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -24,27 +23,12 @@ class Page:
     policy: str
 
 
-def render_page(
-    model: str,
-    labels: Mapping[str, str],
-    *,
-    version: str,
-    scores: Mapping[str, Any] | None,
-    characters: int,
-    examples: Sequence[str],
-) -> Page:
-    """The page; `characters` is the limit of a text, `examples` are sentences to click on."""
+def render_page(**about: Any) -> Page:
+    """The page; `about` is what page.js reads: model, labels, version, scores, characters (the most of a text), and
+    examples (sentences to click on)."""
     from markupsafe import Markup
 
     style, script = (files("qwen_ner.serving").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
-    about = {
-        "model": model,
-        "labels": dict(labels),
-        "version": version,
-        "scores": scores,
-        "characters": characters,
-        "examples": list(examples),
-    }
     template = templates("qwen_ner.serving").get_template("page.html.j2")
     policy = (
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; connect-src 'self'; "

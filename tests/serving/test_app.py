@@ -33,7 +33,7 @@ def rows_of(entities):
     return [entity_row(entity) for entity in entities]
 
 
-def test_the_answer_is_that_of_extract(extractor, serving):
+def test_the_answer_equals_extract(extractor, serving):
     texts = [*TEXTS, DOCUMENT, "", " \n"]
     expected = [rows_of(found) for found in extractor.extract(texts)]
 
@@ -56,7 +56,7 @@ def test_the_answer_is_that_of_extract(extractor, serving):
     assert streamed == [{"index": i} | row for i, row in enumerate(answer["results"])]
 
 
-def test_labels_and_scores_are_each_requests_own(extractor, serving):
+def test_label_and_score_filters_are_per_request(extractor, serving):
     """Three requests in one batch."""
     texts = [*TEXTS, DOCUMENT]
     found = extractor.extract(texts)
@@ -83,7 +83,7 @@ def test_labels_and_scores_are_each_requests_own(extractor, serving):
     assert 0 < sum(map(len, sure)) < sum(map(len, everything)) > sum(map(len, some)) > 0
 
 
-def test_a_text_that_cannot_be_read_is_answered_alone(extractor, serving):
+def test_an_invalid_text_gets_an_error_and_the_others_their_entities(extractor, serving):
     extractor.config = type(extractor.config)(extractor.config.labels, "找出实体", 12, (2, 0))  # no windows
     texts = ["三星在北京", 7, None, ["a"], "half \ud83d", "很" * 5000, "三星\x00在北京"]
     body = json.dumps({"texts": texts})
@@ -106,7 +106,7 @@ def test_a_text_that_cannot_be_read_is_answered_alone(extractor, serving):
     assert "4084" in long["error"], "the room that the model has"
 
 
-def test_a_text_that_the_model_fails_on_does_not_take_the_others_with_it(extractor, serving, caplog):
+def test_a_text_that_crashes_the_model_does_not_affect_the_others(extractor, serving, caplog):
     read = extractor.read
 
     def failing(texts, **options):
@@ -166,7 +166,7 @@ JSON = {"content-type": "application/json"}
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_what_is_not_understood_is_refused_with_its_reason(extractor, serving, body, headers, status, said):
+def test_an_invalid_request_is_refused_with_the_reason(extractor, serving, body, headers, status, said):
     async def chunks():
         for at in range(0, len(body), 1000):
             yield body[at : at + 1000]
@@ -180,7 +180,7 @@ def test_what_is_not_understood_is_refused_with_its_reason(extractor, serving, b
         assert said in answer.json()["error"]
 
 
-def test_what_is_at_the_limits_is_taken(extractor, serving):
+def test_a_request_at_the_limits_is_accepted(extractor, serving):
     escaped = "".join(f"\\u{ord(half):04x}" for half in "\ud83d\ude00") * 400
 
     async def main():
@@ -195,7 +195,7 @@ def test_what_is_at_the_limits_is_taken(extractor, serving):
     assert nothing.json() == {"results": [], "problems": {}, "refused": 0}
 
 
-def test_nested_values_where_a_text_should_be_do_no_harm(extractor, serving):
+def test_deeply_nested_values_do_no_harm(extractor, serving):
     body = b'{"texts": [' + b"[" * 900 + b"]" * 900 + b"]}"
 
     async def main():
@@ -206,7 +206,7 @@ def test_nested_values_where_a_text_should_be_do_no_harm(extractor, serving):
     assert answer.status_code in (200, 422)
 
 
-def test_other_paths_and_methods_are_told_so(extractor, serving):
+def test_unknown_paths_and_methods_get_404_and_405(extractor, serving):
     async def main():
         async with serving(extractor) as client:
             return await client.get("/nowhere"), await client.get("/v1/extract"), await client.post("/healthz")
@@ -217,7 +217,7 @@ def test_other_paths_and_methods_are_told_so(extractor, serving):
     assert get.headers["allow"] == "POST"
 
 
-def test_a_full_queue_says_when_to_come_again(extractor, hold, serving):
+def test_a_full_queue_says_when_to_retry(extractor, hold, serving):
     async def main():
         async with serving(extractor, limits=Limits(max_waiting=400)) as client:
             first = asyncio.create_task(asked(client, TEXTS[:1]))
@@ -237,7 +237,7 @@ def test_a_full_queue_says_when_to_come_again(extractor, hold, serving):
     assert [answer.status_code for answer in answers] == [200, 200, 200]
 
 
-def test_the_deadline_ends_a_request_and_what_it_has_not_begun(extractor, hold, serving):
+def test_the_deadline_ends_a_request_and_drops_what_is_queued(extractor, hold, serving):
     async def main():
         async with serving(extractor, limits=Limits(deadline=2.0, batch_tokens=60)) as client:
             first = asyncio.create_task(asked(client, TEXTS[:1]))
@@ -263,7 +263,7 @@ def test_the_deadline_ends_a_request_and_what_it_has_not_begun(extractor, hold, 
 
 
 @pytest.mark.parametrize("headers", [JSON, JSON | NDJSON])
-def test_what_a_client_has_not_waited_for_is_not_read(extractor, hold, serving, headers):
+def test_the_texts_of_a_client_that_leaves_are_not_read(extractor, hold, serving, headers):
     async def leaving(app):
         """A client that sends its request and leaves once it waits."""
         service = app.state.service
@@ -300,7 +300,7 @@ def test_what_a_client_has_not_waited_for_is_not_read(extractor, hold, serving, 
     assert 'qwen_ner_requests_total{path="/v1/extract",status="' in metrics
 
 
-def test_requests_that_come_together_are_read_together_and_one_alone_at_once(extractor, hold, serving):
+def test_concurrent_requests_share_a_batch_and_a_lone_one_does_not_wait(extractor, hold, serving):
     hold.go.set()
 
     async def main():
@@ -324,8 +324,8 @@ def test_requests_that_come_together_are_read_together_and_one_alone_at_once(ext
 
 
 @pytest.mark.parametrize("share", [0.0, 10.0])
-def test_behind_a_long_batch_is_waited_longer_for_those_who_follow_it(extractor, hold, serving, monkeypatch, share):
-    """Clients read their answers, and ask again, while other processes want the machine too."""
+def test_after_a_long_batch_the_model_waits_longer_for_followers(extractor, hold, serving, monkeypatch, share):
+    """Clients need time to read their answers and ask again, on a busy machine more."""
     monkeypatch.setattr("qwen_ner.serving.batcher.WAITING_SHARE", share)
 
     async def main():
@@ -350,7 +350,7 @@ def test_behind_a_long_batch_is_waited_longer_for_those_who_follow_it(extractor,
     assert hold.asked[2:] == ([TEXTS[3:5]] if share else [TEXTS[3:4], TEXTS[4:5]])
 
 
-def test_a_long_document_does_not_keep_a_sentence_waiting(extractor, hold, serving):
+def test_a_long_document_does_not_block_a_sentence(extractor, hold, serving):
     async def main():
         async with serving(extractor, limits=Limits(batch_tokens=150)) as client:
             document = asyncio.create_task(asked(client, [DOCUMENT]))
@@ -367,7 +367,7 @@ def test_a_long_document_does_not_keep_a_sentence_waiting(extractor, hold, servi
     assert answer.json()["results"][0]["entities"] == rows_of(extractor.extract([DOCUMENT])[0])
 
 
-def test_progress_is_told_and_the_last_lines_are_the_answer(extractor, serving):
+def test_a_stream_reports_progress_before_its_results(extractor, serving):
     body = {"texts": [DOCUMENT, "三星"], "progress": True}
 
     async def main():
@@ -388,8 +388,8 @@ def test_progress_is_told_and_the_last_lines_are_the_answer(extractor, serving):
     ]
 
 
-def test_no_answer_is_anothers_in_a_burst(extractor, serving):
-    """200 requests over 16 connections, each text with a number of its own; what is found must stand in it."""
+def test_answers_are_not_mixed_up_in_a_burst(extractor, serving):
+    """200 requests over 16 connections, each text with its own number."""
     texts = [f"{i:03d}号客户在{TEXTS[i % 8]}" for i in range(200)]
     expected = [rows_of(found) for found in extractor.extract(texts)]
 
@@ -417,7 +417,7 @@ def test_no_answer_is_anothers_in_a_burst(extractor, serving):
     assert float(counted["qwen_ner_queue_tokens"]) == 0
 
 
-def test_only_who_brings_the_token_is_answered(extractor, serving):
+def test_only_requests_with_the_token_are_answered(extractor, serving):
     async def main():
         async with serving(extractor, token="s3cret") as client:
             tried = {}
@@ -437,7 +437,7 @@ def test_only_who_brings_the_token_is_answered(extractor, serving):
     assert refused.status_code == 401
 
 
-def test_no_other_site_may_read_an_answer(extractor, serving):
+def test_other_origins_may_not_read_an_answer(extractor, serving):
     async def main():
         async with serving(extractor) as client:
             return await client.get("/v1/model", headers={"origin": "https://elsewhere.example"})
@@ -465,7 +465,7 @@ def test_a_draining_server_answers_what_it_has_accepted_and_no_more(extractor, h
     assert [answer.status_code for answer in accepted] == [200] * 8
 
 
-def test_what_the_model_is_and_what_a_request_may_hold(extractor, serving):
+def test_model_info_has_labels_scores_and_limits(extractor, serving):
     async def main():
         async with serving(extractor, name="ner", scores={"f1": 0.5}, limits=LIMITS) as client:
             return (await client.get("/v1/model")).json()

@@ -1,4 +1,4 @@
-"""A server as its users start it: a process with a socket, and signals."""
+"""`qwen-ner serve` as users start it: a process with a socket and signals."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ TEXTS = [gold.text for gold in EIGHT]
 
 
 class Server:
-    """`qwen-ner serve` in a process of its own."""
+    """`qwen-ner serve` in its own process."""
 
     def __init__(self, folder, *options):
         command = [sys.executable, "-m", "qwen_ner", "serve", folder, "--port", "0", *options]
@@ -69,7 +69,7 @@ def places(row):
 
 
 @pytest.mark.slow
-def test_lines_come_while_others_are_still_read(server, expected):
+def test_streamed_lines_come_in_order(server, expected):
     texts = [f"{i}号{TEXTS[i % 8]}" * (1 + i) for i in range(24)]
     lines = []
     request = {"json": {"texts": texts, "progress": True}, "headers": {"accept": "application/x-ndjson"}}
@@ -82,7 +82,7 @@ def test_lines_come_while_others_are_still_read(server, expected):
 
 
 def rough(port, data):
-    """What comes back when `data` is sent as it is; None where nothing has come, and the connection stands, at last."""
+    """The response to raw `data`; None if there is none and the connection stays open."""
     with socket.create_connection(("127.0.0.1", port), timeout=0.3) as connection:
         try:
             connection.sendall(data)
@@ -101,8 +101,8 @@ def rough(port, data):
 
 
 @pytest.mark.slow
-def test_rough_clients_neither_break_nor_hold_it(server, expected):
-    """Random bytes, torn requests, heads without an end, bodies that never come; others are answered beside them."""
+def test_broken_clients_neither_crash_nor_block_the_server(server, expected):
+    """Random bytes, corrupt requests, unfinished heads and bodies; other clients are still answered."""
     chance = random.Random(5)
     body = json.dumps({"texts": TEXTS}).encode()
     head = b"POST /v1/extract HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -130,7 +130,7 @@ def test_rough_clients_neither_break_nor_hold_it(server, expected):
 
 
 @pytest.mark.slow
-def test_told_to_stop_under_load_it_answers_what_it_accepted(asked_folder, expected):
+def test_sigterm_under_load_answers_what_was_accepted(asked_folder, expected):
     server = Server(asked_folder, "--batch-tokens", "200")
     texts = [f"{i:04d}号{TEXTS[i % 8]}" for i in range(2000)]
     waiting, outcomes, told = iter(texts), [], None
@@ -174,8 +174,8 @@ def test_told_to_stop_under_load_it_answers_what_it_accepted(asked_folder, expec
 
 
 @pytest.mark.slow
-def test_told_twice_it_ends_where_it_stands(asked_folder):
-    """The first signal waits for what was accepted, here more than anybody would wait for; the second does not."""
+def test_a_second_signal_stops_at_once(asked_folder):
+    """The first signal waits for what was accepted, here a lot; the second does not."""
     server = Server(asked_folder, "--batch-tokens", "200", "--max-texts", "20000", "--max-characters", "900000")
     texts = [f"{i:05d}号{TEXTS[i % 8]}" for i in range(20_000)]
     outcome = []
@@ -200,7 +200,7 @@ def test_told_twice_it_ends_where_it_stands(asked_folder):
     assert outcome != [200]
 
 
-def test_what_is_missing_is_named_with_the_extra(monkeypatch, capsys):
+def test_a_missing_package_is_named_with_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "qwen_ner.serving.run")
     with pytest.raises(SystemExit) as caught:
@@ -219,14 +219,14 @@ def test_what_is_missing_is_named_with_the_extra(monkeypatch, capsys):
         (["--port", "70000"], "--port 70000 is out of range (0–65535)"),
     ],
 )
-def test_what_cannot_be_served_is_told_before_a_model_is_loaded(options, said, tmp_path, monkeypatch):
+def test_invalid_options_are_refused_before_the_model_is_loaded(options, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as caught:
         cli.main(["serve", "nowhere", *options])
     assert said in str(caught.value)
 
 
-def test_an_address_that_is_taken_is_told():
+def test_an_address_in_use_is_refused():
     with open_socket("127.0.0.1", 0) as taken:
         taken.listen()
         with pytest.raises(NerError, match=r"cannot listen on 127.0.0.1:\d+ \(address already in use\)") as caught:
@@ -252,7 +252,7 @@ def test_a_token_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("host", "token", "warned"), [("0.0.0.0", None, True), ("0.0.0.0", "t", False), ("127.0.0.1", None, False)]
 )
-def test_a_server_open_to_others_without_a_token_is_warned_of(asked_folder, monkeypatch, caplog, host, token, warned):
+def test_a_public_server_without_a_token_gets_a_warning(asked_folder, monkeypatch, caplog, host, token, warned):
     monkeypatch.setattr(DrainingServer, "run", lambda self, sockets: None)
     monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
     if token:
@@ -261,7 +261,7 @@ def test_a_server_open_to_others_without_a_token_is_warned_of(asked_folder, monk
     assert ("Anyone who can reach 0.0.0.0 can use this server" in caplog.text) == warned
 
 
-def test_the_scores_are_those_of_the_card_without_its_places(tmp_path, hub):
+def test_the_scores_are_those_of_metrics_json_without_paths(tmp_path, hub):
     assert read_scores(str(tmp_path)) is None
     metrics = {"f1": 0.51234, "span_f1": 0.5, "macro_f1": 0.4, "f1_address": 0.1}
     contract = {"model": "/home/me/out", "data": "/home/me/data", "split": "dev", "rows": 7, "decoding": "free"}
