@@ -1,1 +1,1 @@
-"""A trained folder and what others may have of it: its card, its neutral copy, the push, the merged export."""
+"""Publish a trained folder: model card, copy without secrets, push, export."""

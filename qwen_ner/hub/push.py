@@ -1,7 +1,7 @@
-"""A trained folder to the Hub, whole or not at all; and to a folder of merged weights.
+"""Push a trained folder to the Hub, or export it with merged weights.
 
-In: a folder that a training wrote, the name of a repository. Out: a commit there. The folder is only read, whatever
-happens on the way. Knows nothing of training.
+In: a folder that a training wrote, the id of a repository. Out: one commit there, or none. The folder is only read.
+Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -57,18 +57,18 @@ def push(
     path_in_repo: str | None = None,
     message: str = "Push by qwen-ner",
 ) -> str:
-    """Put the model in `folder` and its card into the repository `repo_id`, made if need be, as one commit.
+    """Push the model in `folder` and its card to the repository `repo_id` in one commit; create it if needed.
 
-    What the repository held of an earlier model of ours is replaced, other files in it stay. `merge` pushes an
-    adapter's weights merged into its base's; `revision` is a branch that is there, `path_in_repo` a folder. Returns the
-    address of the commit. Raises `NerError` with the remedy, and the Hub is as it was.
+    The files of an earlier push are replaced, other files of the repository stay. `merge` merges an adapter into its
+    base first; `revision` is an existing branch, `path_in_repo` a folder. Returns the URL of the commit. Raises
+    `NerError` and leaves the Hub unchanged if anything fails.
     """
     from huggingface_hub import HfApi, get_token
 
     folder = Path(folder)
     check_trained(folder)
     if merge and not (folder / ADAPTER).is_file():
-        raise NerError(f"{folder}: all weights are there, nothing is to be merged; push it without --merge")
+        raise NerError("not an adapter, so there is nothing to merge", place=folder, remedy="push it without --merge")
     api = HfApi(token=token)
     name = claim(api, repo_id, private=private)
     with tempfile.TemporaryDirectory(prefix="qwen_ner_push_") as made:
@@ -84,63 +84,55 @@ def push(
             if log_history := history(source):
                 draw_curve(log_history, staged / CURVE)
         refuse_secrets(staged, token or get_token(), folder.resolve())
-        return _upload(api, staged, name, revision, path_in_repo, message)
+        with faults_explained(name, revision):
+            commit = api.upload_folder(
+                repo_id=name,
+                folder_path=staged,
+                path_in_repo=path_in_repo,
+                commit_message=message,
+                revision=revision,
+                delete_patterns=list(PUSHED),
+            )
+    return str(commit.commit_url)
 
 
 def claim(api: HfApi, repo_id: str, *, private: bool = False) -> str:
-    """The full id of the repository `repo_id`, which is there afterwards. Raises `NerError` where it cannot be had.
+    """The full id of the repository `repo_id`, created if needed. Raises `NerError` if it cannot be written to.
 
-    A repository that is public is never pushed to when a private one is asked for.
+    With `private`, an existing public repository is refused.
     """
     with faults_explained(repo_id):
         name = str(api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id)
         public = private and not api.model_info(name).private
     if public:
-        raise NerError(
-            f"{name}: a private repository is asked for, and this one is there already and public; nothing was pushed; "
-            "make it private on its settings page, or take another name"
-        )
+        remedy = "make it private on its settings page, or choose another name"
+        raise NerError("the repository exists and is public; nothing was pushed", place=name, remedy=remedy)
     return name
 
 
 def _base(api: HfApi, folder: Path, merge: bool) -> str | None:
-    """The id of the base model on the Hub; None where it has none. Raises `NerError` for an adapter without one."""
-    called = base_of(folder)
-    with faults_explained(str(called)):
-        base = repo_on_hub(api, called) if called else None
+    """The id of the base model on the Hub, if it has one. Raises `NerError` for an adapter whose base has none."""
+    name = base_of(folder)
+    with faults_explained(str(name)):
+        base = repo_on_hub(api, name) if name else None
     if base is None and not merge and (folder / ADAPTER).is_file():
-        raise NerError(
-            f"{folder}: an adapter of {called}, which is no repository of the Hub: nobody could load it from there; "
-            "push it with --merge, or train from a base on the Hub"
-        )
+        remedy = "push it with --merge, or train from a base on the Hub"
+        raise NerError(f"the adapter's base {name} is not on the Hub", place=folder, remedy=remedy)
     return base
 
 
-def _upload(api: HfApi, staged: Path, name: str, revision: str | None, path_in_repo: str | None, message: str) -> str:
-    with faults_explained(name, revision):
-        commit = api.upload_folder(
-            repo_id=name,
-            folder_path=staged,
-            path_in_repo=path_in_repo,
-            commit_message=message,
-            revision=revision,
-            delete_patterns=list(PUSHED),
-        )
-    return str(commit.commit_url)
-
-
 def export(folder: str | Path, out: Path, *, dtype: str = "float32") -> None:
-    """Write the model in `folder` (or of that Hub id) to `out` as whole weights that transformers alone can run.
+    """Write the model in `folder` (or with that Hub id) to `out` as full weights that transformers alone can run.
 
-    `out` comes whole or not at all, and must not hold anything yet. In float32 the weights are those that were scored,
-    so the scores go with them; in another dtype they are others', and are left behind.
+    `out` must be empty or absent, and is written whole or not at all. The scores are those of the float32 weights, so
+    no other dtype takes them along.
     """
     from ..inference.loading import load_weights
 
     source = local_folder(folder)
     check_trained(source)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise NerError(f"{out} is there already; choose another folder, or remove it first")
+        raise NerError("the folder exists and is not empty", place=out, remedy="choose another, or remove it first")
     import torch
     from safetensors import SafetensorError
     from transformers import GenerationConfig
@@ -149,7 +141,8 @@ def export(folder: str | Path, out: Path, *, dtype: str = "float32") -> None:
     try:
         model.generation_config = GenerationConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise NerError(f"{source}: generation_config.json: {error}; copy it from another checkpoint") from error
+        place = source / "generation_config.json"
+        raise NerError(str(error), place=place, remedy="copy it from another checkpoint") from error
     out.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
@@ -161,6 +154,7 @@ def export(folder: str | Path, out: Path, *, dtype: str = "float32") -> None:
         os.replace(made, out)
     except BaseException as error:
         shutil.rmtree(made, ignore_errors=True)
-        if isinstance(error, SafetensorError):  # a full disk, as safetensors tells it
-            raise NerError(f"{out}: the weights cannot be written ({error}); free space or choose another") from error
+        if isinstance(error, SafetensorError):  # a full disk
+            remedy = "free space, or choose another folder"
+            raise NerError(f"cannot write the weights ({error})", place=out, remedy=remedy) from error
         raise

@@ -1,1 +1,1 @@
-"""A trained model behind HTTP."""
+"""Serve a trained model over HTTP."""

@@ -1,6 +1,6 @@
-"""The API: HTTP around a `batching.Batcher`.
+"""The HTTP API around a `batcher.Batcher`.
 
-In: an Extractor, limits, a token. Out: a FastAPI app; each answer is what `Extractor.extract` finds. Knows nothing of
+In: an Extractor, limits, a token. Out: a FastAPI app whose answers are those of `Extractor.extract`. Knows nothing of
 sockets, signals and the command line.
 """
 
@@ -10,77 +10,71 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
+from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..inference.extractor import Extractor
+from . import schemas
 from .batcher import Batcher, QueueFull
-from .http_io import LINES_TYPE, Lines, read_body, whole
+from .http_io import Lines, read_body, respond, updates
 from .metrics import Monitor
-from .openapi import EXTRACT, MODEL, PLAIN, request_body
-from .page import Page, documentation, page
-from .schemas import Fault, Limits, ModelInfo, read_request, written
+from .page import render_page
+from .schemas import LINES_TYPE, ExtractResponse, Limits, ModelInfo, read_request, to_json
 
 log = logging.getLogger(__name__)
 
-OPEN = {"/", "/healthz", "/readyz", "/docs", "/openapi.json"}
-"""Paths that need no token: they hold nothing of texts and of the model's answers."""
+OPEN = {"", "docs", "healthz", "readyz", "openapi.json"}
+"""First parts of paths that need no token: they reveal nothing of texts and of the model's answers."""
 
 PROBES = {"/healthz", "/readyz", "/metrics"}
 """Paths that are answered while the server drains."""
 
+DOCS_POLICY = b"default-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'"
+"""Swagger UI is loaded from this server, and may not load anything from elsewhere."""
+
 
 class Service:
-    """One model behind one app: its queue, what is counted, and whether it still takes requests."""
+    """One model behind one app: its queue, its metrics, and whether it still accepts requests."""
 
     def __init__(self, extractor: Extractor, limits: Limits, token: str | None) -> None:
         self.limits, self.token, self.monitor = limits, token, Monitor()
-        self.batcher = Batcher(
-            extractor,
-            batch_tokens=limits.batch_tokens,
-            max_wait=limits.max_wait,
-            max_waiting=limits.max_waiting,
-            on_batch=self.monitor.batch,
-        )
+        self.batcher = Batcher(extractor, limits, on_batch=self.monitor.batch)
         self.monitor.watch(self.batcher)
-        self.reading: asyncio.Task[None] | None = None
+        self.reader: asyncio.Task[None] | None = None
         self.open = 0  # requests that were accepted and are not answered yet
         self.draining = False
 
     @property
     def alive(self) -> bool:
-        return self.reading is not None and not self.reading.done()
+        return self.reader is not None and not self.reader.done()
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        self.reading = asyncio.create_task(self.batcher.run())
-        self.reading.add_done_callback(_say_why)
+        self.reader = asyncio.create_task(self.batcher.run())
+        self.reader.add_done_callback(_log_crash)
         yield
-        self.reading.cancel()
+        self.reader.cancel()
         self.batcher.close()
 
-    async def drained(self) -> None:
-        """Take no more requests, and return once all that were accepted are answered."""
-        self.draining = True
-        while self.open:
-            await asyncio.sleep(0.02)
 
-
-def _say_why(task: asyncio.Task[None]) -> None:
+def _log_crash(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
-        log.critical("Nothing more is read; restart the server.", exc_info=error)
+        log.critical("The batcher has crashed; restart the server.", exc_info=error)
 
 
 class Gate:
-    """Before everything else: the token, the refusal of what comes while the server drains, and the counting."""
+    """The outermost middleware: checks the token, refuses requests while the server drains, and counts."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self.app, self.service = app, service
@@ -90,51 +84,47 @@ class Gate:
             await self.app(scope, receive, send)
             return
         service, started, status = self.service, time.perf_counter(), 499
+        probe, first = scope["path"] in PROBES, scope["path"].lstrip("/").partition("/")[0]
 
-        async def counted(message: Message) -> None:
+        async def count_and_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if service.draining:
-                    message["headers"] = [*message["headers"], (b"connection", b"close")]
+                close = [(b"connection", b"close")] if service.draining else []
+                policy = [(b"content-security-policy", DOCS_POLICY)] if first == "docs" else []
+                message["headers"] = [*message["headers"], *close, *policy]
             await send(message)
 
-        probe = scope["path"] in PROBES
         service.open += not probe
+        app = self.app
+        if service.draining and not probe:
+            app = fail(503, "the server is shutting down; try again in a moment", {"retry-after": "1"})
+        elif service.token and first not in OPEN and not _has_token(scope, service.token):
+            app = fail(401, "a token is required: Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
         try:
-            if service.draining and not probe:
-                fault = Fault(503, "the server is stopping; ask again in a moment", retry_after="1")
-                await failure(fault)(scope, receive, counted)
-            elif service.token and scope["path"] not in OPEN and not _holds(scope, service.token):
-                fault = Fault(401, "a token is needed: Authorization: Bearer TOKEN", www_authenticate="Bearer")
-                await failure(fault)(scope, receive, counted)
-            else:
-                await self.app(scope, receive, counted)
+            await app(scope, receive, count_and_send)
         finally:
             service.open -= not probe
             route = getattr(scope.get("route"), "path", "other")
             service.monitor.request(route, status, time.perf_counter() - started)
 
 
-def _holds(scope: Scope, token: str) -> bool:
-    given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-    scheme, _, value = given.partition(b" ")
+def _has_token(scope: Scope, token: str) -> bool:
+    header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    scheme, _, value = header.partition(b" ")
     return scheme.lower() == b"bearer" and hmac.compare_digest(value.strip(), token.encode())
 
 
-async def _failed(request: Request, error: Exception) -> Response:
-    """The answer to a request that ended in `error`."""
+def fail(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(to_json({"error": message}), status, headers, "application/json")
+
+
+async def _respond_to_error(request: Request, error: Exception) -> Response:
     if isinstance(error, ClientDisconnect):
-        return Response(status_code=499)  # nobody hears it
+        return Response(status_code=499)  # nobody receives it
     if isinstance(error, HTTPException):
-        return failure(Fault(error.status_code, str(error.detail), **(error.headers or {})))
-    if isinstance(error, Fault):
-        return failure(error)
-    return failure(Fault(500, "the server failed; its log says more"))
-
-
-def failure(fault: Fault) -> Response:
-    return Response(written({"error": fault.message}), fault.status, fault.headers, "application/json")
+        return fail(error.status_code, error.detail, error.headers)
+    return fail(500, "internal error; see the server's log")
 
 
 def create_app(
@@ -146,99 +136,99 @@ def create_app(
     token: str | None = None,
     examples: Sequence[str] = (),
 ) -> FastAPI:
-    """The app that answers with `extractor`, which it has for itself; its `Service` is `app.state.service`.
+    """An app that answers with `extractor`, which nothing else may use meanwhile; its `Service` is `app.state.service`.
 
-    `name` and `scores` are what `/v1/model` says of the model, `examples` sentences that the page offers. With a
-    `token` only those are answered who bring it.
+    `/v1/model` reports `name` and `scores`; the page offers the sentences `examples`. If there is a `token`, requests
+    must bring it.
     """
     limits = limits or Limits()
     service = Service(extractor, limits, token)
     config = extractor.config
-    app = FastAPI(
+    labels = {label.name: label.description for label in config.labels}
+    app = FastAPIOffline(
         title="qwen_ner",
         version=version("qwen_ner"),
-        description="Named entities of texts, with character offsets and confidences.",
-        docs_url=None,  # FastAPI's pages load their scripts from elsewhere
+        description="Extract named entities from texts, with character offsets and confidences.",
         redoc_url=None,
+        static_url="/docs/static",
         lifespan=service.lifespan,
     )
     app.state.service = service
     app.add_middleware(Gate, service=service)
-    for kind in (Fault, HTTPException, ClientDisconnect, Exception):
-        app.add_exception_handler(kind, _failed)
+    for kind in (HTTPException, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, _respond_to_error)
+    # The gate checks the token; this adds it to the OpenAPI document.
+    secured = [Depends(HTTPBearer(auto_error=False))] if token else []
+    unhealthy: dict[int | str, dict[str, Any]] = {503: {"description": "No."}}
 
-    form = request_body(limits, config.labels.names)
-
-    @app.post("/v1/extract", response_class=Response, responses=EXTRACT, openapi_extra=form)
+    @app.post(
+        "/v1/extract",
+        response_model=ExtractResponse,
+        responses={200: schemas.LINES, **schemas.ERRORS},
+        dependencies=secured,
+        openapi_extra=schemas.document_request(limits, config.labels.names),
+    )
     async def extract(request: Request) -> Response:
-        """The entities of each text, in order. With `Accept: application/x-ndjson` a line a text, as they are read."""
-        until = time.perf_counter() + limits.deadline
-        asked = read_request(await read_body(request, limits), limits, config.labels)
+        """The entities of each text, in order. With `Accept: application/x-ndjson`, texts are streamed as lines."""
+        started = time.perf_counter()
+        query = read_request(await read_body(request, limits), limits, config.labels)
         try:
-            job = service.batcher.submit(asked.texts, asked.min_score)
+            job = service.batcher.submit(query.texts, query.min_score)
         except QueueFull as full:
-            message = f"{service.batcher.tokens:,} tokens wait to be read, {limits.max_waiting:,} are held; {full}"
-            raise Fault(429, message, retry_after=str(full.seconds)) from None
+            raise HTTPException(429, str(full), {"retry-after": str(full.seconds)}) from None
+        changes = updates(job, request, started, limits.deadline)
         if LINES_TYPE in request.headers.get("accept", ""):
-            return Lines(service.batcher, job, asked, limits, until)
-        return await whole(service.batcher, job, asked, limits, until, request.receive)
+            return Lines(service.batcher, job, query, changes)
+        return await respond(service.batcher, job, query, changes)
 
-    @app.get("/v1/model", response_model=ModelInfo, responses=MODEL)
+    @app.get("/v1/model", responses={status: schemas.ERRORS[status] for status in (401, 503)}, dependencies=secured)
     async def model() -> ModelInfo:
-        """Which model answers, with its labels and scores, and what a request may hold."""
+        """The model, its labels and scores, and the limits of a request."""
         return ModelInfo(
             model=name,
-            version=version("qwen_ner"),
-            labels={label.name: label.description for label in config.labels},
+            version=app.version,
+            labels=labels,
             scores=scores,
             calibrated=bool(config.calibration and config.calibration.get("surfaces")),
             window=config.window,
             limits=asdict(limits) | {"body": limits.body},
         )
 
-    @app.get("/healthz", response_class=Response, responses=PLAIN)
+    @app.get("/healthz", response_class=PlainTextResponse, responses=unhealthy)
     async def healthz() -> Response:
-        """200 as long as texts can be read at all; else the server is to be restarted."""
-        return _plain(service.alive, "nothing is read any more")
+        """Is the model alive? If not, restart the server."""
+        return _say(service.alive, "the batcher has crashed")
 
-    @app.get("/readyz", response_class=Response, responses=PLAIN)
+    @app.get("/readyz", response_class=PlainTextResponse, responses=unhealthy)
     async def readyz() -> Response:
-        """200 as long as requests are taken: 503 from the moment on that the server is told to stop."""
-        return _plain(service.alive and not service.draining, "stopping")
+        """Does the server accept requests? Not from the moment on that it is told to stop."""
+        return _say(service.alive and not service.draining, "shutting down")
 
-    @app.get("/metrics", response_class=Response, responses=PLAIN)
+    @app.get("/metrics", response_class=PlainTextResponse, dependencies=secured)
     async def metrics() -> Response:
         """Requests, latencies, batch sizes, tokens and the queue, for Prometheus."""
         return Response(service.monitor.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    shown = page(
-        name,
-        {label.name: label.description for label in config.labels},
-        version=version("qwen_ner"),
+    page = render_page(
+        model=name,
+        labels=labels,
+        version=app.version,
         scores=scores,
         characters=limits.max_characters,
-        examples=examples,
+        examples=list(examples),
     )
 
     @app.get("/", include_in_schema=False)
     async def root() -> Response:
-        return _html(shown)
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return _html(documentation(app.openapi()))
+        headers = {
+            "content-security-policy": page.policy,
+            "x-content-type-options": "nosniff",
+            "referrer-policy": "no-referrer",
+        }
+        return Response(page.html, headers=headers, media_type="text/html")
 
     return app
 
 
-def _plain(well: bool, otherwise: str) -> Response:
-    return Response("ok\n" if well else f"{otherwise}\n", 200 if well else 503, media_type="text/plain")
-
-
-def _html(shown: Page) -> Response:
-    headers = {
-        "content-security-policy": shown.policy,
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "no-referrer",
-    }
-    return Response(shown.html, headers=headers, media_type="text/html")
+def _say(well: bool, otherwise: str) -> Response:
+    return PlainTextResponse("ok\n" if well else f"{otherwise}\n", 200 if well else 503)

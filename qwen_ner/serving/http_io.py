@@ -1,38 +1,34 @@
-"""One request's body as it is sent, and its answer as it is written: within limits, deadlines, and while the client is
-there.
+"""Read one request and write its answer within the limits, while the client is there.
 
-In: a request, a `batching.Job`. Out: bytes; an ASGI response. Knows nothing of routes.
+In: a request, a `batcher.Job`. Out: bytes; an ASGI response. Knows nothing of routes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .batcher import Batcher, Job
-from .schemas import Asked, Fault, Limits, answer, result, written
-
-LINES_TYPE = "application/x-ndjson"
+from .schemas import LINES_TYPE, ExtractRequest, Limits, to_json, to_response, to_result
 
 SLOW_SECONDS = 30.0
-"""How long a client may take to send a request's body, and to take a piece of the answer."""
+"""How long a client may take to send the body of a request, and to receive a piece of the answer."""
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
-    """The body of a request that says it is JSON. Raises `Fault`: 408, 413, 415, and what Starlette raises where the
-    client has left."""
+    """The JSON body of a request. Raises `HTTPException` (408, 413, 415), or `ClientDisconnect`."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise Fault(415, f"the content type is {kind or 'not given'}; send application/json")
+        raise HTTPException(415, f"content type {kind or 'missing'}; send application/json")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Fault(415, "the body is compressed; send it as it is")
-    declared = request.headers.get("content-length", "")
+        raise HTTPException(415, "the body is compressed; send it uncompressed")
     body = bytearray()
 
     async def collect() -> None:
@@ -41,109 +37,96 @@ async def read_body(request: Request, limits: Limits) -> bytes:
             if len(body) > limits.body:
                 return
 
-    if not (declared.isascii() and declared.isdigit() and int(declared[:20]) > limits.body):
-        try:
-            await asyncio.wait_for(collect(), SLOW_SECONDS)
-        except asyncio.TimeoutError:
-            message = f"the body did not come within {SLOW_SECONDS:g} s"
-            raise Fault(408, message, connection="close") from None
-        if len(body) <= limits.body:
-            return bytes(body)
-    message = f"the body is longer than {limits.body:,} bytes, the most of a request: send several"
-    raise Fault(413, message, connection="close")
+    close = {"connection": "close"}  # the rest of the body is not read
+    try:
+        await asyncio.wait_for(collect(), SLOW_SECONDS)
+    except asyncio.TimeoutError:
+        raise HTTPException(408, f"the body did not arrive within {SLOW_SECONDS:g} s", close) from None
+    if len(body) > limits.body:
+        raise HTTPException(413, f"the body exceeds the limit of {limits.body:,} bytes; split the request", close)
+    return bytes(body)
 
 
-class Late(Exception):
-    """The deadline of a request has passed before all of it was read."""
+async def updates(job: Job, request: Request, started: float, deadline: float) -> AsyncGenerator[None, None]:
+    """Yield at once, and whenever more of `job` is done, until all of it is.
 
-
-async def steps(job: Job, receive: Receive, until: float) -> AsyncGenerator[None, None]:
-    """Once at first, and each time that more of `job` has been read, until it is done.
-
-    Raises `Late` at `until` (by `time.perf_counter`), and `ClientDisconnect` once the client has left.
+    Raises `ClientDisconnect` when the client leaves, and `HTTPException` (504) `deadline` seconds after `started`.
     """
-    gone = asyncio.ensure_future(_gone(receive))
+    gone = asyncio.ensure_future(_wait_for_disconnect(request.receive))
     try:
         yield
         while not job.done:
             changed = asyncio.ensure_future(job.changed())
-            left = max(0.0, until - time.perf_counter())
+            left = max(0.0, started + deadline - time.perf_counter())
             done, _ = await asyncio.wait({changed, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if changed not in done:
                 changed.cancel()
-                raise ClientDisconnect() if gone in done else Late()
+                if gone in done:
+                    raise ClientDisconnect()
+                raise HTTPException(504, f"not finished within {deadline:g} s; send less text per request")
             yield
     finally:
         gone.cancel()
 
 
-async def _gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def whole(batcher: Batcher, job: Job, asked: Asked, limits: Limits, until: float, receive: Receive) -> Response:
-    """The answer to `asked`, once `job` is done; a job whose client leaves or whose deadline passes is given up."""
+async def respond(batcher: Batcher, job: Job, query: ExtractRequest, changes: AsyncGenerator[None, None]) -> Response:
+    """The answer to `query` once `job` is done; if that fails, the job is cancelled."""
     try:
-        async with aclosing(steps(job, receive, until)) as more:
-            async for _ in more:
+        async with contextlib.aclosing(changes):
+            async for _ in changes:
                 pass
-    except Late:
-        raise Fault(504, late(limits)) from None
     finally:
         batcher.cancel(job)
     outcomes = [outcome for outcome in job.outcomes if outcome is not None]
-    return Response(written(answer(outcomes, asked)), media_type="application/json")
-
-
-def late(limits: Limits) -> str:
-    return f"not read within {limits.deadline:g} s, the most that a request may take: send less at a time"
+    return Response(to_json(to_response(outcomes, query)), media_type="application/json")
 
 
 class Lines(Response):
-    """The answer to `asked` as lines of JSON, a text each, in order, as soon as they are read.
+    """The answer to `query` as lines of JSON, one per text, in order, sent as soon as they are known.
 
-    Beyond the deadline the texts that are left get lines with an error. A job whose client leaves is given up.
+    At the deadline the remaining texts get lines with an error. If the client leaves, the job is cancelled.
     """
 
     media_type = LINES_TYPE
 
-    def __init__(self, batcher: Batcher, job: Job, asked: Asked, limits: Limits, until: float) -> None:
+    def __init__(self, batcher: Batcher, job: Job, query: ExtractRequest, changes: AsyncGenerator[None, None]) -> None:
         super().__init__()
         del self.headers["content-length"]
-        self.batcher, self.job, self.asked, self.limits, self.until = batcher, job, asked, limits, until
+        self.batcher, self.job, self.query, self.changes = batcher, job, query, changes
         self.sent = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
-            await self._until_done(receive, send)
-            await self._send(send, b"", more=False)
+            async with contextlib.aclosing(self.changes):
+                async for _ in self.changes:
+                    await self._send(send)
+        except HTTPException as late:
+            self.job.give_up(late.detail)
         except ClientDisconnect:
             return
         finally:
             self.batcher.cancel(self.job)
+        with contextlib.suppress(ClientDisconnect):
+            await self._send(send, more=False)
 
-    async def _until_done(self, receive: Receive, send: Send) -> None:
-        try:
-            async with aclosing(steps(self.job, receive, self.until)) as more:
-                async for _ in more:
-                    await self._send(send, self._lines())
-        except Late:
-            self.job.give_up(late(self.limits))
-            await self._send(send, self._lines())
-
-    def _lines(self) -> bytes:
-        """What can be told now and has not been told yet."""
+    def _next_lines(self) -> bytes:
+        """The lines that are known and not sent yet."""
         lines = []
         while self.sent < len(self.job.outcomes) and (outcome := self.job.outcomes[self.sent]) is not None:
-            lines.append({"index": self.sent} | result(outcome, self.asked))
+            lines.append({"index": self.sent} | to_result(outcome, self.query))
             self.sent += 1
-        if self.asked.progress and self.sent < len(self.job.outcomes):
+        if self.query.progress and self.sent < len(self.job.outcomes):
             lines.append({"progress": {"read": self.job.read, "of": self.job.windows}})
-        return b"".join(written(line) + b"\n" for line in lines)
+        return b"".join(to_json(line) + b"\n" for line in lines)
 
-    async def _send(self, send: Send, body: bytes, more: bool = True) -> None:
+    async def _send(self, send: Send, more: bool = True) -> None:
+        body = self._next_lines()
         if body or not more:
             message = {"type": "http.response.body", "body": body, "more_body": more}
             try:

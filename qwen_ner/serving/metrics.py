@@ -1,6 +1,6 @@
-"""What a server counts, for Prometheus.
+"""The metrics of a server, for Prometheus.
 
-In: requests and batches as they end. Out: the text that `/metrics` gives. Each server has a registry of its own.
+In: requests and batches as they end. Out: the text of `/metrics`. Each server has its own registry.
 """
 
 from __future__ import annotations
@@ -16,35 +16,28 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Monitor:
-    """The metrics of one server; `watch` has its queue read off when they are asked for."""
+    """Counts requests and batches; `watch` exports the state of a queue."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        count = partial(Counter, registry=self.registry, namespace="qwen_ner")
-        spread = partial(Histogram, registry=self.registry, namespace="qwen_ner")
-        level = partial(Gauge, registry=self.registry, namespace="qwen_ner")
-        self.requests = count("requests", "Requests by path and status.", ["path", "status"])
-        self.seconds = spread("request_seconds", "From head to end.", ["path"], buckets=SECONDS)
-        self.texts = count("texts", "Texts of requests.", ["outcome"])
-        self.characters = count("characters", "Characters that the model has read.")
-        self.tokens = count("tokens", "Tokens that the model has read and written, prompts included.")
-        self.batch_windows = spread("batch_windows", "Texts, or windows of them, a batch.", buckets=SIZES)
-        self.batch_requests = spread("batch_requests", "Requests a batch.", buckets=SIZES)
-        self.batch_seconds = spread("batch_seconds", "Time a batch.", buckets=SECONDS)
-        self.queue_tokens = level("queue_tokens", "Estimated tokens that wait for the model.")
-        self.queue_requests = level("queue_requests", "Requests of which a part waits for the model.")
+        counter = partial(Counter, registry=self.registry, namespace="qwen_ner")
+        histogram = partial(Histogram, registry=self.registry, namespace="qwen_ner")
+        self.requests = counter("requests", "Requests by path and status.", ["path", "status"])
+        self.seconds = histogram("request_seconds", "Duration of a request.", ["path"], buckets=SECONDS)
+        self.characters = counter("characters", "Characters read by the model.")
+        self.tokens = counter("tokens", "Tokens of prompts and answers.")
+        self.batch_windows = histogram("batch_windows", "Texts, or windows of texts, per batch.", buckets=SIZES)
+        self.batch_requests = histogram("batch_requests", "Requests per batch.", buckets=SIZES)
+        self.batch_seconds = histogram("batch_seconds", "Duration of a batch.", buckets=SECONDS)
 
     def watch(self, batcher: Batcher) -> None:
-        self.queue_tokens.set_function(lambda: batcher.tokens)
-        self.queue_requests.set_function(lambda: len(batcher.waiting))
+        gauge = partial(Gauge, registry=self.registry, namespace="qwen_ner")
+        gauge("queue_tokens", "Estimated tokens in the queue.").set_function(lambda: batcher.tokens)
+        gauge("queue_requests", "Requests in the queue.").set_function(lambda: len(batcher.waiting))
 
     def request(self, path: str, status: int, seconds: float) -> None:
         self.requests.labels(path, str(status)).inc()
         self.seconds.labels(path).observe(seconds)
-
-    def answered(self, texts: int, refused: int) -> None:
-        self.texts.labels("read").inc(texts - refused)
-        self.texts.labels("refused").inc(refused)
 
     def batch(self, batch: Batch) -> None:
         self.characters.inc(batch.characters)

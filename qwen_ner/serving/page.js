@@ -2,22 +2,22 @@
 const about = JSON.parse(document.getElementById("about").textContent);
 const at = (id) => document.getElementById(id);
 const hue = Object.fromEntries(Object.keys(about.labels).map((label, i, all) => [label, Math.round((360 * i) / all.length)]));
-const said = {
-  en: { characters: "characters", read: "read", none: "No entities.", of: "of", hidden: "below the score or hidden",
-        decoded: "The file is not UTF-8; read as GB18030.", slow: "The server does not answer.", stopped: "Stopped.",
-        torn: "The answer ended early; ask again.", empty: "There is no text.",
+const words = {
+  en: { characters: "characters", read: "read", none: "No entities.", of: "of", hidden: "below the minimum score or hidden",
+        decoded: "The file is not UTF-8; it was read as GB18030.", slow: "The server does not respond.", stopped: "Stopped.",
+        torn: "The response was cut off; try again.", empty: "Enter a text first.",
         scores: "scored on ", rows: "rows" },
   zh: { characters: "字", read: "已读", none: "没有实体。", of: "/", hidden: "低于最低置信度或已隐藏",
-        decoded: "文件不是 UTF-8，按 GB18030 读取。", slow: "服务器没有回答。", stopped: "已停止。",
-        torn: "回答没有完整传来，请再试一次。", empty: "没有文本。",
+        decoded: "文件不是 UTF-8，按 GB18030 读取。", slow: "服务器没有响应。", stopped: "已停止。",
+        torn: "响应不完整，请重试。", empty: "请先输入文本。",
         scores: "评测数据：", rows: "行" },
 };
 let language = (navigator.language || "zh").startsWith("zh") ? "zh" : "en";
 let asked = null; // {text: characters, entities}
-let running = null; // AbortController of the request in hand
-const off = new Set(); // labels that are not shown
+let running = null; // AbortController of the current request
+const off = new Set(); // hidden labels
 
-function speak() {
+function translate() {
   document.documentElement.lang = language;
   for (const element of document.querySelectorAll("[data-en]")) element.textContent = element.dataset[language];
   at("language").textContent = language === "zh" ? "English" : "中文";
@@ -26,7 +26,7 @@ function speak() {
   const s = about.scores;
   const percent = (rate) => (100 * rate).toFixed(1);
   at("scores").textContent = s
-    ? `F1 ${percent(s.f1)} · span F1 ${percent(s.span_f1)} · macro F1 ${percent(s.macro_f1)} (${said[language].scores}${s.data} ${s.split}, ${s.rows} ${said[language].rows})`
+    ? `F1 ${percent(s.f1)} · span F1 ${percent(s.span_f1)} · macro F1 ${percent(s.macro_f1)} (${words[language].scores}${s.data} ${s.split}, ${s.rows} ${words[language].rows})`
     : "";
   count();
   show();
@@ -34,10 +34,10 @@ function speak() {
 
 function count() {
   const length = Array.from(at("text").value).length;
-  at("length").textContent = `${length.toLocaleString()} / ${about.characters.toLocaleString()} ${said[language].characters}`;
+  at("length").textContent = `${length.toLocaleString()} / ${about.characters.toLocaleString()} ${words[language].characters}`;
 }
 
-function complain(message) {
+function showError(message) {
   at("fault").textContent = message;
   at("fault").hidden = !message;
 }
@@ -49,18 +49,18 @@ function make(tag, text, parent) {
   return element;
 }
 
-function kept() {
+function visible() {
   return asked.entities.filter((e) => (e.score ?? 1) >= Number(at("floor").value) && !off.has(e.label));
 }
 
-// Offsets count characters (code points), as the API's do; a JavaScript string counts an emoji as two.
+// Offsets count code points, as in the API; a JavaScript string counts an emoji as two.
 function show() {
   if (!asked) return;
   const floor = Number(at("floor").value);
-  const found = kept();
+  const found = visible();
   at("least").textContent = floor.toFixed(2);
   const hidden = asked.entities.length - found.length;
-  at("count").textContent = found.length.toLocaleString() + (hidden ? ` (${hidden.toLocaleString()} ${said[language].hidden})` : "");
+  at("count").textContent = found.length.toLocaleString() + (hidden ? ` (${hidden.toLocaleString()} ${words[language].hidden})` : "");
   const counts = {};
   for (const e of asked.entities) counts[e.label] = (counts[e.label] || 0) + ((e.score ?? 1) >= floor ? 1 : 0);
   legend(counts);
@@ -82,7 +82,7 @@ function show() {
   }
   table.append(rows);
   at("twice").hidden = !found.some((e) => e.ambiguous);
-  if (!found.length) make("td", said[language].none, make("tr", "", table)).colSpan = 5;
+  if (!found.length) make("td", words[language].none, make("tr", "", table)).colSpan = 5;
   at("found").hidden = false;
 }
 
@@ -91,15 +91,15 @@ function legend(counts) {
   const focused = document.activeElement?.dataset?.label;
   box.replaceChildren();
   for (const label of Object.keys(about.labels).filter((name) => name in counts)) {
-    const shown = make("label", "", box);
-    shown.className = "label";
-    shown.style.setProperty("--h", hue[label]);
-    shown.title = about.labels[label];
-    const tick = make("input", "", shown);
+    const item = make("label", "", box);
+    item.className = "label";
+    item.style.setProperty("--h", hue[label]);
+    item.title = about.labels[label];
+    const tick = make("input", "", item);
     tick.type = "checkbox";
     tick.checked = !off.has(label);
     tick.dataset.label = label;
-    make("span", `${label} ${counts[label]}`, shown);
+    make("span", `${label} ${counts[label]}`, item);
     tick.addEventListener("change", () => { off[tick.checked ? "delete" : "add"](label); show(); });
     if (label === focused) tick.focus();
   }
@@ -128,27 +128,27 @@ function highlight(box, characters, entities) {
 
 async function extract() {
   const text = at("text").value;
-  if (!text.trim()) return complain(said[language].empty);
-  complain("");
+  if (!text.trim()) return showError(words[language].empty);
+  showError("");
   running = new AbortController();
   at("go").disabled = true;
   at("stop").hidden = at("progress").hidden = false;
-  tell(0, 0);
+  showProgress(0, 0);
   try {
     const headers = { "Content-Type": "application/json", Accept: "application/x-ndjson" };
     if (at("token").value) headers.Authorization = `Bearer ${at("token").value}`;
     const body = JSON.stringify({ texts: [text], progress: true });
     const answer = await fetch("v1/extract", { method: "POST", headers, body, signal: running.signal });
     if (answer.status === 401) at("asks").hidden = false;
-    if (!answer.ok) return complain((await answer.json()).error);
-    const row = await last(answer.body);
-    if (!row) return complain(said[language].torn);
-    if (row.error) return complain(row.error);
+    if (!answer.ok) return showError((await answer.json()).error);
+    const row = await readResult(answer.body);
+    if (!row) return showError(words[language].torn);
+    if (row.error) return showError(row.error);
     asked = { text: Array.from(text), entities: row.entities };
     off.clear();
     show();
   } catch (error) {
-    complain(error.name === "AbortError" ? said[language].stopped : said[language].slow);
+    showError(error.name === "AbortError" ? words[language].stopped : words[language].slow);
   } finally {
     running = null;
     at("go").disabled = false;
@@ -156,8 +156,8 @@ async function extract() {
   }
 }
 
-// The line of the text; those of the progress are told on the way.
-async function last(stream) {
+// Returns the line of the text, and shows the progress lines before it.
+async function readResult(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "", found = null;
   for (;;) {
@@ -166,25 +166,25 @@ async function last(stream) {
     rest = lines.pop();
     for (const line of lines) {
       const row = JSON.parse(line);
-      if (row.progress) tell(row.progress.read, row.progress.of); else found = row;
+      if (row.progress) showProgress(row.progress.read, row.progress.of); else found = row;
     }
     if (done) return found;
   }
 }
 
-function tell(read, of) {
+function showProgress(read, of) {
   if (of) at("bar").value = read / of; else at("bar").removeAttribute("value");
-  at("told").textContent = of ? `${said[language].read} ${read.toLocaleString()} ${said[language].of} ${of.toLocaleString()}` : "";
+  at("told").textContent = of ? `${words[language].read} ${read.toLocaleString()} ${words[language].of} ${of.toLocaleString()}` : "";
 }
 
 async function open(file) {
-  complain("");
+  showError("");
   const bytes = await file.arrayBuffer();
   try {
     at("text").value = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {
     at("text").value = new TextDecoder("gb18030").decode(bytes);
-    complain(said[language].decoded);
+    showError(words[language].decoded);
   }
   count();
 }
@@ -213,14 +213,14 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
     else if (kind === "drop") { at("text").value = event.dataTransfer.getData("text"); count(); }
   });
 }
-at("language").addEventListener("click", () => { language = language === "zh" ? "en" : "zh"; speak(); });
+at("language").addEventListener("click", () => { language = language === "zh" ? "en" : "zh"; translate(); });
 at("json").addEventListener("click", () => {
-  download("entities.json", "application/json", JSON.stringify({ text: asked.text.join(""), entities: kept() }, null, 2) + "\n");
+  download("entities.json", "application/json", JSON.stringify({ text: asked.text.join(""), entities: visible() }, null, 2) + "\n");
 });
 at("csv").addEventListener("click", () => {
   const quoted = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
-  const rows = kept().map((e) => [e.label, e.text, e.start, e.end, e.score].map(quoted).join(","));
-  // The mark at the head tells spreadsheets that it is UTF-8.
+  const rows = visible().map((e) => [e.label, e.text, e.start, e.end, e.score].map(quoted).join(","));
+  // The byte order mark tells spreadsheets that this is UTF-8.
   download("entities.csv", "text/csv", "\ufeff" + ["label,text,start,end,score", ...rows].join("\r\n") + "\r\n");
 });
 for (const sentence of about.examples) {
@@ -230,4 +230,4 @@ for (const sentence of about.examples) {
   button.lang = "zh";
   button.addEventListener("click", () => { at("text").value = sentence; count(); if (!running) extract(); });
 }
-speak();
+translate();

@@ -1,19 +1,19 @@
 """`qwen-ner serve`: a trained model behind the API, until it is told to stop.
 
-In: a folder or Hub id, an address, limits. Out: a server that first answers what it has accepted when it is told to
-stop. Knows nothing of how requests are answered.
+In: a folder or Hub id, an address, limits. Out: a server that, told to stop, first answers what it has accepted. Knows
+nothing of how requests are answered.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import ipaddress
 import json
 import logging
+import math
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -34,7 +34,7 @@ EXAMPLES = ("三星WCG2011北京赛区魔兽争霸3最终名次", "店长李明�
 """Sentences that the page offers."""
 
 CONNECTIONS = 1024
-"""Beyond so many at a time a connection is answered 503."""
+"""Connections beyond this number get HTTP 503."""
 
 
 def serve(
@@ -46,29 +46,23 @@ def serve(
     token_file: Path | None = None,
     limits: Limits | None = None,
 ) -> None:
-    """Answer at `host`:`port` with `model` until SIGTERM or Ctrl-C. Port 0 takes a free one.
+    """Serve `model` at `host`:`port` until SIGTERM or Ctrl-C; port 0 takes a free one.
 
-    What was accepted by then is answered; what comes later gets 503. The token is the content of `token_file`, or
-    QWEN_NER_TOKEN. Raises `NerError` where the model cannot be loaded, the address not be had or the token not be read;
+    Requests accepted by then are answered, later ones get HTTP 503. The token is read from `token_file` or the
+    environment variable QWEN_NER_TOKEN. Raises `NerError` if the model, the address or the token cannot be used, and
     `KeyboardInterrupt` after Ctrl-C.
     """
     limits = limits or Limits()
     token = read_token(token_file)
-    listening = bound(host, port)
+    listener = open_socket(host, port)
     extractor = Extractor.from_pretrained(model, revision=revision)
-    extractor.extract(["北京"])  # the first call of anything is slow
-    named = Path(model).resolve().name if Path(model).is_dir() else f"{model}@{revision}" if revision else model
-    app = create_app(
-        extractor,
-        name=named,
-        scores=scores(model, revision),
-        limits=limits,
-        token=token,
-        examples=EXAMPLES,
-    )
-    if token is None and not is_loopback(host):
+    extractor.extract(["北京"])  # the first call is slow
+    name = Path(model).resolve().name if Path(model).is_dir() else f"{model}@{revision}" if revision else model
+    scores = read_scores(model, revision)
+    app = create_app(extractor, name=name, scores=scores, limits=limits, token=token, examples=EXAMPLES)
+    if token is None and not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
         log.warning(
-            "Everyone who reaches %s can use this server. Set %s or give --token-file, or leave --host out.",
+            "Anyone who can reach %s can use this server. Set %s, pass --token-file, or omit --host.",
             host,
             TOKEN_VARIABLE,
         )
@@ -82,91 +76,78 @@ def serve(
         timeout_graceful_shutdown=5,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    server = DrainingServer(config, app.state.service, named)
-    server.run(sockets=[listening])
-    if server.told == signal.SIGINT:
+    server = DrainingServer(config, app.state.service, name)
+    server.run(sockets=[listener])
+    if server.signal == signal.SIGINT:
         raise KeyboardInterrupt
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn's, but one that goes on listening while it answers what it has accepted: what comes then hears 503, and
-    `/readyz` says so at once. A second signal ends it where it stands."""
+    """A uvicorn server that, on a signal, keeps listening until it has answered what it has accepted: new requests get
+    HTTP 503, and so does `/readyz`. A second signal ends it at once."""
 
     def __init__(self, config: uvicorn.Config, service: Service, name: str) -> None:
         super().__init__(config)
         self.service, self.name = service, name
-        self.told: int | None = None
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.draining: asyncio.Task[None] | None = None
+        self.signal: int | None = None
+        self.end = math.inf
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self.loop = asyncio.get_running_loop()
         await super().startup(sockets)
-        for listening in sockets or ():
-            host, port = listening.getsockname()[:2]
+        for listener in sockets or ():
+            host, port = listener.getsockname()[:2]
             log.info("%s answers at http://%s:%d", self.name, f"[{host}]" if ":" in host else host, port)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.told is not None or self.loop is None:
-            self.should_exit = self.force_exit = True
-            return
-        self.told = sig
-        self.loop.call_soon_threadsafe(self._drain)
+        self.should_exit = self.force_exit = self.signal is not None
+        self.signal = sig
 
-    def _drain(self) -> None:
-        log.info("Stopping, once %d requests are answered.", self.service.open)
-        self.draining = asyncio.ensure_future(self._drained())
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: stop accepting requests after a signal, and exit once all are answered."""
+        service = self.service
+        if self.signal is not None and not service.draining:
+            service.draining = True
+            self.end = time.monotonic() + service.limits.deadline + SLOW_SECONDS
+            log.info("Stopping; requests in progress: %d", service.open)
+        if service.draining and (not service.open or time.monotonic() > self.end):
+            self.should_exit = True
+        return await super().on_tick(counter)
 
-    async def _drained(self) -> None:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.service.drained(), self.service.limits.deadline + SLOW_SECONDS)
-        self.should_exit = True
 
-
-def bound(host: str, port: int) -> socket.socket:
-    """A socket at the address, which does not listen yet. Raises `NerError` where it cannot be had."""
-    if not 0 <= port < 2**16:  # getaddrinfo would take the rest of a division
-        raise NerError(f"--port: {port} is no port; take one below 65536")
+def open_socket(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, which does not listen yet. Raises `NerError` if there is none to be had."""
+    if not 0 <= port < 2**16:  # getaddrinfo would take it modulo 65536
+        raise NerError(f"--port {port} is out of range (0–65535)")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, kind, protocol)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise NerError(f"{host}:{port} cannot be listened at ({reason}); choose another --host or --port") from error
-    return found
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("localhost"), is_loopback("0.0.0.0")
-    (True, True, True, False)
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except (OSError, UnicodeError) as error:
+        reason = str(getattr(error, "strerror", None) or error).lower()
+        remedy = "choose another --host or --port"
+        raise NerError(f"cannot listen on {host}:{port} ({reason})", remedy=remedy) from error
+    return listener
 
 
 def read_token(file: Path | None) -> str | None:
-    """The token that is asked for, None for none: of `file`, or of the environment."""
+    """The token that clients must bring, from `file` or the environment; None if there is none."""
     place = TOKEN_VARIABLE if file is None else str(file)
     try:
         value = os.environ.get(TOKEN_VARIABLE) if file is None else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise NerError(f"{place}: no token can be read there ({error}); write it into that file") from error
+        raise NerError(f"cannot read the token ({error})", place=place, remedy="write it to that file") from error
     if value is None:
         return None
     token = value.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise NerError(f"{place}: a token is printable ASCII without spaces; make one: openssl rand -hex 32")
+        remedy = "make one with: openssl rand -hex 32"
+        raise NerError("the token must be printable ASCII without spaces", place=place, remedy=remedy)
     return token
 
 
-def scores(model: str, revision: str | None = None) -> dict[str, Any] | None:
-    """What the model's card has of metrics.json; None where it has none."""
+def read_scores(model: str, revision: str | None = None) -> dict[str, Any] | None:
+    """The scores in the model's metrics.json, and on which data; None if it has none."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -177,7 +158,7 @@ def scores(model: str, revision: str | None = None) -> dict[str, Any] | None:
         values = json.loads(path.read_text(encoding="utf-8"))
         rates = {key: round(values["metrics"][key], 4) for key in ("f1", "span_f1", "macro_f1")}
         contract = {key: values["contract"][key] for key in ("data", "split", "rows", "decoding")}
-        return {**rates, **contract, "data": Path(contract["data"]).name}  # where the data lie is nobody's business
+        return {**rates, **contract, "data": Path(contract["data"]).name}  # the path of the data is private
     except (OSError, HfHubHTTPError, ValueError, KeyError, TypeError) as error:
-        log.info("No scores of %s are known (%s).", model, error)
+        log.info("%s has no scores (%s).", model, error)
         return None

@@ -1,7 +1,7 @@
-"""What the API takes and gives: its limits, requests as they are read, answers as they are written.
+"""What the API accepts and returns: limits, requests, responses, and their OpenAPI documentation.
 
-In: the bytes of a request's body, what was found in its texts. Out: an `Asked`, or a `Fault` with an HTTP status; JSON.
-Knows nothing of sockets and models.
+In: the body of a request; what was decoded for its texts. Out: an `ExtractRequest`, or an `HTTPException` that says why
+not; JSON. Knows nothing of sockets and models.
 """
 
 from __future__ import annotations
@@ -9,182 +9,225 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
 
 from ..codec import Decoded, entity_row
 from ..entities import LabelSet, NerError
-from ..inference.backends.torch import BATCH_TOKENS
-from .batcher import Refused
+
+LINES_TYPE = "application/x-ndjson"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a server takes: texts and characters of one request, seconds until its `deadline`; the others are
-    `batching.Batcher`'s. Raises `NerError` for one that lets nothing through."""
+    """What a server accepts. Raises `NerError` for a limit that would let no request through.
+
+    `max_texts` and `max_characters` hold for one request, which is answered within `deadline` seconds. `max_waiting` is
+    the queue limit in tokens, `batch_tokens` the size of a batch, and `max_wait` the seconds that the model waits for
+    requests to come together.
+    """
 
     max_texts: int = 1000
     max_characters: int = 100_000
     max_waiting: int = 1_000_000
-    batch_tokens: int = BATCH_TOKENS
+    batch_tokens: int = 16_384
     max_wait: float = 0.01
     deadline: float = 120.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if not (0 <= value < math.inf if name == "max_wait" else 0 < value < math.inf):
-                raise NerError(f"--{name.replace('_', '-')}: {value} lets no request through; take another number")
+                option = f"--{name.replace('_', '-')}"
+                raise NerError("the limit must be positive and finite", value=value, place=option)
 
     @property
     def body(self) -> int:
-        """Bytes of a request. A character takes up to 12 in JSON, as two \\u escapes."""
+        """Maximum size of a request body in bytes. A character takes up to 12 in JSON, as two \\u escapes."""
         return 12 * self.max_characters + 8 * self.max_texts + 4096
 
 
-class Fault(Exception):
-    """Why a request is not answered: an HTTP status, a message, and headers beside it."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why there is no answer for one text."""
 
-    def __init__(self, status: int, message: str, **headers: str) -> None:
-        self.status, self.message = status, message
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        super().__init__(message)
+    reason: str
+
+
+_REQUEST: dict[str, Any] = {"texts": ["三星WCG2011北京赛区魔兽争霸3最终名次", "快递太慢了", 7], "min_score": 0.5}
+
+_RESPONSE: dict[str, Any] = {
+    "results": [
+        {
+            "entities": [
+                {"label": "address", "text": "北京", "start": 9, "end": 11, "score": 0.9902},
+                {"label": "game", "text": "魔兽争霸3", "start": 13, "end": 18, "score": 0.9854},
+            ],
+            "problems": {},
+        },
+        {"entities": [], "problems": {}},
+        {"error": "expected a string, got a number"},
+    ],
+    "problems": {},
+    "refused": 1,
+}
 
 
 class ExtractRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [_REQUEST]})
 
-    texts: list[Any] = Field(description="Strings, read in this order. What is none gets an error in its place.")
-    labels: list[str] | None = Field(None, min_length=1, description="Entities of these labels only.")
-    min_score: float = Field(0.0, ge=0, le=1, description="Leave out entities of less confidence.")
-    progress: bool = Field(False, description="In a stream: lines that say how many of the windows have been read.")
+    texts: list[Any] = Field(description="The texts. An item that is not a string gets an error in its place.")
+    labels: list[str] | None = Field(None, min_length=1, description="Return only entities with these labels.")
+    min_score: float = Field(0.0, ge=0, le=1, description="Drop entities with a lower score.")
+    progress: bool = Field(False, description="When streaming, also send lines that report progress.")
 
 
 class FoundEntity(BaseModel):
     label: str
     text: str
-    start: int = Field(description="Counts characters of the text; `text[start:end]` is the entity's.")
+    start: int = Field(description="Character offset; `text[start:end]` is the entity.")
     end: int
-    score: float | None = Field(None, description="The confidence, in [0, 1].")
-    ambiguous: bool = Field(False, description="The text has this surface more than once.")
+    score: float | None = Field(None, description="Confidence in [0, 1].")
+    ambiguous: bool = Field(False, description="The surface occurs more than once in the text.")
 
 
-class FoundInText(BaseModel):
+class TextResult(BaseModel):
     entities: list[FoundEntity]
-    problems: dict[str, int] = Field(description="What the model wrote wrongly, counted by kind.")
+    problems: dict[str, int] = Field(description="Errors in the model's output, counted by kind.")
 
 
-class NotRead(BaseModel):
+class ErrorResponse(BaseModel):
     error: str
 
 
-class Answer(BaseModel):
-    results: list[FoundInText | NotRead] = Field(description="One a text, in order.")
-    problems: dict[str, int] = Field(description="Those of all results.")
-    refused: int = Field(description="Texts that have an error instead of entities.")
+class ExtractResponse(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [_RESPONSE]})
+
+    results: list[TextResult | ErrorResponse] = Field(description="One per text, in order.")
+    problems: dict[str, int] = Field(description="The problems of all results.")
+    refused: int = Field(description="Number of texts with an error.")
 
 
 class ModelInfo(BaseModel):
-    model: str
-    version: str = Field(description="Of qwen_ner.")
-    labels: dict[str, str] = Field(description="Their names and descriptions.")
-    scores: dict[str, Any] | None = Field(description="What the model's card has, null where it was not scored.")
-    calibrated: bool = Field(description="Whether scores were fitted to held-out rows.")
-    window: int = Field(description="Characters from which on a text is read in parts; 0 for never.")
+    model: str = Field(examples=["quickstart"])
+    version: str = Field(description="Version of qwen_ner.", examples=["0.1.0"])
+    labels: dict[str, str] = Field(description="Names and descriptions.", examples=[{"game": "电子游戏的名称"}])
+    scores: dict[str, Any] | None = Field(
+        description="The scores in the model's metrics.json; null if there are none.",
+        examples=[{"f1": 0.8887, "span_f1": 0.8915, "data": "sample", "split": "dev", "rows": 300, "decoding": "free"}],
+    )
+    calibrated: bool = Field(description="Whether scores were calibrated on held-out rows.")
+    window: int = Field(description="Longer texts are read in windows of this many characters; 0 means never.")
     limits: dict[str, int | float]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request that was understood; texts that cannot be read are `Refused` already."""
-
-    texts: list[str | Refused]
-    labels: frozenset[str] | None = None
-    min_score: float = 0.0
-    progress: bool = False
-
-
-def read_request(raw: bytes, limits: Limits, labels: LabelSet) -> Asked:
-    """What the body of a request asks for. Raises `Fault`: 413 beyond `limits`, 422 where it is not understood.
-
-    >>> read_request('{"texts": ["三星", 7]}'.encode(), Limits(), LabelSet.of(["company"])).texts
-    ['三星', Refused(reason='it is a number, not a string')]
-    """
-    try:
-        values = json.loads(raw, object_pairs_hook=_once, parse_constant=_no_number)
-        asked = ExtractRequest.model_validate(values)
-    except ValidationError as error:
-        faults = ("".join(f"{'.'.join(map(str, e['loc']))}: " * bool(e["loc"]) + e["msg"]) for e in error.errors())
-        raise Fault(422, "; ".join(faults)) from None
-    except (ValueError, RecursionError) as error:
-        raise Fault(422, f"the body cannot be read as JSON: {error}") from None
-    if len(asked.texts) > limits.max_texts:
-        raise Fault(413, f"{len(asked.texts):,} texts; {limits.max_texts:,} are the most of a request: send several")
-    characters = sum(len(text) for text in asked.texts if isinstance(text, str))
-    if characters > limits.max_characters:
-        raise Fault(
-            413, f"{characters:,} characters of text; {limits.max_characters:,} are the most of a request: send several"
-        )
-    if unknown := [label for label in asked.labels or () if label not in labels]:
-        raise Fault(422, f"labels: {unknown[0]!r} is none of the model's, which are {', '.join(labels.names)}")
-    return Asked(
-        [_text(text) for text in asked.texts],
-        None if asked.labels is None else frozenset(asked.labels),
-        asked.min_score,
-        asked.progress,
-    )
-
-
-_KINDS = {
-    int: "a number",
-    float: "a number",
-    bool: "a boolean",
-    type(None): "null",
-    list: "an array",
-    dict: "an object",
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": description}
+    for status, description in {
+        401: "The token is missing or wrong.",
+        408: "The body arrived too slowly.",
+        413: "The request exceeds the limit that the message names.",
+        415: "The content type is not application/json.",
+        422: "The body is not valid JSON, does not match the schema, or names an unknown label.",
+        429: "The queue is full; see the Retry-After header.",
+        503: "The server is shutting down.",
+        504: "The request was not finished before the deadline.",
+    }.items()
 }
 
+LINES: dict[str, Any] = {
+    "description": "The entities of each text. With `Accept: application/x-ndjson`, one line per text.",
+    "content": {
+        LINES_TYPE: {
+            "schema": {"type": "string"},
+            "example": "".join(
+                json.dumps({"index": i} | row, ensure_ascii=False) + "\n" for i, row in enumerate(_RESPONSE["results"])
+            ),
+        }
+    },
+}
+"""The 200 of `/v1/extract`, whose JSON is documented by `ExtractResponse`."""
 
-def _text(value: Any) -> str | Refused:
+
+def document_request(limits: Limits, labels: Sequence[str]) -> dict[str, Any]:
+    """The OpenAPI requestBody of a server with these limits and labels."""
+    schema = ExtractRequest.model_json_schema()
+    schema["properties"]["texts"] |= {"maxItems": limits.max_texts}
+    schema["properties"]["labels"]["anyOf"][0]["items"] |= {"enum": list(labels)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def read_request(raw: bytes, limits: Limits, labels: LabelSet) -> ExtractRequest:
+    """Parse the body of a request; a text that cannot be read becomes a `Refusal`. Raises `HTTPException`: 413
+    if it exceeds `limits`, 422 if it is invalid.
+
+    >>> read_request('{"texts": ["三星", 7]}'.encode(), Limits(), LabelSet.of(["company"])).texts
+    ['三星', Refusal(reason='expected a string, got a number')]
+    """
+    try:
+        values = json.loads(raw, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)
+        request = ExtractRequest.model_validate(values)
+    except ValidationError as error:
+        faults = (": ".join([*filter(None, [".".join(map(str, e["loc"]))]), e["msg"]]) for e in error.errors())
+        raise HTTPException(422, "; ".join(faults)) from None
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(422, f"the body is not valid JSON: {error}") from None
+    characters = sum(len(text) for text in request.texts if isinstance(text, str))
+    for count, limit, unit in (
+        (len(request.texts), limits.max_texts, "texts"),
+        (characters, limits.max_characters, "characters of text"),
+    ):
+        if count > limit:
+            raise HTTPException(413, f"{count:,} {unit} exceed the limit of {limit:,}; split the request")
+    if unknown := [label for label in request.labels or () if label not in labels]:
+        raise HTTPException(422, f"labels: unknown label {unknown[0]!r}; the model has {', '.join(labels.names)}")
+    return request.model_copy(update={"texts": [_check_text(text) for text in request.texts]})
+
+
+_KINDS = {bool: "a boolean", type(None): "null", list: "an array", dict: "an object"}
+
+
+def _check_text(value: Any) -> str | Refusal:
     if not isinstance(value, str):
-        return Refused(f"it is {_KINDS[type(value)]}, not a string")
+        return Refusal(f"expected a string, got {_KINDS.get(type(value), 'a number')}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        return Refused(f"character {error.start} is half a surrogate pair; write the character whole")
+        return Refusal(f"character {error.start} is half of a surrogate pair; send the whole character")
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("duplicate key in an object")
     return values
 
 
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
 
 
-def result(outcome: Decoded | Refused, asked: Asked) -> dict[str, Any]:
-    """The row of one text: a `FoundInText` or a `NotRead`."""
-    if isinstance(outcome, Refused):
+def to_result(outcome: Decoded | Refusal, request: ExtractRequest) -> dict[str, Any]:
+    """The row of one text: a `TextResult` or an `ErrorResponse`."""
+    if isinstance(outcome, Refusal):
         return {"error": outcome.reason}
-    wanted = (e for e in outcome.entities if asked.labels is None or e.label in asked.labels)
-    return {"entities": [entity_row(e) for e in wanted], "problems": Counter(p.kind for p in outcome.problems)}
+    entities = [entity_row(e) for e in outcome.entities if request.labels is None or e.label in request.labels]
+    return {"entities": entities, "problems": Counter(problem.kind for problem in outcome.problems)}
 
 
-def answer(outcomes: Iterable[Decoded | Refused], asked: Asked) -> dict[str, Any]:
-    """An `Answer`."""
-    rows = [result(outcome, asked) for outcome in outcomes]
+def to_response(outcomes: Iterable[Decoded | Refusal], request: ExtractRequest) -> dict[str, Any]:
+    """An `ExtractResponse`."""
+    rows = [to_result(outcome, request) for outcome in outcomes]
     problems: Counter[str] = Counter()
     for row in rows:
         problems.update(row.get("problems", {}))
     return {"results": rows, "problems": problems, "refused": sum("error" in row for row in rows)}
 
 
-def written(value: Any) -> bytes:
-    """`value` as one line of JSON; what UTF-8 cannot spell is escaped."""
+def to_json(value: Any) -> bytes:
+    """`value` as one line of JSON; lone surrogates, which UTF-8 cannot encode, are escaped."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")

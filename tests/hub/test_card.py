@@ -1,4 +1,4 @@
-"""The card: found by a search, true to the figures, and a snippet that runs."""
+"""The model card: metadata for search, the figures of metrics.json, and snippets that run."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ def folder(trained, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "library", "relation"), [("adapter", "peft", "adapter"), ("full", "transformers", "finetune")]
 )
-def test_the_metadata_is_what_a_search_needs(trained, kind, library, relation):
+def test_the_metadata_holds_what_the_hub_searches_by(trained, kind, library, relation):
     card = ModelCard(model_card(trained[kind], "tester/ner", base_model="tester/base"))
     metrics = json.loads((trained[kind] / "metrics.json").read_text())
     assert card.data.language == "zh"
@@ -47,7 +47,7 @@ def test_the_metadata_is_what_a_search_needs(trained, kind, library, relation):
 
 
 @pytest.mark.slow
-def test_each_label_stands_with_its_figures_and_interval(trained):
+def test_each_label_has_its_figures_and_interval(trained):
     card = model_card(trained["full"], "tester/ner")
     metrics = json.loads((trained["full"] / "metrics.json").read_text())
     assert metrics["labels"]
@@ -85,7 +85,7 @@ def test_the_card_s_snippets_run_from_the_hub(trained, hub, kind):
 
 
 @pytest.mark.slow
-def test_a_model_that_was_not_scored_has_no_score(folder):
+def test_an_unscored_model_has_no_scores(folder):
     (folder / "metrics.json").unlink()
     card = model_card(folder, "tester/ner")
     assert "**It was not scored**" in card
@@ -94,7 +94,7 @@ def test_a_model_that_was_not_scored_has_no_score(folder):
 
 
 @pytest.mark.slow
-def test_a_base_without_a_repository_is_no_metadata(folder):
+def test_a_base_without_a_repository_is_not_in_the_metadata(folder):
     data = ModelCard(model_card(folder, "tester/ner")).data
     assert data.base_model is None
     assert "base_model_relation" not in data.to_dict()
@@ -118,7 +118,7 @@ def test_a_label_s_name_cannot_break_a_table(folder):
     assert all("scene\\|景点" in line for line in tables)
 
 
-def test_a_long_curve_is_thinned_and_keeps_its_ends():
+def test_a_long_curve_is_thinned_but_keeps_its_ends():
     log = [{"step": 0, "eval_f1": 0.0}]
     for step in range(1, 100):
         log += [{"step": step, "loss": 1 / step}, {"step": step, "eval_f1": step / 100, "eval_loss": 2 / step}]

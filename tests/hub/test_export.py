@@ -1,4 +1,4 @@
-"""The merged export: what transformers alone does with it is what the Extractor does."""
+"""An exported model: transformers alone writes what the Extractor writes."""
 
 import os
 import shutil
@@ -44,7 +44,7 @@ def test_stock_generate_writes_what_the_extractor_writes(trained, hub, tmp_path,
 
 
 @pytest.mark.slow
-def test_other_weights_than_those_scored_carry_no_score(trained, hub, tmp_path):
+def test_an_export_in_another_dtype_has_no_scores(trained, hub, tmp_path):
     export(trained["full"], tmp_path / "half", dtype="bfloat16")
     assert not (tmp_path / "half" / "metrics.json").exists()
     assert {p.dtype for p in AutoModelForCausalLM.from_pretrained(tmp_path / "half").parameters()} == {torch.bfloat16}
@@ -56,10 +56,10 @@ def test_other_weights_than_those_scored_carry_no_score(trained, hub, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_export_overwrites_nothing_and_is_whole_or_not_there(trained, hub, tmp_path, monkeypatch):
+def test_an_export_overwrites_nothing_and_is_whole_or_absent(trained, hub, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("")
-    with pytest.raises(NerError, match="is there already"):
+    with pytest.raises(NerError, match="exists and is not empty"):
         export(trained["full"], tmp_path / "out")
 
     def full(*args, **options):
@@ -72,13 +72,13 @@ def test_an_export_overwrites_nothing_and_is_whole_or_not_there(trained, hub, tm
 
 
 @pytest.mark.slow
-def test_an_export_that_cannot_be_written_or_read_is_told_and_leaves_nothing(trained, hub, tmp_path):
+def test_a_failed_export_names_the_cause_and_leaves_nothing(trained, hub, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("mounting a small file system needs root")
     try:
-        with pytest.raises(NerError, match=r"cannot be written .*No space left.* free space"):
+        with pytest.raises(NerError, match=r"cannot write the weights .*No space left.*; free space"):
             export(trained["full"], disk / "out")
         assert not list(disk.iterdir())
     finally:
@@ -90,16 +90,16 @@ def test_an_export_that_cannot_be_written_or_read_is_told_and_leaves_nothing(tra
 
 
 @pytest.mark.slow
-def test_evaluate_tells_a_log_that_is_torn(trained, taught, tmp_path, capsys):
+def test_evaluate_names_a_corrupt_training_log(trained, taught, tmp_path, capsys):
     torn = shutil.copytree(trained["full"], tmp_path / "torn")
     (torn / "trainer_state.json").write_text("{")
-    with pytest.raises(SystemExit, match=r"trainer_state\.json: no log of a training .* remove it"):
+    with pytest.raises(SystemExit, match=r"trainer_state\.json: cannot read the training log .* remove it"):
         cli.main(["evaluate", str(torn), "--data", str(taught)])
 
 
 @pytest.mark.slow
 def test_without_a_network_a_push_says_so(trained):
-    """In a network namespace of its own, which has no route."""
+    """In its own network namespace, which has no route."""
     if subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode:
         pytest.skip("a network namespace needs root")
     environment = os.environ | {"HF_HUB_OFFLINE": "0", "PYTHONPATH": str(ROOT), "HF_TOKEN": "none"}

@@ -1,4 +1,4 @@
-"""What a repository gets of a trained folder, and what is said where it gets nothing."""
+"""What a push publishes of a trained folder, and how it fails."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def copied(folder, tmp_path, name="copy"):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["adapter", "full"])
-def test_what_is_pushed_is_the_list_and_the_folder_stays_as_it_was(trained, hub, kind):
+def test_a_push_publishes_the_allow_list_and_leaves_the_folder_unchanged(trained, hub, kind):
     before = contents(trained[kind])
     address = push(trained[kind], "tester/ner")
     assert address.startswith(f"{hub.url}/tester/ner/commit/")
@@ -50,7 +50,7 @@ def test_what_is_pushed_is_the_list_and_the_folder_stays_as_it_was(trained, hub,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["adapter", "full"])
-def test_no_pushed_byte_tells_of_the_machine_the_account_or_the_rows(trained, taught, hub, tmp_path, kind):
+def test_no_pushed_file_holds_a_path_a_token_or_a_row_of_the_data(trained, taught, hub, tmp_path, kind):
     folder = copied(trained[kind], tmp_path)
     with (folder / "recipe.yaml").open("a") as recipe:
         recipe.write(
@@ -67,7 +67,7 @@ def test_no_pushed_byte_tells_of_the_machine_the_account_or_the_rows(trained, ta
     assert "deepspeed: ds.json" in hub.files("tester/ner")["recipe.yaml"].decode()
 
 
-def test_a_recipe_keeps_what_was_done_and_words_for_the_model():
+def test_a_published_recipe_keeps_its_settings_and_prompts():
     words = {"system_prompt": "/找出实体", "labels": {"unit": "/分钟"}, "examples": ["~20元"]}
     given = {
         "model_name_or_path": "C:\\models\\qwen", "dataset": "../data/medicine", "lora_r": 8, "output_dir": "out", **words,
@@ -83,13 +83,14 @@ def test_a_recipe_keeps_what_was_done_and_words_for_the_model():
 def test_a_token_in_a_prompt_is_not_pushed(trained, hub, tmp_path):
     folder = copied(trained["full"], tmp_path)
     replace(NerConfig.load(folder), system_prompt=f"找出实体 {TOKEN}").save(folder)
-    with pytest.raises(NerError, match="would hold a token; nothing was pushed"):
+    with pytest.raises(NerError, match="contains a token; nothing was pushed") as caught:
         push(folder, "tester/ner")
+    assert caught.value.place == "README.md"
     assert hub.titles("tester/ner") == []
 
 
 @pytest.mark.slow
-def test_a_push_replaces_what_was_ours_and_leaves_what_was_not(trained, hub):
+def test_a_push_replaces_our_files_and_leaves_the_others(trained, hub):
     push(trained["adapter"], "tester/ner")
     hub.files("tester/ner")["LICENSE"] = b"theirs"
     push(trained["adapter"], "tester/ner", merge=True)
@@ -109,7 +110,7 @@ def test_a_push_replaces_what_was_ours_and_leaves_what_was_not(trained, hub):
     ],
     ids=["at the weights", "at the commit", "cut off"],
 )
-def test_an_interrupted_push_leaves_the_hub_as_it_was_and_a_repeated_one_is_whole(trained, hub, at, status, said):
+def test_an_interrupted_push_changes_nothing_and_can_be_repeated(trained, hub, at, status, said):
     push(trained["full"], "tester/ner")
     before, local = hub.files("tester/ner"), contents(trained["adapter"])
     hub.refuse += [(at, status)]
@@ -129,7 +130,7 @@ def test_an_interrupted_push_leaves_the_hub_as_it_was_and_a_repeated_one_is_whol
         (lambda hub, patch: patch.setenv("HF_TOKEN", "hf_x"), "tester/ner", {}, r"\(401\)"),
         (lambda hub, patch: None, "nobody/ner", {}, r"no right to write there \(403\)"),
         (lambda hub, patch: hub.create("nobody/ner"), "nobody/ner", {}, r"no right to write there \(403\)"),
-        (lambda hub, patch: hub.create("tester/ner"), "tester/ner", {"private": True}, "there already and public"),
+        (lambda hub, patch: hub.create("tester/ner"), "tester/ner", {"private": True}, "exists and is public"),
         (lambda hub, patch: patch.setattr(constants, "HF_HUB_OFFLINE", True), "tester/ner", {}, "HF_HUB_OFFLINE is set"),
         (lambda hub, patch: hub.close(), "tester/ner", {}, "cannot be reached"),
         (lambda hub, patch: None, "tester/n r", {}, "no name of a repository"),
@@ -140,7 +141,7 @@ def test_an_interrupted_push_leaves_the_hub_as_it_was_and_a_repeated_one_is_whol
     ids=["no token", "bad token", "another's name", "taken", "public", "offline", "unreachable", "name", "conflict",
          "nothing to merge", "refused"],
 )  # fmt: skip
-def test_each_refusal_has_its_remedy_and_spoils_nothing(trained, hub, monkeypatch, spoil, repo_id, options, said):
+def test_each_failure_has_its_remedy_and_changes_nothing(trained, hub, monkeypatch, spoil, repo_id, options, said):
     before = contents(trained["full"])
     spoil(hub, monkeypatch)
     with pytest.raises(NerError, match=said) as caught:
@@ -151,14 +152,15 @@ def test_each_refusal_has_its_remedy_and_spoils_nothing(trained, hub, monkeypatc
 
 
 @pytest.mark.slow
-def test_an_adapter_of_a_folder_can_only_be_pushed_merged(trained, tiny, hub, tmp_path):
+def test_an_adapter_of_a_local_base_can_only_be_pushed_merged(trained, tiny, hub, tmp_path):
     folder = copied(trained["adapter"], tmp_path)
     config = folder / "adapter_config.json"
     config.write_text(
         json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": str(tiny), "revision": None})
     )
-    with pytest.raises(NerError, match=r"no repository of the Hub: .* push it with --merge"):
+    with pytest.raises(NerError, match="is not on the Hub") as caught:
         push(folder, "tester/ner")
+    assert "--merge" in caught.value.remedy
     assert hub.titles("tester/ner") == []
     push(folder, "tester/ner", merge=True)
     card = hub.files("tester/ner")["README.md"].decode()
@@ -171,11 +173,14 @@ def test_an_adapter_of_a_folder_can_only_be_pushed_merged(trained, tiny, hub, tm
     [
         (lambda folder: None, "no such folder"),
         (lambda folder: folder.mkdir(), "no ner_config.json"),
-        (lambda folder: (folder.mkdir(), shutil.copy(folder.parent / "ner_config.json", folder)), "no weights"),
+        (
+            lambda folder: (folder.mkdir(), shutil.copy(folder.parent / "ner_config.json", folder)),
+            "no safetensors weights",
+        ),
     ],
     ids=["nothing", "no model of ours", "no weights"],
 )
-def test_a_folder_that_is_no_trained_one(hub, tmp_path, codec, make, said):
+def test_a_folder_without_a_trained_model_is_refused(hub, tmp_path, codec, make, said):
     from qwen_ner.contract import NerConfig
 
     NerConfig(codec.labels, "找出实体", 12, (2, 0)).save(tmp_path)
@@ -192,7 +197,7 @@ def evaluated(model, data, tmp_path, *options):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "merge"), [("adapter", []), ("adapter", ["--merge"]), ("full", [])])
-def test_the_pushed_number_comes_back_to_the_digit_and_at_a_revision(
+def test_a_pushed_model_evaluates_to_the_same_digits_also_at_a_revision(
     trained, taught, hub, tmp_path, capsys, kind, merge
 ):
     cli.main(["push", str(trained[kind]), "tester/ner", "--private", *merge])
@@ -217,7 +222,7 @@ def test_the_pushed_number_comes_back_to_the_digit_and_at_a_revision(
 
 
 @pytest.mark.slow
-def test_an_adapter_stays_with_the_base_it_was_trained_on(trained, taught, hub, tmp_path):
+def test_an_adapter_is_pinned_to_the_commit_of_its_base(trained, taught, hub, tmp_path):
     push(trained["adapter"], "tester/ner")
     adapter = json.loads(hub.files("tester/ner")["adapter_config.json"])
     base = hub.repos["tester/base"]["commits"]

@@ -1,4 +1,4 @@
-"""A model that is cheap to ask, and a server around it."""
+"""A tiny model, and a server around it."""
 
 import shutil
 import threading
@@ -12,7 +12,7 @@ from qwen_ner.entities import CLUENER
 
 @pytest.fixture(scope="session")
 def asked_folder(tiny, tmp_path_factory):
-    """A trained folder in all but its training, that reads 24 characters at a time. Not to be written to."""
+    """An untrained model folder with windows of 24 characters. Do not write to it."""
     folder = tmp_path_factory.mktemp("asked") / "model"
     shutil.copytree(tiny, folder)
     NerConfig(CLUENER, "找出实体", 12, (2, 0), window=24).save(folder)
@@ -27,7 +27,7 @@ def extractor(asked_folder):
 
 
 class Hold:
-    """Lets a model stand still until `go` is set; `asked` is what it was given to read, call by call."""
+    """Blocks a model until `go` is set; `asked` holds the texts of each call."""
 
     def __init__(self, extractor):
         self.go, self.asked, read = threading.Event(), [], extractor.read

@@ -1,4 +1,4 @@
-"""Whatever is asked, in the words of the OpenAPI document or against them: an answer that the document knows."""
+"""Any request, valid or not by the OpenAPI document, gets a response that the document describes."""
 
 import os
 import threading
@@ -12,25 +12,25 @@ schemathesis = pytest.importorskip("schemathesis")
 uvicorn = pytest.importorskip("uvicorn")
 
 EXAMPLES = int(os.environ.get("QWEN_NER_FUZZ", "25"))
-"""Requests a path and test; QWEN_NER_FUZZ=1000 for the long run."""
+"""Requests per path; QWEN_NER_FUZZ=1000 for the long run."""
 
 
 @pytest.fixture(scope="module")
 def document(asked_folder):
-    """The schema of a server that runs in a thread here."""
+    """The schema of a server in a thread."""
     from qwen_ner.inference.extractor import Extractor
     from qwen_ner.serving.app import create_app
-    from qwen_ner.serving.run import bound
+    from qwen_ner.serving.run import open_socket
     from qwen_ner.serving.schemas import Limits
 
     app = create_app(Extractor.from_pretrained(asked_folder), limits=Limits(max_texts=8))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
-    listening = bound("127.0.0.1", 0)
+    listening = open_socket("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    # Beside those that it knows, 413 refuses what has more texts than the document allows.
+    # 413 answers a request with more texts than the document allows.
     refusals = {"checks": {"negative_data_rejection": {"expected-statuses": ["413", "415", "422", "405"]}}}
     yield schemathesis.openapi.from_url(
         f"http://127.0.0.1:{listening.getsockname()[1]}/openapi.json", config=schemathesis.Config.from_dict(refusals)
@@ -40,7 +40,7 @@ def document(asked_folder):
 
 
 @pytest.mark.slow
-def test_every_answer_is_one_of_those_that_are_documented(document):
+def test_every_response_is_documented(document):
     asked = Counter()
     for operation in document.get_all_operations():
         one = operation.ok()

@@ -1,4 +1,4 @@
-"""The page in a real browser: typed into, clicked at, looked at as a phone shows it."""
+"""The page in a real browser: typing, clicking, and a phone's screen."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ import time
 import pytest
 
 from qwen_ner.entities import CLUENER
-from qwen_ner.serving.page import documentation, page
+from qwen_ner.serving.page import render_page
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -18,17 +18,17 @@ FIRST = "三星在北京😀开会，李明去了浙江大学"
 
 def about(**changed):
     labels = {label.name: label.description for label in CLUENER}
-    given = {"version": "1", "scores": None, "characters": 100, "examples": ["三星"]}
-    return page(changed.pop("model", "ner"), labels, **(given | changed))
+    given = {"model": "ner", "version": "1", "scores": None, "characters": 100, "examples": ["三星"]}
+    return render_page(labels=labels, **(given | changed))
 
 
-def test_what_is_said_of_a_model_is_no_markup():
+def test_the_model_info_cannot_inject_markup():
     html = about(model=f"</script>{SCRIPT}", examples=[f"</script>{SCRIPT}"]).html
     assert SCRIPT not in html
     assert html.count("<script") == 2
 
 
-def test_the_page_and_its_policy_know_no_other_place():
+def test_the_page_and_its_policy_name_no_other_host():
     shown = about()
     assert "http:" not in shown.html
     assert "https:" not in shown.html
@@ -36,26 +36,14 @@ def test_the_page_and_its_policy_know_no_other_place():
     assert "unsafe" not in shown.policy
 
 
-def test_the_documentation_shows_each_call_and_its_examples():
-    call = {
-        "description": "Finds <b>.",
-        "requestBody": {"content": {"application/json": {"example": {"texts": ["三星"]}}}},
-        "responses": {"200": {"description": "Found.", "content": {"text/plain": {"example": "a line"}}}},
-    }
-    document = {"info": {"title": "t", "version": "1", "description": "d"}, "paths": {"/v1/x": {"post": call}}}
-    html = documentation(document).html
-    for part in ("POST /v1/x", "Finds &lt;b&gt;.", "三星", "200", "Found.", "a line"):
-        assert part in html
-
-
 @pytest.fixture(scope="module")
 def scripted(asked_folder):
-    """A server whose model finds what stands in a list, so that the page has something right to show."""
+    """A server whose model finds known surfaces, so that the page has entities to show."""
     uvicorn = pytest.importorskip("uvicorn")
     from qwen_ner.codec import Decoded, ground
     from qwen_ner.inference.extractor import Extractor
     from qwen_ner.serving.app import create_app
-    from qwen_ner.serving.run import bound
+    from qwen_ner.serving.run import open_socket
     from qwen_ner.serving.schemas import Limits
 
     known = [
@@ -76,7 +64,7 @@ def scripted(asked_folder):
     extractor.read = read
     app = create_app(extractor, name="ner", limits=Limits(batch_tokens=500), examples=["三星在北京"],
                      scores={"f1": 0.8, "span_f1": 0.79, "macro_f1": 0.78, "data": "sample", "split": "dev", "rows": 300})  # fmt: skip
-    listening = bound("127.0.0.1", 0)
+    listening = open_socket("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -101,7 +89,7 @@ def chromium():
 
 @pytest.fixture
 def tab(chromium, scripted):
-    """The page, opened; at its end it has asked nobody but its server, and said nothing on the console."""
+    """The opened page. Afterwards it must have made no third-party requests, and logged nothing to the console."""
     _, url = scripted
     context = chromium.new_context(locale="zh-CN", viewport={"width": 1100, "height": 900})
     tab = context.new_page()
@@ -141,7 +129,7 @@ def extract(tab, text):
 
 
 @pytest.mark.slow
-def test_typed_text_comes_back_with_its_spans(tab):
+def test_typed_text_is_shown_with_its_spans(tab):
     extract(tab, FIRST)
     assert rows(tab) == [
         ["company", "三星", "0", "2", "0.980"],
@@ -162,7 +150,7 @@ def test_typed_text_comes_back_with_its_spans(tab):
 
 
 @pytest.mark.slow
-def test_the_slider_and_the_labels_hide_and_the_downloads_hold_what_is_shown(tab, tmp_path):
+def test_the_slider_and_the_labels_filter_the_view_and_the_downloads(tab, tmp_path):
     extract(tab, FIRST)
     tab.focus("#floor")
     for _ in range(50):
@@ -188,7 +176,7 @@ def test_the_slider_and_the_labels_hide_and_the_downloads_hold_what_is_shown(tab
 
 
 @pytest.mark.slow
-def test_markup_in_a_text_is_shown_and_not_obeyed(tab):
+def test_markup_in_a_text_is_shown_as_text(tab):
     extract(tab, f"{SCRIPT}三星{SCRIPT}")
     assert tab.title() == "ner · qwen_ner"
     assert SCRIPT in tab.inner_text("#shown")
@@ -197,7 +185,7 @@ def test_markup_in_a_text_is_shown_and_not_obeyed(tab):
 
 
 @pytest.mark.slow
-def test_the_keyboard_is_enough(tab):
+def test_the_page_works_with_the_keyboard_alone(tab):
     tab.keyboard.press("Tab")  # the language
     assert tab.evaluate("document.activeElement.id") == "language"
     tab.keyboard.press("Enter")
@@ -256,7 +244,7 @@ def test_a_dropped_file_an_example_and_a_long_document_with_its_progress(tab, tm
 
 
 @pytest.mark.slow
-def test_on_a_phone_nothing_is_wider_than_the_screen(tab):
+def test_nothing_is_wider_than_a_phone_s_screen(tab):
     tab.set_viewport_size({"width": 360, "height": 740})
     extract(tab, "三星" * 60 + "a" * 300 + "浙江大学")
     assert tab.evaluate("document.documentElement.scrollWidth") == 360
@@ -266,7 +254,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(tab):
 
 
 @pytest.mark.slow
-def test_a_token_is_asked_for_and_brought(tab):
+def test_the_page_asks_for_a_token_and_sends_it(tab):
     brought = []
 
     def guard(route):
@@ -287,8 +275,19 @@ def test_a_token_is_asked_for_and_brought(tab):
 
 
 @pytest.mark.slow
-def test_a_refusal_is_told(tab):
+def test_an_error_is_shown(tab):
     tab.fill("#text", "很" * 100_001)
     tab.click("#go")
     wait(tab, "!document.getElementById('fault').hidden")
-    assert "100,001 characters of text; 100,000 are the most" in tab.inner_text("#fault")
+    assert "100,001 characters of text exceed the limit of 100,000" in tab.inner_text("#fault")
+
+
+@pytest.mark.slow
+def test_the_docs_make_no_third_party_requests(tab, scripted):
+    """Nor may they: the `tab` fixture watches the requests, the policy would stop them."""
+    _, url = scripted
+    answer = tab.goto(f"{url}/docs")
+    assert "https:" not in answer.headers["content-security-policy"]
+    tab.click('[data-path="/v1/extract"]')
+    tab.wait_for_selector(".example")
+    assert "魔兽争霸3" in tab.inner_text(".responses-wrapper")

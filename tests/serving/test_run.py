@@ -1,4 +1,4 @@
-"""A server as its users start it: a process with a socket, and signals."""
+"""`qwen-ner serve` as users start it: a process with a socket and signals."""
 
 import asyncio
 import json
@@ -22,18 +22,20 @@ from qwen_ner.entities import NerError
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("uvicorn")
 
-from qwen_ner.serving import run as room  # noqa: E402
-from qwen_ner.serving.run import bound, read_token, scores  # noqa: E402
+from qwen_ner.serving.run import TOKEN_VARIABLE, DrainingServer, open_socket, read_scores, read_token, serve  # noqa: E402
 
 TEXTS = [gold.text for gold in EIGHT]
 
 
 class Server:
-    """`qwen-ner serve` in a process of its own."""
+    """`qwen-ner serve` in its own process."""
 
     def __init__(self, folder, *options):
         command = [sys.executable, "-m", "qwen_ner", "serve", folder, "--port", "0", *options]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "OMP_NUM_THREADS": "1",
+        }
         self.process = warm_python.start(command, stderr=subprocess.PIPE, env=environment)
         self.said = []
         for line in self.process.stderr:
@@ -68,7 +70,7 @@ def places(row):
 
 
 @pytest.mark.slow
-def test_lines_come_while_others_are_still_read(server, expected):
+def test_streamed_lines_come_in_order(server, expected):
     texts = [f"{i}号{TEXTS[i % 8]}" * (1 + i) for i in range(24)]
     lines = []
     request = {"json": {"texts": texts, "progress": True}, "headers": {"accept": "application/x-ndjson"}}
@@ -81,7 +83,7 @@ def test_lines_come_while_others_are_still_read(server, expected):
 
 
 def rough(port, data):
-    """What comes back when `data` is sent as it is; None where nothing has come, and the connection stands, at last."""
+    """The response to raw `data`; None if there is none and the connection stays open."""
     with socket.create_connection(("127.0.0.1", port), timeout=0.3) as connection:
         try:
             connection.sendall(data)
@@ -100,8 +102,8 @@ def rough(port, data):
 
 
 @pytest.mark.slow
-def test_rough_clients_neither_break_nor_hold_it(server, expected):
-    """Random bytes, torn requests, heads without an end, bodies that never come; others are answered beside them."""
+def test_broken_clients_neither_crash_nor_block_the_server(server, expected):
+    """Random bytes, corrupt requests, unfinished heads and bodies; other clients are still answered."""
     chance = random.Random(5)
     body = json.dumps({"texts": TEXTS}).encode()
     head = b"POST /v1/extract HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -129,7 +131,7 @@ def test_rough_clients_neither_break_nor_hold_it(server, expected):
 
 
 @pytest.mark.slow
-def test_told_to_stop_under_load_it_answers_what_it_accepted(asked_folder, expected):
+def test_sigterm_under_load_answers_what_was_accepted(asked_folder, expected):
     server = Server(asked_folder, "--batch-tokens", "200")
     texts = [f"{i:04d}号{TEXTS[i % 8]}" for i in range(2000)]
     waiting, outcomes, told = iter(texts), [], None
@@ -160,7 +162,7 @@ def test_told_to_stop_under_load_it_answers_what_it_accepted(asked_folder, expec
     asyncio.run(main())
     rest = server.process.communicate(timeout=20)[1]
     assert server.process.returncode == 0, rest
-    assert "Stopping, once" in rest
+    assert "Stopping; requests in progress:" in rest
     before = [(text, answer) for sent, text, answer in outcomes if sent < told]
     assert not [error for _, error in before if isinstance(error, Exception)]
     answered = [(text, answer) for _, text, answer in outcomes if getattr(answer, "status_code", 0) == 200]
@@ -173,8 +175,8 @@ def test_told_to_stop_under_load_it_answers_what_it_accepted(asked_folder, expec
 
 
 @pytest.mark.slow
-def test_told_twice_it_ends_where_it_stands(asked_folder):
-    """The first signal waits for what was accepted, here more than anybody would wait for; the second does not."""
+def test_a_second_signal_stops_at_once(asked_folder):
+    """The first signal waits for what was accepted, here a lot; the second does not."""
     server = Server(asked_folder, "--batch-tokens", "200", "--max-texts", "20000", "--max-characters", "900000")
     texts = [f"{i:05d}号{TEXTS[i % 8]}" for i in range(20_000)]
     outcome = []
@@ -190,7 +192,7 @@ def test_told_twice_it_ends_where_it_stands(asked_folder):
     while "qwen_ner_queue_requests 1" not in httpx.get(f"{server.url}/metrics").text:
         time.sleep(0.05)
     server.process.send_signal(signal.SIGTERM)
-    assert "Stopping, once 1 requests" in server.process.stderr.readline()
+    assert "Stopping; requests in progress: 1\n" in server.process.stderr.readline()
     with pytest.raises(subprocess.TimeoutExpired):
         server.process.wait(timeout=1)
     server.process.send_signal(signal.SIGTERM)
@@ -199,7 +201,7 @@ def test_told_twice_it_ends_where_it_stands(asked_folder):
     assert outcome != [200]
 
 
-def test_what_is_missing_is_named_with_the_extra(monkeypatch, capsys):
+def test_a_missing_package_is_named_with_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "qwen_ner.serving.run")
     with pytest.raises(SystemExit) as caught:
@@ -210,59 +212,61 @@ def test_what_is_missing_is_named_with_the_extra(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--max-texts", "0"], "--max-texts: 0 lets no request through"),
-        (["--deadline", "nan"], "--deadline: nan lets no request through"),
-        (["--token-file", "nowhere"], "nowhere: no token can be read there"),
+        (["--max-texts", "0"], "--max-texts: the limit must be positive and finite, got 0"),
+        (["--deadline", "nan"], "--deadline: the limit must be positive and finite, got nan"),
+        (["--token-file", "nowhere"], "nowhere: cannot read the token"),
         (["--port", "0"], "no such folder"),
         (["--host", "no.such.host.invalid"], "choose another --host or --port"),
-        (["--port", "70000"], "--port: 70000 is no port"),
+        (["--port", "70000"], "--port 70000 is out of range (0–65535)"),
     ],
 )
-def test_what_cannot_be_served_is_told_before_a_model_is_loaded(options, said, tmp_path, monkeypatch):
+def test_invalid_options_are_refused_before_the_model_is_loaded(options, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as caught:
         cli.main(["serve", "nowhere", *options])
     assert said in str(caught.value)
 
 
-def test_an_address_that_is_taken_is_told():
-    with bound("127.0.0.1", 0) as taken:
+def test_an_address_in_use_is_refused():
+    with open_socket("127.0.0.1", 0) as taken:
         taken.listen()
-        with pytest.raises(NerError, match="in use"):
-            bound("127.0.0.1", taken.getsockname()[1])
+        with pytest.raises(NerError, match=r"cannot listen on 127.0.0.1:\d+ \(address already in use\)") as caught:
+            open_socket("127.0.0.1", taken.getsockname()[1])
+        assert caught.value.remedy == "choose another --host or --port"
 
 
 def test_a_token_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
-    monkeypatch.delenv(room.TOKEN_VARIABLE, raising=False)
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
     assert read_token(None) is None
-    monkeypatch.setenv(room.TOKEN_VARIABLE, "of-environment")
+    monkeypatch.setenv(TOKEN_VARIABLE, "of-environment")
     assert read_token(None) == "of-environment"
     file = tmp_path / "token"
     file.write_text("of-file\n")
     assert read_token(file) == "of-file"
     for bad in ("", "\n", "two words", "中文"):
         file.write_text(bad, encoding="utf-8")
-        with pytest.raises(NerError, match="a token is printable ASCII"):
+        with pytest.raises(NerError, match="printable ASCII") as caught:
             read_token(file)
+        assert caught.value.place == str(file)
 
 
 @pytest.mark.parametrize(
     ("host", "token", "warned"), [("0.0.0.0", None, True), ("0.0.0.0", "t", False), ("127.0.0.1", None, False)]
 )
-def test_a_server_open_to_others_without_a_token_is_warned_of(asked_folder, monkeypatch, caplog, host, token, warned):
-    monkeypatch.setattr(room.DrainingServer, "run", lambda self, sockets: None)
-    monkeypatch.delenv(room.TOKEN_VARIABLE, raising=False)
+def test_a_public_server_without_a_token_gets_a_warning(asked_folder, monkeypatch, caplog, host, token, warned):
+    monkeypatch.setattr(DrainingServer, "run", lambda self, sockets: None)
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
     if token:
-        monkeypatch.setenv(room.TOKEN_VARIABLE, token)
-    room.serve(str(asked_folder), host=host, port=0)
-    assert ("Everyone who reaches 0.0.0.0 can use this server" in caplog.text) == warned
+        monkeypatch.setenv(TOKEN_VARIABLE, token)
+    serve(str(asked_folder), host=host, port=0)
+    assert ("Anyone who can reach 0.0.0.0 can use this server" in caplog.text) == warned
 
 
-def test_the_scores_are_those_of_the_card_without_its_places(tmp_path, hub):
-    assert scores(str(tmp_path)) is None
+def test_the_scores_are_those_of_metrics_json_without_paths(tmp_path, hub):
+    assert read_scores(str(tmp_path)) is None
     metrics = {"f1": 0.51234, "span_f1": 0.5, "macro_f1": 0.4, "f1_address": 0.1}
     contract = {"model": "/home/me/out", "data": "/home/me/data", "split": "dev", "rows": 7, "decoding": "free"}
     (tmp_path / "metrics.json").write_text(json.dumps({"metrics": metrics, "contract": contract}))
     hub.create("tester/ner", files={"metrics.json": (tmp_path / "metrics.json").read_bytes()})
-    assert scores("tester/base") is None
-    assert scores("tester/ner") == {"f1": 0.5123, "span_f1": 0.5, "macro_f1": 0.4, "data": "data", "split": "dev", "rows": 7, "decoding": "free"}  # fmt: skip
+    assert read_scores("tester/base") is None
+    assert read_scores("tester/ner") == {"f1": 0.5123, "span_f1": 0.5, "macro_f1": 0.4, "data": "data", "split": "dev", "rows": 7, "decoding": "free"}  # fmt: skip
