@@ -3,7 +3,7 @@
     python tests/kills.py --kills 20 --seed 0 --json kills.json
 
 Each kind of kill is tried in turn, until there were so many; the seed draws the step and the delay. What is compared
-with an uninterrupted training: scores, predictions, the log of all losses and evaluations, and the weights bit for bit.
+with an uninterrupted training: scores, predictions, the log of all evaluations, and the weights bit for bit.
 A training in one process is forked off this one, which spares it the imports; it is killed by real signals, at a moment
 that is seen from outside: a file that appears, a line that is printed.
 """
@@ -32,6 +32,9 @@ from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.training.tiny import make_tiny
 
 MARK = "QWEN_NER_KILLS"
+RESUMED = {"loss", "train_loss"}
+"""Means of the training loss, which after a resume cover the steps since then."""
+
 TIMES = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "train_runtime",
          "train_samples_per_second", "train_steps_per_second"}  # fmt: skip
 
@@ -63,10 +66,11 @@ def small_recipe(place, base=None, steps=20):
 def ends(folder):
     """What a training comes to: its scores, its predictions, its log, and the weights of its best and last step."""
     metrics = json.loads((folder / "metrics.json").read_text())
-    del metrics["training"]["seconds"]
+    for name in ("seconds", "train_loss"):
+        del metrics["training"][name]
     metrics["contract"]["model"] = ""
     log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    log = [{key: value for key, value in entry.items() if key not in TIMES} for entry in log]
+    log = [{key: value for key, value in entry.items() if key not in TIMES | RESUMED} for entry in log]
     weights = load_file(folder / "model.safetensors")
     if (last := folder / f"checkpoint-{metrics['training']['steps']}").exists():  # gone where one checkpoint is kept
         weights |= {f"last {name}": weight for name, weight in load_file(last / "model.safetensors").items()}
@@ -311,7 +315,7 @@ class Kills:
             "seconds to the last process's end": round(gone, 2), "alive": len(alive), "checkpoints": left,
             "left unfinished": partial, "resumed exit": resumed, "differences": found,
             "leftovers at the end": [str(p) for p in run.out.rglob(".*.partial")],
-            "said": [line for line in again.said()[before:].splitlines() if re.search(r"Resuming|passed over|removed what|rror", line)][:6],
+            "said": [line for line in again.said()[before:].splitlines() if re.search(r"Resuming|Skipping|removed unfinished|rror", line)][:6],
         }  # fmt: skip
 
 

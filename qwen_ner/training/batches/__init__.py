@@ -1,1 +1,1 @@
-"""Rows of token ids to batches, and how a model computes them."""
+"""From rows of token ids to batches, and how a model computes them."""

@@ -1,7 +1,7 @@
-"""Rows of token ids to the tensors of a batch.
+"""Collate rows of token ids into the tensors of a batch.
 
-In: rows of `data.tokenize.build_dataset`. Out: what the model's forward takes for the loss, and for evaluation the
-prompts as well. Labels were decided in the data set; a collator only arranges. Knows nothing of recipes and texts.
+In: rows of `data.tokenize.build_dataset`. Out: what the model's forward takes to compute the loss. The data set decides
+the labels; a collator only arranges them. Knows nothing of recipes and texts.
 """
 
 from __future__ import annotations
@@ -16,20 +16,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...inference.backends.prefix_cache import shared_prefix
-from ...inference.backends.torch import pad_left
 from .attention import PREFIX_SHARED
 
 if TYPE_CHECKING:
-    from torch.nn.attention.flex_attention import BlockMask
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
-SHARING = ("sdpa", PREFIX_SHARED, "eager", "flex_attention")
-"""The attention implementations under which examples can share a row."""
+SHARING = ("sdpa", PREFIX_SHARED, "eager")
+"""The attention implementations that support several examples in one row."""
 
 IGNORED = -100
-"""The label of a position that is not supervised, as torch's cross entropy has it."""
+"""The label of an unsupervised position, as in torch's cross entropy."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +39,13 @@ class PaddedCollator:
     >>> batch["input_ids"].tolist(), batch["labels"].tolist()
     ([[1, 2, 3, 9], [1, 9, 0, 0]], [[-100, -100, 3, 9], [-100, 9, -100, -100]])
 
-    The vocabulary is multiplied only where there is something to predict: `logits_to_keep` (kept,) are the columns
-    before a supervised token of any row, `shift_labels` (rows, kept) the tokens to predict there.
+    Logits are computed only where there is something to predict: `logits_to_keep` (kept,) holds the columns before a
+    supervised token of any row, `shift_labels` (rows, kept) the tokens to predict there.
 
     >>> batch["logits_to_keep"].tolist(), batch["shift_labels"].tolist()
     ([0, 1, 2], [[-100, 3, 9], [9, -100, -100]])
 
-    A row with `counted` False stays out of the loss.
+    A row with `counted: False` is left out of the loss.
     """
 
     pad_token_id: int
@@ -67,15 +65,15 @@ class PaddedCollator:
 
 
 def supervised(row: dict[str, Any]) -> list[int]:
-    """The labels of the row's answer: its tokens, or `IGNORED` for a row that is not counted."""
+    """The labels of the row's answer: its tokens, or all `IGNORED` if the row is not counted."""
     answer: list[int] = row["answer_ids"]
     return answer if row.get("counted", True) else [IGNORED] * len(answer)
 
 
 def supervision(labels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """`labels` (rows, tokens), the columns whose logits are needed to predict them, and what is to be predicted there.
+    """`labels` (rows, tokens), the columns whose logits are needed, and the tokens to predict there.
 
-    Columns and not a mask: transformers before 5.21 takes no mask, and a mask costs a GPU a synchronization.
+    Columns instead of a mask: transformers before 5.21 takes no mask, and a mask costs a GPU synchronization.
     """
     shifted = torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
     keep = (shifted != IGNORED).any(0).nonzero()[:, 0]
@@ -84,10 +82,10 @@ def supervision(labels: torch.Tensor) -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class PrefixSharedCollator:
-    """All rows of a batch in one packed row, behind the tokens that all of their prompts begin with.
+    """All rows of a batch packed into one row, after the prefix that all prompts have in common.
 
-    The prefix stands there once; every example follows with positions that restart behind it, and sees its own tokens
-    causally and the prefix, nothing else. Two short rows, with the prefix [1, 2]:
+    The prefix occurs once. Every example follows with positions that restart after it, and attends to the prefix and
+    causally to its own tokens, nothing else. Two short rows with the prefix [1, 2]:
 
     >>> rows = [{"prompt_ids": [1, 2, 3], "answer_ids": [4, 9]}, {"prompt_ids": [1, 2, 5], "answer_ids": [9]}]
     >>> batch = PrefixSharedCollator(attention="eager")(rows)
@@ -104,17 +102,16 @@ class PrefixSharedCollator:
     >>> batch["logits_to_keep"].tolist(), batch["shift_labels"].tolist()
     ([2, 3, 5], [[4, 9, 9]])
 
-    Loss and gradient are those of the rows one by one. In a causal model the prefix does not see what follows it, so
-    its keys and values are the same in every row, and the gradients that reach it add up as they would over the rows.
-    Under dropout this holds for each draw of it; the rows then have the prefix's draw in common.
+    Loss and gradient equal those of the rows one by one. In a causal model the prefix does not see what follows, so its
+    keys and values are the same in every row, and its gradients add up as they would over separate rows. With dropout
+    this holds for each draw; the rows then share the draw of the prefix.
     Preference training shares prompts by the same argument: "Accelerating Direct Preference Optimization with Prefix
     Sharing" (arXiv 2410.20305), "Prefix Grouper: Efficient GRPO Training through Shared-Prefix Forward" (arXiv
     2506.05433).
 
-    Each `attention` wants that mask in its own form. "eager" adds it, as above: 0 and the lowest float32, and memory
-    that grows with the square of the row. "flex_attention" takes no tensor of it; `segment` (1, tokens) says whose each
-    token is, and `block_mask` makes of it a mask that skips whole blocks of unseen keys. By default no such mask is
-    needed: `attention.prefix_shared_attention` attends example by example, and what it reads stands in the batch:
+    "eager" attention adds that mask, as above: 0 or the lowest float32, and memory that grows with the square of the
+    row. By default no such mask is needed: `attention.prefix_shared_attention` attends example by example, and the
+    batch holds what it reads:
 
     >>> batch = PrefixSharedCollator()(rows)
     >>> batch["own"].tolist(), batch["place"].tolist()
@@ -140,9 +137,7 @@ class PrefixSharedCollator:
         }
         if self.attention == PREFIX_SHARED:
             return {**batch, **_apart(len(prefix), lengths)}
-        segment = torch.repeat_interleave(torch.tensor([len(prefix), *lengths]))[None]  # 0 is the prefix's
-        if self.attention == "flex_attention":
-            return {**batch, "segment": segment}
+        segment = torch.repeat_interleave(torch.tensor([len(prefix), *lengths]))[None]  # 0 is the prefix
         keys, queries = segment[:, None, None, :], segment[:, None, :, None]
         seen = ((keys == 0) | (keys == queries)).tril()
         mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
@@ -150,7 +145,7 @@ class PrefixSharedCollator:
 
 
 def _apart(prefix: int, lengths: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Where each of the examples stands behind a prefix of that length: what `prefix_shared_attention` reads."""
+    """The position of each example after a prefix of that length, as `prefix_shared_attention` reads it."""
     longest = max(lengths)
     real = torch.arange(longest) < torch.tensor(lengths)[:, None]
     own = torch.zeros(real.shape, dtype=torch.long)
@@ -160,32 +155,16 @@ def _apart(prefix: int, lengths: Sequence[int]) -> dict[str, torch.Tensor]:
     return {"own": own, "place": real.flatten().nonzero()[:, 0], "attention_mask": mask[None, None]}
 
 
-def block_mask(segment: torch.Tensor) -> BlockMask:
-    """The mask of a packed row for flex attention, on `segment`'s device: what `PrefixSharedCollator` shows.
-
-    On the CPU torch runs flex attention forward only, so that no gradient was compared, and no GPU was at hand: the
-    forward pass and the mask itself are what the tests hold.
-    """
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    def visible(row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        owner = segment[row, key]
-        return (query >= key) & ((owner == 0) | (owner == segment[row, query]))
-
-    rows, width = segment.shape
-    return create_block_mask(visible, B=rows, H=None, Q_LEN=width, KV_LEN=width, device=str(segment.device))
-
-
 def choose_collator(model: PreTrainedModel, pad_token_id: int) -> PaddedCollator | PrefixSharedCollator:
-    """Prefix sharing where the model computes the same with it, otherwise padding, with one log line that says why.
+    """Prefix sharing where the model supports it, otherwise padding, with one log line that says why.
 
-    A model with sdpa is set to attend as the batches need it; it goes on to compute as before on all others.
+    A model with sdpa is switched to the attention that packed batches need; other batches compute as before.
     """
     reason = not_shareable(model)
     if reason:
         log.info("Batches are padded, without prefix sharing: %s.", reason)
         return PaddedCollator(pad_token_id)
-    torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for each new shape, and every pack is one
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for each shape, and every pack has its own
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if base.config._attn_implementation == "sdpa":
         base.set_attn_implementation(PREFIX_SHARED)
@@ -193,10 +172,10 @@ def choose_collator(model: PreTrainedModel, pad_token_id: int) -> PaddedCollator
 
 
 def not_shareable(model: PreTrainedModel) -> str | None:
-    """Why rows of this model cannot share their prefix, or None where they can.
+    """The reason why this model does not support prefix sharing, or None if it does.
 
-    Every layer must be full attention, read the mask it is given and take positions from outside; a state carried from
-    token to token (linear attention, Mamba) or a window would mix the examples of a pack.
+    Every layer must use full attention and accept a mask and positions: a state carried from token to token (linear
+    attention, Mamba) or a sliding window would mix the examples of a pack.
     """
     config = model.config
     other = {kind for kind in getattr(config, "layer_types", None) or () if kind != "full_attention"}
@@ -205,10 +184,7 @@ def not_shareable(model: PreTrainedModel) -> str | None:
     if not getattr(config, "layer_types", None) and getattr(config, "sliding_window", None):
         return f"its attention has a window of {config.sliding_window} tokens"
     if config._attn_implementation not in SHARING:
-        return (
-            f"attn_implementation {config._attn_implementation} does not take a mask of ours; sdpa, eager and "
-            "flex_attention do"
-        )
+        return f"attn_implementation {config._attn_implementation} does not support prefix sharing; sdpa and eager do"
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if "position_ids" not in inspect.signature(base.forward).parameters:
         return f"{type(base).__name__} takes no position_ids"
@@ -216,20 +192,20 @@ def not_shareable(model: PreTrainedModel) -> str | None:
 
 
 @dataclass(frozen=True)
-class EvaluationCollator:
-    """What evaluation needs of each row: its number, its prompt to generate from, and `loss_inputs` for the loss.
+class BatchRows:
+    """The rows that a batch was made of. A wrapper, so that nothing on the way to the device looks inside."""
 
-    `row` (rows,) comes first: the evaluation loop reads the size of the batch off the first tensor that it finds.
+    rows: Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class RowCollator:
+    """The tensors of `collate`, between `row` (rows,), the row numbers, and `rows`, a `BatchRows`.
+
+    `row` comes first: the evaluation loop takes the batch size from the first tensor that it finds.
     """
 
-    training: PaddedCollator | PrefixSharedCollator
-    pad_token_id: int
+    collate: PaddedCollator | PrefixSharedCollator
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        prompts = pad_left([row["prompt_ids"] for row in rows], self.pad_token_id)
-        return {
-            "row": torch.tensor([row["row"] for row in rows]),
-            "prompt_ids": prompts["input_ids"],
-            "prompt_mask": prompts["attention_mask"],
-            "loss_inputs": self.training(rows),
-        }
+        return {"row": torch.tensor([row["row"] for row in rows]), **self.collate(rows), "rows": BatchRows(rows)}

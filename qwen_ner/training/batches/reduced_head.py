@@ -1,16 +1,16 @@
-"""A frozen head, in training over the tokens that the training rows have.
+"""Train a frozen head over the tokens that occur in the training rows only.
 
-In: a model, and its training rows. Out: the same model, whose loss weighs each token against those alone. Knows nothing
-of how a batch is laid out.
+In: a model and its training rows. Out: the same model, whose training loss compares each token with those tokens alone.
+Knows nothing of how a batch is laid out.
 
-An adapter leaves the head as it is, and a vocabulary of 151,936 is mostly of other languages: CLUENER's rows have
-16,255 tokens of it. The product with the others is a sixth of the time of a step on the CPU, and the largest tensors of
-a step are as wide as the vocabulary. Only the loss of training leaves them out; who evaluates and generates has the
-whole head. What it costs in F1 was measured (README, A budget).
+LoRA leaves the head as it is, and most of a vocabulary of 151,936 belongs to other languages: CLUENER's rows use 16,255
+tokens. Multiplying with the others takes a sixth of a step on the CPU, and the largest tensors of a step are as wide as
+the vocabulary. Evaluation and generation keep the whole head. What this costs in F1 was measured (README, A budget).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -21,24 +21,39 @@ from torch.nn.functional import linear, pad
 
 from ...data.tokenize import column
 from .collate import IGNORED
+from .step import StepTransform
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel
 
+log = logging.getLogger(__name__)
+
+
+class ReducedHead(StepTransform):
+    """`head_over` the tokens of the training rows, for a whole training."""
+
+    @contextmanager
+    def around(self, model: PreTrainedModel, rows: Dataset) -> Iterator[None]:
+        tokens = tokens_of(rows)
+        with head_over(tokens, model) as width:
+            if width == len(tokens):
+                log.info("The training loss covers the %d tokens that occur in the training rows.", width)
+            yield
+
 
 def tokens_of(rows: Dataset) -> torch.Tensor:
-    """The token ids of all prompts and answers (n,), ascending, each once."""
+    """All token ids in the prompts and answers (n,), sorted and unique."""
     columns = (column(rows, name) for name in ("prompt_ids", "answer_ids"))
     return torch.tensor(sorted(set(chain.from_iterable(chain(*columns)))))
 
 
 @contextmanager
 def head_over(tokens: torch.Tensor, model: PreTrainedModel) -> Iterator[int]:
-    """Within, `model` in training mode makes the logits (…, n) of `tokens` (n,) alone, and its loss is over these.
+    """While the context lasts, `model` in training mode computes the logits (…, n) of `tokens` (n,) and its loss only.
 
-    Gives the width of the logits: a head that is trained, or is no plain linear layer, stays whole. A label that is
-    none of `tokens` is an `IndexError` on the CPU and a failed assertion on a GPU, as any outside of a vocabulary.
+    Yields the width of the logits; a head that is trained, or is not a plain linear layer, stays whole. A label outside
+    `tokens` raises `IndexError` on the CPU and fails an assertion on a GPU, like any label outside the vocabulary.
     """
     head = model.get_output_embeddings()
     if type(head) is not torch.nn.Linear or head.bias is not None or head.weight.requires_grad:
@@ -52,7 +67,7 @@ def head_over(tokens: torch.Tensor, model: PreTrainedModel) -> Iterator[int]:
     def forward(hidden: torch.Tensor) -> torch.Tensor:
         if not head.training:
             return linear(hidden, head.weight)
-        if not narrow:  # here and not before: sharded weights are whole in a forward pass alone
+        if not narrow:  # not earlier: sharded weights are whole only during a forward pass
             narrow.append(head.weight.detach()[tokens.to(head.weight.device)])
         return linear(hidden, narrow[0])
 

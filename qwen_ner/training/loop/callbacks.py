@@ -1,6 +1,7 @@
-"""What happens beside the training loop: one line a log, and a checkpoint before the process is stopped.
+"""Callbacks beside the training loop: one line per log, early stopping that survives a resume, and a stop on signals.
 
-In: the Trainer's events. Out: lines on the terminal, a stop at the next step. Knows nothing of data and models.
+In: the Trainer's events. Out: lines on the terminal, a checkpoint before the process ends. Knows nothing of data and
+models.
 """
 
 from __future__ import annotations
@@ -15,54 +16,24 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 log = logging.getLogger(__name__)
 
 LAUNCHERS = ("accelerate", "torchrun", "torch.distributed", "deepspeed")
-"""What the command of a process that starts ranks holds."""
+"""Parts of the command lines of processes that launch ranks."""
 
 
-class ProgressLines(ProgressCallback):
-    """The Trainer's bars on a terminal, and everywhere one short line for what it would print as a long dict.
+class LogLines(TrainerCallback):
+    """Print one short line where the Trainer would print a long dict.
 
     The full metrics go to metrics.json, trainer_state.json and the trackers of `report_to`.
     """
 
-    shown = (
-        "loss",
-        "grad_norm",
-        "learning_rate",
-        "f1",
-        "span_f1",
-        "macro_f1",
-        "not_json",
-        "truncated",
-        "train_runtime",
-    )
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if not args.disable_tqdm:
-            super().on_train_begin(args, state, control, **kwargs)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.training_bar is not None:
-            super().on_step_end(args, state, control, **kwargs)
-
-    def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if not args.disable_tqdm:
-            super().on_prediction_step(args, state, control, **kwargs)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if self.training_bar is not None:
-            super().on_train_end(args, state, control, **kwargs)
+    keys = (
+        "loss", "grad_norm", "learning_rate", "f1", "span_f1", "macro_f1", "not_json", "truncated", "train_runtime",
+    )  # fmt: skip
 
     def on_log(
         self,
@@ -74,65 +45,81 @@ class ProgressLines(ProgressCallback):
     ) -> None:
         if not state.is_world_process_zero or not logs:
             return
-        evaluated = any(key.startswith("eval_") for key in logs)
+        validation = "validation · " if any(key.startswith("eval_") for key in logs) else ""
         values = {key.removeprefix("eval_"): value for key, value in logs.items()}
-        parts = [f"{key} {values[key]:.4g}" for key in self.shown if key in values]
-        line = f"step {state.global_step}/{state.max_steps} · {'validation · ' if evaluated else ''}{' · '.join(parts)}"
+        parts = " · ".join(f"{key} {values[key]:.4g}" for key in self.keys if key in values)
+        self.write(f"step {state.global_step}/{state.max_steps} · {validation}{parts}")
+
+    def write(self, line: str) -> None:
+        print(line, flush=True)
+
+
+class ProgressLines(LogLines, ProgressCallback):
+    """The Trainer's progress bars, and the lines of `LogLines` above them."""
+
+    def write(self, line: str) -> None:
         if self.training_bar is not None:
             self.training_bar.write(line)
         else:
-            print(line, flush=True)
+            super().write(line)
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """The Trainer's early stopping, which goes on counting where the checkpoint's count ended."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        saved = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        self.early_stopping_patience_counter = saved["attributes"]["early_stopping_patience_counter"]
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
 
 
 class Stopped(KeyboardInterrupt):
-    """A training ended early, with a checkpoint."""
+    """A training was stopped by a signal; its checkpoint is on the disk."""
 
     def __init__(self, step: int) -> None:
-        super().__init__(f"stopped at step {step}; the same command goes on from there")
+        super().__init__(f"stopped at step {step}; run the same command again to continue from there")
 
 
 class StopOnSignal(TrainerCallback):
-    """On SIGINT or SIGTERM: a checkpoint after this step, then the end; a second one stops at once. An evaluation that
-    is under way is cut short by `Stopped`, since it may take longer than what is left of the time.
+    """On SIGINT or SIGTERM, save a checkpoint after the current step and raise `Stopped`; exit at once on a second one.
 
-    `received` is the signal's number afterwards, on every rank: ranks agree on it at each step, since one that left the
-    loop alone would leave the others waiting for it. A launcher that is gone counts as SIGTERM. `evaluation_due` is
-    whether an evaluation was left out for it.
+    An evaluation under way is cut short, since it may take longer than the time that is left. All ranks agree at every
+    step: one that left the loop alone would leave the others waiting. A launcher that has died counts as SIGTERM.
+    `received` is the number of the signal, on every rank.
     """
 
     def __init__(self) -> None:
         self.received = 0
-        self.evaluation_due = False
-        self._asked = 0
+        self._pending = 0
         self._launcher: int | None = None
-        self._listening = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals over for as long as the context lasts."""
-        self.received, self.evaluation_due, self._asked = 0, False, 0
-        self._launcher = launcher()
+        """Handle the signals while the context lasts."""
+        self.received, self._pending, self._launcher = 0, 0, launcher()
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._listening = True
         try:
             yield
         finally:
-            self._listening = False
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
+        if self._pending:
             raise KeyboardInterrupt
-        self._asked = number
-        log.warning("Stopping with a checkpoint at the next step; once more stops at once, without it.")
+        self._pending = number
+        log.warning("Stopping after this step with a checkpoint; send the signal again to stop at once without one.")
 
     def agree(self, args: TrainingArguments) -> None:
-        """Set `received` to what any rank was told."""
+        """Set `received` to the signal that any rank has got."""
         if self._launcher not in (None, os.getppid()):
-            self._asked = self._asked or signal.SIGTERM
-        # What comes while the ranks agree is for the next time: this rank alone would know of it.
-        self.received = self._asked
+            self._pending = self._pending or signal.SIGTERM
+        # Read once: a signal that arrives while the ranks agree must wait for the next time, or this rank stops alone.
+        self.received = self._pending
         if args.world_size > 1:
             flag = torch.tensor(self.received, device=args.device)
             torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
@@ -141,38 +128,36 @@ class StopOnSignal(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.agree(args)
         if self.received:
-            # The end of an epoch comes before the next step, and has more to do.
-            ends_epoch = state.epoch is not None and state.epoch == int(state.epoch)
-            control.should_save = not ends_epoch
-            self._leave_out_evaluation(control)
+            control.should_evaluate = False
+            # The last step of an epoch is saved by `on_epoch_end`, which comes before the next step.
+            control.should_save = state.epoch is None or state.epoch != int(state.epoch)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.received:
-            control.should_save = True
-            self._leave_out_evaluation(control)
-
-    def _leave_out_evaluation(self, control: TrainerControl) -> None:
-        self.evaluation_due |= control.should_evaluate
-        control.should_evaluate = False
+            control.should_evaluate, control.should_save = False, True
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._listening:
-            self.agree(args)
-            if self.received:
-                raise Stopped(state.global_step)
+        self.agree(args)
+        if self.received:
+            raise Stopped(state.global_step)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.agree(args)
+        if self.received:
+            raise Stopped(state.global_step)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.agree(args)  # it may have come while the best checkpoint was loaded
+        self.agree(args)  # a signal may have come while the best checkpoint was loaded
 
 
 def launcher() -> int | None:
-    """The process id of the launcher that this process was started by; None where it was started by hand."""
+    """The process id of the launcher that started this process, or None if it was started by hand."""
     with suppress(psutil.Error):
         parent = psutil.Process().parent()
         if parent and any(name in " ".join(parent.cmdline()) for name in LAUNCHERS):

@@ -1,7 +1,7 @@
-"""Checkpoints on the disk: how one comes to be whole or not at all, which to go on from, and what a kill left behind.
+"""Checkpoints on the disk: written whole or not at all, which one to resume from, and what a kill leaves behind.
 
-In: an output folder. Out: a folder called `checkpoint-N` only once all of it is on the disk, and until all of it is to
-go. Knows nothing of what is trained.
+In: an output folder. Out: folders that are named `checkpoint-N` only while they are complete. Knows nothing of what is
+trained.
 """
 
 from __future__ import annotations
@@ -16,19 +16,24 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from safetensors import SafetensorError, safe_open
 
 from ...entities import NerError
 from ...files import PARTIAL
+from ..finding import listed
 from ..preparation import RECIPE_NAME
 from ..recipe import NOT_YAML, Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
 UNFINISHED = f".checkpoint{PARTIAL}"
-"""The folder in the output folder that holds checkpoints while they are written and while they are removed."""
+"""The folder inside the output folder that holds checkpoints while they are written and while they are removed."""
 
 LOCK = ".lock"
 
@@ -39,8 +44,13 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.s
 _STEP = re.compile(r"^checkpoint-(\d+)$")
 
 
+def checkpoint_of(output: str | Path, step: int) -> Path:
+    """The folder of the checkpoint of a step."""
+    return Path(output) / f"checkpoint-{step}"
+
+
 def publish(written: Path, checkpoint: Path) -> None:
-    """Give `written`, a folder on the same disk, the name `checkpoint`, once the disk has all of it."""
+    """Rename `written`, a folder on the same disk, to `checkpoint`, after all of it has been synced to the disk."""
     for path in (*written.rglob("*"), written):
         _sync(path)
     if checkpoint.exists():
@@ -59,17 +69,17 @@ def _sync(path: Path) -> None:
 
 
 def remove(checkpoint: Path) -> None:
-    """Remove it; what is half removed has another name."""
+    """Rename it first, so that no half-removed folder bears the name of a checkpoint."""
     gone = checkpoint.parent / UNFINISHED / f"removed-{checkpoint.name}"
     gone.parent.mkdir(exist_ok=True)
     os.replace(checkpoint, gone)
     shutil.rmtree(gone, ignore_errors=True)
-    with suppress(OSError):  # something else may be on its way there
+    with suppress(OSError):  # another checkpoint may be in there
         gone.parent.rmdir()
 
 
 def in_order(output: Path) -> list[Path]:
-    """The checkpoints of `output` by their step, whatever the clock says of them.
+    """The checkpoints of `output` ordered by step, whatever their modification times.
 
     >>> in_order(Path("no such folder"))
     []
@@ -78,8 +88,8 @@ def in_order(output: Path) -> list[Path]:
     return [path for _, path in sorted(numbered)]
 
 
-def keep(output: Path, limit: int | None, best: str | None) -> None:
-    """Remove the oldest checkpoints until `limit` are left; never the last one and `best`."""
+def rotate(output: Path, limit: int | None, best: str | None) -> None:
+    """Remove the oldest checkpoints until `limit` are left, but never the last one and `best`."""
     checkpoints = in_order(output)
     kept = {checkpoints[-1].name, Path(best).name if best else ""} if checkpoints else set()
     excess = len(checkpoints) - max(limit, len(kept - {""})) if limit else 0
@@ -88,7 +98,7 @@ def keep(output: Path, limit: int | None, best: str | None) -> None:
 
 
 def fault_of(checkpoint: Path) -> str | None:
-    """What keeps a training from going on from `checkpoint`, as far as it shows without reading it all; else None."""
+    """Why a training cannot resume from `checkpoint`, as far as this shows without reading all of it; else None."""
     if not checkpoint.is_dir():
         return "no such folder"
     state = checkpoint / STATE
@@ -103,7 +113,7 @@ def fault_of(checkpoint: Path) -> str | None:
         if weights[0].suffix == ".json":
             shards = set(json.loads(weights[0].read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        return f"{STATE} or {weights[0].name} is no JSON of a checkpoint ({error})"
+        return f"{STATE} or {weights[0].name} is not the JSON of a checkpoint ({error})"
     for path in [*(checkpoint / name for name in sorted(shards)), *checkpoint.glob("*.safetensors")]:
         try:
             with safe_open(path, framework="numpy"):  # reads the header, and compares it with the length of the file
@@ -116,12 +126,26 @@ def fault_of(checkpoint: Path) -> str | None:
     return None
 
 
-def checkpoint_to_resume(recipe: Recipe) -> str | None:
-    """The checkpoint that `resume_from_checkpoint` means, or None to begin at the beginning.
+def check_weights(checkpoint: str | bool, model: PreTrainedModel) -> None:
+    """Raise `NerError` if a checkpoint with all weights lacks weights of `model`, other than those that are tied."""
+    path = Path(str(checkpoint)) / WEIGHTS[0]
+    if not path.is_file():
+        return
+    with safe_open(path, framework="numpy") as weights:
+        missing = model.state_dict().keys() - set(weights.keys()) - set(model._keys_to_ignore_on_save or ())
+    if missing:
+        raise NerError(
+            f"the weights in {checkpoint} are not those of this model: {listed(sorted(missing))} missing",
+            place="output_dir",
+            remedy="remove that checkpoint, or choose another --output_dir",
+        )
 
-    `auto` takes the last whole one in the output folder. Keys in which the recipe differs from the one that checkpoint
-    was trained with are said. Raises `NerError` where a checkpoint was named that is not whole, or where the machines
-    of a training do not find the same.
+
+def checkpoint_to_resume(recipe: Recipe) -> str | None:
+    """The checkpoint that `resume_from_checkpoint` asks for, or None to start from the beginning.
+
+    `auto` takes the last complete one in the output folder. A warning lists the keys of the recipe that have changed
+    since. Raises `NerError` if the checkpoint is incomplete, or if the machines of a training find different ones.
     """
     wanted, output = recipe.training.resume_from_checkpoint, Path(recipe.training.output_dir)
     if wanted in (None, "", "no", "none", "false"):
@@ -129,7 +153,9 @@ def checkpoint_to_resume(recipe: Recipe) -> str | None:
     if wanted not in ("auto", "yes", "true"):
         if fault := fault_of(Path(wanted)):
             raise NerError(
-                f"resume_from_checkpoint: {wanted} is no whole checkpoint: {fault}; give auto, none or another folder"
+                f"{wanted} is not a complete checkpoint: {fault}",
+                place="resume_from_checkpoint",
+                remedy="use auto, none or another folder",
             )
         return wanted
     found = _last_whole(output)
@@ -139,48 +165,49 @@ def checkpoint_to_resume(recipe: Recipe) -> str | None:
         steps = gather_object([found.name if found else "none"])
         if len(set(steps)) > 1:
             raise NerError(
-                f"output_dir: the processes find different checkpoints to go on from under {output}: "
-                f"{', '.join(steps)}; put it on a disk that all machines share, or train with save_on_each_node: true"
+                f"the processes find different checkpoints to resume from in {output}: {', '.join(steps)}",
+                place="output_dir",
+                remedy="put it on a disk that all machines share, or train with save_on_each_node: true",
             )
     if found is None:
         return None
-    log.info("Resuming from %s; resume_from_checkpoint: none begins anew.", found)
-    _say_changes(output / RECIPE_NAME, recipe)
+    log.info("Resuming from %s; to start over, set resume_from_checkpoint: none.", found)
+    _warn_of_changes(output / RECIPE_NAME, recipe)
     return str(found)
 
 
 def _last_whole(output: Path) -> Path | None:
     for path in reversed(in_order(output)):
         if fault := fault_of(path):
-            log.warning("%s is not whole (%s); it is passed over.", path, fault)
+            log.warning("Skipping %s, which is incomplete (%s).", path, fault)
         else:
             return path
     return None
 
 
-def _say_changes(before: Path, recipe: Recipe) -> None:
+def _warn_of_changes(before: Path, recipe: Recipe) -> None:
     if not before.is_file():
         return
     try:
         old = yaml.safe_load(before.read_text(encoding="utf-8")) or {}
     except NOT_YAML as error:
-        log.warning("%s cannot be read (%s): whether the recipe has changed is not known.", before, error)
+        log.warning("Cannot read %s (%s), so changes of the recipe go unnoticed.", before, error)
         return
     changed = sorted(key for key in old.keys() | recipe.values.keys() if old.get(key) != recipe.values.get(key))
     if changed:
         log.warning(
-            "The recipe has changed since that checkpoint: %s. What was trained until there stays; to train anew "
-            "choose another --output_dir or resume_from_checkpoint: none.",
+            "The recipe has changed since that checkpoint: %s. To start over, choose "
+            "another --output_dir or set resume_from_checkpoint: none.",
             ", ".join(f"{key} {old.get(key)} → {recipe.values.get(key)}" for key in changed),
         )
 
 
 @contextmanager
 def alone_in(output: Path, rank: int) -> Iterator[None]:
-    """Hold `output` against a second training, and clear away what a killed one left there; both for rank 0 alone.
+    """Lock `output` against a second training and clear up after a killed one; on rank 0 only.
 
-    A launcher that is killed leaves its ranks behind, and the same command given again would then write beside them.
-    The kernel lets go of the folder however this process ends. Raises `NerError` where another holds it.
+    A killed launcher leaves its ranks behind, and the same command run again would write to the same folder. The kernel
+    releases the lock however this process ends. Raises `NerError` if another process holds it.
     """
     if rank != 0:
         yield
@@ -191,11 +218,12 @@ def alone_in(output: Path, rank: int) -> Iterator[None]:
         except (BlockingIOError, PermissionError):
             lock.seek(0)
             raise NerError(
-                f"output_dir: {output} is in use by another training (process {lock.read().strip()}); wait for its "
-                "end or stop it with SIGTERM, or choose another --output_dir"
+                f"{output} is in use by another training (process {lock.read().strip()})",
+                place="output_dir",
+                remedy="wait for it to end, stop it with SIGTERM, or choose another --output_dir",
             ) from None
         except OSError as error:
-            log.warning("%s cannot be locked (%s): see that no second training writes there.", output, error.strerror)
+            log.warning("Cannot lock %s (%s); make sure that no second training writes there.", output, error.strerror)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -211,4 +239,5 @@ def _clear(output: Path) -> None:
         else:
             path.unlink(missing_ok=True)
     if left:
-        log.info("%s: removed what a stopped training left unfinished: %s.", output, ", ".join(p.name for p in left))
+        names = ", ".join(path.name for path in left)
+        log.info("%s: removed unfinished files of a stopped training: %s.", output, names)

@@ -1,15 +1,15 @@
-"""A training that runs out of memory goes on with the same batches in smaller parts.
+"""Continue a training that runs out of memory with the same batches in smaller parts.
 
-In: the Trainer's batches, and the rows that they were made of. Out: the same loss and gradient, in less memory; or an
-error that says which batch size to ask for. Knows nothing of how a batch is laid out.
+In: batches, and the rows that they were made of. Out: the same loss and gradient in less memory, or an error that says
+which batch size to ask for. Knows nothing of how a batch is laid out and of how its loss is computed.
 
-The gradient of a step is a sum over its supervised tokens, divided by their number in the whole step, so it may be
-added up over any split of its rows. What a failed attempt has added to it cannot be told from what was there before:
-the gradients are dropped, and all batches of the step so far are run again.
+The gradient of a step is a sum over its supervised tokens, divided by their number in the whole step, so it can be
+accumulated over any split of its rows. What a failed attempt added to the gradients cannot be told from what was there
+before: the gradients are dropped, and all batches of the step so far are run again.
 
-Several processes add up their gradients while the last batch of a step goes backward, in an order that a second attempt
-of one of them would break; that is the one place where a process of several cannot try again, beside sharded training,
-whose forward pass waits for the other processes too.
+Several processes exchange gradients during the last backward pass of a step, in an order that a second attempt of one
+of them would break. There, and in sharded training, whose forward pass waits for the other processes too, a process
+cannot try again.
 """
 
 from __future__ import annotations
@@ -17,34 +17,32 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import DistributedType
 from accelerate.utils.memory import clear_device_cache
-from transformers import Trainer
 
 from ...entities import NerError
 from ...inference.backends.oom import out_of_memory
 from ..batches.collate import IGNORED
+from ..batches.step import Step
+
+if TYPE_CHECKING:
+    from .trainer import NerTrainer
 
 log = logging.getLogger(__name__)
 
 Rows = Sequence[dict[str, Any]]
+Batch = dict[str, Any]
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
-
-@dataclass(frozen=True)
-class Kept:
-    """The rows of a batch beside its tensors; as an object of its own nothing on the way to the model looks into it."""
-
-    rows: Rows
+SMALLER = "set gradient_checkpointing: true, lower max_length, train an adapter (lora_r: 16), or use more memory"
 
 
 def parts_of(rows: Rows, held: int | None) -> Iterator[Rows]:
-    """As few parts of at most `held` rows as there must be, of nearly equal size.
+    """The fewest parts of at most `held` rows, of nearly equal size.
 
     >>> list(parts_of([1, 2, 3], 2)), list(parts_of([1, 2, 3], None))
     ([[1], [2, 3]], [[1, 2, 3]])
@@ -55,158 +53,135 @@ def parts_of(rows: Rows, held: int | None) -> Iterator[Rows]:
         yield rows[start:end]
 
 
-@dataclass(frozen=True)
-class KeepingCollator:
-    """What `collate` makes of the rows, and the rows themselves under `rows`."""
+class OutOfMemoryReplay:
+    """Halves a batch that does not fit into the memory, and all batches after it.
 
-    collate: Callable[[Rows], dict[str, Any]]
-
-    def __call__(self, rows: Rows) -> dict[str, Any]:
-        return {**self.collate(rows), "rows": Kept(rows)}
-
-
-class HalvingTrainer(Trainer):
-    """Trainer that halves a batch which does not fit into the memory, and all that come after it.
-
-    `rows_held` are the rows that are taken at a time, None for the whole batch; `evaluated_rows_held` the same for the
-    loss of an evaluation. Raises `NerError` where a single row does not fit, and where several processes cannot try
-    again.
+    `rows_held` is the number of rows to take at a time (None: the whole batch), `evaluated_rows_held` the same for the
+    loss of an evaluation. `step_rows` holds the rows of the current optimizer step, batch by batch. Raises `NerError`
+    if a single row does not fit, and where several processes cannot try again.
     """
 
-    data_collator: Any
-    rows_held: int | None = None
-    evaluated_rows_held: int | None = None
+    def __init__(self, trainer: NerTrainer, step: Step) -> None:
+        self.trainer, self.step = trainer, step
+        self.rows_held: int | None = None
+        self.evaluated_rows_held: int | None = None
+        self.step_rows: list[Rows] = []
+        self._step_ended = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._batches: list[Rows] = []  # of this step, so far
-        self._goes_backward = False
+    def train(self, model: Any, rows: Rows, batch: Batch, number: Any, run: Callable[[Batch], Any]) -> torch.Tensor:
+        """The loss of a micro-batch, its gradients added to the model's.
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return super().train(*args, **kwargs)
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            raise NerError(
-                f"step {self.state.global_step + 1}: out of memory, beside what the rows of a batch take "
-                f"({_line(error)}); train an adapter (lora_r: 16), a smaller model, or on a device with more memory"
-            ) from error
-
-    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
-        collator = self.data_collator
-        self.data_collator = KeepingCollator(collator)
-        try:
-            return super().get_train_dataloader()
-        finally:
-            self.data_collator = collator
-
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        rows = inputs.pop("rows").rows
-        self._batches.append(rows)
+        `number` is the number of supervised tokens in the step, None where the model does not divide by it; `run` takes
+        a batch forward and backward.
+        """
+        if self._step_ended:
+            self.step_rows.clear()
+        self._step_ended = self.trainer.accelerator.sync_gradients
+        self.step_rows.append(rows)
         asked = self.rows_held
         parts = list(parts_of(rows, self.rows_held))
-        while isinstance(losses := self._attempt(model, parts, inputs, num_items_in_batch), int):
+        while isinstance(losses := self._attempt(model, parts, batch, number, run), int):
             model.zero_grad(set_to_none=True)
             self.rows_held = self._fewer(losses, "a batch")
-            parts = [part for before in self._batches for part in parts_of(before, self.rows_held)]
+            parts = [part for before in self.step_rows for part in parts_of(before, self.rows_held)]
         if self.rows_held is not None and self.rows_held != asked:
-            each, times = _same_batch(len(rows), self.args.gradient_accumulation_steps, self.rows_held)
+            each, times = _same_batch(len(rows), self.trainer.args.gradient_accumulation_steps, self.rows_held)
             log.warning(
-                "Step %d: a batch of %d rows ran out of memory. From here on it is taken in parts of at most %d, whose "
-                "gradients are added up: the effective batch stays the same. --per_device_train_batch_size %d "
-                "--gradient_accumulation_steps %d asks for that from the start.",
-                self.state.global_step + 1,
+                "Step %d: a batch of %d rows ran out of memory. From now on batches are taken in parts of at most %d, "
+                "whose gradients are accumulated: the effective batch size stays the same. To start like this, use "
+                "--per_device_train_batch_size %d --gradient_accumulation_steps %d.",
+                self._number_of_step,
                 len(rows),
                 self.rows_held,
                 each,
                 times,
             )
-        if self.accelerator.sync_gradients:
-            self._batches.clear()
         return torch.stack(losses[-len(list(parts_of(rows, self.rows_held))) :]).sum()
 
     def _attempt(
-        self, model: Any, parts: Sequence[Rows], whole: dict[str, Any], num_items_in_batch: Any
+        self, model: Any, parts: Sequence[Rows], whole: Batch, number: Any, run: Callable[[Batch], Any]
     ) -> list[torch.Tensor] | int:
-        """The loss of each part, its gradients added to the model's; or the rows of the part that did not fit.
+        """The loss of each part, or the number of rows of the part that did not fit.
 
-        `whole` is the batch if it is the only part. Gradients meet those of other processes with the last part.
+        `whole` is the batch if it is the only part. Processes exchange their gradients with the last part.
         """
         losses = []
         for at, part in enumerate(parts):
             last = at == len(parts) - 1
-            batch = whole if len(parts) == 1 else self.data_collator(part)
-            self._goes_backward = False
+            batch = whole if len(parts) == 1 else self._collate(part)
             try:
-                with nullcontext() if last else self.accelerator.no_sync(model):
-                    losses.append(super().training_step(model, dict(batch), num_items_in_batch))
+                with nullcontext() if last else self.trainer.accelerator.no_sync(model):
+                    losses.append(self.step(model, lambda batch=batch: run(dict(batch))))  # type: ignore[misc]
                 continue
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-                if why := self._cannot_repeat(last, num_items_in_batch):
+                if why := self._cannot_repeat(last, number):
                     raise self._too_large(error, why) from error
-            # Here the error no longer holds the tensors of the batch.
+            # The error no longer holds the tensors of the batch here.
             clear_device_cache(garbage_collection=True)
             return len(part)
         return losses
 
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        loss = super().compute_loss(*args, **kwargs)
-        self._goes_backward = True
-        return loss
+    def _collate(self, rows: Rows) -> Batch:
+        batch: Batch = self.trainer.data_collator.collate(rows)
+        return batch
 
-    def _cannot_repeat(self, last: bool, num_items_in_batch: Any) -> str:
-        """Why a failed part cannot be tried again; empty where it can."""
-        if self.accelerator.distributed_type in SHARDED:
+    @property
+    def _number_of_step(self) -> int:
+        return self.trainer.state.global_step + 1
+
+    def _cannot_repeat(self, last: bool, number: Any) -> str:
+        """Why a failed part cannot be tried again; empty if it can."""
+        args, accelerator = self.trainer.args, self.trainer.accelerator
+        if accelerator.distributed_type in SHARDED:
             return "sharded training cannot halve it by itself"
-        if self.args.world_size > 1 and self.args.ddp_broadcast_buffers is not False:
-            return "with ddp_broadcast_buffers, which a forward pass waits for, it cannot be halved"
-        if self.args.world_size > 1 and last and self._goes_backward and self.accelerator.sync_gradients:
-            return f"while {self.args.world_size} processes exchange their gradients it cannot be halved"
-        return "" if num_items_in_batch is not None else "this model does not take the number of tokens of a step"
+        if args.world_size > 1 and args.ddp_broadcast_buffers is not False:
+            return "with ddp_broadcast_buffers, which every forward pass waits for, it cannot be halved"
+        if args.world_size > 1 and last and self.step.has_loss and accelerator.sync_gradients:
+            return f"while {args.world_size} processes exchange their gradients it cannot be halved"
+        return "" if number is not None else "this model does not take the number of tokens of a step"
 
     def _too_large(self, error: Exception, why: str) -> NerError:
-        size, accumulation = self.args.per_device_train_batch_size, self.args.gradient_accumulation_steps
-        each, times = _same_batch(size, accumulation, max(1, size // 2))
-        remedy = (
-            f"give the same command again with --per_device_train_batch_size {each} --gradient_accumulation_steps "
-            f"{times}, which is the same effective batch and goes on from the last checkpoint"
-            if size > 1
-            else "set gradient_checkpointing: true, lower max_length, or take a device with more memory"
-        )
+        args = self.trainer.args
+        size = args.per_device_train_batch_size
+        each, times = _same_batch(size, args.gradient_accumulation_steps, max(1, size // 2))
         return NerError(
-            f"step {self.state.global_step + 1}: a batch of {size} rows ran out of memory ({_line(error)}), and {why}; "
-            f"{remedy}"
+            f"a batch of {size} rows ran out of memory ({_line(error)}), and {why}",
+            place=f"step {self._number_of_step}",
+            remedy=f"run the same command with --per_device_train_batch_size {each} --gradient_accumulation_steps "
+            f"{times}, which is the same effective batch size and continues from the last checkpoint"
+            if size > 1
+            else SMALLER,
         )
 
     def _fewer(self, rows: int, what: str) -> int:
         if rows == 1:
             raise NerError(
-                f"step {self.state.global_step + 1}: a single row of {what} does not fit into the memory; set "
-                "gradient_checkpointing: true, lower max_length, train an adapter (lora_r: 16), or take a device with "
-                "more memory"
+                f"a single row of {what} does not fit into the memory",
+                place=f"step {self._number_of_step}",
+                remedy=SMALLER,
             )
         return (rows + 1) // 2
 
-    def loss_of(self, model: Any, rows: Rows, batch: dict[str, Any]) -> torch.Tensor:
-        """The loss of `rows`, which `batch` is made of, without a gradient; halved where the memory asks for it."""
+    def evaluate(self, model: Any, rows: Rows, batch: Batch) -> torch.Tensor:
+        """The loss of `rows`, which `batch` was made of, without gradients; in halves if the memory requires it."""
+        trainer = self.trainer
         while True:
             parts = list(parts_of(rows, self.evaluated_rows_held))
             try:
-                batches = [batch] if len(parts) == 1 else (self._prepare_inputs(self.data_collator(p)) for p in parts)
+                batches = [batch] if len(parts) == 1 else (trainer._prepare_inputs(self._collate(p)) for p in parts)
                 weighted = [
-                    (int((one["shift_labels"] != IGNORED).sum()), self.compute_loss(model, dict(one)).detach())
+                    (int((one["shift_labels"] != IGNORED).sum()), trainer.compute_loss(model, dict(one)).detach())
                     for one in batches
                 ]
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-                if self.accelerator.distributed_type in SHARDED:
+                if trainer.accelerator.distributed_type in SHARDED:
                     raise NerError(
-                        f"an evaluation of {len(rows)} rows at a time ran out of memory ({_line(error)}); lower "
-                        "per_device_eval_batch_size"
+                        f"an evaluation of {len(rows)} rows at a time ran out of memory ({_line(error)})",
+                        remedy="lower per_device_eval_batch_size",
                     ) from error
             else:
                 tokens = sum(number for number, _ in weighted)
@@ -214,14 +189,22 @@ class HalvingTrainer(Trainer):
             clear_device_cache(garbage_collection=True)
             self.evaluated_rows_held = self._fewer(len(parts[0]), "an evaluation")
             log.warning(
-                "A batch of %d rows ran out of memory in an evaluation; from here on at most %d at a time.",
+                "A batch of %d rows ran out of memory in an evaluation; from now on at most %d are taken at a time.",
                 len(rows),
                 self.evaluated_rows_held,
             )
 
+    def explain(self, error: RuntimeError) -> NerError:
+        """The error of a training that ran out of memory outside of its batches."""
+        return NerError(
+            f"out of memory, apart from what the rows of a batch take ({_line(error)})",
+            place=f"step {self._number_of_step}",
+            remedy="train an adapter (lora_r: 16), a smaller model, or on a device with more memory",
+        )
+
 
 def _same_batch(size: int, accumulation: int, held: int) -> tuple[int, int]:
-    """Batch size and accumulation of the same effective batch, with at most `held` rows at a time.
+    """Batch size and accumulation steps of the same effective batch size, with at most `held` rows at a time.
 
     >>> _same_batch(64, 1, 32), _same_batch(15, 2, 8), _same_batch(7, 1, 4)
     ((32, 2), (5, 6), (1, 7))

@@ -1,146 +1,234 @@
-"""`NerTrainer`: the stock Trainer that also generates while it evaluates; and the model that it trains.
+"""`NerTrainer`: the Trainer whose evaluation generates and scores, and whose training survives kills and small memory.
 
-In: a model (full or adapter), a tokenizer, token ids. Out: checkpoints that extraction can use as they are, and
-entity F1. Knows nothing of YAML.
+In: a model (full or adapter), a tokenizer, token ids. Out: checkpoints that extraction can open as they are, and entity
+F1. Knows nothing of YAML.
 """
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from time import time
 from typing import Any
 
 import torch
-from transformers import (
-    EarlyStoppingCallback,
-)
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ...contract import NerConfig
-from ...entities import NerError
+from ...inference.backends.oom import out_of_memory
 from ...inference.backends.torch import BATCH_TOKENS, generate, neutral_generation_config
-from ..batches.collate import IGNORED, EvaluationCollator, block_mask
-from ..batches.reduced_head import head_over, tokens_of
+from ..batches.collate import IGNORED, PaddedCollator, PrefixSharedCollator, RowCollator
 from ..batches.swiglu import recompute_activation
-from .callbacks import ProgressLines
-from .nonfinite import Doubts, GuardedTrainer
-from .once import OnceTrainer
-from .oom_replay import HalvingTrainer, KeepingCollator
-from .pushing import PushingTrainer
-from .resumable import ResumableTrainer
-from .sharded import ShardedTrainer
+from ..batches.transforms import DEFAULT, make_step
+from .callbacks import EarlyStopping, LogLines, ProgressLines, StopOnSignal, Stopped
+from .checkpoints import STATE, UNFINISHED, check_weights, checkpoint_of, publish, rotate
+from .gradients import CollapseWarnings, NonFiniteGradients
+from .oom_replay import OutOfMemoryReplay
+from .push import PushCallback
+from .resuming import Resumption, TrainingComplete, replaced
+from .sharded import WholeModel
 
-log = logging.getLogger(__name__)
 
-
-class NerTrainer(GuardedTrainer, OnceTrainer, HalvingTrainer, ResumableTrainer, PushingTrainer, ShardedTrainer):
+class NerTrainer(Trainer):
     """Trainer whose evaluation writes JSON for every prompt and scores what was really generated.
 
-    `prediction_step` alone is replaced: the stock loop gathers over ranks, pads, and drops the rows that a sampler
-    repeated to fill the last batch. Predictions are token ids (rows, longest), `label_ids` the row numbers (rows,).
-    Training data, evaluation data: rows of `data.tokenize.build_dataset`.
+    `data_collator` is a `PaddedCollator` or a `PrefixSharedCollator`; training and evaluation data are rows of
+    `data.tokenize.build_dataset`. `step_transforms` names the levers of the training step
+    (`batches.transforms.TRANSFORMS`), by default those of `args`. Predictions are token ids (rows, longest),
+    `label_ids` the row numbers (rows,).
     """
 
-    def __init__(self, *args: Any, ner_config: NerConfig, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    data_collator: Any
+
+    def __init__(
+        self,
+        *,
+        ner_config: NerConfig,
+        data_collator: PaddedCollator | PrefixSharedCollator,
+        step_transforms: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        args = kwargs["args"]
+        if step_transforms is None:
+            step_transforms = getattr(args, "step_transforms", DEFAULT)
+        self.step = make_step(step_transforms, args)
+        # The callback pushes, and the step smooths; the Trainer's own ways know neither our files nor packed rows.
+        with replaced(args, push_to_hub=False, label_smoothing_factor=0.0):
+            super().__init__(data_collator=RowCollator(data_collator), **kwargs)
         recompute_activation(self.model)
-        if self.args.save_on_each_node:  # which transformers 5.23 would have of the first process alone
+        if args.save_on_each_node:  # transformers 5.23 would save in the first process only
             self.model.should_save_on_this_rank = bool
+        if getattr(self.model.config, "tie_word_embeddings", False):
+            # A head that is the embedding is saved once, and not missing where it is loaded.
+            self.model._keys_to_ignore_on_save = set(getattr(self.model, "_tied_weights_keys", None) or ())
         self.ner_config = ner_config
-        self.remove_callback(PrinterCallback)
-        self.remove_callback(ProgressCallback)
-        self.add_callback(ProgressLines)
-        self.add_callback(Doubts)
         self.batch_tokens = BATCH_TOKENS
-        patience = getattr(self.args, "early_stopping_patience", None)
-        if patience is not None:
-            self.add_callback(EarlyStoppingCallback(patience))
         pad = self.processing_class.pad_token_id
         self.generation_config = neutral_generation_config(ner_config.end_token_ids, pad, ner_config.max_new_tokens)
         # Whatever the base ships (sampling, a repetition penalty) must not travel on with the trained weights.
         self.model.generation_config = self.generation_config
+        self.replay = OutOfMemoryReplay(self, self.step)
+        self.whole = WholeModel(self)
+        self.gradients = NonFiniteGradients(self)
+        self.resumption = Resumption(self)
+        self.pushing = PushCallback(self)
+        self.stop = StopOnSignal()
+        self._add_callbacks()
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        tokens = tokens_of(self.train_dataset)
-        with head_over(tokens, self.model) as width:
-            if width == len(tokens):
-                log.info("The loss of training is over the %d tokens that the rows have.", width)
-            return super().train(*args, **kwargs)
+    def _add_callbacks(self) -> None:
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        self.add_callback(LogLines() if self.args.disable_tqdm else ProgressLines())
+        self.add_callback(CollapseWarnings())
+        self.add_callback(self.gradients)
+        self.add_callback(self.whole)
+        if (patience := getattr(self.args, "early_stopping_patience", None)) is not None:
+            self.add_callback(EarlyStopping(patience))
+        if self.args.push_to_hub:
+            self.add_callback(self.pushing)
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
-        return self._with_prompts(super().get_eval_dataloader, eval_dataset)
+    @property
+    def skipped(self) -> int:
+        """The number of steps skipped for gradients that are not finite."""
+        return self.gradients.skipped
 
-    def get_test_dataloader(self, test_dataset: Any) -> torch.utils.data.DataLoader:
-        return self._with_prompts(super().get_test_dataloader, test_dataset)
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's. Raises `Stopped`, a `KeyboardInterrupt`, after a signal, with a checkpoint on the disk."""
+        on_start = self.args.eval_on_start
+        if resume_from_checkpoint:
+            on_start = False  # a resumed training evaluates first only where its last evaluation was cut short
+            check_weights(resume_from_checkpoint, self.model)
+        with ExitStack() as stack:
+            stack.enter_context(replaced(self.args, eval_on_start=on_start))
+            stack.enter_context(self.step.around(self.model, self.train_dataset))
+            stack.enter_context(self.stop.listening())
+            for callback in (self.resumption, self.stop):  # last: they may evaluate, and end the process
+                self.add_callback(callback)
+                stack.callback(self.callback_handler.callbacks.remove, callback)
+            output = self._train(resume_from_checkpoint, *args, **kwargs)
+        if self.stop.received:
+            raise Stopped(self.state.global_step)
+        return output
 
-    data_collator: Any
-
-    def _with_prompts(self, make: Any, dataset: Any) -> torch.utils.data.DataLoader:
-        training_collator = self.data_collator
-        collator = EvaluationCollator(training_collator, self.processing_class.pad_token_id)
-        self.data_collator = KeepingCollator(collator)
+    def _train(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return make(dataset)
-        finally:
-            self.data_collator = training_collator
+            return super().train(*args, **kwargs)
+        except TrainingComplete:
+            return self._finalize_training(None, 0, time())
+        except Stopped:
+            self.pushing.cancel()
+            self.whole.free()
+            if self.resumption.saved_step != self.state.global_step:  # an evaluation was cut short
+                self._save_checkpoint(self.model_wrapped, None)
+            raise
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise self.replay.explain(error) from error
+            raise
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        return super().get_batch_samples(self._count_once(epoch_iterator), num_batches, device)
+
+    def _count_once(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Leave rows out of the loss that are there for the second time.
+
+        Ranks take steps together, so the last batch of an epoch is filled up with rows from its beginning. Trained on,
+        these would weigh twice, and two ranks would not give the weights of one.
+        """
+        for batch in batches:
+            rows = batch["rows"].rows
+            # Not accelerate's own `remainder`: the loader of an epoch that is resumed has none.
+            last = len(self.train_dataset) % (len(rows) * self.args.world_size)
+            ends = self.accelerator.gradient_state.end_of_dataloader and not self.args.dataloader_drop_last
+            if self.args.world_size > 1 and last and ends:
+                # The first rank takes the first rows of the last batches, the second the next.
+                first = last - self.args.process_index * len(rows)
+                batch = self.data_collator([{**row, "counted": i < first} for i, row in enumerate(rows)])
+            yield batch
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward pass of one micro-batch, through the step's transforms, in parts where memory ends."""
+        rows, _ = inputs.pop("rows").rows, inputs.pop("row")
+
+        def run(batch: dict[str, Any]) -> torch.Tensor:
+            return super(NerTrainer, self).training_step(model, batch, num_items_in_batch)
+
+        return self.replay.train(model, rows, inputs, num_items_in_batch, run)
 
     def prediction_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """(loss, generated ids padded with -100, row numbers) of one batch."""
-        inputs = self._prepare_inputs(inputs)
-        model = self.whole or model
+        """(loss, generated ids padded with -100, row numbers) of one batch.
+
+        The stock loop gathers them over the ranks, pads, and drops the rows that a sampler repeated at the end.
+        """
+        inputs, model = self._prepare_inputs(inputs), self.whole.get()
+        rows, numbers = inputs.pop("rows").rows, inputs.pop("row")
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.loss_of(model, inputs["rows"].rows, inputs["loss_inputs"])
+            loss = self.replay.evaluate(model, rows, inputs)
         if prediction_loss_only:
             return loss, None, None
-        prompts = [
-            ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)
-        ]
         generated = generate(
-            self.accelerator.unwrap_model(model),
-            prompts,
+            model,
+            [row["prompt_ids"] for row in rows],
             max_new_tokens=self.ner_config.max_new_tokens,
             end_token_ids=self.ner_config.end_token_ids,
             pad_token_id=self.processing_class.pad_token_id,
             batch_tokens=self.batch_tokens,
         )
-        self.batch_tokens = generated.batch_tokens  # less where the memory did not do: said once, not at every batch
+        self.batch_tokens = generated.batch_tokens  # fewer where memory ended, which is said once and not every time
         end = self.ner_config.end_token_ids[0]
-        rows = [[*ids, end] if done else ids for ids, done in zip(generated.ids, generated.finished, strict=True)]
-        width = max(1, max(map(len, rows)))
-        padded = torch.tensor([row + [IGNORED] * (width - len(row)) for row in rows], device=loss.device)
-        return loss, padded, inputs["row"]
+        written = [[*ids, end] if done else ids for ids, done in zip(generated.ids, generated.finished, strict=True)]
+        width = max(1, max(map(len, written)))
+        padded = torch.tensor([ids + [IGNORED] * (width - len(ids)) for ids in written], device=loss.device)
+        return loss, padded, numbers
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As the Trainer's; the mask of flex attention is made here, on the device where it is used."""
-        if "segment" in inputs:
-            inputs = {**inputs, "attention_mask": block_mask(inputs["segment"])}
-            del inputs["segment"]
-        return super().compute_loss(model, inputs, *args, **kwargs)
-
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Without the head that is the embedding: such weights are saved once, and never missing."""
-        tied = set(getattr(self.model, "_tied_weights_keys", None) or ())
-        missing = [key for key in load_result.missing_keys if key not in tied]
-        if missing:
-            raise NerError(
-                f"output_dir: the weights of a checkpoint in {self.args.output_dir} are not those of this model: "
-                f"{', '.join(missing[:5])} missing; remove that checkpoint, or choose another --output_dir"
-            )
-        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Every folder the Trainer writes is one that `Extractor.from_pretrained` can open, without its arguments:
-        they are a pickle that nobody reads, and hold hub_token."""
-        token, self.args.hub_token = self.args.hub_token, None
+    @contextmanager
+    def gathered(self) -> Iterator[PreTrainedModel]:
+        """The model with all of its weights on this rank. All ranks must enter; inside they may go different ways."""
         try:
-            super()._save(output_dir, state_dict)
+            yield self.whole.get()
         finally:
-            self.args.hub_token = token
+            self.whole.free()
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write a folder that `Extractor.from_pretrained` can open, without the pickled arguments: nobody reads them,
+        and they hold hub_token."""
+        with replaced(self.args, hub_token=None):
+            super().save_model(output_dir, _internal_call=True)
         if self.args.should_save:
-            folder = output_dir if output_dir is not None else self.args.output_dir
-            (Path(folder) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+            folder = Path(output_dir or self.args.output_dir)
+            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             self.generation_config.save_pretrained(folder)
             self.ner_config.save(folder)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub("Model save")
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Have the Trainer write it elsewhere, then rename it: it is there whole or not at all. All ranks write, the
+        first one renames."""
+        args, state = self.args, self.state
+        checkpoint, before = checkpoint_of(args.output_dir, state.global_step), state.best_model_checkpoint
+        written = checkpoint.parent / UNFINISHED / checkpoint.name
+        self.resumption.restore_random_state()
+        with replaced(args, output_dir=str(written.parent), push_to_hub=False):
+            super()._save_checkpoint(model, trial)
+        best = checkpoint_of(args.output_dir, state.best_global_step) if state.best_global_step else None
+        state.best_model_checkpoint = str(best) if best and (best == checkpoint or best.is_dir()) else before
+        self.accelerator.wait_for_everyone()
+        if args.should_save:
+            state.save_to_json(str(written / STATE))
+            publish(written, checkpoint)
+            rotate(checkpoint.parent, args.save_total_limit, state.best_model_checkpoint)
+        self.accelerator.wait_for_everyone()
+        self.resumption.saved_step = state.global_step
+
+    def push_to_hub(self, commit_message: str | None = "End of training", *args: Any, **kwargs: Any) -> str | None:
+        """Push the output folder, from the first rank. Returns the commit's address, or None if that failed."""
+        if not self.is_world_process_zero():
+            return None
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        return self.pushing.push_output(commit_message or "End of training")

@@ -15,7 +15,6 @@ from qwen_ner.training.batches.attention import PREFIX_SHARED
 from qwen_ner.training.batches.collate import (
     PaddedCollator,
     PrefixSharedCollator,
-    block_mask,
     choose_collator,
     not_shareable,
 )
@@ -138,32 +137,10 @@ def test_the_attention_of_a_packed_row_leaves_other_batches_as_they_were(tiny, r
     assert "attn" not in (model.config.to_json_string())
 
 
-def test_the_block_mask_is_the_dense_mask(rows):
-    from torch.nn.attention.flex_attention import create_mask
-
-    dense = PrefixSharedCollator("eager")(rows)["attention_mask"] == 0
-    segment = PrefixSharedCollator("flex_attention")(rows)["segment"]
-    packs, width = segment.shape
-    made = create_mask(block_mask(segment).mask_mod, packs, 1, width, width, device="cpu")
-    assert torch.equal(made, dense)
-
-
-def test_flex_attention_gives_the_loss_of_sdpa(tiny, rows):
-    """Forward only: torch has no backward pass of flex attention on the CPU."""
-    model, collate = load(tiny)
-    expected = model(**collate(rows)).loss.item()
-    model, collate = load(tiny, "flex_attention")
-    batch = collate(rows)
-    mask = block_mask(batch.pop("segment"))
-    with torch.no_grad():
-        assert model(**batch, attention_mask=mask).loss.item() == pytest.approx(expected, rel=1e-5)
-
-
 def test_where_it_applies(tiny, caplog):
     model = AutoModelForCausalLM.from_pretrained(tiny)
     assert isinstance(choose_collator(model, 0), PrefixSharedCollator)
-    for attention in ("eager", "flex_attention"):
-        assert load(tiny, attention)[1].attention == attention
+    assert load(tiny, "eager")[1].attention == "eager"
     small = {
         "vocab_size": 32,
         "hidden_size": 16,
@@ -183,6 +160,7 @@ def test_where_it_applies(tiny, caplog):
 
 def test_in_bfloat16_short_examples_attend_as_exactly_as_by_torchs_kernel(monkeypatch):
     from qwen_ner.training.batches import attention
+    from qwen_ner.training.batches.cpu import grouped_attention
 
     torch.manual_seed(0)
     rows, heads, groups, own, prefix, size = 3, 6, 2, 11, 4, 16
@@ -194,7 +172,7 @@ def test_in_bfloat16_short_examples_attend_as_exactly_as_by_torchs_kernel(monkey
     module.num_key_value_groups = heads // groups
 
     def attended(dtype, short):
-        monkeypatch.setattr(attention, "SHORT", short)
+        monkeypatch.setattr(grouped_attention, "SHORT", short)
         states = [state.detach().to(dtype, copy=True).requires_grad_() for state in exact]
         out, _ = attention.prefix_shared_attention(
             module, *states, mask, own=places, place=torch.arange(rows * own), scaling=size**-0.5

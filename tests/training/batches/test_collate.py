@@ -4,7 +4,7 @@ from rows import EIGHT
 from transformers import AutoModelForCausalLM
 
 from qwen_ner.data.tokenize import build_dataset
-from qwen_ner.training.batches.collate import IGNORED, EvaluationCollator, PaddedCollator
+from qwen_ner.training.batches.collate import IGNORED, PaddedCollator, RowCollator
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +32,10 @@ def test_the_loss_is_that_of_all_logits_and_of_the_rows_one_by_one(tiny, rows):
     torch.testing.assert_close(loss, sum(losses) / sum(len(row["answer_ids"]) for row in rows), rtol=1e-6, atol=0)
 
 
-def test_evaluation_keeps_prompts_and_row_numbers_beside_what_the_loss_needs(rows):
-    batch = EvaluationCollator(PaddedCollator(0), 0)(rows[2:5])
-    assert next(iter(batch)) == "row"
+def test_a_batch_carries_its_rows_beside_what_the_loss_needs(rows):
+    collate = PaddedCollator(0)
+    batch = RowCollator(collate)(rows[2:5])
+    assert next(iter(batch)) == "row", "the evaluation loop takes the batch size from the first tensor"
     assert batch["row"].tolist() == [2, 3, 4]
-    for ids, mask, row in zip(batch["prompt_ids"], batch["prompt_mask"], rows[2:5], strict=True):
-        assert ids[mask.bool()].tolist() == row["prompt_ids"]
-    assert batch["loss_inputs"]["input_ids"].shape[0] == 3
+    assert batch["rows"].rows == rows[2:5]
+    assert all(torch.equal(batch[name], tensor) for name, tensor in collate(rows[2:5]).items())

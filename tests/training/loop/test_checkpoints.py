@@ -21,8 +21,8 @@ from qwen_ner.training.loop.checkpoints import (
     checkpoint_to_resume,
     fault_of,
     in_order,
-    keep,
     publish,
+    rotate,
 )
 
 
@@ -56,20 +56,21 @@ def flipped(path):
         ("model.safetensors", flipped, "model.safetensors cannot be read"),
         ("model.safetensors", lambda path: path.unlink(), "it has no weights"),
         ("optimizer.pt", cut, "optimizer.pt is cut off"),
-        ("trainer_state.json", cut, "no JSON"),
+        ("trainer_state.json", cut, "not the JSON"),
         ("trainer_state.json", lambda path: path.unlink(), "it has no trainer_state.json"),
     ],
 )
-def test_what_is_torn_is_passed_over_with_a_line(tmp_path, caplog, name, tear, said):
+def test_a_torn_checkpoint_is_skipped_with_a_line(tmp_path, caplog, name, tear, said):
     whole, torn = make(tmp_path / "checkpoint-5"), make(tmp_path / "checkpoint-10")
     assert checkpoint_to_resume(recipe(tmp_path)) == str(torn)
     tear(torn / name)
     assert said in fault_of(torn)
     with caplog.at_level(logging.WARNING):
         assert checkpoint_to_resume(recipe(tmp_path)) == str(whole)
-    assert f"{torn} is not whole" in caplog.text
-    with pytest.raises(NerError, match=f"no whole checkpoint: .*{said}"):
+    assert f"Skipping {torn}, which is incomplete" in caplog.text
+    with pytest.raises(NerError, match=said) as error:
         checkpoint_to_resume(recipe(tmp_path, resume=str(torn)))
+    assert error.value.place == "resume_from_checkpoint"
 
 
 def test_every_shard_is_looked_at(tmp_path):
@@ -108,7 +109,7 @@ def test_the_last_and_the_best_are_kept_whatever_the_clock_says(tmp_path, limit,
     for step in (5, 10, 15, 20):
         path = make(tmp_path / f"checkpoint-{step}")
         os.utime(path, (time.time() - 1000 * step,) * 2)
-    keep(tmp_path, limit, best and str(tmp_path / best))
+    rotate(tmp_path, limit, best and str(tmp_path / best))
     assert [path.name for path in in_order(tmp_path)] == [f"checkpoint-{step}" for step in kept]
 
 
@@ -130,9 +131,7 @@ def test_what_a_kill_left_is_cleared_away_and_said(tmp_path, caplog):
     (tmp_path / ".mine").touch()
     with caplog.at_level(logging.INFO), alone_in(tmp_path, 0):
         assert {path.name for path in tmp_path.iterdir()} == {".lock", ".mine"}
-    assert (
-        "removed what a stopped training left unfinished: .checkpoint.partial, .metrics.json.x1.partial" in caplog.text
-    )
+    assert "unfinished files of a stopped training: .checkpoint.partial, .metrics.json.x1.partial" in caplog.text
 
 
 def test_a_second_training_in_the_folder_is_refused_until_the_first_is_gone(tmp_path):

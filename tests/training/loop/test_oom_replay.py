@@ -14,9 +14,8 @@ from qwen_ner.codec import Codec
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER, NerError
-from qwen_ner.training.batches.collate import PaddedCollator, choose_collator
+from qwen_ner.training.batches.collate import BatchRows, PaddedCollator, choose_collator
 from qwen_ner.training.loop.metrics import EntityMetrics
-from qwen_ner.training.loop.oom_replay import HalvingTrainer, Kept
 from qwen_ner.training.loop.trainer import NerTrainer
 from qwen_ner.training.model import load_model
 from qwen_ner.training.recipe import NerTrainingArguments
@@ -107,11 +106,11 @@ def test_the_weights_are_those_of_a_training_that_never_failed(make_trainer, tin
     with caplog.at_level(logging.WARNING):
         halving = make_trainer(limited(load_model(str(tiny), lora=lora), room, where), **options)
         assert_alike(trained(halving), expected)
-    assert halving.rows_held < 8 // accumulation
+    assert halving.replay.rows_held < 8 // accumulation
     size, lines = 8 // accumulation, said(caplog)
     assert len(lines) <= accumulation  # once for every size, however often it is met
     assert f"a batch of {size} rows ran out of memory" in lines[-1]
-    held = f"--per_device_train_batch_size {halving.rows_held} --gradient_accumulation_steps {8 // halving.rows_held}"
+    held = f"--per_device_train_batch_size {halving.replay.rows_held} --gradient_accumulation_steps {8 // halving.replay.rows_held}"
     assert held in lines[-1]
 
 
@@ -121,7 +120,7 @@ def test_padded_batches_are_halved_alike(make_trainer, tiny, caplog):
     expected = trained(whole)
     halving = make_trainer(limited(load_model(str(tiny)), room), shared=False)
     assert_alike(trained(halving), expected)
-    assert halving.rows_held == 4
+    assert halving.replay.rows_held == 4
 
 
 def test_what_the_failed_attempt_added_is_not_in_the_gradient(make_trainer, tiny):
@@ -140,23 +139,23 @@ def test_what_the_failed_attempt_added_is_not_in_the_gradient(make_trainer, tiny
     expected = trained(whole)
     halving = make_trainer(limited(load_model(str(tiny)), sizes[0], "backward"), **options)
     assert_alike(trained(halving), expected)
-    assert halving.rows_held == 2
+    assert halving.replay.rows_held == 2
 
 
 def test_rows_that_were_left_out_of_the_loss_stay_out(make_trainer, tiny, monkeypatch):
     """As the rows are that fill up the last batch of several processes: their labels are gone when the step begins."""
-    real = HalvingTrainer.training_step
+    real = NerTrainer.training_step
 
     def shortened(self, model, inputs, number):
         rows = [{**row, "counted": i < 2} for i, row in enumerate(inputs["rows"].rows)]
-        return real(self, model, {**inputs, **self.data_collator(rows), "rows": Kept(rows)}, number)
+        return real(self, model, {**self.data_collator(rows), "rows": BatchRows(rows)}, number)
 
-    monkeypatch.setattr(HalvingTrainer, "training_step", shortened)
+    monkeypatch.setattr(NerTrainer, "training_step", shortened)
     whole = make_trainer()
     expected = trained(whole)
     halving = make_trainer(limited(load_model(str(tiny)), int(widest(whole) * 0.4)))
     assert_alike(trained(halving), expected)
-    assert halving.rows_held == 2
+    assert halving.replay.rows_held == 2
 
 
 @pytest.mark.parametrize(
@@ -181,7 +180,7 @@ def test_another_error_stays_what_it_is(make_trainer, tiny):
 def test_memory_that_ends_in_the_optimizer_is_explained(make_trainer, monkeypatch):
     trainer = make_trainer()
     monkeypatch.setattr(torch.optim.SGD, "step", lambda *_, **__: runs_out())
-    with pytest.raises(NerError, match=r"step 1: out of memory, beside what the rows of a batch take.*lora_r"):
+    with pytest.raises(NerError, match=r"step 1: out of memory, apart from what the rows of a batch take.*lora_r"):
         trainer.train()
 
 
@@ -194,7 +193,7 @@ def test_evaluation_gives_the_same_loss_and_scores_by_halves(make_trainer, tiny,
     with caplog.at_level(logging.WARNING):
         found = halving.evaluate()
         again = halving.evaluate()
-    assert halving.evaluated_rows_held == 4
+    assert halving.replay.evaluated_rows_held == 4
     assert found["eval_loss"] == pytest.approx(expected["eval_loss"], abs=1e-6)
     same = [key for key in expected if not key.endswith(("loss", "second", "runtime", "time"))]
     assert [found[key] for key in same] == [expected[key] for key in same] == [again[key] for key in same]
@@ -215,8 +214,8 @@ TWO = """
 import sys, torch
 import torch.distributed.nn.functional  # its defaults would hold a group that stands already, beyond the group's end
 from pathlib import Path
-sys.path.insert(0, "tests/training")
-from test_memory import limited
+sys.path.insert(0, "tests/training/loop")
+from test_oom_replay import limited
 from rows import EIGHT
 from qwen_ner.cli import _leave_group
 from qwen_ner.codec import Codec
@@ -252,7 +251,7 @@ def main(tiny, out, where, accumulation, room):
         raise SystemExit(1)
     if trainer.is_world_process_zero():
         torch.save(model.state_dict(), Path(out) / "weights.pt")
-    sys.stdout.write(f"HELD {args.process_index} {trainer.rows_held}\\n")
+    sys.stdout.write(f"HELD {args.process_index} {trainer.replay.rows_held}\\n")
 
 main(*sys.argv[1:])
 _leave_group()
@@ -291,10 +290,6 @@ def test_memory_that_ends_while_two_exchange_gradients_ends_both_and_says_what_t
     assert "--per_device_train_batch_size 2 --gradient_accumulation_steps 2" in done.stdout
 
 
-def test_the_trainer_of_this_package_is_one(make_trainer):
-    assert isinstance(make_trainer(), HalvingTrainer)
-
-
 TRUE = """
 import logging, resource, sys
 from pathlib import Path
@@ -330,7 +325,7 @@ held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesi
 resource.setrlimit(resource.RLIMIT_AS, (held + 150_000_000,) * 2)
 large = trainer(800)
 large.train()
-print("HELD", large.rows_held, flush=True)
+print("HELD", large.replay.rows_held, flush=True)
 """
 
 
@@ -344,4 +339,7 @@ def test_a_process_whose_memory_is_really_limited_goes_on_in_halves(tiny, tmp_pa
     assert done.returncode == 0, done.stderr[-3000:]
     held = int(done.stdout.split("HELD ")[1])
     assert 1 <= held < 800
-    assert f"a batch of 800 rows ran out of memory. From here on it is taken in parts of at most {held}" in done.stderr
+    assert (
+        f"a batch of 800 rows ran out of memory. From now on batches are taken in parts of at most {held}"
+        in done.stderr
+    )

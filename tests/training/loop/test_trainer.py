@@ -26,7 +26,7 @@ LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-lin
 
 @pytest.fixture
 def make_trainer(tiny, tokenizer, codec, tmp_path):
-    def make(lora=None, name="out", model=None, **options):
+    def make(lora=None, name="out", model=None, collator=None, **options):
         args = NerTrainingArguments(
             output_dir=str(tmp_path / name),
             **{
@@ -41,7 +41,7 @@ def make_trainer(tiny, tokenizer, codec, tmp_path):
             args=args,
             ner_config=NerConfig(CLUENER, codec.system_prompt, 64, (2, 0)),
             processing_class=tokenizer,
-            data_collator=PaddedCollator(tokenizer.pad_token_id),
+            data_collator=collator or PaddedCollator(tokenizer.pad_token_id),
             train_dataset=rows,
             eval_dataset=rows,
             compute_metrics=EntityMetrics(EIGHT, codec, tokenizer, (2, 0)),
@@ -86,8 +86,7 @@ def test_another_architecture_is_another_name(make_trainer, tiny, tokenizer, tmp
     model = AutoModelForCausalLM.from_config(config)
     collator = choose_collator(model, 0)
     assert isinstance(collator, PrefixSharedCollator)
-    trainer = make_trainer(model=model, max_steps=80)
-    trainer.data_collator = collator
+    trainer = make_trainer(model=model, collator=collator, max_steps=80)
     trainer.train()
     trainer.save_model()
     decoded = Extractor.from_pretrained(tmp_path / "out").predict([gold.text for gold in EIGHT])

@@ -1,1 +1,1 @@
-"""What helps on a CPU only."""
+"""Optimizations that help on CPUs only; nothing here is imported on a GPU."""

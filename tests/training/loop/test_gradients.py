@@ -1,4 +1,4 @@
-"""No step is taken that is no number, and what scores say of a training is said."""
+"""No step is taken with gradients that are not finite, and a training that collapses is warned of."""
 
 import logging
 import math
@@ -13,7 +13,7 @@ from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.training.batches.collate import choose_collator
-from qwen_ner.training.loop.nonfinite import PATIENCE, Doubts
+from qwen_ner.training.loop.gradients import PATIENCE, CollapseWarnings
 from qwen_ner.training.loop.trainer import NerTrainer
 from qwen_ner.training.model import load_model
 from qwen_ner.training.recipe import NerTrainingArguments
@@ -53,7 +53,9 @@ def finite(model):
 
 def test_a_gradient_that_is_no_number_stops_before_the_step_and_names_the_row(make_trainer):
     trainer = make_trainer(poisoned=[5])
-    with pytest.raises(NerError, match=r"step 6: the gradient is nan in rows 5 of the training data.*nonfinite_grad"):
+    with pytest.raises(
+        NerError, match=r"step 6: the gradient is not finite in rows 5 of the training data.*nonfinite_grad"
+    ):
         trainer.train()
     assert trainer.state.global_step == 5
     assert finite(trainer.model)
@@ -61,7 +63,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_step_and_names_the_row(ma
 
 def test_all_rows_of_an_accumulated_step_are_named(make_trainer):
     trainer = make_trainer(poisoned=[5], gradient_accumulation_steps=4)
-    with pytest.raises(NerError, match=r"step 2: the gradient is nan in rows 4, 5, 6, 7 of"):
+    with pytest.raises(NerError, match=r"step 2: the gradient is not finite in rows 4, 5, 6, 7 of"):
         trainer.train()
 
 
@@ -71,9 +73,9 @@ def test_skipping_leaves_the_steps_out_and_counts_them(make_trainer, caplog):
         trainer.train()
     assert trainer.skipped == 2
     assert finite(trainer.model)
-    said = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
     assert [line.split(";")[0] for line in said] == [
-        "step 3: the gradient is nan in rows 2", "step 6: the gradient is nan in rows 5",
+        "step 3: the gradient is not finite in rows 2", "step 6: the gradient is not finite in rows 5",
     ]  # fmt: skip
 
 
@@ -93,7 +95,7 @@ def test_a_model_without_a_number_left_is_not_trained_for_ever(make_trainer):
     trainer = make_trainer(nonfinite_gradients="skip", max_steps=PATIENCE + 5)
     with torch.no_grad():
         trainer.model.lm_head.weight.fill_(math.nan)
-    with pytest.raises(NerError, match=f"as in the {PATIENCE - 1} steps before"):
+    with pytest.raises(NerError, match=f"like in the {PATIENCE - 1} steps before"):
         trainer.train()
     assert trainer.skipped == PATIENCE - 1
 
@@ -103,21 +105,21 @@ def evaluated(f1=0.0, tp=0, fp=0, fn=3):
 
 
 def said(caplog, events):
-    """What `Doubts` says of evaluations (dicts) and losses (numbers), one a step."""
-    doubts, args = Doubts(), SimpleNamespace(learning_rate=1e-3)
+    """What `CollapseWarnings` says of evaluations (dicts) and losses (numbers), one a step."""
+    warnings, args = CollapseWarnings(), SimpleNamespace(learning_rate=1e-3)
     with caplog.at_level(logging.WARNING):
         for step, event in enumerate(events):
             state = SimpleNamespace(global_step=step, is_world_process_zero=True)
             if isinstance(event, dict):
-                doubts.on_evaluate(args, state, None, event)
+                warnings.on_evaluate(args, state, None, event)
             else:
-                doubts.on_log(args, state, None, {"loss": event})
+                warnings.on_log(args, state, None, {"loss": event})
     return [record.getMessage() for record in caplog.records]
 
 
 def test_an_empty_model_is_said(caplog):
     (line,) = said(caplog, [evaluated(), evaluated()])  # before the first step it is no wonder
-    assert line.startswith("step 1: the model writes no entity for any of 2 rows, which have 3")
+    assert line.startswith("step 1: the model wrote no entity for any of 2 rows, which have 3")
 
 
 def test_rows_without_entities_call_for_no_entity(caplog):
@@ -126,9 +128,9 @@ def test_rows_without_entities_call_for_no_entity(caplog):
 
 def test_f1_that_falls_to_0_is_said(caplog):
     (line,) = said(caplog, [evaluated(0.5, tp=2), evaluated(0.0, fp=9)])
-    assert line.startswith("step 1: f1 fell to 0 from 50.00")
+    assert line.startswith("step 1: f1 fell from 50.00 to 0")
 
 
 def test_a_climbing_loss_is_said_once(caplog):
     (line,) = said(caplog, [2.0, 0.4, 0.5, 1.2, 3.0, 6.0, 0.5])
-    assert line.startswith("step 4: the training loss is 3 after 0.4")
+    assert line.startswith("step 4: the training loss rose from 0.4 to 3")

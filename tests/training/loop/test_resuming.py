@@ -128,7 +128,7 @@ def test_a_process_killed_in_a_save_or_an_evaluation(tmp_path):
     killed, stopped = json.loads((tmp_path / "kills.json").read_text())["kills"]
     assert (killed["exit"], stopped["exit"]) == (-signal.SIGKILL, 130)
     assert killed["left unfinished"] == [".checkpoint.partial"]
-    assert any("removed what a stopped training left unfinished" in line for line in killed["said"])
+    assert any("removed unfinished files of a stopped training" in line for line in killed["said"])
     assert any("Resuming from" in line for line in stopped["said"])
 
 
@@ -176,7 +176,7 @@ def test_torn_checkpoints_are_passed_over_and_others_refused(recipe, uninterrupt
     torn = (last / "model.safetensors").read_bytes()[:-1000]
     (last / "model.safetensors").write_bytes(torn)
     train(load_recipe(recipe, [*STEPS, "--output_dir", str(out)]))
-    assert f"{last} is not whole (model.safetensors cannot be read" in caplog.text
+    assert f"Skipping {last}, which is incomplete (model.safetensors cannot be read" in caplog.text
     assert fault_of(last) is None, "trained and written anew"
     weights = first / "model.safetensors"
     weights.write_bytes(weights.read_bytes().replace(b"layers.1.", b"layers.7.", 1))

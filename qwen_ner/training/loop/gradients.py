@@ -1,0 +1,117 @@
+"""What goes wrong in a training without an error: gradients that are not finite, and scores and losses that collapse.
+
+In: the Trainer's events. Out: an error that names the rows, or a step that is skipped and counted; warnings. Knows
+nothing of entities and of how a batch is laid out.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ...entities import NerError
+from ..finding import listed
+
+if TYPE_CHECKING:
+    from .trainer import NerTrainer
+
+log = logging.getLogger(__name__)
+
+STOP, SKIP = "stop", "skip"
+
+PATIENCE = 10
+"""Steps skipped in a row before a training stops after all: by then its weights are not finite."""
+
+
+class NonFiniteGradients(TrainerCallback):
+    """Never take an optimizer step with NaN or infinite gradients.
+
+    `args.nonfinite_gradients` "stop" raises `NerError` with the rows of the step; "skip" drops the gradients and counts
+    the step in `skipped`. All ranks see the norm of the same gradient, so they decide alike; each names its own rows.
+    In float16 the gradient scaler skips such steps as a matter of course.
+    """
+
+    def __init__(self, trainer: NerTrainer) -> None:
+        self.trainer = trainer
+        self.skipped, self._in_a_row = 0, 0
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        """Clipping has gone before: it turns an infinite norm into NaN entries, and NaN into NaN everywhere."""
+        if self.trainer.accelerator.scaler is not None or math.isfinite(self._norm(model)):
+            self._in_a_row = 0
+            return
+        rows = listed(map(str, sorted(row["row"] for rows in self.trainer.replay.step_rows for row in rows)), 20)
+        found = f"step {state.global_step + 1}: the gradient is not finite in rows {rows}"
+        if getattr(args, "nonfinite_gradients", STOP) == STOP or self._in_a_row == PATIENCE - 1:
+            since = f", like in the {PATIENCE - 1} steps before" if self._in_a_row else ""
+            raise NerError(
+                f"{found} of the training data (counted from 0){since}",
+                remedy=f"check these rows, lower learning_rate (now {self.trainer.lr_scheduler.get_last_lr()[0]:.2g}), "
+                "or skip such steps with nonfinite_gradients: skip",
+            )
+        self.skipped += 1
+        self._in_a_row += 1
+        log.warning("%s; this step is skipped (%d so far).", found, self.skipped)
+        model.zero_grad(set_to_none=True)  # an optimizer passes over weights without a gradient
+
+    def _norm(self, model: torch.nn.Module) -> float:
+        if self.trainer.deepspeed is not None:
+            return float(self.trainer.deepspeed.get_global_grad_norm())
+        norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # FSDP: over all shards
+
+
+class CollapseWarnings(TrainerCallback):
+    """Warn when an evaluation finds a model that writes nothing or nothing right, or when the loss climbs."""
+
+    def __init__(self) -> None:
+        self.best, self.lowest, self.climbing = 0.0, math.inf, False
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any
+    ) -> None:
+        f1 = metrics.get("eval_f1")
+        if f1 is None or not state.is_world_process_zero:
+            return
+        written, gold = (metrics["eval_tp"] + metrics[key] for key in ("eval_fp", "eval_fn"))
+        if gold and not written and state.global_step:
+            log.warning(
+                "step %d: the model wrote no entity for any of %d rows, which have %d; train longer, and make sure the "
+                "training data is annotated (qwen-ner stats)",
+                state.global_step,
+                metrics["eval_rows"],
+                gold,
+            )
+        elif f1 == 0 < self.best:
+            log.warning(
+                "step %d: f1 fell from %.2f to 0; if the loss rose as well, learning_rate %s is too high",
+                state.global_step,
+                100 * self.best,
+                args.learning_rate,
+            )
+        self.best = max(self.best, f1)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is None or not state.is_world_process_zero:
+            return
+        climbs = loss > 2 * self.lowest + 0.5
+        if climbs and not self.climbing:
+            log.warning(
+                "step %d: the training loss rose from %.3g to %.3g; the training diverges, lower learning_rate (%s) or "
+                "warm up longer",
+                state.global_step,
+                self.lowest,
+                loss,
+                args.learning_rate,
+            )
+        self.climbing = climbs
+        self.lowest = min(self.lowest, loss)
