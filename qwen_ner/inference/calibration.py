@@ -101,21 +101,13 @@ def fit_calibration(judged: Sequence[Judged], gold: Mapping[str, int]) -> Calibr
         if np.abs(step).max() < 1e-9:
             break
     after = _sigmoid(design @ weights)
-    return Calibration(
-        scale=float(weights[0]),
-        bias=float(weights[1]),
-        thresholds={
-            label: best_threshold(
-                [score for score, one in zip(after, judged, strict=True) if one.label == label],
-                [one.correct for one in judged if one.label == label],
-                total,
-            )
-            for label, total in gold.items()
-        },
-        surfaces=len(judged),
-        error_before=expected_calibration_error(before, correct),
-        error_after=expected_calibration_error(after, correct),
-    )
+    thresholds: dict[str, float] = {}
+    for label, total in gold.items():
+        own = [i for i, one in enumerate(judged) if one.label == label]
+        thresholds[label] = best_threshold(after[own].tolist(), correct[own].tolist(), total)
+    scale, bias = map(float, weights)
+    errors = [expected_calibration_error(confidence, correct) for confidence in (before, after)]
+    return Calibration(scale, bias, thresholds, len(judged), *errors)
 
 
 def summary(judged: Iterable[Judged]) -> dict[str, Any]:
@@ -152,7 +144,7 @@ def reliability(confidence: Floats, correct: Floats) -> list[tuple[float, float,
     ]
 
 
-def best_threshold(scores: Sequence[float], correct: Sequence[bool], gold: int) -> float:
+def best_threshold(scores: Sequence[float], correct: Sequence[float], gold: int) -> float:
     """The confidence from which surfaces are kept for the best f1; 0.0 if keeping all is as good.
 
     `gold` counts all gold surfaces, those that the model missed included.
@@ -161,7 +153,7 @@ def best_threshold(scores: Sequence[float], correct: Sequence[bool], gold: int) 
     0.8
     """
     best, threshold = 2 * sum(correct) / max(1, len(scores) + gold), 0.0
-    right = 0
+    right = 0.0
     ranked = sorted(zip(scores, correct, strict=True), key=lambda pair: -pair[0])
     for kept, (score, is_right) in enumerate(ranked, start=1):
         right += is_right

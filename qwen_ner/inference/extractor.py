@@ -7,9 +7,9 @@ and of the model only what a `Backend` says.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -160,8 +160,8 @@ class Extractor:
         waiting = (part for text in texts for part in self._parts(text))
         chunks = iter(lambda: list(islice(waiting, CHUNK)), [])
         with tqdm(total=total, desc="Extracting", unit="text", disable=None if progress else True) as bar:
-            options: dict[str, Any] = {"batch_tokens": batch_tokens, "on_rows": bar.update}
-            found = (one for chunk in chunks for one in self.read(chunk, constrained=constrained, **options))
+            read = partial(self.read, constrained=constrained, batch_tokens=batch_tokens, on_rows=bar.update)
+            found = (decoded for chunk in chunks for decoded in read(chunk))
             for text in texts:
                 of_text = []
                 for window in self.windows(text):
@@ -177,32 +177,22 @@ class Extractor:
     def _parts(self, text: str) -> list[str]:
         return [text[window.start : window.end] for window in self.windows(text)]
 
-    def read(
-        self,
-        texts: Sequence[str],
-        *,
-        constrained: bool = True,
-        batch_tokens: int | None = None,
-        on_rows: Callable[[int], object] | None = None,
-    ) -> list[Decoded]:
-        """What the model says of each of `texts`, with scores. Texts are read whole: none may be `overlong`."""
+    def read(self, texts: Sequence[str], *, constrained: bool = True, **options: Any) -> list[Decoded]:
+        """What the model says of each of `texts`, with scores. Texts are read whole: none may be `overlong`.
+
+        `options` are those of `Backend.complete`: `batch_tokens`, `on_rows`.
+        """
         limit = self.config.max_new_tokens
         grammar = self.grammar if constrained else self._grammar_or_none
         guides = [grammar.constraint(text, limit) for text in texts] if grammar else None
         prompts = prompt_ids(self.tokenizer, self.codec, texts)
-        completions = self.backend.complete(
-            prompts,
-            limit,
-            guides if constrained else None,
-            hints=None if constrained else guides,
-            batch_tokens=batch_tokens,
-            on_rows=on_rows,
-        )
+        constraints, hints = (guides, None) if constrained else (None, guides)
+        completions = self.backend.complete(prompts, limit, constraints, hints=hints, **options)
         self.tokens += sum(map(len, prompts)) + sum(len(completion.ids) for completion in completions)
         answers = decode_ids(self.tokenizer, [completion.ids for completion in completions])
         decoded = []
         for n, (text, answer, completion) in enumerate(zip(texts, answers, completions, strict=True)):
-            forced = guides[n].forced_surfaces if guides and constrained else frozenset()
+            forced = constraints[n].forced_surfaces if constraints else frozenset()
             found = self.codec.decode(text, answer, finished=completion.finished, forced_surfaces=forced)
             decoded.append(found.scored(self._scores(answer, completion)))
         return decoded

@@ -25,21 +25,10 @@ WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "adapter_model.safet
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
 MODEL_FILES = (
-    *WEIGHTS,
-    WEIGHTS_INDEX,
-    "config.json",
-    ADAPTER,
-    "generation_config.json",
-    NER_CONFIG_NAME,
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-)
+    *WEIGHTS, WEIGHTS_INDEX, ADAPTER, "config.json", "generation_config.json", NER_CONFIG_NAME,
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "chat_template.jinja", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "merges.txt",
+)  # fmt: skip
 """Patterns of the files that make up a trained model: all that is downloaded, and beside card and scores all that is
 pushed. No pickle is among them: loading one runs whatever code its author put in it."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .base import Completion, Constraint
-from .prefix_cache import keeps_every_token, repeated
+from .prefix_cache import keeps_every_token, repeat_cache
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
@@ -60,7 +60,7 @@ class BatchWriter:
         ids, mask = own["input_ids"].to(device), own["attention_mask"].to(device)
         positions = shared + (mask.cumsum(-1) - 1).clamp_min(0)
         mask = torch.nn.functional.pad(mask, (shared, 0), value=1)
-        cache = repeated(prefix, len(rows), self.model)
+        cache = repeat_cache(prefix, len(rows), self.model)
         drafting = keeps_every_token(cache) and not self.temperature  # else a refused draft could not be taken back
         while True:
             out = self.model(

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class PrefixCache:
     """Keys and values of the prefix of all prompts so far, for one model whose weights do not change.
 
-    Prompts that begin otherwise shorten it to what is common to all (in a causal model the keys of a shorter prefix are
-    those of the longer one, cut), so that after some calls it is the fixed part of the prompt. It stays empty for
-    models that do not keep keys and values of every token (linear attention, sliding windows).
+    Prompts that begin otherwise shorten it to what is common to all, so that after some calls it is the fixed part of
+    the prompt. It stays empty for models that do not keep keys and values of every token (linear attention, sliding
+    windows).
     """
 
     def __init__(self) -> None:
@@ -29,14 +29,11 @@ class PrefixCache:
 
     def common(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> DynamicCache:
         """The cache, of batch size 1, of a prefix of all `prompts` that leaves each at least one token of its own."""
-        shared = shared_prefix(prompts)
-        length = common_length(self.ids, shared)
-        if self.cache is None or not length:
-            self.cache = _prefill(model, shared)
-            self.ids = shared[: self.cache.get_seq_length()]
-        elif length < len(self.ids):
-            self.cache.crop(length - len(self.ids))
-            self.ids = self.ids[:length]
+        ids = shared_prefix(prompts)
+        ids = ids[: common_length(self.ids, ids)] or ids
+        if self.cache is None or ids != self.ids:
+            self.cache = _prefill(model, ids)
+            self.ids = ids[: self.cache.get_seq_length()]
         return self.cache
 
 
@@ -61,7 +58,7 @@ def keeps_every_token(cache: DynamicCache) -> bool:
     return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
-def repeated(before: DynamicCache, rows: int, model: PreTrainedModel) -> DynamicCache:
+def repeat_cache(before: DynamicCache, rows: int, model: PreTrainedModel) -> DynamicCache:
     """A new cache for a batch of `rows`, each of which begins with `before`."""
     cache = _new_cache(model)
     if before.get_seq_length():

@@ -40,11 +40,7 @@ class TorchBackend:
     """
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        end_token_ids: Sequence[int],
-        pad_token_id: int,
-        batch_tokens: int = BATCH_TOKENS,
+        self, model: PreTrainedModel, end_token_ids: Sequence[int], pad_token_id: int, batch_tokens: int = BATCH_TOKENS
     ) -> None:
         self.model = model.eval()
         self.ends = list(end_token_ids)
