@@ -130,7 +130,7 @@ class Extractor:
         batch_tokens: int | None = None,
         progress: bool = False,
     ) -> Iterator[Decoded]:
-        """Like `predict`, one text at a time. `texts` are read twice: an iterator is held whole, nothing else is.
+        """Like `predict`, one text at a time. `texts` are gone through several times; only an iterator is held whole.
 
         `constrained` lets the model write only what `grammar` allows for the text, so that nothing can be wrong with
         its form; otherwise it writes freely. A text longer than those of the training is read in `windows`.

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -87,6 +89,12 @@ def test_evaluation_and_batch_prediction_run_on_it_too(folder, tmp_path):
     assert stream(Extractor.from_pretrained(folder, backend="lookup"), rows, out) == 0
     lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [{(e["label"], e["text"]) for e in line["entities"]} for line in lines] == [set(g.surfaces) for g in EIGHT]
+
+
+def test_the_extractor_loads_no_torch_by_itself():
+    """What runs the model is injected: a backend without torch needs none."""
+    code = "import sys, qwen_ner.inference.extractor; print({'torch', 'transformers'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_an_unknown_backend_is_told_from_those_there_are(folder):
