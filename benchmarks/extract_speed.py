@@ -260,7 +260,7 @@ def by_ours(extractor: Any, texts: list[str], prompts: list[list[int]], way: str
             end_token_ids=config.end_token_ids,
             pad_token_id=extractor.tokenizer.pad_token_id,
             batch_tokens=options.batch * longest,
-            prefix=extractor.prefix,
+            prefix=extractor.backend.prefix,
             constraints=guides if way.startswith("constrained") else None,
             drafts=guides,
         ).ids

@@ -326,7 +326,7 @@ def read_whole_prompts(extractor: Any) -> None:
 
     def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
-        if mask is not None and cache.get_seq_length() == extractor.prefix.cache.get_seq_length():
+        if mask is not None and cache.get_seq_length() == extractor.backend.prefix.cache.get_seq_length():
             seen = mask.bool()[:, None, None, :].expand(-1, 1, kwargs["input_ids"].shape[1], -1)
             kwargs = {**kwargs, "attention_mask": seen}
         return args, kwargs

@@ -113,13 +113,13 @@ class Codec:
         return json.dumps(by_label, ensure_ascii=False, separators=(",", ":"))
 
     def decode(
-        self, text: str, completion: str, *, finished: bool = True, unmeant: Set[tuple[str, str]] = frozenset()
+        self, text: str, completion: str, *, finished: bool = True, forced_surfaces: Set[tuple[str, str]] = frozenset()
     ) -> Decoded:
         """Read a completion for `text`. Never raises: what is wrong with the completion is a `Problem`.
 
         `finished` says whether the model wrote its end token. An unfinished completion is `truncated`; it counts for
         what it says if it happens to be whole JSON, and for nothing otherwise, as an unparseable one does.
-        What is `unmeant` (a constraint's doing: see `inference.grammar.Constraint`) is passed over as if not written.
+        `forced_surfaces` (see `inference.constraints.grammar.Constraint`) are passed over as if they were not written.
 
         >>> from qwen_ner.entities import CLUENER
         >>> Codec(CLUENER).decode("三星在北京", '{"company":["苹果"]}').problems
@@ -148,7 +148,7 @@ class Codec:
             for value in values:
                 if not isinstance(value, str) or not value:
                     problems.append(Problem("wrong_type", _show(value), label))
-                elif (label, value) in unmeant:
+                elif (label, value) in forced_surfaces:
                     continue
                 elif (label, value) in surfaces:
                     problems.append(Problem("duplicate", value, label))

@@ -173,7 +173,7 @@ def test_a_prompt_is_read_as_a_whole_in_training_and_in_use(tiny, tokenizer):
     read_whole_prompts(extractor)
     made = generate(
         extractor.model, [row["prompt_ids"] for row in rows], max_new_tokens=1, end_token_ids=(2, 0), pad_token_id=0,
-        prefix=extractor.prefix,
+        prefix=extractor.backend.prefix,
     )  # fmt: skip
     expected = whole.log_softmax(-1).max(-1).values
     assert torch.allclose(torch.tensor([row[0] for row in made.logprobs]), expected, atol=1e-4)

@@ -1,18 +1,21 @@
-"""Texts of any number to lines of JSON, one a text, in order.
+"""Any number of texts to lines of JSON, one for each text, in order.
 
-In: an Extractor and `TextRow`s as they are read. Out: lines, appended to a file that says how far it got; on several
-ranks each extracts its share and the first one writes. Knows nothing of how texts are read and models loaded.
+In: an `Extractor`, and `TextRow`s as they are read. Out: lines, appended to a file, which shows how far it got; with
+several ranks each extracts its share and the first one writes. Knows nothing of how texts are read or models loaded.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
+
+from tqdm.auto import tqdm
 
 from ..codec import entity_row
 from ..data.datasets import TextRow
@@ -23,7 +26,7 @@ from .extractor import Extractor, TextTooLong
 log = logging.getLogger(__name__)
 
 ROWS = 512
-"""Texts that are read, sorted by length and written at a time: what is held of a stream, and lost by a kill."""
+"""Texts that are read, sorted by length and written at a time: what is held of a stream, and lost if it is killed."""
 
 
 def stream(
@@ -38,31 +41,27 @@ def stream(
 ) -> int:
     """Write a line for each of `rows` to `output`; returns how many of them hold an `error`.
 
-    A line has the text and its entities; with `submission` it is one of CLUENER's (`data.predictions.submission_row`).
+    A line has the text and its entities; with `submission` it is one of CLUENER's submission
+    (`data.formats.predictions.submission_row`). `options` are those of `Extractor.predictions`.
 
-    Where `output` is a file that holds lines of the first of these rows already, it goes on behind them. `options` are
-    those of `Extractor.predictions`. With several `ranks` (accelerate's process group must stand) all read the same
-    rows. Raises `NerError` where the file holds lines of other texts.
+    If `output` is a file that already holds lines of the first of these rows, it is continued. With several `ranks`
+    (in accelerate's process group, which must be initialized) all read the same rows. Raises `NerError` if the file
+    holds lines of other texts.
     """
-    from tqdm.auto import tqdm
-
-    refused = 0
-    with ExitStack() as stack:
-        file: IO[str] | None = None
-        if not isinstance(output, Path):
-            file = None if rank else output
-        else:
-            done, refused = _skip_done(output, rows, write=rank == 0)
-            if done:
-                log.warning("%s holds %d of these texts; going on behind them. Remove it to begin anew.", output, done)
-            file = None if rank else stack.enter_context(output.open("a", encoding="utf-8"))
-        bar = stack.enter_context(tqdm(desc="Extracting", unit="text", disable=True if rank else None))
+    done = refused = 0
+    file: Any = nullcontext(output)
+    if isinstance(output, Path):
+        done, refused = _skip_done(output, rows, write=rank == 0)
+        file = (Path(os.devnull) if rank else output).open("a", encoding="utf-8")
+    if done:
+        log.warning("%s already holds %d of these texts; continuing. Remove it to start again.", output, done)
+    with file as out, tqdm(desc="Extracting", unit="text", disable=True if rank else None) as bar:
         while chunk := list(islice(rows, ROWS)):
-            lines = _shared(list(_lines(extractor, chunk[rank::ranks], submission, options)), ranks)
+            lines = _gather(list(_lines(extractor, chunk[rank::ranks], submission, options)), ranks)
             refused += sum("error" in line for line in lines)
-            if file is not None:
-                file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-                file.flush()
+            if rank == 0:
+                out.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+                out.flush()
             bar.update(len(chunk))
     return refused
 
@@ -70,30 +69,27 @@ def stream(
 def _lines(
     extractor: Extractor, rows: Sequence[TextRow], submission: bool, options: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """One output line a row, in order; a row that cannot be read or does not fit becomes a line with `error`."""
+    """The output line of each row; one that could not be read or does not fit becomes a line with `error`."""
     faults = {i: row.fault for i, row in enumerate(rows) if row.fault is not None}
     texts = [row.text or "" for row in rows]
     try:
-        decoded = extractor.predict(texts, **options)
+        predicted = extractor.predict(texts, **options)
     except TextTooLong as error:
         faults |= {i: f"{rows[i].source}: {fault}" for i, fault in error.faults.items()}
-        decoded = extractor.predict(["" if i in faults else text for i, text in enumerate(texts)], **options)
-    for i, (row, found) in enumerate(zip(rows, decoded, strict=True)):
+        predicted = extractor.predict(["" if i in faults else text for i, text in enumerate(texts)], **options)
+    for i, (row, found) in enumerate(zip(rows, predicted, strict=True)):
         if i in faults:
             yield {"id": row.id, "error": faults[i]}
-            continue
-        if submission:
+        elif submission:
             yield submission_row(row.id, found.entities, extractor.config.labels)
-            continue
-        entities = [entity_row(entity) for entity in found.entities]
-        line: dict[str, Any] = {"id": row.id, "text": row.text, "entities": entities}
-        if found.problems:
-            line["problems"] = [{"kind": p.kind, "label": p.label, "value": p.value} for p in found.problems]
-        yield line
+        else:
+            problems = [{"kind": p.kind, "label": p.label, "value": p.value} for p in found.problems]
+            line = {"id": row.id, "text": row.text, "entities": [entity_row(entity) for entity in found.entities]}
+            yield line | ({"problems": problems} if problems else {})
 
 
-def _shared(lines: list[dict[str, Any]], ranks: int) -> list[dict[str, Any]]:
-    """The lines of all ranks, of which each had every `ranks`-th row, in the order of the rows."""
+def _gather(lines: list[dict[str, Any]], ranks: int) -> list[dict[str, Any]]:
+    """The lines of all ranks, each of which had every `ranks`-th row, in the order of the rows."""
     if ranks == 1:
         return lines
     from torch.distributed import all_gather_object
@@ -104,13 +100,13 @@ def _shared(lines: list[dict[str, Any]], ranks: int) -> list[dict[str, Any]]:
 
 
 def _skip_done(output: Path, rows: Iterator[TextRow], *, write: bool) -> tuple[int, int]:
-    """Take from `rows` those that `output` has lines of; (how many, how many of them with an error).
+    """Take from `rows` those that `output` has lines of; returns how many, and how many of them hold an error.
 
-    A last line that was cut off is removed from the file.
+    With `write`, a last line that was cut off is removed from the file.
     """
-    if not output.exists():
-        return 0, 0
     done = refused = whole = 0
+    if not output.exists():
+        return done, refused
     with output.open("rb") as file:
         for raw in file:
             if not raw.endswith(b"\n"):
@@ -122,12 +118,9 @@ def _skip_done(output: Path, rows: Iterator[TextRow], *, write: bool) -> tuple[i
             except (ValueError, KeyError, TypeError, AttributeError):
                 same = False
             if not same:
-                raise NerError(
-                    f"{output}:{done + 1}: holds the line of another text than the input has there; remove the file, "
-                    "or choose another --output"
-                )
+                remedy = "remove the file, or choose another --output"
+                raise NerError("this line belongs to another text", place=f"{output}:{done + 1}", remedy=remedy)
             done, refused, whole = done + 1, refused + ("error" in line), whole + len(raw)
     if write and whole < output.stat().st_size:
-        with output.open("r+b") as file:
-            file.truncate(whole)
+        os.truncate(output, whole)
     return done, refused

@@ -1,13 +1,12 @@
-"""Confidences: what the model's probabilities say about how often it is right.
+"""Confidences: how often the model is right, given the probabilities of its tokens.
 
-In: the log-probabilities of an answer's tokens; later, for held-out answers, which of their surfaces were right. Out: a
-number in [0, 1] for each surface, and the `Calibration` that makes it mean what it says. Knows nothing of models.
+In: the log-probabilities of an answer's tokens, and for held-out answers which of their surfaces were right. Out: a
+number in [0, 1] for each surface, and the `Calibration` that makes it a frequency. Knows nothing of models.
 """
 
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -23,8 +22,8 @@ def surface_log_probability(logprobs: Sequence[float], lengths: Sequence[int], s
     """ln P(surface and its end | text, label, what was written before): the sum over the tokens that spell it.
 
     `logprobs[i]` belongs to a token of `lengths[i]` bytes; [start, end) are the bytes of the surface in the completion,
-    its closing quote included. A token that spells a byte of them counts whole, so that one like `"],"` brings in what
-    it says beyond the quote: that the list ends there, too.
+    its closing quote included. A token that spells any of them counts whole: one like `"],"` also says that the list
+    ends there.
 
     >>> surface_log_probability([-1.0, -0.5, -0.25, -2.0], [10, 3, 1, 2], 10, 14)
     -0.75
@@ -39,7 +38,7 @@ def surface_log_probability(logprobs: Sequence[float], lengths: Sequence[int], s
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A surface that the model wrote for a held-out text: its confidence, and whether gold has it."""
+    """A surface that the model wrote for a held-out text, its confidence, and whether gold has it."""
 
     label: str
     confidence: float
@@ -50,10 +49,10 @@ class Judged:
 class Calibration:
     """Confidence = sigmoid(`scale` · ln(p / (1 - p)) + `bias`) of the model's own probability p.
 
-    Platt's scaling ("Probabilistic Outputs for Support Vector Machines", 1999) on the log-odds, which with no bias is
-    the temperature scaling of Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599). `thresholds`
-    are, for each label, the confidence below which leaving surfaces out made the label's f1 on the held-out rows best.
-    `surfaces` were fitted to; `error_before` and `error_after` are their expected calibration errors.
+    Platt scaling ("Probabilistic Outputs for Support Vector Machines", 1999) on the log-odds; without bias it is the
+    temperature scaling of Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599). `thresholds` has
+    for each label the confidence from which surfaces are kept for the best f1 of that label on the held-out rows.
+    `surfaces` counts those that it was fitted to; `error_before` and `error_after` are their calibration errors.
 
     >>> round(Calibration()(math.log(0.9)), 6)
     0.9
@@ -70,7 +69,7 @@ class Calibration:
         return float(_sigmoid(self.scale * _log_odds(np.array(logprob)) + self.bias))
 
     def of(self, probability: float) -> float:
-        """The confidence for a probability that the model gave."""
+        """The confidence for a probability of the model, rather than its logarithm."""
         return self(math.log(max(probability, 1e-300)))
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,11 +77,11 @@ class Calibration:
 
 
 def fit_calibration(judged: Sequence[Judged], gold: Mapping[str, int]) -> Calibration:
-    """The calibration likeliest on `judged`, with thresholds for the labels in `gold`, which counts gold surfaces.
+    """The maximum-likelihood calibration on `judged`, whose confidences are those of a model without calibration.
 
-    The confidences are those of a model without calibration. Fitted by Newton's method to Platt's smoothed targets,
-    (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2), which keep it finite where all are right. With fewer than ten surfaces, or
-    none wrong or none right, the model's own probability stands.
+    `gold` counts the gold surfaces of each label that is to have a threshold. Fitted by Newton's method to Platt's
+    smoothed targets, (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2), which keep it finite if all are right. With fewer than ten
+    surfaces, or none wrong or none right, the model's own probability is kept.
     """
     correct = np.array([one.correct for one in judged], dtype=float)
     before = np.array([one.confidence for one in judged], dtype=float)
@@ -102,29 +101,19 @@ def fit_calibration(judged: Sequence[Judged], gold: Mapping[str, int]) -> Calibr
         if np.abs(step).max() < 1e-9:
             break
     after = _sigmoid(design @ weights)
-    return Calibration(
-        scale=float(weights[0]),
-        bias=float(weights[1]),
-        thresholds={
-            label: best_threshold(
-                [score for score, one in zip(after, judged, strict=True) if one.label == label],
-                [one.correct for one in judged if one.label == label],
-                total,
-            )
-            for label, total in gold.items()
-        },
-        surfaces=len(judged),
-        error_before=expected_calibration_error(before, correct),
-        error_after=expected_calibration_error(after, correct),
-    )
+    thresholds: dict[str, float] = {}
+    for label, total in gold.items():
+        own = [i for i, one in enumerate(judged) if one.label == label]
+        thresholds[label] = best_threshold(after[own].tolist(), correct[own].tolist(), total)
+    scale, bias = map(float, weights)
+    errors = [expected_calibration_error(confidence, correct) for confidence in (before, after)]
+    return Calibration(scale, bias, thresholds, len(judged), *errors)
 
 
 def summary(judged: Iterable[Judged]) -> dict[str, Any]:
-    """How far confidences are to be believed: `calibration_error`, `precision_at_coverage` by share, `reliability`."""
-    confidence, correct = array("d"), array("b")
-    for one in judged:
-        confidence.append(one.confidence)
-        correct.append(one.correct)
+    """How reliable confidences are: the results of the functions below, by name, and the number of `surfaces`."""
+    pairs = np.fromiter(((one.confidence, one.correct) for one in judged), dtype=(float, 2))
+    confidence, correct = pairs.T
     return {
         "surfaces": len(confidence),
         "calibration_error": expected_calibration_error(confidence, correct),
@@ -134,7 +123,7 @@ def summary(judged: Iterable[Judged]) -> dict[str, Any]:
 
 
 def expected_calibration_error(confidence: Floats, correct: Floats) -> float:
-    """Σ over ten equal bins of confidence: share of the surfaces · |mean confidence - share that is right|.
+    """Σ over ten equal bins of confidence: share of the surfaces · |mean confidence - accuracy|.
 
     Guo et al., arXiv 1706.04599, equation 3; 0.0 for no surfaces.
 
@@ -145,7 +134,7 @@ def expected_calibration_error(confidence: Floats, correct: Floats) -> float:
 
 
 def reliability(confidence: Floats, correct: Floats) -> list[tuple[float, float, float]]:
-    """(share of the surfaces, mean confidence, share that is right) of each bin that holds any, lowest first."""
+    """(share of the surfaces, mean confidence, accuracy) of each bin that is not empty, lowest first."""
     scores, right = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
     bins = np.minimum((scores * BINS).astype(int), BINS - 1)
     return [
@@ -155,16 +144,16 @@ def reliability(confidence: Floats, correct: Floats) -> list[tuple[float, float,
     ]
 
 
-def best_threshold(scores: Sequence[float], correct: Sequence[bool], gold: int) -> float:
-    """The confidence from which on surfaces are kept so that f1 is best; 0.0 where keeping all is as good.
+def best_threshold(scores: Sequence[float], correct: Sequence[float], gold: int) -> float:
+    """The confidence from which surfaces are kept for the best f1; 0.0 if keeping all is as good.
 
-    `gold` counts the gold surfaces, those that the model missed included.
+    `gold` counts all gold surfaces, those that the model missed included.
 
     >>> best_threshold([0.9, 0.8, 0.2], [True, True, False], gold=2)
     0.8
     """
     best, threshold = 2 * sum(correct) / max(1, len(scores) + gold), 0.0
-    right = 0
+    right = 0.0
     ranked = sorted(zip(scores, correct, strict=True), key=lambda pair: -pair[0])
     for kept, (score, is_right) in enumerate(ranked, start=1):
         right += is_right
@@ -177,7 +166,7 @@ def best_threshold(scores: Sequence[float], correct: Sequence[bool], gold: int) 
 def precision_at_coverage(
     confidence: Floats, correct: Floats, coverages: Sequence[float] = (0.25, 0.5, 0.75, 1.0)
 ) -> dict[float, float]:
-    """The share that is right of the most confident `coverage` of all surfaces.
+    """For each coverage, the accuracy of that share of the surfaces with the highest confidence.
 
     >>> precision_at_coverage([0.9, 0.8, 0.3, 0.2], [True, True, True, False], (0.5, 1.0))
     {0.5: 1.0, 1.0: 0.75}
@@ -188,7 +177,7 @@ def precision_at_coverage(
 
 
 def _log_odds(logprob: np.ndarray) -> np.ndarray:
-    """ln(p / (1 - p)) of p = exp(logprob), kept within ±30."""
+    """ln(p / (1 - p)) of p = exp(logprob), clipped to ±30."""
     logprob = np.minimum(logprob, -1e-13)
     return np.clip(logprob - np.log(-np.expm1(logprob)), -30, 30)
 

@@ -1,4 +1,4 @@
-"""`qwen-ner compare`: files of predictions, found and set against each other.
+"""`qwen-ner compare`: two sets of prediction files, compared.
 
 In: files, folders or patterns. Out: lines for a terminal. Knows nothing of models.
 """
@@ -6,56 +6,39 @@ In: files, folders or patterns. Out: lines for a terminal. Knows nothing of mode
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..codec import Decoded
 from ..data.datasets import labels_of, read_dataset
 from ..data.formats.predictions import read_predictions
-from ..entities import CLUENER, Example, LabelSet, NerError
+from ..entities import CLUENER, NerError
 from ..evaluation.compare import compare as compare_runs
 from ..evaluation.compare import comparison_lines
 
 
 def compare(a: str, b: str, *, data: str | None = None, split: str = "dev", data_dir: Path | None = None) -> str:
-    """What `comparison_lines` says of the predictions that `a` and `b` name: a file, a folder, or a pattern of several.
+    """The `comparison_lines` of the predictions that `a` and `b` name: a file, a folder, or a pattern of several files.
 
-    Raises `NerError` where there are none, or where they are for other rows than the first of A.
+    Raises `NerError` if there are none, or if they are not all for the same rows.
     """
-    gold = None if data is None else read_dataset(data, split, data_dir=data_dir)
+    gold = read_dataset(data, split, data_dir=data_dir) if data else None
+    paths = [[side] if Path(side).exists() else sorted(glob.glob(side)) for side in (a, b)]
     runs: list[list[list[Decoded]]] = []
-    for side in (a, b):
+    for side, files in zip((a, b), paths, strict=True):
+        if not files:
+            remedy = "give a predictions.jsonl, a folder that holds one, or a pattern"
+            raise NerError("no such file or folder", place=side, remedy=remedy)
         runs.append([])
-        for path in _paths(side):
-            found, predicted = read_predictions(path, gold if data is not None else None)
-            if gold is not None and not _same(found, gold):
-                raise NerError(
-                    f"{path} predicts other rows, or has other gold, than {_paths(a)[0]}; predict the same split"
-                )
-            gold = found
+        for path in files:
+            own, predicted = read_predictions(path, gold if data else None)
+            gold = gold or own
+            if [(e.id, e.text, e.entities) for e in own] != [(e.id, e.text, e.entities) for e in gold]:
+                what = f"other rows, or other gold, than in {paths[0][0]}"
+                raise NerError(what, place=path, remedy="predict the same split")
             runs[-1].append(predicted)
     assert gold is not None
-    labels = _labels(gold)
-    found_out = compare_runs(gold, runs[0], runs[1], labels)
-    return "\n".join(comparison_lines(found_out, gold, runs[0][0], runs[1][0], (a, b)))
-
-
-def _paths(side: str) -> list[str]:
-    if Path(side).exists():
-        return [side]
-    paths = sorted(glob.glob(side))
-    if not paths:
-        raise NerError(
-            f"{side}: no such file or folder; give a predictions.jsonl, a folder that holds one, or a pattern"
-        )
-    return paths
-
-
-def _same(one: Sequence[Example], other: Sequence[Example]) -> bool:
-    return [(e.id, e.text, e.entities) for e in one] == [(e.id, e.text, e.entities) for e in other]
-
-
-def _labels(gold: Sequence[Example]) -> LabelSet:
-    """CLUENER's, where gold has no other; else those of gold."""
-    found = labels_of(gold)
-    return CLUENER if set(found.names) <= set(CLUENER.names) else found
+    labels = labels_of(gold)
+    if set(labels.names) <= set(CLUENER.names):
+        labels = CLUENER
+    found = compare_runs(gold, runs[0], runs[1], labels)
+    return "\n".join(comparison_lines(found, gold, runs[0][0], runs[1][0], (a, b)))

@@ -1,4 +1,4 @@
-"""A trained model, or a file of what one predicted, scored on a split of a data set.
+"""A trained model, or a file of predictions, scored on a split of a data set.
 
 In: a model folder, a Hub id or a predictions file, and the name of a data set. Out: an `Evaluated` for each way of
 decoding. Knows nothing of training.
@@ -16,10 +16,9 @@ from ..data.arrow_store import StoredDecoded, StoredExamples
 from ..data.datasets import has_split, iter_dataset, labels_of
 from ..data.formats.predictions import iter_predictions
 from ..data.negatives import entity_free
-from ..entities import CLUENER, Example, LabelSet, NerError, fingerprint
+from ..entities import CLUENER, NerError, fingerprint
 from ..evaluation.result import Evaluated
 from ..evaluation.table import Contract
-from .backends.torch import BATCH_TOKENS
 from .calibration import summary
 from .extractor import Extractor
 
@@ -30,38 +29,44 @@ def evaluate(
     split: str = "dev",
     *,
     revision: str | None = None,
+    backend: str = "torch",
     data_dir: Path | None = None,
     limit: int | None = None,
     decodings: Sequence[str] = ("free", "constrained"),
     min_score: float = 0.0,
     thresholds: Literal["none", "auto"] = "none",
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     negatives: bool = False,
 ) -> Iterator[Evaluated]:
-    """One `Evaluated` for each of `decodings`; a predictions file gives one, of decoding "given".
+    """One `Evaluated` for each of `decodings`; a predictions file gives one, with decoding "given".
 
-    `revision` is of a model on the Hub. `limit` takes the first rows only. `negatives` has clauses without entities
-    read too, cut out of the rows, to see how often something is found where nothing is; they do not count in the
-    scores. The others are those of `Extractor.predictions`. Raises `NerError` where the split has no entity to score,
-    and what reading and loading raise.
+    `revision` and `backend` are those of `Extractor.from_pretrained`; `min_score`, `thresholds` and `batch_tokens`
+    those of `Extractor.predictions`. `limit` takes the first rows only. With `negatives`, clauses without entities are
+    cut out of the rows and read too, to see how often something is found where nothing is; they do not count in the
+    scores. Raises `NerError` if the split has no entity to score, and what reading and loading raise.
     """
-    read = partial(_stored, data, data_dir=data_dir)
-    given = Path(model).is_file()
-    extractor = None if given else Extractor.from_pretrained(model, revision=revision)
-    gold = read(split, labels=extractor.config.labels if extractor else None)[:limit]
+    read = partial(iter_dataset, data, data_dir=data_dir)
+    extractor = None if Path(model).is_file() else Extractor.from_pretrained(model, revision=revision, backend=backend)
+    gold = StoredExamples.of(read(split, labels=extractor.config.labels if extractor else None))[:limit]
     if not any(example.entities for example in gold):
-        raise NerError(f"{data} {split} holds no entity to score; `qwen-ner predict` reads unlabelled texts")
+        raise NerError(
+            "no entity to score", place=f"{data} {split}", remedy="use `qwen-ner predict` on unlabelled texts"
+        )
     labels = extractor.config.labels if extractor else CLUENER if data in ("cluener", "sample") else labels_of(gold)
-    train = read("train", labels=labels) if split != "train" and has_split(data, "train", data_dir) else None
-    clauses = _clauses(gold, train) if negatives and extractor else []
-    named = f"{model}@{revision}" if revision else model
+    seen = split != "train" and has_split(data, "train", data_dir)
+    train = StoredExamples.of(read("train", labels=labels)) if seen else None
+    clauses = []
+    if negatives and extractor:
+        surfaces = (entity.text for example in chain(gold, train or ()) for entity in example.entities)
+        clauses = entity_free((example for example in gold if example.entities), surfaces)
+    name = f"{model}@{revision}" if revision else model
     for decoding in decodings if extractor else ("given",):
-        contract = Contract(named, data, split, len(gold), fingerprint(gold), decoding, min_score, thresholds)
+        contract = Contract(name, data, split, len(gold), fingerprint(gold), decoding, min_score, thresholds)
         evaluated = partial(Evaluated, contract, gold, labels=labels, train=train)
         if extractor is None:
             yield evaluated(predicted=StoredDecoded.of(iter_predictions(model, gold)))
             continue
-        found = partial(
+        find = partial(
             extractor.predictions,
             constrained=decoding == "constrained",
             min_score=min_score,
@@ -69,19 +74,9 @@ def evaluate(
             batch_tokens=batch_tokens,
             progress=True,
         )
-        predicted = StoredDecoded.of(found(gold.rows["text"]))
+        predicted = StoredDecoded.of(find(gold.rows["text"]))
         yield evaluated(
             predicted=predicted,
             confidence=summary(extractor.judged(gold, predicted)),
-            added=list(zip(clauses, found([clause.text for clause in clauses]), strict=True)),
+            added=list(zip(clauses, find([clause.text for clause in clauses]), strict=True)),
         )
-
-
-def _stored(data: str, split: str, *, labels: LabelSet | None, data_dir: Path | None) -> StoredExamples:
-    return StoredExamples.of(iter_dataset(data, split, labels=labels, data_dir=data_dir))
-
-
-def _clauses(gold: Sequence[Example], train: Sequence[Example] | None) -> list[Example]:
-    """Clauses of annotated rows in which there is no entity, whatever is annotated in `gold` or `train`."""
-    surfaces = (entity.text for example in chain(gold, train or ()) for entity in example.entities)
-    return entity_free((example for example in gold if example.entities), surfaces)

@@ -1,32 +1,30 @@
-"""The trained model as its users see it: texts in, entities with offsets out.
+"""A trained model as its users see it: texts in, entities with offsets and confidences out.
 
-In: the folder of a trained model (full or adapter) or its Hub id, and texts. Out: entities. Knows nothing of training.
+In: the folder of a trained model (full or adapter) or its Hub id, and texts. Out: entities. Knows nothing of training,
+and of the model only what a `Backend` says.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from tqdm.auto import tqdm
 
 from ..codec import Decoded, locate
 from ..contract import NerConfig
 from ..data.tokenize import prompt_ids
 from ..entities import Entity, Example, NerError
-from .backends.packed_linear import pack
-from .backends.prefix_cache import PrefixCache
-from .backends.torch import BATCH_TOKENS, generate
+from .backends.base import Backend, Completion, backend_class
 from .calibration import Calibration, Judged, surface_log_probability
 from .constraints.grammar import Grammar
 from .hub_download import local_folder
-from .loading import check_limits, load_tokenizer, load_weights
+from .loading import check_limits, load_tokenizer
 from .windows import Window, windows
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ CHUNK = 1024
 
 
 class TextTooLong(NerError):
-    """Texts that leave no room for an answer; `faults` has what is wrong with each, by its position."""
+    """Texts that leave no room for an answer; `faults` says what is wrong with each, by its position."""
 
     def __init__(self, faults: dict[int, str]) -> None:
         self.faults = faults
@@ -50,68 +48,76 @@ class TextTooLong(NerError):
 
 
 class Extractor:
-    """Finds the entities of texts with one model.
+    """Finds the entities of texts with one model: a `Backend`, or a transformers model, which the torch backend runs.
 
     >>> extractor = Extractor.from_pretrained("outputs/quickstart")  # doctest: +SKIP
     >>> extractor.extract(["三星WCG2011北京赛区魔兽争霸3最终名次"])  # doctest: +SKIP
-    [(Entity(label='company', text='三星', start=0, end=2, score=None), …)]
+    [(Entity(label='company', text='三星', start=0, end=2, score=0.9826), …)]
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: NerConfig) -> None:
-        self.model = model.eval()
+    def __init__(self, model: PreTrainedModel | Backend, tokenizer: PreTrainedTokenizerBase, config: NerConfig) -> None:
+        if not isinstance(model, Backend):
+            model = backend_class("torch")(model, config.end_token_ids, tokenizer.pad_token_id)
+        self.backend: Backend = model
         self.tokenizer = tokenizer
         self.config = config
         self.codec = config.codec()
-        self.prefix = PrefixCache()  # kept over calls: their prompts begin alike
-        self.held_tokens: int | None = None  # what the memory held in a batch, once it did not hold what was asked for
-        self.tokens = 0  # of prompts and answers so far, for those who count them
+        self.tokens = 0
+        """Tokens of all prompts and answers so far."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        backend: str = "torch",
+    ) -> Extractor:
+        """Load what `qwen-ner train` wrote: an output_dir, a checkpoint in it, or a Hub id.
+
+        `backend` is a name in `backends.base.BACKENDS`; `device` and `dtype` default to what suits it. Raises
+        `NerError` if the folder lacks `ner_config.json`, a tokenizer, a chat template or weights.
+        """
+        path = local_folder(folder, revision)
+        config = NerConfig.load(path)
+        tokenizer = load_tokenizer(path)
+        loaded = backend_class(backend).load(path, tokenizer, config, device=device, dtype=dtype)
+        check_limits(config, loaded.max_length, len(tokenizer), path)
+        return cls(loaded, tokenizer, config)
+
+    @property
+    def model(self) -> Any:
+        """The transformers model of the torch backend; other backends may have none."""
+        return self.backend.model  # type: ignore[attr-defined]
 
     @cached_property
     def calibration(self) -> Calibration:
-        return Calibration(**self.config.calibration) if self.config.calibration else Calibration()
+        return Calibration(**self.config.calibration or {})
 
     @cached_property
     def grammar(self) -> Grammar:
         return Grammar(self.config.labels.names, self.tokenizer, self.config.end_token_ids)
 
     @cached_property
-    def foresight(self) -> Grammar | None:
-        """The grammar, where free decoding is only to be drafted and scored by it; None for a tokenizer without one."""
+    def _grammar_or_none(self) -> Grammar | None:
+        """The grammar where it is not enforced, but drafts answers and scores them."""
         try:
             return self.grammar
         except NerError as error:
-            log.info("Answers are not drafted and have no scores: %s.", error)
+            log.info("Answers have no scores and are not drafted: %s.", error)
             return None
 
-    @classmethod
-    def from_pretrained(
-        cls, folder: str | Path, *, revision: str | None = None, device: str | None = None, dtype: str | None = None
-    ) -> Extractor:
-        """Load what `qwen-ner train` wrote: an output_dir, a checkpoint of it, or a Hub id. An adapter is merged, and
-        on a CPU the weights are laid out for inference (`packing`): `model` is not to be trained further.
-
-        `device` defaults to the GPU where there is one. `dtype` defaults to bfloat16 there (if it has it) and float32
-        on the CPU. Raises `NerError` where the folder lacks `ner_config.json`, tokenizer, chat template or weights.
-        """
-        path = local_folder(folder, revision)
-        config = NerConfig.load(path)
-        tokenizer = load_tokenizer(path)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if dtype is None:
-            dtype = "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
-        model = load_weights(path, getattr(torch, dtype))
-        check_limits(config, model, path)
-        return cls(pack(model.to(device)), tokenizer, config)
-
-    def extract(self, texts: Sequence[str], **options: Any) -> list[tuple[Entity, ...]]:
+    def extract(self, texts: Iterable[str], **options: Any) -> list[tuple[Entity, ...]]:
         """The entities of each text, in text order; `text[entity.start : entity.end] == entity.text` for each.
 
         `options` are those of `predictions`.
         """
-        return [decoded.entities for decoded in self.predict(texts, **options)]
+        return [decoded.entities for decoded in self.predictions(texts, **options)]
 
-    def predict(self, texts: Sequence[str], **options: Any) -> list[Decoded]:
-        """As `extract`, with what the model wrote wrongly beside the entities: see `Decoded.problems`."""
+    def predict(self, texts: Iterable[str], **options: Any) -> list[Decoded]:
+        """Like `extract`, with the problems of what the model wrote beside the entities: see `Decoded.problems`."""
         return list(self.predictions(texts, **options))
 
     def predictions(
@@ -121,129 +127,108 @@ class Extractor:
         constrained: bool = True,
         min_score: float = 0.0,
         thresholds: Literal["none", "auto"] = "none",
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
         progress: bool = False,
     ) -> Iterator[Decoded]:
-        """As `predict`, one at a time, of texts that need not be held: they are gone through twice, so no iterator.
+        """Like `predict`, one text at a time. `texts` are gone through several times; only an iterator is held whole.
 
-        `constrained` lets it write only what `grammar` allows for the text, which leaves nothing to be wrong; without,
-        it is what the model writes by itself. A text longer than those that the model was trained for is read in
-        `windows`. Entities carry a confidence (`calibration.surface_log_probability` says of what); those below
-        `min_score`, and with `thresholds` "auto" below their label's threshold of the calibration, are left out.
-        `progress` shows a bar on a terminal. Raises `TextTooLong` where a text, or a window of it, does not fit the
-        model's context, before anything is generated; none is truncated.
+        `constrained` lets the model write only what `grammar` allows for the text, so that nothing can be wrong with
+        its form; otherwise it writes freely. A text longer than those of the training is read in `windows`.
+
+        Each entity has a confidence (`calibration.surface_log_probability` says of what). Those below `min_score` are
+        left out, and with `thresholds` "auto" those below the calibrated threshold of their label. `batch_tokens`
+        bounds the tokens in a batch, prompts and answers. `progress` shows a bar on a terminal.
+
+        Raises `TextTooLong` before anything is generated if a text, or a window of it, does not fit into the model's
+        context; no text is truncated.
         """
         if isinstance(texts, str):
             raise TypeError("extract takes a list of texts: extract([text])")
+        if isinstance(texts, Iterator):
+            texts = list(texts)
         total, faults = 0, dict[int, str]()
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"text {i} is {text!r}, not a string")
-            windows = self.windows(text)
-            total += len(windows)
-            if overlong := self.overlong(text[window.start : window.end] for window in windows):
+            parts = self._parts(text)
+            total += len(parts)
+            if overlong := self.overlong(parts):
                 faults[i] = next(iter(overlong.values()))
         if faults:
             raise TextTooLong(faults)
         floors = self.calibration.thresholds if thresholds == "auto" else {}
-        pieces, of_text = self._pieces(texts), list[Decoded]()
+        waiting = (part for text in texts for part in self._parts(text))
+        chunks = iter(lambda: list(islice(waiting, CHUNK)), [])
         with tqdm(total=total, desc="Extracting", unit="text", disable=None if progress else True) as bar:
-            while chunk := list(islice(pieces, CHUNK)):
-                parts = [piece for piece, window, _ in chunk if window]
-                decoded = iter(self.read(parts, constrained=constrained, batch_tokens=batch_tokens, on_rows=bar.update))
-                for _, window, is_last in chunk:
-                    if window:
-                        kept = next(decoded).scored_at_least(lambda label: max(min_score, floors.get(label, 0.0)))
-                        of_text.append(replace(kept, entities=window.entities(kept.entities)))
-                    if is_last:
-                        yield joined(of_text)
-                        of_text = []
-
-    def _pieces(self, texts: Iterable[str]) -> Iterator[tuple[str, Window | None, bool]]:
-        """What to read, its window, and whether it is its text's last; no window for a text with nothing to read."""
-        for text in texts:
-            windows = self.windows(text)
-            for n, window in enumerate(windows, start=1):
-                yield text[window.start : window.end], window, n == len(windows)
-            if not windows:
-                yield "", None, True
+            read = partial(self.read, constrained=constrained, batch_tokens=batch_tokens, on_rows=bar.update)
+            found = (decoded for chunk in chunks for decoded in read(chunk))
+            for text in texts:
+                of_text = []
+                for window in self.windows(text):
+                    kept = next(found).scored_at_least(lambda label: max(min_score, floors.get(label, 0.0)))
+                    of_text.append(replace(kept, entities=window.entities(kept.entities)))
+                yield joined(of_text)
 
     def windows(self, text: str) -> list[Window]:
-        """The windows that `text` is read in, without those that hold nothing but white space."""
+        """The windows that `text` is read in, without those that hold only white space."""
         length = self.config.window or max(4, len(text))
         return [window for window in windows(text, length) if text[window.start : window.end].strip()]
 
-    def read(
-        self,
-        texts: Sequence[str],
-        *,
-        constrained: bool = True,
-        batch_tokens: int = BATCH_TOKENS,
-        on_rows: Callable[[int], object] = lambda rows: None,
-    ) -> list[Decoded]:
-        """What the model says of each of `texts`, as it stands: no windows, none may be `overlong`; with scores."""
+    def _parts(self, text: str) -> list[str]:
+        return [text[window.start : window.end] for window in self.windows(text)]
+
+    def read(self, texts: Sequence[str], *, constrained: bool = True, **options: Any) -> list[Decoded]:
+        """What the model says of each of `texts`, with scores. Texts are read whole: none may be `overlong`.
+
+        `options` are those of `Backend.complete`: `batch_tokens`, `on_rows`.
+        """
         limit = self.config.max_new_tokens
-        grammar = self.grammar if constrained else self.foresight
+        grammar = self.grammar if constrained else self._grammar_or_none
         guides = [grammar.constraint(text, limit) for text in texts] if grammar else None
         prompts = prompt_ids(self.tokenizer, self.codec, texts)
-        generated = generate(
-            self.model,
-            prompts,
-            max_new_tokens=limit,
-            end_token_ids=self.config.end_token_ids,
-            pad_token_id=self.tokenizer.pad_token_id,
-            batch_tokens=min(batch_tokens, self.held_tokens or batch_tokens),
-            prefix=self.prefix,
-            constraints=guides if constrained else None,
-            drafts=guides,
-            on_rows=on_rows,
-        )
-        if generated.batch_tokens < batch_tokens:
-            self.held_tokens = generated.batch_tokens
-        self.tokens += sum(map(len, prompts)) + sum(map(len, generated.ids))
-        completions = decode_ids(self.tokenizer, generated.ids)
+        constraints, hints = (guides, None) if constrained else (None, guides)
+        completions = self.backend.complete(prompts, limit, constraints, hints=hints, **options)
+        self.tokens += sum(map(len, prompts)) + sum(len(completion.ids) for completion in completions)
+        answers = decode_ids(self.tokenizer, [completion.ids for completion in completions])
         decoded = []
-        for n, (text, completion) in enumerate(zip(texts, completions, strict=True)):
-            scores = self._scores(completion, generated.ids[n], generated.logprobs[n])
-            unmeant = generated.constraints[n].unmeant if constrained else frozenset()
-            found = self.codec.decode(text, completion, finished=generated.finished[n], unmeant=unmeant)
-            decoded.append(found.scored(scores))
+        for n, (text, answer, completion) in enumerate(zip(texts, answers, completions, strict=True)):
+            forced = constraints[n].forced_surfaces if constraints else frozenset()
+            found = self.codec.decode(text, answer, finished=completion.finished, forced_surfaces=forced)
+            decoded.append(found.scored(self._scores(answer, completion)))
         return decoded
 
     def overlong(self, texts: Iterable[str]) -> dict[int, str]:
         """What is wrong with those of `texts` that leave no room for an answer, by their position."""
-        room = self.model.config.max_position_embeddings - self.config.max_new_tokens
+        room = self.backend.max_length - self.config.max_new_tokens
         (shortest,) = prompt_ids(self.tokenizer, self.codec, ["。"])
         faults: dict[int, str] = {}
         for i, text in enumerate(texts):
-            # A token is a byte at least: what has few enough bytes need not be tokenized twice.
+            # A token is at least a byte: a text of few enough bytes need not be tokenized twice.
             if len(shortest) + len(text.encode("utf-8", "surrogatepass")) <= room:
                 continue
             (prompt,) = prompt_ids(self.tokenizer, self.codec, [text])
             if len(prompt) > room:
-                faults[i] = (
-                    f"{text[:20]!r}… takes {len(prompt)} tokens with its prompt, the model has room for {room}; "
-                    "split it"
-                )
+                found = f"takes {len(prompt)} tokens with its prompt, the model has room for {room}"
+                faults[i] = f"{text[:20]!r}… {found}; split it"
         return faults
 
-    def _scores(self, completion: str, ids: Sequence[int], logprobs: Sequence[float]) -> dict[tuple[str, str], float]:
-        """The confidence of each (label, surface) that `completion` spells; of one that comes twice, the first's."""
-        if self.foresight is None:
+    def _scores(self, answer: str, completion: Completion) -> dict[tuple[str, str], float]:
+        """The confidence of each (label, surface) that `answer` spells; of one that comes twice, the first's."""
+        if self._grammar_or_none is None or completion.logprobs is None:
             return {}
-        spelling = self.foresight.vocabulary.bytes
-        # A special token amid a free answer is in no vocabulary of bytes; its name stands in the completion.
-        lengths = [len(spelling[token]) if token in spelling else len(self.tokenizer.decode(token)) for token in ids]
+        spelling = self._grammar_or_none.vocabulary.bytes
+        # A special token in a free answer is not in the vocabulary of bytes; its name stands in the answer.
+        lengths = [len(spelling.get(token) or self.tokenizer.decode(token)) for token in completion.ids]
         scores: dict[tuple[str, str], float] = {}
-        for label, surface, start, end in locate(completion):
-            before = len(completion[:start].encode())
-            after = before + len(completion[start:end].encode())
-            logprob = surface_log_probability(logprobs, lengths, before, after)
+        for label, surface, start, end in locate(answer):
+            before = len(answer[:start].encode())
+            after = before + len(answer[start:end].encode())
+            logprob = surface_log_probability(completion.logprobs, lengths, before, after)
             scores.setdefault((label, surface), self.calibration(logprob))
         return scores
 
     def judged(self, examples: Iterable[Example], predicted: Iterable[Decoded]) -> Iterator[Judged]:
-        """What was predicted for `examples`, surface by surface: to calibrate a model by, or to see how well it is."""
+        """Each scored surface that was predicted for `examples`, and whether gold has it: what calibration needs."""
         for gold, decoded in zip(examples, predicted, strict=True):
             for (label, surface), score in {(e.label, e.text): e.score for e in decoded.entities}.items():
                 if score is not None:
@@ -251,7 +236,7 @@ class Extractor:
 
 
 def joined(parts: Sequence[Decoded]) -> Decoded:
-    """What was found in the windows of one text, as one, without surfaces whose entities are all another window's."""
+    """The windows of one text as one result, without surfaces whose entities all belong to another window."""
     if len(parts) == 1:
         return parts[0]
     surfaces: dict[tuple[str, str], None] = {}
@@ -266,6 +251,6 @@ def joined(parts: Sequence[Decoded]) -> Decoded:
 
 
 def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]]) -> list[str]:
-    """Completions as text, special tokens kept: one amid an answer is the model's fault and must be seen."""
+    """Completions as text, special tokens kept: one inside an answer is the model's fault and must be seen."""
     options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
     return [tokenizer.decode(row, **options) for row in ids]

@@ -1,6 +1,6 @@
-"""The parts of a trained folder as transformers' objects, refused where they are not whole or not of each other.
+"""The parts of a trained folder as transformers objects, refused if they are damaged or do not belong together.
 
-In: a local folder, or a Hub id for the tokenizer. Out: model, tokenizer; `NerError` where one cannot be used.
+In: a local folder, or a Hub id for the tokenizer. Out: model, tokenizer; `NerError` if one cannot be used.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
 
 from ..contract import NER_CONFIG_NAME, NerConfig
@@ -18,20 +17,22 @@ from ..entities import NerError
 from .hub_download import ADAPTER, SAFE, explained, refuse_pickled
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
-"""What loading weights raises where they are absent, torn, of another shape, or need a package that is not there."""
+"""Raised by loading weights that are missing, torn, of another shape, or need a package that is not installed."""
 
 
 def load_weights(path: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The model in a trained folder, an adapter merged into its base. Raises `NerError` where it cannot be loaded."""
+    """The model in a trained folder, an adapter merged into its base. Raises `NerError` if it cannot be loaded."""
+    import torch
     from transformers import AutoModelForCausalLM
 
     refuse_pickled(path)
     try:
         with warnings.catch_warnings():
-            # A layer whose adapter is not found would keep one that does nothing.
+            # A layer whose adapter is missing would keep one that does nothing.
             warnings.filterwarnings("error", message="Found missing adapter keys")
             if (path / ADAPTER).is_file():
                 from peft import AutoPeftModelForCausalLM
@@ -41,69 +42,73 @@ def load_weights(path: Path, dtype: torch.dtype) -> PreTrainedModel:
                 return model.to(dtype)
         model, found = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True, **SAFE)
     except (*UNLOADABLE, UserWarning) as error:
-        raise NerError(
-            f"{path}: the weights cannot be loaded: {error}; take another checkpoint of the same training, or copy the "
-            "folder anew"
-        ) from error
+        remedy = "use another checkpoint of the same training, or copy the folder again"
+        raise NerError(f"the weights cannot be loaded ({error})", place=path, remedy=remedy) from error
     refuse_others(found, str(path))
     return model
 
 
 def refuse_others(found: dict[str, Any], place: str) -> None:
-    """Raise `NerError` where loading left a weight of the model at random, or one of the file unused.
+    """Raise `NerError` if loading left a weight of the model at random, or one of the file unused.
 
-    `found` is what `from_pretrained` tells with `output_loading_info`.
+    `found` is what `from_pretrained` returns with `output_loading_info`.
     """
-    for what in ("missing_keys", "unexpected_keys"):
-        if names := sorted(found[what]):
+    for what in ("missing", "unexpected"):
+        if names := sorted(found[f"{what}_keys"]):
             raise NerError(
-                f"{place}: the weights are not those of the model in config.json: {', '.join(names[:5])} "
-                f"{what.split('_')[0]}, {len(names)} in all; take both files from the same checkpoint"
+                f"the weights do not match config.json: {', '.join(names[:5])} {what}, {len(names)} in all",
+                place=place,
+                remedy="take both files from the same checkpoint",
             )
 
 
-def check_limits(config: NerConfig, model: PreTrainedModel, path: Path) -> None:
-    """Raise `NerError` where the file was edited to what the model cannot do."""
-    place, context, tokens = path / NER_CONFIG_NAME, model.config.max_position_embeddings, model.config.vocab_size
-    if config.max_new_tokens >= context:
+def check_limits(config: NerConfig, max_length: int, vocabulary: int, path: Path) -> None:
+    """Raise `NerError` if `config` does not fit a context of `max_length` tokens, or a `vocabulary` of so many."""
+    place = path / NER_CONFIG_NAME
+    if config.max_new_tokens >= max_length:
         raise NerError(
-            f"{place}: max_new_tokens: {config.max_new_tokens} leaves no room for a text in the model's context of "
-            f"{context} tokens; lower it"
+            f"no room for a text in the model's context of {max_length} tokens",
+            value=config.max_new_tokens,
+            place=f"{place}: max_new_tokens",
+            remedy="lower it",
         )
-    if beyond := [token for token in config.end_token_ids if token >= tokens]:
+    if beyond := [token for token in config.end_token_ids if token >= vocabulary]:
         raise NerError(
-            f"{place}: end_token_ids: the model has {tokens} tokens, and no {beyond[0]}; take the file from a "
-            "checkpoint of the same training"
+            f"the tokenizer has only {vocabulary} tokens",
+            value=beyond[0],
+            place=f"{place}: end_token_ids",
+            remedy="take the file from a checkpoint of the same training",
         )
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, checked for what is needed here: a chat template, a pad token beside the end token.
+    """The tokenizer of a model, with a chat template, and with a pad token other than the end token.
 
-    Raises `NerError` where there is none. A missing pad token is filled with another special token, never with the end
-    token, which is supervised.
+    A missing pad token is replaced by another special token, never by the end token, which is supervised. Raises
+    `NerError` if there is no such tokenizer.
     """
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     from transformers import AutoTokenizer
 
+    copy = "copy the tokenizer files beside the weights"
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error.__cause__, (HfHubHTTPError, LocalEntryNotFoundError)):
             raise explained(error.__cause__, str(path), revision) from error
-        raise NerError(
-            f"{path}: no tokenizer could be loaded ({error}); copy the tokenizer files beside the weights"
-        ) from error
-    if not tokenizer("a")["input_ids"]:  # transformers makes an empty one where the model type alone is known
-        raise NerError(f"{path}: no tokenizer lies there; copy the tokenizer files beside the weights")
+        raise NerError(f"no tokenizer could be loaded ({error})", place=path, remedy=copy) from error
+    if not tokenizer("a")["input_ids"]:  # transformers makes an empty one if only the model type is known
+        raise NerError("no tokenizer found", place=path, remedy=copy)
     if not tokenizer.chat_template:
-        raise NerError(
-            f"{path}: the tokenizer has no chat template; use an instruct model, or add chat_template.jinja to it"
-        )
+        remedy = "use an instruct model, or add a chat_template.jinja"
+        raise NerError("the tokenizer has no chat template", place=path, remedy=remedy)
     ends = (end_of_turn(tokenizer), tokenizer.eos_token_id)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in ends:
         others = [token for token in tokenizer.all_special_tokens if tokenizer.convert_tokens_to_ids(token) not in ends]
         if not others:
-            raise NerError(f"{path}: no special token but the end token to pad with; set pad_token in the tokenizer")
+            remedy = "set pad_token in the tokenizer"
+            raise NerError(
+                "the tokenizer has no special token to pad with but the end token", place=path, remedy=remedy
+            )
         tokenizer.pad_token = others[0]
     return tokenizer

@@ -1,7 +1,7 @@
-"""Long documents as windows of the length that a model was trained for, and back.
+"""Long documents, read in windows of the length that a model was trained for.
 
-In: a text and a length in characters. Out: windows that cover it, and of the entities found in each those that it
-answers for, with offsets of the document. Knows nothing of models.
+In: a text and a length in characters. Out: windows that cover it, and of the entities found in each those that belong
+to it, with offsets of the document. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SENTENCE_END = re.compile(r"""[。！？!?；;…\n]+["'”’」』）)\]》]*|
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Characters [start, end) of a document, of which it answers for the entities that begin in [first, last)."""
+    """Characters [start, end) of a document; the entities that begin in [first, last) belong to this window."""
 
     start: int
     end: int
@@ -25,17 +25,17 @@ class Window:
     last: int
 
     def entities(self, found: tuple[Entity, ...]) -> tuple[Entity, ...]:
-        """`found` in this window, with offsets of the document, without those that another window answers for."""
+        """Those of `found` that belong to this window, with offsets of the document instead of the window."""
         moved = (replace(e, start=e.start + self.start, end=e.end + self.start) for e in found)
         return tuple(e for e in moved if self.first <= e.start < self.last)
 
 
 def windows(text: str, length: int) -> Iterator[Window]:
-    """Windows of up to `length` characters that cover `text`; one, where it fits. In time linear in the text.
+    """Windows of up to `length` characters that cover `text`, in linear time; one if the whole text fits.
 
-    A window ends behind the last sentence that fits. Where none ends in it, it is cut amid the sentence; the next one
-    then begins a quarter of `length` earlier, so that a mention across the cut is whole in one of them, and both answer
-    for half of what they share.
+    A window ends behind the last sentence that fits. If no sentence ends in it, it is cut inside one, and the next
+    window begins a quarter of `length` before the cut. Each of the two owns half of what they share, so that a mention
+    of up to an eighth of `length` is whole in the window that it belongs to; a longer one may be cut.
 
     >>> text = "三星在北京。苹果在上海！"
     >>> [text[w.start : w.end] for w in windows(text, 8)]
@@ -44,11 +44,11 @@ def windows(text: str, length: int) -> Iterator[Window]:
     [(0, 8, 0, 7), (6, 10, 7, 10)]
     """
     if length < 4:
-        raise ValueError(f"length: {length} characters are too few for a window; 4 are the least")
+        raise ValueError(f"length: a window needs at least 4 characters, got {length}")
     start = first = 0
     while len(text) - start > length:
         end = start + length
-        # A mark at the window's very end may go on behind it, as "……" or a closing quote do.
+        # Punctuation at the very end of the window may continue behind it, like "……" or a closing quote.
         ends = [match.end() for match in SENTENCE_END.finditer(text, start, end)]
         if ends:
             yield Window(start, ends[-1], first, ends[-1])

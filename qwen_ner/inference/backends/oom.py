@@ -1,6 +1,6 @@
-"""How it looks when the memory ends.
+"""Running out of memory, as torch reports it.
 
-In: an error. Out: whether it says so. Knows nothing of what was computed.
+In: an error. Out: whether it means that. Knows nothing of what was computed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import torch
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether this is how torch says that a device, or the CPU, has no memory left.
+    """Whether `error` means that a device, or the CPU, has no memory left.
 
     >>> out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
     True
@@ -21,5 +21,5 @@ def out_of_memory(error: Exception) -> bool:
     return (
         isinstance(error, torch.OutOfMemoryError)
         or should_reduce_batch_size(error)
-        or (isinstance(error, RuntimeError) and "not enough memory" in str(error))  # the CPU's on Windows
+        or (isinstance(error, RuntimeError) and "not enough memory" in str(error))  # the CPU on Windows
     )

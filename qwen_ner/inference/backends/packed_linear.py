@@ -1,10 +1,10 @@
-"""Weights laid out for the CPU's matrix products once, instead of anew at every product.
+"""Weights laid out for the CPU's matrix products once, rather than at every product.
 
-In: a model that only infers. Out: the same model with its linear layers replaced. Knows nothing of what it computes.
+In: a model for inference. Out: the same model with its linear layers replaced. Knows nothing of what it computes.
 
-A product of few rows with a large weight spends most of its time on copying the weight into the order that the kernel
-wants. oneDNN, which PyTorch brings, takes a weight that is in that order already; torch.compile does so where it
-freezes a model, and these are its operators. On 2 cores, 8 rows times (896, 151936): 92 ms before, 24 ms packed.
+A product of few rows with a large weight spends most of its time copying the weight into the layout that the kernel
+needs. oneDNN, which is part of PyTorch, also takes a weight that is in this layout already; torch.compile uses the same
+operators when it freezes a model. On 2 cores, 8 rows times (896, 151936) take 92 ms, packed 24 ms.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 KERNELS = "32"
-"""Shapes of products whose kernels are kept. Every number of tokens is a shape, and of PyTorch's own 1,024 the memory
-grows by hundreds of MiB in the first minutes of a server."""
+"""Number of product shapes whose kernels are cached. Every number of tokens is a shape, and with PyTorch's default of
+1,024 the memory grows by hundreds of MiB in the first minutes of a server."""
 
 
 class PackedLinear(torch.nn.Module):
-    """`torch.nn.Linear` for inference in float32 on the CPU; equal to it but for the rounding of sums."""
+    """`torch.nn.Linear` for inference in float32 on the CPU; equal to it up to rounding."""
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()
@@ -36,14 +36,14 @@ class PackedLinear(torch.nn.Module):
 
 
 def pack(model: PreTrainedModel) -> PreTrainedModel:
-    """`model` with its linear layers packed, in place, where it is in float32 on a CPU that oneDNN knows.
+    """Pack the linear layers of `model` in place, if it is in float32 on a CPU that oneDNN supports, and return it.
 
-    The weights that are replaced are freed, but for a head that is the embedding too.
+    The original weights are freed, except for a head that is tied to the embedding.
     """
     if not _packable(model):
         return model
-    for of in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):  # read at the first product
-        os.environ.setdefault(of, KERNELS)
+    for variable in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):  # read at the first product
+        os.environ.setdefault(variable, KERNELS)
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is torch.nn.Linear:
@@ -54,5 +54,5 @@ def pack(model: PreTrainedModel) -> PreTrainedModel:
 def _packable(model: PreTrainedModel) -> bool:
     if model.device.type != "cpu" or model.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
         return False
-    # Not part of PyTorch's public interface: a version without them goes on as before.
+    # The operators are not part of PyTorch's public interface: a version without them works unpacked.
     return hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -1,6 +1,6 @@
-"""What prompts begin with, computed once: its tokens, and its keys and values.
+"""The common prefix of prompts, computed once: its tokens, and its keys and values.
 
-In: prompts as token ids, a causal LM. Out: the tokens that all of them begin with, and a cache to go on from. Knows
+In: prompts as token ids, a causal LM. Out: the tokens that all of them begin with, and a cache to continue from. Knows
 nothing of what is in the prompts.
 """
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class PrefixCache:
-    """Keys and values of what all prompts so far began with, for one model whose weights stay as they are.
+    """Keys and values of the prefix of all prompts so far, for one model whose weights do not change.
 
-    Prompts that begin otherwise shorten it to what is common to all (in a causal model the keys of a shorter prefix are
-    those of the longer one, cut); after some calls it is the prompt's fixed part. Models that keep something else than
-    keys and values of every token (linear attention, sliding windows) get an empty one.
+    Prompts that begin otherwise shorten it to what is common to all, so that after some calls it is the fixed part of
+    the prompt. It stays empty for models that do not keep keys and values of every token (linear attention, sliding
+    windows).
     """
 
     def __init__(self) -> None:
@@ -28,15 +28,12 @@ class PrefixCache:
         self.cache: DynamicCache | None = None
 
     def common(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> DynamicCache:
-        """The cache, of batch size 1, of a prefix that all `prompts` begin with and none is used up by."""
-        shared = shared_prefix(prompts)
-        length = common_length(self.ids, shared)
-        if self.cache is None or not length:
-            self.cache = _prefilled(model, shared)
-            self.ids = shared[: self.cache.get_seq_length()]
-        elif length < len(self.ids):
-            self.cache.crop(length - len(self.ids))
-            self.ids = self.ids[:length]
+        """The cache, of batch size 1, of a prefix of all `prompts` that leaves each at least one token of its own."""
+        ids = shared_prefix(prompts)
+        ids = ids[: common_length(self.ids, ids)] or ids
+        if self.cache is None or ids != self.ids:
+            self.cache = _prefill(model, ids)
+            self.ids = ids[: self.cache.get_seq_length()]
         return self.cache
 
 
@@ -46,7 +43,7 @@ def _new_cache(model: PreTrainedModel) -> DynamicCache:
     return DynamicCache(config=model.config)
 
 
-def _prefilled(model: PreTrainedModel, ids: Sequence[int]) -> DynamicCache:
+def _prefill(model: PreTrainedModel, ids: Sequence[int]) -> DynamicCache:
     cache = _new_cache(model)
     if ids and keeps_every_token(cache):
         tokens = torch.tensor([list(ids)], device=model.device)
@@ -55,14 +52,14 @@ def _prefilled(model: PreTrainedModel, ids: Sequence[int]) -> DynamicCache:
 
 
 def keeps_every_token(cache: DynamicCache) -> bool:
-    """Whether all layers keep keys and values of every token: what can be cut off at its end and go on."""
+    """Whether all layers keep keys and values of every token, so that the cache can be cropped and continued."""
     from transformers.cache_utils import DynamicLayer
 
     return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
-def repeated(before: DynamicCache, rows: int, model: PreTrainedModel) -> DynamicCache:
-    """A cache of its own for a batch of `rows`, each with `before` at its head."""
+def repeat_cache(before: DynamicCache, rows: int, model: PreTrainedModel) -> DynamicCache:
+    """A new cache for a batch of `rows`, each of which begins with `before`."""
     cache = _new_cache(model)
     if before.get_seq_length():
         for i, layer in enumerate(before.layers):
@@ -71,12 +68,12 @@ def repeated(before: DynamicCache, rows: int, model: PreTrainedModel) -> Dynamic
 
 
 def shared_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """The longest token prefix of all prompts that leaves each a token of its own, to predict its answer from.
+    """The longest prefix of all prompts that leaves each at least one token of its own, to predict its answer from.
 
     >>> shared_prefix([[1, 2, 3], [1, 2, 4]]), shared_prefix([[1, 2]]), shared_prefix([[1], [2]])
     ([1, 2], [1], [])
     """
-    # What the least and the greatest in lexicographic order share, all share.
+    # A prefix of the first and the last in lexicographic order is a prefix of all.
     first, last = min(map(list, prompts)), max(map(list, prompts))
     return list(first[: min(common_length(first, last), min(map(len, prompts)) - 1)])
 

@@ -1,7 +1,7 @@
-"""The tokens of a tokenizer as the bytes that they spell.
+"""The tokens of a tokenizer as the bytes that they stand for.
 
-In: a byte-level BPE tokenizer. Out: which tokens spell what, and which begin with a given string. Knows nothing of
-answers and texts.
+In: a byte-level BPE tokenizer. Out: the bytes of each token, and the tokens that begin with a given string. Knows
+nothing of answers or texts.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Vocabulary:
-    """The tokens of a byte-level BPE as bytes, in an order in which those with one beginning stand together.
+    """The tokens of a byte-level BPE as bytes, sorted, so that those with a common prefix are neighbours.
 
-    Special tokens are left out: none belongs into an answer but the end tokens, which are told apart.
-    Raises `NerError` for a tokenizer of another kind.
+    Special tokens are left out: none belongs in an answer but the end tokens, which are kept in `ends`. Raises
+    `NerError` for a tokenizer of another kind.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, end_token_ids: Iterable[int]) -> None:
@@ -39,26 +39,26 @@ class Vocabulary:
         single = {spelling[0] for spelling in self.spellings if len(spelling) == 1}
         if len(single) < 256:
             raise NerError(
-                f"the tokenizer spells {len(single)} of 256 bytes: constrained decoding needs a byte-level BPE, as "
-                "Qwen's; decode without constraint"
+                f"constrained decoding needs a byte-level BPE tokenizer; this one has {len(single)} of 256 bytes",
+                remedy="use a tokenizer like Qwen's, or constrained=False",
             )
 
-    def starting(self, prefix: bytes, low: int, high: int) -> tuple[int, int]:
-        """The range in `spellings[low:high]`, which all begin with `prefix[:-1]`, of those that begin with `prefix`."""
+    def narrow(self, prefix: bytes, low: int, high: int) -> tuple[int, int]:
+        """The range of those that begin with `prefix` in `spellings[low:high]`, which begin with `prefix[:-1]`."""
         first = bisect_left(self.spellings, prefix, low, high)
         if prefix[-1] == 0xFF:
             return first, high
         return first, bisect_left(self.spellings, prefix[:-1] + bytes([prefix[-1] + 1]), first, high)
 
-    def spelled(self, text: bytes) -> tuple[int, ...]:
-        """`text` in tokens, the longest that fits first: a spelling of it, not always the tokenizer's own."""
+    def spell(self, text: bytes) -> tuple[int, ...]:
+        """`text` as tokens, each the longest that fits: a spelling of it, not always the tokenizer's own."""
         tokens = []
         at = 0
         while at < len(text):
             low, high = 0, len(self.spellings)
             best = length = 0
             for length_tried in range(1, len(text) - at + 1):
-                low, high = self.starting(text[at : at + length_tried], low, high)
+                low, high = self.narrow(text[at : at + length_tried], low, high)
                 if low == high:
                     break
                 if len(self.spellings[low]) == length_tried:

@@ -7,13 +7,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, Qwen2Config, Qw
 
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, NerError
-from qwen_ner.inference.backends.prefix_cache import PrefixCache, shared_prefix
-from qwen_ner.inference.backends.torch import (
-    generate,
-    neutral_generation_config,
-    pad_left,
-    until_end,
-)
+from qwen_ner.inference.backends.prefix_cache import shared_prefix
+from qwen_ner.inference.backends.torch import TorchBackend, generate, neutral_generation_config, pad_left, until_end
 from qwen_ner.inference.constraints.grammar import Grammar
 from qwen_ner.training.model import load_model
 
@@ -28,8 +23,12 @@ def prompts(tokenizer, codec):
     return prompt_ids(tokenizer, codec, [gold.text for gold in EIGHT])
 
 
-def run(model, prompts, **options):
-    return generate(model, prompts, **{"max_new_tokens": 12, "end_token_ids": (2, 0), "pad_token_id": 0, **options})
+def run(model, prompts, limit=12, ends=(2, 0), backend=None, **options):
+    return (backend or TorchBackend(model, ends, pad_token_id=0)).complete(prompts, limit, **options)
+
+
+def ids_of(completions):
+    return [one.ids for one in completions]
 
 
 def one_by_one(model, prompt, steps):
@@ -43,55 +42,49 @@ def one_by_one(model, prompt, steps):
 
 @pytest.mark.parametrize("batch_tokens", [1, 200, 10_000])
 def test_it_is_greedy_decoding_in_the_order_of_the_prompts(model, prompts, batch_tokens):
-    generated = run(model, prompts, batch_tokens=batch_tokens)
-    for prompt, ids in zip(prompts, generated.ids, strict=True):
-        assert ids == until_end(one_by_one(model, prompt, 12), {2, 0})[0]
+    for prompt, found in zip(prompts, run(model, prompts, batch_tokens=batch_tokens), strict=True):
+        assert found.ids == until_end(one_by_one(model, prompt, 12), {2, 0})[0]
 
 
 def test_rows_that_finish_at_different_steps_leave_the_others_as_they_were(model, prompts):
     """End tokens chosen so that rows end early, late and never."""
-    free = run(model, prompts, max_new_tokens=20)
-    ends = (free.ids[0][1], free.ids[3][6])
-    ended = run(model, prompts, max_new_tokens=20, end_token_ids=ends)
-    expected = [until_end(ids, set(ends)) for ids in free.ids]
-    assert list(zip(ended.ids, ended.finished, strict=True)) == expected
-    assert len({len(ids) for ids in ended.ids}) > 2
-    for ids, finished, logprobs, all_logprobs in zip(
-        ended.ids, ended.finished, ended.logprobs, free.logprobs, strict=True
-    ):
-        assert len(logprobs) == len(ids) + finished
-        assert logprobs == pytest.approx(all_logprobs[: len(logprobs)], abs=1e-5)
+    free = run(model, prompts, 20)
+    ends = (free[0].ids[1], free[3].ids[6])
+    ended = run(model, prompts, 20, ends)
+    assert [(one.ids, one.finished) for one in ended] == [until_end(one.ids, set(ends)) for one in free]
+    assert len({len(one.ids) for one in ended}) > 2
+    for one, other in zip(ended, free, strict=True):
+        assert len(one.logprobs) == len(one.ids) + one.finished
+        assert one.logprobs == pytest.approx(other.logprobs[: len(one.logprobs)], abs=1e-5)
 
 
 def test_log_probabilities_are_those_of_one_pass_over_the_whole(model, prompts):
-    generated = run(model, prompts)
-    for prompt, ids, logprobs in zip(prompts, generated.ids, generated.logprobs, strict=True):
-        whole = torch.tensor([[*prompt, *ids]])
+    for prompt, one in zip(prompts, run(model, prompts), strict=True):
+        whole = torch.tensor([[*prompt, *one.ids]])
         with torch.no_grad():
             expected = model(input_ids=whole).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-        found = torch.tensor(logprobs[: len(ids)])
-        assert torch.allclose(found, expected.gather(1, torch.tensor(ids)[:, None])[:, 0], atol=1e-5)
+        found = torch.tensor(one.logprobs[: len(one.ids)])
+        assert torch.allclose(found, expected.gather(1, torch.tensor(one.ids)[:, None])[:, 0], atol=1e-5)
 
 
 def test_it_gives_the_ids_of_transformers_generate(model, prompts):
     config = neutral_generation_config((2, 0), 0, 12)
     batch = pad_left(prompts, 0)
     out = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1] :]
-    assert run(model, prompts).ids == [until_end(ids, {2, 0})[0] for ids in out.tolist()]
+    assert ids_of(run(model, prompts)) == [until_end(ids, {2, 0})[0] for ids in out.tolist()]
 
 
 def test_a_kept_prefix_changes_nothing_and_is_computed_once(model, prompts):
-    prefix = PrefixCache()
-    apart = [run(model, [prompt]) for prompt in prompts]
-    kept = [run(model, [prompt], prefix=prefix) for prompt in prompts]
-    assert [one.ids for one in kept] == [one.ids for one in apart]
-    assert prefix.ids == shared_prefix(prompts)
-    cache = prefix.cache
-    assert run(model, prompts, prefix=prefix).ids == [one.ids[0] for one in apart]
-    assert prefix.cache is cache
+    backend = TorchBackend(model, (2, 0), 0)
+    apart = [ids_of(run(model, [prompt])) for prompt in prompts]
+    assert [ids_of(run(model, [prompt], backend=backend)) for prompt in prompts] == apart
+    assert backend.prefix.ids == shared_prefix(prompts)
+    cache = backend.prefix.cache
+    assert ids_of(run(model, prompts, backend=backend)) == [ids for (ids,) in apart]
+    assert backend.prefix.cache is cache
     other = [[9, 8, 7, 6, 5, 4], [9, 8, 7, 6, 5, 3]]
-    assert run(model, other, prefix=prefix).ids == run(model, other).ids
-    assert prefix.ids == [9, 8, 7, 6, 5]
+    assert ids_of(run(model, other, backend=backend)) == ids_of(run(model, other))
+    assert backend.prefix.ids == [9, 8, 7, 6, 5]
 
 
 class Scripted:
@@ -116,7 +109,7 @@ def test_drafts_change_nothing_but_the_number_of_passes(model, prompts, right, m
     rows = list(range(len(prompts)))
 
     def script(row):
-        ids = plain.ids[row]
+        ids = plain[row].ids
         return Scripted(
             lambda taken: [*ids[taken : taken + right], *[(token + 1) % 100 + 10 for token in ids[taken + right :]]]
         )
@@ -124,37 +117,37 @@ def test_drafts_change_nothing_but_the_number_of_passes(model, prompts, right, m
     passes = []
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda *args, **inputs: passes.append(1) or forward(*args, **inputs))
-    drafted = run(model, prompts, drafts=[script(row) for row in rows])
-    assert drafted.ids == plain.ids
-    assert drafted.finished == plain.finished
-    for one, other in zip(drafted.logprobs, plain.logprobs, strict=True):
-        assert one == pytest.approx(other, abs=1e-4)
+    drafted = run(model, prompts, hints=[script(row) for row in rows])
+    for one, other in zip(drafted, plain, strict=True):
+        assert (one.ids, one.finished) == (other.ids, other.finished)
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
     # The prefix, the rest of the prompts with the first token, then as many tokens a pass as the draft was right and one.
     assert len(passes) == 2 + math.ceil(11 / (1 + min(right, 6)))
     with monkeypatch.context() as few:
-        few.setattr("qwen_ner.inference.backends.torch.DRAFT_ROWS", 3)  # drafts begin when others have left
-        ends = (plain.ids[0][1], plain.ids[3][6])
-        short = run(model, prompts, end_token_ids=ends, drafts=[script(row) for row in rows])
-        assert short.ids == run(model, prompts, end_token_ids=ends).ids
+        few.setattr("qwen_ner.inference.backends.decoding.DRAFT_ROWS", 3)  # drafts begin when others have left
+        ends = (plain[0].ids[1], plain[3].ids[6])
+        short = run(model, prompts, ends=ends, hints=[script(row) for row in rows])
+        assert ids_of(short) == ids_of(run(model, prompts, ends=ends))
 
 
 def test_a_grammar_binds_and_forecasts_and_the_end_is_not_asked_for(model, prompts, tokenizer, codec):
     grammar = Grammar(CLUENER.names, tokenizer, (2, 0))
     texts = [gold.text for gold in EIGHT]
-    constraints = [grammar.constraint(text, 24) for text in texts]
-    bound = run(model, prompts, max_new_tokens=24, constraints=constraints)
-    assert all(bound.finished)
-    for text, ids, logprobs in zip(texts, bound.ids, bound.logprobs, strict=True):
-        assert codec.decode(text, tokenizer.decode(ids)).problems == ()
-        assert len(logprobs) == len(ids)
+
+    def guides():
+        return [grammar.constraint(text, 24) for text in texts]
+
+    bound = run(model, prompts, 24, constraints=guides())
+    for text, one in zip(texts, bound, strict=True):
+        assert one.finished
+        assert codec.decode(text, tokenizer.decode(one.ids)).problems == ()
+        assert len(one.logprobs) == len(one.ids)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("qwen_ner.inference.backends.torch.DRAFT_ROWS", 0)
-        again = run(model, prompts, max_new_tokens=24, constraints=[grammar.constraint(text, 24) for text in texts])
-    assert again.ids == bound.ids
-    # Forecasts of the grammar do not bind: what the model writes by itself is the same.
-    free = run(model, prompts, max_new_tokens=24)
-    guided = run(model, prompts, max_new_tokens=24, drafts=[grammar.constraint(text, 24) for text in texts])
-    assert guided.ids == free.ids
+        patch.setattr("qwen_ner.inference.backends.decoding.DRAFT_ROWS", 0)
+        again = run(model, prompts, 24, constraints=guides())
+    assert ids_of(again) == ids_of(bound)
+    # Hints do not bind: what the model writes by itself is the same.
+    assert ids_of(run(model, prompts, 24, hints=guides())) == ids_of(run(model, prompts, 24))
 
 
 def test_a_hot_random_model_writes_valid_answers(model, prompts, tokenizer, codec):
@@ -166,16 +159,16 @@ def test_a_hot_random_model_writes_valid_answers(model, prompts, tokenizer, code
         hot = run(
             model,
             prompt_ids(tokenizer, codec, texts),
-            max_new_tokens=limit,
+            limit,
             temperature=1.5,
             constraints=[grammar.constraint(text, limit) for text in texts],
         )
-        assert all(hot.finished)
-        for text, ids in zip(texts, hot.ids, strict=True):
-            decoded = codec.decode(text, tokenizer.decode(ids))
+        for text, one in zip(texts, hot, strict=True):
+            assert one.finished
+            decoded = codec.decode(text, tokenizer.decode(one.ids))
             assert decoded.problems == ()
             assert decoded.ungrounded == ()
-    assert run(model, prompts, temperature=1.5).ids != run(model, prompts, temperature=1.5).ids
+    assert ids_of(run(model, prompts, temperature=1.5)) != ids_of(run(model, prompts, temperature=1.5))
 
 
 @pytest.mark.parametrize(
@@ -188,51 +181,59 @@ def test_batches_hold_the_budget_longest_first(model, lengths, budget, rows):
     assert seen == rows
 
 
+def out_of_memory(*args, **inputs):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
 @pytest.mark.parametrize("passes_before", [0, 5])
-def test_a_batch_that_runs_out_of_memory_is_halved_and_that_is_said_once(
+def test_a_batch_that_runs_out_of_memory_is_halved_and_that_is_remembered(
     model, prompts, tokenizer, monkeypatch, caplog, passes_before
 ):
-    """Out of memory at once, and amid the writing, when constraints have already gone on."""
+    """Out of memory at once, and in the middle of the answers, when their constraints have been advanced."""
     grammar = Grammar(CLUENER.names, tokenizer, (2, 0))
-    texts = [gold.text for gold in EIGHT]
-    options = {"max_new_tokens": 24, "end_token_ids": (2,)}
+    texts = [gold.text for gold in EIGHT] * 2
 
     def constraints():
         return [grammar.constraint(text, 24) for text in texts]
 
-    plain = run(model, prompts, constraints=constraints(), **options)
+    roomy, short = constraints(), constraints()
+    plain = run(model, prompts * 2, 24, (2,), constraints=roomy)
     forward, passes = model.forward, []
 
     def short_of_memory(*args, **inputs):
         passes.append(len(inputs["input_ids"]))
         if len(passes) > passes_before + 1 and passes[-1] > 3:  # the first pass is the prefix's
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            out_of_memory()
         return forward(*args, **inputs)
 
     monkeypatch.setattr(model, "forward", short_of_memory)
     rows = []
-    again = run(model, [*prompts, *prompts], constraints=constraints() * 2, on_rows=rows.append, **options)
-    assert again.ids == plain.ids * 2
-    assert again.finished == plain.finished * 2
+    backend = TorchBackend(model, (2,), 0)
+    again = run(model, prompts * 2, 24, backend=backend, constraints=short, on_rows=rows.append)
+    assert [(one.ids, one.finished) for one in again] == [(one.ids, one.finished) for one in plain]
+    assert [one.forced_surfaces for one in short] == [one.forced_surfaces for one in roomy]
+    assert all(one.closed or one.state is None for one in short)
     assert sum(rows) == 16
     assert max(rows) <= 4
-    assert again.batch_tokens < 16_384
+    assert backend.batch_tokens < 16_384
     warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert len(warned) == len(set(warned)) <= 3  # 16 rows, 8, 4: each size once
+    run(model, prompts * 2, 24, backend=backend, batch_tokens=100_000)
+    assert len(caplog.records) == len(warned)
 
-    monkeypatch.setattr(
-        model, "forward", lambda *a, **i: (_ for _ in ()).throw(torch.OutOfMemoryError(" out of memory."))
-    )
-    kept = PrefixCache()
+
+def test_what_does_not_fit_into_memory_by_itself_is_an_error(model, prompts, monkeypatch):
+    backend = TorchBackend(model, (2, 0), 0)
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", out_of_memory)
     with pytest.raises(torch.OutOfMemoryError):
-        run(model, prompts, prefix=kept)
+        run(model, prompts, backend=backend)  # the prefix
     monkeypatch.setattr(model, "forward", forward)
-    kept.common(model, prompts)
-    monkeypatch.setattr(
-        model, "forward", lambda *a, **i: (_ for _ in ()).throw(torch.OutOfMemoryError(" out of memory."))
-    )
-    with pytest.raises(NerError, match=r"tokens and its answer of up to 12 do not fit into the memory; use a smaller"):
-        run(model, prompts, prefix=kept)
+    backend.prefix.common(model, prompts)
+    monkeypatch.setattr(model, "forward", out_of_memory)
+    with pytest.raises(NerError, match="do not fit into memory") as caught:
+        run(model, prompts, backend=backend)
+    assert "a smaller model" in caught.value.remedy
 
 
 def test_another_fault_of_the_model_is_no_lack_of_memory(model, prompts, monkeypatch):
@@ -254,16 +255,16 @@ def test_other_models_generate_the_same_way(tiny, prompts, kind):
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.1)
     wrong = [Scripted(lambda taken: [5, 6, 7]) for _ in prompts]
-    for generated in (run(model, prompts), run(model, prompts, drafts=wrong)):
-        for prompt, ids in zip(prompts, generated.ids, strict=True):
-            assert ids == until_end(one_by_one(model, prompt, 12), {2, 0})[0]
+    for found in (run(model, prompts), run(model, prompts, hints=wrong)):
+        for prompt, one in zip(prompts, found, strict=True):
+            assert one.ids == until_end(one_by_one(model, prompt, 12), {2, 0})[0]
 
 
 def test_the_generation_config_that_a_model_ships_changes_nothing(model, prompts):
     plain = run(model, prompts)
     shipped = GenerationConfig(
         do_sample=True, temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.5, no_repeat_ngram_size=2,
-        eos_token_id=[7], suppress_tokens=plain.ids[0][:1], min_new_tokens=5, max_length=3,
+        eos_token_id=[7], suppress_tokens=plain[0].ids[:1], min_new_tokens=5, max_length=3,
     )  # fmt: skip
     before, model.generation_config = model.generation_config, shipped
     try:
@@ -274,17 +275,23 @@ def test_the_generation_config_that_a_model_ships_changes_nothing(model, prompts
 
 
 def test_an_end_token_ends_and_its_absence_is_seen(model, prompts):
-    free = run(model, prompts[:1])
-    assert free.finished == [False]
-    assert len(free.ids[0]) == 12
-    third = free.ids[0][2]
-    ended = run(model, prompts[:1], end_token_ids=(third,))
-    assert ended.finished == [True]
-    assert ended.ids[0] == free.ids[0][: free.ids[0].index(third)]
+    (free,) = run(model, prompts[:1])
+    assert (free.finished, len(free.ids)) == (False, 12)
+    third = free.ids[2]
+    (ended,) = run(model, prompts[:1], ends=(third,))
+    assert ended.finished
+    assert ended.ids == free.ids[: free.ids.index(third)]
 
 
 def test_nothing_to_do_gives_nothing(model):
-    assert run(model, []).ids == []
+    assert run(model, []) == []
+
+
+def test_generate_gives_the_same_as_columns(model, prompts):
+    made = generate(model, prompts, max_new_tokens=12, end_token_ids=(2, 0), pad_token_id=0)
+    assert [(one.ids, one.finished, one.logprobs) for one in run(model, prompts)] == list(
+        zip(made.ids, made.finished, made.logprobs, strict=True)
+    )
 
 
 def test_padding_is_on_the_left():

@@ -10,7 +10,8 @@ from rows import EIGHT
 
 from qwen_ner.codec import Codec
 from qwen_ner.entities import CLUENER, LabelSet, NerError
-from qwen_ner.inference.constraints.grammar import Automaton, Constraint, Grammar
+from qwen_ner.inference.constraints.automaton import Automaton
+from qwen_ner.inference.constraints.grammar import Constraint, Grammar
 
 END = 2
 NASTY = [
@@ -130,11 +131,11 @@ def test_no_surface_comes_twice_under_a_label_and_no_way_is_a_dead_end(tokenizer
 
 def write(grammar, constraint, text):
     """Let the constraint take `text`, token by token of a spelling of it."""
-    for token in grammar.vocabulary.spelled(text.encode()):
+    for token in grammar.vocabulary.spell(text.encode()):
         constraint.advance(token)
 
 
-def test_a_surface_that_is_there_because_another_could_not_be_repeated_is_told(grammar):
+def test_a_surface_that_is_there_because_another_could_not_be_repeated_is_noted(grammar):
     text = "工行目前在工行使用，北京"
     constraint = grammar.constraint(text, 64)
     write(grammar, constraint, '{"address":["北京"],"company":["工行","工行')
@@ -142,7 +143,19 @@ def test_a_surface_that_is_there_because_another_could_not_be_repeated_is_told(g
     assert not constraint.allows(quote)
     write(grammar, constraint, '使用"]}')
     assert constraint.closed
-    assert constraint.unmeant == {("company", "工行使用")}
+    assert constraint.forced_surfaces == {("company", "工行使用")}
+
+
+def test_a_constraint_begins_again(grammar, end):
+    """Advanced anywhere and restarted, it allows what a new one allows; what was forced is forgotten."""
+    text, quote = "工行目前在工行使用", grammar.vocabulary.spell(b'"')[0]
+    used = grammar.constraint(text, 24)
+    write(grammar, used, '{"company":["工行","工行')
+    assert not used.allows(quote)
+    write(grammar, used, '使用"]}')
+    used.restart()
+    assert used.forced_surfaces == frozenset()
+    assert wander(used, 5) == wander(grammar.constraint(text, 24), 5)
 
 
 def test_a_longer_surface_that_was_meant_and_one_behind_it_are_not(grammar):
@@ -150,18 +163,18 @@ def test_a_longer_surface_that_was_meant_and_one_behind_it_are_not(grammar):
     quote = next(token for token, spelling in grammar.vocabulary.bytes.items() if spelling == b'"')
     meant = grammar.constraint(text, 64)
     write(grammar, meant, '{"company":["工行","工行使用"]}')
-    assert meant.unmeant == frozenset()
+    assert meant.forced_surfaces == frozenset()
     later = grammar.constraint(text, 64)
     write(grammar, later, '{"company":["工行","工行')
     assert not later.allows(quote)
     write(grammar, later, '使用","北京"],"position":["北京"]}')
-    assert later.unmeant == {("company", "工行使用")}
+    assert later.forced_surfaces == {("company", "工行使用")}
     # What is refused for another reason is no repetition.
     other = grammar.constraint(text, 64)
     write(grammar, other, '{"company":["工')
-    assert not other.allows(grammar.vocabulary.spelled("京".encode())[0])
+    assert not other.allows(grammar.vocabulary.spell("京".encode())[0])
     write(grammar, other, '行"]}')
-    assert other.unmeant == frozenset()
+    assert other.forced_surfaces == frozenset()
 
 
 @pytest.mark.parametrize("label", CLUENER.names)
@@ -189,8 +202,9 @@ def test_labels_are_escaped_as_the_target_has_them(tokenizer, end):
 
 
 def test_what_has_no_room_is_refused(grammar):
-    with pytest.raises(NerError, match=r"max_new_tokens: 1 leaves no room"):
+    with pytest.raises(NerError) as caught:
         grammar.constraint("三星", 1)
+    assert (caught.value.place, caught.value.value) == ("max_new_tokens", 1)
 
 
 def test_a_tokenizer_without_bytes_is_refused(end):

@@ -1,0 +1,92 @@
+"""The seam between `Extractor` and what runs the model.
+
+In: prompts as token ids, and a `Constraint` for each whose answer must follow one. Out: a `Completion` for each, in
+order. Knows nothing of labels, JSON or devices.
+
+A new backend is one module with a class that satisfies `Backend`, and one line in `BACKENDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol, runtime_checkable
+
+from ...entities import NerError
+
+BACKENDS = {"torch": "qwen_ner.inference.backends.torch:TorchBackend"}
+"""Where each backend's class is found: `module:class`. Beside the methods of `Backend` it has a class method
+`load(folder, tokenizer, config, *, device=None, dtype=None)` that makes one from a trained folder."""
+
+BATCH_TOKENS = 16_384
+"""Default for the tokens in a batch, prompts and answers: about 400 MB of keys and values for a 0.5B in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The answer to one prompt.
+
+    `ids` come without the end token; `finished` says whether the model ended the answer, rather than reached the limit.
+    `logprobs` are the natural logarithms of the probabilities that the model gave the tokens, among all tokens of the
+    vocabulary: one for each id, and one more where the model wrote the end token itself. None if the backend has none;
+    entities then have no score.
+    """
+
+    ids: Sequence[int]
+    finished: bool = True
+    logprobs: Sequence[float] | None = None
+
+
+class Constraint(Protocol):
+    """Which tokens one answer may consist of, while it is written: ask, `advance`, ask, …
+
+    `allows` says whether a token may come next; `allowed` lists all that may. `closed` says that only an end token may
+    follow, so that a backend need not ask the model. `advance` takes a token, and raises `ValueError` for one that may
+    not come. `forecast` gives up to `limit` tokens that are likely to follow, to be used as a draft. `restart` returns
+    to the beginning of the answer.
+    """
+
+    @property
+    def closed(self) -> bool: ...
+
+    def allows(self, token: int) -> bool: ...
+    def allowed(self) -> list[int]: ...
+    def advance(self, token: int) -> None: ...
+    def forecast(self, limit: int) -> list[int]: ...
+    def restart(self) -> None: ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A place where a model writes. Decoding is greedy, without penalties."""
+
+    @property
+    def max_length(self) -> int:
+        """The context length: the most tokens that a prompt and its answer may have together."""
+
+    def complete(
+        self,
+        prompts: Sequence[Sequence[int]],
+        limit: int,
+        constraints: Sequence[Constraint] | None = None,
+        *,
+        hints: Sequence[Constraint] | None = None,
+        batch_tokens: int | None = None,
+        on_rows: Callable[[int], object] | None = None,
+    ) -> list[Completion]:
+        """A completion of up to `limit` new tokens for each of `prompts`, in order.
+
+        Each answer keeps to its constraint, which has been advanced by it afterwards; the backend asks `allows` for the
+        model's own choice before it takes another token. The options may be ignored: `hints` forecast answers without
+        restricting them, `batch_tokens` bounds the tokens in a batch, and `on_rows` is called with the number of
+        prompts each time that some are done.
+        """
+
+
+def backend_class(name: str) -> Any:
+    """The class of the backend `name`, imported now. Raises `NerError` for a name that is not in `BACKENDS`."""
+    if name not in BACKENDS:
+        raise NerError("unknown backend", value=name, place="backend", remedy=f"choose one of: {', '.join(BACKENDS)}")
+    module, _, attribute = BACKENDS[name].partition(":")
+    return getattr(import_module(module), attribute)

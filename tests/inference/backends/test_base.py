@@ -1,0 +1,104 @@
+"""A place to generate is one class and one line: a toy one, asked by everything that extracts."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from rows import EIGHT
+
+from qwen_ner.contract import NerConfig
+from qwen_ner.data.datasets import read_texts, write_jsonl
+from qwen_ner.entities import CLUENER, NerError
+from qwen_ner.inference.backends.base import BACKENDS, Backend, Completion
+from qwen_ner.inference.batch_predict import stream
+from qwen_ner.inference.evaluate import evaluate
+from qwen_ner.inference.extractor import Extractor, TextTooLong
+
+
+class Lookup:
+    """Answers each prompt that a table has, and `{}` to any other; keeps to constraints, and gives no probabilities."""
+
+    max_length = 512
+
+    def __init__(self, answers, end):
+        self.answers, self.end = answers, end
+
+    @classmethod
+    def load(cls, folder, tokenizer, config, *, device=None, dtype=None):
+        table = json.loads((folder / "answers.json").read_text(encoding="utf-8"))
+        answers = {text: tokenizer(answer, add_special_tokens=False)["input_ids"] for text, answer in table.items()}
+        cls.tokenizer = tokenizer
+        return cls(answers, config.end_token_ids[0])
+
+    def complete(self, prompts, limit, constraints=None, **options):
+        completions = []
+        for n, prompt in enumerate(prompts):
+            asked = self.tokenizer.decode(prompt)
+            wanted = next((ids for text, ids in self.answers.items() if text in asked), [])
+            ids = wanted or self.tokenizer("{}", add_special_tokens=False)["input_ids"]
+            if constraints:
+                ids = list(self.constrained([*ids, self.end], constraints[n]))
+            completions.append(Completion(ids[:limit], len(ids) <= limit))
+        return completions
+
+    def constrained(self, wanted, constraint):
+        for token in wanted:
+            taken = token if constraint.allows(token) else constraint.allowed()[0]
+            constraint.advance(taken)
+            if taken == self.end:
+                return
+            yield taken
+        while not constraint.closed:
+            yield (taken := constraint.allowed()[0])
+            constraint.advance(taken)
+
+
+@pytest.fixture
+def folder(tiny, codec, tmp_path, monkeypatch):
+    """A trained folder with a lookup table for weights, and the line that registers what reads it."""
+    monkeypatch.setitem(BACKENDS, "lookup", f"{__name__}:Lookup")
+    shutil.copytree(tiny, tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    answers = {gold.text: codec.encode(gold) for gold in EIGHT}
+    (tmp_path / "model" / "answers.json").write_text(json.dumps(answers), encoding="utf-8")
+    NerConfig(CLUENER, codec.system_prompt, 128, (2, 0)).save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+def test_the_extractor_runs_on_a_backend_of_a_stranger(folder, constrained):
+    extractor = Extractor.from_pretrained(folder, backend="lookup")
+    assert isinstance(extractor.backend, Backend)
+    found = extractor.predict([*(gold.text for gold in EIGHT), "无"], constrained=constrained, progress=True)
+    assert [decoded.surfaces for decoded in found] == [*(gold.surfaces for gold in EIGHT), ()]
+    assert {entity.score for decoded in found for entity in decoded.entities} == {None}
+    with pytest.raises(TextTooLong, match="room for 384"):
+        extractor.extract(["长" * 500])
+
+
+def test_evaluation_and_batch_prediction_run_on_it_too(folder, tmp_path):
+    (tmp_path / "data").mkdir()
+    write_jsonl(tmp_path / "data" / "dev.jsonl", [replace(gold, id=str(n)) for n, gold in enumerate(EIGHT)])
+    for evaluated in evaluate(str(folder), str(tmp_path / "data"), backend="lookup"):
+        assert evaluated.scores.micro.f1 == 1.0
+    out = tmp_path / "out.jsonl"
+    rows = read_texts([gold.text.encode() for gold in EIGHT], "in.txt")
+    assert stream(Extractor.from_pretrained(folder, backend="lookup"), rows, out) == 0
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [{(e["label"], e["text"]) for e in line["entities"]} for line in lines] == [set(g.surfaces) for g in EIGHT]
+
+
+def test_the_extractor_loads_no_torch_by_itself():
+    """What runs the model is injected: a backend without torch needs none."""
+    code = "import sys, qwen_ner.inference.extractor; print({'torch', 'transformers'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_an_unknown_backend_is_told_from_those_there_are(folder):
+    with pytest.raises(NerError) as caught:
+        Extractor.from_pretrained(folder, backend="vlm")
+    assert (caught.value.place, caught.value.value) == ("backend", "vlm")
+    assert "torch" in caught.value.remedy
