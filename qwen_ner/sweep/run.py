@@ -1,10 +1,10 @@
 """A sweep without an account: the file that `wandb sweep` takes, searched by Optuna, each trial a process of its own.
 
-In: a sweep file and the number of trials. Out: a folder with each trial's own, the study (sweep.db), plots and the best
-recipe; a table on the terminal. Knows nothing of a trial but its log.
+In: a sweep file and the number of trials. Out: a folder with each trial's own, the study (study.journal), plots and the
+best recipe; a table on the terminal. Knows nothing of a trial but its log.
 
-A trial that is RUNNING in sweep.db when a sweep starts was interrupted, however that happened: it is queued again under
-its number, and so resumes in its folder from its last checkpoint.
+A trial that is RUNNING in the journal when a sweep starts was interrupted, however that happened: it is queued again
+under its number, and so resumes in its folder from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -36,9 +36,6 @@ log = logging.getLogger(__name__)
 
 POLL = 0.5
 """Seconds between two looks at a trial's log."""
-
-LOCK_PATIENCE = 60
-"""Seconds that a write waits for another program to release sweep.db."""
 
 
 def sweep(path: Path, *, local: bool, trials: int | None = None, jobs: int = 1, output: Path | None = None) -> None:
@@ -81,9 +78,6 @@ def run(sweep: Sweep, folder: Path, number: int, *, jobs: int = 1) -> None:
         import optuna
     except ImportError:
         raise NerError("--local needs Optuna", remedy='pip install "qwen_ner[sweep]"') from None
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
-
     from .outcome import report
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -96,10 +90,6 @@ def run(sweep: Sweep, folder: Path, number: int, *, jobs: int = 1) -> None:
     except Timeout:
         remedy = "wait until it ends, or use another --output"
         raise NerError("in use by another sweep", place=folder, remedy=remedy) from None
-    except (StorageInternalError, SQLAlchemyError) as error:
-        cause = " ".join(str(error.__cause__ or error).split())[:200]
-        remedy = "close it in any other program; the same command continues"
-        raise NerError(f"the database failed ({cause})", place=folder / "sweep.db", remedy=remedy) from error
 
 
 def open_study(sweep: Sweep, folder: Path, number: int) -> Study:
@@ -108,10 +98,14 @@ def open_study(sweep: Sweep, folder: Path, number: int) -> Study:
     Raises `NerError` where it belongs to another sweep.
     """
     import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
     from optuna.trial import TrialState
 
-    wait: dict[str, Any] = {"connect_args": {"timeout": LOCK_PATIENCE}}
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'sweep.db'}", engine_kwargs=wait)
+    journal = folder / "study.journal"
+    if journal.exists():  # a full disk may have torn its last line
+        journal.write_bytes(b"".join(line for line in journal.read_bytes().splitlines(True) if line.endswith(b"\n")))
+    storage = JournalStorage(JournalFileBackend(str(journal)))
     study = optuna.create_study(
         storage=storage, study_name="sweep", direction=sweep.goal, load_if_exists=True, pruner=_pruner(sweep)
     )
