@@ -104,7 +104,8 @@ def open_study(sweep: Sweep, folder: Path, number: int) -> Study:
 
     journal = folder / "study.journal"
     if journal.exists():  # a full disk may have torn its last line
-        journal.write_bytes(b"".join(line for line in journal.read_bytes().splitlines(True) if line.endswith(b"\n")))
+        with journal.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
     storage = JournalStorage(JournalFileBackend(str(journal)))
     study = optuna.create_study(
         storage=storage, study_name="sweep", direction=sweep.goal, load_if_exists=True, pruner=_pruner(sweep)
@@ -234,7 +235,7 @@ class Search:
         process.wait()
         if pruned:
             raise TrialPruned
-        if not ended:
+        if not ended or (self.interrupted and process.returncode):
             raise Interrupted
         if process.returncode or not evaluations:
             raise failure(process.returncode, folder / "log.txt", self.sweep.metric)

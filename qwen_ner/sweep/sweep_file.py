@@ -12,14 +12,19 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from ..entities import NerError
 from .space import Space, read_parameter, unknown
 
-METRICS = {"f1": "maximize", "span_f1": "maximize", "macro_f1": "maximize", "loss": "minimize"}
+METRICS: dict[str, Literal["minimize", "maximize"]] = {
+    "f1": "maximize",
+    "span_f1": "maximize",
+    "macro_f1": "maximize",
+    "loss": "minimize",
+}
 """What a training prints at each evaluation, and its goal."""
 
 KEYS = ("program", "method", "metric", "parameters", "early_terminate", "command", "run_cap")
@@ -56,7 +61,7 @@ class Sweep:
     identity: Mapping[str, Any]
 
     @property
-    def goal(self) -> str:
+    def goal(self) -> Literal["minimize", "maximize"]:
         return METRICS[self.metric]
 
     def values(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,15 +220,15 @@ def _command(given: Any, faults: list[str]) -> tuple[str, ...]:
 
 
 def _early_faults(early: Any) -> list[str]:
-    kind = early.get("type") if isinstance(early, dict) else None
-    if early and kind not in EARLY_TERMINATE:
-        return [f"early_terminate: type: {kind} is none of {', '.join(EARLY_TERMINATE)}"]
-    numbers = {key: value for key, value in early.items() if key != "type"}
-    faults = [unknown(key, EARLY_TERMINATE[kind]) for key in numbers if key not in EARLY_TERMINATE[kind]]
-    for key, value in numbers.items():
-        least = 2 if key == "eta" else 1
-        if key in EARLY_TERMINATE[kind] and not (isinstance(value, int) and value >= least):
-            faults.append(f"{key}: {value} is not a whole number from {least} on")
-    if kind == "hyperband" and not {"min_iter", "max_iter"} & set(early):
+    if not early:
+        return []
+    known = EARLY_TERMINATE.get(str(early.get("type"))) if isinstance(early, dict) else None
+    if not known:
+        return [f"early_terminate: type must be one of {', '.join(EARLY_TERMINATE)}"]
+    faults = [unknown(key, known) for key in early if key not in ("type", *known)]
+    for key in set(early) & set(known):
+        if not isinstance(early[key], int) or early[key] < 1 + (key == "eta"):
+            faults.append(f"{key}: {early[key]} is not a whole number from {1 + (key == 'eta')} on")
+    if early["type"] == "hyperband" and not {"min_iter", "max_iter"} & set(early):
         faults.append("hyperband needs min_iter, or max_iter and s")
     return [f"early_terminate: {fault}" for fault in faults]
