@@ -1,32 +1,32 @@
 """A sweep without an account: the file that `wandb sweep` takes, searched by Optuna, each trial a process of its own.
 
-In: a sweep file, how many trials. Out: a folder with each trial's own, the study (sweep.db), plots and the best recipe;
-a table on the terminal. Knows nothing of what a trial does but what its log says.
+In: a sweep file and the number of trials. Out: a folder with each trial's own, the study (study.journal), plots and the
+best recipe; a table on the terminal. Knows nothing of a trial but its log.
 
-A trial that is RUNNING in sweep.db and has no process is one that was interrupted, however this program ended: the next
-start goes on with it, in its folder, so from its last checkpoint.
+A trial that is RUNNING in the journal when a sweep starts was interrupted, however that happened: it is queued again
+under its number, and so resumes in its folder from its last checkpoint.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
+import math
 import multiprocessing
-import os
 import signal
-import time
-from collections.abc import Iterator, Sequence
+import subprocess
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
+from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from ..entities import NerError
-from .space import choice_of
-from .sweep_file import Sweep, flags, headed, read_sweep, recipe_faults
-from .trial import TrialProcess, kill, stop
+from .sweep_file import Sweep, check_recipe, flags, raise_faults, read_sweep
+from .trial import failure, kill, read_evaluations, start, stop
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -35,151 +35,105 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL = 0.5
-"""Seconds between two looks at the trials."""
-
-LOCK_PATIENCE = 60
-"""Seconds that a write waits for another program to let go of sweep.db."""
+"""Seconds between two looks at a trial's log."""
 
 
 def sweep(path: Path, *, local: bool, trials: int | None = None, jobs: int = 1, output: Path | None = None) -> None:
     """Check a sweep file; with `local` run it until `trials` trials have ended in all, `jobs` at a time.
 
-    Raises `NerError` for what the user can mend, before any trial as far as it can be known then, and
-    `KeyboardInterrupt` after SIGINT or SIGTERM (each trial has a checkpoint).
+    Raises `NerError`, for all that can be known beforehand before any trial, and `KeyboardInterrupt` after SIGINT or
+    SIGTERM, once each trial has saved a checkpoint.
     """
     if jobs < 1:
-        raise NerError(f"--jobs: {jobs} is not a positive number")
+        raise NerError("not a positive number", value=jobs, place="--jobs")
     read = read_sweep(path)
-    # In a process of its own: a recipe that is read loads torch and may hold a GPU, here for as long as the sweep is.
+    # In a process of its own: to read a recipe loads torch and may hold a GPU, here for as long as the sweep runs.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        faults, here, trackers = pool.submit(recipe_faults, read).result()
-    if faults := faults + ([*here, *read.local_faults] if local else []):
-        raise NerError(headed(path, faults))
+        faults, own, trackers = pool.submit(check_recipe, read).result()
+    raise_faults(path, faults + ([*own, *read.local_faults] if local else []))
     if not local:
-        print(f"{path} is right. With wandb, its agents run the trials:\n  wandb sweep {path}")
+        print(f"{path} is valid. With wandb, its agents run the trials:\n  wandb sweep {path}")
         print(f"  wandb agent ENTITY/PROJECT/ID\nWithout: qwen-ner sweep {path} --local --trials 20")
         return
-    run(read, output or Path("outputs") / path.stem, _number_of_trials(read, trials), jobs=jobs, extra=_extra(trackers))
+    others = [tracker for tracker in trackers if tracker != "wandb"]  # which would ask for an account
+    if others != trackers:
+        read = replace(read, command=(*read.command, f"--report_to={others or 'none'}"))
+    run(read, output or Path("outputs") / path.stem, _number_of_trials(read, trials), jobs=jobs)
 
 
-def run(sweep: Sweep, folder: Path, number: int, *, jobs: int = 1, extra: Sequence[str] = ()) -> None:
+def _number_of_trials(sweep: Sweep, trials: int | None) -> int:
+    grid = math.prod(len(space.grid) for space in sweep.varied.values()) if sweep.method == "grid" else None
+    limits = [limit for limit in (trials, sweep.run_cap, grid) if limit is not None]
+    if not limits or min(limits) < 1:
+        raise NerError("needs a positive number, as the file has no run_cap", value=trials, place="--trials")
+    return min(limits)
+
+
+def run(sweep: Sweep, folder: Path, number: int, *, jobs: int = 1) -> None:
     """Search in `folder` until `number` trials have ended in all; print the table and where the rest is.
 
-    `extra` are overrides that every trial is given beside its own. Raises as `sweep`.
+    Raises as `sweep`.
     """
     try:
         import optuna
     except ImportError:
-        raise NerError('--local searches with Optuna; pip install "qwen_ner[sweep]"') from None
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
-
+        raise NerError("--local needs Optuna", remedy='pip install "qwen_ner[sweep]"') from None
     from .outcome import report
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # SIGINT too: what a script starts behind `&` inherits it ignored.
-    before = {n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with _alone_in(folder, sweep.path):
-            study = open_study(sweep, folder)
-            for key, space in sweep.varied.items():
-                log.info("%s: %s", key, space)
-            _search(Search(sweep, study, folder, number, extra), jobs)
-            print(report(sweep, study, folder, extra))
-    except (StorageInternalError, SQLAlchemyError) as error:
-        raise NerError(
-            f"{folder / 'sweep.db'}: {' '.join(str(error.__cause__ or error).split())[:200]}; close it where another "
-            "program has it open; the same command goes on"
-        ) from error
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _search(search: Search, jobs: int) -> None:
-    stop(search.folder)  # what a sweep that was killed left behind
-    try:
-        search.run(jobs)
-    except KeyboardInterrupt:
-        log.warning("Stopping the running trials with a checkpoint; once more stops at once, without it.")
-        stop(search.folder)
-        ended = sum(trial.state.is_finished() for trial in search.study.get_trials(deepcopy=False))
-        raise KeyboardInterrupt(
-            f"{ended} of {search.number} trials have ended; the same command goes on from there"
-        ) from None
-    finally:
-        kill(search.folder)
-
-
-def _number_of_trials(sweep: Sweep, trials: int | None) -> int:
-    grid = None
-    if sweep.method == "grid":
-        grid = 1
-        for space in sweep.varied.values():
-            grid *= len(space.grid() or ())
-    limits = [limit for limit in (trials, sweep.run_cap, grid) if limit is not None]
-    if not limits:
-        raise NerError("--trials: how many are to be run? The file has no run_cap either")
-    if min(limits) < 1:
-        raise NerError(f"--trials: {trials} is not a positive number")
-    return min(limits)
-
-
-def _extra(trackers: Sequence[str]) -> list[str]:
-    """What is laid over the command without an account: any tracker but wandb."""
-    if "wandb" not in trackers:
-        return []
-    kept = [tracker for tracker in trackers if tracker != "wandb"]
-    return [f"--report_to={kept or 'none'}"]
-
-
-@contextmanager
-def _alone_in(folder: Path, path: Path) -> Iterator[None]:
-    """Hold `folder` against a second sweep. The kernel lets go of it however this process ends."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise NerError(
-                f"{folder} is in use by another sweep ({lock.read()}); wait for its end, or give another --output"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"{path}, process {os.getpid()}")
-        lock.flush()
-        yield
+    try:
+        with FileLock(folder / "lock").acquire(timeout=0):
+            study = open_study(sweep, folder, number)
+            Search(sweep, study, folder).run(number, jobs)
+            print(report(sweep, study, folder))
+    except Timeout:
+        remedy = "wait until it ends, or use another --output"
+        raise NerError("in use by another sweep", place=folder, remedy=remedy) from None
 
 
-def open_study(sweep: Sweep, folder: Path) -> Study:
-    """The study in `folder`, made where there is none. Raises `NerError` where it is another sweep's."""
+def open_study(sweep: Sweep, folder: Path, number: int) -> Study:
+    """The study in `folder`, new or resumed, with what must be run first in its queue: interrupted trials, a grid.
+
+    Raises `NerError` where it belongs to another sweep.
+    """
     import optuna
-    from optuna.storages import RDBStorage
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+    from optuna.trial import TrialState
 
-    wait: dict[str, Any] = {"connect_args": {"timeout": LOCK_PATIENCE}}
-    storage = RDBStorage(f"sqlite:///{folder / 'sweep.db'}", engine_kwargs=wait)
+    journal = folder / "study.journal"
+    if journal.exists():  # a full disk may have torn its last line
+        with journal.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+    storage = JournalStorage(JournalFileBackend(str(journal)))
     study = optuna.create_study(
         storage=storage, study_name="sweep", direction=sweep.goal, load_if_exists=True, pruner=_pruner(sweep)
     )
-    told = json.loads(json.dumps(sweep.told, default=str))
-    known = study.user_attrs.setdefault("sweep", told)
-    if differing := [key for key in told if told[key] != known.get(key)]:
-        raise NerError(
-            f"{folder} holds a sweep whose trials do not compare with {sweep.path}: changed: {', '.join(differing)}; "
-            "give another --output, or remove that folder"
-        )
-    study.set_user_attr("sweep", told)
-    # A sampler that is seeded alike would draw the same trials again after each start.
-    seed = len(study.get_trials(deepcopy=False))
-    samplers = optuna.samplers
-    study.sampler = samplers.TPESampler(seed=seed) if sweep.method == "bayes" else samplers.RandomSampler(seed=seed)
+    identity = json.loads(json.dumps(sweep.identity, default=str))
+    known = study.user_attrs.get("sweep", identity)
+    if changed := [key for key in identity if identity[key] != known.get(key)]:
+        what = f"its trials do not compare with {sweep.path}, which changed in {', '.join(changed)}"
+        raise NerError(what, place=folder, remedy="use another --output, or remove that folder")
+    study.set_user_attr("sweep", identity)
+    trials = study.get_trials(deepcopy=False)
+    for trial in trials:
+        if trial.state == TrialState.RUNNING:
+            storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+    if sweep.method == "grid":
+        points = product(*(space.grid for _, space in sorted(sweep.varied.items())))
+        for point in islice(points, len(trials), number):
+            study.enqueue_trial(dict(zip(sorted(sweep.varied), point, strict=True)))
+    # A sampler with the same seed would draw the same trials again after each start.
+    sampler = optuna.samplers.TPESampler if sweep.method == "bayes" else optuna.samplers.RandomSampler
+    study.sampler = sampler(seed=len(trials))
     return study
 
 
 def _pruner(sweep: Sweep) -> BasePruner:
-    """As `early_terminate` says; without it none, as with wandb. A step is an evaluation.
+    """As `early_terminate` says; a step is an evaluation.
 
-    wandb's hyperband has one bracket: at min_iter, min_iter·eta, … a trial goes on if it is in the best 1/eta of all
+    wandb's hyperband has one bracket: at min_iter, min_iter·eta, … a trial continues if it is in the best 1/eta of all
     that came so far. To Optuna that is successive halving; its HyperbandPruner spreads trials over several brackets.
     """
     from optuna import pruners
@@ -190,96 +144,99 @@ def _pruner(sweep: Sweep) -> BasePruner:
     if early["type"] == "median":
         return pruners.MedianPruner(n_warmup_steps=early.get("min_iter", 1) - 1)
     eta = early.get("eta", 3)
-    least = early.get("min_iter") or max(1, early["max_iter"] // eta ** early.get("s", 1))
-    return pruners.SuccessiveHalvingPruner(min_resource=least, reduction_factor=eta)
+    first = early.get("min_iter") or max(1, early["max_iter"] // eta ** early.get("s", 1))
+    return pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=eta)
+
+
+class Interrupted(BaseException):
+    """Passes through Optuna, which catches the others: the trial stays RUNNING, and the next start resumes it."""
 
 
 class Search:
-    """The trials of a study: asked for, run, told."""
+    """Runs the trials that a study asks for, and ends them upon a signal or an error."""
 
-    def __init__(self, sweep: Sweep, study: Study, folder: Path, number: int, extra: Sequence[str]) -> None:
-        self.sweep, self.study, self.folder, self.number, self.extra = sweep, study, folder, number, extra
-        self.space = {key: space.distribution() for key, space in sweep.varied.items()}
-        self.environment = dict(os.environ)
-        self.running: list[Running] = []
+    def __init__(self, sweep: Sweep, study: Study, folder: Path) -> None:
+        self.sweep, self.study, self.folder = sweep, study, folder
+        self.interrupted: BaseException | None = None
 
-    def run(self, jobs: int) -> None:
-        """Return when all trials have ended."""
-        waiting = self._interrupted()
-        while True:
-            while len(self.running) < jobs and (trial := waiting.pop() if waiting else self._ask()):
-                self.running.append(self._start(trial))
-            if not self.running:
-                return
-            time.sleep(POLL)
-            self.running = [running for running in self.running if running.goes_on()]
+    def run(self, number: int, jobs: int) -> None:
+        """Return when `number` trials have ended in all."""
+        # SIGINT too: a script's background jobs inherit it ignored.
+        before = {n: signal.signal(n, self._interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            stop(self.folder)  # what a sweep that was killed left running
+            if (left := number - self._ended()) > 0:
+                with suppress(Interrupted):
+                    self.study.optimize(self._objective, n_trials=left, n_jobs=jobs, catch=(NerError,))
+        finally:
+            kill(self.folder)
+            for n, handler in before.items():
+                signal.signal(n, handler)
+        if isinstance(self.interrupted, KeyboardInterrupt):
+            done = f"{self._ended()} of {number} trials have ended; the same command continues from there"
+            raise KeyboardInterrupt(done) from None
+        if self.interrupted:
+            raise self.interrupted
 
-    def _interrupted(self) -> list[Trial]:
-        from optuna import Trial
-        from optuna.trial import TrialState
+    def _ended(self) -> int:
+        return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
 
-        frozen = self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
-        return [Trial(self.study, trial._trial_id) for trial in reversed(frozen)]
+    def _interrupt(self, *_: Any) -> None:
+        if self.interrupted:  # for the second time
+            kill(self.folder)
+        self.interrupted = self.interrupted or KeyboardInterrupt()
 
-    def _ask(self) -> Trial | None:
-        from optuna.trial import TrialState
+    def _objective(self, trial: Trial) -> float:
+        from optuna import TrialPruned
 
-        begun = sum(trial.state != TrialState.WAITING for trial in self.study.get_trials(deepcopy=False))
-        if begun >= self.number:
-            return None
-        if self.sweep.method == "grid":  # in wandb's order
-            grids = {key: map(choice_of, space.grid() or ()) for key, space in sorted(self.sweep.varied.items())}
-            values = next(islice(product(*grids.values()), begun, None))
-            self.study.enqueue_trial(dict(zip(grids, values, strict=True)), skip_if_exists=True)
-        return self.study.ask(self.space)
-
-    def _start(self, trial: Trial) -> Running:
         folder = self.folder / f"trial-{trial.number}"
-        command = [*self.sweep.launch(trial.params), f"--output_dir={folder}", *self.extra]
-        log.info("%s %s", folder, " ".join(flags(trial.params)))
-        return Running(self.sweep, self.study, trial, TrialProcess(command, folder, self.environment))
+        try:
+            best = self._run_trial(trial, folder)
+        except TrialPruned:
+            log.info("%s pruned", folder)
+            raise
+        except NerError as error:
+            trial.set_user_attr("failure", error.what)
+            log.warning("%s failed: %s", folder, error)
+            raise
+        except BaseException as error:
+            self.interrupted = self.interrupted or error
+            raise Interrupted from error
+        log.info("%s complete, best %s %s", folder, self.sweep.metric, best)
+        return best
 
+    def _run_trial(self, trial: Trial, folder: Path) -> float:
+        """The best value of the trial's evaluations, as a training keeps its best checkpoint.
 
-class Running:
-    """A trial and its process: what the one says is reported to the other."""
+        Raises `TrialPruned`, `NerError` for a trial that failed, and `Interrupted`.
+        """
+        from optuna import TrialPruned
 
-    def __init__(self, sweep: Sweep, study: Study, trial: Trial, process: TrialProcess) -> None:
-        self.sweep, self.study, self.trial, self.process = sweep, study, trial, process
-        self.known = set(study.trials[trial.number].intermediate_values)
-        self.before, self.started = trial.user_attrs.get("seconds", 0.0), time.monotonic()
-
-    def goes_on(self) -> bool:
-        """Report what is new; tell the study and return False where the trial has ended or is given up."""
-        from optuna.trial import TrialState
-
-        ended = self.process.ended  # before the log is read, so that it is read to its end
-        values = self.process.evaluations.of(self.sweep.metric)
-        new = [n for n in values if n not in self.known]
-        for n in new:
-            self.trial.report(values[n], n)
-        self.known.update(new)
-        if new or ended:
-            self.trial.set_user_attr("seconds", round(self.before + time.monotonic() - self.started, 1))
-        pruned = not ended and bool(new) and self.trial.should_prune()
-        if not ended and not pruned:
-            return True
+        values = {key: space.suggest(trial, key) for key, space in self.sweep.varied.items()}
+        known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        if self.interrupted:
+            raise Interrupted
+        log.info("%s %s", folder, " ".join(flags(values)))
+        process = start([*self.sweep.launch(values), f"--output_dir={folder}"], folder)
+        while True:
+            ended = process.poll() is not None  # before the log is read, so that it is read to its end
+            text = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+            evaluations = read_evaluations(text, self.sweep.metric)
+            new = sorted(evaluations.keys() - known)
+            for n in new:
+                trial.report(evaluations[n], n)
+            known = evaluations
+            pruned = bool(new) and not ended and trial.should_prune()
+            if ended or pruned or self.interrupted:
+                break
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(POLL)
+        (kill if ended else stop)(folder)
+        process.wait()
         if pruned:
-            stop(self.process.folder)
-        kill(self.process.folder)
-        self.process.process.wait()
-        failure = None if pruned else self.process.failure()
-        if not pruned and not failure and not values:
-            failure = f"ended well and printed no evaluation with {self.sweep.metric}; does the recipe evaluate?"
-        best = (max if self.sweep.goal == "maximize" else min)(values.values(), default=None)
-        if failure:
-            self.trial.set_user_attr("failure", failure)
-            self.study.tell(self.trial, state=TrialState.FAIL)
-            said = "\n  ".join([f"{failure}; from {self.process.evaluations.path}:", *self.process.last_words()])
-            log.warning("%s failed: %s", self.process.folder, said)
-        elif pruned:
-            self.study.tell(self.trial, state=TrialState.PRUNED)
-            log.info("%s pruned at evaluation %d, %s %s", self.process.folder, max(values), self.sweep.metric, best)
-        else:
-            self.study.tell(self.trial, best)  # the checkpoint that a training keeps is its best
-            log.info("%s complete, best %s %s", self.process.folder, self.sweep.metric, best)
-        return False
+            raise TrialPruned
+        if not ended or (self.interrupted and process.returncode):
+            raise Interrupted
+        if process.returncode or not evaluations:
+            raise failure(process.returncode, folder / "log.txt", self.sweep.metric)
+        return (max if self.sweep.goal == "maximize" else min)(evaluations.values())

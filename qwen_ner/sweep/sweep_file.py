@@ -1,16 +1,15 @@
 """A sweep file: what is varied, how it is searched, and the command that runs one trial.
 
-In: the YAML that `wandb sweep` takes. Out: a `Sweep`, or one error that lists every fault. Knows wandb's words and what
-each means; nothing of Optuna, and of recipes only how to ask one for its faults.
+In: the YAML that `wandb sweep` takes. Out: a `Sweep`, or one error that lists every fault. Knows wandb's keys, and of
+recipes only how to ask one for its faults; nothing of Optuna.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,50 +17,59 @@ from typing import Any, Literal
 import yaml
 
 from ..entities import NerError
-from .space import Choice, Range, read_parameter
+from .space import Space, read_parameter, unknown
 
-Goal = Literal["minimize", "maximize"]
-
-METRICS: dict[str, Goal] = {
+METRICS: dict[str, Literal["minimize", "maximize"]] = {
     "f1": "maximize",
     "span_f1": "maximize",
     "macro_f1": "maximize",
     "loss": "minimize",
 }
-"""What a training prints at each evaluation, and which way is better."""
+"""What a training prints at each evaluation, and its goal."""
 
 KEYS = ("program", "method", "metric", "parameters", "early_terminate", "command", "run_cap")
-IDLE_KEYS = ("name", "description", "project", "entity")
+IGNORED_KEYS = ("name", "description", "project", "entity")
 
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
-"""wandb's, where a file gives none. It runs a recipe too: a recipe is also Python."""
+"""wandb's default. It runs a recipe too: a recipe is also Python."""
 
-OWN_KEYS = {"output_dir": "each trial has its own folder", "resume_from_checkpoint": "a trial begins anew"}
+EARLY_TERMINATE = {"hyperband": ("min_iter", "max_iter", "s", "eta"), "median": ("min_iter",)}
+OWN_KEYS = {"output_dir": "each trial has its own folder", "resume_from_checkpoint": "each trial starts anew"}
+
+_ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
+_MACRO = re.compile(r"\$\{(?!envvar:)[^}]*\}")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file that was read and is right, but for what the recipe says of its keys (`recipe_faults`).
+    """A valid sweep file; `check_recipe` has the recipe check it too.
 
-    `fixed` are the parameters of one value, `varied` the others. `local_faults` is what wandb can search and Optuna
-    cannot. `told` is all that makes two sweeps comparable: what the file says, and the recipe.
+    `fixed` are the parameters of one value, `varied` the others. `local_faults` are what wandb can do and Optuna
+    cannot. `identity` is all that makes two sweeps comparable: what the file says, and the recipe.
     """
 
     path: Path
     program: str
     method: str
     metric: str
-    goal: Goal
     fixed: Mapping[str, Any]
-    varied: Mapping[str, Choice | Range]
+    varied: Mapping[str, Space]
     early_terminate: Mapping[str, Any]
     command: tuple[str, ...]
     run_cap: int | None
     local_faults: tuple[str, ...]
-    told: Mapping[str, Any]
+    identity: Mapping[str, Any]
+
+    @property
+    def goal(self) -> Literal["minimize", "maximize"]:
+        return METRICS[self.metric]
+
+    def values(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
+        """What a trial gets of what Optuna drew for it."""
+        return {key: self.varied[key].value(value) for key, value in drawn.items()}
 
     def launch(self, values: Mapping[str, Any]) -> list[str]:
-        """The command of one trial, its macros filled in as wandb's agent does it."""
+        """The command of one trial, its macros filled in as wandb's agent does."""
         given = {**self.fixed, **values}
         macros = {
             "${env}": ["/usr/bin/env"],
@@ -74,14 +82,14 @@ class Sweep:
         return [word for element in filled for word in macros.get(element, [element])]
 
     def overrides(self, values: Mapping[str, Any]) -> list[str]:
-        """What of `launch(values)` the recipe reads: all that stands behind it, where it stands there."""
+        """The part of `launch(values)` that the recipe reads: what follows its name."""
         words = self.launch(values)
         if self.program in words:
             return words[words.index(self.program) + 1 :]
         return flags({**self.fixed, **values})
 
-    def launch_of(self, recipe: Path) -> list[str]:
-        """The command that runs `recipe` as the trials were run, without any override."""
+    def launch_recipe(self, recipe: Path) -> list[str]:
+        """The command that runs `recipe` as the trials were run, without overrides."""
         words = self.launch({})
         before = words[: words.index(self.program)] if self.program in words else ["accelerate", "launch"]
         return [*before, str(recipe)]
@@ -92,178 +100,135 @@ def flags(values: Mapping[str, Any]) -> list[str]:
     return [f"--{key}={value}" for key, value in values.items()]
 
 
-_ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
-_MACRO = re.compile(r"\$\{(?!envvar:)[^}]*\}")
+def search_path() -> str:
+    """PATH, preceded by the folder of this Python: accelerate is beside it even where it is not activated."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
 def read_sweep(path: Path) -> Sweep:
     """Raises `NerError` that lists all faults of the file."""
     tree = _read_yaml(path)
-    faults = [
-        f"{key}: not read here; what is read: {', '.join(KEYS)}" for key in tree if key not in (*KEYS, *IDLE_KEYS)
-    ]
-    program, command = str(tree.get("program", "")), tree.get("command") or list(COMMAND)
-    if not program:
-        faults.append("program: missing; name the recipe that the trials train, program: recipes/lora.yaml")
-    elif not Path(program).is_file():
-        faults.append(f"program: {program} is not there; it is looked for from the folder the command is given in")
-    method = tree.get("method")
+    if "parameters" not in tree:
+        raise NerError(
+            "not a sweep, which has `parameters`", place=path, remedy="see recipes/sweep.yaml for an example"
+        )
+    faults = [unknown(key, KEYS) for key in tree if key not in (*KEYS, *IGNORED_KEYS)]
+    program, method = str(tree.get("program", "")), tree.get("method")
+    if not Path(program).is_file():
+        faults.append(f"program: {program or 'missing'}; name a recipe, relative to the current folder")
     if method not in ("bayes", "grid", "random"):
         faults.append(f"method: {method} is none of bayes, grid, random")
-    metric, goal = _metric(tree.get("metric"), faults)
-    fixed, varied, local_faults = _parameters(tree.get("parameters"), method == "grid", faults)
-    if isinstance(command, list):
-        faults += _command_faults([str(word) for word in command])
-    else:
-        faults.append("command: must be a list, one element a word")
-    cap = tree.get("run_cap")
-    if cap is not None and (not isinstance(cap, int) or cap < 1):
+    if not isinstance(cap := tree.get("run_cap", 1), int) or cap < 1:
         faults.append(f"run_cap: {cap} is not a positive number")
+    metric = _metric(tree.get("metric"), faults)
+    spaces = _parameters(tree["parameters"], method == "grid", faults)
+    command = _command(tree.get("command") or COMMAND, faults)
     early = tree.get("early_terminate") or {}
+    local_faults = [f"{key}: {space.unsupported}" for key, space in spaces.items() if space.unsupported]
     local_faults += _early_faults(early)
+    raise_faults(path, faults)
+    identity = {key: tree.get(key) for key in KEYS if key != "run_cap"} | {program: _read_yaml(Path(program))}
+    fixed = {key: space.values[0] for key, space in spaces.items() if len(space.values) == 1}
+    varied = {key: space for key, space in spaces.items() if key not in fixed}
+    shared = (early, command, tree.get("run_cap"), tuple(local_faults), identity)
+    return Sweep(path, program, str(method), metric, fixed, varied, *shared)
+
+
+def raise_faults(path: Path, faults: list[str]) -> None:
+    """Raise one `NerError` of all `faults` of a file, if there are any."""
     if faults:
-        raise NerError(headed(path, faults))
-    told = {key: tree.get(key) for key in KEYS if key != "run_cap"} | {f"what {program} says": _said_by(Path(program))}
-    words = tuple(str(word) for word in command)
-    return Sweep(
-        path, program, str(method), metric, goal, fixed, varied, early, words, cap, tuple(local_faults), told
-    )  # fmt: skip
+        raise NerError("\n  ".join([f"{path} has {len(faults)} fault{'s'[: len(faults) > 1]}", *faults]))
 
 
-def headed(path: Path, faults: list[str]) -> str:
-    """One message of all `faults` of a file."""
-    return "\n  ".join([f"{path} has {len(faults)} fault{'s'[: len(faults) > 1]}", *faults])
+def check_recipe(sweep: Sweep) -> tuple[list[str], list[str], list[str]]:
+    """(the faults that the recipe finds in the sweep's keys and values, those of the recipe itself, its trackers).
 
-
-def recipe_faults(sweep: Sweep) -> tuple[list[str], list[str], list[str]]:
-    """(what the recipe has against the sweep's keys and values, what it has against itself, its trackers).
-
-    The second is a matter of the machine as well: bf16 where there is no GPU. Each value of a list and both ends of
-    each range are tried, one parameter at a time. Reads the recipe as a training does, so it loads torch and may take
-    hold of a GPU: to be called in a process of its own.
+    The second depend on the machine too: bf16 without a GPU. Each value of a list and both ends of each range are
+    tried, one parameter at a time. Loads torch and may take hold of a GPU, so call it in a process of its own.
     """
     from ..training.recipe import examine_recipe
 
     faults = [f"{key}: cannot be swept; {why}" for key, why in OWN_KEYS.items() if key in {*sweep.fixed, *sweep.varied}]
-    own = examine_recipe(sweep.program, ["--output_dir=anywhere"])[1]
-    here: list[str] = []
+    unsupported = tuple(f"{fault.partition(':')[0]}: " for fault in sweep.local_faults)  # their values are not known
+    base = examine_recipe(sweep.program, ["--output_dir=anywhere"])[1]
+    own: list[str] = []
     trackers: list[str] = []
-    for values in _probes(sweep):
+    first = {key: space.probes[0] for key, space in sweep.varied.items()}
+    others = [{**first, key: value} for key, space in sweep.varied.items() for value in space.probes[1:]]
+    for values in [first, *others]:
         recipe, found = examine_recipe(sweep.program, [*sweep.overrides(values), "--output_dir=anywhere"])
         trackers = list(recipe.training.report_to) if recipe else trackers
-        faults += [fault for fault in found if fault not in faults and fault not in own]
-        here += [fault for fault in found if fault in own and fault not in here]
-    return faults, here, trackers
-
-
-def _probes(sweep: Sweep) -> Iterator[dict[str, Any]]:
-    tried = {key: space.probes() for key, space in sweep.varied.items()}
-    first = {key: values[0] for key, values in tried.items() if values}
-    yield first
-    for key, values in tried.items():
-        for value in values[1:]:
-            yield {**first, key: value}
+        for fault in found:
+            if not fault.startswith(unsupported) or ": unknown" in fault:
+                (own if fault in base else faults).append(fault)
+    return list(dict.fromkeys(faults)), list(dict.fromkeys(own)), trackers
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise NerError(f"{path}: no sweep could be read there ({error.strerror}); recipes/sweep.yaml is one") from None
+        remedy = "see recipes/sweep.yaml for an example"
+        raise NerError(f"cannot read the sweep file ({error.strerror})", place=path, remedy=remedy) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise NerError(f"{path}: not YAML: {error}") from None
-    if not isinstance(tree, dict) or "parameters" not in tree:
-        raise NerError(f"{path}: no sweep, which has `parameters`; recipes/sweep.yaml is one")
-    return {str(key): value for key, value in tree.items()}
+        raise NerError(f"not YAML: {error}", place=path) from None
+    return {str(key): value for key, value in tree.items()} if isinstance(tree, dict) else {}
 
 
-def _said_by(program: Path) -> Any:
-    text = program.read_text(encoding="utf-8", errors="replace")
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):  # no recipe; a script that reads overrides like one
-        return text
-
-
-def _metric(given: Any, faults: list[str]) -> tuple[str, Goal]:
+def _metric(given: Any, faults: list[str]) -> str:
     metric = given if isinstance(given, dict) else {}
-    name = str(metric.get("name", "")).removeprefix("eval/")
+    prefix, _, name = str(metric.get("name")).partition("/")
     goal = metric.get("goal", "minimize")  # wandb's default
-    if name not in METRICS or not str(metric.get("name")).startswith("eval/"):
-        known = ", ".join(f"eval/{known}" for known in METRICS)
-        faults.append(f"metric: name: {metric.get('name')} is none of {known}")
+    if prefix != "eval" or name not in METRICS:
+        faults.append(
+            f"metric: name: {metric.get('name')} is none of {', '.join(f'eval/{known}' for known in METRICS)}"
+        )
     elif goal != METRICS[name]:
         faults.append(f"metric: goal: {goal} (wandb's default is minimize) would look for the worst {name}")
-    faults += [f"metric: {key}: not read here; remove it" for key in metric if key not in ("name", "goal")]
-    return name, METRICS.get(name, "maximize")
+    faults += [f"metric: {unknown(key, ('name', 'goal'))}" for key in metric if key not in ("name", "goal")]
+    return name
 
 
-def _parameters(
-    given: Any, grid: bool, faults: list[str]
-) -> tuple[dict[str, Any], dict[str, Choice | Range], list[str]]:
+def _parameters(given: Any, grid: bool, faults: list[str]) -> dict[str, Space]:
+    spaces: dict[str, Space] = {}
     if not isinstance(given, dict) or not given:
         faults.append("parameters: must be a mapping of recipe keys to what is tried")
-        return {}, {}, []
-    fixed: dict[str, Any] = {}
-    varied: dict[str, Choice | Range] = {}
-    local_faults = []
+        return spaces
     for key, spec in given.items():
         try:
-            read = read_parameter(spec)
+            spaces[str(key)] = space = read_parameter(spec)
         except ValueError as error:
             faults.append(f"{key}: {error}")
-            continue
-        if isinstance(read, str):
-            local_faults.append(f"{key}: {read}")
-        elif isinstance(read, Choice) and len(read.values) == 1:
-            fixed[str(key)] = read.values[0]
         else:
-            varied[str(key)] = read
-            if grid and read.grid() is None:
+            if grid and not space.grid:
                 faults.append(f"{key}: a grid needs values, or whole numbers from min to max")
-    return fixed, varied, local_faults
+    return spaces
 
 
-def _command_faults(command: list[str]) -> list[str]:
-    """Macros are whole elements to wandb; one that it does not know vanishes from the command without a word."""
-    faults = []
-    known = {*COMMAND, "${args_no_equals}"}
+def _command(given: Any, faults: list[str]) -> tuple[str, ...]:
+    """A macro is a whole element to wandb; one that it does not know vanishes from the command without a word."""
+    if isinstance(given, str):
+        faults.append("command: must be a list, one element a word")
+        return ()
+    command, macros = tuple(map(str, given)), (*COMMAND, "${args_no_equals}")
     for word in command:
-        for macro in _MACRO.findall(word):
-            if word != macro:
-                faults.append(f"command: {word}: a macro must be an element of its own, so {macro} stays as it is")
-            elif macro not in known:
-                faults.append(f"command: {macro}: a recipe reads `--key=value`; write ${{args}}")
+        if _MACRO.search(word) and word not in macros:
+            faults.append(f"command: {word}: a macro is an element of its own, one of {', '.join(macros)}")
     if not {"${args}", "${args_no_equals}"} & set(command):
         faults.append("command: without ${args} all trials are the same")
-    first = command[0] if command else ""
-    if not _MACRO.search(first) and not shutil.which(first, path=search_path()):
-        faults.append(f"command: {first} is not a program that can be found")
-    return faults
-
-
-def search_path() -> str:
-    """PATH, and before it the folder of this Python: accelerate stands beside it, activated or not."""
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return command
 
 
 def _early_faults(early: Any) -> list[str]:
-    if not isinstance(early, dict):
-        return ["early_terminate: must be a mapping with a type"]
     if not early:
         return []
-    kind = early.get("type")
-    known = {"hyperband": ("min_iter", "max_iter", "s", "eta"), "median": ("min_iter",)}
-    if kind not in known:
-        return [f"early_terminate: type: {kind} is none of hyperband, median"]
-    faults = []
-    for key, value in early.items():
-        if key == "type":
-            continue
-        if key not in known[kind]:
-            faults.append(f"early_terminate: {key}: not read with type: {kind}; remove it")
-        elif not isinstance(value, int) or value < (2 if key == "eta" else 1):
-            faults.append(f"early_terminate: {key}: {value} is not a whole number from {2 if key == 'eta' else 1} on")
-    if kind == "hyperband" and "min_iter" not in early and "max_iter" not in early:
-        faults.append("early_terminate: hyperband needs min_iter, or max_iter and s")
-    return faults
+    known = EARLY_TERMINATE.get(str(early.get("type"))) if isinstance(early, dict) else None
+    if not known:
+        return [f"early_terminate: type must be one of {', '.join(EARLY_TERMINATE)}"]
+    faults = [unknown(key, known) for key in early if key not in ("type", *known)]
+    for key in set(early) & set(known):
+        if not isinstance(early[key], int) or early[key] < 1 + (key == "eta"):
+            faults.append(f"{key}: {early[key]} is not a whole number from {1 + (key == 'eta')} on")
+    if early["type"] == "hyperband" and not {"min_iter", "max_iter"} & set(early):
+        faults.append("hyperband needs min_iter, or max_iter and s")
+    return [f"early_terminate: {fault}" for fault in faults]
