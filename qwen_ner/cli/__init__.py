@@ -108,7 +108,3 @@ def _leave_group() -> None:
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         gc.collect()
         distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

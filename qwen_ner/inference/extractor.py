@@ -206,7 +206,7 @@ class Extractor:
         for n, (text, completion) in enumerate(zip(texts, completions, strict=True)):
             scores = self._scores(completion, generated.ids[n], generated.logprobs[n])
             unmeant = generated.constraints[n].unmeant if constrained else frozenset()
-            found = self.codec.decode(text, completion, finished=generated.finished[n], unmeant=unmeant)
+            found = self.codec.decode(text, completion, finished=generated.finished[n], forced_surfaces=unmeant)
             decoded.append(found.scored(scores))
         return decoded
 

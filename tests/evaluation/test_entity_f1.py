@@ -104,7 +104,7 @@ def test_ranks_that_share_a_cache_never_meet_in_a_file(tmp_path):
 
 def test_faults_are_named_with_their_row(metric):
     outside = {"text": "你好", "entities": [{"label": "address", "start": 0, "end": 5}]}
-    with pytest.raises(NerError, match=r"references\[1\]: \[0, 5\) is no span"):
+    with pytest.raises(NerError, match=r"references\[1\]: \[0, 5\) is not a span"):
         metric.compute(predictions=["{}"] * 2, references=[references(GOLD)[0], outside], labels=LABELS)
     with pytest.raises(NerError, match=r"references\[0\]: label address, company is not in the label set \(drug\)"):
         metric.compute(predictions=["{}"], references=references(GOLD[:1]), labels=["drug"])

@@ -5,9 +5,10 @@ In: token ids, labels, a tokenizer. Out: lines of text. Knows nothing of where t
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from ...columns import width as columns_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,15 +52,6 @@ def _visible(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
         spelled = tokenizer.convert_ids_to_tokens(token)
         return "".join(f"\\x{byte_of[c]:02x}" if c in byte_of else c for c in spelled)
     return "".join(VISIBLE.get(c, c) for c in text)
-
-
-def columns_of(text: str) -> int:
-    """Columns of a terminal that `text` takes: a full-width character takes two.
-
-    >>> columns_of("三星A")
-    5
-    """
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
 
 
 def _padded(text: str, width: int) -> str:
