@@ -1,7 +1,7 @@
 """A trained model, or a file of what one predicted, scored on a split of a data set.
 
-In: a model folder, a Hub id or a predictions file, and the name of a data set. Out: an `Evaluated` for each way of
-decoding. Knows nothing of training.
+In: a model folder, a Hub id or a predictions file, and the name of a data set. Out: an `EvaluationResult` for each
+way of decoding. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..data.datasets import has_split, iter_dataset, labels_of
 from ..data.formats.predictions import iter_predictions
 from ..data.negatives import entity_free
 from ..entities import CLUENER, Example, LabelSet, NerError, fingerprint
-from ..evaluation.result import Evaluated
+from ..evaluation.result import EvaluationResult
 from ..evaluation.table import Contract
 from .backends.torch import BATCH_TOKENS
 from .calibration import summary
@@ -37,8 +37,8 @@ def evaluate(
     thresholds: Literal["none", "auto"] = "none",
     batch_tokens: int = BATCH_TOKENS,
     negatives: bool = False,
-) -> Iterator[Evaluated]:
-    """One `Evaluated` for each of `decodings`; a predictions file gives one, of decoding "given".
+) -> Iterator[EvaluationResult]:
+    """One `EvaluationResult` for each of `decodings`; a predictions file gives one, of decoding "given".
 
     `revision` is of a model on the Hub. `limit` takes the first rows only. `negatives` has clauses without entities
     read too, cut out of the rows, to see how often something is found where nothing is; they do not count in the
@@ -57,7 +57,7 @@ def evaluate(
     named = f"{model}@{revision}" if revision else model
     for decoding in decodings if extractor else ("given",):
         contract = Contract(named, data, split, len(gold), fingerprint(gold), decoding, min_score, thresholds)
-        evaluated = partial(Evaluated, contract, gold, labels=labels, train=train)
+        evaluated = partial(EvaluationResult, contract, gold, labels=labels, train=train)
         if extractor is None:
             yield evaluated(predicted=StoredDecoded.of(iter_predictions(model, gold)))
             continue

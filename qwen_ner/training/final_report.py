@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from ..entities import Example, fingerprint
 from ..evaluation.report import write_report
-from ..evaluation.result import Evaluated
+from ..evaluation.result import EvaluationResult
 from ..evaluation.table import Contract
 from ..inference.calibration import Judged, fit_calibration, summary
 from ..inference.extractor import Extractor
@@ -42,7 +42,7 @@ def report(
     dataset = recipe.data.dataset
     gold, predicted = trainer.compute_metrics.decoded(trainer.predict(final, metric_key_prefix=split))
     contract = Contract(str(output), dataset, split, len(gold), fingerprint(gold), "free")
-    evaluated = Evaluated(contract, gold, predicted, splits.labels, splits.annotated)
+    evaluated = EvaluationResult(contract, gold, predicted, splits.labels, splits.annotated)
     state = trainer.state
     training = {
         "model": recipe.model.model_name_or_path,

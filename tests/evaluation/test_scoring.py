@@ -283,7 +283,7 @@ def test_metrics_are_flat_and_named():
 
 
 def test_lengths_must_agree():
-    with pytest.raises(NerError, match="2 gold rows and 1 predictions"):
+    with pytest.raises(NerError, match="2 gold rows but 1 predictions"):
         score([example("三星")] * 2, [Decoded()], ABC)
 
 
@@ -294,7 +294,7 @@ def test_gold_outside_of_the_label_set_is_an_error_with_its_place():
 
 
 def test_scores_of_different_kinds_do_not_add_up():
-    with pytest.raises(NerError, match="a, b, c and d do not add up"):
+    with pytest.raises(NerError, match="labels a, b, c and d"):
         score([], [], ABC) + score([], [], LabelSet.of(["d"]))
     with pytest.raises(NerError, match="with and without seen/unseen"):
         score([], [], ABC) + score([], [], ABC, train=set())
