@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_HOMES = {
+_MODULES = {
     "CLUENER": "entities",
     "Codec": "codec",
     "Entity": "entities",
@@ -20,11 +20,11 @@ _HOMES = {
     "score": "evaluation.scoring",
 }
 
-__all__ = list(_HOMES)
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    """Hand on a name from its home at first use, so that `import qwen_ner` loads neither torch nor transformers."""
-    if name in _HOMES:
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    """Import a name from its module when it is first used: `import qwen_ner` loads neither torch nor transformers."""
+    if name in _MODULES:
+        return getattr(import_module(f".{_MODULES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`python -m qwen_ner`, for launchers that start a module."""
+"""`python -m qwen_ner`, for launchers that run a module."""
 
 from .cli import main
 

@@ -1,7 +1,7 @@
-"""Between entities and the JSON a model writes: prompt messages, target, decoding, grounding.
+"""Between entities and the JSON that a model writes: prompt messages, target, decoding, grounding.
 
-In: texts, `Example`s, completions. Out: chat messages, target strings, `Decoded` values. The only place that knows the
-prompt and the target format; training, evaluation and serving all call it. Knows nothing of tokens, torch or files.
+In: texts, `Example`s, completions. Out: chat messages, target strings, `Decoded` values. The only module that knows the
+prompt and the target format; training, evaluation and serving all use it. Knows nothing of tokens, torch or files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from .entities import Entity, Example, LabelSet, NerError
 
 FORMAT_VERSION = 1
-"""Of the target; stored in `ner_config.json`, so that a model is never decoded by rules it was not trained on."""
+"""Version of the target format, stored in `ner_config.json`: a model is only decoded by the rules it was trained on."""
 
 SYSTEM_PROMPT = "你是命名实体识别助手。找出文本中的实体，按类别写成JSON，没有实体就写{}。"
 
@@ -32,7 +32,7 @@ PROBLEM_KINDS: tuple[ProblemKind, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing a completion did wrong; `value` is the offending piece of it, `label` the key it stood under."""
+    """One fault of a completion: `value` is the faulty part, `label` the key that it is under."""
 
     kind: ProblemKind
     value: str
@@ -41,10 +41,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a completion says about its text: grounded entities in text order, and every problem met on the way.
+    """What a completion says about its text: grounded entities in text order, and every problem found.
 
-    `surfaces` are the distinct (label, surface) pairs as written, the ones with an unknown label or absent from the
-    text included: they are predictions too, and false positives.
+    `surfaces` are the distinct (label, surface) pairs as written. They include those with an unknown label and those
+    that are not in the text, since these are predictions too: false positives.
     """
 
     entities: tuple[Entity, ...] = ()
@@ -53,16 +53,16 @@ class Decoded:
 
     @property
     def ungrounded(self) -> tuple[tuple[str, str], ...]:
-        """The surfaces that became no entity: not in the text, or under an unknown label."""
+        """The surfaces without an entity: not in the text, or under an unknown label."""
         grounded = {(e.label, e.text) for e in self.entities}
         return tuple(pair for pair in self.surfaces if pair not in grounded)
 
     def scored(self, scores: Mapping[tuple[str, str], float]) -> Decoded:
-        """The same with the confidence of each (label, surface), None where `scores` has none."""
+        """A copy in which each entity has the score of its (label, surface), or None if `scores` lacks it."""
         return replace(self, entities=tuple(replace(e, score=scores.get((e.label, e.text))) for e in self.entities))
 
     def scored_at_least(self, floor: Callable[[str], float]) -> Decoded:
-        """The same without the entities whose score is below `floor(label)`, and without their surfaces."""
+        """A copy without the entities that score below `floor(label)`, and without their surfaces."""
         low = {(e.label, e.text) for e in self.entities if e.score is not None and e.score < floor(e.label)}
         return replace(
             self,
@@ -72,10 +72,10 @@ class Decoded:
 
 
 class Codec:
-    """Text to messages, `Example` to target, completion to entities; the two directions of one format.
+    """Text to messages, `Example` to target, completion to entities: both directions of one format.
 
-    The target is `{"label":["surface",…],…}`: labels by their first place in the text, surfaces in text order and each
-    once a label, compact separators, no ASCII escapes, nothing for absent labels, `{}` for none.
+    The target is `{"label":["surface",…],…}`: labels in the order of their first entity in the text, the surfaces of a
+    label in text order and each only once, compact separators, no ASCII escapes, no absent labels, `{}` if no entity.
 
     >>> from qwen_ner.entities import CLUENER
     >>> codec = Codec(CLUENER)
@@ -85,7 +85,7 @@ class Codec:
     >>> [(e.label, e.text, e.start, e.end) for e in codec.decode(example.text, codec.encode(example)).entities]
     [('company', '三星', 0, 2), ('address', '北京', 3, 5)]
 
-    `{labels}` in the system prompt becomes the label set, a line a label with its description: a guideline prompt.
+    `{labels}` in the system prompt is replaced by the labels with their descriptions, one a line: a guideline prompt.
 
     >>> Codec(LabelSet.of({"drug": "药品名称", "symptom": ""}), "按类别找实体：\\n{labels}").system_prompt
     '按类别找实体：\\n- drug：药品名称\\n- symptom'
@@ -97,29 +97,30 @@ class Codec:
         self.system_prompt = system_prompt.replace("{labels}", "\n".join(lines))
 
     def messages(self, text: str) -> list[dict[str, str]]:
-        """The conversation up to the assistant's turn, for the tokenizer's chat template."""
+        """The conversation before the assistant's turn, for the tokenizer's chat template."""
         return [{"role": "system", "content": self.system_prompt}, {"role": "user", "content": text}]
 
     def encode(self, example: Example) -> str:
-        """The target for `example`. Raises `NerError` where it carries a label that is not in the label set."""
+        """The target for `example`. Raises `NerError` if an entity has a label that is not in the label set."""
         by_label: dict[str, list[str]] = {}
         for label, surface in example.surfaces:
             by_label.setdefault(label, []).append(surface)
         if unknown := by_label.keys() - set(self.labels.names):
             raise NerError(
-                f"{example.source or example.id}: label {', '.join(sorted(unknown))} is not in the label set "
-                f"({', '.join(self.labels.names)}); add it to `labels` in the recipe"
+                f"label {', '.join(sorted(unknown))} is not in the label set ({', '.join(self.labels.names)})",
+                place=example.source or example.id,
+                remedy="add it to `labels` in the recipe",
             )
         return json.dumps(by_label, ensure_ascii=False, separators=(",", ":"))
 
     def decode(
         self, text: str, completion: str, *, finished: bool = True, forced_surfaces: Set[tuple[str, str]] = frozenset()
     ) -> Decoded:
-        """Read a completion for `text`. Never raises: what is wrong with the completion is a `Problem`.
+        """Read a completion for `text`. Never raises: each fault of the completion is a `Problem`.
 
-        `finished` says whether the model wrote its end token. An unfinished completion is `truncated`; it counts for
-        what it says if it happens to be whole JSON, and for nothing otherwise, as an unparseable one does.
-        `forced_surfaces` (see `inference.constraints.grammar.Constraint`) are passed over as if they were not written.
+        `finished` says whether the model wrote its end token. An unfinished completion is `truncated`: it predicts what
+        it says if it is valid JSON all the same, and nothing otherwise. `forced_surfaces` are (label, surface) pairs
+        that a constraint forced on the model; they are ignored.
 
         >>> from qwen_ner.entities import CLUENER
         >>> Codec(CLUENER).decode("三星在北京", '{"company":["苹果"]}').problems
@@ -127,7 +128,7 @@ class Codec:
         """
         problems: list[Problem] = [] if finished else [Problem("truncated", completion)]
         try:
-            # Pairs, not a dict: a key that is written twice must be seen, not overwritten.
+            # Pairs, not a dict, which would overwrite a key that is written twice.
             tree = json.loads(completion, object_pairs_hook=_Pairs)
         except (ValueError, RecursionError):
             return Decoded(problems=tuple(problems or [Problem("not_json", completion)]))
@@ -160,10 +161,26 @@ class Codec:
         return Decoded(grounded, tuple(surfaces), tuple(problems))
 
 
-def locate(completion: str) -> list[tuple[str, str, int, int]]:
-    """(label, surface, start, end) of each surface in a completion that is JSON of the target's shape, as written.
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An `object_pairs_hook` that refuses a key given twice, of which `json` would keep the last.
 
-    `completion[start:end]` spells the surface, escapes and closing quote included. Empty where the shape is another.
+    >>> json.loads('{"a": 1, "a": 2}', object_pairs_hook=unique_keys)
+    Traceback (most recent call last):
+    qwen_ner.entities.NerError: the key "a" appears twice in one object; merge the two
+    """
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise NerError(f"the key {_show(twice)} appears twice in one object", remedy="merge the two")
+    return values
+
+
+def locate(completion: str) -> list[tuple[str, str, int, int]]:
+    """(label, surface, start, end) of each surface in a completion, in the order written.
+
+    `completion[start:end]` is the surface as written, with its escapes and closing quote. The list is empty if a
+    string is broken; a completion of another shape than the target's gives no meaningful list.
 
     >>> locate('{"company":["三星"]}')
     [('company', '三星', 13, 16)]
@@ -188,7 +205,7 @@ def locate(completion: str) -> list[tuple[str, str, int, int]]:
 
 
 def entity_row(entity: Entity) -> dict[str, Any]:
-    """An entity as the JSON lines of this package write it; what it does not have is left out.
+    """An entity as a JSON object, in all files and answers of this package; absent fields are left out.
 
     >>> entity_row(Entity("company", "三星", 0, 2))
     {'label': 'company', 'text': '三星', 'start': 0, 'end': 2}
@@ -201,7 +218,7 @@ def entity_row(entity: Entity) -> dict[str, Any]:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A JSON object as its (key, value) pairs, told apart from a JSON array."""
+    """The (key, value) pairs of a JSON object, as a type of their own to tell them from a JSON array."""
 
 
 def _show(value: object) -> str:
@@ -211,10 +228,10 @@ def _show(value: object) -> str:
 def ground(text: str, surfaces: Iterable[tuple[str, str]]) -> tuple[Entity, ...]:
     """Turn (label, surface) pairs into entities: every non-overlapping occurrence, longest surface first.
 
-    Works on characters and normalises nothing. A surface under several labels keeps its places under each. One that
-    stands only inside longer ones (北京 beside 北京大学) keeps those places, so that whatever is in the text gets an
-    offset; one that is not in the text gives nothing. Where a surface has several places each is `ambiguous`: the
-    target says of it only that it is there. Entities come in text order.
+    Compares characters, without normalization. A surface under several labels gets its places under each. A surface
+    that occurs only inside longer ones (北京 in 北京大学) keeps those places, so that every surface in the text gets an
+    offset. A surface that is not in the text gets none. Where a surface has several places, each is `ambiguous`, since
+    the target does not say which is meant. Entities are in text order.
 
     >>> [(e.text, e.span) for e in ground("北京大学在北京", [("address", "北京"), ("organization", "北京大学")])]
     [('北京大学', (0, 4)), ('北京', (5, 7))]
@@ -233,7 +250,7 @@ def ground(text: str, surfaces: Iterable[tuple[str, str]]) -> tuple[Entity, ...]
         while start >= 0:
             inside = any(taken[start : start + size])
             (nested if inside else free).append(start)
-            # Behind a free place nothing overlaps it; behind a blocked one the next may begin a character later.
+            # The next occurrence may not overlap a free one, but may begin one character after a blocked one.
             start = text.find(surface, start + (1 if inside else size))
         places = free or nested
         for start in places:

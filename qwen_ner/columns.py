@@ -1,6 +1,6 @@
-"""Text in columns of a terminal, where Chinese characters are two wide.
+"""Text in terminal columns, of which a Chinese character takes two.
 
-In: texts. Out: texts of a known width. Knows nothing of what they say.
+In: strings. Out: their widths, or aligned lines. Knows nothing of what they mean.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 
 def width(text: str) -> int:
-    """Terminal columns: two for a wide or full-width character, none for a combining one (Unicode annex 11).
+    """Terminal columns that `text` takes: two for a wide or full-width character, none for a combining one.
+
+    Source: East Asian Width, Unicode Standard Annex #11.
 
     >>> width("ab"), width("药品")
     (2, 4)
@@ -21,7 +23,7 @@ def width(text: str) -> int:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows as lines: the first cell flush left, the others flush right, each column as wide as its widest cell.
+    """The rows as lines: the first column aligned left, the others right, each as wide as its widest cell.
 
     >>> print("\\n".join(aligned([["", "rows"], ["药品", "1,200"], ["a", "3"]])))
            rows

@@ -1,6 +1,6 @@
 """The nouns of the task: an entity, a sentence with its entities, a set of labels.
 
-In: nothing. Out: frozen values that refuse to be wrong. Knows nothing of JSON, files, tokens or torch.
+In: plain values. Out: frozen dataclasses that check them. Knows nothing of JSON, files, tokens or torch.
 """
 
 from __future__ import annotations
@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 
 class NerError(ValueError):
-    """A fault in what the user gave: a file, a recipe, a model folder.
+    """A fault in something the user gave: a file, a recipe, a model folder.
 
-    `what` is wrong, with the `value` that was found, the `place` where, and the `remedy`. The message is made of them;
-    the command line prints it without a traceback and exits with 1.
+    `what` says what is wrong, `value` is what was found, `place` is where, `remedy` says what to do about it. The
+    message is built from these fields; the command line prints it without a traceback and exits with 1.
 
     >>> str(NerError("the port is out of range (0–65535)", value=70000, place="--port", remedy="choose another"))
     '--port: the port is out of range (0–65535), got 70000; choose another'
@@ -29,20 +30,16 @@ class NerError(ValueError):
         super().__init__(f"{before}{what}{found}{f'; {remedy}' if remedy else ''}")
 
     def __reduce__(self) -> Any:
-        """Pickled with its fields, for `datasets.map` in several processes."""
-        return _error, (type(self), self.what, self.value, self.place, self.remedy)
-
-
-def _error(kind: type[NerError], what: str, value: Any, place: Any, remedy: str | None) -> NerError:
-    return kind(what, value=value, place=place, remedy=remedy)
+        """Keep the fields when pickled, as `datasets.map` does with several processes."""
+        return partial(type(self), self.what, value=self.value, place=self.place, remedy=self.remedy), ()
 
 
 @dataclass(frozen=True, slots=True)
 class Entity:
     """One mention. `start` and `end` count characters of the sentence, half-open: `sentence[start:end] == text`.
 
-    `score` is the model's confidence in [0, 1], or None where there is none, as for gold. `ambiguous` marks a place of
-    a surface that the text has more than once: the model wrote it once, and may have meant another one.
+    `score` is the model's confidence in [0, 1], or None if there is none, as in gold data. `ambiguous` is True if the
+    surface occurs more than once in the text: the model writes it once and may have meant another occurrence.
 
     >>> Entity("company", "三星", 0, 2)
     Entity(label='company', text='三星', start=0, end=2, score=None)
@@ -57,9 +54,9 @@ class Entity:
 
     def __post_init__(self) -> None:
         if not self.label:
-            raise NerError(f"an entity needs a label; {self.text!r} at [{self.start}, {self.end}) has none")
+            raise NerError(f"the entity {self.text!r} at [{self.start}, {self.end}) has no label")
         if not 0 <= self.start < self.end or self.end - self.start != len(self.text):
-            raise NerError(f"[{self.start}, {self.end}) is no span for {self.text!r} of {len(self.text)} characters")
+            raise NerError(f"[{self.start}, {self.end}) is not a span of the {len(self.text)} characters {self.text!r}")
 
     @property
     def span(self) -> tuple[int, int]:
@@ -71,7 +68,7 @@ class Entity:
 class Example:
     """One sentence with its entities, in text order, and where it was read from (`train.json:412`).
 
-    Overlapping and nested entities are allowed; one (label, start, end) twice is not.
+    Entities may overlap and nest, but no (label, start, end) may occur twice.
 
     >>> Example("0", "三星北京", (Entity("address", "北京", 2, 4), Entity("company", "三星", 0, 2))).surfaces
     (('company', '三星'), ('address', '北京'))
@@ -86,24 +83,22 @@ class Example:
         for entity in self.entities:
             if self.text[entity.start : entity.end] != entity.text:
                 found = self.text[entity.start : entity.end]
-                raise NerError(
-                    f"the span [{entity.start}, {entity.end}) holds {found!r}, the surface is {entity.text!r}"
-                )
+                raise NerError(f"the span [{entity.start}, {entity.end}) holds {found!r}, not {entity.text!r}")
         in_order = tuple(sorted(self.entities, key=lambda e: (e.start, e.end, e.label)))
         for before, after in pairwise(in_order):
             if (before.label, before.span) == (after.label, after.span):
-                raise NerError(f"{after.label} {after.text!r} [{after.start}, {after.end}) is given twice")
+                raise NerError(f"{after.label} {after.text!r} [{after.start}, {after.end}) occurs twice")
         object.__setattr__(self, "entities", in_order)
 
     @property
     def surfaces(self) -> tuple[tuple[str, str], ...]:
-        """The distinct (label, surface) pairs, in text order: what the model is taught to write."""
+        """The distinct (label, surface) pairs in text order, which are what the model learns to write."""
         return tuple(dict.fromkeys((e.label, e.text) for e in self.entities))
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A kind of entity. The description goes into guideline prompts and model cards."""
+    """A type of entity. The description appears in guideline prompts and model cards."""
 
     name: str
     description: str = ""
@@ -111,7 +106,7 @@ class Label:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The labels a model writes, in the order it writes them.
+    """The labels that a model may write, in the order of prompts and tables; a target has them in text order.
 
     >>> "game" in CLUENER, CLUENER.names[:3]
     (True, ('address', 'book', 'company'))
@@ -124,8 +119,8 @@ class LabelSet:
         names = tuple(label.name for label in self.labels)
         twice = sorted({name for name in names if names.count(name) > 1})
         if not names or twice or not all(names):
-            fault = f"{', '.join(twice)} more than once" if twice else "an empty name" if names else "no label"
-            raise NerError(f"a label set needs distinct, non-empty names; this one has {fault}")
+            fault = f"more than one {', '.join(twice)}" if twice else "an empty name" if names else "no label"
+            raise NerError(f"label names must be distinct and not empty, but there is {fault}")
         object.__setattr__(self, "names", names)
 
     @classmethod
@@ -166,7 +161,7 @@ CLUENER = LabelSet.of(
 
 
 def fingerprint(examples: Iterable[Example]) -> str:
-    """Sixteen hexadecimal digits that change when any text, label or offset of `examples` (or their order) changes.
+    """Sixteen hexadecimal digits that change with any text, label or offset of `examples`, and with their order.
 
     >>> fingerprint([Example("0", "三星", (Entity("company", "三星", 0, 2),))])
     'e7ec4aaf315d7efd'

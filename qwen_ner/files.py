@@ -1,6 +1,7 @@
-"""Files that are written whole or not at all.
+"""Atomic writes and locks.
 
-In: a path and what to write. Out: the file, or the old one untouched. Knows nothing of what is in it.
+In: a path, and what to write or whose the lock is. Out: the whole file, or the old one unchanged; the lock, or an error
+that names its holder. Knows nothing of contents.
 """
 
 from __future__ import annotations
@@ -13,26 +14,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .entities import NerError
+
 PARTIAL = ".partial"
-"""How the name of what is not whole yet ends, after a dot that hides it: a process that is killed leaves it behind."""
+"""Suffix of unfinished files, whose names begin with a dot. A process that is killed leaves them behind."""
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write indented JSON, whole or not at all."""
+    """Write indented JSON atomically."""
     write_text(path, [json.dumps(values, ensure_ascii=False, indent=2) + "\n"])
 
 
 def write_text(path: Path, pieces: Iterable[str]) -> None:
-    """Write `pieces`, whole or not at all, so that a reader never meets half a file."""
+    """Write `pieces` atomically: a reader sees the old file or the whole new one."""
     with beside(path) as part, part.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
         file.writelines(pieces)
 
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """An empty file beside `path`, of a name that nobody can foresee, which becomes `path` if all goes well.
+    """An empty temporary file next to `path`. It replaces `path` if the block succeeds and is removed if it fails.
 
-    It is removed otherwise. Raises `OSError` where the folder cannot be written.
+    Its name cannot be guessed, so nobody can put a link there first. Raises `OSError` if the folder is not writable.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     os.close(handle)
@@ -44,3 +47,25 @@ def beside(path: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool = True, owner: str = "") -> Iterator[None]:
+    """Hold the lock file `path` until the block ends or this process does, however it ends. The file stays.
+
+    If another process holds it, wait for that one, or with `wait=False` raise `NerError` with the `owner` it gave.
+    Raises `OSError` if the file system has no locks. A process forked in the block does not hold the lock.
+    """
+    from filelock import FileLock, Timeout
+
+    held = FileLock(path, timeout=-1 if wait else 0)
+    try:
+        held.acquire()
+    except Timeout:
+        holder = path.read_text(encoding="utf-8") or "another process"
+        raise NerError(f"in use by {holder}", place=path.parent, remedy="wait until it ends, or stop it") from None
+    try:
+        path.write_text(owner, encoding="utf-8")
+        yield
+    finally:
+        held.release()

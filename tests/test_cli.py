@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
 from rows import EIGHT, ROOT
@@ -439,3 +441,17 @@ def test_unknown_arguments_are_refused_where_there_is_no_recipe(capsys):
     code, _, err = in_process(capsys, "predict", "x", "--txt", "三星")
     assert code == 2
     assert "unrecognized arguments" in err
+
+
+def test_a_command_is_one_module_and_one_name(monkeypatch, capsys):
+    def run(options, rest):
+        print(options.times * 2, rest)
+
+    toy = types.ModuleType("qwen_ner.cli.toy", "Double a number.\n\nOnly the first.\n")
+    toy.add_arguments = lambda parser: parser.add_argument("times", type=int)
+    toy.run = run
+    monkeypatch.setitem(sys.modules, toy.__name__, toy)
+    monkeypatch.setattr(cli, "COMMANDS", (*cli.COMMANDS, "toy"))
+    assert in_process(capsys, "toy", 21)[:2] == (0, "42 []\n")
+    assert re.search(r"^ +toy +Double a number$", in_process(capsys, "--help")[1], re.MULTILINE)
+    assert "Only the first." in in_process(capsys, "toy", "--help")[1]

@@ -1,6 +1,8 @@
 """`qwen-ner stats` and `qwen-ner audit` as a user types them."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -95,3 +97,28 @@ def test_audit_of_clean_data_and_with_predictions(capsys, folder):
         call(capsys, "audit", "--data", folder / "eight.jsonl", "--predictions", folder / "p.jsonl", "--limit", "0")[1]
         == ""
     )
+
+
+def audit(folder, **options):
+    command = [sys.executable, "-m", "qwen_ner", "audit", "--data", str(folder)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_a_reader_that_goes_away_ends_a_command_in_silence(folder):
+    with audit(folder, stdout=subprocess.PIPE) as process:
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.returncode == 141
+    assert "rror" not in err
+
+
+def test_a_full_disk_is_told_from_a_missing_file(capsys, folder):
+    with open("/dev/full", "w") as full, audit(folder, stdout=full) as process:
+        err = process.stderr.read()
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == "error: No space left on device; free space or write elsewhere"
+    code, _, _ = call(capsys, "audit", "--data", folder, "--output", folder / "no" / "f.jsonl")
+    assert code.startswith("error: ")
+    assert str(folder / "no") in code
+    assert "No such file or directory" in code
+    assert "free space" not in code

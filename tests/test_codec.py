@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_ner.codec import Codec, ground
+from qwen_ner.codec import Codec, ground, unique_keys
 from qwen_ner.entities import CLUENER, Example, NerError
 
 CODEC = Codec(CLUENER)
@@ -72,8 +72,19 @@ def test_the_target_is_spelled_in_one_way():
 
 def test_a_label_outside_of_the_set_is_an_error_with_its_place():
     example = Example("0", "阿司匹林", ground("阿司匹林", [("drug", "阿司匹林")]), "train.jsonl:7")
-    with pytest.raises(NerError, match=r"train\.jsonl:7: label drug is not in the label set"):
+    with pytest.raises(NerError) as caught:
         CODEC.encode(example)
+    assert caught.value.place == "train.jsonl:7"
+    assert "label drug " in caught.value.what
+    assert "`labels`" in caught.value.remedy
+
+
+@pytest.mark.parametrize("text", ['{"a":1,"b":2,"a":3}', '[{"x":{"a":1,"a":1}}]'])
+def test_a_key_twice_is_refused_at_any_depth(text):
+    with pytest.raises(NerError, match='"a" appears twice'):
+        json.loads(text, object_pairs_hook=unique_keys)
+    tree = {"x": [{"a": 1}, {"a": None}]}
+    assert json.loads(json.dumps(tree), object_pairs_hook=unique_keys) == tree
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_a_sweep_command_names_a_sweep_that_is_right(line, monkeypatch):
     monkeypatch.chdir(ROOT)
     program, *words = shlex.split(line)
     assert program in ("qwen-ner", "wandb")
-    given = cli._parser().parse_args(words)
+    given = cli.build_parser().parse_args(words)
     assert not read_sweep(given.sweep).local_faults
 
 
@@ -148,7 +148,7 @@ def test_what_is_served_answers_as_the_readme_asks(trained, tmp_path, capsys):  
     pytest.importorskip("uvicorn")
     for line in SERVING:
         if line.startswith("qwen-ner"):
-            cli._parser().parse_args(shlex.split(line)[1:])
+            cli.build_parser().parse_args(shlex.split(line)[1:])
     asking = [line for line in SERVING if line.startswith("curl")]
     _, *clients = re.findall(r"```python\n(.*?)```", README, re.S)
     if not asking + clients:

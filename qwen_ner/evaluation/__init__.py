@@ -1,1 +1,1 @@
-"""Measuring: predicted entities against gold ones, and what follows from the counts."""
+"""Evaluation: score predicted entities against gold ones, and report what the scores mean."""

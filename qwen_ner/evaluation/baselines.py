@@ -1,6 +1,6 @@
-"""Between what scores lie: what looking up train's surfaces gives, and what the format cannot lose.
+"""Two bounds for the scores of a model: looking up the surfaces of the training data, and writing the gold surfaces.
 
-In: examples. Out: predictions or scores to set beside those of a model. Knows nothing of models and files.
+In: examples. Out: predictions or scores to compare with those of a model. Knows nothing of models and files.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from .scoring import Pair, Scores, score
 
 
 class Lookup:
-    """The floor: every surface of `train` that stands in a text, longest first, under the label it most often has.
+    """The floor: every surface of `train` that occurs in a text, longest first, under its most frequent label.
 
-    What a model without any understanding would find. In time linear in the text for surfaces of bounded length.
+    This is what a model without any understanding would find. Takes time linear in the text if surfaces are bounded.
 
     >>> from qwen_ner.entities import Entity
     >>> seen = Example("0", "三星在北京", (Entity("company", "三星", 0, 2),))
@@ -36,7 +36,7 @@ class Lookup:
         pairs: dict[Pair, None] = {}
         start = 0
         while start < len(text):
-            # The longest surface that begins here; what it covers is not looked at again.
+            # The longest surface that begins here; the search goes on after it.
             for end in range(min(len(text), start + self.longest), start, -1):
                 if (surface := text[start:end]) in self.label_of:
                     pairs[self.label_of[surface], surface] = None
@@ -49,6 +49,6 @@ class Lookup:
 
 
 def ceiling(gold: Sequence[Example], labels: LabelSet) -> Scores:
-    """What a model that writes exactly the gold surfaces would score: in the span view grounding loses the rest."""
+    """The scores of writing exactly the gold surfaces: less than 1 in the span view where grounding is ambiguous."""
     perfect = [Decoded(ground(example.text, example.surfaces), example.surfaces) for example in gold]
     return score(gold, perfect, labels)

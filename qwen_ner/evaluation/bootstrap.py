@@ -1,7 +1,7 @@
-"""How sure a score is: intervals by resampling rows, and tests of a difference between two sets of predictions.
+"""How certain a score is: bootstrap intervals, and significance tests between two sets of predictions.
 
-In: gold and predicted rows as `score` takes them. Out: 95 % intervals and p-values of every rate that `Scores` has.
-Knows nothing of models and files.
+In: gold and predicted rows as `score` takes them. Out: 95 % intervals and p-values for the rates of `Scores`. Knows
+nothing of models and files.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ LEVEL = 0.95
 SEED = 0
 
 PART = 1_000
-"""Rows whose counts are made floats at a time."""
+"""Rows whose counts are converted to floats at a time."""
 
 BLOCK = 2_000_000
-"""Weights (resamples × rows) that are held at a time: 8 MB in float32, which holds how often a row is drawn exactly."""
+"""Weights (resamples × rows) in memory at a time: 8 MB in float32, in which the number of draws of a row is exact."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The rates between which 95 % of the resamples lie.
+    """The range that contains the rate in 95 % of the resamples.
 
     >>> print(Interval(0.6612, 0.7049))
     66.1 – 70.5
@@ -46,11 +46,11 @@ def row_counts(
 ) -> np.ndarray:
     """True positives, false positives and false negatives of each row: floats of shape (rows, 2·L + 4, 3).
 
-    The columns are the L labels in the surface view, then all unknown labels; the same in the span view; seen; unseen
-    (zeros without `train`). Raises what `score` raises.
+    The columns are the L labels and the sum of all unknown labels in the surface view, the same in the span view, then
+    seen and unseen (zeros without `train`). Raises the errors of `score`.
     """
     if len(gold) != len(predicted):
-        score(gold, predicted, labels)  # says what is wrong
+        score(gold, predicted, labels)  # raises
     counts = np.zeros((len(gold), 2 * len(labels) + 4, 3))
     for n, (one, found) in enumerate(zip(gold, predicted, strict=True)):
         counts[n] = [(c.tp, c.fp, c.fn) for c in _columns(score([one], [found], labels, train=train))]
@@ -66,7 +66,7 @@ def _columns(scores: Scores) -> list[Counts]:
 
 
 def rates(counts: np.ndarray, labels: Sequence[str]) -> dict[str, np.ndarray]:
-    """The rates of summed counts (…, 2·L + 4, 3), each of shape (…), named as in `Scores.metrics`."""
+    """The rates of summed counts (…, 2·L + 4, 3), each of shape (…), with the names of `Scores.metrics`."""
     size = len(labels)
     surface, span = counts[..., : size + 1, :], counts[..., size + 1 : 2 * size + 2, :]
     micro, span_micro = surface.sum(-2), span.sum(-2)
@@ -97,39 +97,39 @@ def intervals(
 ) -> dict[str, Interval]:
     """The 95 % percentile bootstrap interval of each of `rates`, over resamples of the rows of `row_counts`.
 
-    Source: Efron, "Bootstrap Methods: Another Look at the Jackknife" (1979). It says how much the score owes to the
-    choice of the rows, not what another seed of the training would do.
+    Source: Efron, "Bootstrap Methods: Another Look at the Jackknife" (1979). It measures how much a score depends on
+    the choice of rows, not on the training seed.
 
     >>> counts = np.array([[[1, 0, 0]] * 6, [[0, 1, 1]] * 6] * 50, dtype=float)  # one label, every second row right
     >>> interval = intervals(counts, ["drug"])["f1"]
     >>> 0.35 < interval.low < 0.5 < interval.high < 0.65
     True
     """
-    drawn = rates(np.concatenate(list(_resampled([counts], resamples, seed)), axis=1)[0], labels)
-    return {name: Interval(*_middle(values)) for name, values in drawn.items()}
+    drawn = rates(np.concatenate(list(_resample([counts], resamples, seed)), axis=1)[0], labels)
+    return {name: _middle(values) for name, values in drawn.items()}
 
 
-def _middle(values: np.ndarray) -> tuple[float, float]:
+def _middle(values: np.ndarray) -> Interval:
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    return Interval(float(low), float(high))
 
 
-def _resampled(runs: Sequence[np.ndarray], resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Summed counts (runs, some resamples, columns, 3), the same rows drawn for every run."""
+def _resample(runs: Sequence[np.ndarray], resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Summed counts (runs, some resamples, columns, 3), with the same rows drawn for every run."""
     rows = len(runs[0])
     if not rows:
-        raise NerError("there is no row to resample; score at least one")
+        raise NerError("no row to resample", remedy="score at least one")
     generator = np.random.default_rng(seed)
     step, equal = max(1, BLOCK // rows), np.full(rows, 1 / rows)
     for at in range(0, resamples, step):
         weights = np.empty((min(step, resamples - at), rows), dtype=np.float32)
         for draw in weights:
             draw[:] = generator.multinomial(rows, equal)
-        yield np.stack([_weighted(weights, counts) for counts in runs])
+        yield np.stack([_weigh(weights, counts) for counts in runs])
 
 
-def _weighted(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Σ over rows of weights (draws, rows) · counts (rows, columns, 3), which may be in small whole numbers."""
+def _weigh(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Σ over rows of weights (draws, rows) · counts (rows, columns, 3), which may be small integers."""
     parts = (slice(at, at + PART) for at in range(0, len(counts), PART))
     sums = [np.tensordot(weights[:, part].astype(float), counts[part].astype(float), axes=1) for part in parts]
     return np.sum(sums, axis=0)
@@ -137,7 +137,7 @@ def _weighted(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A rate of A and of B, B - A with its interval, and the p-value of its being chance (None where not tested)."""
+    """A rate of A and of B, the interval of B - A, and its p-value (None if not tested)."""
 
     name: str
     a: float
@@ -157,37 +157,29 @@ def differences(
 ) -> list[Difference]:
     """Compare the `row_counts` of two systems on the same rows; several of one system are its runs over seeds.
 
-    The interval is that of the paired bootstrap (Berg-Kirkpatrick et al., "An Empirical Investigation of Statistical
-    Significance in NLP", 2012): the same rows are drawn for all. The p-value is that of approximate randomization
-    (Noreen, "Computer-Intensive Methods for Testing Hypotheses", 1989), two-sided: how often swapping the two outputs
-    of each row at random makes a difference as large, (1 + hits) / (1 + permutations). With several runs a system the
-    rates are means over them and nothing is permuted: rows can be swapped between two runs, not between two groups.
+    The interval is that of the paired bootstrap, which draws the same rows for all runs (Berg-Kirkpatrick et al., "An
+    Empirical Investigation of Statistical Significance in NLP", 2012). The p-value is that of two-sided approximate
+    randomization (Noreen, "Computer-Intensive Methods for Testing Hypotheses", 1989): how often a difference at least
+    as large arises when the two outputs of each row are swapped at random, (1 + hits) / (1 + permutations). If a system
+    has several runs, rates are means over them and there is no p-value, since rows can be swapped between two runs but
+    not between two groups.
     """
     if len({len(run) for run in (*a, *b)}) != 1:
-        raise NerError("the runs to compare have different numbers of rows; predict the same data with each")
+        raise NerError("the runs have different numbers of rows", remedy="predict the same data with each")
 
-    def means(totals: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        of = rates(totals, labels)
-        return {name: v[: len(a)].mean(0) for name, v in of.items()}, {
-            name: v[len(a) :].mean(0) for name, v in of.items()
-        }
+    def means(totals: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        return {name: (v[: len(a)].mean(0), v[len(a) :].mean(0)) for name, v in rates(totals, labels).items()}
 
-    observed_a, observed_b = means(np.stack([run.sum(0) for run in (*a, *b)]))
-    drawn_a, drawn_b = means(np.concatenate(list(_resampled([*a, *b], resamples, seed)), axis=1))
-    p_values = _permuted(a[0], b[0], labels, permutations, seed) if len(a) == len(b) == 1 else {}
+    observed = means(np.stack([run.sum(0) for run in (*a, *b)]))
+    drawn = means(np.concatenate(list(_resample([*a, *b], resamples, seed)), axis=1))
+    p_values = _permute(a[0], b[0], labels, permutations, seed) if len(a) == len(b) == 1 else {}
     return [
-        Difference(
-            name,
-            float(observed_a[name]),
-            float(observed_b[name]),
-            Interval(*_middle(drawn_b[name] - drawn_a[name])),
-            p_values.get(name),
-        )
-        for name in observed_a
+        Difference(name, float(of_a), float(of_b), _middle(drawn[name][1] - drawn[name][0]), p_values.get(name))
+        for name, (of_a, of_b) in observed.items()
     ]
 
 
-def _permuted(a: np.ndarray, b: np.ndarray, labels: Sequence[str], permutations: int, seed: int) -> dict[str, float]:
+def _permute(a: np.ndarray, b: np.ndarray, labels: Sequence[str], permutations: int, seed: int) -> dict[str, float]:
     generator = np.random.default_rng(seed)
     total_a, total_b = a.sum(0), b.sum(0)
     observed = {name: abs(v - rates(total_a, labels)[name]) for name, v in rates(total_b, labels).items()}

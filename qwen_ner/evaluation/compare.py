@@ -1,6 +1,6 @@
-"""Two sets of predictions for the same rows: which is better, how surely, and in which rows.
+"""Compare two sets of predictions for the same rows: which is better, how significantly, and in which rows.
 
-In: for each side one list of predictions, or several (its runs over seeds). Out: a `Comparison`, and it as lines for a
+In: for each side one list of predictions, or several (runs over seeds). Out: a `Comparison`, and its lines for a
 terminal. Knows nothing of files and models.
 """
 
@@ -15,7 +15,6 @@ import numpy as np
 from ..codec import Decoded
 from ..entities import Example, LabelSet
 from .bootstrap import Difference, differences, rates, row_counts
-from .scoring import score
 
 SHOWN_ROWS = 10
 MAIN = ("f1", "span_f1", "macro_f1")
@@ -23,10 +22,10 @@ MAIN = ("f1", "span_f1", "macro_f1")
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found.
+    """The result of `compare`.
 
-    `a` and `b` hold {metric: rate} for each run. `better` and `worse` are the row numbers where B has fewer, or more,
-    errors than A in the surface view, the greatest change first (of the first runs, where there are several).
+    `a` and `b` hold {metric: rate} for each run. `better` and `worse` are the numbers of the rows in which B has fewer,
+    or more, errors than A in the surface view, largest change first. They are of the first runs, if there are several.
     """
 
     rows: int
@@ -42,11 +41,9 @@ def compare(
 ) -> Comparison:
     """Compare the runs of A with those of B, each a prediction for every row of `gold`; see `bootstrap.differences`."""
     counts_a, counts_b = ([row_counts(gold, run, labels) for run in runs] for runs in (a, b))
-    change = [
-        _errors(example, after, labels) - _errors(example, before, labels)
-        for example, before, after in zip(gold, a[0], b[0], strict=True)
-    ]
-    order = sorted(range(len(gold)), key=lambda n: -abs(change[n]))
+    before, after = (runs[0][:, : len(labels) + 1, 1:].sum((1, 2)) for runs in (counts_a, counts_b))
+    change = after - before  # in false positives and false negatives of the surface view
+    order = np.argsort(-abs(change), kind="stable").tolist()
 
     def of(runs: Sequence[np.ndarray]) -> list[dict[str, float]]:
         return [{name: float(v) for name, v in rates(run.sum(0), labels.names).items()} for run in runs]
@@ -61,15 +58,10 @@ def compare(
     )
 
 
-def _errors(example: Example, decoded: Decoded, labels: LabelSet) -> int:
-    micro = score([example], [decoded], labels).micro
-    return micro.fp + micro.fn
-
-
 def comparison_lines(
     found: Comparison, gold: Sequence[Example], a: Sequence[Decoded], b: Sequence[Decoded], names: tuple[str, str]
 ) -> list[str]:
-    """`found` as lines for a terminal; `a` and `b` are the predictions that its changed rows are shown of."""
+    """`found` as lines for a terminal; `a` and `b` are the predictions to show for the rows that changed."""
     several = len(found.a) > 1 or len(found.b) > 1
     lines = [f"A {names[0]}", f"B {names[1]}", f"{found.rows:,} rows", ""]
     if several:
@@ -83,7 +75,7 @@ def comparison_lines(
         lines.append(f"{d.name:>18}{100 * d.a:8.2f}{100 * d.b:8.2f}{100 * (d.b - d.a):+8.2f}   {between:^15}{p}")
     same = found.rows - len(found.better) - len(found.worse)
     of = " (of the first runs)" if several else ""
-    lines += ["", f"{len(found.better):,} rows better in B, {len(found.worse):,} worse, {same:,} as good{of}"]
+    lines += ["", f"{len(found.better):,} rows better in B, {len(found.worse):,} worse, {same:,} equal{of}"]
     for what, rows in (("better", found.better), ("worse", found.worse)):
         for n in rows[:SHOWN_ROWS]:
             lines += [
@@ -96,7 +88,7 @@ def comparison_lines(
 
 
 def _runs(side: str, runs: Sequence[dict[str, float]]) -> list[str]:
-    """A line a run, and their mean ± standard deviation (with n - 1) of each main metric, in percent."""
+    """A line for each run, and mean ± standard deviation (with n - 1) of each main metric, in percent."""
     lines = [
         f"{side} run {n + 1:2}   " + " · ".join(f"{name} {100 * run[name]:.2f}" for name in MAIN)
         for n, run in enumerate(runs)

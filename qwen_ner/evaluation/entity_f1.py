@@ -1,9 +1,9 @@
 """Entity F1 of generated completions, as a metric of the `evaluate` library.
 
 In: completions as the model wrote them, and texts with their gold entities. Out: `Scores.metrics()`. Knows nothing of
-training; decoding is the codec's and counting is `score`'s, so that the numbers are those that training prints.
+training. The codec decodes and `score` counts, so the numbers are those that training prints.
 
-`evaluate.load` copies this file elsewhere and finds its imports by reading lines: one statement a line, none relative.
+`evaluate.load` copies this file elsewhere and finds its imports line by line: one statement per line, none relative.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from qwen_ner.evaluation.scoring import score
 
 _DESCRIPTION = """
 F1 of the entities in generated JSON: micro over each row's set of (label, surface) pairs (f1), strict over label and
-offsets (span_f1), mean over labels (macro_f1), with the counts of what was wrong in the completions.
+offsets (span_f1), mean over labels (macro_f1), with counts of the faults of the completions.
 """
 
 _INPUTS = """
 Args:
     predictions (list of str): completions as generated, such as '{"company":["三星"]}'.
-    references (list of dict): {"text": str, "entities": [{"label": str, "start": int, "end": int}]}, half-open offsets
-        that count characters. Other keys are refused.
+    references (list of dict): {"text": str, "entities": [{"label": str, "start": int, "end": int}]}, with half-open
+        character offsets. Other keys are an error.
     labels (list of str): the names of the label set.
-    finished (list of bool, optional): whether the model wrote its end token; all of them, if not given.
+    finished (list of bool, optional): whether the model wrote its end token; default: always.
 Returns:
     dict of fractions and counts: f1, precision, recall, span_f1, macro_f1, f1_<label>, tp, fp, fn, not_json, ...
 """
@@ -36,19 +36,17 @@ Returns:
 _CITATION = """
 @article{xu2020cluener2020,
   title={CLUENER2020: Fine-grained Named Entity Recognition Dataset and Benchmark for Chinese},
-  author={Xu, Liang and Tong, Yu and Dong, Qianqian and Liao, Yixuan and Yu, Cong and Tian, Yin and Liu, Weitang and
-    Li, Lu and Liu, Caiquan and Zhang, Xuanwei},
-  journal={arXiv preprint arXiv:2001.04351},
-  year={2020}
+  author={Xu, Liang and Tong, Yu and Dong, Qianqian and others},
+  journal={arXiv preprint arXiv:2001.04351}, year={2020}
 }
 """
 
 
 class EntityF1(evaluate.Metric):
-    """`evaluate.load("<this file>")` or `EntityF1()`; then `compute`, at once or after `add` and `add_batch`.
+    """Use `evaluate.load("<this file>")` or `EntityF1()`, then `compute`, at once or after `add` and `add_batch`.
 
-    In a single process the rows stay in memory: `evaluate`'s default is one Arrow file and one lock for all, where the
-    ranks of a training would queue. In `compute_metrics` load it plainly: the Trainer has gathered already.
+    In a single process the rows stay in memory. The default of `evaluate` is one Arrow file with one lock, for which
+    the ranks of a training would queue. In `compute_metrics` load it without `num_process`: the Trainer gathers.
 
     >>> metric = EntityF1()
     >>> entities = [{"label": "company", "start": 0, "end": 2}, {"label": "address", "start": 3, "end": 5}]
@@ -69,8 +67,8 @@ class EntityF1(evaluate.Metric):
         num_process: int = 1,
         **options: Any,
     ) -> None:
-        # evaluate.load() always passes keep_in_memory, False unless its caller says otherwise; with several processes
-        # evaluate needs its files, and refuses memory itself.
+        # evaluate.load() always passes keep_in_memory, False by default. With several processes evaluate needs its
+        # files and refuses to keep them in memory.
         super().__init__(config_name, keep_in_memory or num_process == 1, cache_dir, num_process, **options)
 
     def _info(self) -> evaluate.MetricInfo:
@@ -98,12 +96,11 @@ class EntityF1(evaluate.Metric):
         if finished is None:
             finished = [True] * len(predictions)
         if len(finished) != len(predictions):
-            raise NerError(
-                f"{len(predictions)} predictions and {len(finished)} values of finished; give one for each prediction, "
-                "in the order the predictions were added"
-            )
+            what = f"{len(predictions)} predictions but {len(finished)} values of finished"
+            raise NerError(what, remedy="give one for each prediction, in the order in which these were added")
         if missing := [row for row, completion in enumerate(predictions) if completion is None]:
-            raise NerError(f"predictions[{missing[0]}] is None; give what was generated, '' if nothing was")
+            remedy = "give the generated text, '' if there is none"
+            raise NerError("no completion", place=f"predictions[{missing[0]}]", remedy=remedy)
         codec = Codec(LabelSet.of(labels))
         gold = [_example(row, reference) for row, reference in enumerate(references)]
         predicted = [
@@ -114,12 +111,13 @@ class EntityF1(evaluate.Metric):
 
 
 def _example(row: int, reference: dict[str, Any]) -> Example:
-    """The reference as an `Example`. Arrow stores what a reference leaves out as None, in any row but the first."""
+    """The reference as an `Example`. Arrow stores a missing key as None, in any row but the first."""
     text, spans = reference["text"], reference["entities"]
     if text is None or spans is None or any(None in span.values() for span in spans):
-        raise NerError(f"references[{row}] is {reference}; it needs a text, and label, start and end of each entity")
+        need = "give a text, and label, start and end of each entity"
+        raise NerError("a key is missing", value=reference, place=f"references[{row}]", remedy=need)
     try:
         entities = tuple(Entity(s["label"], text[s["start"] : s["end"]], s["start"], s["end"]) for s in spans)
         return Example(str(row), text, entities, source=f"references[{row}]")
     except NerError as fault:
-        raise NerError(f"references[{row}]: {fault}") from None
+        raise NerError(str(fault), place=f"references[{row}]") from None

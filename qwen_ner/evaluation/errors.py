@@ -1,47 +1,45 @@
-"""What kind of errors were made: every false positive and false negative of the span view, in exactly one kind.
+"""Kinds of errors: each false positive and false negative of the span view belongs to exactly one.
 
 In: gold and predicted rows as `score` takes them. Out: the errors of each row, their counts, a confusion matrix, and
-scores by what a sentence is like. Knows nothing of models and files.
+scores by properties of the sentence. Knows nothing of models and files.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
 
 from ..codec import Decoded
 from ..entities import Entity, Example
 from .scoring import Counts
 
-ErrorKind = Literal[
-    "boundary", "label", "boundary + label", "missed", "spurious", "not in text", "unknown label", "unparseable"
-]
-
-KINDS: dict[ErrorKind, str] = {
-    "boundary": "right label, other offsets that overlap",
-    "label": "right offsets, other label",
-    "boundary + label": "other label and other offsets that overlap",
-    "missed": "a gold entity where nothing is predicted",
-    "spurious": "a prediction where nothing is gold",
-    "not in text": "a surface that the text does not have",
+KINDS = {
+    "boundary": "right label, wrong offsets that overlap",
+    "label": "right offsets, wrong label",
+    "boundary + label": "wrong label, and wrong offsets that overlap",
+    "missed": "a gold entity without a prediction",
+    "spurious": "a prediction without a gold entity",
+    "not in text": "a surface that does not occur in the text",
     "unknown label": "a label that is not in the label set",
-    "unparseable": "a gold entity of a row whose answer could not be read",
+    "unparseable": "a gold entity of a row whose completion could not be parsed",
 }
+"""The kinds and what they mean."""
 
 NONE = "-"
-"""Row and column of the confusion matrix for what has no counterpart."""
+"""Row and column of the confusion matrix for entities without a counterpart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """One error: the `gold` entity that was not found, the `predicted` one that is wrong, or both of a pair.
+    """One error: a `gold` entity that was not found, a `predicted` one that is wrong, or a pair of both.
 
-    `written` is the (label, surface) of a prediction that has no offsets.
+    `written` is the (label, surface) of a prediction without offsets.
     """
 
-    kind: ErrorKind
+    kind: str
     gold: Entity | None = None
     predicted: Entity | None = None
     written: tuple[str, str] | None = None
@@ -58,7 +56,8 @@ class Error:
 def errors_of(gold: Example, predicted: Decoded, labels: Sequence[str]) -> list[Error]:
     """The errors of one row. Their false positives and negatives add up to those of `Scores.span_micro`.
 
-    A gold entity and a prediction are at most once in a pair: same offsets before same label, more overlap before less.
+    Each gold entity and each prediction is in at most one pair. Pairs with equal offsets come first, then those with
+    equal labels, then those with more overlap.
 
     >>> gold = Example("0", "三星在北京", (Entity("company", "三星", 0, 2), Entity("address", "北京", 3, 5)))
     >>> wrong = Decoded((Entity("name", "三星", 0, 2), Entity("address", "在北京", 2, 5)))
@@ -74,7 +73,7 @@ def errors_of(gold: Example, predicted: Decoded, labels: Sequence[str]) -> list[
         if g in missed and p in wrong:
             missed.remove(g)
             wrong.remove(p)
-            kind: ErrorKind = "label" if g.span == p.span else "boundary" if g.label == p.label else "boundary + label"
+            kind = "label" if g.span == p.span else "boundary" if g.label == p.label else "boundary + label"
             found.append(Error(kind, g, p))
     unread = not predicted.entities and not predicted.surfaces and bool(_UNREAD & {p.kind for p in predicted.problems})
     found += [Error("unparseable" if unread else "missed", gold=g) for g in missed]
@@ -98,8 +97,8 @@ def _nearest_first(pair: tuple[Entity, Entity]) -> tuple[bool, bool, int, int]:
     return g.span != p.span, g.label != p.label, -overlap, g.start
 
 
-def count_kinds(errors: Iterable[Sequence[Error]]) -> dict[ErrorKind, Counts]:
-    """False positives and false negatives of each kind, in the order of `KINDS`; together all of the span view's."""
+def count_kinds(errors: Iterable[Sequence[Error]]) -> dict[str, Counts]:
+    """False positives and false negatives of each kind, in the order of `KINDS`. They add up to the span view's."""
     fp: Counter[str] = Counter()
     fn: Counter[str] = Counter()
     for error in (error for row in errors for error in row):
@@ -111,10 +110,10 @@ def count_kinds(errors: Iterable[Sequence[Error]]) -> dict[ErrorKind, Counts]:
 def confusion(
     gold: Sequence[Example], errors: Sequence[Sequence[Error]], labels: Sequence[str]
 ) -> dict[str, dict[str, int]]:
-    """How often an entity of the first label was given the second: {gold label: {predicted label: count}}.
+    """How often an entity of one label was predicted as another: {gold label: {predicted label: count}}.
 
-    Counts pairs of entities that overlap, whatever their boundaries, so the diagonal holds what has the right label.
-    The row `-` counts predictions without a gold counterpart, the column `-` gold entities without a prediction.
+    Counts pairs of entities that overlap, whatever their boundaries, so the diagonal counts right labels. The row `-`
+    counts predictions without a gold entity, the column `-` gold entities without a prediction.
     """
     table = {row: dict.fromkeys((*labels, NONE), 0) for row in (*labels, NONE)}
     for example, row in zip(gold, errors, strict=True):
@@ -131,47 +130,40 @@ def confusion(
 
 
 def by_sentence(gold: Sequence[Example], predicted: Sequence[Decoded]) -> dict[str, dict[str, Counts]]:
-    """The surface view's counts in groups: by length of the surface, length of the sentence, entities in it.
+    """The counts of the surface view by length of the surface, length of the sentence, and entities in it.
 
-    Lengths are characters. A surface counts in the group of its own length, whether it is gold or predicted; so each
-    grouping adds up to `Scores.micro`.
+    Lengths are in characters. A surface, gold or predicted, counts in the group of its own length, so each grouping
+    adds up to `Scores.micro`. All groups are present, in rising order, also those without a surface.
     """
-    groups: dict[str, Callable[[Example, str], str]] = {
-        "characters of the surface": lambda example, surface: _bucket(len(surface), (1, 2, 3, 4, 6, 10)),
-        "characters of the sentence": lambda example, surface: _bucket(len(example.text), (10, 20, 30, 40, 50, 100)),
-        "entities in the sentence": lambda example, surface: _bucket(len(example.entities), (0, 1, 2, 3, 4, 6), 0),
+    edges = {
+        "characters of the surface": (0, 1, 2, 3, 4, 6, 10),
+        "characters of the sentence": (0, 10, 20, 30, 40, 50, 100),
+        "entities in the sentence": (-1, 0, 1, 2, 3, 4, 6),
     }
-    found: dict[str, dict[str, Counts]] = {name: {} for name in groups}
+    names = {grouping: _names(of) for grouping, of in edges.items()}
+    found = {grouping: dict.fromkeys(of, Counts()) for grouping, of in names.items()}
     for example, decoded in zip(gold, predicted, strict=True):
         true = set(example.surfaces)
         written = {*decoded.surfaces, *((e.label, e.text) for e in decoded.entities)}
         for pair in true | written:
             one = Counts(int(pair in true & written), int(pair not in true), int(pair not in written))
-            for name, group in groups.items():
-                key = group(example, pair[1])
-                found[name][key] = found[name].get(key, Counts()) + one
-    return {name: in_order(of) for name, of in found.items()}
+            values = len(pair[1]), len(example.text), len(example.entities)
+            for value, (grouping, groups) in zip(values, found.items(), strict=True):
+                groups[names[grouping][bisect_left(edges[grouping], value, 1) - 1]] += one
+    return found
 
 
-def in_order(groups: dict[str, Counts]) -> dict[str, Counts]:
-    """A grouping of `by_sentence`, the smallest first."""
-    return dict(sorted(groups.items(), key=lambda item: _lowest(item[0])))
+def _names(edges: Sequence[int]) -> list[str]:
+    """Names of the groups that end at each of `edges` but the first, and of the rest.
 
-
-def _bucket(value: int, edges: Sequence[int], low: int = 1) -> str:
-    """The group of `value` among those that end at `edges`, the first beginning at `low`: "3", "over 10"."""
-    for edge in edges:
-        if value <= edge:
-            return str(edge) if low >= edge else f"{low}–{edge}"
-        low = edge + 1
-    return f"over {edges[-1]}"
-
-
-def _lowest(bucket: str) -> tuple[bool, int]:
-    return bucket.startswith("over"), int(bucket.removeprefix("over ").partition("–")[0])
+    >>> _names((0, 1, 3))
+    ['1', '2–3', 'over 3']
+    """
+    ranges = [str(high) if high == low + 1 else f"{low + 1}–{high}" for low, high in pairwise(edges)]
+    return [*ranges, f"over {edges[-1]}"]
 
 
 def spurious(gold: Sequence[Example], predicted: Sequence[Decoded]) -> tuple[int, int]:
-    """How many surfaces were predicted in sentences without a gold entity, and in how many such sentences."""
+    """The number of surfaces predicted in sentences without a gold entity, and the number of these sentences."""
     empty = [decoded for example, decoded in zip(gold, predicted, strict=True) if not example.entities]
     return sum(len(decoded.surfaces) for decoded in empty), len(empty)

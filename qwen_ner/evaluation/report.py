@@ -1,13 +1,13 @@
-"""An evaluation as files: metrics.json, errors.jsonl, predictions.jsonl, and report.html for the eye.
+"""The files of an evaluation: metrics.json, errors.jsonl, predictions.jsonl and report.html.
 
-In: an `Evaluated`, and the log of its training where there is one. Out: files in a folder. The page needs no network
-and runs no code of others: texts are escaped by Jinja2, plots are drawn by matplotlib as SVG. Knows nothing of models.
+In: an `EvaluationResult`, and the log of its training if there is one. Out: files in a folder. The page needs no
+network and no third-party scripts: Jinja2 escapes the texts, matplotlib draws the plots. Knows nothing of models.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..entities import Entity
 from ..files import write_json, write_text
 from .bootstrap import LEVEL, RESAMPLES, SEED
 from .errors import KINDS, NONE
-from .result import Evaluated, Row
+from .result import EvaluationResult, Row
 from .table import VIEWS
 
 if TYPE_CHECKING:
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SENTENCES = 2000
-"""Rows that the page shows, worst first; errors.jsonl and predictions.jsonl have all."""
+"""Maximum number of rows on the page, those with the most errors first; errors.jsonl has them all."""
 
 INK, FIRST, SECOND = "#1f2933", "#2563a8", "#b4540a"
 
 
 def write_report(
-    evaluated: Evaluated,
+    evaluated: EvaluationResult,
     folder: Path,
     *,
     training: Mapping[str, Any] | None = None,
     history: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write the four files into `folder`, each whole or not at all.
+    """Write the four files into `folder`, each atomically.
 
-    `training` is said of the training in metrics.json; `history` is the Trainer's `log_history`, for the curves.
+    `training` is stored in metrics.json under that key; `history` is the Trainer's `log_history`, for the curves.
     """
     folder.mkdir(parents=True, exist_ok=True)
     values = evaluated.to_dict() | ({} if training is None else {"training": dict(training)})
@@ -49,8 +49,8 @@ def write_report(
     write_text(folder / "report.html", [page(evaluated, history)])
 
 
-def page(evaluated: Evaluated, history: Sequence[Mapping[str, Any]] = ()) -> str:
-    """report.html as a string."""
+def page(evaluated: EvaluationResult, history: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The content of report.html."""
     from markupsafe import Markup
 
     return (
@@ -65,7 +65,7 @@ def page(evaluated: Evaluated, history: Sequence[Mapping[str, Any]] = ()) -> str
             seed=SEED,
             kinds=KINDS,
             absent=NONE,
-            hottest=max(1, max(max(row.values()) for row in evaluated.confusion.values())),
+            hottest=max(1, max(max(row.values()) for row in evaluated.tally.confusion.values())),
             plots=[(title, Markup(svg)) for title, svg in plots(evaluated, history)],
             sentences=[_sentence(row) for row in islice(evaluated.worst_first(), SENTENCES)],
             hues={label: round(360 * i / len(evaluated.labels)) for i, label in enumerate(evaluated.labels.names)},
@@ -74,7 +74,7 @@ def page(evaluated: Evaluated, history: Sequence[Mapping[str, Any]] = ()) -> str
 
 
 def templates(package: str, *, html: bool = True) -> Environment:
-    """The templates that lie in `package`, as Jinja2 reads all of ours; `html` escapes what is put into them."""
+    """A Jinja2 environment for the templates in `package`; `html` escapes the values put into them."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -91,7 +91,7 @@ def templates(package: str, *, html: bool = True) -> Environment:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a text that the same entities cover: their labels, and of those that end here their label and score."""
+    """A part of a text with the labels of the entities that cover it, and label and score of those that end with it."""
 
     text: str
     labels: tuple[str, ...]
@@ -99,7 +99,7 @@ class Piece:
 
 
 def pieces(text: str, entities: Sequence[Entity]) -> list[Piece]:
-    """`text` cut wherever an entity begins or ends, so that nested and crossing ones can be shown.
+    """`text` split wherever an entity begins or ends, so that nested and overlapping ones can be shown.
 
     >>> [(piece.text, piece.labels) for piece in pieces("在北京大学", [Entity("address", "北京", 1, 3)])]
     [('在', ()), ('北京', ('address',)), ('大学', ())]
@@ -117,24 +117,20 @@ def pieces(text: str, entities: Sequence[Entity]) -> list[Piece]:
 
 def _sentence(row: Row) -> dict[str, Any]:
     example, decoded, errors = row
-    involved = [entity for error in errors for entity in (error.gold, error.predicted) if entity]
-    labels = {entity.label for entity in involved} | {error.written[0] for error in errors if error.written}
+    entities = [e for error in errors for e in (error.gold, error.predicted) if e] if errors else example.entities
     return {
-        "id": example.id,
-        "source": example.source,
+        "place": example.source or example.id,
         "gold": pieces(example.text, example.entities),
         "predicted": pieces(example.text, decoded.entities),
         "ungrounded": decoded.ungrounded,
         "kinds": list(dict.fromkeys(error.kind for error in errors)),
-        "labels": sorted(labels) if errors else sorted({entity.label for entity in example.entities}),
-        "problems": [
-            problem for problem in decoded.problems if problem.kind in ("not_json", "truncated", "wrong_type")
-        ],
+        "labels": sorted({e.label for e in entities} | {error.written[0] for error in errors if error.written}),
+        "problems": [p for p in decoded.problems if p.kind in ("not_json", "truncated", "wrong_type")],
     }
 
 
-def plots(evaluated: Evaluated, history: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    """(title, SVG) of each plot that there is something to draw for."""
+def plots(evaluated: EvaluationResult, history: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """(title, SVG) of each plot for which there is data."""
     for title, keys in (
         ("Loss over steps", {"loss": "training", "eval_loss": "validation"}),
         ("Scores on the validation rows", {"eval_f1": "f1", "eval_span_f1": "span_f1", "eval_macro_f1": "macro_f1"}),
@@ -142,17 +138,16 @@ def plots(evaluated: Evaluated, history: Sequence[Mapping[str, Any]]) -> Iterato
     ):
         lines = {name: [(log["step"], log[key]) for log in history if key in log] for key, name in keys.items()}
         if any(lines.values()):
-            yield title, _drawn(lambda axes, lines=lines: _curves(axes, lines))
+            yield title, _svg(_draw_curves, lines)
     if reliability := evaluated.confidence.get("reliability"):
-        yield "Reliability of confidences", _drawn(lambda axes: _reliability(axes, reliability))
+        yield "Reliability of confidence scores", _svg(_draw_reliability, reliability)
     lengths = evaluated.tally.lengths
-    for title, names in (("an entity", ("gold", "predicted")), ("a sentence", ("sentences",))):
-        shown = {name: lengths[name] for name in names}
-        yield f"Characters of {title}", _drawn(lambda axes, shown=shown: _histogram(axes, shown))
+    yield "Length of entities", _svg(_draw_histogram, {name: lengths[name] for name in ("gold", "predicted")})
+    yield "Length of sentences", _svg(_draw_histogram, {"sentences": lengths["sentences"]})
 
 
-def _drawn(draw: Any) -> str:
-    """An SVG whose text stays text: the browser has the fonts for it, matplotlib may not."""
+def _svg(draw: Callable[[Axes, Any], None], data: Any) -> str:
+    """What `draw` draws of `data`, as SVG. Text stays text, since the browser may have fonts that matplotlib lacks."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -160,14 +155,14 @@ def _drawn(draw: Any) -> str:
         figure = Figure(figsize=(4.6, 3.0), layout="constrained")
         axes = figure.subplots()
         axes.spines[["top", "right"]].set_visible(False)
-        draw(axes)
+        draw(axes, data)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     svg = file.getvalue()
     return svg[svg.index("<svg") :]
 
 
-def _curves(axes: Axes, lines: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+def _draw_curves(axes: Axes, lines: Mapping[str, Sequence[tuple[int, float]]]) -> None:
     shown = {name: points for name, points in lines.items() if points}
     for (name, points), color in zip(shown.items(), (FIRST, SECOND, INK), strict=False):
         marker = "o" if len(points) < 20 else ""
@@ -177,25 +172,23 @@ def _curves(axes: Axes, lines: Mapping[str, Sequence[tuple[int, float]]]) -> Non
         axes.legend(frameon=False)
 
 
-def _reliability(axes: Axes, bins: Sequence[tuple[float, float, float]]) -> None:
-    """Share that is right over mean confidence of each bin; the area of a point is the bin's share of the surfaces."""
+def _draw_reliability(axes: Axes, bins: Sequence[tuple[float, float, float]]) -> None:
+    """Accuracy over mean confidence of each bin; the area of a point is the bin's share of the surfaces."""
     axes.plot([0, 1], [0, 1], color="#9aa5b1", linewidth=1, linestyle="--")
     shares, confidence, right = zip(*bins, strict=True)
     axes.plot(confidence, right, color=FIRST, linewidth=1)
     axes.scatter(confidence, right, s=[10 + 400 * share for share in shares], color=FIRST, alpha=0.7)
-    axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.set(xlabel="confidence", ylabel="share correct", xlim=(0, 1.02), ylim=(0, 1.02))
 
 
-def _histogram(axes: Axes, values: Mapping[str, Mapping[int, int]]) -> None:
-    """How often each number occurs, in 25 bins at most."""
+def _draw_histogram(axes: Axes, values: Mapping[str, Mapping[int, int]]) -> None:
+    """The number of values in each of at most 25 bins; the first histogram is filled, the second an outline."""
     longest = max((max(of) for of in values.values() if of), default=1)
     step = max(1, -(-longest // 25))
     edges = [edge - 0.5 for edge in range(0, longest + step + 1, step)]
     for (name, of), color in zip(values.items(), (FIRST, SECOND), strict=False):
-        if color == FIRST:
-            axes.hist([*of], edges, weights=[*of.values()], label=name, color=color, histtype="stepfilled", alpha=0.6)
-        else:
-            axes.hist([*of], edges, weights=[*of.values()], label=name, color=color, histtype="step")
+        style: dict[str, Any] = {"histtype": "stepfilled", "alpha": 0.6} if color == FIRST else {"histtype": "step"}
+        axes.hist([*of], edges, weights=[*of.values()], label=name, color=color, **style)
     axes.set(xlabel="characters", ylabel="count")
     if len(values) > 1:
         axes.legend(frameon=False)

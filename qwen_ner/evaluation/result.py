@@ -1,7 +1,7 @@
-"""One evaluation: what was predicted for which rows, under which conditions, and all that follows from it.
+"""The result of an evaluation: what was predicted for which rows, how, and all that can be derived from it.
 
-In: gold, predictions, a `Contract`. Out: the table for a terminal, and what the files of a report hold. Knows nothing
-of how the predictions were made, and writes no file.
+In: gold, predictions, a `Contract`. Out: the table for a terminal and the contents of the files of a report. Knows
+nothing of how the predictions were made, and writes no file.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from ..codec import Decoded, entity_row
 from ..entities import Example, LabelSet
 from .baselines import Lookup
 from .bootstrap import LEVEL, RESAMPLES, SEED, Interval, intervals
-from .errors import Error, ErrorKind, errors_of, in_order, spurious
+from .errors import Error, errors_of, spurious
 from .scoring import Counts, Scores, score
 from .table import Contract, confidence_line, table
 from .tally import Tally, tally
 
 ROWS = 1_000
-"""Rows that are counted, or written worst first, at a time."""
+"""Rows that are counted, or read in order of their errors, at a time."""
 
 T = TypeVar("T")
 
 
 class Row(NamedTuple):
-    """A row with what is wrong in it."""
+    """A row with its errors."""
 
     gold: Example
     predicted: Decoded
     errors: list[Error]
 
     @property
-    def wrong(self) -> int:
+    def error_count(self) -> int:
         """False positives and false negatives by offsets."""
         return sum(error.false_positives + error.false_negatives for error in self.errors)
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """Predictions for `gold`, row by row. What is derived is computed when it is first asked for.
+class EvaluationResult:
+    """Predictions for `gold`, row by row. Everything else is computed on first use.
 
-    Gold and predictions may lie on the disk (`data.stored`): they are read in parts, and what is held of a row is its
-    counts. `train`, the examples that the model was trained on, tells seen from unseen surfaces and sets the floor;
-    `confidence` is `inference.calibration.summary` of predictions that have scores; `added` are sentences without
-    entities that the split does not have as rows, and what was predicted for them, for `spurious` alone.
+    Gold and predictions may be stored on disk (`data.arrow_store`): they are read in parts, and only the counts of each
+    row are kept in memory. `train` are the examples the model was trained on, which tell seen from unseen surfaces and
+    give the floor. `confidence` is `inference.calibration.summary` of predictions with scores. `added` are sentences
+    without entities that are not rows of the split, with their predictions; they count in `spurious` only.
     """
 
     contract: Contract
@@ -64,9 +64,9 @@ class Evaluated:
 
     @cached_property
     def tally(self) -> Tally:
-        """All that is counted of the rows, as the sum over their parts."""
+        """All counts of the rows."""
         if len(self.gold) != len(self.predicted):
-            score(self.gold, self.predicted, self.labels)  # says what is wrong
+            score(self.gold, self.predicted, self.labels)  # raises
         seen = None if self.train is None else {pair for example in self.train for pair in example.surfaces}
         floor = None if self.train is None else Lookup(self.train)
         parts = (slice(at, at + ROWS) for at in range(0, max(1, len(self.gold)), ROWS))
@@ -79,26 +79,12 @@ class Evaluated:
         return self.tally.scores
 
     @property
-    def floor(self) -> Scores | None:
-        """What looking up train's surfaces scores on these rows."""
-        return self.tally.floor
-
-    @property
-    def ceiling(self) -> Scores:
-        """What writing exactly the gold surfaces scores on these rows."""
-        return self.tally.ceiling
-
-    @property
-    def kinds(self) -> dict[ErrorKind, Counts]:
-        return self.tally.kinds
-
-    @property
-    def confusion(self) -> dict[str, dict[str, int]]:
-        return self.tally.confusion
-
-    @property
     def by_sentence(self) -> dict[str, dict[str, Counts]]:
-        return {name: in_order(groups) for name, groups in self.tally.by_sentence.items()}
+        """The groups of `errors.by_sentence` that have a surface."""
+        return {
+            name: {group: counts for group, counts in groups.items() if counts != Counts()}
+            for name, groups in self.tally.by_sentence.items()
+        }
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
@@ -106,33 +92,29 @@ class Evaluated:
 
     @cached_property
     def spurious(self) -> dict[str, float] | None:
-        """False positives in 1,000 sentences without entities, and how many were read; None where there are none."""
+        """False positives per 1,000 sentences without entities, and the number of these; None if there are none."""
         examples, decoded = zip(*self.added, strict=True) if self.added else ((), ())
-        found, read = self.tally.spurious + spurious(examples, decoded)
-        return (
-            {"per_1000": 1000 * float(found / read), "sentences": int(read), "added": len(self.added)} if read else None
-        )
+        found, read = map(int, self.tally.spurious + spurious(examples, decoded))
+        return {"per_1000": 1000 * (found / read), "sentences": read, "added": len(self.added)} if read else None
 
     def table(self) -> str:
-        """The scores with their contract and intervals, the kinds of errors, and what lies below and above."""
-        kinds = " · ".join(f"{c.fp:,} + {c.fn:,} {kind}" for kind, c in self.kinds.items() if c.fp or c.fn)
-        between = f"ceiling of grounding: span_f1 {100 * self.ceiling.span_f1:.2f}"
-        if self.floor is not None:
-            between = f"floor (looking up train's surfaces): f1 {100 * self.floor.f1:.2f} · {between}"
+        """The scores with their contract and intervals, the kinds of errors, and the floor and ceiling."""
+        kinds = " · ".join(f"{c.fp:,} + {c.fn:,} {kind}" for kind, c in self.tally.kinds.items() if c.fp or c.fn)
+        bounds = f"ceiling (writing the gold surfaces): span_f1 {100 * self.tally.ceiling.span_f1:.2f}"
+        if self.tally.floor is not None:
+            bounds = f"floor (looking up train's surfaces): f1 {100 * self.tally.floor.f1:.2f} · {bounds}"
         lines = [table(self.scores, self.contract, self.intervals)]
-        lines += [f"errors (false positives + false negatives, by offsets): {kinds or 'none'}", between]
+        lines += [f"errors (false positives + false negatives, by offsets): {kinds or 'none'}", bounds]
         if self.spurious:
-            cut = f", {self.spurious['added']:,} cut out of the rows" if self.added else ""
-            lines.append(
-                f"{self.spurious['per_1000']:.1f} false positives in 1,000 sentences without entities "
-                f"({self.spurious['sentences']:,} read{cut})"
-            )
+            cut = f", {self.spurious['added']:,} of them cut out of the rows" if self.added else ""
+            of = f"sentences without entities ({self.spurious['sentences']:,} sentences{cut})"
+            lines.append(f"{self.spurious['per_1000']:.1f} false positives per 1,000 {of}")
         if self.confidence:
             lines.append(confidence_line(self.confidence))
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """What metrics.json holds: every figure of the table and of the report."""
+        """The contents of metrics.json: every figure of the table and of the report."""
         return {
             "contract": asdict(self.contract),
             **self.scores.to_dict(),
@@ -142,31 +124,31 @@ class Evaluated:
                 "seed": SEED,
                 **{name: [interval.low, interval.high] for name, interval in self.intervals.items()},
             },
-            "errors": {kind: {"fp": counts.fp, "fn": counts.fn} for kind, counts in self.kinds.items()},
-            "confusion": self.confusion,
+            "errors": {kind: {"fp": counts.fp, "fn": counts.fn} for kind, counts in self.tally.kinds.items()},
+            "confusion": self.tally.confusion,
             "by_sentence": {
                 name: {group: counts.to_dict() for group, counts in of.items()} for name, of in self.by_sentence.items()
             },
-            "floor": None if self.floor is None else self.floor.metrics(),
-            "ceiling": self.ceiling.metrics(),
+            "floor": None if self.tally.floor is None else self.tally.floor.metrics(),
+            "ceiling": self.tally.ceiling.metrics(),
             "spurious": self.spurious,
             "confidence": dict(self.confidence),
         }
 
     def worst_first(self) -> Iterator[Row]:
-        """All rows, by falling number of false positives and negatives."""
+        """All rows, those with the most false positives and negatives first."""
         order = np.argsort(-np.concatenate(self.tally.wrong).astype(int), kind="stable")
         for at in range(0, len(order), ROWS):
             part = order[at : at + ROWS].tolist()
-            for gold, predicted in zip(_picked(self.gold, part), _picked(self.predicted, part), strict=True):
+            for gold, predicted in zip(_select(self.gold, part), _select(self.predicted, part), strict=True):
                 yield Row(gold, predicted, errors_of(gold, predicted, self.labels.names))
 
     def rows_with_errors(self) -> Iterator[Row]:
-        """The rows with an error, worst first."""
+        """The rows with an error, those with the most first."""
         return takewhile(lambda row: row.errors, self.worst_first())
 
     def prediction_lines(self) -> Iterator[str]:
-        """What predictions.jsonl holds: gold and predicted entities of every row, in order."""
+        """The lines of predictions.jsonl: gold and predicted entities of every row, in order."""
         for example, decoded in zip(self.gold, self.predicted, strict=True):
             line = {
                 "id": example.id,
@@ -181,12 +163,12 @@ class Evaluated:
             yield json.dumps(line, ensure_ascii=False)
 
     def error_lines(self) -> Iterator[str]:
-        """What errors.jsonl holds: the rows with an error, worst first."""
+        """The lines of errors.jsonl: the rows with an error, those with the most first."""
         return map(_error_line, self.rows_with_errors())
 
 
-def _picked(rows: Sequence[T], positions: Sequence[int]) -> Sequence[T]:
-    """Those at `positions`, in one go where they lie on the disk."""
+def _select(rows: Sequence[T], positions: Sequence[int]) -> Sequence[T]:
+    """The rows at `positions`, in one read if they are on disk."""
     select = getattr(rows, "select", None)
     return select(positions) if select else [rows[at] for at in positions]
 

@@ -1,13 +1,13 @@
 """Score predicted entities against gold ones.
 
-In: for each document an `Example` (gold) and a `Decoded` (predicted). Out: counts, and the rates that follow from them.
-Knows nothing of models, files or how the predictions were made.
+In: for each row an `Example` (gold) and a `Decoded` (predicted). Out: counts, and the rates derived from them. Knows
+nothing of models, files or how the predictions were made.
 
-The same predictions are seen in three ways, which are never mixed:
+There are three views of the same predictions, which are never mixed:
 
-- `f1`: micro F1 over each row's *set* of (label, surface) pairs, the view of the format that the model writes.
+- `f1`: micro F1 over each row's *set* of (label, surface) pairs, which is what the model writes.
 - `span_f1`: micro F1 over (label, start, end), strict.
-- `macro_f1`: the mean over labels of the surface F1, CLUENER's own (`Scores.macro_f1`).
+- `macro_f1`: the mean over labels of the surface F1, CLUENER's own metric (`Scores.macro_f1`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Counts:
-    """True positives, false positives and false negatives of one label, or of several added up.
+    """True positives, false positives and false negatives, of one label or summed over several.
 
     >>> (Counts(tp=2, fp=1, fn=2) + Counts(tp=1)).f1
     0.6666666666666666
@@ -41,17 +41,17 @@ class Counts:
 
     @property
     def precision(self) -> float:
-        """tp / (tp + fp); 0.0 where nothing was predicted."""
+        """tp / (tp + fp); 0.0 if nothing was predicted."""
         return self.tp / (self.tp + self.fp) if self.tp + self.fp else 0.0
 
     @property
     def recall(self) -> float:
-        """tp / (tp + fn); 0.0 where there is no gold."""
+        """tp / (tp + fn); 0.0 if there is no gold entity."""
         return self.tp / self.support if self.support else 0.0
 
     @property
     def f1(self) -> float:
-        """2·tp / (2·tp + fp + fn); 0.0 where there is neither gold nor prediction: an empty model never scores 1."""
+        """2·tp / (2·tp + fp + fn); 0.0 if there is neither gold nor prediction, so that silence never scores 1."""
         denominator = 2 * self.tp + self.fp + self.fn
         return 2 * self.tp / denominator if denominator else 0.0
 
@@ -61,9 +61,8 @@ class Counts:
         return self.tp + self.fn
 
     def to_dict(self) -> dict[str, int | float]:
-        """The counts, and the rates for those who read the JSON; `from_dict` reads the counts alone."""
-        counts = {"tp": self.tp, "fp": self.fp, "fn": self.fn}
-        return {**counts, "precision": self.precision, "recall": self.recall, "f1": self.f1}
+        """The counts, with the rates for readers of the JSON; `from_dict` reads the counts only."""
+        return {name: getattr(self, name) for name in ("tp", "fp", "fn", "precision", "recall", "f1")}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Counts:
@@ -72,11 +71,11 @@ class Counts:
 
 @dataclass(frozen=True)
 class Scores:
-    """What `score` counted. Rates are properties; scores of parts of a data set add up to the scores of the whole.
+    """The counts of `score`. Rates are properties; the scores of two parts of a data set add up to those of the whole.
 
-    `labels` are the label set's names; `surface` and `span` hold one entry for each of them, and one more for each
-    unknown label that was predicted. `seen` and `unseen` split the surface view by whether the pair occurs in train;
-    both are None when no train pairs were given.
+    `labels` are the names of the label set. `surface` and `span` have an entry for each of them, and one for each
+    unknown label that was predicted. `seen` and `unseen` split the surface view by whether the pair occurs in the
+    training data; both are None if `score` was not given any.
     """
 
     rows: int
@@ -90,11 +89,13 @@ class Scores:
     def __add__(self, other: Scores) -> Scores:
         if self.labels != other.labels:
             raise NerError(
-                f"scores under the labels {', '.join(self.labels)} and {', '.join(other.labels)} do not add up; "
-                "score both parts with one label set"
+                f"cannot add scores for the labels {', '.join(self.labels)} and {', '.join(other.labels)}",
+                remedy="score both parts with the same label set",
             )
         if (self.seen is None) != (other.seen is None):
-            raise NerError("scores with and without seen/unseen do not add up; give `train` to both calls of score()")
+            raise NerError(
+                "cannot add scores with and without seen/unseen", remedy="give `train` to both calls of score"
+            )
         return Scores(
             self.rows + other.rows,
             self.labels,
@@ -111,17 +112,17 @@ class Scores:
 
     @property
     def micro(self) -> Counts:
-        """All labels of the surface view added up, unknown ones included."""
+        """The sum over all labels of the surface view, including unknown ones."""
         return sum(self.surface.values(), Counts())
 
     @property
     def span_micro(self) -> Counts:
-        """All labels of the span view added up, unknown ones included."""
+        """The sum over all labels of the span view, including unknown ones."""
         return sum(self.span.values(), Counts())
 
     @property
     def f1(self) -> float:
-        """Micro F1 of the surface view: what `metric_for_best_model` means."""
+        """Micro F1 of the surface view, the default of `metric_for_best_model`."""
         return self.micro.f1
 
     @property
@@ -141,53 +142,40 @@ class Scores:
 
     @property
     def macro_f1(self) -> float:
-        """The unweighted mean of the label set's surface F1s; each F1 comes from counts over the whole data set.
+        """The unweighted mean over the label set of the surface F1, each from counts over the whole data set.
 
-        Source: the scorer published with CLUENER2020 (`get_f1_score_label`, `get_f1_score`), which compares the keys of
-        {label: {surface: spans}} row by row, adds up one label's counts, and averages the F1s of its ten labels. Ours:
-        a label without prediction, gold or hit is 0.0 where that script divides by zero; the mean runs over the label
-        set given; unequal numbers of rows are an error where it drops the rest. Unknown labels are not in the mean.
+        Source: the scorer published with CLUENER2020 (`get_f1_score_label`, `get_f1_score`). It compares the keys of
+        {label: {surface: spans}} row by row, sums the counts of each label, and averages the F1 of its ten labels.
+        Three differences: a label without gold, prediction or hit scores 0.0 where that script divides by zero; the
+        labels are those of the label set; unequal numbers of rows are an error where it drops the rest. Unknown labels
+        are not part of the mean.
         """
         return sum(self.surface[label].f1 for label in self.labels) / len(self.labels)
 
     def metrics(self) -> dict[str, float | int]:
-        """Everything as one flat dictionary, for the Trainer, wandb and `evaluate`. Rates are fractions in [0, 1].
+        """All metrics as a flat dictionary, for the Trainer, wandb and `evaluate`. Rates are fractions in [0, 1].
 
-        `f1_<label>` is there for each label of the label set; `tp`, `fp` and `fn` are the surface view's; each kind of
-        problem stands under its own name; `seen_f1`, `unseen_f1` and their supports only where train pairs were given.
+        `f1_<label>` exists for each label of the label set. `tp`, `fp` and `fn` are those of the surface view. Each
+        kind of problem has its own key. `seen_f1`, `unseen_f1` and their supports exist only with `seen` counts.
 
         >>> list(score([], [], LabelSet.of(["drug"])).metrics())  # doctest: +NORMALIZE_WHITESPACE
         ['f1', 'precision', 'recall', 'span_f1', 'span_precision', 'span_recall', 'macro_f1', 'f1_drug',
          'tp', 'fp', 'fn', 'rows', 'not_json', 'truncated', 'unknown_label', 'not_in_text', 'duplicate', 'wrong_type']
         """
         micro, span = self.micro, self.span_micro
-        known: dict[str, float | int] = {}
-        if self.seen is not None and self.unseen is not None:
-            known = {
-                "seen_f1": self.seen.f1,
-                "unseen_f1": self.unseen.f1,
-                "seen_support": self.seen.support,
-                "unseen_support": self.unseen.support,
-            }
+        split = {name: counts for name, counts in (("seen", self.seen), ("unseen", self.unseen)) if counts is not None}
         return {
-            "f1": micro.f1,
-            "precision": micro.precision,
-            "recall": micro.recall,
-            "span_f1": span.f1,
-            "span_precision": span.precision,
-            "span_recall": span.recall,
+            **{rate: getattr(micro, rate) for rate in ("f1", "precision", "recall")},
+            **{f"span_{rate}": getattr(span, rate) for rate in ("f1", "precision", "recall")},
             "macro_f1": self.macro_f1,
             **{f"f1_{label}": self.surface[label].f1 for label in self.labels},
-            **known,
-            "tp": micro.tp,
-            "fp": micro.fp,
-            "fn": micro.fn,
-            "rows": self.rows,
+            **{f"{name}_{of}": getattr(counts, of) for of in ("f1", "support") for name, counts in split.items()},
+            **{"tp": micro.tp, "fp": micro.fp, "fn": micro.fn, "rows": self.rows},
             **self.problems,
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON's view: the stored counts, with the rates beside them for those who read the file."""
+        """The counts for JSON, with the rates for readers of the file."""
         return {
             "rows": self.rows,
             "labels": list(self.labels),
@@ -201,7 +189,7 @@ class Scores:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Scores:
-        """The scores that `to_dict` wrote; its rates are not read, they follow. Raises `NerError` if a part is missing.
+        """The scores from `to_dict`, of which only the counts are read. Raises `NerError` if one is missing.
 
         >>> scores = score([Example("0", "北京")], [Decoded()], LabelSet.of(["address"]))
         >>> Scores.from_dict(scores.to_dict()) == scores
@@ -219,7 +207,7 @@ class Scores:
                 None if unseen is None else Counts.from_dict(unseen),
             )
         except KeyError as missing:
-            raise NerError(f"these are no scores: {missing} is missing; write them with Scores.to_dict()") from None
+            raise NerError(f"not scores: {missing} is missing", remedy="write them with Scores.to_dict") from None
 
 
 def score(
@@ -231,12 +219,12 @@ def score(
 ) -> Scores:
     """Compare `predicted[i]` with `gold[i]` for all i.
 
-    A prediction that is not in the text, or whose label is unknown, is a false positive in both views; having no
-    offsets, it counts once in the span view. A row that could not be read predicts nothing: all its gold is missed.
-    `train`, the examples the model was trained on or the set of their (label, surface) pairs, asks for `seen` and
-    `unseen`.
+    A prediction that is not in the text, or whose label is unknown, is a false positive in both views; it has no
+    offsets, so it counts once in the span view. A completion that could not be parsed predicts nothing, so all gold
+    entities of its row are missed. With `train`, the examples the model was trained on or the set of their
+    (label, surface) pairs, `seen` and `unseen` are counted too.
 
-    Raises `NerError` where the lengths differ or gold carries a label that is not in `labels`.
+    Raises `NerError` if the lengths differ or a gold label is not in `labels`.
 
     >>> from qwen_ner.codec import Codec
     >>> from qwen_ner.entities import CLUENER, Entity
@@ -247,20 +235,18 @@ def score(
     """
     if len(gold) != len(predicted):
         raise NerError(
-            f"{len(gold)} gold rows and {len(predicted)} predictions; give one prediction for each row, "
-            "an empty Decoded() where there is none"
+            f"{len(gold)} gold rows but {len(predicted)} predictions",
+            remedy="give one prediction for each row, an empty Decoded() if there is none",
         )
-    # A set is taken as it is: who scores row by row need not pay for it in every row.
-    train_pairs = train if train is None or isinstance(train, Set) else _pairs(train)
+    # A set is used as it is, so that scoring row by row does not build it for every row.
+    train_pairs = train if train is None or isinstance(train, Set) else {p for row in train for p in row.surfaces}
     surface, span = _Tally(), _Tally()
     known, unknown = _Tally(), _Tally()
     problems: Counter[str] = Counter()
     for example, decoded in zip(gold, predicted, strict=True):
         if alien := {e.label for e in example.entities} - set(labels.names):
-            raise NerError(
-                f"{example.source or example.id}: label {', '.join(sorted(alien))} is not in the label set "
-                f"({', '.join(labels.names)}); add it there"
-            )
+            what = f"label {', '.join(sorted(alien))} is not in the label set ({', '.join(labels.names)})"
+            raise NerError(what, place=example.source or example.id, remedy="add it to the label set")
         gold_pairs = set(example.surfaces)
         written = {*decoded.surfaces, *((e.label, e.text) for e in decoded.entities)}
         surface.compare(gold_pairs, written)
@@ -284,7 +270,7 @@ def score(
 
 
 class _Tally:
-    """Counts by label while they grow. The items compared are tuples that begin with their label."""
+    """Growing counts by label. The items it compares are tuples whose first element is their label."""
 
     def __init__(self) -> None:
         self.tp: Counter[str] = Counter()
@@ -297,13 +283,9 @@ class _Tally:
         self.fn.update(item[0] for item in gold - predicted)
 
     def by_label(self, labels: LabelSet) -> dict[str, Counts]:
-        """The label set's labels in their order, then the unknown ones by name."""
+        """The labels of the label set in their order, then the unknown ones by name."""
         unknown = sorted(self.fp.keys() - set(labels.names))
         return {label: Counts(self.tp[label], self.fp[label], self.fn[label]) for label in (*labels.names, *unknown)}
 
     def total(self) -> Counts:
         return Counts(self.tp.total(), self.fp.total(), self.fn.total())
-
-
-def _pairs(train: Iterable[Example]) -> set[Pair]:
-    return {pair for example in train for pair in example.surfaces}

@@ -1,6 +1,6 @@
-"""Scores as lines for a terminal, under what must be known to read them.
+"""Scores as a table for the terminal, with what is needed to interpret them.
 
-In: `Scores`, and what was scored how. Out: text. Knows nothing of how they were counted.
+In: `Scores`, and the `Contract` of what was scored and how. Out: text. Knows nothing of how they were counted.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from ..columns import width
 from .bootstrap import LEVEL, Interval
 from .scoring import Counts, Scores
 
-VIEWS = "f1: set of surfaces a row · span_f1: label and offsets · macro_f1: mean of the labels' f1"
+VIEWS = "f1: set of (label, surface) per row · span_f1: label and offsets · macro_f1: mean f1 of the labels"
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What must stand beside a score for it to mean something: whose, on what, written and filtered how.
+    """The conditions of a score, without which it means nothing: model, data, decoding and filters.
 
     >>> print(Contract("outputs/lora", "cluener", "dev", 1343, "e7ec4aaf315d7efd", "free"))
     outputs/lora on cluener dev: 1,343 rows, fingerprint e7ec4aaf315d7efd, free decoding
@@ -44,11 +44,10 @@ class Contract:
 
 
 def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[str, Interval] | None = None) -> str:
-    """The scores as lines for a terminal: labels in the surface view, sums, what went wrong. Rates are percentages.
+    """The scores as lines for a terminal: labels in the surface view, sums, problems. Rates are percentages.
 
-    `intervals` are those of `bootstrap.intervals`, for the column behind f1.
-
-    Unknown labels share one line, shown if there are any: with it, the lines of the labels add up to the line `f1`.
+    `intervals`, from `bootstrap.intervals`, adds a column after f1. Unknown labels share one line, if there are any;
+    with it the lines of the labels add up to the line `f1`.
 
     >>> from qwen_ner.codec import Codec
     >>> from qwen_ner.entities import Entity, Example, LabelSet
@@ -75,10 +74,7 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
     if unknown := [counts for label, counts in scores.surface.items() if label not in scores.labels]:
         body.append(("unknown labels", sum(unknown, Counts())))
     sums = [("f1", scores.micro), ("span_f1", scores.span_micro)]
-    if scores.seen is not None and scores.unseen is not None:
-        split = [("seen", scores.seen), ("unseen", scores.unseen)]
-    else:
-        split = []
+    split = [(name, of) for name, of in (("seen", scores.seen), ("unseen", scores.unseen)) if of is not None]
     known = intervals or {}
     of_line = {"seen": "seen_f1", "unseen": "unseen_f1", **{label: f"f1_{label}" for label in scores.labels}}
     first = max(width(name) for name in ("macro_f1", *(name for name, _ in body)))
@@ -109,15 +105,15 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
 
 
 def confidence_line(confidence: Mapping[str, Any]) -> str:
-    """`inference.calibration.summary` in one line.
+    """The dictionary of `inference.calibration.summary` as one line.
 
     >>> confidence_line({"surfaces": 40, "calibration_error": 0.0312, "precision_at_coverage": {0.5: 0.95, 1.0: 0.7}})
-    'confidence of 40 surfaces: calibration error 0.031 · precision of the surest 50 % 95.00, 100 % 70.00'
+    'confidence of 40 surfaces: calibration error 0.031 · precision of the most confident 50 % 95.00, 100 % 70.00'
     """
     precision = ", ".join(
         f"{share:.0%} {100 * value:.2f}" for share, value in confidence["precision_at_coverage"].items()
     )
     error = f"calibration error {confidence['calibration_error']:.3f}"
     of = f" of {confidence['of']}" if confidence.get("of") else ""
-    line = f"confidence of {confidence['surfaces']:,} surfaces{of}: {error} · precision of the surest {precision}"
-    return line.replace("%", " %")
+    line = f"confidence of {confidence['surfaces']:,} surfaces{of}: {error}"
+    return f"{line} · precision of the most confident {precision}".replace("%", " %")

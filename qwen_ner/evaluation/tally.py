@@ -1,4 +1,4 @@
-"""All that is counted of rows: of two parts it adds up to that of both, so that no more rows need be held than a part.
+"""All counts of an evaluation. Those of two parts of the rows add up to those of both, so only a part is in memory.
 
 In: gold and predicted rows as `score` takes them. Out: a `Tally`. Knows nothing of models and files.
 """
@@ -6,7 +6,7 @@ In: gold and predicted rows as `score` takes them. Out: a `Tally`. Knows nothing
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,24 +16,25 @@ from ..codec import Decoded
 from ..entities import Example, LabelSet
 from .baselines import Lookup, ceiling
 from .bootstrap import row_counts
-from .errors import ErrorKind, by_sentence, confusion, count_kinds, errors_of, spurious
+from .errors import by_sentence, confusion, count_kinds, errors_of, spurious
 from .scoring import Counts, Pair, Scores, score
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What is counted of some rows. `a + b` is the tally of the rows of `a` and then those of `b`.
+    """What is counted of some rows. `a + b` is the tally of the rows of `a` followed by those of `b`.
 
-    `floor` is of looking up train's surfaces, where train was given; `spurious` holds the surfaces predicted in
-    sentences without entities, and the number of these; `lengths` counts characters, of "gold" and "predicted" entities
-    and of "sentences". Of each row in turn, in the smallest whole numbers that hold them, `counts` has
-    `bootstrap.row_counts` and `wrong` the number of false positives and negatives by offsets.
+    `ceiling` are the scores of writing the gold surfaces, `floor` those of looking up the surfaces of the training
+    data, if there is any. `spurious` holds the number of surfaces predicted in sentences without entities, and the
+    number of these sentences. `lengths` counts the characters of "gold" and "predicted" entities and of "sentences".
+    `counts` and `wrong` have an entry per row, in the smallest integers that hold them: the counts of
+    `bootstrap.row_counts`, and the number of false positives and negatives by offsets.
     """
 
     scores: Scores
     ceiling: Scores
     floor: Scores | None
-    kinds: dict[ErrorKind, Counts]
+    kinds: dict[str, Counts]
     confusion: dict[str, dict[str, int]]
     by_sentence: dict[str, dict[str, Counts]]
     spurious: np.ndarray
@@ -42,7 +43,7 @@ class Tally:
     wrong: tuple[np.ndarray, ...]
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(**{one.name: _added(getattr(self, one.name), getattr(other, one.name)) for one in fields(self)})
+        return Tally(**{one.name: _add(getattr(self, one.name), getattr(other, one.name)) for one in fields(self)})
 
 
 def tally(
@@ -52,10 +53,15 @@ def tally(
     seen: Set[Pair] | None = None,
     floor: Lookup | None = None,
 ) -> Tally:
-    """The `Tally` of these rows; `seen` and `floor` are train's. Raises what `score` raises."""
+    """The `Tally` of these rows; `seen` and `floor` are from the training data. Raises the errors of `score`."""
     scores = score(gold, predicted, labels, train=seen)
     errors = [errors_of(g, p, labels.names) for g, p in zip(gold, predicted, strict=True)]
     wrong = np.array([sum(error.false_positives + error.false_negatives for error in row) for row in errors], int)
+    lengths = {
+        "gold": Counter(len(entity.text) for example in gold for entity in example.entities),
+        "predicted": Counter(len(entity.text) for decoded in predicted for entity in decoded.entities),
+        "sentences": Counter(len(example.text) for example in gold),
+    }
     return Tally(
         scores,
         ceiling(gold, labels),
@@ -64,22 +70,18 @@ def tally(
         confusion(gold, errors, labels.names),
         by_sentence(gold, predicted),
         np.array(spurious(gold, predicted)),
-        {
-            "gold": Counter(len(entity.text) for example in gold for entity in example.entities),
-            "predicted": Counter(len(entity.text) for decoded in predicted for entity in decoded.entities),
-            "sentences": Counter(len(example.text) for example in gold),
-        },
-        (_small(row_counts(gold, predicted, labels, seen)),),
-        (_small(wrong),),
+        lengths,
+        (_shrink(row_counts(gold, predicted, labels, seen)),),
+        (_shrink(wrong),),
     )
 
 
-def _small(numbers: np.ndarray) -> np.ndarray:
+def _shrink(numbers: np.ndarray) -> np.ndarray:
     return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
 
 
-def _added(one: Any, other: Any) -> Any:
-    if isinstance(one, Mapping) and not isinstance(one, Counter):
-        both = {key: _added(one[key], other[key]) if key in other else one[key] for key in one}
-        return {**both, **{key: value for key, value in other.items() if key not in one}}
+def _add(one: Any, other: Any) -> Any:
+    """The sum of two values of one field; a dict, but for a Counter, has the same keys in both and is added by key."""
+    if type(one) is dict:
+        return {key: _add(value, other[key]) for key, value in one.items()}
     return None if one is None else one + other

@@ -1,6 +1,6 @@
-"""The worst rows of an evaluation as a table: what was written beside what is right.
+"""The rows of an evaluation with the most errors as a table of gold and predicted entities.
 
-In: an `Evaluated`. Out: rows of cells. Knows nothing of who shows them.
+In: an `EvaluationResult`. Out: rows of cells. Knows nothing of where the table is displayed.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from typing import Any
 from ..codec import Decoded
 from ..entities import Entity
 from .errors import Error
-from .result import Evaluated
+from .result import EvaluationResult
 
 WORST = 50
-"""Rows of the table."""
+"""Maximum number of rows in the table."""
 
 WORST_COLUMNS = ("text", "gold", "predicted", "errors", "wrong", "source")
 
 
-def worst_rows(evaluated: Evaluated, limit: int = WORST) -> list[list[Any]]:
-    """The rows with most false positives and negatives, worst first, as cells under `WORST_COLUMNS`."""
+def worst_rows(evaluated: EvaluationResult, limit: int = WORST) -> list[list[Any]]:
+    """The rows with the most false positives and negatives, in falling order, as cells under `WORST_COLUMNS`."""
     return [
         [
             row.gold.text,
             _entities(row.gold.entities),
             _predicted(row.predicted),
             "\n".join(_error(error) for error in row.errors),
-            row.wrong,
+            row.error_count,
             row.gold.source,
         ]
         for row in islice(evaluated.rows_with_errors(), limit)
@@ -40,9 +40,10 @@ def _entities(entities: Sequence[Entity]) -> str:
 
 
 def _predicted(decoded: Decoded) -> str:
-    """With what could not be placed, and what was wrong with the answer."""
-    parts = [_entities(decoded.entities), *(f"{label} {surface} [-]" for label, surface in decoded.ungrounded)]
-    return "\n".join(part for part in [*parts, *(f"({problem.kind})" for problem in decoded.problems)] if part)
+    """Entities, surfaces without a place in the text, and problems of the completion."""
+    ungrounded = [f"{label} {surface} [-]" for label, surface in decoded.ungrounded]
+    problems = [f"({problem.kind})" for problem in decoded.problems]
+    return "\n".join([*filter(None, [_entities(decoded.entities)]), *ungrounded, *problems])
 
 
 def _error(error: Error) -> str:

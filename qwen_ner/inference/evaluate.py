@@ -1,7 +1,7 @@
 """A trained model, or a file of predictions, scored on a split of a data set.
 
-In: a model folder, a Hub id or a predictions file, and the name of a data set. Out: an `Evaluated` for each way of
-decoding. Knows nothing of training.
+In: a model folder, a Hub id or a predictions file, and the name of a data set. Out: an `EvaluationResult` for each
+way of decoding. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..data.datasets import has_split, iter_dataset, labels_of
 from ..data.formats.predictions import iter_predictions
 from ..data.negatives import entity_free
 from ..entities import CLUENER, NerError, fingerprint
-from ..evaluation.result import Evaluated
+from ..evaluation.result import EvaluationResult
 from ..evaluation.table import Contract
 from .calibration import summary
 from .extractor import Extractor
@@ -37,8 +37,8 @@ def evaluate(
     thresholds: Literal["none", "auto"] = "none",
     batch_tokens: int | None = None,
     negatives: bool = False,
-) -> Iterator[Evaluated]:
-    """One `Evaluated` for each of `decodings`; a predictions file gives one, with decoding "given".
+) -> Iterator[EvaluationResult]:
+    """One `EvaluationResult` for each of `decodings`; a predictions file gives one, with decoding "given".
 
     `revision` and `backend` are those of `Extractor.from_pretrained`; `min_score`, `thresholds` and `batch_tokens`
     those of `Extractor.predictions`. `limit` takes the first rows only. With `negatives`, clauses without entities are
@@ -62,7 +62,7 @@ def evaluate(
     name = f"{model}@{revision}" if revision else model
     for decoding in decodings if extractor else ("given",):
         contract = Contract(name, data, split, len(gold), fingerprint(gold), decoding, min_score, thresholds)
-        evaluated = partial(Evaluated, contract, gold, labels=labels, train=train)
+        evaluated = partial(EvaluationResult, contract, gold, labels=labels, train=train)
         if extractor is None:
             yield evaluated(predicted=StoredDecoded.of(iter_predictions(model, gold)))
             continue

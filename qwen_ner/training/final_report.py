@@ -15,7 +15,7 @@ from typing import Any
 
 from ..entities import Example, fingerprint
 from ..evaluation.report import write_report
-from ..evaluation.result import Evaluated
+from ..evaluation.result import EvaluationResult
 from ..evaluation.table import Contract
 from ..inference.calibration import Judged, fit_calibration, summary
 from ..inference.extractor import Extractor
@@ -39,7 +39,7 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
     split = FINAL_SPLIT if splits.final else "validation"
     gold, predicted = trainer.compute_metrics.decoded(trainer.predict(plan.final_rows, metric_key_prefix=split))
     contract = Contract(str(output), recipe.data.dataset, split, len(gold), fingerprint(gold), "free")
-    evaluated = Evaluated(contract, gold, predicted, splits.labels, splits.annotated)
+    evaluated = EvaluationResult(contract, gold, predicted, splits.labels, splits.annotated)
     training = {
         "model": recipe.model.model_name_or_path,
         "dataset": recipe.data.dataset,

@@ -5,7 +5,7 @@ from qwen_ner.evaluation.compare import compare, comparison_lines
 from qwen_ner.evaluation.scoring import score
 
 
-def test_better_and_worse_rows_are_told_apart_and_the_rest_is_as_good():
+def test_better_and_worse_rows_are_separated_and_the_rest_is_equal():
     gold, a = random_rows(1, rows=40)
     b = [gold_row if n % 2 else old for n, (gold_row, old) in enumerate(zip(perfect(gold), a, strict=True))]
     found = compare(gold, [a], [b], ABC)
@@ -20,7 +20,7 @@ def test_better_and_worse_rows_are_told_apart_and_the_rest_is_as_good():
     assert all(worst.fp + worst.fn >= (c := score([gold[n]], [a[n]], ABC).micro).fp + c.fn for n in found.better)
     assert found.a[0]["f1"] == pytest.approx(score(gold, a, ABC).f1)
     lines = comparison_lines(found, gold, a, b, ("one", "two"))
-    assert f"{len(changed)} rows better in B, 0 worse, {40 - len(changed)} as good" in lines
+    assert f"{len(changed)} rows better in B, 0 worse, {40 - len(changed)} equal" in lines
     assert f"better: {gold[first].text}" in lines
     assert not any(line.startswith("worse:") for line in lines)
 

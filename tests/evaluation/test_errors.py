@@ -90,9 +90,11 @@ def test_groups_add_up_to_the_whole():
     for groups in by_sentence(gold, predicted).values():
         assert sum(groups.values(), Counts()) == score(gold, predicted, ABC).micro
     lengths = by_sentence(gold, predicted)["characters of the surface"]
-    assert list(lengths) == ["1", "2", "3"]
+    assert list(lengths) == ["1", "2", "3", "4", "5–6", "7–10", "over 10"]
+    assert [name for name, counts in lengths.items() if counts != Counts()] == ["1", "2", "3"]
     long = Example("0", "长" * 70, (Entity("a", "长" * 12, 0, 12),))
-    assert {name: list(groups) for name, groups in by_sentence([long], [Decoded()]).items()} == {
+    found = by_sentence([long], [Decoded()])
+    assert {name: [group for group, counts in of.items() if counts.fn] for name, of in found.items()} == {
         "characters of the surface": ["over 10"],
         "characters of the sentence": ["51–100"],
         "entities in the sentence": ["1"],

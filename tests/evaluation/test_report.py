@@ -12,7 +12,7 @@ from evaluation.cases import ABC, random_rows
 from qwen_ner.codec import Codec
 from qwen_ner.entities import CLUENER, Entity, Example
 from qwen_ner.evaluation.report import page, pieces, write_report
-from qwen_ner.evaluation.result import Evaluated
+from qwen_ner.evaluation.result import EvaluationResult
 from qwen_ner.evaluation.scoring import Scores
 from qwen_ner.evaluation.table import Contract
 
@@ -36,7 +36,7 @@ def evaluated():
         "reliability": [(0.5, 0.2, 0.1), (0.5, 0.9, 0.8)],
     }  # fmt: skip
     contract = Contract("<b>model</b>", "own", "dev", len(gold), "f00d", "free")
-    return Evaluated(contract, gold, predicted, ABC, random_rows(9)[0], confidence)
+    return EvaluationResult(contract, gold, predicted, ABC, random_rows(9)[0], confidence)
 
 
 def test_the_files_agree(evaluated, tmp_path):
@@ -54,7 +54,7 @@ def test_the_files_agree(evaluated, tmp_path):
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] > 0
     html = (tmp_path / "report.html").read_text()
-    for rate in (evaluated.scores.f1, evaluated.scores.span_f1, evaluated.scores.macro_f1, evaluated.floor.f1):
+    for rate in (evaluated.scores.f1, evaluated.scores.span_f1, evaluated.scores.macro_f1, evaluated.tally.floor.f1):
         assert f"<b>{100 * rate:.2f}</b>" in html
 
 
@@ -85,7 +85,7 @@ def test_texts_are_shown_and_not_run_and_nothing_is_fetched(evaluated):
 
 
 def test_what_there_is_nothing_of_is_not_drawn(evaluated):
-    bare = Evaluated(evaluated.contract, evaluated.gold[:2], evaluated.predicted[:2], ABC)
+    bare = EvaluationResult(evaluated.contract, evaluated.gold[:2], evaluated.predicted[:2], ABC)
     html = page(bare)
     assert html.count("<svg") == 2
     assert "floor" not in html
@@ -96,7 +96,9 @@ def test_what_there_is_nothing_of_is_not_drawn(evaluated):
         "precision_at_coverage": {1.0: 0.5},
         "reliability": [(1, 0.5, 0.5)],
     }
-    html = page(Evaluated(evaluated.contract, evaluated.gold[:2], evaluated.predicted[:2], ABC, confidence=confidence))
+    html = page(
+        EvaluationResult(evaluated.contract, evaluated.gold[:2], evaluated.predicted[:2], ABC, confidence=confidence)
+    )
     assert html.count("<svg") == 3
     assert "Confidence of 2 surfaces: calibration error 0.250." in html
 
@@ -156,7 +158,7 @@ def test_a_browser_shows_it_and_filters_it(evaluated, tmp_path):
 
 def test_a_page_of_cluener_labels_has_a_colour_for_each(evaluated):
     gold = [Example("0", "三星在北京", (Entity("company", "三星", 0, 2),))]
-    html = page(Evaluated(evaluated.contract, gold, [Codec(CLUENER).decode(gold[0].text, "{}")], CLUENER))
+    html = page(EvaluationResult(evaluated.contract, gold, [Codec(CLUENER).decode(gold[0].text, "{}")], CLUENER))
     hues = re.findall(r'<mark style="--h: (\d+)">(\w+)</mark>', html)
     assert [name for _, name in hues] == list(CLUENER.names)
     assert len({hue for hue, _ in hues}) == len(CLUENER)

@@ -283,18 +283,19 @@ def test_metrics_are_flat_and_named():
 
 
 def test_lengths_must_agree():
-    with pytest.raises(NerError, match="2 gold rows and 1 predictions"):
+    with pytest.raises(NerError, match="2 gold rows but 1 predictions"):
         score([example("三星")] * 2, [Decoded()], ABC)
 
 
 def test_gold_outside_of_the_label_set_is_an_error_with_its_place():
     gold = [example("三星"), example("三星", ("drug", 0, 2), source="dev.json:2")]
-    with pytest.raises(NerError, match=r"dev\.json:2: label drug is not in the label set \(a, b, c\)"):
+    with pytest.raises(NerError, match=r"label drug .*\(a, b, c\)") as caught:
         score(gold, [Decoded()] * 2, ABC)
+    assert caught.value.place == "dev.json:2"
 
 
 def test_scores_of_different_kinds_do_not_add_up():
-    with pytest.raises(NerError, match="a, b, c and d do not add up"):
+    with pytest.raises(NerError, match="labels a, b, c and d"):
         score([], [], ABC) + score([], [], LabelSet.of(["d"]))
     with pytest.raises(NerError, match="with and without seen/unseen"):
         score([], [], ABC) + score([], [], ABC, train=set())

@@ -14,7 +14,7 @@ from qwen_ner.entities import CLUENER, Entity, Example, NerError
 from qwen_ner.evaluation import result as module
 from qwen_ner.evaluation.baselines import Lookup
 from qwen_ner.evaluation.report import page
-from qwen_ner.evaluation.result import Evaluated
+from qwen_ner.evaluation.result import EvaluationResult
 from qwen_ner.evaluation.table import Contract
 from qwen_ner.evaluation.tally import tally
 
@@ -47,10 +47,10 @@ def test_rows_on_the_disk_are_evaluated_as_those_in_memory(seed, monkeypatch):
     gold, predicted = rows_of(seed)
     train = random_rows(seed + 100)[0]
     added = [(gold[0], predicted[1])]
-    held = Evaluated(CONTRACT, gold, predicted, ABC, train, added=added)
+    held = EvaluationResult(CONTRACT, gold, predicted, ABC, train, added=added)
     expected = held.table(), held.to_dict(), [*held.error_lines()], [*held.prediction_lines()], page(held)
     monkeypatch.setattr(module, "ROWS", 7)
-    stored = Evaluated(
+    stored = EvaluationResult(
         CONTRACT, StoredExamples.of(gold), StoredDecoded.of(predicted), ABC, StoredExamples.of(train), added=added
     )
     assert (
@@ -69,8 +69,8 @@ def test_counts_beyond_a_byte_are_kept():
 
 def test_no_prediction_too_few_goes_unseen():
     gold, predicted = rows_of(0)
-    with pytest.raises(NerError, match="40 gold rows and 39 predictions"):
-        _ = Evaluated(CONTRACT, gold, predicted[:-1], ABC).scores
+    with pytest.raises(NerError, match="40 gold rows but 39 predictions"):
+        _ = EvaluationResult(CONTRACT, gold, predicted[:-1], ABC).scores
 
 
 def test_an_evaluation_holds_counts_and_no_rows():
@@ -83,7 +83,7 @@ def test_an_evaluation_holds_counts_and_no_rows():
         )
         tracemalloc.start()
         predicted = StoredDecoded.of(codec.decode(one.text, '{"company":["三星","北京"]}') for one in gold)
-        found = Evaluated(CONTRACT, gold, predicted, CLUENER)
+        found = EvaluationResult(CONTRACT, gold, predicted, CLUENER)
         assert found.scores.rows == number
         assert sum(1 for _ in found.error_lines()) == number
         assert found.intervals["f1"].low > 0

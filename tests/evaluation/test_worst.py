@@ -4,7 +4,7 @@ from rows import EIGHT
 
 from qwen_ner.codec import Codec
 from qwen_ner.entities import CLUENER, fingerprint
-from qwen_ner.evaluation.result import Evaluated
+from qwen_ner.evaluation.result import EvaluationResult
 from qwen_ner.evaluation.table import Contract
 from qwen_ner.evaluation.worst import WORST_COLUMNS, worst_rows
 
@@ -13,7 +13,7 @@ def evaluated(completions):
     codec = Codec(CLUENER)
     gold = EIGHT[: len(completions)]
     predicted = [codec.decode(row.text, text or codec.encode(row)) for row, text in zip(gold, completions, strict=True)]
-    return Evaluated(Contract("m", "d", "dev", len(gold), fingerprint(gold), "free"), gold, predicted, CLUENER)
+    return EvaluationResult(Contract("m", "d", "dev", len(gold), fingerprint(gold), "free"), gold, predicted, CLUENER)
 
 
 def test_only_rows_with_errors_and_those_with_most_first():

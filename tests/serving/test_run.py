@@ -206,7 +206,7 @@ def test_a_missing_package_is_named_with_the_extra(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "qwen_ner.serving.run")
     with pytest.raises(SystemExit) as caught:
         cli.main(["serve", "outputs/quickstart"])
-    assert 'uvicorn is not installed, which serving needs: pip install "qwen_ner[serve]"' in str(caught.value)
+    assert 'serving needs uvicorn, which is not installed; pip install "qwen_ner[serve]"' in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from transformers.integrations import WandbCallback
 from transformers.integrations.integration_utils import WandbLogModel
 
 from ...entities import fingerprint
-from ...evaluation.result import Evaluated
+from ...evaluation.result import EvaluationResult
 from ...evaluation.table import Contract
 from ...evaluation.worst import WORST_COLUMNS, worst_rows
 from ..batches.collate import IGNORED
@@ -272,8 +272,8 @@ class WandbTracking(WandbCallback):
         gold, predicted = metrics.decoded(metrics.last)
         data, output = self.recipe.data.dataset, self.trainer.args.output_dir
         contract = Contract(output, data, split, len(gold), fingerprint(gold), "free")
-        evaluated = Evaluated(contract, gold, predicted, self.splits.labels)
-        counts = [[label, given, n] for label, row in evaluated.confusion.items() for given, n in row.items()]
+        evaluated = EvaluationResult(contract, gold, predicted, self.splits.labels)
+        counts = [[label, given, n] for label, row in evaluated.tally.confusion.items() for given, n in row.items()]
         columns = ["Actual", "Predicted", "nPredictions"]  # the names that wandb's chart reads
         return {
             "worst_predictions": self._wandb.Table(columns=list(WORST_COLUMNS), data=worst_rows(evaluated)),

@@ -8,7 +8,7 @@ from qwen_ner.data.formats.errors import DataError
 from qwen_ner.data.formats.predictions import read_predictions, submission_row
 from qwen_ner.entities import CLUENER, Example, NerError
 from qwen_ner.evaluation.report import write_report
-from qwen_ner.evaluation.result import Evaluated
+from qwen_ner.evaluation.result import EvaluationResult
 from qwen_ner.evaluation.table import Contract
 
 GOLD = [Example(str(n), row.text, row.entities) for n, row in enumerate(EIGHT)]
@@ -23,7 +23,7 @@ def test_what_a_report_writes_is_read_back_whole(tmp_path):
     completions = ['{"company":["三星","苹果"],"怪":["北京"]}', '{"game":["魔'] + ["{}"] * 6
     predicted = [Codec(CLUENER).decode(row.text, text) for row, text in zip(GOLD, completions, strict=True)]
     contract = Contract("x", "own", "dev", 8, "f", "free")
-    write_report(Evaluated(contract, GOLD, predicted, CLUENER), tmp_path)
+    write_report(EvaluationResult(contract, GOLD, predicted, CLUENER), tmp_path)
     gold, found = read_predictions(tmp_path)
     assert gold == [Example(row.id, row.text, row.entities) for row in GOLD]
     for one, other in zip(found, predicted, strict=True):

@@ -1,0 +1,44 @@
+"""List likely annotation errors, most likely first.
+
+Finds places that are annotated differently from most comparable places of the same split.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from pathlib import Path
+
+from .options import add_data
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_data(parser, split="train")
+    parser.add_argument(
+        "--predictions",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="output of `qwen-ner predict` for these texts; repeat it for several models, trained on other rows",
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the findings to FILE as JSONL")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N findings only")
+
+
+def run(options: Namespace, _: list[str]) -> None:
+    from ..data.analysis.audit import audit
+    from ..data.analysis.disagreement import predictions_by_text
+    from ..data.analysis.findings import write_findings
+    from ..data.datasets import read_dataset
+
+    examples = read_dataset(options.data, options.split, data_dir=options.data_dir)
+    findings = audit(examples, [predictions_by_text(file, examples) for file in options.predictions])
+    if options.output:
+        write_findings(options.output, findings[: options.limit])
+    else:
+        print("".join(f"{finding}\n" for finding in findings[: options.limit]), end="")
+    kinds = Counter(finding.kind for finding in findings)
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+    print(f"{len(findings):,} findings in {len(examples):,} rows{': ' + counts if counts else ''}", file=sys.stderr)

@@ -1,0 +1,28 @@
+"""Convert annotated data to another format.
+
+The format of the input is detected from its content and logged. If the output format cannot hold an entity or a text,
+nothing is written and the error lists what would be lost.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+FORMATS = "JSONL, CLUENER, BIO2, IOB1, BIOS, BIOES, BMES, BILOU, doccano, Label Studio, Hugging Face data sets"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.epilog = f"Formats: {FORMATS}."
+    parser.add_argument("source", metavar="IN", help="a file, a folder of splits, cluener, sample, or a Hub id")
+    parser.add_argument("target", metavar="OUT", help="the file to write: .jsonl, .json, .bio, .bmes, .parquet, …")
+    parser.add_argument("--to", metavar="FORMAT", help="format of OUT, if its name does not tell")
+    parser.add_argument("--split", help="which split of a folder or data set")
+    parser.add_argument("--lossy", action="store_true", help="leave out what the format of OUT cannot hold; list it")
+    parser.add_argument("--repair", action="store_true", help="accept tags in an invalid order, and list them")
+
+
+def run(options: Namespace, _: list[str]) -> None:
+    from ..data.convert import convert
+
+    given = {"to": options.to, "split": options.split, "lossy": options.lossy, "repair": options.repair}
+    convert(options.source, options.target, **given)

@@ -1,0 +1,60 @@
+"""A file is whole or as it was, and a lock is held by one process at a time and by no dead one."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from qwen_ner.entities import NerError
+from qwen_ner.files import lock, write_json
+
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from qwen_ner.files import lock
+
+with lock(Path(sys.argv[1]), wait=False, owner=f"process {os.getpid()}"):
+    if os.fork() == 0:  # as a data loader's worker, which outlives a killed parent for a while
+        os.close(1)
+        time.sleep(30)
+        os._exit(0)
+    print("held", flush=True)
+    time.sleep(30)
+"""
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_json(path, {"f1": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"f1": object()})
+    assert json.loads(path.read_text()) == {"f1": 1}
+    assert os.listdir(tmp_path) == ["metrics.json"]
+
+
+def test_a_lock_names_its_holder_and_dies_with_it(tmp_path):
+    path = tmp_path / ".lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(NerError) as caught, lock(path, wait=False):
+            pass
+        assert caught.value.what == f"in use by process {holder.pid}"
+        assert caught.value.place == tmp_path
+        holder.kill()
+        holder.wait()
+        try:
+            with lock(path, wait=False, owner="the next"):
+                assert path.read_text() == "the next"
+        finally:
+            os.killpg(holder.pid, 9)
+
+
+def test_an_error_inside_of_a_lock_passes_through_and_frees_it(tmp_path):
+    with pytest.raises(KeyError), lock(tmp_path / "l"):
+        raise KeyError
+    with lock(tmp_path / "l", wait=False):
+        pass
