@@ -160,6 +160,23 @@ class Codec:
         return Decoded(grounded, tuple(surfaces), tuple(problems))
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An `object_pairs_hook` that refuses a key given twice, of which `json` would keep the last.
+
+    >>> json.loads('{"a": 1, "a": 2}', object_pairs_hook=unique_keys)
+    Traceback (most recent call last):
+    qwen_ner.entities.NerError: the key "a" appears twice in one object; merge the two
+    """
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise NerError(
+            f"the key {json.dumps(twice, ensure_ascii=False)} appears twice in one object", remedy="merge the two"
+        )
+    return values
+
+
 def locate(completion: str) -> list[tuple[str, str, int, int]]:
     """(label, surface, start, end) of each surface in a completion that is JSON of the target's shape, as written.
 
