@@ -239,7 +239,7 @@ def test_a_zip_is_read_by_name_and_never_unpacked(tmp_path):
         for name in ("../escaped.json", "/absolute.json", "../dev.json", "train.json"):
             made.writestr(name, row)
     assert [found.text for found in cluener.read_cluener("train", archive)] == ["三星在"]
-    with pytest.raises(NerError, match=r"has no dev\.json at its top"):
+    with pytest.raises(NerError, match=r"no dev\.json at the top of the zip"):
         cluener.read_cluener("dev", archive)
     assert [path.name for path in tmp_path.rglob("*")] == ["in", cluener.ZIP_NAME]
 
@@ -250,7 +250,7 @@ def test_a_zip_bomb_is_refused(tmp_path, monkeypatch):
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
         made.writestr("train.json", b" " * 50_000_000)
     assert archive.stat().st_size < 100_000
-    with pytest.raises(NerError, match=r"train\.json goes on beyond 100,000 bytes"):
+    with pytest.raises(NerError, match=r"train\.json is larger than 100,000 bytes"):
         cluener.read_cluener("train", archive)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..entities import Example, NerError
 from .datasets import read_texts
 from .formats.errors import DataError
-from .formats.rows import read_bytes
+from .formats.rows import lines_of
 from .surfaces import Surfaces, balanced
 
 SHORTEST = 6
@@ -77,7 +77,7 @@ def read_negatives(path: str | Path, surfaces: Surfaces | Iterable[str]) -> tupl
     """
     known = surfaces if isinstance(surfaces, Surfaces) else Surfaces(surfaces)
     name = Path(path).name
-    rows = list(read_texts(read_bytes(path).split(b"\n"), name))
+    rows = list(read_texts(lines_of(path), name))
     if faults := [row.fault for row in rows if row.fault is not None]:
         raise DataError(str(path), faults, len(rows))
     found: dict[str, Example] = {}

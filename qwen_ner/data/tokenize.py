@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import pickle
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ..codec import Codec
@@ -159,7 +161,14 @@ def build_dataset(
     options = {"codec": codec, "tokenizer": tokenizer, "end": end_of_turn(tokenizer), "first_row": first_row}
 
     def tokenized() -> Dataset:
-        return stored.map(
+        with TemporaryDirectory(dir=cache) as folder:
+            # Workers open the rows by the name of a file.
+            named = not num_proc or any(cache.glob(f"{key}*.arrow"))
+            rows = stored if named else stored.flatten_indices(cache_file_name=f"{folder}/rows.arrow")
+            return tokenize(rows)
+
+    def tokenize(rows: Dataset) -> Dataset:
+        return rows.map(
             _tokenize,
             with_indices=True,
             batched=True,
@@ -211,8 +220,7 @@ def _tokenize(
     end: int,
     first_row: int,
 ) -> dict[str, Any]:
-    rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
-    targets = [codec.encode(StoredExamples.value_of(row)) for row in rows]
+    targets = [codec.encode(pickle.loads(value)) for value in batch["value"]]
     prompts = prompt_ids(tokenizer, codec, batch["text"])
     written, added = tokenizer(targets, add_special_tokens=False)["input_ids"], _added(tokenizer)
     answers = [

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,20 +14,17 @@ from hypothesis import strategies as st
 from rows import EIGHT
 
 from qwen_ner import cli
-from qwen_ner.data.convert import BY_ENDING, TAGGED, TARGETS, convert
+from qwen_ner.data.convert import convert
 from qwen_ner.data.datasets import has_split, read_dataset, write_jsonl
+from qwen_ner.data.formats.bio import VARIANTS
 from qwen_ner.data.formats.errors import DataError
-from qwen_ner.data.formats.registry import detect, open_source
+from qwen_ner.data.formats.registry import FORMATS, detect, open_source, writers
 from qwen_ner.entities import Entity, Example, NerError
 
 FLAT = [Example(str(at), e.text, e.entities) for at, e in enumerate(EIGHT, start=1)]
 TEXT = "北京大学在北京"
 OUTER, INNER = Entity("organization", "北京大学", 0, 4), Entity("address", "北京", 0, 2)
 NESTED = Example("5", TEXT, (OUTER, INNER, Entity("address", "北京", 5, 7)))
-FORMATS = {
-    "jsonl": "jsonl", "cluener": "cluener", "doccano": "doccano", "label-studio": "label-studio", "parquet": "tokens",
-    **dict.fromkeys(TAGGED, "tagged"),
-}  # fmt: skip
 
 
 def name_of(to):
@@ -50,11 +48,11 @@ def nested(tmp_path):
     return str(tmp_path / "nested.jsonl")
 
 
-@pytest.mark.parametrize("to", TARGETS)
+@pytest.mark.parametrize("to", writers())
 def test_each_format_goes_out_is_known_again_and_comes_back(tmp_path, flat, to):
     there, back = tmp_path / name_of(to), tmp_path / "back.jsonl"
     assert convert(flat, there, to=to).entities == sum(len(e.entities) for e in FLAT)
-    assert detect(there) == FORMATS[to]
+    assert ("bio" if to in VARIANTS else to) == detect(there).NAME
     convert(str(there), back)
     assert read_dataset(str(back), "any") == [
         Example(e.id, e.text, e.entities, f"back.jsonl:{n}") for n, e in enumerate(FLAT, 1)
@@ -87,12 +85,14 @@ def test_what_tags_cannot_hold_is_refused_with_its_place_or_left_out_and_listed(
     target.write_text("old")
     with pytest.raises(NerError) as error:
         convert(nested, target, to=to)
-    assert str(error.value).splitlines() == [
-        f"{target} is not written: {to} cannot hold all of {nested}",
+    assert (error.value.place, error.value.what) == (
+        target, f"{to} cannot hold all of {nested}, so nothing is written",
+    )  # fmt: skip
+    assert error.value.remedy.splitlines() == [
+        "give --lossy to leave this out, or choose jsonl, which holds everything:",
         *(["ids: 1", "  nested.jsonl:9"] if to != "parquet" else []),
         "nested or overlapping entities: 1",
         '  nested.jsonl:9: address "北京" [0, 2)',
-        "give --lossy to leave that out, or choose jsonl, which holds everything",
     ]
     assert target.read_text() == "old"
     assert sorted(os.listdir(tmp_path)) == ["nested.jsonl", "out.x"]
@@ -159,21 +159,23 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, flat, monkeypatch):
 
     (tmp_path / "out.bio").write_text("old")
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(NerError, match=r"out\.bio cannot be written \(No space left"):
+    with pytest.raises(NerError, match=r"out\.bio: cannot be written \(No space left"):
         convert(flat, tmp_path / "out.bio")
     assert (tmp_path / "out.bio").read_text() == "old"
     assert sorted(os.listdir(tmp_path)) == ["flat.jsonl", "out.bio"]
 
 
 def test_where_to_write_must_be_clear(tmp_path, flat):
-    for target, to, said in (
-        (tmp_path / "out", None, "does not say its format; give --to"),
-        (tmp_path / "out.bio", "biose", "'biose' is no format; give --to one of jsonl, cluener"),
-        (tmp_path, "jsonl", "is a folder"),
-        (flat, None, "is the source itself"),
+    for target, to, value, remedy in (
+        (tmp_path / "out", None, None, "give --to one of jsonl, cluener"),
+        (tmp_path / "out.bio", "biose", "biose", "give --to one of jsonl, cluener"),
+        (tmp_path, "jsonl", None, "name another file"),
+        (Path(flat), None, None, "name another file"),
     ):
-        with pytest.raises(NerError, match=said):
+        with pytest.raises(NerError) as error:
             convert(flat, target, to=to)
+        assert (error.value.place, error.value.value) == (target, value)
+        assert error.value.remedy.startswith(remedy)
 
 
 def test_a_folder_and_a_named_data_set_need_a_split(tmp_path):
@@ -181,7 +183,7 @@ def test_a_folder_and_a_named_data_set_need_a_split(tmp_path):
     for source in (str(tmp_path), "sample", "cluener"):
         with pytest.raises(NerError, match="--split"):
             convert(source, tmp_path / "out.bio")
-    with pytest.raises(NerError, match="has no labels"):
+    with pytest.raises(NerError, match="no labels"):
         convert("cluener", tmp_path / "out.bio", split="test")
     assert convert(str(tmp_path), tmp_path / "out.bio", split="dev").rows == len(FLAT)
     assert convert("sample", tmp_path / "out.bio", split="dev").rows == 300
@@ -201,28 +203,29 @@ def test_a_folder_and_a_named_data_set_need_a_split(tmp_path):
         ("x.jsonl", '{"text": "三"\n{"text": "三", "label": [[0, 1, "a"]]}', "jsonl"),
         ("x.jsonl", '{"text": broken}\n{"text": "三", "label": [[0, 1, "a"]]}', "doccano"),
         ("x.jsonl", "[1]", "jsonl"),
+        ("x.json", "[1]", "cluener"),
         ("x.json", '[\n {"data": {}}]', "label-studio"),
         ("x.txt", '[{"data": {}}]', "label-studio"),
-        ("x.jsonl", '{"tokens": ["三"], "ner_tags": ["O"]}', "tokens"),
-        ("x.txt", "[\tO\n三\tB-A\n", "tagged"),
-        ("x.txt", "{ O\n} B-A\n", "tagged"),
-        ("x.txt", "\ufeff-DOCSTART-\tO\r\n\r\n三\tB-A\r\n", "tagged"),
-        ("x.tsv", "三\tNR\tB-drug name\n星\tNR\tI-drug name\n", "tagged"),
-        ("x.bio", "nothing of the kind", "tagged"),
+        ("x.jsonl", '{"tokens": ["三"], "ner_tags": ["O"]}', "parquet"),
+        ("x.txt", "[\tO\n三\tB-A\n", "bio"),
+        ("x.txt", "{ O\n} B-A\n", "bio"),
+        ("x.txt", "\ufeff-DOCSTART-\tO\r\n\r\n三\tB-A\r\n", "bio"),
+        ("x.tsv", "三\tNR\tB-drug name\n星\tNR\tI-drug name\n", "bio"),
+        ("x.bio", "nothing of the kind", "bio"),
     ],
 )  # fmt: skip
 def test_a_format_is_told_by_the_content(tmp_path, name, content, found):
     (tmp_path / name).write_text(content, encoding="utf-8")
-    assert detect(tmp_path / name) == found
+    assert found == detect(tmp_path / name).NAME
 
 
 @pytest.mark.parametrize("content", ["", "一\n二\n", "blood group O\nand\nothers\n", "text,label\n三,A\n"])
 def test_what_is_no_format_is_told_what_is_read(tmp_path, content):
     (tmp_path / "x.txt").write_text(content, encoding="utf-8")
-    with pytest.raises(
-        NerError, match=r"x\.txt' is no \.jsonl or \.json file, and its lines do not end in tags either"
-    ):
+    with pytest.raises(NerError) as error:
         detect(tmp_path / "x.txt")
+    assert error.value.place == tmp_path / "x.txt"
+    assert all(format.DESCRIPTION in error.value.remedy for format in FORMATS)
 
 
 @pytest.mark.parametrize("to", ["bio2", "bmes", "doccano", "label-studio", "parquet"])
@@ -242,26 +245,22 @@ def test_the_command_says_what_it_reads_and_writes(tmp_path, flat, caplog, capsy
     with caplog.at_level(logging.INFO):
         cli.main(["convert", flat, str(tmp_path / "out.bmes")])
     assert caplog.messages == [
-        f"{flat} is read as JSONL, half-open offsets",
+        f"{flat} is read as JSONL with half-open offsets",
         f"{tmp_path / 'out.bmes'} is written as bmes: 8 rows, 13 entities",
     ]
     caplog.clear()
     with caplog.at_level(logging.INFO):
         cli.main(["convert", str(tmp_path / "out.bmes"), str(tmp_path / "again"), "--to", "doccano"])
     assert caplog.messages[0].endswith("is read as BMES, one character a line, separated by tabs")
-    with pytest.raises(SystemExit, match=r"error: .* cannot be written \(.*choose another place"):
+    with pytest.raises(SystemExit, match=r"error: .*: cannot be written \(.*choose another place"):
         cli.main(["convert", flat, f"{flat}/out.bio"])
 
 
 def test_cluener_dev_comes_back_from_every_scheme(cluener_dir, tmp_path):
     dev = read_dataset("cluener", "dev", data_dir=cluener_dir)
-    for to in (*TAGGED, "parquet"):
+    for to in (*VARIANTS, "parquet"):
         there = tmp_path / f"dev.{to}"
         convert(str(cluener_dir / "dev.json"), there, to=to)
         convert(str(there), tmp_path / "dev.json")
         again = read_dataset("cluener", "dev", data_dir=tmp_path)
         assert said(again) == said(dev)
-
-
-def test_every_ending_is_of_a_target():
-    assert set(BY_ENDING.values()) <= set(TARGETS)

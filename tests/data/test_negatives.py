@@ -110,7 +110,7 @@ def test_faults_of_a_file_are_told_with_their_lines(tmp_path):
     path.write_text('{"text": "三星"}\n', encoding="utf-8")
     with pytest.raises(NerError, match="1 texts, each of which holds a surface"):
         read_negatives(path, ["三星"])
-    with pytest.raises(NerError, match="cannot be read"):
+    with pytest.raises(NerError, match="cannot read"):
         read_negatives(tmp_path / "none.txt", [])
 
 

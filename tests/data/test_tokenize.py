@@ -239,7 +239,7 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch, codec, to
         pytest.skip("mounting a small file system needs root")
     try:
         for reason in ("No space left on device", "Read-only file system"):
-            with pytest.raises(NerError, match=f"cannot be written .{reason}.; .*HF_DATASETS_CACHE"):
+            with pytest.raises(NerError, match=f"cannot write the rows .{reason}.; .*HF_DATASETS_CACHE"):
                 build(EIGHT * 4)
             for path in (disk / "qwen_ner").rglob("*"):
                 if path.is_file():

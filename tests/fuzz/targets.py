@@ -22,13 +22,14 @@ from rows import EIGHT, ROOT
 
 from qwen_ner.codec import Codec, ground, locate
 from qwen_ner.contract import NER_CONFIG_NAME, NerConfig
-from qwen_ner.data.convert import TAGGED, convert
+from qwen_ner.data.convert import convert
 from qwen_ner.data.datasets import as_row, read_dataset, read_jsonl, read_texts, write_jsonl
-from qwen_ner.data.formats.annotators import doccano_row, label_studio_task
-from qwen_ner.data.formats.bio import tagged
+from qwen_ner.data.formats.bio import VARIANTS, tagged
+from qwen_ner.data.formats.doccano import as_row as doccano_row
+from qwen_ner.data.formats.jsonl import parse
+from qwen_ner.data.formats.label_studio import as_task as label_studio_task
 from qwen_ner.data.formats.predictions import read_predictions
 from qwen_ner.data.formats.registry import open_source
-from qwen_ner.data.formats.rows import parse
 from qwen_ner.data.formats.schemes import SCHEMES
 from qwen_ner.entities import CLUENER, Entity, Example, LabelSet, NerError
 
@@ -88,7 +89,7 @@ def _read(read: Callable[[], Iterable[Example]]) -> list[Example]:
             assert isinstance(entity.label, str)
             assert entity.label
             assert entity.score is None or 0 <= entity.score <= 1
-    back = parse(_lines(map(as_row, examples)), "back.jsonl", None)
+    back = parse(_lines(map(as_row, examples)), "back.jsonl")
     assert [(e.id, e.text, e.entities) for e in back] == [(e.id, e.text, e.entities) for e in examples]
     return examples
 
@@ -412,7 +413,7 @@ def _examples(draw: Any) -> list[Example]:
     return rows
 
 
-@target(st.tuples(_examples(), st.sampled_from(["jsonl", "cluener", "doccano", "label-studio", *TAGGED])))
+@target(st.tuples(_examples(), st.sampled_from(["jsonl", "cluener", "doccano", "label-studio", *VARIANTS])))
 def round_trip(drawn: tuple[list[Example], str]) -> None:
     """Converted there and back, texts and entities are what they were; ids too, where the format has them."""
     rows, to = drawn
@@ -424,4 +425,4 @@ def round_trip(drawn: tuple[list[Example], str]) -> None:
     convert(str(there), back)
     came = read_jsonl(back)
     assert [(e.text, e.entities) for e in came] == [(e.text, e.entities) for e in rows]
-    assert to in TAGGED or [e.id for e in came] == [e.id for e in rows]
+    assert to in VARIANTS or [e.id for e in came] == [e.id for e in rows]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ...entities import Entity, Example, NerError
 from ..formats.errors import DataError, LineFault, quote
-from ..formats.rows import json_object, numbered, read_bytes
+from ..formats.rows import json_object, lines_of, numbered
 from .corpus import overlapping, share_at_least
 from .findings import Finding
 
@@ -32,7 +32,7 @@ def predictions_by_text(path: str | Path, examples: Sequence[Example]) -> list[S
     by_text: dict[str, Sequence[Entity]] = {}
     faults: list[str] = []
     lines = errors = 0
-    for number, raw in numbered(read_bytes(path).split(b"\n")):
+    for number, raw in numbered(lines_of(path)):
         lines += 1
         try:
             row = json_object(raw)

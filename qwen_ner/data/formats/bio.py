@@ -1,13 +1,12 @@
-"""Tagged lines (CoNLL: a token and its tag a line, a blank line between sentences) to `Example`s and back.
+"""Tagged lines (CoNLL): a token and its tag a line, a blank line between sentences.
 
-In: files of tagged lines, of which scheme, separator and columns are found out. Out: `Example`s, a sentence at a time,
-or one `DataError` with every faulty line; lines for examples. Knows nothing of JSON, tokens of models, or recipes.
+In: such lines; scheme, separator and columns are detected. Out: `Example`s, a sentence at a time, or one `DataError`
+with every faulty line; lines for examples, in any scheme. Knows nothing of JSON, tokens of models, or recipes.
 
-What is read: the token in the first column and the tag in the last, separated by tabs or else by spaces; a token may be
-the separator itself, as a space is in text of one character a line. LF or CRLF, with or without a byte order mark.
-`-DOCSTART-` lines and comments (`# id …` above a sentence) part sentences and are told to `note`.
-How tokens become a text is said in `tagging`. Text is written one character a line, spaces too, so that every offset
-comes back.
+The token is the first column and the tag the last, separated by tabs or else by spaces; a token may be the separator
+itself, as a space is in text of one character a line. LF or CRLF, with or without a byte order mark. `-DOCSTART-` lines
+and comments (`# id …` above a sentence) separate sentences and are noted. `tagging` says how tokens become a text. Text
+is written one character a line, spaces too, so that every offset comes back.
 """
 
 from __future__ import annotations
@@ -18,17 +17,48 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from ...entities import Example, LabelSet, NerError
-from .errors import DataError, LineFault, Note, ignore, quote
-from .rows import decoded, lines_of
-from .schemes import EDGE, OUTSIDE, Scheme, Tag, parse_tag, scheme_of
+from ...entities import Example, LabelSet
+from .errors import LINE_BREAKS, Faults, LineFault, Note, ignore, quote
+from .mentions import without_scores
+from .rows import decoded, lines_of, looks_like_object, write_lines
+from .schemes import EDGE, OUTSIDE, SCHEMES, Scheme, Tag, parse_tag, scheme_of
 from .tagging import OUT_OF_ORDER, are_words, example_of, known_tag, tags_for
+
+NAME = "bio"
+VARIANTS: dict[str, Scheme] = {scheme.name.lower(): scheme for scheme in SCHEMES}
+SUFFIXES = (".bio", ".conll", ".iob", *(f".{name}" for name in VARIANTS), ".tsv", ".txt")
+DESCRIPTION = f"tagged lines ({', '.join(scheme.name for scheme in SCHEMES)})"
 
 DOCUMENT = b"-DOCSTART-"
 
 SAMPLE = 10_000
-"""Tagged lines by which separator, columns and joining are told; the scheme is told by all."""
+"""Tagged lines that tell separator, columns and joining; all of them tell the scheme."""
+
+
+def sniff(head: bytes, name: str) -> bool:
+    """By the tags, or by a name that says so; .tsv and .txt may be anything."""
+    if looks_like_object(head) or name.endswith((".json", ".jsonl")):
+        return False
+    return name.endswith(SUFFIXES[:-2]) or _looks_tagged(islice(head.split(b"\n"), 100))
+
+
+def _looks_tagged(lines: Iterable[bytes]) -> bool:
+    """Whether most of these lines end in a tag.
+
+    >>> _looks_tagged([b"-DOCSTART-", b"", "三\\tB-ORG".encode(), "星 I-ORG".encode()])
+    True
+    >>> _looks_tagged([b"blood group O", b"and others"])
+    False
+    """
+    tagged, total = 0, 0
+    for raw in lines:
+        line = raw.rstrip().decode(errors="replace")
+        if line and not line.startswith(("-DOCSTART-", "#")):
+            total += 1
+            tagged += any(found and parse_tag(tag) for _, found, tag in (line.rpartition("\t"), line.rpartition(" ")))
+    return 2 * tagged > total
 
 
 @dataclass(frozen=True)
@@ -55,26 +85,24 @@ class Layout:
                 parts.insert(0, " ")
         if len(parts) != self.columns:
             return (
-                f"{quote(line)} has {len(parts)} of the {self.columns} columns that this file has, separated by "
+                f"{quote(line)} has {len(parts)} of the {self.columns} columns of this file, separated by "
                 f"{_NAMES[self.separator]}s; give it its token and tag"
             )
         token = parts[0]
-        if self.separator == " ":  # several spaces may part two columns, and the token may be a space
+        if self.separator == " ":  # several spaces may separate two columns, and the token may be a space
             token = token.rstrip(" ") or token[:1]
         return (token, parts[-1]) if token else f"{quote(line)} has no token; write it, a space as a space"
 
 
 _NAMES = {"\t": "tab", " ": "space"}
 
-LINE_BREAKS = "line breaks in texts, written as spaces"
-
 
 def survey(path: str | Path) -> Layout:
-    """How this file is written; reads it once, in flat memory. Raises `NerError` where it cannot be read."""
+    """How this file is written; reads it once, in flat memory. Raises `NerError` if it cannot be read."""
     sample = list(islice((raw for raw in _stripped(path) if raw and not raw.startswith((DOCUMENT, b"#"))), SAMPLE))
     tabs = 2 * sum(b"\t" in raw for raw in sample) >= len(sample)
     separator = "\t" if tabs else " "
-    # A line that begins with a separator has it for its token, which would be counted as a column more.
+    # A line that begins with a separator has it as its token, which would count as one more column.
     split = [raw.split(b"\t") if tabs else raw.split() for raw in sample if not raw.startswith((b" ", b"\t"))]
     columns = max(2, Counter(map(len, split)).most_common(1)[0][0]) if split else 2
     words = are_words([parts[0].decode(errors="replace") for parts in split])
@@ -99,7 +127,7 @@ def survey(path: str | Path) -> Layout:
 
 
 def _stripped(path: str | Path) -> Iterator[bytes]:
-    """The lines without byte order mark and what stands behind their last column; empty ones are blank."""
+    """The lines without byte order mark and trailing whitespace; empty ones are blank."""
     for number, raw in enumerate(lines_of(path)):
         yield raw.rstrip() if number else raw.removeprefix(codecs.BOM_UTF8).rstrip()
 
@@ -111,57 +139,52 @@ class _Sentence:
     tags: list[Tag] = field(default_factory=list)
 
 
-def read_tagged(
+def read(
     path: str | Path,
     labels: LabelSet | None = None,
     *,
     layout: Layout | None = None,
     repair: bool = False,
     note: Note = ignore,
+    **_: Any,
 ) -> Iterator[Example]:
-    """The sentences of a file, one at a time, in its order; ids count them from 1, `source` names the first line.
+    """The sentences, one at a time; ids count them from 1, `source` names the first line.
 
-    `labels=None` takes any label. Raises at the end: `DataError` with each faulty line (what has come until then counts
-    only without one), `NerError` where there is no sentence. `repair` reads tags that are out of order as conlleval
-    does and tells `note` of each.
+    Raises `DataError` with each faulty line, or `NerError` if there is no sentence, at the end. `repair` reads tags
+    that are out of order as conlleval does and notes each.
     """
     layout = layout or survey(path)
-    name, faults, sentences = Path(path).name, list[str](), 0
+    name, faults = Path(path).name, Faults(str(path))
 
-    def told(line: int, fault: str) -> None:
-        faults.append(f"{name}:{line}: {fault}")
+    def report(line: int, fault: str) -> None:
+        faults.found.append(f"{name}:{line}: {fault}")
 
-    def mended(line: int, fault: str) -> None:
+    def mend(line: int, fault: str) -> None:
         note(OUT_OF_ORDER, f"{name}:{line}: {fault}")
 
-    for sentence in _sentences(path, layout, told, note):
-        sentences += 1
-        at = sentence.lines.__getitem__
+    for sentence in _sentences(path, layout, report, note):
+        faults.rows += 1
         example = example_of(
-            str(sentences),
-            f"{name}:{at(0)}",
+            str(faults.rows),
+            f"{name}:{sentence.lines[0]}",
             sentence.tokens,
             sentence.tags,
             layout.scheme,
             layout.words,
             labels,
-            lambda token, fault, at=at: told(at(token), fault),  # type: ignore[misc]
-            (lambda token, fault, at=at: mended(at(token), fault)) if repair else None,  # type: ignore[misc]
+            report,
+            mend if repair else None,
+            sentence.lines,
         )
-        if not faults:
+        if not faults.found:
             yield example
-    if faults:
-        raise DataError(str(path), faults, sentences)
-    if not sentences:
-        raise NerError(
-            f"{path} has no tagged line; write a token, a tab and its tag a line, and a blank line between sentences"
-        )
+    faults.finish("no tagged lines", "write a token, a tab and its tag a line, and a blank line between sentences")
 
 
-def _sentences(path: str | Path, layout: Layout, told: Callable[[int, str], None], note: Note) -> Iterator[_Sentence]:
+def _sentences(path: str | Path, layout: Layout, report: Callable[[int, str], None], note: Note) -> Iterator[_Sentence]:
+    """Sentences with their lines. A faulty line is reported and counts as an unknown token, so that reading goes on."""
     name, sentence = Path(path).name, _Sentence()
-    allowed: dict[str, Tag | str] = {}
-    split = layout.split
+    tag_of: dict[str, Tag | str] = {}
     if layout.columns > 2:
         note(f"the columns between the first and the last of {layout.columns}", name)
     for number, raw in enumerate(_stripped(path), start=1):
@@ -174,38 +197,52 @@ def _sentences(path: str | Path, layout: Layout, told: Callable[[int, str], None
                 sentence = _Sentence()
             continue
         try:
-            parts = split(decoded(raw))
+            parts = layout.split(decoded(raw))
         except LineFault as fault:
             parts = str(fault)
         if raw.startswith(b"#") and not sentence.lines and (isinstance(parts, str) or parse_tag(parts[1]) is None):
             note("comments", f"{name}:{number}")
             continue
         if isinstance(parts, str):
-            told(number, parts)
+            report(number, parts)
             parts = "?", "O"
         token, tag = parts
-        if tag not in allowed:
-            allowed[tag] = known_tag(tag, layout.scheme)
-        read = allowed[tag]
-        if isinstance(read, str):
-            told(number, read)
-            read = OUTSIDE
+        if tag not in tag_of:
+            tag_of[tag] = known_tag(tag, layout.scheme)
+        found = tag_of[tag]
+        if isinstance(found, str):
+            report(number, found)
+            found = OUTSIDE
         sentence.lines.append(number)
         sentence.tokens.append(token)
-        sentence.tags.append(read)
+        sentence.tags.append(found)
     if sentence.lines:
         yield sentence
 
 
-def tagged(example: Example, scheme: Scheme, lose: Note = ignore) -> str:
-    """The lines of one example, a character each, with the blank line behind them.
+def write(path: Path, examples: Iterable[Example], lose: Note = ignore, variant: str = "bio2") -> None:
+    """`lose` gets what tags cannot hold, as for `tagged`, and ids that do not merely count rows."""
+    write_lines(path, _lines(without_scores(examples, lose), VARIANTS[variant], lose))
 
-    `lose` is told of what they cannot say: an entity inside or across a longer one, which is left out, and a line break
-    in the text, which becomes a space. Raises as `tags_for` does.
+
+def _lines(examples: Iterable[Example], scheme: Scheme, lose: Note) -> Iterator[str]:
+    for number, example in enumerate(examples):
+        if number == 0:
+            yield first_line_mark(example.text)
+        # Reading gives each sentence such a number again.
+        if example.id not in (str(number), str(number + 1), example.source.rpartition(":")[2]):
+            lose("ids", example.source)
+        yield tagged(example, scheme, lose)
+
+
+def tagged(example: Example, scheme: Scheme, lose: Note = ignore) -> str:
+    """The lines of one example, one character each, and the blank line after them.
+
+    `lose` gets what they cannot hold: an entity inside or across a longer one, which is left out, and a line break in
+    the text, which becomes a space. Raises as `tags_for` does.
 
     >>> from qwen_ner.entities import Entity
-    >>> from qwen_ner.data.formats.schemes import SCHEMES
-    >>> tagged(Example("0", "三星", (Entity("company", "三星", 0, 2),)), SCHEMES[4])
+    >>> tagged(Example("0", "三星", (Entity("company", "三星", 0, 2),)), VARIANTS["bmes"])
     '三\\tB-company\\n星\\tE-company\\n\\n'
     """
     tags = tags_for(example, scheme, lose)
@@ -217,22 +254,5 @@ def tagged(example: Example, scheme: Scheme, lose: Note = ignore) -> str:
 
 
 def first_line_mark(text: str) -> str:
-    """What must stand before a file that begins with this text: a reader takes its first U+FEFF for the file's mark."""
+    """A byte order mark for a text that begins with U+FEFF: a reader removes the first one of a file."""
     return "\ufeff" if text.startswith("\ufeff") else ""
-
-
-def looks_tagged(head: Iterable[bytes]) -> bool:
-    """Whether most of these lines, the first of a file, end in a tag.
-
-    >>> looks_tagged([b"-DOCSTART-", b"", "三\\tB-ORG".encode(), "星 I-ORG".encode()])
-    True
-    >>> looks_tagged([b"blood group O", b"and others"])
-    False
-    """
-    tagged, lines = 0, 0
-    for raw in head:
-        line = raw.rstrip().decode(errors="replace")
-        if line and not line.startswith(("-DOCSTART-", "#")):
-            lines += 1
-            tagged += any(found and parse_tag(tag) for _, found, tag in (line.rpartition("\t"), line.rpartition(" ")))
-    return 2 * tagged > lines

@@ -1,6 +1,7 @@
-"""What is wrong with an annotated file: its faults with their lines, and how a value is shown in them.
+"""What can be wrong in an annotated file, and what a format cannot hold.
 
-In: values, names, places. Out: one `DataError` for all faults of a file. Knows nothing of what a row means.
+In: faults, values, places. Out: one `DataError` for all faults of a file, and values as messages show them. Knows
+nothing of what a row means.
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ from ...entities import NerError
 SHOWN_FAULTS = 20
 """How many faults a `DataError` prints; `.faults` has them all."""
 
+NESTED = "nested or overlapping entities"
+LINE_BREAKS = "line breaks in texts, written as spaces"
+CHANGES = (NESTED, LINE_BREAKS)
+"""Losses that change a text or its entities. The others (ids, scores, document marks) are beside the annotation."""
+
 Report = Callable[[str], None]
-"""Takes one fault of a row: value and remedy; the place is put before it."""
+"""Takes one fault of a row, as value and remedy; the caller puts the place before it."""
 
 Note = Callable[[str, str], None]
-"""Takes (what, where) of something that a file says and an `Example` has no place for."""
+"""Takes (what, where) of something that one side of a conversion has and the other has no place for."""
 
 
 class DataError(NerError):
@@ -44,15 +50,41 @@ class DataError(NerError):
 
 
 class LineFault(Exception):
-    """What makes a whole line unreadable."""
+    """A line that cannot be read at all."""
+
+
+class Faults:
+    """The faults of one file, collected row by row, and the ids that its rows have taken."""
+
+    def __init__(self, path: str, unit: str = "line") -> None:
+        self.path, self.unit, self.rows = path, unit, 0
+        self.found: list[str] = []
+        self._ids: dict[str, int] = {}
+
+    def row(self, place: str) -> Report:
+        """Count a row; what takes its faults."""
+        self.rows += 1
+        return lambda fault: self.found.append(f"{place}: {fault}")
+
+    def check_id(self, identity: str, number: int, report: Report) -> None:
+        """Report an id that an earlier row has."""
+        if (first := self._ids.setdefault(identity, number)) != number:
+            report(f"the id {quote(identity)} is {self.unit} {first}'s too; give each row its own")
+
+    def finish(self, what: str, remedy: str) -> None:
+        """Raise `DataError` if there are faults, `NerError(what)` if there was no row."""
+        if self.found:
+            raise DataError(self.path, self.found, self.rows)
+        if not self.rows:
+            raise NerError(what, place=self.path, remedy=remedy)
 
 
 def ignore(_: str, __: str) -> None:
-    """The `Note` of who only wants the examples."""
+    """The `Note` for callers that want the examples only."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A remedy's tail: which known name was meant, where one is near.
+    """The end of a remedy: a suggestion, if a known name is close.
 
     >>> nearest("adress", ["address", "book"])
     '; did you mean "address"?'

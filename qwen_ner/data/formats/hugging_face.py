@@ -1,8 +1,8 @@
-"""Data sets of the Hugging Face `datasets` library with tokens and tags, to `Example`s; and Parquet files for them.
+"""Data sets of the Hugging Face `datasets` library with tokens and tags; Parquet files for them.
 
 In: a folder that `save_to_disk` wrote, a folder or file of Parquet or JSON, or an id on the Hub (`owner/name`, or
 `owner/name:configuration`), with the columns `tokens` and `ner_tags`. Out: `Example`s; a Parquet file whose `ner_tags`
-carry their names. How tokens become a text is said in `tagging`. Knows nothing of other formats.
+carry their names. `tagging` says how tokens become a text. Knows nothing of other formats.
 """
 
 from __future__ import annotations
@@ -16,27 +16,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...entities import Example, LabelSet, NerError
-from .errors import DataError, Note, ignore, quote
-from .rows import identity_of
+from .errors import Faults, Note, Report, ignore, quote
+from .mentions import without_scores
+from .rows import identity_of, rows_in
 from .schemes import BIO2, OUTSIDE, Scheme, Tag, count_pairs, parse_tag, scheme_of
 from .tagging import OUT_OF_ORDER, are_words, example_of, known_tag, tags_for
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+NAME = "parquet"
+SUFFIXES = (".parquet",)
+DESCRIPTION = "Hugging Face data sets with tokens and ner_tags (Parquet, JSON, save_to_disk, Hub)"
+
 TOKENS, TAGS = "tokens", "ner_tags"
 
 SAMPLE = 1_000
-"""Rows by which it is told whether the tokens are characters or words."""
+"""Rows that tell whether the tokens are characters or words."""
 
 SPLIT_NAMES = {"dev": ("dev", "validation")}
-"""What the splits of this project are called there."""
+"""What other data sets call the splits of this project."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
+def sniff(head: bytes, name: str) -> bool:
+    first = next(rows_in(head), {})
+    return name.endswith(SUFFIXES) or (TOKENS in first and "text" not in first)
+
+
 def is_hub_id(name: str) -> bool:
-    """Whether this may be the id of a data set on the Hub.
+    """Whether this can be the id of a data set on the Hub.
 
     >>> is_hub_id("unimelb-nlp/wikiann:zh"), is_hub_id("cluener")
     (True, False)
@@ -51,7 +61,7 @@ def is_folder(path: Path) -> bool:
 
 
 def split_names(source: str) -> list[str]:
-    """The names of the splits; empty for a single file or a data set saved without splits. Asks the Hub for an id."""
+    """The names of the splits; none for a single file or a data set saved without splits. Asks the Hub for an id."""
     import datasets
 
     path = Path(source).expanduser()
@@ -66,7 +76,7 @@ def split_names(source: str) -> list[str]:
 
 @dataclass(frozen=True)
 class TokenSet:
-    """Rows of tokens and tags, and how they are written. `names` are those of the tags where rows hold numbers."""
+    """Rows of tokens and tags, and how they are written. `names` are those of the tags if rows hold numbers."""
 
     source: str
     split: str
@@ -79,10 +89,10 @@ class TokenSet:
         return f"Hugging Face data set, {self.scheme.name}, one {'word' if self.words else 'character'} a token"
 
 
-def open_tokens(source: str, split: str | None) -> TokenSet:
+def survey(source: str, split: str | None = None) -> TokenSet:
     """Open a split (`dev` finds `validation` too; None for what has no splits) and look through its tags once.
 
-    Raises `NerError` where it cannot be loaded or has not the columns.
+    Raises `NerError` if it cannot be loaded or lacks the columns.
     """
     import datasets
 
@@ -94,20 +104,22 @@ def open_tokens(source: str, split: str | None) -> TokenSet:
         splits = split_names(source)
         wanted = next((name for name in SPLIT_NAMES.get(split or "", (split,)) if name in splits), None)
         if splits and wanted is None:
-            raise NerError(f"{source} has no split {split!r}; it has {', '.join(splits)}")
+            raise NerError(f"no split {split!r}", place=source, remedy=f"choose one of {', '.join(splits)}")
         rows = _loaded(source, lambda: _split(source, path, wanted))
     features = rows.features
     if missing := {TOKENS, TAGS} - features.keys():
         raise NerError(
-            f"{source} has no column {' and '.join(sorted(missing))}, only {', '.join(features)}; "
-            f"name those that hold the tokens and their tags {TOKENS} and {TAGS}"
+            f"no column {' and '.join(sorted(missing))}, only {', '.join(features)}",
+            place=source,
+            remedy=f"rename the columns with the tokens and their tags to {TOKENS} and {TAGS}",
         )
     tags = getattr(features[TAGS], "feature", features[TAGS])
     names = tuple(getattr(tags, "names", None) or ())
     if not names and getattr(tags, "dtype", None) != "string":
         raise NerError(
-            f"{source}: {TAGS} is {features[TAGS]}, numbers without names; give it the type "
-            "List(ClassLabel(names=[…])), or write the tags as strings"
+            f"{TAGS} is {features[TAGS]}, numbers without names",
+            place=source,
+            remedy="give it the type List(ClassLabel(names=[…])), or write the tags as strings",
         )
     pairs: Counter[tuple[Tag, Tag]] = Counter()
     for batch in rows.select_columns([TAGS]).iter(1_000):
@@ -131,78 +143,96 @@ def _split(source: str, path: Path, split: str | None) -> Any:
 
 
 def _loaded(source: str, load: Any) -> Any:
-    """What `load` gives. Its errors are of many kinds, `OSError` and `ValueError` among them."""
+    """What `load` returns. It may raise any error, `OSError` and `ValueError` among them."""
     try:
         return load()
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        there = Path(source).expanduser().exists()
         remedy = (
-            "check that it was written by save_to_disk, or holds Parquet or JSON with tokens and ner_tags"
-            if there
-            else f"{source!r} is no file or folder in {Path.cwd()}, so it was taken for an id on the Hub: check it and "
-            "the network, or give a folder"
+            "check that save_to_disk wrote it, or that it holds Parquet or JSON with tokens and ner_tags"
+            if Path(source).expanduser().exists()
+            else f"there is no such file or folder in {Path.cwd()}, so it was looked up on the Hub: check the "
+            "id and the network, or give a folder"
         )
-        raise NerError(f"{source} cannot be loaded as a Hugging Face data set ({reason}); {remedy}") from error
+        raise NerError(
+            f"cannot be loaded as a Hugging Face data set ({reason})", place=source, remedy=remedy
+        ) from error
 
 
 def _name(tag: object, names: tuple[str, ...]) -> str:
     return names[tag] if names and isinstance(tag, int) and 0 <= tag < len(names) else str(tag)
 
 
-def read_tokens(
-    tokens: TokenSet, labels: LabelSet | None = None, *, repair: bool = False, note: Note = ignore
+def read(
+    source: str | Path,
+    labels: LabelSet | None = None,
+    *,
+    layout: TokenSet | None = None,
+    repair: bool = False,
+    note: Note = ignore,
+    **_: Any,
 ) -> Iterator[Example]:
     """The examples, one at a time; ids are those of a column `id`, else row numbers from 1.
 
-    Raises `DataError` with each faulty row at the end, `NerError` where there is no row; `repair` as for
-    `bio.read_tagged`.
+    Raises `DataError` with each faulty row, or `NerError` if there is no row, at the end; `repair` as for `bio.read`.
     """
+    tokens = layout or survey(str(source))
     where = f"{Path(tokens.source).name}/{tokens.split}".rstrip("/")
-    faults, identities = list[str](), dict[str, int]()
+    faults = Faults(tokens.source, "row")
     for column in tokens.rows.features.keys() - {TOKENS, TAGS, "id"}:
         note(f"the column {quote(column)}", where)
     for number, row in enumerate(tokens.rows, start=1):
-        place, told = f"{where}:{number}", list[str]()
-        identity = identity_of({"id": row["id"]} if row.get("id") is not None else {}, str(number), told.append)
-        if (first := identities.setdefault(identity, number)) != number:
-            told.append(f"the id {quote(identity)} is row {first}'s too; give each row its own")
-        words, tags = row[TOKENS] or [], [_name(tag, tokens.names) for tag in row[TAGS] or []]
-        if len(words) != len(tags) or not all(isinstance(word, str) and word for word in words):
-            told.append(f"{len(words)} tokens have {len(tags)} tags, or one is empty; give each token a text and a tag")
-        else:
-            found = [known_tag(tag, tokens.scheme) for tag in tags]
-            told += dict.fromkeys(tag for tag in found if isinstance(tag, str))
-            example = example_of(
-                identity,
-                place,
-                words,
-                [OUTSIDE if isinstance(tag, str) else tag for tag in found],
-                tokens.scheme,
-                tokens.words,
-                labels,
-                lambda at, fault, told=told: told.append(f"token {at + 1}: {fault}"),  # type: ignore[misc]
-                (lambda _, fault, place=place: note(OUT_OF_ORDER, f"{place}: {fault}")) if repair else None,  # type: ignore[misc]
-            )
-        faults.extend(f"{place}: {fault}" for fault in told)
-        if not faults:
+        place = f"{where}:{number}"
+        report = faults.row(place)
+        identity = identity_of({"id": row["id"]} if row.get("id") is not None else {}, str(number), report)
+        faults.check_id(identity, number, report)
+        mend = (lambda fault, place=place: note(OUT_OF_ORDER, f"{place}: {fault}")) if repair else None
+        example = _example(identity, place, row, tokens, labels, report, mend)
+        if example and not faults.found:
             yield example
-    if faults:
-        raise DataError(tokens.source, faults, len(tokens.rows))
-    if not len(tokens.rows):
-        raise NerError(f"{tokens.source} has no rows; give it some")
+    faults.finish("no rows", "give it some")
 
 
-def write_parquet(path: Path, examples: Iterable[Example], labels: Iterable[str], lose: Note) -> None:
+def _example(
+    identity: str,
+    place: str,
+    row: dict[str, Any],
+    tokens: TokenSet,
+    labels: LabelSet | None,
+    report: Report,
+    mend: Report | None,
+) -> Example | None:
+    words, tags = row[TOKENS] or [], [_name(tag, tokens.names) for tag in row[TAGS] or []]
+    if len(words) != len(tags) or not all(isinstance(word, str) and word for word in words):
+        report(f"{len(words)} tokens have {len(tags)} tags, or one is empty; give each token a text and a tag")
+        return None
+    found = [known_tag(tag, tokens.scheme) for tag in tags]
+    for fault in dict.fromkeys(tag for tag in found if isinstance(tag, str)):
+        report(fault)
+    return example_of(
+        identity,
+        place,
+        words,
+        [OUTSIDE if isinstance(tag, str) else tag for tag in found],
+        tokens.scheme,
+        tokens.words,
+        labels,
+        lambda at, fault: report(f"token {at + 1}: {fault}"),
+        (lambda _, fault: mend(fault)) if mend else None,
+    )
+
+
+def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:
     """Write `id`, `tokens` (the characters of the text) and `ner_tags` (BIO2, with their names), in flat memory.
 
-    `datasets.load_dataset` reads the file, or a folder of such files, with the names of the tags. `labels` are those
-    that occur; `lose` is told of what tags cannot say.
+    `datasets.load_dataset` reads the file, or a folder of such files, with the names of the tags. Iterates over
+    `examples` twice, first for their labels; `lose` gets what tags cannot hold.
     """
     import datasets
     import pyarrow  # type: ignore[import-untyped, unused-ignore]
     import pyarrow.parquet  # type: ignore[import-untyped, unused-ignore]
 
+    labels = sorted({entity.label for example in examples for entity in example.entities})
     names = ["O", *(f"{prefix}-{label}" for label in labels for prefix in "BI")]
     number = {name: at for at, name in enumerate(names)}
     features = datasets.Features(
@@ -215,7 +245,7 @@ def write_parquet(path: Path, examples: Iterable[Example], labels: Iterable[str]
     schema = features.arrow_schema
     rows = (
         {"id": example.id, TOKENS: list(example.text), TAGS: [number[tag] for tag in tags_for(example, BIO2, lose)]}
-        for example in examples
+        for example in without_scores(examples, lose)
     )
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         while batch := list(islice(rows, 1_000)):

@@ -1,42 +1,20 @@
-"""What a JSON row says of its entities, in our own forms and in CLUENER's.
+"""What a JSON row says about its entities, in the forms that several formats share.
 
-In: the value of "label" or "entities" and the text it speaks of. Out: `Entity`s; each fault to a `Report`. Knows
-nothing of files and lines.
+In: the annotation of a row and its text. Out: `Entity`s; each fault to a `Report`. Knows nothing of files and lines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from ...codec import ground
-from ...entities import Entity, LabelSet
-from .errors import Report, count, nearest, quote
+from ...entities import Entity, Example, LabelSet
+from .errors import Note, Report, count, nearest, quote
 
 
-def entities_of(
-    row: dict[str, Any], text: str, labels: LabelSet | None, cluener: bool, unlabelled: bool, report: Report
-) -> tuple[Entity, ...]:
-    """The entities of a row; `cluener` and `unlabelled` as for `rows.read_rows`."""
-    keys = [key for key in (("label",) if cluener else ("label", "entities")) if key in row]
-    if unlabelled:
-        if keys:
-            report('the row has a "label" and the first row has none; label all rows of the file or none')
-        return ()
-    if not keys:
-        wanted, none = ('"label"', '"label": {}') if cluener else ('"label" or "entities"', '"entities": []')
-        report(f"{quote(row)} lacks {wanted}; a sentence without entities has {none}")
-        return ()
-    if len(keys) == 2:
-        report('the row has both "label" and "entities"; keep one')
-        return ()
-    found = _from_items if keys == ["entities"] else _from_label
-    return once(found(row[keys[0]], text, labels, cluener, report), report)
-
-
-def once(found: Iterable[Entity], report: Report) -> tuple[Entity, ...]:
-    """The entities, each once; one that comes twice is reported."""
+def distinct(found: Iterable[Entity], report: Report) -> tuple[Entity, ...]:
+    """The entities, each once; a repeated one is reported."""
     entities: dict[tuple[str, int, int], Entity] = {}
     for entity in found:
         if (key := (entity.label, *entity.span)) in entities:
@@ -46,7 +24,7 @@ def once(found: Iterable[Entity], report: Report) -> tuple[Entity, ...]:
     return tuple(entities.values())
 
 
-def _from_label(tree: object, text: str, labels: LabelSet | None, inclusive: bool, report: Report) -> Iterator[Entity]:
+def from_label(tree: object, text: str, labels: LabelSet | None, inclusive: bool, report: Report) -> Iterator[Entity]:
     """The entities of {label: [surface, …]} and of {label: {surface: [[start, end], …]}}."""
     if not isinstance(tree, dict):
         report(f'"label" is {quote(tree)}; make it an object, {{"company": ["三星"]}}')
@@ -66,7 +44,7 @@ def _from_label(tree: object, text: str, labels: LabelSet | None, inclusive: boo
             elif surface not in text:
                 report(f"{label} {quote(surface)} is not in the text {quote(text)}; correct it or delete it")
             elif (label, surface) in to_ground:
-                report(f"{label} {quote(surface)} is given twice; name it once, every occurrence of it is taken")
+                report(f"{label} {quote(surface)} is given twice; name it once, which annotates every occurrence")
             else:
                 to_ground[label, surface] = None
     yield from ground(text, to_ground)
@@ -81,11 +59,11 @@ def _from_spans(
     for span in spans:
         if not isinstance(span, list) or len(span) != 2:
             report(f"{label} {quote(surface)} has the span {quote(span)}; make it [start, end]")
-        elif entity := entity_at(label, (surface,), span[0], span[1], text, inclusive, report):
+        elif entity := entity_at(label, (surface,), span[0], span[1], text, report, inclusive=inclusive):
             yield entity
 
 
-def _from_items(items: object, text: str, labels: LabelSet | None, inclusive: bool, report: Report) -> Iterator[Entity]:
+def from_items(items: object, text: str, labels: LabelSet | None, inclusive: bool, report: Report) -> Iterator[Entity]:
     """The entities of [{"label", "start", "end"}, …]."""
     if not isinstance(items, list):
         report(f'"entities" is {quote(items)}; make it a list, [{{"label": "company", "start": 0, "end": 2}}]')
@@ -98,13 +76,15 @@ def _from_items(items: object, text: str, labels: LabelSet | None, inclusive: bo
         score = score_of(item, report)
         if is_label(item["label"], labels, report):
             surfaces = tuple(item[key] for key in ("text", "surface") if key in item)
-            entity = entity_at(item["label"], surfaces, item["start"], item["end"], text, inclusive, report)
+            entity = entity_at(
+                item["label"], surfaces, item["start"], item["end"], text, report, score=score, inclusive=inclusive
+            )
             if entity:
-                yield entity if score is None else replace(entity, score=score)
+                yield entity
 
 
 def score_of(item: dict[str, Any], report: Report) -> float | None:
-    """The "score" of an entity, None where there is none; one that is no probability is reported."""
+    """The "score" of an entity, None if it has none; a value that is no probability is reported."""
     score = item.get("score")
     if score is not None and (type(score) not in (int, float) or not 0 <= score <= 1):
         report(f"the entity {quote(item)} has the score {quote(score)}; make it a number from 0 to 1")
@@ -125,16 +105,24 @@ def is_label(label: object, labels: LabelSet | None, report: Report) -> bool:
 
 
 def entity_at(
-    label: str, surfaces: tuple[object, ...], start: object, end: object, text: str, inclusive: bool, report: Report
+    label: str,
+    surfaces: tuple[object, ...],
+    start: object,
+    end: object,
+    text: str,
+    report: Report,
+    *,
+    score: float | None = None,
+    inclusive: bool = False,
 ) -> Entity | None:
-    """The entity at a span, if the span is in the text and holds each of the surfaces given for it."""
-    if type(start) is int and type(end) is int:  # not isinstance, to which True is an int
+    """The entity at a span, if the span lies in the text and holds each of the surfaces given for it."""
+    if type(start) is int and type(end) is int:  # not isinstance: True is an int to it
         stop = end + inclusive
         if 0 <= start < stop <= len(text):
             held = text[start:stop]
             wrong = [surface for surface in surfaces if surface != held]
             if not wrong:
-                return Entity(label, held, start, stop)
+                return Entity(label, held, start, stop, score)
             fault = f"holds {quote(held)}, the surface is {quote(wrong[0])}"
         else:
             fault = f"of {label} is empty or leaves the text, which has {count(len(text), 'character')}"
@@ -147,3 +135,11 @@ def entity_at(
     )
     report(f"the span [{quote(start)}, {quote(end)}{']' if inclusive else ')'} {fault}. {remedy}")
     return None
+
+
+def without_scores(examples: Iterable[Example], lose: Note) -> Iterator[Example]:
+    """The examples for a format that has no place for scores; `lose` gets those that have some."""
+    for example in examples:
+        if any(entity.score is not None for entity in example.entities):
+            lose("scores", example.source)
+        yield example

@@ -1,7 +1,9 @@
 """Files of predictions: what `predict` and `evaluate --report` write, and CLUENER's submission.
 
-In: such a file, and the gold rows it is for. Out: a `Decoded` for each gold row. Out of `Decoded`s: a submission. Knows
-nothing of scores and models.
+Beside the formats of annotated data: a prediction has problems and surfaces without a place, and belongs to a gold row.
+
+In: such a file, and the gold rows that it belongs to. Out: a `Decoded` for each gold row; a submission. Knows nothing
+of scores and models.
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ import codecs
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...codec import PROBLEM_KINDS, Decoded, Problem
 from ...entities import Entity, Example, LabelSet, NerError
-from .errors import DataError, LineFault, quote
+from .cluener import inclusive_spans
+from .errors import Faults, LineFault, quote
+from .mentions import entity_at, is_label, score_of
 from .rows import json_object, lines_of, numbered
 
 PREDICTIONS_NAME = "predictions.jsonl"
@@ -29,9 +34,9 @@ def read_predictions(path: str | Path, gold: Sequence[Example] | None = None) ->
         {"id": "0", "text": "三星在北京", "entities": [{"label": "company", "start": 0, "end": 2}], "gold": […]}
         {"id": 0, "label": {"company": {"三星": [[0, 1]]}}}
 
-    the second one CLUENER's submission, with inclusive ends. Lines find their row by its id; without `gold` each line
-    must hold its own, as `evaluate --report` writes it. A line with an `error` predicts nothing.
-    Raises `DataError` with all faults: what is no such line, spans that do not fit the text, rows without a line.
+    where the second one is CLUENER's submission, with inclusive ends. Lines find their row by its id; without `gold`
+    each line must have its own, as `evaluate --report` writes it. A line with an `error` predicts nothing.
+    Raises `DataError` with all faults: malformed lines, spans that do not fit the text, rows without a line.
     """
     lines = _Lines(path)
     if gold is None:
@@ -40,72 +45,75 @@ def read_predictions(path: str | Path, gold: Sequence[Example] | None = None) ->
 
 
 def iter_predictions(path: str | Path, gold: Iterable[Example]) -> Iterator[Decoded]:
-    """As `read_predictions`, one prediction at a time. It raises at the end: what came until then is void.
+    """As `read_predictions`, one prediction at a time. Raises at the end: the predictions before are valid only if not.
 
-    What is held are the ids, and where in the file each has its line.
+    Only the ids stay in memory, and where in the file each has its line.
     """
     return _Lines(path).predictions(gold)
 
 
 class _Lines:
-    """The lines of a file, found by their ids; `faults` are those of the file so far."""
+    """The lines of a file, found by their ids."""
 
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
         self.path = path / PREDICTIONS_NAME if path.is_dir() else path
-        self.faults: list[str] = []
+        self.faults = Faults(str(self.path))
         self.lines: dict[str, int] = {}
         self.starts = array("Q", [0])
-        for number, raw in numbered(self._counted(lines_of(self.path))):
-            with self._told(number):
+        for number, raw in numbered(self._located(lines_of(self.path))):
+            self.faults.rows += 1
+            with self._reporting(number):
                 row = json_object(raw)
                 if "id" not in row:
-                    raise LineFault("lacks its id; write one line a row, each with its id")
+                    raise LineFault("no id; write one line a row, each with its id")
                 if (first := self.lines.setdefault(str(row["id"]), number)) != number:
                     raise LineFault(
                         f"the id {quote(row['id'])} is line {first}'s too; write one line a row, each with its id"
                     )
 
-    def _counted(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+    def _located(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         for line in lines:
             self.starts.append(self.starts[-1] + len(line))
             yield line
 
     def own_gold(self) -> Iterator[Example]:
-        """The gold rows that the lines hold themselves."""
+        """The gold rows that the lines have themselves."""
         with self.path.open("rb") as file:
             for number in self.lines.values():
-                with self._told(number):
+                with self._reporting(number):
                     yield _own_gold(self._row(file, number))
 
     def predictions(self, gold: Iterable[Example]) -> Iterator[Decoded]:
-        """What the lines predict for each of `gold`. Raises at the end what is wrong in the file."""
+        """What the lines predict for each of `gold`."""
         with self.path.open("rb") as file:
             for example in gold:
                 number = self.lines.get(example.id)
                 if number is None:
-                    self.faults.append(
+                    self.faults.found.append(
                         f"row {example.id} ({example.source}) has no line; predict it, or write an empty one"
                     )
                     continue
-                with self._told(number):
+                with self._reporting(number):
                     yield _decoded(self._row(file, number), example.text)
-        if self.faults:
-            raise DataError(str(self.path), self.faults, len(self.lines))
-        if not self.lines:
-            raise NerError(f"{self.path} has no line; write one JSON object a row")
+        self.faults.finish("no lines", "write one JSON object a row")
 
     def _row(self, file: BinaryIO, number: int) -> dict[str, Any]:
         file.seek(self.starts[number - 1])
         return json_object(file.readline().removeprefix(codecs.BOM_UTF8 if number == 1 else b""))
 
     @contextmanager
-    def _told(self, number: int) -> Iterator[None]:
-        """Note what is wrong with a line, and go on."""
+    def _reporting(self, number: int) -> Iterator[None]:
+        """Collect the fault of a line, and go on."""
         try:
             yield
         except (LineFault, NerError) as fault:
-            self.faults.append(f"{self.path.name}:{number}: {fault}")
+            self.faults.found.append(f"{self.path.name}:{number}: {fault}")
+
+
+def _refuse(fault: str) -> None:
+    """A `Report` for lines of which one fault is enough."""
+    raise LineFault(fault)
 
 
 def _own_gold(row: dict[str, Any]) -> Example:
@@ -172,22 +180,14 @@ def _problems(items: Any) -> list[Problem]:
 
 
 def _entity(item: Any, text: str) -> Entity:
-    try:
-        label, start, end, score = item["label"], item["start"], item["end"], item.get("score")
-        whole = type(start) is int and type(end) is int and 0 <= start < end <= len(text)
-    except (TypeError, KeyError, AttributeError):
-        raise LineFault(f"the entity {quote(item)} lacks a label, a start or an end; give it all three") from None
-    if not isinstance(label, str) or not label:
-        raise LineFault(f"the label is {quote(label)}; make it a non-empty string")
-    if score is not None and (type(score) not in (int, float) or not 0 <= score <= 1):
-        raise LineFault(f"the entity {quote(item)} has the score {quote(score)}; make it a number from 0 to 1")
-    if not whole:
-        raise LineFault(f"the span [{start}, {end}) of {label} leaves the text, which has {len(text)} characters")
-    if item.get("text", text[start:end]) != text[start:end]:
-        raise LineFault(
-            f"the span [{start}, {end}) holds {quote(text[start:end])}, the surface is {quote(item['text'])}"
-        )
-    return Entity(label, text[start:end], start, end, score, ambiguous=bool(item.get("ambiguous")))
+    if not isinstance(item, dict) or not {"label", "start", "end"} <= item.keys():
+        raise LineFault(f"the entity {quote(item)} lacks a label, a start or an end; give it all three")
+    is_label(item["label"], None, _refuse)
+    score = score_of(item, _refuse)
+    surfaces = (item["text"],) if "text" in item else ()
+    entity = entity_at(item["label"], surfaces, item["start"], item["end"], text, _refuse, score=score)
+    assert entity is not None  # or _refuse has raised
+    return replace(entity, ambiguous=bool(item.get("ambiguous")))
 
 
 def submission_row(identity: str, entities: Sequence[Entity], labels: LabelSet) -> dict[str, Any]:
@@ -198,10 +198,8 @@ def submission_row(identity: str, entities: Sequence[Entity], labels: LabelSet) 
     {'id': 7, 'label': {'company': {'三星': [[0, 1]]}}}
     """
     if not identity.isdecimal():
-        raise NerError(f"id {identity!r}: CLUENER numbers its rows; give its test.json")
-    tree: dict[str, dict[str, list[list[int]]]] = {}
-    for name in labels.names:
-        for entity in entities:
-            if entity.label == name:
-                tree.setdefault(name, {}).setdefault(entity.text, []).append([entity.start, entity.end - 1])
-    return {"id": int(identity), "label": tree}
+        raise NerError(
+            "a submission needs the row numbers of CLUENER as ids", value=identity, remedy="give its test.json"
+        )
+    known = [entity for name in labels.names for entity in entities if entity.label == name]
+    return {"id": int(identity), "label": inclusive_spans(known)}

@@ -1,158 +1,144 @@
-"""Where annotated data lie and in which format: a file, a folder of splits, a Hugging Face data set.
+"""The formats that can be read and written, and where annotated data are: a file, a folder of splits, the Hub.
 
-In: a path or Hub id, and a split. Out: a `Source` that says its format and gives its `Example`s one at a time. The
-format is told by the content; the name decides only where the content cannot. Knows nothing of tokens or models.
+A format is a module of this folder (or any object) with
+
+    NAME         what `convert --to` calls it
+    SUFFIXES     file names to look for in a folder of splits, and by which `convert` chooses what to write
+    DESCRIPTION  one line for help texts, documentation and the log
+    sniff        (head, name) -> whether a file with this beginning and this name is of this format
+    read         (path, labels, *, note, **options) -> its `Example`s
+    write        (path, examples, lose), if it can be written; `examples` can be iterated over several times
+    survey       (path), if it must be looked through before it is read: `read` gets the result as `layout`, and
+                 its str() says how the file is written
+    VARIANTS     names, if it is written in several ways: `write` gets one as `variant`
+
+and an entry in `FORMATS`. `convert`, `train`, `stats` and the others know formats from here only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ...entities import Example, LabelSet, NerError
-from . import hugging_face
-from .annotators import doccano_entities, read_label_studio
-from .bio import Layout, looks_tagged, read_tagged, survey
-from .errors import LineFault, Note, ignore
-from .hugging_face import SPLIT_NAMES, TokenSet, open_tokens, read_tokens
-from .rows import json_object, lines_of, numbered, read_rows
-from .schemes import SCHEMES
+from . import bio, cluener, doccano, hugging_face, jsonl, label_studio
+from .hugging_face import SPLIT_NAMES
+from .rows import lines_of
 
-Format = Literal["jsonl", "cluener", "doccano", "label-studio", "tagged", "tokens"]
+FORMATS: list[Any] = [jsonl, cluener, hugging_face, bio, doccano, label_studio]
+"""The last one is asked first, so that a special dialect goes after a general one. In a folder, the suffixes of the
+first are looked for first."""
 
-NAMES: dict[Format, str] = {
-    "jsonl": "JSONL, half-open offsets",
-    "cluener": "CLUENER's JSON, inclusive offsets",
-    "doccano": "doccano's JSONL",
-    "label-studio": "Label Studio's JSON",
-}
-
-TAGGED_ENDINGS = ("bio", "conll", "iob", *(scheme.name.lower() for scheme in SCHEMES))
-ENDINGS = ("jsonl", "json", "parquet", *TAGGED_ENDINGS, "tsv", "txt")
-"""Of the files that a folder holds for a split; where there are several, the first."""
-
-HEAD = 100
-"""Lines that are looked at to tell whether a file is one of tagged lines."""
+HEAD = 1 << 20
+"""Bytes at the beginning of a file that tell its format."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Annotated data of one split, with how they are written."""
+    """Annotated data of one split, with their format and how they are written."""
 
     path: str
-    format: Format
-    layout: Layout | None = None
-    tokens: TokenSet | None = None
+    format: Any
+    layout: Any = None
 
     def __str__(self) -> str:
-        return str(self.layout or self.tokens or NAMES[self.format])
+        return str(self.layout or self.format.DESCRIPTION)
 
-    def examples(
-        self, labels: LabelSet | None, *, unlabelled: bool = False, repair: bool = False, note: Note = ignore
-    ) -> Iterator[Example]:
-        """The examples, one at a time. Raises at the end, as the readers do: what came before counts only without.
+    def examples(self, labels: LabelSet | None = None, **options: Any) -> Iterator[Example]:
+        """The examples, one at a time. Errors come at the end: the examples before are valid only if there is none.
 
-        `unlabelled` accepts a file of CLUENER's without labels; `repair` reads tags that are out of order, and tells
-        `note` of each; `note` is told of all that an `Example` has no place for.
+        Of `options` each format takes those that it knows: `unlabelled` accepts a file of CLUENER's without labels,
+        `repair` reads tags that are out of order and notes each, `note` gets all that an `Example` has no place for.
         """
-        if self.layout:
-            return read_tagged(self.path, labels, layout=self.layout, repair=repair, note=note)
-        if self.tokens:
-            return read_tokens(self.tokens, labels, repair=repair, note=note)
-        if self.format == "label-studio":
-            return read_label_studio(self.path, labels, note=note)
-        return read_rows(
-            lines_of(self.path),
-            self.path,
-            labels,
-            cluener=self.format == "cluener",
-            unlabelled=unlabelled and self.format == "cluener",
-            entities_of=doccano_entities if self.format == "doccano" else None,
-            note=note,
-        )
+        layout = {} if self.layout is None else {"layout": self.layout}
+        return self.format.read(self.path, labels, **layout, **options)
 
 
 def open_source(dataset: str, split: str | None) -> Source:
-    """The split of a data set that is no named one; looks through tagged data once. None: it must have no splits.
+    """The split of a data set that is a path or a Hub id; None if it has no splits. Looks through tagged data once.
 
-    Raises `NerError` where there is none or its format is not known.
+    Raises `NerError` if there is none or its format is unknown.
     """
     path = Path(dataset).expanduser()
     file = path if path.is_file() else find(path, split) if split else None
     if file:
         found = detect(file)
-        layout = survey(file) if found == "tagged" else None
-        return Source(str(file), found, layout, open_tokens(str(file), None) if found == "tokens" else None)
+        survey = getattr(found, "survey", None)
+        return Source(str(file), found, survey(str(file)) if survey else None)
     if path.is_dir() and not hugging_face.is_folder(path):
         if split is None:
-            raise NerError(f"{dataset} is a folder; name the split with --split, or give a file in it")
-        others = ", ".join(f".{ending}" for ending in ENDINGS[2:])
-        raise NerError(
-            f"{dataset} has no split {split!r}: it holds neither {split}.jsonl nor {split}.json (or {others}); add one"
-        )
-    if split is None and (names := hugging_face.split_names(dataset)):
-        raise NerError(f"{dataset} has several splits; choose with --split one of {', '.join(names)}")
-    return Source(dataset, "tokens", tokens=open_tokens(dataset, split))
+            raise NerError("is a folder", place=dataset, remedy="name the split with --split, or give a file in it")
+        names = f"{split}.jsonl, {split}.json or {split} with one of {', '.join(suffixes()[2:])}"
+        raise NerError(f"no split {split!r}", place=dataset, remedy=f"add {names}")
+    if split is None and (names := ", ".join(hugging_face.split_names(dataset))):
+        raise NerError("has several splits", place=dataset, remedy=f"choose with --split one of {names}")
+    return Source(dataset, hugging_face, hugging_face.survey(dataset, split))
 
 
 def find(folder: Path, split: str) -> Path | None:
     """The file of a split in a folder; for dev also one that is called validation."""
-    files = (folder / f"{name}.{ending}" for name in SPLIT_NAMES.get(split, (split,)) for ending in ENDINGS)
+    files = (folder / f"{name}{suffix}" for name in SPLIT_NAMES.get(split, (split,)) for suffix in suffixes())
     return next((file for file in files if file.is_file()), None)
 
 
-def detect(path: Path) -> Format:
-    """The format of a file. Reads as much of it as is needed to tell. Raises `NerError` where it is none of them.
+def suffixes() -> list[str]:
+    return list(dict.fromkeys(suffix for format in FORMATS for suffix in format.SUFFIXES))
 
-    Rows of JSON are told by what they hold. What rows of {label: surfaces} mean is told by the name: half-open offsets
-    in .jsonl (and any other), CLUENER's inclusive ones in .json.
+
+def detect(path: Path) -> Any:
+    """The format of a file, by its content first. Raises `NerError` if it is none of them.
+
+    The content cannot tell what offsets in rows of {label: surfaces} mean; the name does: half-open in .jsonl (and any
+    other), CLUENER's inclusive ones in .json.
     """
-    if path.suffix == ".parquet":
-        return "tokens"
-    head = list(islice(numbered(lines_of(path)), HEAD))
-    first = head[0][1].strip() if head else b""
-    if first.startswith(b"{") and first.endswith(b"}"):
-        return _of_rows(path)
-    tagged = looks_tagged(raw for _, raw in head)
-    if first.startswith(b"[") and not tagged and path.suffix != ".jsonl":
-        return "label-studio"
-    if path.suffix in (".jsonl", ".json"):
-        return "jsonl" if path.suffix == ".jsonl" else "cluener"
-    if tagged or path.suffix[1:] in TAGGED_ENDINGS:
-        return "tagged"
-    raise NerError(
-        f"{str(path)!r} is no .jsonl or .json file, and its lines do not end in tags either; what is read: "
-        f"{', '.join(NAMES.values())}, lines of a token and its tag, Parquet with tokens and ner_tags"
-    )
+    lines, size = [], 0
+    for line in lines_of(path):  # whole lines, so that the last one can be read
+        lines.append(line)
+        size += len(line)
+        if size > HEAD:
+            break
+    head = b"".join(lines)
+    for format in reversed(FORMATS):
+        if format.sniff(head, path.name):
+            return format
+    known = "; ".join(format.DESCRIPTION for format in FORMATS)
+    raise NerError("unknown format", place=path, remedy=f"give one of: {known}")
 
 
-def _of_rows(path: Path) -> Format:
-    by_name: Format = "cluener" if path.suffix == ".json" else "jsonl"
-    for _, raw in numbered(lines_of(path)):
-        try:
-            row = json_object(raw)
-        except LineFault:
-            continue
-        found = _of_row(row, by_name)
-        if found:
-            return found
-    return by_name
+def writers() -> dict[str, Callable[..., None]]:
+    """{name: write(path, examples, lose)} of all that can be written."""
+    found: dict[str, Callable[..., None]] = {}
+    for format in FORMATS:
+        if write := getattr(format, "write", None):
+            variants = getattr(format, "VARIANTS", ())
+            found |= {name: partial(write, variant=name) for name in variants} or {format.NAME: write}
+    return found
 
 
-def _of_row(row: dict[str, Any], by_name: Format) -> Format | None:
-    """The format that this row shows, or None where it might be of several."""
-    if "tokens" in row and "text" not in row:
-        return "tokens"
-    if isinstance(row.get("label"), list) or "labels" in row:
-        return "doccano"
-    if isinstance(row.get("label"), dict):
-        return by_name
-    items = row.get("entities")
-    if isinstance(items, list) and items:
-        if isinstance(items[0], dict) and "start_offset" not in items[0]:
-            return by_name
-        return "doccano"
-    return "doccano" if items == [] and "relations" in row else None
+def target_name(path: Path) -> str | None:
+    """The name of what a file of this name is to be written as: the first that has its suffix."""
+    names = list(writers())
+    if path.suffix[1:] in names:
+        return path.suffix[1:]
+    for format in FORMATS:
+        if path.suffix in format.SUFFIXES and hasattr(format, "write"):
+            return next(name for name in getattr(format, "VARIANTS", (format.NAME,)))
+    return None
+
+
+def describe() -> str:
+    """What is read and written, in two sentences, for help texts."""
+    return f"Reads {'; '.join(format.DESCRIPTION for format in FORMATS)}. Writes {', '.join(writers())}."
+
+
+def markdown_table() -> str:
+    """What is read and written, as a table for documentation."""
+    lines = ["| format | file names | `convert --to` |", "|---|---|---|"]
+    for format in FORMATS:
+        names = getattr(format, "VARIANTS", (format.NAME,)) if hasattr(format, "write") else ()
+        cells = [" ".join(f"`{name}`" for name in row) for row in (format.SUFFIXES, names)]
+        lines.append(f"| {format.DESCRIPTION} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines)

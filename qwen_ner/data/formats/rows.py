@@ -1,7 +1,7 @@
-"""Rows of JSON to `Example`s: the content of one annotated file, with every fault found in it.
+"""JSON rows, a line each: the reader and writer that the JSON formats share.
 
-In: bytes, or a stream of byte lines, and the name of the file. Out: `Example`s, or one `DataError` that holds each
-fault with its line. Knows nothing of where files lie, of tokens or of models.
+In: lines of bytes, the name of their file, a function that reads the annotation of a row. Out: `Example`s, or one
+`DataError` with each fault and its line. Knows nothing of where files lie, tokens or models.
 """
 
 from __future__ import annotations
@@ -13,93 +13,96 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ...codec import unique_keys
 from ...entities import Entity, Example, LabelSet, NerError
-from .errors import DataError, LineFault, Note, Report, ignore, quote
-from .mentions import entities_of as own_forms
-from .mentions import once
+from .errors import Faults, LineFault, Note, Report, ignore, quote
+from .mentions import distinct
 
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
-EntitiesOf = Callable[[dict[str, Any], str, LabelSet | None, Report], Iterator[Entity]]
-"""Reads the entities of a row: (row, text, labels, report) -> entities."""
+EntitiesOf = Callable[[dict[str, Any], str, LabelSet | None, Report], Iterable[Entity]]
+"""Reads the annotation of a row: (row, text, labels, report) -> entities."""
 
 _READ = frozenset({"id", "text", "label", "labels", "entities"})
 _READ_OF_ITEMS = frozenset({"id", "label", "start", "end", "start_offset", "end_offset", "text", "surface", "score"})
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """The content of a file that the user named; `NerError` where it cannot be read."""
-    try:
-        return Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise NerError(f"{path} cannot be read ({error.strerror}); check the path, {Path.cwd()} is here") from error
-
-
 def lines_of(path: str | Path) -> Iterator[bytes]:
-    """The lines of a file that the user named, read as they are asked for; raises as `read_bytes` does."""
+    """The lines of a file, read as they are needed, split at line feeds only. Raises `NerError` if it cannot be read.
+
+    `str.splitlines` would also split at a U+2028 inside a text.
+    """
     try:
         with Path(path).expanduser().open("rb") as lines:
             yield from lines
     except OSError as error:
-        raise NerError(f"{path} cannot be read ({error.strerror}); check the path, {Path.cwd()} is here") from error
-
-
-def parse(
-    data: bytes, path: str, labels: LabelSet | None, *, cluener: bool = False, unlabelled: bool = False
-) -> list[Example]:
-    """The examples in the content of a file, as `read_rows` reads its lines."""
-    # Split on b"\n" alone: str.splitlines would cut a row at a U+2028 inside its text.
-    return list(read_rows(data.split(b"\n"), path, labels, cluener=cluener, unlabelled=unlabelled))
+        raise NerError(
+            f"cannot read the file ({error.strerror})", place=path, remedy=f"check the path, relative to {Path.cwd()}"
+        ) from error
 
 
 def read_rows(
     lines: Iterable[bytes],
-    path: str,
+    path: str | Path,
     labels: LabelSet | None,
+    entities_of: EntitiesOf,
     *,
-    cluener: bool = False,
-    unlabelled: bool = False,
-    entities_of: EntitiesOf | None = None,
+    number_from: int | None = None,
     note: Note = ignore,
 ) -> Iterator[Example]:
     """The examples of a file's lines, one at a time; `path` is its name in messages.
 
-    Raises at the end: `DataError` with all faults of the file, `NerError` where it has no row. What has come until
-    then counts only if it does not. What stays in memory is the ids.
-
-    `cluener` reads CLUENER's own dialect: "label" only, inclusive ends, ids counted from 0. `unlabelled` accepts a file
-    of which no row has a "label", as a test set is; what its first row has, the others must have too. `entities_of`
-    reads another dialect's annotation of a row. `note` is told of what a row says beside text, entities and id.
+    A row without an id gets the number of its line, or of its row from `number_from` on. `note` gets the keys that are
+    not read. Raises `DataError` with all faults, or `NerError` if there is no row, after the last line: the examples
+    before are valid only if it does not. Only the ids stay in memory.
     """
-    name, faults, rows = Path(path).name, list[str](), 0
-    lines_of_ids = dict[str, int]()
-    for line, row in _rows(lines):
-        rows += 1
-        in_row = list[str]()
-        if isinstance(row, LineFault):
-            in_row.append(str(row))
-        else:
-            if unlabelled and rows == 1:
-                unlabelled = "label" not in row
-            identity = identity_of(row, str(rows - 1 if cluener else line), in_row.append)
-            if (first := lines_of_ids.setdefault(identity, line)) != line:
-                in_row.append(f"the id {quote(identity)} is line {first}'s too; give each row its own")
-            text = text_of(row, in_row.append)
-            if text is not None:
-                if entities_of:
-                    entities = once(entities_of(row, text, labels, in_row.append), in_row.append)
-                else:
-                    entities = own_forms(row, text, labels, cluener, unlabelled, in_row.append)
-                if not in_row and not faults:
-                    yield Example(identity, text, entities, f"{name}:{line}")
-            if note is not ignore:
-                for key in _unread(row):
-                    note(f"the key {key}", f"{name}:{line}")
-        faults.extend(f"{name}:{line}: {fault}" for fault in in_row)
-    if faults:
-        raise DataError(path, faults, rows)
-    if not rows:
-        raise NerError(f"{path} has no rows; write one JSON object a line, with a text and its entities")
+    name, faults = Path(path).name, Faults(str(path))
+    for line, raw in numbered(lines):
+        report = faults.row(f"{name}:{line}")
+        try:
+            row = json_object(raw)
+        except LineFault as fault:
+            report(str(fault))
+            continue
+        default = line if number_from is None else faults.rows - 1 + number_from
+        identity = identity_of(row, str(default), report)
+        faults.check_id(identity, line, report)
+        text = text_of(row, report)
+        if text is not None:
+            entities = distinct(entities_of(row, text, labels, report), report)
+            if not faults.found:
+                yield Example(identity, text, entities, f"{name}:{line}")
+        if note is not ignore:
+            for key in _unread(row):
+                note(f"the key {key}", f"{name}:{line}")
+    faults.finish("no rows", "write one JSON object a line, with a text and its entities")
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write UTF-8 with line feeds, as they come."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(lines)
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write a JSON object a line."""
+    write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def rows_in(head: bytes) -> Iterator[dict[str, Any]]:
+    """The rows at the beginning of a file that can be read; none unless its first line looks like an object."""
+    if looks_like_object(head):
+        for _, raw in numbered(head.split(b"\n")):
+            try:
+                yield json_object(raw)
+            except LineFault:
+                continue
+
+
+def looks_like_object(head: bytes) -> bool:
+    """Whether the first line of a file has the braces of a JSON object."""
+    first = next((raw.strip() for _, raw in numbered(head.split(b"\n"))), b"")
+    return first.startswith(b"{") and first.endswith(b"}")
 
 
 def numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -111,27 +114,18 @@ def numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
             yield number, line.rstrip(b"\r\n")
 
 
-def _rows(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | LineFault]]:
-    for number, raw in numbered(lines):
-        try:
-            yield number, json_object(raw)
-        except LineFault as fault:
-            yield number, fault
-
-
 def _unread(row: dict[str, Any]) -> set[str]:
-    """The keys of a row and of its entities that say something and are not read, quoted."""
+    """The keys of a row and of its entities that hold something and are not read, quoted."""
     keys = {quote(key) for key in row.keys() - _READ if row[key] not in (None, "", [], {})}
     items = row.get("entities")
     for item in items if isinstance(items, list) else ():
-        keys |= {
-            f"{quote(key)} of entities" for key in (item.keys() if isinstance(item, dict) else set()) - _READ_OF_ITEMS
-        }
+        if isinstance(item, dict):
+            keys |= {f"{quote(key)} of entities" for key in item.keys() - _READ_OF_ITEMS}
     return keys
 
 
 def decoded(raw: bytes) -> str:
-    """The line as text; `LineFault` where it is not UTF-8."""
+    """The line as text. Raises `LineFault` if it is not UTF-8."""
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
@@ -142,7 +136,7 @@ def decoded(raw: bytes) -> str:
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
-    """The line as a JSON object; `LineFault` where it is none, or writes a key twice, of which JSON would keep one."""
+    """The line as a JSON object. Raises `LineFault` if it is none, or has a key twice, of which JSON keeps the last."""
     row = json_value(raw, "write one JSON object a line")
     if not isinstance(row, dict):
         raise LineFault(f"{quote(row)} is not an object; write one JSON object a line")
@@ -150,15 +144,17 @@ def json_object(raw: bytes) -> dict[str, Any]:
 
 
 def json_value(raw: bytes, remedy: str) -> Any:
-    """What the bytes say in JSON; `LineFault`, as for `json_object`, where they do not."""
+    """The value that the bytes hold as JSON. Raises `LineFault` as `json_object` does."""
     text = decoded(raw)
     try:
-        value = json.loads(text, object_pairs_hook=_once)
+        value = json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise LineFault(
             f"{quote(text)} is not JSON ({error.msg} at {place}character {error.colno}); {remedy}"
         ) from error
+    except NerError as error:
+        raise LineFault(str(error)) from None
     except (ValueError, RecursionError) as error:
         raise LineFault(f"{quote(text)} cannot be read as JSON ({error}); {remedy}") from error
     if b"\\u" in raw and (half := _HALF_PAIR.search(json.dumps(value, ensure_ascii=False))):
@@ -166,17 +162,8 @@ def json_value(raw: bytes, remedy: str) -> Any:
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise LineFault(f"the key {quote(twice)} stands twice in one object; merge the two")
-    return row
-
-
 def identity_of(row: dict[str, Any], default: str, report: Report) -> str:
-    """The row's "id" as a string, or the default; one of another type is reported."""
+    """The "id" of the row as a string, or the default; an id of another type is reported."""
     identity = row.get("id", default)
     if isinstance(identity, bool) or not isinstance(identity, (str, int)):
         report(f'"id" is {quote(identity)}; make it a string or a whole number, or leave it out')
@@ -185,7 +172,7 @@ def identity_of(row: dict[str, Any], default: str, report: Report) -> str:
 
 
 def text_of(row: dict[str, Any], report: Report) -> str | None:
-    """The row's "text"; None, and a report, where there is none to work on."""
+    """The "text" of the row; None, and a report, if there is none to work on."""
     if "text" not in row:
         report(f'{quote(row)} lacks "text"; give it its sentence')
         return None

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_ner.data.formats.bio import first_line_mark, read_tagged, survey, tagged
-from qwen_ner.data.formats.errors import DataError
+from qwen_ner.data.formats.bio import first_line_mark, read, survey, tagged
+from qwen_ner.data.formats.errors import NESTED, DataError
 from qwen_ner.data.formats.schemes import BIO2, SCHEMES
-from qwen_ner.data.formats.tagging import NESTED, flat, join
+from qwen_ner.data.formats.tagging import flat, join
 from qwen_ner.entities import Entity, Example, LabelSet, NerError
 
 ALPHABET = "甲乙。，aZ3#[{ \u3000\t\r\u2028\x85\x0b\x1c\u0301😀\ufeff-O"
@@ -45,7 +45,7 @@ def test_what_is_written_is_read_back(place, scheme, mark, end, file):
     text = "".join(tagged(example, scheme, lambda *what: lost.append(what)) for example in file)
     first = first_line_mark(text) if not mark else ""
     place.write_bytes(mark + (first + text).encode().replace(b"\n", end))
-    assert said(read_tagged(place)) == said(file)
+    assert said(read(place)) == said(file)
     assert not lost
 
 
@@ -77,19 +77,19 @@ CHARACTERS = [("三星涨了", (Entity("ORG", "三星", 0, 2),)), ("好", ())]
     ids=["space", "crlf-bom-tab", "documents", "four-columns", "comments", "aligned", "bioes", "underscore"],
 )
 def test_each_way_to_write_lines_says_the_same(tmp_path, text):
-    assert said(read_tagged(write(tmp_path, text))) == CHARACTERS
+    assert said(read(write(tmp_path, text))) == CHARACTERS
 
 
 def test_where_a_sentence_stands_is_kept(tmp_path):
     path = write(tmp_path, "-DOCSTART-\tO\n\n三\tO\n星\tO\n\n\n好\tO\n")
-    assert [(e.id, e.source) for e in read_tagged(path)] == [("1", "train.bio:3"), ("2", "train.bio:7")]
+    assert [(e.id, e.source) for e in read(path)] == [("1", "train.bio:3"), ("2", "train.bio:7")]
 
 
 @pytest.mark.parametrize(
     "text", ["三\tB-A\n \tI-A\n星\tI-A\n\t\tO\n", "三 B-A\n  I-A\n星 I-A\n\t O\n"], ids=["tab", "space"]
 )
 def test_a_space_is_a_token_whatever_parts_the_columns(tmp_path, text):
-    ((found, entities),) = said(read_tagged(write(tmp_path, text)))
+    ((found, entities),) = said(read(write(tmp_path, text)))
     assert found == "三 星\t"
     assert entities == (Entity("A", "三 星", 0, 3),)
 
@@ -99,7 +99,7 @@ def test_words_are_parted_by_spaces_and_chinese_is_not(tmp_path):
         tmp_path,
         spaced("EU/B-ORG rejects/O German/B-MISC call/O ./O") + spaced("New/B-LOC York/I-LOC ,/O 纽约/B-LOC 2/O"),
     )
-    assert said(read_tagged(path)) == [
+    assert said(read(path)) == [
         ("EU rejects German call .", (Entity("ORG", "EU", 0, 2), Entity("MISC", "German", 11, 17))),
         ("New York ,纽约2", (Entity("LOC", "New York", 0, 8), Entity("LOC", "纽约", 10, 12))),
     ]
@@ -108,9 +108,7 @@ def test_words_are_parted_by_spaces_and_chinese_is_not(tmp_path):
 
 def test_a_latin_word_in_a_file_of_characters_gets_no_space(tmp_path):
     path = write(tmp_path, spaced("三/B-ORG 星/I-ORG WCG/B-GAME 2/I-GAME 0/I-GAME New/O York/O 开/O 始/O"))
-    assert said(read_tagged(path)) == [
-        ("三星WCG20New York开始", (Entity("ORG", "三星", 0, 2), Entity("GAME", "WCG20", 2, 7)))
-    ]
+    assert said(read(path)) == [("三星WCG20New York开始", (Entity("ORG", "三星", 0, 2), Entity("GAME", "WCG20", 2, 7)))]
 
 
 @given(st.lists(st.text("甲a。1", min_size=1, max_size=3), min_size=1), st.booleans())
@@ -122,7 +120,7 @@ def test_each_token_stands_where_it_is_said_to(tokens, words):
 
 def faults_of(path, **options):
     with pytest.raises(DataError) as error:
-        list(read_tagged(path, **options))
+        list(read(path, **options))
     return error.value.faults
 
 
@@ -137,7 +135,7 @@ def test_all_faults_of_a_file_come_at_once_with_their_lines(tmp_path):
     told = "\n".join(faults)
     assert 'train.bio:9: "没有" has 1 of the 2 columns' in told
     assert 'train.bio:10: "\\tO" has no token; write it, a space as a space' in told
-    assert 'train.bio:11: "X-ORG" is no tag of BIO2, as which all is read: O, B-…, I-…; correct it' in told
+    assert 'train.bio:11: "X-ORG" is not a tag of BIO2, the scheme of the file: O, B-…, I-…; correct it' in told
     assert "train.bio:7: I-LOC follows O; BIO2 begins an entity with B-: correct it, or convert with --repair" in told
     assert 'train.bio:7: label "LOC" is unknown; the known ones are ORG' in told
     assert 'train.bio:15: the text " " is empty; delete the sentence' in told
@@ -153,7 +151,7 @@ def test_bytes_that_are_no_utf8_are_a_fault_of_their_line(tmp_path):
 def test_a_repair_is_told(tmp_path):
     path = write(tmp_path, spaced("三/B-A 星/I-A 在/O") * 3 + spaced("三/O 星/I-A 在/I-B"))
     notes = []
-    last = list(read_tagged(path, repair=True, note=lambda *note: notes.append(note)))[-1]
+    last = list(read(path, repair=True, note=lambda *note: notes.append(note)))[-1]
     assert [(e.label, e.text) for e in last.entities] == [("A", "星"), ("B", "在")]
     assert notes == [
         ("tags out of order, read as conlleval does", "train.bio:14: I-A follows O"),
@@ -164,7 +162,7 @@ def test_a_repair_is_told(tmp_path):
 def test_what_an_example_has_no_place_for_is_noted(tmp_path):
     notes = []
     path = write(tmp_path, "-DOCSTART- X O\n\n# id 3\n三 X O\n\n")
-    list(read_tagged(path, note=lambda *note: notes.append(note)))
+    list(read(path, note=lambda *note: notes.append(note)))
     assert notes == [
         ("the columns between the first and the last of 3", "train.bio"),
         ("document marks", "train.bio:1"),
@@ -174,15 +172,15 @@ def test_what_an_example_has_no_place_for_is_noted(tmp_path):
 
 def test_a_file_without_sentences_is_refused(tmp_path):
     for text in ("", "\n\n", "-DOCSTART-\tO\n\n"):
-        with pytest.raises(NerError, match=r"train\.bio has no tagged line"):
-            list(read_tagged(write(tmp_path, text)))
-    with pytest.raises(NerError, match=r"gone\.bio cannot be read"):
+        with pytest.raises(NerError, match=r"train\.bio: no tagged lines"):
+            list(read(write(tmp_path, text)))
+    with pytest.raises(NerError, match=r"gone\.bio: cannot read"):
         survey(tmp_path / "gone.bio")
 
 
 def test_lines_are_read_as_they_are_asked_for(tmp_path):
     """A fault at the end of the file comes behind the sentences before it: nothing is read ahead."""
-    rows = read_tagged(write(tmp_path, spaced("三/B-A 星/I-A") * 3 + spaced("三/O 星/I-A")))
+    rows = read(write(tmp_path, spaced("三/B-A 星/I-A") * 3 + spaced("三/O 星/I-A")))
     assert [next(rows).text for _ in range(3)] == ["三星"] * 3
     with pytest.raises(DataError):
         next(rows)
@@ -206,7 +204,7 @@ def test_what_tags_cannot_say_is_told_or_refused():
     assert tagged(Example("0", "一\n二", (), "a:1"), BIO2, lambda *what: lost.append(what)) == "一\tO\n \tO\n二\tO\n\n"
     assert lost == [("line breaks in texts, written as spaces", 'a:1: "一\\n二"')]
     for label in ("a\tb", " a", "a\n"):
-        with pytest.raises(NerError, match="cannot stand in a tag"):
+        with pytest.raises(NerError, match="a tag cannot hold this label"):
             tagged(Example("0", "一", (Entity(label, "一", 0, 1),)), BIO2)
     with pytest.raises(NerError, match="is empty"):
         tagged(Example("0", " "), BIO2)

@@ -9,7 +9,7 @@ from rows import EIGHT
 from qwen_ner.data.datasets import has_split, read_dataset
 from qwen_ner.data.formats import hugging_face
 from qwen_ner.data.formats.errors import DataError
-from qwen_ner.data.formats.hugging_face import open_tokens, read_tokens, write_parquet
+from qwen_ner.data.formats.hugging_face import read, survey, write
 from qwen_ner.data.formats.registry import open_source
 from qwen_ner.data.formats.schemes import BIO2
 from qwen_ner.data.formats.tagging import tags_for
@@ -70,7 +70,7 @@ def test_however_it_was_saved_it_says_the_same(folder):
     assert not has_split(place, "nonsense")
     if has_dev:
         assert said(read_dataset(place, "dev")) == said(EIGHT[:3])
-        with pytest.raises(NerError, match="has no split 'nonsense'"):
+        with pytest.raises(NerError, match="no split 'nonsense'"):
             read_dataset(place, "nonsense")
 
 
@@ -82,21 +82,21 @@ def test_a_split_must_be_chosen_where_there_are_several(tmp_path):
 
 def test_what_is_written_is_read_back(tmp_path):
     examples = [type(e)(f"id {n}", e.text, e.entities) for n, e in enumerate(EIGHT)]
-    write_parquet(tmp_path / "train.parquet", examples, LABELS, ignored)
-    again = list(read_tokens(open_tokens(str(tmp_path / "train.parquet"), None)))
+    write(tmp_path / "train.parquet", examples, ignored)
+    again = list(read(tmp_path / "train.parquet"))
     assert [(e.id, e.text, e.entities) for e in again] == [(e.id, e.text, e.entities) for e in examples]
     assert again[0].source == "train.parquet:1"
 
 
 def opened(folder, **columns):
     Dataset.from_dict(columns).save_to_disk(folder / "saved")
-    return open_tokens(str(folder / "saved"), None)
+    return survey(str(folder / "saved"), None)
 
 
 def test_words_and_other_schemes_are_told(tmp_path):
     tokens = opened(tmp_path, tokens=[["New", "York", "is", "big"]], ner_tags=[["B-LOC", "E-LOC", "O", "S-ADJ"]])
     assert str(tokens) == "Hugging Face data set, BIOES, one word a token"
-    (row,) = read_tokens(tokens)
+    (row,) = read(tokens.source, layout=tokens)
     assert (row.text, [(e.label, e.text) for e in row.entities]) == (
         "New York is big",
         [("LOC", "New York"), ("ADJ", "big")],
@@ -119,11 +119,11 @@ def test_all_faults_come_at_once_with_their_rows(tmp_path):
     )
     notes = []
     with pytest.raises(DataError) as error:
-        list(read_tokens(tokens, note=lambda *note: notes.append(note)))
+        list(read(tokens.source, layout=tokens, note=lambda *note: notes.append(note)))
     assert [fault.split(": ")[0] for fault in error.value.faults] == [f"saved:{n}" for n in (2, 3, 4, 5, 7)]
     assert "saved:2: 1 tokens have 2 tags" in error.value.faults[0]
     assert "saved:3: token 2: I-A follows O; BIO2 begins an entity with B-" in error.value.faults[1]
-    assert 'saved:5: "X" is no tag of BIO2' in error.value.faults[3]
+    assert 'saved:5: "X" is not a tag of BIO2' in error.value.faults[3]
     assert 'the id "a" is row 1\'s too' in error.value.faults[4]
     assert notes == [('the column "topic"', "saved")]
 
@@ -131,7 +131,7 @@ def test_all_faults_come_at_once_with_their_rows(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"words": [["三"]], "ner_tags": [["O"]]}, "has no column tokens, only words, ner_tags; name those"),
+        ({"words": [["三"]], "ner_tags": [["O"]]}, "no column tokens, only words, ner_tags; rename"),
         ({"tokens": [["三"]], "ner_tags": [[0]]}, "numbers without names; give it the type"),
     ],
 )
@@ -143,7 +143,8 @@ def test_columns_that_are_not_there_are_named(tmp_path, columns, said):
 def test_a_hub_id_without_a_network_is_one_clear_error():
     for call in (read_dataset, has_split):
         with pytest.raises(
-            NerError, match=r"nobody/nothing cannot be loaded .*is no file or folder in .*check it and the network"
+            NerError,
+            match=r"nobody/nothing: cannot be loaded .*no such file or folder in .*check the id and the network",
         ):
             call("nobody/nothing", "train")
 
@@ -151,7 +152,7 @@ def test_a_hub_id_without_a_network_is_one_clear_error():
 def test_a_path_with_a_slip_in_it_is_not_asked_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    with pytest.raises(NerError, match="'data/medicne' is no data set, and no file or folder in"):
+    with pytest.raises(NerError, match="data/medicne: no such data set, nor a file or folder in"):
         read_dataset("data/medicne", "train")
 
 

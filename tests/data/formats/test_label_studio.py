@@ -1,4 +1,4 @@
-"""Laws of annotation tools' exports: both ways exact, and every fault named with its row or task."""
+"""Laws of Label Studio's export: both ways exact, and every fault named with its task."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import json
 import pytest
 from rows import EIGHT
 
-from qwen_ner.data.formats.annotators import doccano_entities, doccano_row, label_studio_task, read_label_studio
 from qwen_ner.data.formats.errors import DataError
-from qwen_ner.data.formats.rows import lines_of, read_rows
+from qwen_ner.data.formats.label_studio import as_task, read
 from qwen_ner.entities import CLUENER, Entity, Example, NerError
 
 TEXT = "三星在北京😀开会"
@@ -26,72 +25,10 @@ def numbered(examples):
     return [Example(str(at), e.text, e.entities) for at, e in enumerate(examples)]
 
 
-def doccano(folder, *rows, labels=None, note=None):
-    path = folder / "all.jsonl"
-    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
-    options = {"note": note} if note else {}
-    return list(read_rows(lines_of(path), str(path), labels, entities_of=doccano_entities, **options))
-
-
-def test_doccano_comes_back(tmp_path):
-    examples = [*numbered(EIGHT), NESTED]
-    assert said(doccano(tmp_path, *map(doccano_row, examples))) == said(examples)
-
-
-@pytest.mark.parametrize(
-    "annotation",
-    [
-        {"label": [[0, 2, "company"], [3, 5, "address"]]},
-        {"labels": [[3, 5, "address"], [0, 2, "company"]]},
-        {"entities": [{"id": 1, "label": "company", "start_offset": 0, "end_offset": 2},
-                      {"id": 2, "label": "address", "start_offset": 3, "end_offset": 5}], "relations": [], "Comments": []},
-    ],
-)  # fmt: skip
-def test_each_form_of_doccano_says_the_same(tmp_path, annotation):
-    notes = []
-    rows = doccano(tmp_path, {"id": 3, "text": TEXT, **annotation}, labels=CLUENER, note=lambda *n: notes.append(n))
-    assert said(rows) == [("3", TEXT, (COMPANY, PLACE))]
-    assert not notes
-
-
-def test_what_doccano_says_beside_entities_is_noted(tmp_path):
-    notes = []
-    row = {
-        "text": TEXT,
-        "entities": [],
-        "relations": [{"id": 0, "from_id": 1, "to_id": 2, "type": "of"}],
-        "source": "a",
-    }
-    doccano(tmp_path, row, note=lambda *note: notes.append(note))
-    assert sorted(notes) == [('the key "relations"', "all.jsonl:1"), ('the key "source"', "all.jsonl:1")]
-
-
-@pytest.mark.parametrize(
-    ("annotation", "fault"),
-    [
-        ({}, "has no label; give it one of"),
-        ({"label": [], "entities": []}, 'has "label" and "entities"; give it one of'),
-        ({"label": {"company": ["三星"]}}, "make it a list"),
-        ({"label": [[0, 2]]}, "the annotation [0, 2] cannot be read"),
-        ({"entities": [{"label": "company", "start": 0, "end": 2}]}, "cannot be read; make it"),
-        ({"label": [[0, 20, "company"]]}, "[0, 20) of company is empty or leaves the text"),
-        ({"label": [[0, "2", "company"]]}, "is not made of whole numbers"),
-        ({"label": [[0, 2, "compny"]]}, 'label "compny" is unknown; did you mean "company"?'),
-        ({"label": [[0, 2, "company"]] * 2}, "is given twice; delete one"),
-    ],
-)
-def test_a_fault_of_doccano_is_told_with_its_line(tmp_path, annotation, fault):
-    with pytest.raises(DataError) as error:
-        doccano(tmp_path, {"text": "好", "label": []}, {"text": TEXT, **annotation}, labels=CLUENER)
-    (told,) = error.value.faults
-    assert told.startswith("all.jsonl:2: ")
-    assert fault in told
-
-
 def studio(folder, *tasks, **options):
     path = folder / "tasks.json"
     path.write_text(json.dumps(tasks, ensure_ascii=False, indent=1), encoding="utf-8")
-    return list(read_label_studio(path, **options))
+    return list(read(path, **options))
 
 
 def result(start, end, text, *labels, **more):
@@ -109,7 +46,7 @@ FIRST = result(0, 2, "三星", "company")
 def test_label_studio_comes_back(tmp_path):
     scored = Example("s", TEXT, (Entity("company", "三星", 0, 2, 0.25), PLACE))
     examples = [*numbered(EIGHT), NESTED, scored]
-    assert said(studio(tmp_path, *map(label_studio_task, examples))) == said(examples)
+    assert said(studio(tmp_path, *map(as_task, examples))) == said(examples)
 
 
 def test_a_task_is_read_with_its_id_and_each_of_its_labels(tmp_path):
@@ -177,4 +114,4 @@ def test_an_id_twice_names_the_first_task(tmp_path):
 def test_what_is_no_list_of_tasks_is_refused(tmp_path, content):
     (tmp_path / "tasks.json").write_text(content)
     with pytest.raises(NerError, match=r"tasks\.json"):
-        list(read_label_studio(tmp_path / "tasks.json"))
+        list(read(tmp_path / "tasks.json"))

@@ -1,0 +1,77 @@
+"""doccano's JSONL: a list of spans a row, half-open offsets.
+
+In: rows with one of
+
+    "label": [[0, 2, "company"]]            (or "labels")
+    "entities": [{"id": 1, "label": "company", "start_offset": 0, "end_offset": 2}], "relations": []
+
+Out: `Example`s; the first form for examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ...entities import Entity, Example, LabelSet
+from .errors import Note, Report, ignore, quote
+from .mentions import entity_at, is_label, without_scores
+from .rows import lines_of, read_rows, rows_in, write_rows
+
+NAME = "doccano"
+SUFFIXES = (".jsonl",)
+DESCRIPTION = "doccano's JSONL"
+
+
+def sniff(head: bytes, name: str) -> bool:
+    """The first row that can only be of one dialect decides."""
+    for row in rows_in(head):
+        items = row.get("entities")
+        if isinstance(row.get("label"), list) or "labels" in row or (items == [] and "relations" in row):
+            return True
+        if isinstance(row.get("label"), dict):
+            return False
+        if isinstance(items, list) and items:
+            return not isinstance(items[0], dict) or "start_offset" in items[0]
+    return False
+
+
+def read(path: str | Path, labels: LabelSet | None = None, *, note: Note = ignore, **_: Any) -> Iterator[Example]:
+    return read_rows(lines_of(path), path, labels, _entities_of, note=note)
+
+
+def _entities_of(row: dict[str, Any], text: str, labels: LabelSet | None, report: Report) -> Iterator[Entity]:
+    keys = [key for key in ("label", "labels", "entities") if key in row]
+    if len(keys) != 1:
+        report(f'{quote(row)} has {" and ".join(map(quote, keys)) or "no label"}; give it one of "label", "entities"')
+        return
+    if not isinstance(items := row[keys[0]], list):
+        report(f'{quote(keys[0])} is {quote(items)}; make it a list, [[0, 2, "company"]]')
+        return
+    for item in items:
+        if isinstance(item, dict) and {"label", "start_offset", "end_offset"} <= item.keys():
+            start, end, label = item["start_offset"], item["end_offset"], item["label"]
+        elif isinstance(item, list) and len(item) == 3:
+            start, end, label = item
+        else:
+            report(
+                f'the annotation {quote(item)} cannot be read; make it [0, 2, "company"], or an object with "label", '
+                '"start_offset" and "end_offset"'
+            )
+            continue
+        if is_label(label, labels, report) and (entity := entity_at(label, (), start, end, text, report)):
+            yield entity
+
+
+def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:
+    write_rows(path, map(as_row, without_scores(examples, lose)))
+
+
+def as_row(example: Example) -> dict[str, Any]:
+    """The row that doccano imports and `read` reads back.
+
+    >>> as_row(Example("7", "三星在北京", (Entity("company", "三星", 0, 2),)))
+    {'id': '7', 'text': '三星在北京', 'label': [[0, 2, 'company']]}
+    """
+    return {"id": example.id, "text": example.text, "label": [[e.start, e.end, e.label] for e in example.entities]}

@@ -1,0 +1,98 @@
+"""Our own JSONL: a sentence a line, half-open offsets.
+
+In: rows in one of three forms, of which `read_jsonl` shows each. Out: `Example`s; the third form for examples.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ...entities import Entity, Example, LabelSet, NerError
+from ...files import beside
+from .errors import Note, Report, ignore, quote
+from .mentions import from_items, from_label
+from .rows import lines_of, looks_like_object, read_rows, write_rows
+
+NAME = "jsonl"
+SUFFIXES = (".jsonl",)
+DESCRIPTION = "JSONL with half-open offsets"
+
+
+def sniff(head: bytes, name: str) -> bool:
+    return name.endswith(SUFFIXES) or looks_like_object(head)
+
+
+def read(path: str | Path, labels: LabelSet | None = None, *, note: Note = ignore, **_: Any) -> Iterator[Example]:
+    return read_rows(lines_of(path), path, labels, _entities_of, note=note)
+
+
+def _entities_of(row: dict[str, Any], text: str, labels: LabelSet | None, report: Report) -> Iterable[Entity]:
+    keys = [key for key in ("label", "entities") if key in row]
+    if len(keys) != 1:
+        lacks = f'{quote(row)} lacks "label" or "entities"; a sentence without entities has "entities": []'
+        report('the row has both "label" and "entities"; keep one' if keys else lacks)
+        return ()
+    return (from_items if keys == ["entities"] else from_label)(row[keys[0]], text, labels, False, report)
+
+
+def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:
+    write_rows(path, map(as_row, examples))
+
+
+def as_row(example: Example) -> dict[str, Any]:
+    """The row that `read_jsonl` reads back equal.
+
+    >>> as_row(Example("0", "三星", (Entity("company", "三星", 0, 2),)))
+    {'id': '0', 'text': '三星', 'entities': [{'label': 'company', 'start': 0, 'end': 2, 'text': '三星'}]}
+    """
+    entities = [
+        {"label": e.label, "start": e.start, "end": e.end, "text": e.text}
+        | ({} if e.score is None else {"score": e.score})
+        for e in example.entities
+    ]
+    return {"id": example.id, "text": example.text, "entities": entities}
+
+
+def read_jsonl(path: str | Path, labels: LabelSet | None = None) -> list[Example]:
+    """The examples of a JSONL file, in its order; `labels=None` accepts any label.
+
+    A row is one of
+
+        {"text": "三星在北京", "label": {"company": ["三星"], "address": ["北京"]}}
+        {"text": "三星在北京", "label": {"company": {"三星": [[0, 2]]}}}
+        {"text": "三星在北京", "entities": [{"label": "company", "start": 0, "end": 2}]}
+
+    with half-open offsets, or without: then every occurrence is annotated, as by `codec.ground`. A row may have an "id"
+    (by default its line number, from 1); an item of "entities" may have its surface as "text" or "surface", which is
+    checked, and a "score". Other keys are ignored. Overlapping and nested entities are kept.
+    Raises `DataError` with all faults of the file, `NerError` if it cannot be read or has no row.
+    """
+    return list(read(path, labels))
+
+
+def parse(data: bytes, path: str | Path) -> list[Example]:
+    """The examples in the content of a file; `path` is its name in messages. Raises as `read_jsonl` does."""
+    return list(read_rows(data.split(b"\n"), path, None, _entities_of))
+
+
+def write_jsonl(path: str | Path, examples: Iterable[Example]) -> None:
+    """Write examples as `{"id", "text", "entities"}` rows, which `read_jsonl` reads back equal except for the source.
+
+    The file is written whole or not at all, and missing folders are made. Raises `NerError` for what could not be read
+    back: an empty text, an id twice, no example at all.
+    """
+    path = Path(path).expanduser()
+    data = "".join(json.dumps(as_row(example), ensure_ascii=False) + "\n" for example in examples)
+    encoded = data.encode("utf-8", "surrogatepass")
+    parse(encoded, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside(path) as part:
+            part.write_bytes(encoded)
+    except OSError as error:
+        raise NerError(
+            f"cannot write the file ({error.strerror})", place=path, remedy="choose another place"
+        ) from error

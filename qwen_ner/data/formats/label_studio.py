@@ -1,0 +1,145 @@
+"""Label Studio's JSON: a list of tasks, half-open offsets. The file is held in memory.
+
+In: a JSON export (not JSON-MIN). Out: `Example`s, or one `DataError` with every fault; tasks for examples.
+
+A task's text is `data.text`, or the only string in its data. If one of several annotations is marked as ground truth it
+is taken; otherwise they must agree. Cancelled annotations, predictions and results that are not labels on a span are
+left out and noted.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from ...entities import Entity, Example, LabelSet, NerError
+from .errors import Faults, LineFault, Note, Report, ignore, quote
+from .mentions import distinct, entity_at, is_label, score_of
+from .rows import identity_of, json_value, lines_of, text_of, write_lines
+
+NAME = "label-studio"
+SUFFIXES = (".json",)
+DESCRIPTION = "Label Studio's JSON"
+
+
+def sniff(head: bytes, name: str) -> bool:
+    """A JSON array of objects. A list of tagged lines may begin with "[" too, but not with "[" and "{"."""
+    return not name.endswith(".jsonl") and bool(re.match(rb"(\xef\xbb\xbf)?\s*\[\s*[{\]]", head))
+
+
+def read(path: str | Path, labels: LabelSet | None = None, *, note: Note = ignore, **_: Any) -> Iterator[Example]:
+    """Raises `DataError` with all faults at the end, `NerError` if the file is no list of tasks."""
+    name, faults = Path(path).name, Faults(str(path), "task")
+    remedy = "export it from Label Studio as JSON"
+    try:
+        tasks = json_value(b"".join(lines_of(path)).removeprefix(codecs.BOM_UTF8), remedy)
+    except LineFault as fault:
+        raise NerError(str(fault), place=path) from None
+    if not isinstance(tasks, list) or not tasks:
+        raise NerError("not a list of tasks", place=path, remedy=remedy)
+    for number, task in enumerate(tasks, start=1):
+        place = f"{name}: task {number}"
+        report = faults.row(place)
+        example = _example(task, number, place, labels, report, note)
+        if example:
+            faults.check_id(example.id, number, report)
+        if example and not faults.found:
+            yield example
+    faults.finish("no tasks", remedy)
+
+
+def _example(task: Any, number: int, place: str, labels: LabelSet | None, report: Report, note: Note) -> Example | None:
+    data = task.get("data") if isinstance(task, dict) else None
+    if not isinstance(data, dict):
+        report(f'{quote(task)} has no "data"; export the project as JSON (not as JSON-MIN, CSV or spaCy)')
+        return None
+    strings = [key for key, value in data.items() if isinstance(value, str) and key != "id"]
+    key = "text" if "text" in data or len(strings) != 1 else strings[0]
+    row = {"text": data[key]} if key in data else data
+    identity = identity_of(data if "id" in data else task, str(number), report)
+    text = text_of(row, report)
+    for other in data.keys() - {"id", key}:
+        note(f"the key {quote(other)} of data", place)
+    if task.get("predictions"):
+        note("predictions", place)
+    annotations = _annotations(task.get("annotations"), place, report, note)
+    if annotations is None or text is None:
+        return None
+    found = [distinct(_entities(each.get("result"), text, labels, place, report, note), report) for each in annotations]
+    if not found:
+        report("the task has no annotation; submit it in Label Studio (empty if there is no entity), or delete it")
+    elif any({(e.label, *e.span) for e in one} != {(e.label, *e.span) for e in found[0]} for one in found):
+        report(f"the task has {len(found)} annotations that differ; delete all but one, or mark one as ground truth")
+    else:
+        return Example(identity, text, found[0], place)
+    return None
+
+
+def _annotations(annotations: Any, place: str, report: Report, note: Note) -> list[dict[str, Any]] | None:
+    """The annotations that count: the one marked as ground truth, else all that are not cancelled."""
+    if not isinstance(annotations, list) or not all(isinstance(each, dict) for each in annotations):
+        report(f'"annotations" is {quote(annotations)}; export the project as JSON')
+        return None
+    kept = [each for each in annotations if not each.get("was_cancelled")]
+    for _ in range(len(annotations) - len(kept)):
+        note("cancelled annotations", place)
+    true = [each for each in kept if each.get("ground_truth")]
+    if len(true) == 1 and len(kept) > 1:
+        note("annotations beside the one marked as ground truth", place)
+        return true
+    return kept
+
+
+def _entities(
+    results: object, text: str, labels: LabelSet | None, place: str, report: Report, note: Note
+) -> Iterator[Entity]:
+    if not isinstance(results, list):
+        report(f'"result" is {quote(results)}; export the project as JSON')
+        return
+    for result in results:
+        value = result.get("value") if isinstance(result, dict) else None
+        if isinstance(result, dict) and result.get("type") != "labels":
+            note(f"results of type {quote(result.get('type'))}", place)
+        elif not isinstance(value, dict) or not {"start", "end", "labels"} <= value.keys():
+            report(f'the result {quote(result)} lacks "start", "end" or "labels"; export the project as JSON')
+        elif not isinstance(value["labels"], list) or not value["labels"]:
+            report(f'"labels" is {quote(value["labels"])}; make it a list of labels')
+        else:
+            surfaces = (value["text"],) if "text" in value else ()
+            score = score_of(result, report)
+            for label in value["labels"]:
+                if is_label(label, labels, report):
+                    entity = entity_at(label, surfaces, value["start"], value["end"], text, report, score=score)
+                    if entity:
+                        yield entity
+
+
+def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:
+    tasks = (json.dumps(as_task(example), ensure_ascii=False) for example in examples)
+    write_lines(path, chain((f"{',' if at else '['}\n{task}" for at, task in enumerate(tasks)), ["\n]\n"]))
+
+
+def as_task(example: Example) -> dict[str, Any]:
+    """The task to import into a project with `<Labels name="label" toName="text">` on `$text`.
+
+    >>> task = as_task(Example("7", "三星在北京", (Entity("company", "三星", 0, 2),)))
+    >>> task["data"], task["annotations"][0]["result"][0]["value"]
+    ({'id': '7', 'text': '三星在北京'}, {'start': 0, 'end': 2, 'text': '三星', 'labels': ['company']})
+    """
+    result = [
+        {
+            "id": f"{number}",
+            "from_name": "label",
+            "to_name": "text",
+            "type": "labels",
+            "value": {"start": e.start, "end": e.end, "text": e.text, "labels": [e.label]},
+        }
+        | ({} if e.score is None else {"score": e.score})
+        for number, e in enumerate(example.entities)
+    ]
+    return {"data": {"id": example.id, "text": example.text}, "annotations": [{"result": result}]}

@@ -1,0 +1,87 @@
+"""Laws of doccano's export: both ways exact, and every fault named with its row."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from rows import EIGHT
+
+from qwen_ner.data.formats.doccano import as_row, read
+from qwen_ner.data.formats.errors import DataError
+from qwen_ner.entities import CLUENER, Entity, Example
+
+TEXT = "三星在北京😀开会"
+COMPANY, PLACE, INNER = Entity("company", "三星", 0, 2), Entity("address", "北京", 3, 5), Entity("address", "京", 4, 5)
+EMOJI = Entity("name", "😀开", 5, 7)
+NESTED = Example("n", TEXT, (COMPANY, PLACE, INNER, EMOJI))
+
+
+def said(examples):
+    return [(e.id, e.text, e.entities) for e in examples]
+
+
+def numbered(examples):
+    return [Example(str(at), e.text, e.entities) for at, e in enumerate(examples)]
+
+
+def doccano(folder, *rows, labels=None, note=None):
+    path = folder / "all.jsonl"
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    options = {"note": note} if note else {}
+    return list(read(path, labels, **options))
+
+
+def test_doccano_comes_back(tmp_path):
+    examples = [*numbered(EIGHT), NESTED]
+    assert said(doccano(tmp_path, *map(as_row, examples))) == said(examples)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        {"label": [[0, 2, "company"], [3, 5, "address"]]},
+        {"labels": [[3, 5, "address"], [0, 2, "company"]]},
+        {"entities": [{"id": 1, "label": "company", "start_offset": 0, "end_offset": 2},
+                      {"id": 2, "label": "address", "start_offset": 3, "end_offset": 5}], "relations": [], "Comments": []},
+    ],
+)  # fmt: skip
+def test_each_form_of_doccano_says_the_same(tmp_path, annotation):
+    notes = []
+    rows = doccano(tmp_path, {"id": 3, "text": TEXT, **annotation}, labels=CLUENER, note=lambda *n: notes.append(n))
+    assert said(rows) == [("3", TEXT, (COMPANY, PLACE))]
+    assert not notes
+
+
+def test_what_doccano_says_beside_entities_is_noted(tmp_path):
+    notes = []
+    row = {
+        "text": TEXT,
+        "entities": [],
+        "relations": [{"id": 0, "from_id": 1, "to_id": 2, "type": "of"}],
+        "source": "a",
+    }
+    doccano(tmp_path, row, note=lambda *note: notes.append(note))
+    assert sorted(notes) == [('the key "relations"', "all.jsonl:1"), ('the key "source"', "all.jsonl:1")]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "fault"),
+    [
+        ({}, "has no label; give it one of"),
+        ({"label": [], "entities": []}, 'has "label" and "entities"; give it one of'),
+        ({"label": {"company": ["三星"]}}, "make it a list"),
+        ({"label": [[0, 2]]}, "the annotation [0, 2] cannot be read"),
+        ({"entities": [{"label": "company", "start": 0, "end": 2}]}, "cannot be read; make it"),
+        ({"label": [[0, 20, "company"]]}, "[0, 20) of company is empty or leaves the text"),
+        ({"label": [[0, "2", "company"]]}, "is not made of whole numbers"),
+        ({"label": [[0, 2, "compny"]]}, 'label "compny" is unknown; did you mean "company"?'),
+        ({"label": [[0, 2, "company"]] * 2}, "is given twice; delete one"),
+    ],
+)
+def test_a_fault_of_doccano_is_told_with_its_line(tmp_path, annotation, fault):
+    with pytest.raises(DataError) as error:
+        doccano(tmp_path, {"text": "好", "label": []}, {"text": TEXT, **annotation}, labels=CLUENER)
+    (told,) = error.value.faults
+    assert told.startswith("all.jsonl:2: ")
+    assert fault in told

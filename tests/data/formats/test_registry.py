@@ -1,0 +1,84 @@
+"""Laws of the registry: a format is one object and one entry, and documentation comes from it."""
+
+from __future__ import annotations
+
+import pytest
+from rows import EIGHT, ROOT
+
+from qwen_ner.data.convert import convert
+from qwen_ner.data.datasets import has_split, iter_dataset, read_all, write_jsonl
+from qwen_ner.data.formats import registry
+from qwen_ner.data.formats.mentions import without_scores
+from qwen_ner.data.formats.rows import lines_of, write_lines
+from qwen_ner.entities import Entity, Example
+
+ROWS = [Example(str(at), e.text, e.entities) for at, e in enumerate(EIGHT, start=1)]
+
+
+class Toy:
+    """A text a line, then `start-end=label` for each entity, separated by `|`."""
+
+    NAME, SUFFIXES, DESCRIPTION = "toy", (".toy",), "toy lines"
+
+    @staticmethod
+    def sniff(head, name):
+        return head.startswith(b"toy|")
+
+    @staticmethod
+    def read(path, labels=None, **_):
+        for number, line in enumerate(lines_of(path)):
+            if number:
+                text, *items = line.decode().rstrip("\n").split("|")
+                parts = [item.replace("=", "-").split("-") for item in items]
+                entities = tuple(Entity(label, text[int(a) : int(b)], int(a), int(b)) for a, b, label in parts)
+                yield Example(str(number), text, entities, f"{path}:{number}")
+
+    @staticmethod
+    def write(path, examples, lose):
+        lines = ("|".join([e.text, *(f"{x.start}-{x.end}={x.label}" for x in e.entities)]) for e in examples)
+        write_lines(path, ["toy|\n", *(f"{line}\n" for line in lines)])
+
+
+def said(examples):
+    return [(e.id, e.text, e.entities) for e in examples]
+
+
+def test_a_format_is_one_object_and_one_entry(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "FORMATS", [*registry.FORMATS, Toy])
+    write_jsonl(tmp_path / "train.jsonl", ROWS)
+    convert(str(tmp_path / "train.jsonl"), tmp_path / "toy" / "train.toy")
+    convert(str(tmp_path / "toy" / "train.toy"), tmp_path / "dev", to="toy")
+    assert registry.detect(tmp_path / "dev") is Toy
+    convert(str(tmp_path / "dev"), tmp_path / "again.bmes")
+    convert(str(tmp_path / "again.bmes"), tmp_path / "again.jsonl")
+    assert said(iter_dataset(str(tmp_path / "again.jsonl"), "train")) == said(ROWS)
+    folder = str(tmp_path / "toy")
+    assert [has_split(folder, split) for split in ("train", "dev")] == [True, False]
+    assert said(read_all(folder)["train"]) == said(ROWS)
+    assert "toy lines" in registry.describe()
+    assert "| toy lines | `.toy` | `toy` |" in registry.markdown_table()
+
+
+@pytest.mark.parametrize("name", registry.writers())
+def test_what_a_writer_loses_is_noted(tmp_path, name):
+    """A score and an id come back, or are noted."""
+    entity, target = (
+        Entity("company", "三星", 0, 2, 0.5),
+        tmp_path / ("out.json" if name == "cluener" else f"out.{name}"),
+    )
+    write_jsonl(tmp_path / "in.jsonl", [Example("own", "三星在", (entity,))])
+    result = convert(str(tmp_path / "in.jsonl"), target, to=name)
+    (again,) = registry.open_source(str(target), None).examples()
+    assert (again.entities[0].score is None) == ("scores" in result.losses.counts)
+    assert (again.id != "own") == ("ids" in result.losses.counts)
+
+
+def test_scores_are_noted_once_an_example():
+    lost = []
+    row = Example("0", "三星在", (Entity("a", "三", 0, 1, 0.5), Entity("b", "星", 1, 2, 0.5)), "x:1")
+    assert list(without_scores([row], lambda *what: lost.append(what))) == [row]
+    assert lost == [("scores", "x:1")]
+
+
+def test_the_table_of_the_readme_is_that_of_the_registry():
+    assert registry.markdown_table() in (ROOT / "README.md").read_text(encoding="utf-8")
