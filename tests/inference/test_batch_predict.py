@@ -41,7 +41,7 @@ def rows():
     return read_texts((text.encode() + b"\n" for text in TEXTS), "in.txt")
 
 
-def test_a_line_a_text_in_order_with_what_was_wrong():
+def test_each_text_becomes_a_line_in_order_with_its_problems():
     out = io.StringIO()
     assert stream(Marked(), rows(), out) == 1
     lines = [json.loads(line) for line in out.getvalue().splitlines()]

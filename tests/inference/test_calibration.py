@@ -28,7 +28,7 @@ def drawn(count, scale, bias, seed=0):
     return judged
 
 
-def test_what_was_drawn_is_found_again():
+def test_a_known_miscalibration_is_recovered():
     calibration = fit_calibration(drawn(20_000, scale=0.5, bias=-0.4), {"a": 9000, "b": 9000})
     assert calibration.scale == pytest.approx(0.5, abs=0.03)
     assert calibration.bias == pytest.approx(-0.4, abs=0.05)
@@ -57,7 +57,7 @@ def test_the_fit_is_the_one_of_largest_likelihood():
 
 
 @pytest.mark.parametrize("judged", [[], [Judged("a", 0.9, True)] * 50, [Judged("a", 0.9, False)] * 50, drawn(9, 1, 0)])
-def test_what_says_nothing_changes_nothing(judged):
+def test_too_little_evidence_keeps_the_probability_of_the_model(judged):
     calibration = fit_calibration(judged, {"a": 10})
     assert calibration(math.log(0.3)) == pytest.approx(0.3)
     assert not calibration.thresholds

@@ -70,7 +70,7 @@ def test_a_nul_and_a_label_that_the_model_never_saw_are_read_like_any_other(fold
     assert all(text[e.start : e.end] == e.text for e in bound[0].entities)
 
 
-def test_a_lack_of_memory_is_met_once_and_remembered(folder, monkeypatch, caplog):
+def test_running_out_of_memory_is_remembered(folder, monkeypatch, caplog):
     extractor = Extractor.from_pretrained(folder)
     texts = [gold.text for gold in EIGHT]
 
@@ -95,8 +95,8 @@ def test_a_lack_of_memory_is_met_once_and_remembered(folder, monkeypatch, caplog
     assert len(caplog.records) == warned
 
 
-def test_what_the_model_did_not_mean_is_no_prediction(folder, monkeypatch):
-    """A model that wants to write 工行 twice: the grammar does not let it, and nobody predicts 工行使用."""
+def test_forced_surfaces_are_no_predictions(folder, monkeypatch):
+    """A model that would write 工行 twice: the grammar forbids it, and 工行使用, which it writes instead, is not predicted."""
     extractor = Extractor.from_pretrained(folder)
     extractor.config = NerConfig(CLUENER, "找出实体", 40, (2, 0))
     text = "工行目前在工行使用"
@@ -146,7 +146,7 @@ def test_a_text_that_does_not_fit_is_refused_with_its_place(folder):
     ],
     ids=["folder", "ner_config", "weights", "torn weights", "chat template", "tokenizer", "torn tokenizer"],
 )
-def test_a_folder_that_lacks_something_is_told_so(folder, spoil, said):
+def test_an_incomplete_folder_is_refused(folder, spoil, said):
     spoil(folder)
     with pytest.raises(NerError, match=said):
         Extractor.from_pretrained(folder)
@@ -188,7 +188,7 @@ def test_torn_weights_are_an_error_and_never_random_ones(folder, change, said):
     ("key", "value", "said"),
     [("max_new_tokens", 10**6, 10**6), ("end_token_ids", [2, 10**6], 10**6)],
 )
-def test_limits_that_the_model_does_not_have_are_told_by_their_file(folder, key, value, said):
+def test_limits_beyond_the_model_are_refused_with_their_file(folder, key, value, said):
     path = folder / "ner_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(NerError) as caught:

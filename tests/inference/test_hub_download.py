@@ -40,7 +40,7 @@ def test_what_was_downloaded_before_needs_no_network(model, hub, monkeypatch):
     assert local_folder(model) == path
 
 
-def test_a_repository_that_is_no_model_of_ours_is_told_before_its_weights_are_fetched(hub):
+def test_a_repository_without_our_config_is_refused_before_its_weights_are_fetched(hub):
     with pytest.raises(NerError, match=r"no ner_config.json in this repository") as caught:
         local_folder("tester/base")
     assert (caught.value.place, caught.value.remedy) == ("tester/base", "give one that `qwen-ner push` wrote")

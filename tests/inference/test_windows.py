@@ -38,7 +38,7 @@ def test_a_text_that_fits_is_one_window():
     assert [(w.start, w.end) for w in windows("", 6)] == [(0, 0)]
 
 
-def test_what_another_window_answers_for_is_left_to_it():
+def test_entities_of_another_window_are_left_to_it():
     first, second = windows("三星在北京苹果在上海", 8)
     shared = Entity("company", "苹果", 5, 7)
     assert [e.span for e in first.entities((shared,))] == [(5, 7)]

@@ -1,7 +1,7 @@
 """Greedy decoding of one batch, a step at a time, with drafts.
 
 In: a causal LM, rows of prompts behind a common prefix, and what each answer may or is likely to be. Out: the rows,
-completed. Knows nothing of how batches are made, and does not mind running out of memory.
+completed. Knows nothing of how batches are made; running out of memory is for its caller to handle.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .base import Completion, Constraint
+from .base import Constraint
 from .prefix_cache import keeps_every_token, repeat_cache
 
 if TYPE_CHECKING:
@@ -35,9 +35,6 @@ class Row:
     logprobs: list[float] = field(default_factory=list)
     finished: bool = False
     draft: list[int] = field(default_factory=list)
-
-    def completion(self) -> Completion:
-        return Completion(self.ids, self.finished, self.logprobs)
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,9 @@ class BatchWriter:
                 cache.crop(-cut)
                 mask = mask[:, :-cut]
             for row in rows:
-                row.draft = self._draft(row) if drafting and len(rows) <= DRAFT_ROWS else []
+                row.draft = []
+                if drafting and row.guide and len(rows) <= DRAFT_ROWS:
+                    row.draft = row.guide.forecast(min(DRAFT_TOKENS, self.limit - len(row.ids) - 1))
             fed = pad_left([[row.ids[-1], *row.draft] for row in rows], 0)
             ids, mask = fed["input_ids"].to(device), torch.cat([mask, fed["attention_mask"].to(device)], dim=1)
             last = torch.tensor([len(row.prompt) + len(row.ids) - 1 + len(row.draft) for row in rows], device=device)
@@ -139,10 +138,6 @@ class BatchWriter:
                     raise
                 row.guide = None  # the model writes something else than was forecast
         return token
-
-    def _draft(self, row: Row) -> list[int]:
-        """Tokens that are likely to follow in `row`."""
-        return row.guide.forecast(min(DRAFT_TOKENS, self.limit - len(row.ids) - 1)) if row.guide else []
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, torch.Tensor]:

@@ -40,7 +40,9 @@ def pack(model: PreTrainedModel) -> PreTrainedModel:
 
     The original weights are freed, except for a head that is tied to the embedding.
     """
-    if not _packable(model):
+    fits = model.device.type == "cpu" and model.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    # The operators are not part of PyTorch's public interface: a version without them works unpacked.
+    if not fits or not all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")):
         return model
     for variable in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):  # read at the first product
         os.environ.setdefault(variable, KERNELS)
@@ -49,10 +51,3 @@ def pack(model: PreTrainedModel) -> PreTrainedModel:
             if type(child) is torch.nn.Linear:
                 setattr(module, name, PackedLinear(child))
     return model
-
-
-def _packable(model: PreTrainedModel) -> bool:
-    if model.device.type != "cpu" or model.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
-        return False
-    # The operators are not part of PyTorch's public interface: a version without them works unpacked.
-    return hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and hasattr(torch.ops.mkldnn, "_linear_pointwise")

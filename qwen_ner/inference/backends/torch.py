@@ -106,7 +106,9 @@ class TorchBackend:
             rows = [Row(prompts[i], guides[i]) for i in chosen]
             own = pad_left([row.prompt[prefix.get_seq_length() :] for row in rows], self.pad_token_id)
             if self._fits_memory(writer, rows, own, prefix):
-                done |= {i: row.completion() for i, row in zip(chosen, rows, strict=True)}
+                done |= {
+                    i: Completion(row.ids, row.finished, row.logprobs) for i, row in zip(chosen, rows, strict=True)
+                }
                 waiting = waiting[len(chosen) :]
                 if on_rows:
                     on_rows(len(chosen))

@@ -97,7 +97,7 @@ def test_the_extractor_loads_no_torch_by_itself():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
-def test_an_unknown_backend_is_told_from_those_there_are(folder):
+def test_an_unknown_backend_is_refused_with_those_there_are(folder):
     with pytest.raises(NerError) as caught:
         Extractor.from_pretrained(folder, backend="vlm")
     assert (caught.value.place, caught.value.value) == ("backend", "vlm")

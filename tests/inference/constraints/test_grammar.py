@@ -135,7 +135,7 @@ def write(grammar, constraint, text):
         constraint.advance(token)
 
 
-def test_a_surface_that_is_there_because_another_could_not_be_repeated_is_noted(grammar):
+def test_a_surface_that_replaces_a_repetition_is_forced(grammar):
     text = "工行目前在工行使用，北京"
     constraint = grammar.constraint(text, 64)
     write(grammar, constraint, '{"address":["北京"],"company":["工行","工行')
@@ -158,7 +158,7 @@ def test_a_constraint_begins_again(grammar, end):
     assert wander(used, 5) == wander(grammar.constraint(text, 24), 5)
 
 
-def test_a_longer_surface_that_was_meant_and_one_behind_it_are_not(grammar):
+def test_chosen_surfaces_are_not_forced(grammar):
     text = "工行目前在工行使用，北京"
     quote = next(token for token, spelling in grammar.vocabulary.bytes.items() if spelling == b'"')
     meant = grammar.constraint(text, 64)
