@@ -31,10 +31,7 @@ class Server:
 
     def __init__(self, folder, *options):
         command = [sys.executable, "-m", "qwen_ner", "serve", folder, "--port", "0", *options]
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-            "OMP_NUM_THREADS": "1",
-        }
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True, env=environment)
         self.said = []
         for line in self.process.stderr:
