@@ -62,11 +62,11 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
     metrics = {} if values is None else neutral_metrics(values, repo_id, base_model)
     dataset = str(recipe.get("dataset", ""))
     log = history(folder)
+    intervals = metrics.get("intervals", {})
     environment = templates("qwen_ner.hub", html=False)
     environment.filters["plain"] = plain
     environment.filters["python"] = lambda text: json.dumps(text, ensure_ascii=False)
     environment.filters["interval"] = lambda name: str(Interval(*bounds)) if (bounds := intervals.get(name)) else ""
-    intervals = metrics.get("intervals", {})
     return environment.get_template("model_card.md.j2").render(
         metadata=metadata(folder, repo_id, metrics, recipe, base_model).to_yaml(),
         repo_id=repo_id,

@@ -141,10 +141,7 @@ def create_app(
     `/v1/model` reports `name` and `scores`; the page offers the sentences `examples`. If there is a `token`, requests
     must bring it.
     """
-    limits = limits or Limits()
-    service = Service(extractor, limits, token)
-    config = extractor.config
-    labels = {label.name: label.description for label in config.labels}
+    service = Service(extractor, limits or Limits(), token)
     app = FastAPIOffline(
         title="qwen_ner",
         version=version("qwen_ner"),
@@ -157,63 +154,20 @@ def create_app(
     app.add_middleware(Gate, service=service)
     for kind in (HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _respond_to_error)
-    # The gate checks the token; this adds it to the OpenAPI document.
-    secured = [Depends(HTTPBearer(auto_error=False))] if token else []
-    unhealthy: dict[int | str, dict[str, Any]] = {503: {"description": "No."}}
-
-    @app.post(
-        "/v1/extract",
-        response_model=ExtractResponse,
-        responses={200: schemas.LINES, **schemas.ERRORS},
-        dependencies=secured,
-        openapi_extra=schemas.document_request(limits, config.labels.names),
-    )
-    async def extract(request: Request) -> Response:
-        """The entities of each text, in order. With `Accept: application/x-ndjson`, texts are streamed as lines."""
-        started = time.perf_counter()
-        query = read_request(await read_body(request, limits), limits, config.labels)
-        try:
-            job = service.batcher.submit(query.texts, query.min_score)
-        except QueueFull as full:
-            raise HTTPException(429, str(full), {"retry-after": str(full.seconds)}) from None
-        changes = updates(job, request, started, limits.deadline)
-        if LINES_TYPE in request.headers.get("accept", ""):
-            return Lines(service.batcher, job, query, changes)
-        return await respond(service.batcher, job, query, changes)
-
-    @app.get("/v1/model", responses={status: schemas.ERRORS[status] for status in (401, 503)}, dependencies=secured)
-    async def model() -> ModelInfo:
-        """The model, its labels and scores, and the limits of a request."""
-        return ModelInfo(
-            model=name,
-            version=app.version,
-            labels=labels,
-            scores=scores,
-            calibrated=bool(config.calibration and config.calibration.get("surfaces")),
-            window=config.window,
-            limits=asdict(limits) | {"body": limits.body},
-        )
-
-    @app.get("/healthz", response_class=PlainTextResponse, responses=unhealthy)
-    async def healthz() -> Response:
-        """Is the model alive? If not, restart the server."""
-        return _say(service.alive, "the batcher has crashed")
-
-    @app.get("/readyz", response_class=PlainTextResponse, responses=unhealthy)
-    async def readyz() -> Response:
-        """Does the server accept requests? Not from the moment on that it is told to stop."""
-        return _say(service.alive and not service.draining, "shutting down")
-
-    @app.get("/metrics", response_class=PlainTextResponse, dependencies=secured)
-    async def metrics() -> Response:
-        """Requests, latencies, batch sizes, tokens and the queue, for Prometheus."""
-        return Response(service.monitor.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    page = render_page(
+    config, limits = extractor.config, service.limits
+    info = ModelInfo(
         model=name,
-        labels=labels,
         version=app.version,
+        labels={label.name: label.description for label in config.labels},
         scores=scores,
+        calibrated=bool(config.calibration and config.calibration.get("surfaces")),
+        window=config.window,
+        limits=asdict(limits) | {"body": limits.body},
+    )
+    _add_api(app, service, info)
+    _add_probes(app, service)
+    page = render_page(
+        **info.model_dump(include={"model", "version", "labels", "scores"}),
         characters=limits.max_characters,
         examples=list(examples),
     )
@@ -228,6 +182,56 @@ def create_app(
         return Response(page.html, headers=headers, media_type="text/html")
 
     return app
+
+
+def _add_api(app: FastAPI, service: Service, info: ModelInfo) -> None:
+    limits, labels = service.limits, service.batcher.extractor.config.labels
+    # The gate checks the token; this adds it to the OpenAPI document.
+    secured = [Depends(HTTPBearer(auto_error=False))] if service.token else []
+
+    @app.post(
+        "/v1/extract",
+        response_model=ExtractResponse,
+        responses={200: schemas.LINES, **schemas.ERRORS},
+        dependencies=secured,
+        openapi_extra=schemas.document_request(limits, labels.names),
+    )
+    async def extract(request: Request) -> Response:
+        """The entities of each text, in order. With `Accept: application/x-ndjson`, texts are streamed as lines."""
+        started = time.perf_counter()
+        query = read_request(await read_body(request, limits), limits, labels)
+        try:
+            job = service.batcher.submit(query.texts, query.min_score)
+        except QueueFull as full:
+            raise HTTPException(429, str(full), {"retry-after": str(full.seconds)}) from None
+        changes = updates(job, request, started, limits.deadline)
+        if LINES_TYPE in request.headers.get("accept", ""):
+            return Lines(service.batcher, job, query, changes)
+        return await respond(service.batcher, job, query, changes)
+
+    @app.get("/v1/model", responses={status: schemas.ERRORS[status] for status in (401, 503)}, dependencies=secured)
+    async def model() -> ModelInfo:
+        """The model, its labels and scores, and the limits of a request."""
+        return info
+
+    @app.get("/metrics", response_class=PlainTextResponse, dependencies=secured)
+    async def metrics() -> Response:
+        """Requests, latencies, batch sizes, tokens and the queue, for Prometheus."""
+        return Response(service.monitor.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_probes(app: FastAPI, service: Service) -> None:
+    unhealthy: dict[int | str, dict[str, Any]] = {503: {"description": "No."}}
+
+    @app.get("/healthz", response_class=PlainTextResponse, responses=unhealthy)
+    async def healthz() -> Response:
+        """Is the model alive? If not, restart the server."""
+        return _say(service.alive, "the batcher has crashed")
+
+    @app.get("/readyz", response_class=PlainTextResponse, responses=unhealthy)
+    async def readyz() -> Response:
+        """Does the server accept requests? Not from the moment on that it is told to stop."""
+        return _say(service.alive and not service.draining, "shutting down")
 
 
 def _say(well: bool, otherwise: str) -> Response:
