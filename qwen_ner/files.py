@@ -6,6 +6,7 @@ that names its holder. Knows nothing of contents.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
@@ -54,18 +55,18 @@ def lock(path: Path, *, wait: bool = True, owner: str = "") -> Iterator[None]:
     """Hold the lock file `path` until the block ends or this process does, however it ends. The file stays.
 
     If another process holds it, wait for that one, or with `wait=False` raise `NerError` with the `owner` it gave.
-    Raises `OSError` if the file system has no locks. A process forked in the block does not hold the lock.
+    Raises `OSError` if the file system has no locks. Threads of one process do not exclude each other, and reading
+    `path` in the block would release it.
     """
-    from filelock import FileLock, Timeout
-
-    held = FileLock(path, timeout=-1 if wait else 0)
-    try:
-        held.acquire()
-    except Timeout:
-        holder = path.read_text(encoding="utf-8") or "another process"
-        raise NerError(f"in use by {holder}", place=path.parent, remedy="wait until it ends, or stop it") from None
-    try:
-        path.write_text(owner, encoding="utf-8")
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            # Not flock, nor filelock, which uses it: forked workers inherit that lock and keep it when this is killed.
+            fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            what = f"in use by {file.read() or 'another process'}"
+            raise NerError(what, place=path.parent, remedy="wait until it ends, or stop it") from None
+        file.truncate(0)
+        file.write(owner)
+        file.flush()
         yield
-    finally:
-        held.release()

@@ -48,7 +48,8 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path):
         holder.wait()
         try:
             with lock(path, wait=False, owner="the next"):
-                assert path.read_text() == "the next"
+                pass
+            assert path.read_text() == "the next"
         finally:
             os.killpg(holder.pid, 9)
 

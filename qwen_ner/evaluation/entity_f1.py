@@ -17,22 +17,6 @@ from qwen_ner.codec import Codec
 from qwen_ner.entities import Entity, Example, LabelSet, NerError
 from qwen_ner.evaluation.scoring import score
 
-_DESCRIPTION = """
-F1 of the entities in generated JSON: micro over each row's set of (label, surface) pairs (f1), strict over label and
-offsets (span_f1), mean over labels (macro_f1), with counts of the faults of the completions.
-"""
-
-_INPUTS = """
-Args:
-    predictions (list of str): completions as generated, such as '{"company":["三星"]}'.
-    references (list of dict): {"text": str, "entities": [{"label": str, "start": int, "end": int}]}, with half-open
-        character offsets. Other keys are an error.
-    labels (list of str): the names of the label set.
-    finished (list of bool, optional): whether the model wrote its end token; default: always.
-Returns:
-    dict of fractions and counts: f1, precision, recall, span_f1, macro_f1, f1_<label>, tp, fp, fn, not_json, ...
-"""
-
 _CITATION = """
 @article{xu2020cluener2020,
   title={CLUENER2020: Fine-grained Named Entity Recognition Dataset and Benchmark for Chinese},
@@ -44,6 +28,17 @@ _CITATION = """
 
 class EntityF1(evaluate.Metric):
     """Use `evaluate.load("<this file>")` or `EntityF1()`, then `compute`, at once or after `add` and `add_batch`.
+
+    Args:
+        predictions (list of str): completions as generated, such as '{"company":["三星"]}'.
+        references (list of dict): {"text": str, "entities": [{"label": str, "start": int, "end": int}]}, with half-open
+            character offsets. Other keys are an error.
+        labels (list of str): the names of the label set.
+        finished (list of bool, optional): whether the model wrote its end token; default: always.
+    Returns:
+        dict of fractions and counts: f1 (micro, over each row's set of (label, surface) pairs), span_f1 (label and
+        offsets), macro_f1 (mean over labels), precision, recall, f1_<label>, tp, fp, fn, and the number of completions
+        with each kind of fault: not_json, truncated, ...
 
     In a single process the rows stay in memory. The default of `evaluate` is one Arrow file with one lock, for which
     the ranks of a training would queue. In `compute_metrics` load it without `num_process`: the Trainer gathers.
@@ -74,9 +69,9 @@ class EntityF1(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         entity = {"label": datasets.Value("string"), "start": datasets.Value("int64"), "end": datasets.Value("int64")}
         return evaluate.MetricInfo(
-            description=_DESCRIPTION,
+            description=__doc__ or "",
             citation=_CITATION,
-            inputs_description=_INPUTS,
+            inputs_description=EntityF1.__doc__ or "",
             features=datasets.Features(
                 {
                     "predictions": datasets.Value("string"),
