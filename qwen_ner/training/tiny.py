@@ -1,7 +1,7 @@
 """`model_name_or_path: tiny`: a small Qwen2 and its tokenizer, made on the spot without a network.
 
-In: a folder. Out: in it, a model that `from_pretrained` opens like any other, with Qwen2 layers, Qwen's special tokens and
-chat format, and untrained weights. The quickstart and the tests train it.
+In: a folder. Out: in it, a model that `from_pretrained` opens like any other, with Qwen2 layers, Qwen's special tokens
+and chat format, and untrained weights. The quickstart and the tests train it.
 """
 
 from __future__ import annotations
