@@ -98,8 +98,15 @@ def _attend_to_previous_token(model: Qwen2ForCausalLM, heads: int) -> None:
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of `make_tiny`, without its model."""
-    return train_tokenizer(_sample_lines())
+    """The tokenizer of `make_tiny`: trained on texts and targets of the sample's train split and on the prompt."""
+    from ..codec import Codec
+    from ..data.datasets import read_dataset
+    from ..entities import CLUENER
+
+    codec = Codec(CLUENER)
+    examples = read_dataset("sample", "train", labels=CLUENER)
+    lines = [line for example in examples for line in (example.text, codec.encode(example))]
+    return train_tokenizer([*lines, "system\n", "user\n", "assistant\n", codec.system_prompt])
 
 
 def train_tokenizer(lines: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -137,15 +144,3 @@ def train_tokenizer(lines: Iterable[str]) -> PreTrainedTokenizerFast:
         model_max_length=4096,
         clean_up_tokenization_spaces=False,
     )
-
-
-def _sample_lines() -> list[str]:
-    """The texts and targets of the sample's training split, and the words of the prompt."""
-    from ..codec import Codec
-    from ..data.datasets import read_dataset
-    from ..entities import CLUENER
-
-    codec = Codec(CLUENER)
-    examples = read_dataset("sample", "train", labels=CLUENER)
-    lines = [line for example in examples for line in (example.text, codec.encode(example))]
-    return [*lines, *(f"{role}\n" for role in ("system", "user", "assistant")), codec.system_prompt]

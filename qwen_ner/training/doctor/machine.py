@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
-from transformers.utils import cached_file
+from huggingface_hub import constants, get_token, try_to_load_from_cache
 
 from ...data.tokenize import longest_first
 from ...entities import NerError
@@ -40,21 +40,16 @@ def check_model(plan: TrainingPlan) -> Finding:
     every, trained = costs.parameters(plan.model)
     kind = type(base).__name__
     found = f"{kind}, {every / 1e6:,.1f} million parameters, {trained / 1e6:,.1f} million of them trained"
-    name, revision = plan.recipe.model.model_name_or_path, plan.recipe.model.model_revision
-    if name == "tiny" or _has_weights(name, revision):
-        return ok(found)
+    name, files = plan.recipe.model.model_name_or_path, ("model.safetensors", "model.safetensors.index.json")
     if Path(name).is_dir():
-        return warn(f"{found}; {name} has no weights", "put model.safetensors beside config.json")
-    remedy = f"download them before GPUs wait for them: hf download {name}"
-    return warn(f"{found}; the weights are not in the cache", remedy)
-
-
-def _has_weights(name: str, revision: str | None) -> bool:
-    """Whether there are weights in the folder of that name, or in the Hub's cache."""
-    options: dict[str, Any] = {"revision": revision, "local_files_only": True}
-    for what in ("missing_entries", "connection_errors", "gated_repo"):
-        options[f"_raise_exceptions_for_{what}"] = False
-    return any(cached_file(name, file, **options) for file in ("model.safetensors", "model.safetensors.index.json"))
+        if not any((Path(name) / file).is_file() for file in files):
+            return warn(f"{found}; {name} has no weights", "put model.safetensors beside config.json")
+    elif name != "tiny":
+        revision = plan.recipe.model.model_revision
+        if not any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in files):
+            remedy = f"download them before GPUs wait for them: hf download {name}"
+            return warn(f"{found}; the weights are not in the cache", remedy)
+    return ok(found)
 
 
 def check_batches(plan: TrainingPlan) -> Finding:
@@ -100,7 +95,7 @@ def check_memory(plan: TrainingPlan) -> Finding:
             bf16=args.bf16 or (not args.fp16 and launch.mixed_precision == "bf16"),
             checkpointing=args.activation_checkpointing,
             processes=launch.num_processes,
-            tokens=tokens_of(rows),
+            tokens=tokens_of(rows) if "reduced_head" in args.step_transforms else None,
         )
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         reason = str(error).partition("\n")[0]
@@ -206,8 +201,6 @@ def missing_trackers(report_to: Sequence[str], installed: Callable[[str], Any] =
 
 def check_hub(plan: TrainingPlan) -> Finding:
     """A push, if one is asked for, can be made. Only the Hub knows whether the token is valid."""
-    from huggingface_hub import constants, get_token
-
     args, base = plan.recipe.training, plan.recipe.model.model_name_or_path
     if not args.push_to_hub:
         return ok("nothing is pushed")
