@@ -395,7 +395,7 @@ def test_a_full_disk_is_an_error_with_a_remedy_and_no_half_file(recipe, capsys, 
     assert code == 1
     assert "the disk under" in err
     assert "is full" in err
-    assert "free space and give the same command again" in err
+    assert "free space and run the same command again" in err
     assert not (small_disk / "out" / "metrics.json").exists()
 
 

@@ -213,8 +213,8 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
         )
     if values.get("remove_unused_columns"):
         faults.append("remove_unused_columns: must stay false; predictions find their gold by the row column")
-    if values.get("label_smoothing_factor"):
-        faults.append("label_smoothing_factor: not supported; the loss is that of the supervised tokens alone")
+    if values.get("label_smoothing_factor") and "label_smoothing" not in (values.get("step_transforms") or ()):
+        faults.append("label_smoothing_factor: needs label_smoothing among the step_transforms")
     if values.get("negatives_from") is not None and values.get("negatives") is None:
         faults.append("negatives_from: set without negatives, so no row would be added; say how many, negatives: 0.1")
     if values.get("nonfinite_gradients", "stop") not in ("stop", "skip"):
@@ -229,7 +229,7 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
 
 
 def _unknown_transforms(names: Any) -> list[str]:
-    registry = f"{__package__}.batches.step"
+    registry = f"{__package__}.batches.transforms"
     if not isinstance(names, list) or find_spec(registry) is None:
         return []
     known = import_module(registry).TRANSFORMS

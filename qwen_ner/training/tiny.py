@@ -1,7 +1,7 @@
-"""`model_name_or_path: tiny`: a small Qwen2 and its tokenizer, made on the spot without any network.
+"""`model_name_or_path: tiny`: a small Qwen2 and its tokenizer, made on the spot without a network.
 
-In: a folder to write to. Out: there, a model that `from_pretrained` opens like any other: Qwen2 layers, Qwen's special
-tokens and chat format, untrained weights. It is a toy to try things on, and what the tests train.
+In: a folder. Out: in it, a model that `from_pretrained` opens like any other, with Qwen2 layers, Qwen's special tokens
+and chat format, and untrained weights. The quickstart and the tests train it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ CHAT_TEMPLATE = (
 
 
 def make_tiny(folder: str | Path, *, layers: int = 3, hidden: int = 128, dropout: float = 0.1, seed: int = 0) -> Path:
-    """Write an untrained Qwen2 of `layers` × `hidden` and its tokenizer to `folder`, whole or not at all.
+    """Write an untrained Qwen2 of `layers` × `hidden` and its tokenizer to `folder`, atomically.
 
-    A folder that already holds a model is left as it is. The same arguments give the same weights.
+    A folder that already has a model is left unchanged. The same arguments give the same weights.
     """
     import torch
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
@@ -61,7 +61,7 @@ def make_tiny(folder: str | Path, *, layers: int = 3, hidden: int = 128, dropout
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(config)
-    _look_one_back(model, heads=2)
+    _attend_to_previous_token(model, heads=2)
     model.generation_config = GenerationConfig(eos_token_id=[end, pad], pad_token_id=pad)
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=PARTIAL)
@@ -76,14 +76,14 @@ def make_tiny(folder: str | Path, *, layers: int = 3, hidden: int = 128, dropout
     return folder
 
 
-def _look_one_back(model: Qwen2ForCausalLM, heads: int) -> None:
-    """Let the first `heads` heads of the first layer begin as ones that attend to the token before.
+def _attend_to_previous_token(model: Qwen2ForCausalLM, heads: int) -> None:
+    """Initialize the first `heads` heads of the first layer so that they attend to the previous token.
 
     Copying a name character by character takes an induction head ("In-context Learning and Induction Heads", arXiv
-    2209.11895): a head that knows what stood before each token, and one that finds where that was. Minutes on a CPU are
-    too short to find both (f1 0.74 in 2,000 steps from a random start, 0.90 from this one); the first can be written
-    down. With query bias R(-1)·u and key bias u, rotary position R turns the score of two positions i, j into the sum
-    of |u_f|²·cos(θ_f·(j - i + 1)) over the frequencies θ_f, which is largest at j = i - 1.
+    2209.11895): one head that knows what came before each token, and one that finds where that was. Minutes on a CPU
+    are too short to learn both (f1 0.74 after 2,000 steps from a random start, 0.90 from this one), but the first can
+    be constructed. With query bias R(-1)·u and key bias u, the rotary embedding R makes the score of positions i, j the
+    sum of |u_f|²·cos(θ_f·(j - i + 1)) over the frequencies θ_f, which is largest at j = i - 1.
     """
     import torch
 
@@ -98,16 +98,22 @@ def _look_one_back(model: Qwen2ForCausalLM, heads: int) -> None:
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of `make_tiny`, without its model."""
-    return train_tokenizer(_sample_lines())
+    """The tokenizer of `make_tiny`: trained on texts and targets of the sample's train split and on the prompt."""
+    from ..codec import Codec
+    from ..data.datasets import read_dataset
+    from ..entities import CLUENER
+
+    codec = Codec(CLUENER)
+    examples = read_dataset("sample", "train", labels=CLUENER)
+    lines = [line for example in examples for line in (example.text, codec.encode(example))]
+    return train_tokenizer([*lines, "system\n", "user\n", "assistant\n", codec.system_prompt])
 
 
 def train_tokenizer(lines: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE in which a character of `lines` outside ASCII, and a digit, is one token, never part of a
-    longer one.
+    """A byte-level BPE in which each digit, and each character of `lines` outside ASCII, is a token of its own.
 
-    A model this small learns to copy a name from the text character by character; with tokens of several characters it
-    would first have to learn how each is spelled.
+    A model this small copies a name from the text character by character; if tokens had several characters, it would
+    first have to learn how each is spelled.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -138,16 +144,3 @@ def train_tokenizer(lines: Iterable[str]) -> PreTrainedTokenizerFast:
         model_max_length=4096,
         clean_up_tokenization_spaces=False,
     )
-
-
-def _sample_lines() -> list[str]:
-    """What the tokenizer is trained on: the texts and targets of the sample's training split, and the prompt's
-    words."""
-    from ..codec import Codec
-    from ..data.datasets import read_dataset
-    from ..entities import CLUENER
-
-    codec = Codec(CLUENER)
-    examples = read_dataset("sample", "train", labels=CLUENER)
-    lines = [line for example in examples for line in (example.text, codec.encode(example))]
-    return [*lines, *(f"{role}\n" for role in ("system", "user", "assistant")), codec.system_prompt]

@@ -61,7 +61,7 @@ def test_what_the_trainer_itself_objects_to_is_found_with_the_rest(write):
     [
         ("lora_alpha: 16\n", "lora_alpha: set without lora_r"),
         ("remove_unused_columns: true\n", "remove_unused_columns: must stay false"),
-        ("label_smoothing_factor: 0.1\n", "label_smoothing_factor: not supported"),
+        ("label_smoothing_factor: 0.1\n", "label_smoothing_factor: needs label_smoothing"),
         ("learning_rate:\n", "learning_rate: needs a value"),
         ("lora_r: true\n", "lora_r: True is not a whole number"),
         ("dataset: {a: b}\n", "dataset: {'a': 'b'} is not a text"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from transformers import GenerationConfig
@@ -159,11 +159,10 @@ def compare_prompts(
     """The prompts are equal, token by token, and hold the texts unchanged."""
     for before, after, text in zip(trained, inferred, texts, strict=True):
         if list(before) != list(after):
-            at = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), None)
-            at = min(len(before), len(after)) if at is None else at
-            one, other = (repr(tokenizer.decode(list(ids[max(0, at - 2) : at + 6]))) for ids in (before, after))
+            at = next(i for i, (one, other) in enumerate(zip_longest(before, after)) if one != other)
+            around = ", ".join(repr(tokenizer.decode(list(ids[max(0, at - 2) : at + 6]))) for ids in (before, after))
             return fail(
-                f"from token {at} on, {text[:20]!r} has another prompt in training than at inference: {one}, {other}",
+                f"from token {at} on, {text[:20]!r} has another prompt in training than at inference: {around}",
                 "remove what changes from call to call from the chat template, and clear the cache of data sets",
             )
         if text not in tokenizer.decode(list(before)):

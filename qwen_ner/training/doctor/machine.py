@@ -5,18 +5,16 @@ In: a `TrainingPlan`. Out: a `Finding` per check. Does not use the network.
 
 from __future__ import annotations
 
-import netrc
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import psutil
 import torch
-from transformers.utils import cached_file
+from huggingface_hub import constants, get_token, try_to_load_from_cache
 
 from ...data.tokenize import longest_first
 from ...entities import NerError
@@ -25,16 +23,7 @@ from ..batches.reduced_head import tokens_of
 from ..finding import Finding, fail, listed, ok, warn
 from ..launch import check_launch
 from ..model import outline_model
-from .costs import (
-    Memory,
-    checkpoint_bytes,
-    computed_tokens,
-    count_steps,
-    expected_memory,
-    format_size,
-    kept_checkpoints,
-    parameters,
-)
+from . import costs
 
 if TYPE_CHECKING:
     from ..plan import TrainingPlan
@@ -48,24 +37,19 @@ FEW_STEPS = 10
 def check_model(plan: TrainingPlan) -> Finding:
     """The weights are in the folder, or already downloaded."""
     base = plan.model.get_base_model() if hasattr(plan.model, "get_base_model") else plan.model
-    every, trained = parameters(plan.model)
+    every, trained = costs.parameters(plan.model)
     kind = type(base).__name__
     found = f"{kind}, {every / 1e6:,.1f} million parameters, {trained / 1e6:,.1f} million of them trained"
-    name, revision = plan.recipe.model.model_name_or_path, plan.recipe.model.model_revision
-    if name == "tiny" or _has_weights(name, revision):
-        return ok(found)
+    name, files = plan.recipe.model.model_name_or_path, ("model.safetensors", "model.safetensors.index.json")
     if Path(name).is_dir():
-        return warn(f"{found}; {name} has no weights", "put model.safetensors beside config.json")
-    remedy = f"download them before GPUs wait for them: hf download {name}"
-    return warn(f"{found}; the weights are not in the cache", remedy)
-
-
-def _has_weights(name: str, revision: str | None) -> bool:
-    """Whether there are weights in the folder of that name, or in the Hub's cache."""
-    options: dict[str, Any] = {"revision": revision, "local_files_only": True}
-    for what in ("missing_entries", "connection_errors", "gated_repo"):
-        options[f"_raise_exceptions_for_{what}"] = False
-    return any(cached_file(name, file, **options) for file in ("model.safetensors", "model.safetensors.index.json"))
+        if not any((Path(name) / file).is_file() for file in files):
+            return warn(f"{found}; {name} has no weights", "put model.safetensors beside config.json")
+    elif name != "tiny":
+        revision = plan.recipe.model.model_revision
+        if not any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in files):
+            remedy = f"download them before GPUs wait for them: hf download {name}"
+            return warn(f"{found}; the weights are not in the cache", remedy)
+    return ok(found)
 
 
 def check_batches(plan: TrainingPlan) -> Finding:
@@ -76,13 +60,13 @@ def check_batches(plan: TrainingPlan) -> Finding:
 
 def check_steps(plan: TrainingPlan) -> Finding:
     args, rows, processes = plan.recipe.training, plan.fitting_rows, plan.launch.num_processes
-    total, an_epoch = count_steps(args, len(rows), processes)
+    total, an_epoch = costs.count_steps(args, len(rows), processes)
     batch, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
     of = f"{batch} rows × {accumulation} accumulated × {processes} process{'es'[: 2 * (processes > 1)]}"
     lengths, answers = list(rows["length"]), sum(map(len, rows["answer_ids"]))
     tokens = sum(lengths)
     if isinstance(plan.collator, PrefixSharedCollator):
-        tokens = computed_tokens(rows["prompt_ids"], lengths, batch)
+        tokens = costs.computed_tokens(rows["prompt_ids"], lengths, batch)
     found = (
         f"{total:,} steps of {of}, {an_epoch:,} per epoch; {tokens:,} tokens to compute per epoch "
         f"({sum(lengths):,} row by row), {answers:,} of them supervised"
@@ -106,12 +90,12 @@ def check_memory(plan: TrainingPlan) -> Finding:
     largest = [rows[i] for i in range(min(args.per_device_train_batch_size, len(rows)))]
     scratch = outline_model(plan.base, revision=given.model_revision, lora=given.lora())  # the estimate consumes it
     try:
-        expected = expected_memory(
+        expected = costs.expected_memory(
             *(scratch, largest, plan.collator),
             bf16=args.bf16 or (not args.fp16 and launch.mixed_precision == "bf16"),
             checkpointing=args.activation_checkpointing,
             processes=launch.num_processes,
-            tokens=tokens_of(rows),
+            tokens=tokens_of(rows) if "reduced_head" in args.step_transforms else None,
         )
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         reason = str(error).partition("\n")[0]
@@ -125,7 +109,7 @@ def check_memory(plan: TrainingPlan) -> Finding:
     return compare_memory(expected, psutil.virtual_memory().available // launch.processes_here, "CPU")
 
 
-def compare_memory(expected: Memory, available: int | None, device: str) -> Finding:
+def compare_memory(expected: costs.Memory, available: int | None, device: str) -> Finding:
     """The estimated peak of a step against what the device has; `available` is None if the device is not here."""
     sizes = {
         "weights": expected.weights,
@@ -134,11 +118,11 @@ def compare_memory(expected: Memory, available: int | None, device: str) -> Find
         "activations": expected.activations,
         "logits": expected.logits,
     }
-    parts = " + ".join(f"{name} {format_size(size)}" for name, size in sizes.items())
-    needs = f"about {format_size(expected.total)} per process ({parts})"
+    parts = " + ".join(f"{name} {costs.format_size(size)}" for name, size in sizes.items())
+    needs = f"about {costs.format_size(expected.total)} per process ({parts})"
     if available is None:
         return ok(f"{needs}; no {device} here to compare with")
-    found = f"{needs}, of {format_size(available)} on the {device}"
+    found = f"{needs}, of {costs.format_size(available)} on the {device}"
     if expected.total * HEADROOM <= available:
         return ok(found)
     remedy = "halve per_device_train_batch_size and double gradient_accumulation_steps, or set activation_checkpointing"
@@ -148,10 +132,10 @@ def compare_memory(expected: Memory, available: int | None, device: str) -> Find
 def check_disk(plan: TrainingPlan) -> Finding:
     """The checkpoints that are kept at the same time fit on the disk, and the final model too."""
     args, lora = plan.recipe.training, plan.recipe.model.lora_r is not None
-    every, trained = parameters(plan.model)
-    kept = kept_checkpoints(args, *count_steps(args, len(plan.splits.train), plan.launch.num_processes))
-    one = checkpoint_bytes(every, trained, lora, with_optimizer=not args.save_only_model)
-    final = checkpoint_bytes(every, trained, lora, with_optimizer=False)
+    every, trained = costs.parameters(plan.model)
+    kept = costs.kept_checkpoints(args, *costs.count_steps(args, len(plan.splits.train), plan.launch.num_processes))
+    one = costs.checkpoint_bytes(every, trained, lora, with_optimizer=not args.save_only_model)
+    final = costs.checkpoint_bytes(every, trained, lora, with_optimizer=False)
     output = Path(args.output_dir)
     there = len(list(output.glob("checkpoint-*")))  # these are deleted as new ones are written
     count = max(kept - there, min(kept, 1))
@@ -159,8 +143,10 @@ def check_disk(plan: TrainingPlan) -> Finding:
     if not place.is_dir() or not os.access(place, os.W_OK):
         return fail(f"{output} cannot be written", "choose another --output_dir")
     free, need = shutil.disk_usage(place).free, count * one + final
-    checkpoints = f"{count} checkpoint{'s'[: count != 1]} of {format_size(one)}"
-    found = f"{checkpoints} and the model need {format_size(need)}; {format_size(free)} are free under {output}"
+    checkpoints = f"{count} checkpoint{'s'[: count != 1]} of {costs.format_size(one)}"
+    found = (
+        f"{checkpoints} and the model need {costs.format_size(need)}; {costs.format_size(free)} are free under {output}"
+    )
     if free >= need:
         return ok(found)
     remedy = "free space, choose another --output_dir, lower save_total_limit, or set save_only_model: true"
@@ -195,9 +181,13 @@ def check_trackers(plan: TrainingPlan) -> Finding:
     mode = os.environ.get("WANDB_MODE", "online")
     if mode in ("offline", "dryrun", "disabled"):
         return ok(f"{reports}; WANDB_MODE={mode} needs no key")
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    from requests.utils import get_netrc_auth  # wandb depends on requests
+
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     source = next((key for key in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE") if os.environ.get(key)), None)
-    if source := source or _netrc_with(host, os.environ):
+    if not source and get_netrc_auth(host):  # `wandb login` puts its key there
+        source = "the netrc file"
+    if source:
         return ok(f"{reports}; wandb's key for {host} is in {source}")
     remedy = "run `wandb login`, set WANDB_API_KEY, or WANDB_MODE=offline"
     return fail(f"report_to: wandb has no key for {host}", remedy)
@@ -209,23 +199,8 @@ def missing_trackers(report_to: Sequence[str], installed: Callable[[str], Any] =
     return [name for name in report_to if name in modules and not any(map(installed, modules[name]))]
 
 
-def _netrc_with(host: str, env: Mapping[str, str]) -> str | None:
-    """The netrc file that has a password for `host`, if any: `wandb login` puts its key there."""
-    home = Path.home()
-    for path in [Path(env["NETRC"]).expanduser()] if env.get("NETRC") else [home / ".netrc", home / "_netrc"]:
-        try:
-            entry = netrc.netrc(str(path)).authenticators(host)
-        except (OSError, netrc.NetrcParseError):
-            continue
-        if entry and entry[2]:
-            return str(path)
-    return None
-
-
 def check_hub(plan: TrainingPlan) -> Finding:
     """A push, if one is asked for, can be made. Only the Hub knows whether the token is valid."""
-    from huggingface_hub import constants, get_token
-
     args, base = plan.recipe.training, plan.recipe.model.model_name_or_path
     if not args.push_to_hub:
         return ok("nothing is pushed")

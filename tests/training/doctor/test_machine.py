@@ -82,5 +82,5 @@ def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):
 )
 def test_a_push_needs_a_token_and_a_network(tmp_path, monkeypatch, push, token, offline, level):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    monkeypatch.setattr(machine, "get_token", lambda: None)
     assert check_hub(plan(tmp_path, push_to_hub=push, hub_token=token)).level == level
