@@ -82,19 +82,10 @@ class Step:
             run = partial(transform.step, model, run)
         return run()
 
-    def _loss(
-        self,
-        base: PreTrainedModel,
-        stock: Any,
-        logits: torch.Tensor,
-        labels: Any,
-        vocab_size: int,
-        *,
-        shift_labels: Any = None,
-        **options: Any,
-    ) -> torch.Tensor:
+    def _loss(self, base: Any, stock: Any, logits: Any, labels: Any, vocab_size: int, **options: Any) -> torch.Tensor:
         """Stands in for the model's loss function; the transforms' losses wrap it while the model trains."""
-        targets = pad(labels, (0, 1), value=IGNORED)[..., 1:] if shift_labels is None else shift_labels
+        if (targets := options.pop("shift_labels", None)) is None:
+            targets = pad(labels, (0, 1), value=IGNORED)[..., 1:]
 
         def compute(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             return stock(logits, labels, logits.shape[-1], shift_labels=targets, **options)

@@ -1,11 +1,11 @@
-"""The gated activation of an MLP, without keeping for the backward pass what two products give again.
+"""The gated activation of an MLP, recomputed in the backward pass instead of kept for it.
 
-In: a model whose MLPs are SwiGLU (Shazeer 2020, arXiv 2002.05202). Out: the same model, computing the same. Knows
+In: a model whose MLPs are SwiGLU (Shazeer 2020, arXiv 2002.05202). Out: the same model with the same results. Knows
 nothing of data and training.
 
 down(silu(gate(x)) · up(x)) keeps four tensors of the MLP's width for its gradients: gate(x), silu(gate(x)), up(x) and
-the product, which the adapter of `down` reads. The second is made anew in the backward pass. A step of 15 rows on a
-0.5B with LoRA took 1 GiB of 7.4 less, and no more time.
+the product, which the adapter of `down` reads. The second is recomputed in the backward pass. With LoRA on a 0.5B, a
+step of 15 rows took 1 GiB less of 7.4, and no more time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
 
 class SwiGLU(torch.autograd.Function):
-    """silu(gate) · up, of two tensors of one shape, keeping these two alone."""
+    """silu(gate) · up of two tensors of one shape; keeps only these two."""
 
     @staticmethod
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
@@ -36,7 +36,7 @@ class SwiGLU(torch.autograd.Function):
 
 
 def recompute_activation(model: torch.nn.Module) -> torch.nn.Module:
-    """`model` with its SwiGLU MLPs made to keep less, in place; other MLPs stay as they are."""
+    """Make the SwiGLU MLPs of `model` keep less, in place; other MLPs stay as they are."""
     for module in model.modules():
         kind: type = type(module)
         if kind in (Qwen2MLP, Qwen3MLP) and isinstance(module.act_fn, SiLUActivation):

@@ -145,10 +145,7 @@ class StopOnSignal(TrainerCallback):
         if self.received:
             raise Stopped(state.global_step)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.agree(args)
-        if self.received:
-            raise Stopped(state.global_step)
+    on_save = on_prediction_step
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

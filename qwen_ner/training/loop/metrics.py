@@ -1,4 +1,4 @@
-"""`compute_metrics`: entity F1 of what was generated for each row.
+"""`compute_metrics`: entity F1 of the text generated for each row.
 
 In: generated ids and row numbers, the gold examples. Out: the metrics of `EntityF1`. Knows nothing of the Trainer.
 """
@@ -19,10 +19,10 @@ from ..batches.collate import IGNORED
 
 
 class EntityMetrics:
-    """`compute_metrics`: finds the gold of each generated row by its number and scores it.
+    """`compute_metrics`: looks up the gold example of each generated row by its number, and scores it.
 
-    `gold[n]` is the example that `row` n of the data set was made from. Metrics are those of `EntityF1`. `last` is what
-    was scored last, for those who show it.
+    `gold[n]` is the example that row n of the data set was made from. Metrics are those of `EntityF1`. `last` holds the
+    latest predictions, for trackers that show them.
     """
 
     def __init__(self, gold: Sequence[Example], codec: Codec, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]):
@@ -45,7 +45,7 @@ class EntityMetrics:
         )
 
     def decoded(self, prediction: EvalPrediction) -> tuple[list[Example], list[Decoded]]:
-        """The examples of `prediction` in the order of their rows, and beside each what was predicted for it."""
+        """The examples of `prediction` in row order, and what was predicted for each."""
         examples, completions, finished = self._completions(prediction)
         return examples, [
             self.codec.decode(example.text, completion, finished=done)

@@ -58,7 +58,8 @@ class Resumption(TrainerCallback):
         if control.should_training_stop or state.global_step >= state.max_steps:
             raise TrainingComplete
         sampler = kwargs["train_dataloader"].batch_sampler
-        sampler = getattr(sampler, "batch_sampler", sampler).sampler  # accelerate's shard of it, on several ranks
+        sampler = getattr(sampler, "batch_sampler", sampler)  # on several ranks, accelerate wraps it
+        sampler = getattr(sampler, "sampler", None)
         if isinstance(sampler, LengthGroupedSampler):
             seed = args.seed if args.data_seed is None else args.data_seed
             sampler.generator = torch.Generator().manual_seed(seed + int(state.epoch or 0))

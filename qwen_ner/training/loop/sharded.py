@@ -5,8 +5,8 @@ data and of how text is generated.
 
 Every layer of a sharded model synchronizes all ranks. Ranks write different numbers of tokens, so one would wait
 forever for another that is done. Running empty forward passes instead (`synced_gpus`) makes every rank as slow as the
-slowest and sends all weights around once per token; here they are sent once per evaluation. The price is memory for the whole
-model in the type that it computes in, at a time when little else needs memory.
+slowest and sends all weights around once per token; here they are sent once per evaluation. The price is memory for the
+whole model in the type that it computes in, at a time when little else needs memory.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.training.batches.collate import BatchRows, PaddedCollator, choose_collator
+from qwen_ner.training.batches.step import StepTransform
+from qwen_ner.training.batches.transforms import TRANSFORMS
 from qwen_ner.training.loop.metrics import EntityMetrics
 from qwen_ner.training.loop.trainer import NerTrainer
 from qwen_ner.training.model import load_model
@@ -49,7 +51,7 @@ def limited(model, tokens, where="forward", error=None):
 
 @pytest.fixture
 def make_trainer(tiny, tokenizer, tmp_path):
-    def make(model=None, lora=None, shared=True, **options):
+    def make(model=None, lora=None, shared=True, step_transforms=None, **options):
         codec = Codec(CLUENER, "找出实体")
         rows = build_dataset(EIGHT, codec, tokenizer)
         # In double precision where the model lets it (its norms and its loss are float32 all the same), and by SGD
@@ -67,7 +69,7 @@ def make_trainer(tiny, tokenizer, tmp_path):
         return NerTrainer(
             model=model, args=args, ner_config=NerConfig(CLUENER, "找出实体", 16, (2, 0)), processing_class=tokenizer,
             data_collator=choose_collator(model, 0) if shared else PaddedCollator(0), train_dataset=rows,
-            eval_dataset=rows, compute_metrics=EntityMetrics(EIGHT, codec, tokenizer, (2, 0)),
+            eval_dataset=rows, compute_metrics=EntityMetrics(EIGHT, codec, tokenizer, (2, 0)), step_transforms=step_transforms,
         )  # fmt: skip
 
     return make
@@ -156,6 +158,32 @@ def test_rows_that_were_left_out_of_the_loss_stay_out(make_trainer, tiny, monkey
     halving = make_trainer(limited(load_model(str(tiny)), int(widest(whole) * 0.4)))
     assert_alike(trained(halving), expected)
     assert halving.replay.rows_held == 2
+
+
+class Doubled(StepTransform):
+    """A lever as a stranger would add it: this class and one line in the registry."""
+
+    def loss(self, logits, targets, count, compute):
+        return 2 * compute(logits, targets)
+
+    def step(self, model, run):
+        self.args.micro_batches = getattr(self.args, "micro_batches", 0) + 1
+        return run()
+
+
+def test_a_new_lever_is_one_class_and_one_line_and_meets_no_memory_logic(make_trainer, tiny, monkeypatch):
+    """Twice the loss at half the learning rate is the same step of SGD, at once and in halves."""
+    monkeypatch.setitem(TRANSFORMS, "doubled", Doubled)
+    plain = make_trainer()
+    losses, expected = trained(plain)
+    for room in (10**9, int(widest(plain) * 0.7)):
+        levered = make_trainer(
+            limited(load_model(str(tiny)), room), step_transforms=["reduced_head", "doubled"], learning_rate=5e-3
+        )
+        found = trained(levered)
+        assert_alike(([loss / 2 for loss in found[0]], found[1]), (losses, expected))
+        assert levered.args.micro_batches >= 4 * (1 if levered.replay.rows_held is None else 2)
+    assert levered.replay.rows_held == 4
 
 
 @pytest.mark.parametrize(

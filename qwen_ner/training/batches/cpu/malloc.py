@@ -1,6 +1,6 @@
-"""How a process that trains takes memory from the system, and gives it back: to be set before its first tensor.
+"""Tune how a training process gets memory from the system and returns it; call it before the first tensor.
 
-In and out: nothing but the state of the process. What is no Linux, or no glibc, is left as it is.
+It changes the state of the process only, and does nothing where there is no Linux or no glibc.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import os
 import sys
 
 M_MMAP_THRESHOLD = -3
-"""Its name in glibc's malloc.h."""
+"""From glibc's malloc.h."""
 
 LARGE = 8 << 20
-"""Bytes from which on a tensor has pages of its own, which go back to the system with it."""
+"""Tensors of at least this many bytes get pages of their own, which return to the system with them."""
 
 
 def set_pages() -> None:
-    """Large pages for large tensors, and none of them in the heap.
+    """Use huge pages for large tensors, and keep them out of the heap.
 
-    In pages of 4 KiB, a seventh of a step of a 0.5B on the CPU was the time to get them. And glibc puts what is below
-    32 MiB into its heap as soon as something as large was freed; the lengths of batches differ, so that little of it
-    fits where another was: a LoRA's steps of 10 rows held 9.1 GiB after eight minutes, and hold 5.7.
+    With 4 KiB pages, getting them took a seventh of a step of a 0.5B on the CPU. And once a block of up to 32 MiB is
+    freed, glibc puts all blocks below its size into the heap, where batches of different lengths leave holes: LoRA
+    steps of 10 rows held 9.1 GiB after eight minutes, and now hold 5.7.
 
     >>> set_pages()  # doctest: +SKIP
     """
