@@ -348,7 +348,8 @@ def become(request: dict[str, Any], numbers: list[int]) -> list[str]:
     for name in set(os.environ) - set(request["env"]):
         del os.environ[name]
     os.environ.update(request["env"])
-    sys.path[1:1] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in sys.path]
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[1:1] = [path for path in given if path and path not in sys.path[1:]]  # the first is the program's
     return list(request["args"])
 
 

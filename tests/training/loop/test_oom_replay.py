@@ -215,8 +215,8 @@ TWO = """
 import sys, torch
 import torch.distributed.nn.functional  # its defaults would hold a group that stands already, beyond the group's end
 from pathlib import Path
-sys.path.insert(0, "tests/training")
-from test_memory import limited
+sys.path.insert(0, "tests/training/loop")
+from test_oom_replay import limited
 from rows import EIGHT
 from qwen_ner.cli import _leave_group
 from qwen_ner.codec import Codec
@@ -265,7 +265,7 @@ def two_processes(tiny, out, where, accumulation, room):
     (out / "two.py").write_text(TWO, encoding="utf-8")
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return warm_python.launch(ROOT / "accelerate_configs" / "cpu_2proc.yaml", command, env=env, timeout=300)
+    return warm_python.launch(ROOT / "accelerate_configs" / "cpu_2proc.yaml", command, cwd=ROOT, env=env, timeout=300)
 
 
 @pytest.mark.slow
