@@ -72,7 +72,7 @@ def sweep(
 
     points: Points = {"batch": [], "prefix": []}
     for what, values in (("batch", BATCHES), ("prefix", PREFIXES)):
-        for x in values[: 2 if quick else None]:
+        for x in values[: 1 if quick else None]:
             for name in names:
                 y = rate(what, x, name)
                 print(f"{what} {x}: {name} {y}", file=sys.stderr, flush=True)

@@ -71,11 +71,15 @@ def in_process(capsys, *argv):
 
 
 @pytest.fixture(scope="session")
-def trained(recipe, tmp_path_factory):
+def trained(recipe, make_once):
     """(folder, what was printed) of the literal command: `accelerate launch recipes/X.yaml --key value`."""
-    folder = tmp_path_factory.mktemp("trained") / "out"
-    done = run(*ACCELERATE, "--config_file", CONFIGS / "cpu.yaml", recipe, "--output_dir", folder)
-    return folder, done.stdout
+
+    def make(folder):
+        done = run(*ACCELERATE, "--config_file", CONFIGS / "cpu.yaml", recipe, "--output_dir", folder / "out")
+        (folder / "printed.txt").write_text(done.stdout, encoding="utf-8")
+
+    folder = make_once("launched", make)
+    return folder / "out", (folder / "printed.txt").read_text(encoding="utf-8")
 
 
 def table_of(printed):
