@@ -327,7 +327,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(recipe, tmp_pat
     step = int(checkpoint.name.rsplit("-", 1)[1])
     assert 3 <= step < 10
     assert not (out / "metrics.json").exists()
-    done = run(*command)
+    done = warm_python.launch(CONFIGS / "cpu.yaml", command[len(ACCELERATE) + 2 :])
     assert f"Resuming from {checkpoint}" in done.stderr
     assert json.loads((out / "metrics.json").read_text())["training"]["steps"] == 48
 
