@@ -114,20 +114,20 @@ def make_rows(device: Device, count: int, seed: int = 0) -> list[dict[str, Any]]
 
 def batch_for(device: Device, model: Any, rows: list[dict[str, Any]], attention: str) -> dict[str, Any]:
     """`rows` as one batch on the device, with `model` set to attend as `attention` says; "padded" shares no prefix."""
-    from qwen_ner.training.batches.collate import PaddedCollator, block_mask, choose_collator
+    from transformers import AttentionInterface
+
+    from qwen_ner.training.batches.collate import PaddedCollator, choose_collator
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if attention == "padded":
         base.set_attn_implementation("sdpa")
         return device.move(PaddedCollator(0)(rows))
     if attention == "varlen":
+        AttentionInterface.register(VARLEN, varlen_attention)
         base.set_attn_implementation(VARLEN)
         return device.move(varlen_batch(rows))
-    base.set_attn_implementation("flex_attention" if attention == "flex" else attention)
-    batch = device.move(choose_collator(model, 0)(rows))
-    if "segment" in batch:
-        batch["attention_mask"] = block_mask(batch.pop("segment"))
-    return batch
+    base.set_attn_implementation(attention)
+    return device.move(choose_collator(model, 0)(rows))
 
 
 def varlen_batch(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -136,14 +136,12 @@ def varlen_batch(rows: list[dict[str, Any]]) -> dict[str, Any]:
     The queries are the packed row as it stands. The keys of an example are the prefix and its own tokens, so they are
     gathered: `gather` holds prefix, prefix + example 1, prefix + example 2, … as places in the row.
     """
-    from transformers import AttentionInterface
-
     from qwen_ner.inference.backends.prefix_cache import shared_prefix
     from qwen_ner.training.batches.collate import PrefixSharedCollator
 
-    AttentionInterface.register(VARLEN, varlen_attention)
-    batch = PrefixSharedCollator("flex_attention")(rows)
-    del batch["segment"]
+    batch = PrefixSharedCollator()(rows)
+    for name in ("own", "place", "attention_mask"):
+        del batch[name]
     prefix = len(shared_prefix([row["prompt_ids"] for row in rows]))
     own = [len(row["prompt_ids"]) - prefix + len(row["answer_ids"]) for row in rows]
     gather, place = list(range(prefix)), prefix

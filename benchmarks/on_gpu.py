@@ -159,11 +159,11 @@ def norm(gradients: Gradients) -> float:
 
 
 def shapes(device: Device) -> Iterator[Result]:
-    """The first pass of a new shape against later ones (cuDNN plans, flex compiles): every pack has a new shape."""
+    """The first pass of a new shape against later ones (for which cuDNN plans anew): every pack has a new shape."""
     model = make_model(device, lora=True).train()
-    for attention, cudnn in (("sdpa", False), ("sdpa", True), ("varlen", False), ("flex", False)):
+    for attention, cudnn in (("sdpa", False), ("sdpa", True), ("varlen", False)):
         if not device.cuda and (cudnn or attention != "sdpa"):
-            continue  # on a CPU flex has no backward pass, and the others do not exist
+            continue
         line = {"attention": attention, "cudnn": cudnn}
         first, again = [], []
         try:
