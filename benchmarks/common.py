@@ -1,4 +1,4 @@
-"""What every benchmark says beside its table: the machine, the versions, and which of the stated figures hold."""
+"""What all benchmarks share: machine and versions in a report, its claims, and sweeps over batch and prompt size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 BATCHES = (1, 4, 16, 64)
 PREFIXES = (32, 128, 512)
-"""What a sweep goes over: rows a batch, tokens of system prompt."""
+"""The values of a sweep: rows a batch, and tokens of the system prompt."""
 
 
 def machine(*packages: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def installed(package: str) -> str | None:
 
 
 def toy(folder: Path) -> Path:
-    """A folder as a training writes it, of the toy without any training."""
+    """An untrained toy model, saved in `folder` the way a training saves its model."""
     from qwen_ner.contract import NerConfig
     from qwen_ner.entities import CLUENER
     from qwen_ner.training.tiny import make_tiny
@@ -64,15 +64,16 @@ Points = dict[str, list[tuple[int, str, float]]]
 def sweep(
     rate: Callable[[str, int, str], float | None], names: dict[str, str], measured: str, target: Path, quick: bool
 ) -> Points:
-    """(x, rival, rate) over "batch" and over "prefix", a line a rival, drawn into `target`.
+    """Measure (x, rival, rate) over "batch" and "prefix", and plot a line a rival to `target`.
 
-    `rate` measures ("batch" or "prefix", x, rival); where it gives None, as where memory did not do, there is no point.
+    `rate("batch" or "prefix", x, rival)` measures one point; it returns None where there is none (out of memory).
+    `quick` measures the first value of each.
     """
     from matplotlib.figure import Figure
 
     points: Points = {"batch": [], "prefix": []}
     for what, values in (("batch", BATCHES), ("prefix", PREFIXES)):
-        for x in values[: 2 if quick else None]:
+        for x in values[: 1 if quick else None]:
             for name in names:
                 y = rate(what, x, name)
                 print(f"{what} {x}: {name} {y}", file=sys.stderr, flush=True)
@@ -98,7 +99,7 @@ def sweep(
 
 
 def finish(report: dict[str, Any], path: Path | None) -> None:
-    """Print which claims hold, and write `report` to `path` if there is one."""
+    """Print which claims hold; write `report` to `path` if it is given."""
     for made in report["claims"]:
         print(f"{'holds' if made['holds'] else 'MISSED'}  {made['name']}: {made['value']} (bound {made['bound']})")
     if path:

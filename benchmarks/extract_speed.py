@@ -76,8 +76,8 @@ def main() -> None:
                 print(f"round {turn + 1}/{options.repeats}: {way}", file=sys.stderr, flush=True)
                 runs[way].append(in_process(way, options))
                 print(f"    {runs[way][-1].get('error') or runs[way][-1]['seconds']}", file=sys.stderr, flush=True)
-        points = swept(options) if options.sweep else None
-    table = {way: merged(found, runs) for way, found in runs.items()}
+        points = run_sweep(options) if options.sweep else None
+    table = {way: merge_runs(found, runs) for way, found in runs.items()}
     show(table)
     keys = ("model", "data", "limit", "single", "batch", "repeats", "guideline")
     report = {
@@ -163,7 +163,7 @@ def by_hand(folder: str) -> Any:
     return Extractor(model, load_tokenizer(folder), NerConfig.load(folder))
 
 
-def swept(options: argparse.Namespace) -> Points:
+def run_sweep(options: argparse.Namespace) -> Points:
     """sentences/s over batch size and prompt length, for transformers' batched generate and ours without a grammar."""
 
     def rate(what: str, x: int, way: str) -> float | None:
@@ -290,7 +290,7 @@ class Watch:
         return watched
 
 
-def merged(found: list[dict[str, Any]], runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def merge_runs(found: list[dict[str, Any]], runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     good = [run for run in found if "error" not in run]
     if not good:
         return found[0]

@@ -1,4 +1,4 @@
-"""How fast on_gpu.py's model writes: by the product's own loop, and by a decoding step that a CUDA graph can replay."""
+"""Decoding speed for on_gpu.py: the package's own loop, and a step that a CUDA graph can replay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpu_models import Device, cudnn_attention, make_model, make_rows
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 
 ANSWER = 14
-"""Tokens of a mean answer of CLUENER's: the unit of "sentences/s"."""
+"""Mean tokens of an answer in CLUENER; "sentences/s" counts in these."""
 
 Result = tuple[dict[str, Any], list[dict[str, Any]]]
 
@@ -32,22 +32,22 @@ def median_seconds(device: Device, call: Callable[[], Any], warm: int, times: in
 
 
 def decode(device: Device) -> Iterator[Result]:
-    """Milliseconds a step of `generate`; random weights end no answer, so every row takes every step."""
+    """Milliseconds a step of `generate`. Random weights never end an answer, so every row takes every step."""
     from qwen_ner.inference.backends.torch import BATCH_TOKENS
 
     rows, new = (16, 6) if device.tiny else (512, 24)
     prompts = [row["prompt_ids"] for row in make_rows(device, rows)]
     adapter = make_model(device, lora=True).eval()
-    yield written(device, adapter, prompts[: rows // 8], new, BATCH_TOKENS, False, "adapter, float32, autocast")
+    yield time_generate(device, adapter, prompts[: rows // 8], new, BATCH_TOKENS, False, "adapter, float32, autocast")
     del adapter
     device.empty_cache()
     merged = make_model(device, lora=False, dtype=torch.bfloat16).eval()
     for cudnn, budget, share in ((False, BATCH_TOKENS, 1), (False, 1 << 20, 1), (True, BATCH_TOKENS, 2)):
         if device.cuda or not cudnn:
-            yield written(device, merged, prompts[: rows // share], new, budget, cudnn, "merged, bfloat16")
+            yield time_generate(device, merged, prompts[: rows // share], new, budget, cudnn, "merged, bfloat16")
 
 
-def written(
+def time_generate(
     device: Device, model: Any, prompts: list[list[int]], new: int, budget: int, cudnn: bool, weights: str
 ) -> Result:
     from qwen_ner.inference.backends.torch import generate
@@ -74,10 +74,10 @@ def written(
 
 
 class StaticDecoder:
-    """One step of greedy decoding for a fixed number of rows, over keys and values whose place never changes.
+    """One step of greedy decoding for a fixed number of rows, over a cache at a fixed address.
 
-    A CUDA graph replays kernels over the same memory, so nothing may be allocated anew by a step. Each row has its own
-    position, and its own columns of the cache are 0 … position: nothing is padded. A prototype to measure with.
+    A CUDA graph replays kernels over the same memory, so the cache cannot grow. Each row has its own position and sees
+    the columns 0 … position of its cache: nothing is padded. A prototype to measure with.
     """
 
     def __init__(self, model: Any, rows: int, length: int) -> None:
@@ -101,14 +101,14 @@ class StaticDecoder:
         seen = (self.columns <= self.positions[:, None])[:, None, None]
         hidden = self.embedding[self.ids]
         for i, layer in enumerate(self.layers):
-            hidden = hidden + self._attend(i, layer, self._normed(hidden, layer["norm 1"]), turns, seen)
-            gate, up = linear(self._normed(hidden, layer["norm 2"]), layer["gate, up"]).chunk(2, -1)
+            hidden = hidden + self._attend(i, layer, self._norm(hidden, layer["norm 1"]), turns, seen)
+            gate, up = linear(self._norm(hidden, layer["norm 2"]), layer["gate, up"]).chunk(2, -1)
             hidden = hidden + linear(silu(gate) * up, layer["down"])
-        logits = linear(self._normed(hidden, self.norm), self.embedding).float()
+        logits = linear(self._norm(hidden, self.norm), self.embedding).float()
         best = logits.max(-1)
         return best.indices, best.values - logits.logsumexp(-1)
 
-    def _normed(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def _norm(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return rms_norm(hidden, hidden.shape[-1:], weight, self.eps)
 
     def _attend(
@@ -121,15 +121,15 @@ class StaticDecoder:
     ) -> torch.Tensor:
         rows, heads, groups, size = len(hidden), self.heads, self.groups, self.size
 
-        def turned(states: torch.Tensor) -> torch.Tensor:
+        def turn(states: torch.Tensor) -> torch.Tensor:
             half = torch.cat([-states[..., size // 2 :], states[..., : size // 2]], -1)
             return states * turns[0] + half * turns[1]
 
         both = linear(hidden, layer["q, k, v"], layer["bias"])
         query, key, value = both.split([heads * size, groups * size, groups * size], -1)
-        self.keys[i, self.rows, :, self.positions] = turned(key.view(rows, groups, size))
+        self.keys[i, self.rows, :, self.positions] = turn(key.view(rows, groups, size))
         self.values[i, self.rows, :, self.positions] = value.view(rows, groups, size)
-        queries = turned(query.view(rows, heads, size)).view(rows, groups, heads // groups, size)
+        queries = turn(query.view(rows, heads, size)).view(rows, groups, heads // groups, size)
         out = scaled_dot_product_attention(queries, self.keys[i], self.values[i], attn_mask=seen)
         return linear(out.reshape(rows, -1), layer["out"])
 
@@ -137,15 +137,15 @@ class StaticDecoder:
 def layer_of(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """The weights of one layer, those that read the same input joined."""
 
-    def joined(names: str, kind: str) -> torch.Tensor:
+    def join(names: str, kind: str) -> torch.Tensor:
         return torch.cat([weights[f"{prefix}{name}.{kind}"] for name in names.split()])
 
     projections = "self_attn.q_proj self_attn.k_proj self_attn.v_proj"
     return {
-        "q, k, v": joined(projections, "weight"),
-        "bias": joined(projections, "bias"),
+        "q, k, v": join(projections, "weight"),
+        "bias": join(projections, "bias"),
         "out": weights[f"{prefix}self_attn.o_proj.weight"],
-        "gate, up": joined("mlp.gate_proj mlp.up_proj", "weight"),
+        "gate, up": join("mlp.gate_proj mlp.up_proj", "weight"),
         "down": weights[f"{prefix}mlp.down_proj.weight"],
         "norm 1": weights[f"{prefix}input_layernorm.weight"],
         "norm 2": weights[f"{prefix}post_attention_layernorm.weight"],
@@ -153,24 +153,24 @@ def layer_of(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.T
 
 
 def graph(device: Device) -> Iterator[Result]:
-    """A decoding step launched kernel by kernel, and replayed as a CUDA graph: what the hardware would allow."""
-    yield static_against_transformers(Device(device.name, tiny=True))
+    """A decoding step, launched kernel by kernel and replayed as a CUDA graph: what the hardware allows."""
+    yield compare_static_decoding(Device(device.name, tiny=True))
     model = make_model(device, lora=False, dtype=torch.bfloat16 if device.cuda else torch.float32).eval()
     for rows in (4, 16) if device.tiny else (1, 8, 64, 256, 512, 1024):
         decoder = StaticDecoder(model, rows, 32 if device.tiny else 208)
         decoder.positions.fill_(20 if device.tiny else 100)
         found = {"rows": rows, "eager ms": 1e3 * median_seconds(device, decoder.step, 2, 3)}
         if device.cuda:
-            replay, found["capture s"] = captured(device, decoder)
+            replay, found["capture s"] = capture(device, decoder)
             found["graph ms"] = 1e3 * median_seconds(device, replay, 2, 8)
             found["sentences/s, without prefill"] = rows / ANSWER / found["graph ms"] * 1e3
         yield found, []
 
 
-def captured(device: Device, decoder: StaticDecoder) -> tuple[Callable[[], None], float]:
+def capture(device: Device, decoder: StaticDecoder) -> tuple[Callable[[], None], float]:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # kernels choose their plans before they are captured
+    with torch.cuda.stream(side):  # let kernels choose their plans before the capture
         decoder.step()
     torch.cuda.current_stream().wait_stream(side)
     device.synchronize()
@@ -183,8 +183,8 @@ def captured(device: Device, decoder: StaticDecoder) -> tuple[Callable[[], None]
 
 
 @torch.no_grad()
-def static_against_transformers(device: Device) -> Result:
-    """That the prototype computes the model: one prompt, token by token, against one forward pass."""
+def compare_static_decoding(device: Device) -> Result:
+    """One prompt token by token through the prototype, against one forward pass of transformers."""
     model = make_model(device, lora=False).eval()
     prompt = make_rows(device, 1)[0]["prompt_ids"]
     decoder = StaticDecoder(model, 1, len(prompt))

@@ -1,6 +1,6 @@
-"""What on_gpu.py computes with: a Qwen2 of random weights, rows of CLUENER's lengths, and batches for each attention.
+"""Inputs of on_gpu.py: a Qwen2 with random weights, rows as long as CLUENER's, and batches for each attention.
 
-In: where to compute, and how large. Out: models and batches on that device. Knows nothing of what is measured.
+In: the device and the size. Out: models and batches on that device. Does not know what is measured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ATTENTIONS = ("sdpa", "eager", "varlen")
 
 @dataclass(frozen=True)
 class Device:
-    """Where models live, and whether they are of three narrow layers or of Qwen2.5-0.5B's shape."""
+    """Where models live, and whether they are `tiny` (three narrow layers) or have the shape of Qwen2.5-0.5B."""
 
     name: str
     tiny: bool
@@ -48,7 +48,7 @@ class Device:
 
 @contextmanager
 def cudnn_attention(on: bool) -> Iterator[None]:
-    """Within, sdpa may choose cuDNN's kernels or not, whatever the product sets; behind it, all is as before."""
+    """Allow or forbid cuDNN's attention, whatever the package sets meanwhile; restore the setting afterwards."""
     before = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(on)
     try:
@@ -81,9 +81,9 @@ def config_of(tiny: bool) -> Any:
 
 
 def make_model(device: Device, lora: bool, dtype: torch.dtype = torch.float32) -> Any:
-    """A model with random weights, made on the device itself; an adapter is moved off its start.
+    """A model with random weights, made on the device itself.
 
-    At its start half of an adapter is zero, and the other half has no gradient to compare.
+    A new adapter is zero in one half, so that the other half has no gradient to compare: the zeros are replaced.
     """
     from transformers import Qwen2ForCausalLM
 
@@ -100,7 +100,7 @@ def make_model(device: Device, lora: bool, dtype: torch.dtype = torch.float32) -
 
 
 def make_rows(device: Device, count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Rows as long as CLUENER's: 32 tokens that all begin with, 15 to 51 of a text, 5 to 24 of an answer."""
+    """Rows as long as CLUENER's: 32 shared tokens, 15 to 51 of a text, 5 to 24 of an answer."""
     draw, top = random.Random(seed), min(config_of(device.tiny).vocab_size, 16_000)
 
     def tokens(low: int, high: int) -> list[int]:
@@ -114,36 +114,34 @@ def make_rows(device: Device, count: int, seed: int = 0) -> list[dict[str, Any]]
 
 def batch_for(device: Device, model: Any, rows: list[dict[str, Any]], attention: str) -> dict[str, Any]:
     """`rows` as one batch on the device, with `model` set to attend as `attention` says; "padded" shares no prefix."""
-    from qwen_ner.training.batches.collate import PaddedCollator, block_mask, choose_collator
+    from transformers import AttentionInterface
+
+    from qwen_ner.training.batches.collate import PaddedCollator, choose_collator
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if attention == "padded":
         base.set_attn_implementation("sdpa")
         return device.move(PaddedCollator(0)(rows))
     if attention == "varlen":
+        AttentionInterface.register(VARLEN, varlen_attention)
         base.set_attn_implementation(VARLEN)
         return device.move(varlen_batch(rows))
-    base.set_attn_implementation("flex_attention" if attention == "flex" else attention)
-    batch = device.move(choose_collator(model, 0)(rows))
-    if "segment" in batch:
-        batch["attention_mask"] = block_mask(batch.pop("segment"))
-    return batch
+    base.set_attn_implementation(attention)
+    return device.move(choose_collator(model, 0)(rows))
 
 
 def varlen_batch(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A packed row, and the sequences that one varlen kernel call attends over: the prefix, then each example.
+    """A packed row, and the sequences of one varlen kernel call: the prefix, then each example.
 
     The queries are the packed row as it stands. The keys of an example are the prefix and its own tokens, so they are
     gathered: `gather` holds prefix, prefix + example 1, prefix + example 2, … as places in the row.
     """
-    from transformers import AttentionInterface
-
     from qwen_ner.inference.backends.prefix_cache import shared_prefix
     from qwen_ner.training.batches.collate import PrefixSharedCollator
 
-    AttentionInterface.register(VARLEN, varlen_attention)
-    batch = PrefixSharedCollator("flex_attention")(rows)
-    del batch["segment"]
+    batch = PrefixSharedCollator()(rows)
+    for name in ("own", "place", "attention_mask"):
+        del batch[name]
     prefix = len(shared_prefix([row["prompt_ids"] for row in rows]))
     own = [len(row["prompt_ids"]) - prefix + len(row["answer_ids"]) for row in rows]
     gather, place = list(range(prefix)), prefix

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--worker", nargs=2, metavar=("TASK", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        print(json.dumps(measured(options.worker[0], Path(options.worker[1]), options.model)))
+        print(json.dumps(measure(options.worker[0], Path(options.worker[1]), options.model)))
         return
     times = TIMES[:2] if options.quick else TIMES
     table: dict[str, list[dict[str, Any]]] = {}
@@ -109,7 +109,7 @@ def own_memory(pid: int) -> int:
     return int(found[1]) if found else 0
 
 
-def measured(task: str, folder: Path, model: str) -> float:
+def measure(task: str, folder: Path, model: str) -> float:
     """The seconds of a task."""
     import transformers
     from transformers import Trainer  # noqa: F401  the slow imports, before the clock runs

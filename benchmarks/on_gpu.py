@@ -1,12 +1,12 @@
-"""What a GPU changes: whether a shared batch is still exact, and what a new shape, a step and an answer cost.
+"""On a GPU: is a shared batch still exact, and what do a new shape, a training step and a decoding step cost?
 
-    python benchmarks/on_gpu.py --json on_gpu.json           # some minutes on one GPU
-    python benchmarks/on_gpu.py exact step                   # some of: env exact shapes step decode graph
+    python benchmarks/on_gpu.py --json on_gpu.json           # a few minutes on one GPU
+    python benchmarks/on_gpu.py exact step                   # any of: env exact shapes step decode graph
     python benchmarks/on_gpu.py --tiny                       # three narrow layers: under a minute on a CPU
 
-Weights are random, in Qwen2.5-0.5B's shape: neither exactness nor speed depends on what a model knows. Each result is
-a line of JSON as soon as it is there, and `--json` is written again behind each check, so that a run that is cut off
-tells what it had. A check that takes longer than `--seconds` leaves the rest of its cases out.
+The weights are random, in the shape of Qwen2.5-0.5B: neither exactness nor speed depends on what a model knows. Each
+result is printed as a line of JSON as soon as it is measured, and `--json` is rewritten after each check, so an
+interrupted run keeps what it had. A check that runs over `--seconds` skips its remaining cases.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
             report["claims"] += claims
             print(json.dumps(report["table"][-1], ensure_ascii=False), flush=True)
             if time.perf_counter() - start > options.seconds:
-                print(f"# {name} has had its {options.seconds:g} s; its further cases are left out", flush=True)
+                print(f"# {name} took more than {options.seconds:g} s; its remaining cases are skipped", flush=True)
                 break
         print(f"# {name}: {time.perf_counter() - start:.1f} s", flush=True)
         if options.json:
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def env(device: Device) -> Iterator[Result]:
-    """What the machine could do: its rate of matrix products, and what a kernel launch costs the host."""
+    """The machine's limits: its rate of matrix products, and what a kernel launch costs the host."""
     if device.cuda:
         properties = torch.cuda.get_device_properties(0)
         capability = f"{properties.major}.{properties.minor}"
@@ -95,14 +95,14 @@ Gradients = dict[str, torch.Tensor]
 def exact(device: Device) -> Iterator[Result]:
     """Loss and gradients of one shared batch against its rows one by one in float32, for each attention.
 
-    In bfloat16 nothing is equal: there the rows one by one, in bfloat16 too, say how far off rounding alone is.
+    In bfloat16 nothing is equal, so the yardstick there is how far rounding alone takes the rows one by one.
     """
     rows = make_rows(device, 15)
     for lora in (True, False):
         model = make_model(device, lora).eval()
         alone = [batch_for(device, model, [row], "padded") for row in rows]
         wanted = loss_and_gradients(device, model, alone, bf16=False)
-        rounding = apart(loss_and_gradients(device, model, alone, bf16=True), wanted)
+        rounding = differences(loss_and_gradients(device, model, alone, bf16=True), wanted)
         yield {"lora": lora, "attention": "rows one by one", "dtype": "bfloat16", **rounding}, []
         for attention, bf16 in ((a, b) for a in ATTENTIONS for b in (False, True)):
             if attention == "varlen" and not (bf16 and device.cuda):
@@ -111,7 +111,7 @@ def exact(device: Device) -> Iterator[Result]:
             line = {"lora": lora, "attention": attention, "dtype": dtype}
             try:
                 batch = batch_for(device, model, rows, attention)
-                found = apart(loss_and_gradients(device, model, [batch], bf16), wanted)
+                found = differences(loss_and_gradients(device, model, [batch], bf16), wanted)
             except Exception as error:  # the other attentions are still to be measured
                 yield {**line, "failed": reason(error)}, [claim(f"{of}: fails", 1, 0, at_most=True)]
                 continue
@@ -129,7 +129,7 @@ def exact(device: Device) -> Iterator[Result]:
 
 
 def loss_and_gradients(device: Device, model: Any, batches: list[Any], bf16: bool) -> tuple[float, Gradients]:
-    """Of all `batches` together: the loss is a mean over the supervised tokens of all."""
+    """The loss, a mean over the supervised tokens of all `batches`, and its gradients."""
     tokens = sum(int((batch["shift_labels"] != -100).sum()) for batch in batches)
     model.zero_grad()
     total = 0.0
@@ -141,16 +141,16 @@ def loss_and_gradients(device: Device, model: Any, batches: list[Any], bf16: boo
     return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def apart(found: tuple[float, Gradients], wanted: tuple[float, Gradients]) -> dict[str, float]:
+def differences(found: tuple[float, Gradients], wanted: tuple[float, Gradients]) -> dict[str, float]:
     """Relative differences: of the loss, of the worst element to the greatest gradient, and of the whole by norm."""
     (loss, gradients), (wanted_loss, wanted_gradients) = found, wanted
     assert gradients.keys() == wanted_gradients.keys()
-    differences = {name: (gradients[name] - gradient).float() for name, gradient in wanted_gradients.items()}
+    off = {name: (gradients[name] - gradient).float() for name, gradient in wanted_gradients.items()}
     greatest = max(float(gradient.abs().max()) for gradient in wanted_gradients.values())
     return {
         "loss": abs(loss / wanted_loss - 1),
-        "gradient, greatest": max(float(off.abs().max()) for off in differences.values()) / greatest,
-        "gradient, norm": norm(differences) / norm(wanted_gradients),
+        "gradient, greatest": max(float(each.abs().max()) for each in off.values()) / greatest,
+        "gradient, norm": norm(off) / norm(wanted_gradients),
     }
 
 
@@ -159,11 +159,11 @@ def norm(gradients: Gradients) -> float:
 
 
 def shapes(device: Device) -> Iterator[Result]:
-    """What a new shape costs beside one that was seen (plans of cuDNN, compilation of flex): every pack is one."""
+    """The first pass of a new shape against later ones (for which cuDNN plans anew): every pack has a new shape."""
     model = make_model(device, lora=True).train()
-    for attention, cudnn in (("sdpa", False), ("sdpa", True), ("varlen", False), ("flex", False)):
+    for attention, cudnn in (("sdpa", False), ("sdpa", True), ("varlen", False)):
         if not device.cuda and (cudnn or attention != "sdpa"):
-            continue  # flex has no backward pass there, the others are not there
+            continue
         line = {"attention": attention, "cudnn": cudnn}
         first, again = [], []
         try:
@@ -238,10 +238,10 @@ def measure_step(device: Device, lora: bool, base: str, attention: str, count: i
     with head_over(tokens, model) if lora else nullcontext():
         seconds = median_seconds(device, once, 1 if device.tiny else 3, 2 if device.tiny else 6)
         found: dict[str, Any] = {"ms": 1e3 * seconds, "rows/s": count / seconds}
-        return found | (profiled(device, once) if device.cuda else {})
+        return found | (profile_step(device, once) if device.cuda else {})
 
 
-def profiled(device: Device, call: Any) -> dict[str, Any]:
+def profile_step(device: Device, call: Any) -> dict[str, Any]:
     from torch.profiler import ProfilerActivity, profile
 
     memory = torch.cuda.max_memory_allocated() / 2**30

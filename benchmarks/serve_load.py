@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        print(json.dumps(extracted(options)))
+        print(json.dumps(measure_extract(options)))
         return
     if options.quick:
         options.limit, options.repeats, options.clients = (
@@ -63,13 +63,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if options.model == "tiny":
             options.model = str(toy(Path(folder) / "tiny"))
-        report = measured(options)
+        report = measure(options)
     show(report)
     report |= {"machine": machine("uvicorn", "fastapi"), "claims": claims(report)}
     finish(report, options.json)
 
 
-def measured(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: argparse.Namespace) -> dict[str, Any]:
     before = in_process(options)
     expected = {text: [tuple(place) for place in places] for text, places in before["found"].items()}
     report: dict[str, Any] = {"settings": {k: getattr(options, k) for k in ("model", "data", "limit", "repeats")}}
@@ -97,7 +97,7 @@ def sentences(options: argparse.Namespace) -> list[str]:
     return list(dict.fromkeys(row.text for row in rows))[: options.limit]
 
 
-def extracted(options: argparse.Namespace) -> dict[str, Any]:
+def measure_extract(options: argparse.Namespace) -> dict[str, Any]:
     """What Extractor.extract finds in each sentence, and how long it takes for all of them, `repeats` times."""
     from qwen_ner.inference.extractor import Extractor
 

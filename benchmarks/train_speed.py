@@ -96,7 +96,7 @@ def main() -> None:
         show(results)
         print("against the rows one by one: " + (exact.get("error") or differences(exact)))
         if options.sweep:
-            report["sweep"] = swept(options)
+            report["sweep"] = run_sweep(options)
     finish(report, options.json)
 
 
@@ -109,7 +109,7 @@ def rounds(options: argparse.Namespace) -> dict[str, dict[str, float]]:
             print(f"round {turn + 1}/{options.repeats}: {name}", file=sys.stderr, flush=True)
             seen[name].append(at_a_batch_that_fits(name, options))
             print(f"    {json.dumps(seen[name][-1])}", file=sys.stderr, flush=True)
-        results = {name: merged(runs) for name, runs in seen.items()}
+        results = {name: merge_runs(runs) for name, runs in seen.items()}
         rivals = [name for name in options.rivals if not far_behind(name, results)]
     return results
 
@@ -145,7 +145,7 @@ def in_process(name: str, options: argparse.Namespace, **changed: Any) -> dict[s
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def merged(runs: list[dict[str, Any]]) -> dict[str, Any]:
+def merge_runs(runs: list[dict[str, Any]]) -> dict[str, Any]:
     good = [run for run in runs if "error" not in run]
     if not good:
         return runs[0]
@@ -209,7 +209,7 @@ def differences(exact: dict[str, float]) -> str:
     return ", ".join(f"{what} {value:.2g}" for what, value in exact.items())
 
 
-def swept(options: argparse.Namespace) -> Points:
+def run_sweep(options: argparse.Namespace) -> Points:
     """rows/s over batch size and prompt length, for dynamic padding and ours; drawn beside the JSON."""
 
     def rate(what: str, x: int, name: str) -> float | None:
@@ -218,7 +218,7 @@ def swept(options: argparse.Namespace) -> Points:
             if what == "prefix"
             else in_process(name, options, batch=x)
         )
-        return None if "error" in run else merged([run])["rows/s"]
+        return None if "error" in run else merge_runs([run])["rows/s"]
 
     names = {"dynamic": "dynamic padding", "ours": "prefix sharing"}
     target = (options.json or Path("train_speed.json")).with_suffix(".png")

@@ -1,4 +1,4 @@
-"""A two-layer Qwen2 and rows of our own: real things, small. Nothing here or below reaches a network."""
+"""Fixtures: a two-layer Qwen2, a few rows of text, and trainings of them. No test reaches a network."""
 
 import os
 import tempfile
@@ -38,17 +38,24 @@ settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use two hosts or a browser."""
+    for item in items:
+        for fixture, mark in (("hosts", "hosts"), ("chromium", "browser")):
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(mark)
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(_home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def warm_python() -> WarmPython:
-    """`warm_python.run([sys.executable, "-m", "qwen_ner", ...], env=..., cwd=...)`, as `subprocess.run` but without
-    the seconds that imports take: it forks off a Python that has done them. `start` is its `subprocess.Popen`.
+    """Runs programs as forks of a Python that has its imports done; see warm_python.py for `run`, `start`, `launch`.
 
-    What is no test imports it: `from warm_python import warm_python`. For the few tests whose law is the cold start
-    itself, it is `subprocess`.
+    Code without fixtures imports it: `from warm_python import warm_python`.
     """
     return warm
 
@@ -58,7 +65,7 @@ MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 @pytest.fixture(scope="session")
 def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
-    """`make_once(name, make)` is a folder that `make(folder)` filled, once for all workers. Not to be written to."""
+    """`make_once(name, make)`: a folder that `make(folder)` fills, once for all xdist workers. Do not write to it."""
     place = tmp_path_factory.getbasetemp()
     place = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "common"
     place.mkdir(exist_ok=True)
@@ -83,7 +90,7 @@ def codec() -> Codec:
 
 @pytest.fixture(scope="session")
 def tiny(make_once: MakeOnce) -> Path:
-    """The folder of an untrained two-layer model. Not to be written to."""
+    """The folder of an untrained two-layer model. Do not write to it."""
     from qwen_ner.training.tiny import make_tiny
 
     return make_once("tiny", lambda folder: make_tiny(folder / "model", layers=2, hidden=64, dropout=0.0)) / "model"
@@ -98,7 +105,7 @@ def tokenizer(tiny: Path):
 
 @contextmanager
 def reaching(hub: FakeHub, cache: Path) -> Iterator[None]:
-    """Let the libraries of this process know no other Hub than `hub`, as its user tester."""
+    """Point the libraries of this process at `hub`, logged in as its user tester."""
     from huggingface_hub import constants
 
     with pytest.MonkeyPatch.context() as patch:
@@ -113,7 +120,7 @@ def reaching(hub: FakeHub, cache: Path) -> Iterator[None]:
 
 @pytest.fixture
 def hub(tiny: Path, tmp_path: Path) -> Iterator[FakeHub]:
-    """A Hub that holds the base model tester/base, the only one that this process can reach."""
+    """A fake Hub with the base model tester/base; this process can reach no other."""
     hub = FakeHub()
     hub.create("tester/base", files={path.name: path.read_bytes() for path in tiny.iterdir()})
     with reaching(hub, tmp_path / "hub_cache"):
@@ -123,7 +130,7 @@ def hub(tiny: Path, tmp_path: Path) -> Iterator[FakeHub]:
 
 @pytest.fixture(scope="session")
 def taught(make_once: MakeOnce) -> Path:
-    """A folder of train.jsonl and dev.jsonl, of which dev has been seen in training: what a run learns shows."""
+    """A folder with train.jsonl and dev.jsonl. dev is part of train, so that a short training already scores on it."""
     from qwen_ner.data.datasets import write_jsonl
 
     def make(folder: Path) -> None:
@@ -136,7 +143,7 @@ def taught(make_once: MakeOnce) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(make_once: MakeOnce, taught: Path, tiny: Path) -> dict[str, Path]:
-    """Folders that real trainings wrote: `full`, and `adapter` of tester/base. Not to be written to."""
+    """The folders of two real trainings: `full`, and `adapter` (of tester/base). Do not write to them."""
     from qwen_ner.training.recipe import load_recipe
     from qwen_ner.training.run import train
 
@@ -164,7 +171,7 @@ def trained(make_once: MakeOnce, taught: Path, tiny: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def cluener_dir() -> Path:
-    """The real CLUENER, where its folder is given."""
+    """The folder of the real CLUENER, if QWEN_NER_DATA names it."""
     folder = os.environ.get("QWEN_NER_DATA")
     if not folder:
         pytest.skip("QWEN_NER_DATA does not name CLUENER's folder")

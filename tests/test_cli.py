@@ -73,11 +73,15 @@ def in_process(capsys, *argv):
 
 
 @pytest.fixture(scope="session")
-def trained(recipe, tmp_path_factory):
+def trained(recipe, make_once):
     """(folder, what was printed) of the literal command: `accelerate launch recipes/X.yaml --key value`."""
-    folder = tmp_path_factory.mktemp("trained") / "out"
-    done = run(*ACCELERATE, "--config_file", CONFIGS / "cpu.yaml", recipe, "--output_dir", folder)
-    return folder, done.stdout
+
+    def make(folder):
+        done = run(*ACCELERATE, "--config_file", CONFIGS / "cpu.yaml", recipe, "--output_dir", folder / "out")
+        (folder / "printed.txt").write_text(done.stdout, encoding="utf-8")
+
+    folder = make_once("launched", make)
+    return folder / "out", (folder / "printed.txt").read_text(encoding="utf-8")
 
 
 def table_of(printed):
@@ -325,7 +329,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(recipe, tmp_pat
     step = int(checkpoint.name.rsplit("-", 1)[1])
     assert 3 <= step < 10
     assert not (out / "metrics.json").exists()
-    done = run(*command)
+    done = warm_python.launch(CONFIGS / "cpu.yaml", command[len(ACCELERATE) + 2 :])
     assert f"Resuming from {checkpoint}" in done.stderr
     assert json.loads((out / "metrics.json").read_text())["training"]["steps"] == 48
 

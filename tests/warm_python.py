@@ -1,12 +1,17 @@
-"""A Python that has imported the frameworks already and forks for each program, so that none pays for the imports.
+"""A fork server: a Python that has imported the frameworks and forks for each program, so that tests skip the imports.
 
-In: what would be handed to `subprocess.run([sys.executable, ...])`. Out: the exit code, stdout and stderr of a process
-of its own, with its own arguments, environment, folder and process group. Importing `qwen_ner.training.run` takes 5 CPU
-seconds; a fork takes some milliseconds.
+In: what `subprocess.run([sys.executable, ...])` would take. Out: exit code, stdout and stderr of a separate process with
+its own arguments, environment, working directory and session. Importing `qwen_ner.training.run` takes 5 CPU seconds, a
+fork a few milliseconds.
 
-What it does not do: libraries read some variables when they are imported (`AT_IMPORT`). A program that is given others
-of these than this process has is started cold, and so is one where the cold start is what is tested: use `subprocess`
-for that.
+    from warm_python import warm_python
+    done = warm_python.run([sys.executable, "-m", "qwen_ner", "train", recipe], env=..., cwd=...)   # subprocess.run
+    server = warm_python.start([sys.executable, "-m", "qwen_ner", "serve", folder], stderr=PIPE)    # subprocess.Popen
+    done = warm_python.launch(config, ["-m", "qwen_ner", "train", recipe])                          # accelerate launch
+
+Libraries read some variables only when they are imported (`AT_IMPORT`): a program whose values differ from this
+process's gets a cold start. Where the cold start itself is under test (what `--help` loads, the launcher), use
+`subprocess`.
 """
 
 from __future__ import annotations
@@ -42,26 +47,26 @@ AT_IMPORT = (
     "PYTHON",
     "TORCH",
 )
-"""How the names of variables begin that are read when Python or a library starts."""
+"""Prefixes of variables that Python or a library reads when it starts."""
 
 ANYTIME = {"HF_TOKEN", "PYTHONPATH"}
-"""Variables that begin so and are read when they are needed; the entries of PYTHONPATH are added by hand."""
+"""Exceptions, read when they are used. (The server adds the entries of PYTHONPATH itself.)"""
 
 MESSAGE = 1 << 20
 
 
 class WarmPython:
-    """The parent of the forks, started when it is first needed. Not for several threads at once."""
+    """The client of one server process, which starts on first use. Not thread-safe."""
 
     def __init__(self) -> None:
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._environment: dict[str, str] = {}
+        self._environment = dict(os.environ)
 
     def run(
         self, command: Sequence[Any], *, timeout: float = 200, check: bool = False, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """What `subprocess.run(command, capture_output=True, text=True, ...)` returns; a timeout kills the program."""
+        """As `subprocess.run(command, capture_output=True, text=True, ...)`."""
         process = self.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
         try:
             out, err = process.communicate(timeout=timeout)
@@ -83,7 +88,7 @@ class WarmPython:
         stdout: Any = None,
         stderr: Any = None,
     ) -> WarmProcess | subprocess.Popen[str]:
-        """What `subprocess.Popen(command, text=True, start_new_session=True, ...)` returns. Nothing stands in its stdin.
+        """As `subprocess.Popen(command, text=True, start_new_session=True, stdin=DEVNULL, ...)`.
 
         `command` is `[sys.executable, "-m", MODULE, ...]`, `[sys.executable, "-c", CODE, ...]` or
         `[sys.executable, FILE, ...]`.
@@ -92,13 +97,11 @@ class WarmPython:
         if args[0] != sys.executable:
             raise ValueError(f"{args[0]} is not {sys.executable}")
         wanted = dict(os.environ if env is None else env)
-        cold = {"stdin": subprocess.DEVNULL, "text": True, "start_new_session": True}
-        if not hasattr(os, "fork") or (self._server and _at_import(wanted) != _at_import(self._environment)):
-            return subprocess.Popen(args, env=wanted, cwd=cwd, stdout=stdout, stderr=stderr, **cold)
-        if self._server is None:
-            if _at_import(wanted) != _at_import(os.environ):
-                return subprocess.Popen(args, env=wanted, cwd=cwd, stdout=stdout, stderr=stderr, **cold)
-            self._serve()
+        if _at_import(wanted) != _at_import(self._environment):
+            return subprocess.Popen(
+                args, env=wanted, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True,
+                start_new_session=True,
+            )  # fmt: skip
         return self._fork(args, wanted, str(cwd or Path.cwd()), stdout, stderr)
 
     def launch(
@@ -110,12 +113,12 @@ class WarmPython:
         timeout: float = 200,
         **options: Any,
     ) -> subprocess.CompletedProcess[str]:
-        """What `accelerate launch --config_file CONFIG *PROGRAM` comes to on this host, but for its launcher.
+        """As `accelerate launch --config_file CONFIG *PROGRAM` on one host, without the launcher.
 
-        Each rank of the config is a fork with the environment that accelerate and torchrun make; all write to the same
-        stdout and stderr. Where a rank fails, the others are killed and its exit code is what is returned.
+        Each rank is a fork with the environment that accelerate and torchrun would give it; all ranks write to the same
+        stdout and stderr. If one fails, the others are killed and its exit code is returned.
         """
-        variables, arguments, ranks = _launched(config, [str(part) for part in program])
+        variables, arguments, ranks = _read_launch(config, [str(part) for part in program])
         pipes = [os.pipe(), os.pipe()]
         out, err = (os.fdopen(writing, "w") for _, writing in pipes)
         processes = [
@@ -148,18 +151,18 @@ class WarmPython:
         code = code or next(filter(None, codes), 0)
         return subprocess.CompletedProcess(list(program), code, *texts)
 
-    def _serve(self) -> None:
-        self._environment = dict(os.environ)
+    def _serve(self) -> socket.socket:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE)
         self._server = subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], start_new_session=True,
-            stdin=subprocess.DEVNULL,
+            [sys.executable, __file__, str(theirs.fileno())], env=self._environment, stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()], start_new_session=True,
         )  # fmt: skip
         theirs.close()
+        return self._control
 
     def _fork(self, args: list[str], env: dict[str, str], cwd: str, stdout: Any, stderr: Any) -> WarmProcess:
-        assert self._control is not None
+        control = self._control or self._serve()
         ends: dict[str, Any] = {}
         handed = [os.open(os.devnull, os.O_RDONLY)]
         opened = list(handed)
@@ -176,7 +179,7 @@ class WarmPython:
         ours, theirs = socket.socketpair()
         opened.append(theirs.detach())
         request = json.dumps({"args": args[1:], "env": env, "cwd": cwd}).encode("utf-8", "surrogateescape")
-        socket.send_fds(self._control, [request], [*handed, opened[-1]])
+        socket.send_fds(control, [request], [*handed, opened[-1]])
         for number in opened:
             os.close(number)
         return WarmProcess(args, ours, **ends)
@@ -185,15 +188,15 @@ class WarmPython:
         if self._server is not None and self._control is not None:
             self._control.close()
             self._server.wait(30)
-            self._server = None
+            self._server = self._control = None
 
 
 warm_python = WarmPython()
 atexit.register(warm_python.close)
 
 
-def _launched(config: Path, program: list[str]) -> tuple[dict[str, str], list[str], list[dict[str, str]]]:
-    """Of a launch on one host: what accelerate sets in the environment, what Python is given, what each rank has more."""
+def _read_launch(config: Path, program: list[str]) -> tuple[dict[str, str], list[str], list[dict[str, str]]]:
+    """The variables that accelerate sets, Python's arguments, and each rank's own variables, for a launch on one host."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 
@@ -219,14 +222,17 @@ def _at_import(env: Mapping[str, str]) -> dict[str, str]:
 
 
 class WarmProcess:
-    """One fork: the part of `subprocess.Popen`'s methods that tests use."""
+    """One fork, with the methods of `subprocess.Popen` that tests use."""
 
     def __init__(self, args: list[str], replies: socket.socket, stdout: Any = None, stderr: Any = None) -> None:
         self.args, self.stdout, self.stderr = args, stdout, stderr
         self.returncode: int | None = None
         self._replies = replies.makefile("r", encoding="ascii")
         self._socket = replies
-        self.pid = int(self._replies.readline())
+        pid = self._replies.readline()
+        if not pid:
+            raise RuntimeError("the fork server has ended; its error is in stderr")
+        self.pid = int(pid)
 
     def __enter__(self) -> WarmProcess:
         return self
@@ -252,7 +258,7 @@ class WarmProcess:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """What was written to the two pipes, read to their ends, when the process has ended."""
+        """Read both pipes to the end and wait for the process."""
         end = None if timeout is None else time.monotonic() + timeout
         texts: dict[str, str] = {}
 
@@ -294,7 +300,7 @@ class WarmProcess:
 COMMON = ("accelerate", "datasets", "peft", "transformers.models.qwen2.modeling_qwen2", "qwen_ner.training.run",
           "qwen_ner.inference.extractor")  # fmt: skip
 EXTRA = ("fastapi", "uvicorn", "optuna")
-"""What the commands import, so that no fork has to."""
+"""What the commands import."""
 
 
 def import_all() -> None:
@@ -306,7 +312,7 @@ def import_all() -> None:
 
 
 def serve(control: socket.socket) -> list[str]:
-    """Fork for each request until there will be no more, then exit; in the fork return what Python is to run."""
+    """Fork for each request until the client closes its end. Returns in the forks only: the arguments of Python."""
     watched: dict[int, tuple[int, socket.socket]] = {}  # a process file: its pid, and where its exit is reported
     while True:
         for ready in select.select([control, *watched], [], [])[0]:
@@ -338,7 +344,7 @@ def serve(control: socket.socket) -> list[str]:
 
 
 def become(request: dict[str, Any], numbers: list[int]) -> list[str]:
-    """Make this process as one that was just started; its arguments."""
+    """Give this fork the session, streams, folder and environment of a new process; return its arguments."""
     os.setsid()
     for place, number in enumerate(numbers[:3]):
         os.dup2(number, place)
@@ -348,7 +354,8 @@ def become(request: dict[str, Any], numbers: list[int]) -> list[str]:
     for name in set(os.environ) - set(request["env"]):
         del os.environ[name]
     os.environ.update(request["env"])
-    sys.path[1:1] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in sys.path]
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[1:1] = [path for path in given if path and path not in sys.path[1:]]  # the first is the program's
     return list(request["args"])
 
 

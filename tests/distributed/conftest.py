@@ -30,11 +30,12 @@ def base(trained):
 
 
 @pytest.fixture(scope="session")
-def plain(recipe, base, tmp_path_factory):
-    out = tmp_path_factory.mktemp("plain")
-    for name, options in EACH.items():
-        train(load_recipe(recipe, ["--model_name_or_path", str(base), *options, "--output_dir", str(out / name)]))
-    return out
+def plain(recipe, base, make_once):
+    def make(out):
+        for name, options in EACH.items():
+            train(load_recipe(recipe, ["--model_name_or_path", str(base), *options, "--output_dir", str(out / name)]))
+
+    return make_once("plain", make)
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ def on_two_hosts(hosts, tiny, tmp_path_factory):
     return outs[0]
 
 
-@pytest.mark.parametrize("other", ["two_ranks", "on_two_hosts"])
+@pytest.mark.parametrize("other", ["two_ranks", pytest.param("on_two_hosts", marks=pytest.mark.hosts)])
 @pytest.mark.parametrize("case", CASES)
 def test_the_numbers_do_not_depend_on_the_ranks(one_rank, other, case, request):
     outs = (one_rank, request.getfixturevalue(other))

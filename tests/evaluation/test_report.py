@@ -123,6 +123,7 @@ BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 @pytest.mark.skipif(not BROWSER, reason="no Chromium: install the package chromium")
 def test_a_browser_shows_it_and_filters_it(evaluated, tmp_path):
     write_report(evaluated, tmp_path, history=HISTORY)

@@ -292,7 +292,7 @@ def two_processes(tiny, out, where, accumulation, room):
     (out / "two.py").write_text(TWO, encoding="utf-8")
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return warm_python.launch(ROOT / "accelerate_configs" / "cpu_2proc.yaml", command, env=env, timeout=300)
+    return warm_python.launch(ROOT / "accelerate_configs" / "cpu_2proc.yaml", command, cwd=ROOT, env=env, timeout=300)
 
 
 @pytest.mark.slow
