@@ -235,7 +235,7 @@ class Search:
         process.wait()
         if pruned:
             raise TrialPruned
-        if not ended or (self.interrupted and process.returncode):
+        if self.interrupted:  # by `kill` too, after which psutil knows the exit code, and `process` does not
             raise Interrupted
         if process.returncode or not evaluations:
             raise failure(process.returncode, folder / "log.txt", self.sweep.metric)
