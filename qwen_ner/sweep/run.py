@@ -141,8 +141,6 @@ def _pruner(sweep: Sweep) -> BasePruner:
     early = sweep.early_terminate
     if not early:
         return pruners.NopPruner()
-    if early["type"] == "median":
-        return pruners.MedianPruner(n_warmup_steps=early.get("min_iter", 1) - 1)
     eta = early.get("eta", 3)
     first = early.get("min_iter") or max(1, early["max_iter"] // eta ** early.get("s", 1))
     return pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=eta)

@@ -33,7 +33,9 @@ IGNORED_KEYS = ("name", "description", "project", "entity")
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 """wandb's default. It runs a recipe too: a recipe is also Python."""
 
-EARLY_TERMINATE = {"hyperband": ("min_iter", "max_iter", "s", "eta"), "median": ("min_iter",)}
+HYPERBAND = {"min_iter": 1, "max_iter": 1, "s": 1, "eta": 2}
+"""The fields of `early_terminate`, and the least value of each."""
+
 OWN_KEYS = {"output_dir": "each trial has its own folder", "resume_from_checkpoint": "each trial starts anew"}
 
 _ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
@@ -217,13 +219,12 @@ def _command(given: Any, program: str, faults: list[str]) -> tuple[str, ...]:
 def _early_faults(early: Any) -> list[str]:
     if not early:
         return []
-    known = EARLY_TERMINATE.get(str(early.get("type"))) if isinstance(early, dict) else None
-    if not known:
-        return [f"early_terminate: type must be one of {', '.join(EARLY_TERMINATE)}"]
-    faults = [unknown(key, known) for key in early if key not in ("type", *known)]
-    for key in set(early) & set(known):
-        if not isinstance(early[key], int) or early[key] < 1 + (key == "eta"):
-            faults.append(f"{key}: {early[key]} is not a whole number from {1 + (key == 'eta')} on")
-    if early["type"] == "hyperband" and not {"min_iter", "max_iter"} & set(early):
-        faults.append("hyperband needs min_iter, or max_iter and s")
+    if not isinstance(early, dict) or early.get("type") != "hyperband":
+        return ["early_terminate: type must be hyperband"]
+    faults = [unknown(key, HYPERBAND) for key in early if key not in ("type", *HYPERBAND)]
+    for key, least in HYPERBAND.items():
+        if not isinstance(early.get(key, least), int) or early.get(key, least) < least:
+            faults.append(f"{key}: {early[key]} is not a whole number from {least} on")
+    if not {"min_iter", "max_iter"} & set(early):
+        faults.append("needs min_iter, or max_iter and s")
     return [f"early_terminate: {fault}" for fault in faults]

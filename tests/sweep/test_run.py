@@ -256,10 +256,10 @@ def test_a_faulty_file(write, keys, fault):
 @pytest.mark.parametrize(
     ("early", "fault"),
     [
-        ({"type": "envelope"}, "type must be one of hyperband, median"),
+        ({"type": "envelope"}, "type must be hyperband"),
         ({"type": "hyperband", "min_iter": 2, "etta": 3}, "etta: unknown; did you mean eta?"),
         ({"type": "hyperband", "min_iter": 2, "eta": 1}, "eta: 1 is not a whole number from 2 on"),
-        ({"type": "hyperband"}, "hyperband needs min_iter, or max_iter and s"),
+        ({"type": "hyperband"}, "needs min_iter, or max_iter and s"),
     ],
     ids=str,
 )
