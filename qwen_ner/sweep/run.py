@@ -141,8 +141,6 @@ def _pruner(sweep: Sweep) -> BasePruner:
     early = sweep.early_terminate
     if not early:
         return pruners.NopPruner()
-    if early["type"] == "median":
-        return pruners.MedianPruner(n_warmup_steps=early.get("min_iter", 1) - 1)
     eta = early.get("eta", 3)
     first = early.get("min_iter") or max(1, early["max_iter"] // eta ** early.get("s", 1))
     return pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=eta)
@@ -235,7 +233,7 @@ class Search:
         process.wait()
         if pruned:
             raise TrialPruned
-        if not ended or (self.interrupted and process.returncode):
+        if self.interrupted:  # by `kill` too, after which psutil knows the exit code, and `process` does not
             raise Interrupted
         if process.returncode or not evaluations:
             raise failure(process.returncode, folder / "log.txt", self.sweep.metric)

@@ -33,7 +33,9 @@ IGNORED_KEYS = ("name", "description", "project", "entity")
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 """wandb's default. It runs a recipe too: a recipe is also Python."""
 
-EARLY_TERMINATE = {"hyperband": ("min_iter", "max_iter", "s", "eta"), "median": ("min_iter",)}
+HYPERBAND = {"min_iter": 1, "max_iter": 1, "s": 1, "eta": 2}
+"""The fields of `early_terminate`, and the least value of each."""
+
 OWN_KEYS = {"output_dir": "each trial has its own folder", "resume_from_checkpoint": "each trial starts anew"}
 
 _ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
@@ -84,15 +86,12 @@ class Sweep:
     def overrides(self, values: Mapping[str, Any]) -> list[str]:
         """The part of `launch(values)` that the recipe reads: what follows its name."""
         words = self.launch(values)
-        if self.program in words:
-            return words[words.index(self.program) + 1 :]
-        return flags({**self.fixed, **values})
+        return words[words.index(self.program) + 1 :]
 
     def launch_recipe(self, recipe: Path) -> list[str]:
         """The command that runs `recipe` as the trials were run, without overrides."""
         words = self.launch({})
-        before = words[: words.index(self.program)] if self.program in words else ["accelerate", "launch"]
-        return [*before, str(recipe)]
+        return [*words[: words.index(self.program)], str(recipe)]
 
 
 def flags(values: Mapping[str, Any]) -> list[str]:
@@ -109,9 +108,7 @@ def read_sweep(path: Path) -> Sweep:
     """Raises `NerError` that lists all faults of the file."""
     tree = _read_yaml(path)
     if "parameters" not in tree:
-        raise NerError(
-            "not a sweep, which has `parameters`", place=path, remedy="see recipes/sweep.yaml for an example"
-        )
+        raise NerError("no `parameters`, so no sweep", place=path, remedy="see recipes/sweep.yaml for an example")
     faults = [unknown(key, KEYS) for key in tree if key not in (*KEYS, *IGNORED_KEYS)]
     program, method = str(tree.get("program", "")), tree.get("method")
     if not Path(program).is_file():
@@ -122,7 +119,7 @@ def read_sweep(path: Path) -> Sweep:
         faults.append(f"run_cap: {cap} is not a positive number")
     metric = _metric(tree.get("metric"), faults)
     spaces = _parameters(tree["parameters"], method == "grid", faults)
-    command = _command(tree.get("command") or COMMAND, faults)
+    command = _command(tree.get("command") or COMMAND, program, faults)
     early = tree.get("early_terminate") or {}
     local_faults = [f"{key}: {space.unsupported}" for key, space in spaces.items() if space.unsupported]
     local_faults += _early_faults(early)
@@ -205,30 +202,29 @@ def _parameters(given: Any, grid: bool, faults: list[str]) -> dict[str, Space]:
     return spaces
 
 
-def _command(given: Any, faults: list[str]) -> tuple[str, ...]:
+def _command(given: Any, program: str, faults: list[str]) -> tuple[str, ...]:
     """A macro is a whole element to wandb; one that it does not know vanishes from the command without a word."""
-    if isinstance(given, str):
+    if not isinstance(given, (list, tuple)):
         faults.append("command: must be a list, one element a word")
         return ()
     command, macros = tuple(map(str, given)), (*COMMAND, "${args_no_equals}")
     for word in command:
         if _MACRO.search(word) and word not in macros:
             faults.append(f"command: {word}: a macro is an element of its own, one of {', '.join(macros)}")
-    if not {"${args}", "${args_no_equals}"} & set(command):
-        faults.append("command: without ${args} all trials are the same")
+    if not {"${program}", program} & set(command) or not {"${args}", "${args_no_equals}"} & set(command):
+        faults.append("command: needs ${program} and ${args}")
     return command
 
 
 def _early_faults(early: Any) -> list[str]:
     if not early:
         return []
-    known = EARLY_TERMINATE.get(str(early.get("type"))) if isinstance(early, dict) else None
-    if not known:
-        return [f"early_terminate: type must be one of {', '.join(EARLY_TERMINATE)}"]
-    faults = [unknown(key, known) for key in early if key not in ("type", *known)]
-    for key in set(early) & set(known):
-        if not isinstance(early[key], int) or early[key] < 1 + (key == "eta"):
-            faults.append(f"{key}: {early[key]} is not a whole number from {1 + (key == 'eta')} on")
-    if early["type"] == "hyperband" and not {"min_iter", "max_iter"} & set(early):
-        faults.append("hyperband needs min_iter, or max_iter and s")
+    if not isinstance(early, dict) or early.get("type") != "hyperband":
+        return ["early_terminate: type must be hyperband"]
+    faults = [unknown(key, HYPERBAND) for key in early if key not in ("type", *HYPERBAND)]
+    for key, least in HYPERBAND.items():
+        if not isinstance(early.get(key, least), int) or early.get(key, least) < least:
+            faults.append(f"{key}: {early[key]} is not a whole number from {least} on")
+    if not {"min_iter", "max_iter"} & set(early):
+        faults.append("needs min_iter, or max_iter and s")
     return [f"early_terminate: {fault}" for fault in faults]

@@ -1,1 +1,1 @@
-"""What a training tells its trackers."""
+"""The trackers of a training."""
