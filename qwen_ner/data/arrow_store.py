@@ -94,7 +94,7 @@ class StoredDecoded(Stored[Decoded]):
     """Predictions on the disk."""
 
 
-def selected(examples: Sequence[Example], positions: Sequence[int]) -> Sequence[Example]:
+def select_rows(examples: Sequence[Example], positions: Sequence[int]) -> Sequence[Example]:
     """Those at `positions`, on the disk if `examples` are."""
     if isinstance(examples, StoredExamples):
         return examples.select(positions)
