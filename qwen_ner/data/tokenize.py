@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import pickle
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -223,7 +222,7 @@ def _tokenize(
     end: int,
     first_row: int,
 ) -> dict[str, Any]:
-    targets = [codec.encode(pickle.loads(value)) for value in batch["value"]]
+    targets = [codec.encode(StoredExamples.load(line)) for line in batch["line"]]
     prompts = prompt_ids(tokenizer, codec, batch["text"])
     written, added = tokenizer(targets, add_special_tokens=False)["input_ids"], _added(tokenizer)
     answers = [
