@@ -7,17 +7,19 @@ Knows nothing of where they come from.
 from __future__ import annotations
 
 import errno
+import json
 import os
-import pickle
 import tempfile
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from ..codec import Decoded
-from ..entities import Example, NerError
+from ..codec import Decoded, Problem
+from ..entities import Entity, Example, NerError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,7 +32,7 @@ BATCH = 1_000
 
 
 class Stored(Sequence[T]):
-    """Values as pickles in `rows`, a `Dataset`. Slices are views of it.
+    """Values as lines of JSON in `rows`, a `Dataset`. Slices are views of it.
 
     Its file is removed as soon as it is mapped, so that nothing is left of it, however the process ends. `rows` has the
     texts of examples in a column of their own.
@@ -38,6 +40,11 @@ class Stored(Sequence[T]):
 
     def __init__(self, rows: Dataset) -> None:
         self.rows = rows
+
+    @staticmethod
+    @abstractmethod
+    def load(line: str) -> T:
+        """The value that was written as this line."""
 
     @classmethod
     def of(cls, values: Iterable[T]) -> Self:
@@ -48,15 +55,17 @@ class Stored(Sequence[T]):
         import pyarrow  # type: ignore[import-untyped, unused-ignore]
 
         # Not `Dataset.from_generator`: it wraps what reading raises, draws a bar, and refuses to write no rows.
-        schema = pyarrow.schema({"value": pyarrow.binary(), "text": pyarrow.string()})
+        schema = pyarrow.schema({"line": pyarrow.string(), "text": pyarrow.string()})
         left, cache = iter(values), cache_folder()
         with writable(cache):
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=cache, suffix=".arrow") as file:
                 with pyarrow.ipc.new_stream(file, schema) as writer:
                     while batch := list(islice(left, BATCH)):
+                        # In ASCII: an answer may hold half a surrogate pair, which a column of texts cannot.
+                        lines = [json.dumps(astuple(value)) for value in batch]  # type: ignore[call-overload]
                         texts = [getattr(value, "text", None) for value in batch]
-                        writer.write_batch(pyarrow.record_batch([list(map(pickle.dumps, batch)), texts], schema))
+                        writer.write_batch(pyarrow.record_batch([lines, texts], schema))
                 file.flush()
                 return cls(datasets.Dataset.from_file(file.name))
 
@@ -64,8 +73,8 @@ class Stored(Sequence[T]):
         return len(self.rows)
 
     def __iter__(self) -> Iterator[T]:
-        for batch in self.rows.select_columns(["value"]).iter(BATCH):
-            yield from map(pickle.loads, batch["value"])
+        for batch in self.rows.select_columns(["line"]).iter(BATCH):
+            yield from map(self.load, batch["line"])
 
     @overload
     def __getitem__(self, at: int) -> T: ...
@@ -74,7 +83,7 @@ class Stored(Sequence[T]):
     def __getitem__(self, at: int | slice) -> T | Self:
         if isinstance(at, slice):
             return self.select(range(len(self))[at])
-        return pickle.loads(self.rows[at]["value"])
+        return self.load(self.rows[at]["line"])
 
     def select(self, positions: Iterable[int]) -> Self:
         """Those at `positions`, in that order."""
@@ -89,12 +98,26 @@ class StoredExamples(Stored[Example]):
     (5, '第3句', ['1', '2'])
     """
 
+    @staticmethod
+    def load(line: str) -> Example:
+        identity, text, entities, source = json.loads(line)
+        return Example(identity, text, tuple(Entity(*entity) for entity in entities), source)
+
 
 class StoredDecoded(Stored[Decoded]):
     """Predictions on the disk."""
 
+    @staticmethod
+    def load(line: str) -> Decoded:
+        entities, surfaces, problems = json.loads(line)
+        return Decoded(
+            tuple(Entity(*entity) for entity in entities),
+            tuple((label, surface) for label, surface in surfaces),
+            tuple(Problem(*problem) for problem in problems),
+        )
 
-def selected(examples: Sequence[Example], positions: Sequence[int]) -> Sequence[Example]:
+
+def select_rows(examples: Sequence[Example], positions: Sequence[int]) -> Sequence[Example]:
     """Those at `positions`, on the disk if `examples` are."""
     if isinstance(examples, StoredExamples):
         return examples.select(positions)

@@ -18,7 +18,7 @@ from .formats.errors import DataError, LineFault, nearest
 from .formats.hugging_face import SPLIT_NAMES, is_folder, is_hub_id, split_names
 from .formats.jsonl import as_row, read_jsonl, write_jsonl
 from .formats.registry import Source, detect, find, open_source
-from .formats.rows import decoded, identity_of, json_object, numbered, text_of
+from .formats.rows import decode_line, identity_of, json_object, number_lines, text_of
 
 __all__ = [
     "DataError",
@@ -78,13 +78,13 @@ def read_texts(lines: Iterable[bytes], source: str) -> Iterator[TextRow]:
     TextRow(id='b', text=None, source='in.jsonl:2', fault='in.jsonl:2: {"id": "b"} lacks "text"; give it its sentence')
     """
     is_jsonl: bool | None = True if source.endswith(".jsonl") else None
-    for line, raw in numbered(lines):
+    for line, raw in number_lines(lines):
         if is_jsonl is None:
             is_jsonl = _opens_jsonl(raw)
         place, identity, faults = f"{source}:{line}", str(line), list[str]()
         text: str | None = None
         try:
-            row = json_object(raw) if is_jsonl else {"text": decoded(raw)}
+            row = json_object(raw) if is_jsonl else {"text": decode_line(raw)}
             if not is_jsonl and not row["text"].strip():
                 continue
             identity = identity_of(row, identity, faults.append)

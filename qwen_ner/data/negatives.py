@@ -1,7 +1,7 @@
-"""Sentences without entities: cut out of annotated rows, or read from a file of texts that hold none.
+"""Sentences without entities: cut from annotated rows, or read from a file of such texts.
 
 In: examples, or a file, and the surfaces that are annotated somewhere. Out: examples whose target is `{}`, none of
-which holds such a surface. Knows nothing of tokens, models or recipes.
+which contains such a surface. Knows nothing of tokens, models or recipes.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from .formats.rows import lines_of
 from .surfaces import Surfaces, balanced
 
 SHORTEST = 6
-"""Characters of the shortest clause that is cut out: below, there is little in it that could be mistaken."""
+"""Characters of the shortest clause to cut: a shorter one has little to be mistaken for an entity."""
 
-# Half-width marks too, but not inside of numbers (10,000) and times.
+# Half-width marks too, but not inside numbers (10,000) and times.
 _CLAUSE_END = re.compile(r"(?<=[，。；！？])|(?<=[,;!?])(?![0-9A-Za-z,;!?])")
 
 
 def entity_free(
     examples: Iterable[Example], surfaces: Surfaces | Iterable[str], shortest: int = SHORTEST
 ) -> list[Example]:
-    """The parts of `examples` that hold no entity, as examples of their own; no text twice, in their order.
+    """The parts of `examples` without entities, as examples of their own; no text twice, in their order.
 
-    A part is a run of whole clauses, as long as it goes, cut at ，。；！？ and their half-width forms. It holds no
-    annotated entity, none of `surfaces` at all, and no bracket or quote without its other half, and has `shortest`
-    characters at least. Its source names its place in its row.
+    A part is the longest run of whole clauses, cut at ，。；！？ and their half-width forms, that has `shortest`
+    characters or more and contains no annotated entity, none of `surfaces`, and no unpaired bracket or quote. Its
+    source names its place in its row.
 
     >>> from qwen_ner.entities import Entity
     >>> row = Example("7", "三星发布新品，价格还没有定，三星说。", (Entity("company", "三星", 0, 2),), "a.jsonl:7")
@@ -55,7 +55,7 @@ def entity_free(
 
 
 def _runs(text: str, blocked: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The longest runs of whole clauses of `text` that meet none of the spans `blocked`."""
+    """The longest runs of whole clauses of `text` that overlap none of the spans `blocked`."""
     ends = [*(found.end() for found in _CLAUSE_END.finditer(text) if 0 < found.end() < len(text)), len(text)]
     first = start = 0
     for end in ends:
@@ -69,11 +69,11 @@ def _runs(text: str, blocked: Sequence[tuple[int, int]]) -> Iterator[tuple[int, 
 
 
 def read_negatives(path: str | Path, surfaces: Surfaces | Iterable[str]) -> tuple[list[Example], int]:
-    """The texts of a file that is said to hold no entities, and how many were left out.
+    """The texts of a file without entities, and how many were left out.
 
-    Lines of text, or JSONL with a "text". Left out are repeated texts, and those that hold one of `surfaces`: to teach
-    that they hold no entity would contradict the rows that annotate it. Raises `DataError` with every line that cannot
-    be read, `NerError` where no text is left.
+    Lines of text, or JSONL with a "text". Repeated texts are left out, and those that contain one of `surfaces`:
+    teaching that they have no entity would contradict the rows that annotate it. Raises `DataError` with every line
+    that cannot be read, `NerError` if no text is left.
     """
     known = surfaces if isinstance(surfaces, Surfaces) else Surfaces(surfaces)
     name = Path(path).name
@@ -87,14 +87,15 @@ def read_negatives(path: str | Path, surfaces: Surfaces | Iterable[str]) -> tupl
             found.setdefault(text, Example(f"{name}:{row.id}", text, (), row.source))
     if not found:
         raise NerError(
-            f"negatives_from: {path} has {len(rows)} texts, each of which holds a surface that the training rows "
-            "annotate; give texts without entities"
+            f"each of the {len(rows)} texts in {path} contains a surface that the training rows annotate",
+            place="negatives_from",
+            remedy="give texts without entities",
         )
     return list(found.values()), len(rows) - len(found)
 
 
 def draw(candidates: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """`count` of `candidates`, or all where there are not as many, at random and in their order.
+    """`count` of `candidates`, or all if there are fewer, drawn at random and kept in their order.
 
     >>> [example.id for example in draw([Example(str(n), "无") for n in range(9)], 3, seed=0)]
     ['0', '6', '8']

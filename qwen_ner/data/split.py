@@ -1,6 +1,6 @@
 """Hold validation rows out of training rows.
 
-In: examples, a number of rows, a seed. Out: the two parts, each in the order it came. Knows nothing of files or models.
+In: examples, a number of rows, a seed. Out: the two parts in their original order. Knows nothing of files or models.
 """
 
 from __future__ import annotations
@@ -11,27 +11,26 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ..entities import Example, NerError
-from .arrow_store import selected
+from .arrow_store import select_rows
 
 DRAWN_ROWS = 50_000
-"""Draws go on, up to 100, while they look at no more rows than this: on a large set the first draw does it."""
+"""Repeat the draw, up to 100 times, while all draws together look at no more rows than this."""
 
 
 def hold_out(examples: Sequence[Example], rows: int, seed: int) -> tuple[Sequence[Example], Sequence[Example]]:
     """Split into (train, validation), with exactly `rows` examples in validation. The same seed gives the same split.
 
     A random draw in which rows without entities keep their share, then exchanges until every label that occurs in two
-    rows or more is in both parts. Where no such split is found (two rows may not hold ten labels) the one that misses
-    fewest is taken. Raises `NerError` unless 0 < rows < len(examples).
+    rows or more is in both parts. If no such split is found (two rows may not have ten labels), the one that misses
+    the fewest is used. Raises `NerError` unless 0 < rows < len(examples).
 
     >>> examples = [Example(str(n), f"第{n}句") for n in range(5)]
     >>> [[example.id for example in part] for part in hold_out(examples, 2, seed=1)]
     [['2', '3', '4'], ['0', '1']]
     """
     if not 0 < rows < len(examples):
-        raise NerError(
-            f"{rows} rows cannot be held out of {len(examples)}; choose a number from 1 to {len(examples) - 1}"
-        )
+        remedy = f"choose a number from 1 to {len(examples) - 1}" if len(examples) > 1 else "add rows, at least two"
+        raise NerError(f"{rows} rows cannot be held out of {len(examples)}", remedy=remedy)
     known: dict[frozenset[str], frozenset[str]] = {}  # rows with the same labels share one set
     labels = [known.setdefault(names, names) for names in map(_labels, examples)]
     generator = random.Random(seed)
@@ -45,7 +44,7 @@ def hold_out(examples: Sequence[Example], rows: int, seed: int) -> tuple[Sequenc
         if not fewest:
             break
     rest = array("q", (row for row in range(len(examples)) if row not in best))
-    return selected(examples, rest), selected(examples, sorted(best))
+    return select_rows(examples, rest), select_rows(examples, sorted(best))
 
 
 def _labels(example: Example) -> frozenset[str]:
@@ -53,7 +52,7 @@ def _labels(example: Example) -> frozenset[str]:
 
 
 def _draw(labels: list[frozenset[str]], rows: int, generator: random.Random) -> set[int]:
-    """`rows` row numbers, of which rows without entities are as many as their share of all rows."""
+    """`rows` row numbers, among which rows without entities keep their share of all rows."""
     empty = array("q", (row for row, names in enumerate(labels) if not names))
     filled = array("q", (row for row, names in enumerate(labels) if names))
     quota = round(rows * len(empty) / len(labels))
@@ -65,9 +64,9 @@ def _sample(population: Sequence[int], count: int, generator: random.Random) -> 
 
 
 def _repair(labels: list[frozenset[str]], held: set[int], generator: random.Random) -> int:
-    """Exchange rows between `held` and the others, in place, while that leaves fewer labels missing from a part.
+    """Exchange rows between `held` and the others, in place, as long as fewer labels are missing from a part.
 
-    Returns how many labels are missing from a part still.
+    Returns how many labels are still missing from a part.
     """
     every = Counter(name for names in labels for name in names)
     inside = Counter(name for row in held for name in labels[row])
@@ -75,10 +74,10 @@ def _repair(labels: list[frozenset[str]], held: set[int], generator: random.Rand
     def lacks(name: str, more: int = 0) -> bool:
         return every[name] > 1 and inside[name] + more in (0, every[name])
 
-    if not any(map(lacks, every)):  # as on any large set: what follows holds several numbers a row
+    if not any(map(lacks, every)):  # true for any large set; what follows needs several numbers a row
         return 0
     order = generator.sample(range(len(labels)), len(labels))
-    # Rows with entities first: exchanging those leaves the share of rows without any as it is.
+    # Rows with entities first: exchanging them keeps the share of rows without any.
     order.sort(key=lambda row: not labels[row])
 
     def gain(out: frozenset[str], into: frozenset[str]) -> int:
@@ -86,7 +85,7 @@ def _repair(labels: list[frozenset[str]], held: set[int], generator: random.Rand
 
     rank = {row: place for place, row in enumerate(order)}
     bearers: dict[str, dict[frozenset[str], int]] = {}
-    # One row stands for all of its part with the same labels: exchanging any of them gains the same.
+    # One row stands for all of its part with the same labels: the gain is the same.
     for row in order:
         for name in labels[row]:
             bearers.setdefault(name, {}).setdefault(labels[row], row)
@@ -95,7 +94,7 @@ def _repair(labels: list[frozenset[str]], held: set[int], generator: random.Rand
     while improved:
         improved = False
         for name in sorted(filter(lacks, every)):
-            if not lacks(name):  # an exchange for another label has brought it
+            if not lacks(name):  # fixed by an exchange for another label
                 continue
             from_held = not inside[name]
             part = sorted(held, key=rank.__getitem__) if from_held else [row for row in order if row not in held]

@@ -1,6 +1,6 @@
-"""Where surfaces stand in texts.
+"""Find surfaces in texts.
 
-In: surfaces and texts. Out: places, as half-open offsets. Knows nothing of what they are looked for.
+In: surfaces and texts. Out: places, as half-open offsets.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 MARKS = dict(zip("《〈“‘（(【[「『\"'", "》〉”’）)】]」』\"'", strict=True))
-"""Brackets and quotes, each with its other half."""
+"""Opening brackets and quotes, each with its closing half."""
 
 
 class Surfaces:
-    """A set of surfaces to be looked for in texts, in time that grows with the text and not with the set.
+    """A set of surfaces to find in texts, in time that grows with the text and not with the set.
 
     >>> surfaces = Surfaces(["北京", "北京大学", ""])
     >>> surfaces.within("在北京大学"), surfaces.within("在南京"), list(surfaces.places("在北京大学"))
@@ -27,7 +27,7 @@ class Surfaces:
         self._sizes = {first: sorted(of) for first, of in sizes.items()}
 
     def places(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where a surface of the set stands in `text`, overlapping ones included."""
+        """The places of the surfaces in `text`, overlapping ones included."""
         for start, char in enumerate(text):
             for size in self._sizes.get(char, ()):
                 end = start + size
@@ -35,12 +35,12 @@ class Surfaces:
                     yield start, end
 
     def within(self, text: str) -> bool:
-        """Whether `text` holds any of them."""
+        """Whether `text` contains any of them."""
         return any(True for _ in self.places(text))
 
 
 def balanced(text: str) -> bool:
-    """Whether the brackets and quotes of `text` come in pairs, in the right order.
+    """Whether the brackets and quotes of `text` are paired and nested correctly.
 
     >>> balanced("《红楼梦》"), balanced("红楼梦》"), balanced('他说"好'), balanced("（《)》")
     (True, False, False, False)
@@ -49,7 +49,7 @@ def balanced(text: str) -> bool:
     for char in text:
         if awaited and char == awaited[-1]:
             awaited.pop()
-        elif char in MARKS and char != "'":  # an apostrophe has no other half
+        elif char in MARKS and char != "'":  # an apostrophe has no closing half
             awaited.append(MARKS[char])
         elif char in _CLOSING:
             return False

@@ -1,7 +1,7 @@
-"""Examples to token ids: the chat template, the target, and which of the tokens are supervised.
+"""Examples to token ids: the chat template, the target, and which tokens are supervised.
 
 In: `Example`s, a `Codec`, a tokenizer with a chat template. Out: a `datasets.Dataset` of prompt_ids and answer_ids. The
-prompt is made here for training, evaluation and serving alike. Knows nothing of models and recipes.
+prompt is built here for training, evaluation and serving alike. Knows nothing of models and recipes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import pickle
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -34,20 +33,20 @@ COLUMNS = {"row", "prompt_ids", "answer_ids", "length"}
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text's conversation up to where the assistant begins to write. Never truncated.
+    """Token ids of the conversation of each text, up to the assistant's turn. Never truncated.
 
-    Models that can think before they answer (Qwen3) are asked not to: `enable_thinking=False` makes their template
-    write an empty thought into the prompt, in training as in serving. Other templates do not read it.
+    Models that can think before they answer (Qwen3) are asked not to: with `enable_thinking=False` their template
+    writes an empty thought into the prompt, in training as in serving. Other templates ignore it.
 
-    A text that spells a special token, `<|im_end|>` say, is spelled out of ordinary tokens: what a text says never ends
-    the user's turn and never begins another one. All other texts have the ids that the template gives. Raises
-    `NerError` where the template rewrites such a text, so that it cannot be told from the template, and for a text that
-    holds half a surrogate pair, which UTF-8 cannot spell.
+    A text that contains a special token, `<|im_end|>` say, is written with ordinary tokens, so that a text never ends
+    the user's turn or begins another one. All other texts have the ids that the template gives. Raises `NerError` if
+    the template changes such a text, so that it cannot be separated from the template, and for a text with half a
+    surrogate pair, which UTF-8 cannot encode.
     """
     if not texts:
         return []
     if broken := next((text for text in texts if _HALF_PAIR.search(text)), None):
-        raise NerError(f"{quote(broken)} holds half a surrogate pair, which no tokenizer reads; write it whole")
+        raise NerError(f"half a surrogate pair in {quote(broken)}", remedy="write the character whole")
     *conversations, harmless = (_conversation(tokenizer, codec, text) for text in (*texts, HARMLESS))
     *ids, pattern = tokenizer([*conversations, harmless], add_special_tokens=False)["input_ids"]
     added = _added(tokenizer)
@@ -63,7 +62,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 HARMLESS = "\ue000text\ue000"
-"""A text that no template rewrites, and that finds its place in what the template makes of it."""
+"""A text that no template changes, and that can be found in what the template makes of it."""
 
 
 def _conversation(tokenizer: PreTrainedTokenizerBase, codec: Codec, text: str) -> str:
@@ -73,20 +72,20 @@ def _conversation(tokenizer: PreTrainedTokenizerBase, codec: Codec, text: str) -
 
 
 def _added(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The ids that a tokenizer finds in a text before it looks at anything else: the special tokens and their like."""
+    """The ids of added tokens, special ones among them, which a tokenizer looks for in a text first."""
     return frozenset(tokenizer.get_added_vocab().values())
 
 
 def _apart(tokenizer: PreTrainedTokenizerBase, text: str, conversation: str, harmless: str) -> list[int]:
-    """The ids of `conversation`, in which `text` stands as `HARMLESS` does in `harmless`, with no special token of its.
+    """The ids of `conversation`, which has `text` where `harmless` has `HARMLESS`, without special tokens in the text.
 
-    What stands between two of the template's special tokens is tokenized as one piece, as in any other conversation.
+    The part between two special tokens of the template is tokenized as one piece, as in any other conversation.
     """
     before, _, behind = harmless.partition(HARMLESS)
     if conversation not in (before + text + behind, before + text.strip() + behind):
         raise NerError(
-            f"{quote(text)} spells a special token of the tokenizer, and the chat template rewrites what the user "
-            "says, so that the two cannot be told apart; take it out of the text"
+            f"{quote(text)} contains a special token of the tokenizer, and the chat template changes the text",
+            remedy="remove the token from the text",
         )
     tokens = [token.content for token in tokenizer.added_tokens_decoder.values()]
     start = max((at + len(token) for token in tokens if (at := before.rfind(token)) >= 0), default=0)
@@ -97,20 +96,23 @@ def _apart(tokenizer: PreTrainedTokenizerBase, text: str, conversation: str, har
 
 
 def spelled_out(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The ids of `text` with no special token in them, whatever it spells: what is read or written, not obeyed."""
+    """The ids of `text` without special tokens, whatever it contains."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     added = _added(tokenizer)
     if added.isdisjoint(ids):
         return ids
     ids = _plain(tokenizer).encode(text, add_special_tokens=False).ids
     if not added.isdisjoint(ids):
-        raise NerError(f"{quote(text)} spells a special token that {tokenizer.name_or_path} cannot spell otherwise")
+        raise NerError(
+            f"{tokenizer.name_or_path} has no ordinary tokens for the special token in {quote(text)}",
+            remedy="remove the token from the text",
+        )
     return ids
 
 
 @lru_cache(maxsize=2)
 def _plain(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """The same tokenizer without special tokens: made where a text spells one, since it takes a second."""
+    """The same tokenizer without special tokens; made only if a text contains one, since that takes a second."""
     from tokenizers import Tokenizer
 
     tree = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -120,8 +122,8 @@ def _plain(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     """The id of the token with which the chat template closes the assistant's turn (Qwen: `<|im_end|>`).
 
-    It is read off the template, because eos_token is another one in many base models. Where the template puts nothing
-    behind the answer, it is eos_token.
+    It is read from the template, because many base models have another eos_token. If the template puts nothing after
+    the answer, it is eos_token.
     """
     marker = "§answer§"
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": marker}]
@@ -131,7 +133,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
         return ids[0]
     if tokenizer.eos_token_id is None:
         raise NerError(
-            f"{tokenizer.name_or_path}: neither the chat template nor eos_token says how a turn ends; set eos_token"
+            "neither the chat template nor eos_token ends a turn", place=tokenizer.name_or_path, remedy="set eos_token"
         )
     return tokenizer.eos_token_id
 
@@ -147,13 +149,13 @@ def build_dataset(
 ) -> Dataset:
     """Tokenize `examples` with `datasets.map`; cached on disk under a key of the rows, prompt, tokenizer and version.
 
-    Columns, one row an example in the given order:
-        row         int        `first_row` + position in `examples`; how a prediction finds its gold again
+    Columns, one row per example, in their order:
+        row         int        `first_row` + position in `examples`; how a prediction finds its gold
         prompt_ids  list[int]  not supervised
         answer_ids  list[int]  supervised: the target and the end-of-turn token
         length      int        tokens of both
 
-    Raises `NerError` where an example carries a label outside of the codec's label set.
+    Raises `NerError` if an example has a label outside the label set of the codec.
     """
     stored = StoredExamples.of(examples).rows
     key = _cache_key(examples, codec, tokenizer, first_row)
@@ -194,7 +196,7 @@ def build_dataset(
 def _from_cache(
     cache: Path, key: str, tokenized: Callable[[], Dataset], wrong: Callable[[Dataset], str | None]
 ) -> Dataset:
-    """What `tokenized` finds in the cache, or writes there; a file that is torn or holds something else is replaced."""
+    """What `tokenized` finds in the cache or writes there. A file that is damaged or has other content is replaced."""
     kept = sorted(cache.glob(f"{key}*.arrow"))
     fault: object = None
     with writable(cache):
@@ -206,7 +208,7 @@ def _from_cache(
                 fault = error
             if fault is None:
                 return made
-            log.warning("%s is not what was written there (%s); the rows are tokenized anew.", kept[0], fault)
+            log.warning("%s is damaged (%s); tokenizing again.", kept[0], fault)
             for path in kept:
                 path.unlink()
         return tokenized()
@@ -220,7 +222,7 @@ def _tokenize(
     end: int,
     first_row: int,
 ) -> dict[str, Any]:
-    targets = [codec.encode(pickle.loads(value)) for value in batch["value"]]
+    targets = [codec.encode(StoredExamples.load(line)) for line in batch["line"]]
     prompts = prompt_ids(tokenizer, codec, batch["text"])
     written, added = tokenizer(targets, add_special_tokens=False)["input_ids"], _added(tokenizer)
     answers = [
@@ -233,7 +235,7 @@ def _tokenize(
 
 
 SPELLING = 3
-"""Which ids are made of a text by the same tokenizer; in the cache's key, so that a cache of other ids is not read."""
+"""Version of how ids are made from a text, part of the cache key: change it when they change."""
 
 
 def _cache_key(examples: Sequence[Example], codec: Codec, tokenizer: PreTrainedTokenizerBase, first_row: int) -> str:
@@ -262,15 +264,15 @@ def token_counts(
 
 
 def column(dataset: Dataset, name: str) -> Iterator[Any]:
-    """The values of a column in turn, of which only some are in memory at a time."""
+    """The values of a column in turn, a thousand in memory at a time."""
     for table in dataset.select_columns([name]).with_format("arrow").iter(1_000):
         yield from table[name].to_pylist()
 
 
 def refuse_long(dataset: Dataset, examples: Sequence[Example], max_length: int) -> Dataset:
-    """The rows of `dataset` that have at most `max_length` tokens; the others are counted and listed, never cut.
+    """The rows of `dataset` with at most `max_length` tokens; the others are counted and listed, never cut.
 
-    Raises `NerError` where none is left.
+    Raises `NerError` if none is left.
     """
     first = dataset[0]["row"] if len(dataset) else 0
     lengths = list(column(dataset, "length"))
@@ -281,12 +283,12 @@ def refuse_long(dataset: Dataset, examples: Sequence[Example], max_length: int) 
     more = f" and {len(long) - 10} more" if len(long) > 10 else ""
     message = f"{len(long)} of {len(dataset)} rows are longer than max_length={max_length} tokens: {named}{more}"
     if len(long) == len(dataset):
-        raise NerError(f"{message}; nothing is left to train on: raise max_length or split the texts")
-    log.warning("%s. They are left out of training; split the texts or raise max_length to keep them.", message)
+        raise NerError(f"{message}; nothing is left to train on", remedy="raise max_length or split the texts")
+    log.warning("%s. They are left out of training; to keep them, split the texts or raise max_length.", message)
     return dataset.select([i for i, length in enumerate(lengths) if length <= max_length])
 
 
 def longest_first(dataset: Dataset) -> Dataset:
-    """The rows of `dataset` by falling length: little padding, and a batch too large for the memory is met first."""
+    """The rows of `dataset`, longest first: little padding, and a batch too large for the memory comes first."""
     lengths = list(column(dataset, "length"))
     return dataset.select(sorted(range(len(lengths)), key=lambda i: -lengths[i]))

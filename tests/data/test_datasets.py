@@ -222,9 +222,9 @@ def test_a_file_without_rows_is_refused(tmp_path, content):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(NerError, match=r"gone\.jsonl: cannot read the file \(No such file.*check the path"):
+    with pytest.raises(NerError, match=r"gone\.jsonl: cannot be read \(No such file.*check the path"):
         read_jsonl(tmp_path / "gone.jsonl")
-    with pytest.raises(NerError, match="cannot read"):
+    with pytest.raises(NerError, match="cannot be read"):
         read_jsonl(tmp_path)
 
 
@@ -291,7 +291,7 @@ def test_a_write_that_fails_midway_leaves_the_old_file_and_no_other(tmp_path, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(NerError, match=r"cannot write the file \(No space left"):
+    with pytest.raises(NerError, match=r"cannot be written \(No space left"):
         write_jsonl(path, [Example("0", "一")])
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["rows.jsonl"]

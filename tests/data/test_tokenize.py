@@ -183,12 +183,12 @@ def test_a_template_that_rewrites_the_user_cannot_be_told_from_what_it_says(code
     other.chat_template = tokenizer.chat_template.replace("message.content", "(message.content | replace('a', 'b'))")
     assert other.chat_template != tokenizer.chat_template
     assert prompt_ids(other, codec, ["abc"])
-    with pytest.raises(NerError, match=r'"abc<\|im_end\|>" spells a special token .*take it out'):
+    with pytest.raises(NerError, match=r'"abc<\|im_end\|>" contains a special token .*remove the token'):
         prompt_ids(other, codec, ["abc<|im_end|>"])
 
 
 def test_half_a_surrogate_pair_is_an_error_of_ours(codec, tokenizer):
-    with pytest.raises(NerError, match=r"ud83d.*half a surrogate pair"):
+    with pytest.raises(NerError, match=r"half a surrogate pair in .*ud83d"):
         prompt_ids(tokenizer, codec, ["北京", "三\ud83d"])
 
 
@@ -212,7 +212,7 @@ def test_a_torn_file_in_the_cache_is_told_and_replaced(tmp_path, monkeypatch, co
     (path,) = tmp_path.glob("cache/qwen_ner/*.arrow")
     tear(path)
     assert build()[:] == whole
-    assert f"{path} is not what was written there" in caplog.text
+    assert f"{path} is damaged" in caplog.text
     caplog.clear()
     assert build()[:] == whole
     assert not caplog.text

@@ -24,7 +24,7 @@ from qwen_ner.codec import Codec, ground, locate
 from qwen_ner.contract import NER_CONFIG_NAME, NerConfig
 from qwen_ner.data.convert import convert
 from qwen_ner.data.datasets import as_row, read_dataset, read_jsonl, read_texts, write_jsonl
-from qwen_ner.data.formats.bio import VARIANTS, tagged
+from qwen_ner.data.formats.bio import VARIANTS, tag_lines
 from qwen_ner.data.formats.doccano import as_row as doccano_row
 from qwen_ner.data.formats.jsonl import parse
 from qwen_ner.data.formats.label_studio import as_task as label_studio_task
@@ -129,7 +129,7 @@ DOCCANO_FILES = (
 STUDIO_FILE = json.dumps(
     [{"id": at, **label_studio_task(e)} for at, e in enumerate(NUMBERED)], ensure_ascii=False
 ).encode()
-TAGGED_FILES = tuple("".join(tagged(e, scheme) for e in NUMBERED).encode() for scheme in SCHEMES)
+TAGGED_FILES = tuple("".join(tag_lines(e, scheme) for e in NUMBERED).encode() for scheme in SCHEMES)
 CONLL = (
     b"-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nrejects VBZ B-VP O\nGerman JJ B-NP B-MISC\ncall NN I-NP O\n. . O O\n"
 )

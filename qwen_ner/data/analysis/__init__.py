@@ -1,1 +1,1 @@
-"""What a data set holds, and where its annotation is probably wrong."""
+"""Statistics of a data set, and places where its annotation is probably wrong."""

@@ -1,8 +1,8 @@
-"""Likely faults of annotation, the likeliest first.
+"""Likely annotation faults, the likeliest first.
 
-In: annotated `Example`s, and perhaps what models predicted for them. Out: `Finding`s to send back to the annotators.
-The corpus is judged by itself: a place is suspicious where most comparable places are annotated in another way. Knows
-nothing of files and models.
+In: annotated `Example`s, and optionally what models predicted for them. Out: `Finding`s to send back to the annotators.
+The corpus is judged by itself: a place is suspicious if most comparable places are annotated differently. Knows nothing
+of files and models.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from .disagreement import Predictions, disagreements
 from .findings import Finding, strongest
 
 ENOUGH = 3
-"""Places that must be annotated as suggested before anything is suggested."""
+"""Places that must support a suggestion."""
 
 AFFIX = 4
 """Characters of the longest affix: 有限公司."""
 
 OWN = 4
-"""Other places of the very same string from which on it is judged by them, and not by its affix."""
+"""With more other places than this, a string is judged by them and not by its affix."""
 
 
 def audit(examples: Sequence[Example], predictions: Sequence[Predictions] = ()) -> list[Finding]:
     """The likely faults of `examples`, the likeliest first.
 
-    - `omitted`: a surface that is mostly annotated stands there without being.
+    - `omitted`: a surface that is mostly annotated is not annotated there.
     - `label`: a surface has another label than it mostly has.
-    - `boundary`: an entity ends before or behind 市, 公司, 》 and the like where others do not.
+    - `boundary`: an entity ends before or after 市, 公司, 》 and the like where others do not.
     - `predicted`: models are sure of something else. `predictions` holds, for each model, the entities for each of
-      `examples`, with scores; None where it has none for that row. A model that was trained on these very rows has
-      learnt their faults: predict each part of them with one that was trained on the others.
+      `examples`, with scores; None if it has none for that row. A model that was trained on these rows has learnt their
+      faults: predict each part of them with a model that was trained on the others.
 
-    The score of the first three is the share of comparable places that are annotated as suggested, as low as their
-    number allows (`corpus.share_at_least`), times how likely the place is no mere part of a longer word
+    The score of the first three is the share of comparable places that are annotated as suggested, at the lower end of
+    its confidence interval (`corpus.share_at_least`), times how likely the place is a word of its own
     (`Corpus.parted`). Comparable are the places of the same surface outside of other entities; for `boundary` those of
-    the same string, or where they are too few, of entities of the label with the same affix inside or beside them.
-    A place gets one finding, the one of the highest score.
+    the same string or, if they are too few, of entities of the label with the same affix inside or next to them. A
+    place gets one finding, the one with the highest score.
 
     >>> rows = [Example(str(n), "在北京", (Entity("address", "北京", 1, 3),)) for n in range(9)]
     >>> for finding in audit([*rows, Example("9", "去北京")]):
@@ -95,7 +95,7 @@ class _Edge:
 def _boundaries(corpus: Corpus) -> Iterator[Finding]:
     edges = [*_without(corpus), *_within(corpus)]
     strings = Counter((edge.affix, edge.whole, edge.inside) for edge in edges)
-    # Strings, not places: 藏家 in many 收藏家 says nothing of 收 before other words.
+    # Count strings, not places: many 收藏家 with 藏家 inside say nothing about 收 before other words.
     affixes = Counter((affix, inside) for affix, _, inside in strings)
     for edge in edges:
         same, other = (strings[edge.affix, edge.whole, inside] for inside in (edge.inside, not edge.inside))
@@ -104,7 +104,7 @@ def _boundaries(corpus: Corpus) -> Iterator[Finding]:
         if same + other <= OWN:
             same, other = (affixes[edge.affix, inside] for inside in (edge.inside, not edge.inside))
             what, of = f"{label} {before}…{behind}", "strings"
-        # A name that ends like an affix: 胡文和, where 胡文 is hardly ever one. Marks are no part of a name.
+        # A name may end like an affix: 胡文和, while 胡文 hardly ever occurs. Brackets are not part of a name.
         is_name = edge.inside and (before + behind).isalnum()
         if is_name and corpus.count(edge.other.text, label) <= corpus.count(edge.whole, label):
             continue
@@ -117,7 +117,7 @@ def _boundaries(corpus: Corpus) -> Iterator[Finding]:
 
 
 def _without(corpus: Corpus) -> Iterator[_Edge]:
-    """Entities beside which something stands that might belong to them."""
+    """Entities next to something that might belong to them."""
     for row, example in enumerate(corpus.examples):
         text, covered = example.text, corpus.covered[row]
         for entity in example.entities:
@@ -134,7 +134,7 @@ def _without(corpus: Corpus) -> Iterator[_Edge]:
 
 
 def _within(corpus: Corpus) -> Iterator[_Edge]:
-    """Entities that hold something that might not belong to them: without it they are annotated elsewhere."""
+    """Entities with something that might not belong to them: elsewhere they are annotated without it."""
     for row, example in enumerate(corpus.examples):
         for entity in example.entities:
             start, end = entity.span
@@ -159,9 +159,9 @@ def _edge(row: int, text: str, entity: Entity, begin: int, stop: int, parted: fl
 
 
 def _half_pairs(corpus: Corpus) -> Iterator[Finding]:
-    """Entities with half of a pair of brackets or quotes, of which the other half stands in the text too.
+    """Entities with one half of a pair of brackets or quotes, if the text has the other half.
 
-    Where the text itself lacks it, as at the end of a sentence that was cut off, there is nothing to mend.
+    If the text lacks it, as in a sentence that was cut off, there is nothing to correct.
     """
     whole, half = Counter[str](), Counter[str]()
     for surface, labels in corpus.labels.items():
@@ -172,7 +172,7 @@ def _half_pairs(corpus: Corpus) -> Iterator[Finding]:
             marks = set(entity.text) & _HALVES
             if not marks or balanced(entity.text):
                 continue
-            new = _mended(example, entity)
+            new = _balance(example, entity)
             if new is not None:
                 mark = max(marks, key=lambda char: (whole[char], char))
                 every = whole[mark] + half[mark]
@@ -180,8 +180,8 @@ def _half_pairs(corpus: Corpus) -> Iterator[Finding]:
                 yield Finding(row, example, "boundary", share_at_least(whole[mark], every), entity, new, evidence)
 
 
-def _mended(example: Example, entity: Entity) -> Entity | None:
-    """The entity with one character more, or else one less, so that its brackets come in pairs."""
+def _balance(example: Example, entity: Entity) -> Entity | None:
+    """The entity with one more character, or else one less, so that its brackets are paired."""
     text, (start, end) = example.text, entity.span
     for begin, stop in ((start - 1, end), (start, end + 1), (start + 1, end), (start, end - 1)):
         if not 0 <= begin < stop <= len(text) or overlapping(example, begin, stop) != [entity]:
@@ -196,5 +196,5 @@ _HALVES = (set(MARKS) | set(MARKS.values())) - {"'"}
 
 
 def _most(labels: Counter[str]) -> tuple[str, int]:
-    """The most frequent label and its count; of equals the first by name."""
+    """The most frequent label and its count; ties go to the first name."""
     return min(labels.items(), key=lambda item: (-item[1], item[0]))

@@ -1,6 +1,6 @@
-"""What a corpus says of its own places: which surfaces are annotated how often, and where they stand unannotated.
+"""Counts of a corpus: how often a surface is annotated, and where it occurs without annotation.
 
-In: `Example`s. Out: counts and places. Knows nothing of what is a fault.
+In: `Example`s. Out: counts and places. Does not know what a fault is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ...entities import Entity, Example
 from ..surfaces import Surfaces
 
 PRIOR = 2.0
-"""How many places, all of them between words, a pair of characters is taken to have been seen in beforehand."""
+"""Prior count: every pair of characters starts with this many places, all of them between words."""
 
 
 class Place(NamedTuple):
@@ -29,8 +29,8 @@ class Place(NamedTuple):
 class Corpus:
     """Annotated rows, counted.
 
-    `labels` has for each surface how often it is annotated with which label, `unlabelled` for each the places where it
-    stands outside of every entity and of every longer such surface.
+    `labels` has for each surface how often it is annotated with which label, `unlabelled` the places where it occurs
+    outside of every entity and of every longer such surface.
     """
 
     def __init__(self, examples: Sequence[Example]) -> None:
@@ -60,7 +60,7 @@ class Corpus:
 
     @cached_property
     def _pairs(self) -> tuple[Counter[str], Counter[str]]:
-        """Of each two neighbouring characters, how often they stand, and how often an entity ends between them."""
+        """How often two neighbouring characters occur, and how often an entity begins or ends between them."""
         every, apart = Counter[str](), Counter[str]()
         for example in self.examples:
             every.update(map("".join, zip(example.text, example.text[1:], strict=False)))
@@ -68,10 +68,10 @@ class Corpus:
         return every, apart
 
     def parted(self, row: int, at: int) -> float:
-        """How likely a word ends before character `at` of a row, in (0, 1], by what the annotators did elsewhere.
+        """How likely a word ends before character `at` of a row, in (0, 1], judged by the other annotations.
 
-        Of the other places of the same two characters, the share where an entity begins or ends between them: 登|记者
-        is hardly one, as no entity begins or ends inside of 登记. 1 beside punctuation, at an end of the text and at an
+        The share of the other places of the same two characters where an entity begins or ends between them: it is low
+        for 登|记者, as no entity begins or ends inside of 登记. 1 next to punctuation, at an end of the text and at an
         end of an entity.
         """
         example = self.examples[row]
@@ -82,7 +82,7 @@ class Corpus:
         return (apart[pair] + PRIOR) / (every[pair] - 1 + PRIOR)
 
     def alone(self, place: Place) -> float:
-        """How likely the place is a word of its own: parted from what stands before and behind it."""
+        """How likely the place is a word of its own, separate from the characters around it."""
         return self.parted(place.row, place.start) * self.parted(place.row, place.end)
 
 
@@ -98,9 +98,9 @@ def _edges(example: Example) -> set[int]:
 
 
 def share_at_least(part: int, whole: int) -> float:
-    """The lower end of the 95 % confidence interval of part/whole: what the share is at least, as far as is known.
+    """The lower end of the 95 % confidence interval of part/whole.
 
-    Wilson's score interval (Wilson 1927, "Probable inference"); 0.0 of nothing.
+    Wilson's score interval (Wilson 1927, "Probable inference"); 0.0 if whole is 0.
 
     >>> [round(share_at_least(n, n), 2) for n in (0, 1, 4, 100)], round(share_at_least(511, 522), 2)
     ([0.0, 0.21, 0.51, 0.96], 0.96)

@@ -1,4 +1,4 @@
-"""Where models are sure of something else than what is annotated.
+"""Places where models are sure of something other than the annotation.
 
 In: annotated `Example`s, and the lines that `qwen-ner predict` wrote for their texts. Out: `Finding`s. Knows nothing of
 models.
@@ -12,28 +12,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...entities import Entity, Example, NerError
-from ..formats.errors import DataError, LineFault, quote
-from ..formats.rows import json_object, lines_of, numbered
+from ..formats.errors import Faults, LineFault, quote
+from ..formats.rows import json_object, lines_of, number_lines
 from .corpus import overlapping, share_at_least
 from .findings import Finding
 
 log = logging.getLogger(__name__)
 
 Predictions = Sequence["Sequence[Entity] | None"]
-"""What one model found in each of some examples; None where it was not asked."""
+"""What one model found in each example; None if it was not asked."""
 
 
 def predictions_by_text(path: str | Path, examples: Sequence[Example]) -> list[Sequence[Entity] | None]:
-    """What a file that `qwen-ner predict` wrote says of each of `examples`, found by its text.
+    """What a file that `qwen-ner predict` wrote predicts for each of `examples`, found by its text.
 
     Lines of other texts or with an `error`, and rows without a line, are counted and logged. Raises `DataError` with
-    every line that is none of such a file, `NerError` where no line has the text of an example.
+    every malformed line, `NerError` if no line has the text of an example.
     """
     by_text: dict[str, Sequence[Entity]] = {}
-    faults: list[str] = []
-    lines = errors = 0
-    for number, raw in numbered(lines_of(path)):
-        lines += 1
+    faults, errors = Faults(str(path)), 0
+    for number, raw in number_lines(lines_of(path)):
+        report = faults.row(f"{Path(path).name}:{number}")
         try:
             row = json_object(raw)
             if "error" in row:
@@ -42,30 +41,29 @@ def predictions_by_text(path: str | Path, examples: Sequence[Example]) -> list[S
                 items = [(e["label"], e["text"], e["start"], e["end"], float(e["score"])) for e in row["entities"]]
                 by_text[row["text"]] = Example("", row["text"], tuple(Entity(*item) for item in items)).entities
         except (LineFault, NerError) as error:
-            faults.append(f"{Path(path).name}:{number}: {error}")
+            report(str(error))
         except (KeyError, TypeError, ValueError):
-            faults.append(
-                f"{Path(path).name}:{number}: {quote(raw.decode('utf-8', 'replace'))} is no line with a text and "
-                "entities with scores; give what `qwen-ner predict` wrote"
-            )
-    if faults:
-        raise DataError(str(path), faults, lines)
+            fault = f"{quote(raw.decode('utf-8', 'replace'))} has no text and entities with scores"
+            report(f"{fault}; give a file that `qwen-ner predict` wrote")
+    faults.finish("no lines", "give a file that `qwen-ner predict` wrote")
     known = {example.text for example in examples}
     if not known & by_text.keys():
-        raise NerError(f"{path}: none of its {lines} lines has the text of a row; predict the texts that are audited")
+        raise NerError(
+            f"none of {faults.rows} lines has the text of a row", place=path, remedy="predict the audited texts"
+        )
     found = [by_text.get(example.text) for example in examples]
-    others, without = len(by_text.keys() - known) + errors, found.count(None)
-    if others or without:
-        log.warning("%s: %d lines are of none of the rows, or an error; %d rows have no line.", path, others, without)
+    if (others := len(by_text.keys() - known) + errors) or None in found:
+        message = "%s: %d lines belong to none of the rows or have an error; %d rows have no line."
+        log.warning(message, path, others, found.count(None))
     return found
 
 
 def disagreements(examples: Sequence[Example], predictions: Sequence[Predictions]) -> Iterator[Finding]:
-    """Surfaces that models write and the annotators do not, and the reverse; `predictions` has a list for each model.
+    """Surfaces that models write and annotators do not, and the reverse; `predictions` has a list for each model.
 
-    The score of a surface that is not annotated under that label is its confidence, on average over the models that
-    were asked, 0 for those that do not write it. Of one that no model writes no confidence is known: its score is what
-    the share of such models is at least (`share_at_least`), so that a single model is no evidence.
+    The score of a surface that is not annotated with that label is its mean confidence over the models that were asked,
+    0 for those that do not write it. A surface that no model writes has no confidence: its score is the lower bound of
+    the share of such models (`share_at_least`), so that a single model is no evidence.
     """
     for row, example in enumerate(examples):
         asked = [found for model in predictions if (found := model[row]) is not None]

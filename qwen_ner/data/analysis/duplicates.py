@@ -1,4 +1,4 @@
-"""Rows that say the same: equal but for punctuation, width and case, or nearly equal.
+"""Duplicate rows: equal except for punctuation, width and case, or nearly equal.
 
 In: examples, by split. Out: pairs of examples. Knows nothing of labels, files or tokens.
 """
@@ -14,15 +14,14 @@ from typing import Literal
 from ...entities import Example
 
 SIMILAR = 0.7
-"""Share of common bigrams from which on two texts are near-duplicates: of 37 characters some three may differ."""
+"""Share of common bigrams that makes two texts near-duplicates: about three of 37 characters may differ."""
 
 Likeness = Literal["identical", "equal", "similar"]
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """Two rows of the splits `splits`; `likeness` says how alike, `similarity` the share of common bigrams, 1.0 if
-    equal."""
+    """Two rows of the splits `splits`; `similarity` is the share of common bigrams, 1.0 if equal."""
 
     splits: tuple[str, str]
     rows: tuple[Example, Example]
@@ -31,9 +30,9 @@ class Duplicate:
 
 
 def bare(text: str) -> str:
-    """The letters and digits of a text, narrow and in lower case: what is left of it without the way it is typed.
+    """The letters and digits of a text, narrow and in lower case: the text without how it was typed.
 
-    NFKC, casefold, then without punctuation, symbols, spaces and control characters; a text of nothing else stays.
+    NFKC, casefold, then without punctuation, symbols, spaces and control characters, unless nothing would be left.
 
     >>> bare("三星ＷＣＧ２０１１，北京！"), bare("……")
     ('三星wcg2011北京', '......')
@@ -43,9 +42,9 @@ def bare(text: str) -> str:
 
 
 def leaks(train: Sequence[Example], held_out: Sequence[Example]) -> list[tuple[Example, Example]]:
-    """(row of train, row of held_out) for each row held out whose text train has, punctuation, width and case aside.
+    """(row of train, row of held_out) for each held-out row whose text is in train.
 
-    In the order of `held_out`; of several such rows of train the first.
+    Punctuation, width and case are ignored. In the order of `held_out`, with the first such row of train.
 
     >>> train, held_out = [Example("0", "三星WCG，北京")], [Example("0", "三星ｗｃｇ北京。"), Example("1", "三星")]
     >>> [(a.text, b.text) for a, b in leaks(train, held_out)]
@@ -58,13 +57,13 @@ def leaks(train: Sequence[Example], held_out: Sequence[Example]) -> list[tuple[E
 
 
 def near_duplicates(splits: Mapping[str, Sequence[Example]], similar: float = SIMILAR) -> list[Duplicate]:
-    """Each row whose text came before, with the first row that is like it, in the order of the rows.
+    """Each row that repeats an earlier one, with the first such row, in the order of the rows.
 
-    `identical` texts and those `equal` as `leaks` compares them are paired with the first of their kind, so that n of
-    them make n - 1 pairs. Two kinds are `similar` where the Jaccard index of their texts' sets of character bigrams is
-    `similar` at least; each is paired with the one most like it. That takes no comparing of all with all: bigrams are
-    looked up from the rarest on, and two texts that are alike share one of the first few (prefix filtering, Bayardo et
-    al. 2007, "Scaling up all pairs similarity search"). Only texts that are mostly alike take longer than linear time.
+    Texts that are `identical`, or `equal` as `leaks` compares them, are paired with the first of their kind, so that n
+    of them make n - 1 pairs. Two kinds are `similar` if the Jaccard index of their sets of character bigrams is at
+    least `similar`; each is paired with the most similar one. Not all pairs are compared: bigrams are looked up from
+    the rarest on, and two similar texts share one of the first few (prefix filtering, Bayardo et al. 2007, "Scaling up
+    all pairs similarity search"). Only texts that are mostly alike take longer than linear time.
 
     >>> rows = [Example("0", "今天天气很好"), Example("1", "今天天气很好！"), Example("2", "今天天气很好啊")]
     >>> [(d.rows[0].id, d.rows[1].id, d.likeness, round(d.similarity, 2)) for d in near_duplicates({"train": rows})]
@@ -93,13 +92,13 @@ def _bigrams(text: str) -> set[str]:
 
 
 def _similar(sets: Sequence[set[str]], least: float) -> list[tuple[int, int, float]]:
-    """(i, j, Jaccard index) with i < j, for each j the first i of those most alike, where they are alike enough."""
+    """(i, j, Jaccard index) with i < j: for each j the first of the most similar i, if similar enough."""
     frequency = Counter(gram for grams in sets for gram in grams)
     having: dict[str, list[int]] = defaultdict(list)
     found: list[tuple[int, int, float]] = []
     for j, grams in enumerate(sets):
         rarest = sorted(grams, key=lambda gram: (frequency[gram], gram))
-        # Of sets with a Jaccard index of t each has t·|set| grams in common: one of the |set| - ⌈t·|set|⌉ + 1 rarest.
+        # Sets with a Jaccard index of t share t·|set| grams, so one of the |set| - ⌈t·|set|⌉ + 1 rarest.
         prefix = rarest[: len(rarest) - _ceil(least * len(rarest)) + 1]
         best, at = 0.0, -1
         for i in sorted({i for gram in prefix for i in having[gram]}):
@@ -116,5 +115,5 @@ def _similar(sets: Sequence[set[str]], least: float) -> list[tuple[int, int, flo
 
 
 def _ceil(value: float) -> int:
-    """Rounded up, forgiving what floating point adds: 0.7 · 10 must not become 8."""
+    """Round up, but tolerate floating-point error: 0.7 · 10 must not become 8."""
     return -int(-(value - 1e-9) // 1)

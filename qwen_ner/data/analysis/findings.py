@@ -1,6 +1,6 @@
-"""A place that is probably annotated wrongly, and the ranking of such places.
+"""Places that are probably annotated wrongly, and their ranking.
 
-In: what is annotated, what should be, and how sure that is. Out: one ranked list, as JSON where wanted. Knows nothing
+In: what is annotated, what should be, and how likely that is. Out: one ranked list, as JSON if asked for. Knows nothing
 of how faults are found.
 """
 
@@ -20,15 +20,15 @@ from ...files import write_text
 Kind = Literal["omitted", "label", "boundary", "predicted"]
 
 LEAST = 0.25
-"""Findings of a lower score are not told: three of four places give 0.30."""
+"""Findings with a lower score are dropped: three of four places give 0.30."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One place that is probably annotated wrongly.
 
-    `annotated` is what stands there (None where nothing does), `suggested` what should (None: nothing). `score` in
-    [0, 1] estimates how likely the suggestion is right, `evidence` says from what. `row` is the example's number.
+    `annotated` is what is there (None for nothing), `suggested` what should be (None for nothing). `score` in [0, 1]
+    estimates how likely the suggestion is right, `evidence` says why. `row` is the example's number.
     """
 
     row: int
@@ -41,7 +41,7 @@ class Finding:
 
     @property
     def span(self) -> tuple[int, int]:
-        """From where either entity begins to where either ends."""
+        """From the first character of either entity to the last."""
         entities = [entity for entity in (self.annotated, self.suggested) if entity is not None]
         return min(e.start for e in entities), max(e.end for e in entities)
 
@@ -59,7 +59,7 @@ class Finding:
         }
 
     def __str__(self) -> str:
-        """One line: where, how sure, what there is and what should be.
+        """One line: the place, the score, what is there and what should be.
 
         >>> row = Example("0", "去北京", (), "train.json:1")
         >>> print(Finding(0, row, "omitted", 0.9, None, Entity("address", "北京", 1, 3), "address in 9 of 10 places"))
@@ -74,8 +74,8 @@ class Finding:
 
 
 def strongest(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings by falling score, of those for overlapping places the first, of equal ones in the order of rows."""
-    told: list[Finding] = []
+    """The findings by falling score, ties in the order of the rows; of overlapping places only the first."""
+    kept: list[Finding] = []
     taken: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for finding in sorted(findings, key=lambda f: (-f.score, f.row, f.span)):
         if finding.score < LEAST:
@@ -83,10 +83,10 @@ def strongest(findings: Iterable[Finding]) -> list[Finding]:
         start, end = finding.span
         if not any(start < stop and begin < end for begin, stop in taken[finding.row]):
             taken[finding.row].append((start, end))
-            told.append(finding)
-    return told
+            kept.append(finding)
+    return kept
 
 
 def write_findings(path: str | Path, findings: Iterable[Finding]) -> None:
-    """Write `Finding.to_dict` of each as a line of JSON, all of them or none."""
+    """Write `Finding.to_dict` of each as a line of JSON, all or none."""
     write_text(Path(path), (json.dumps(finding.to_dict(), ensure_ascii=False) + "\n" for finding in findings))

@@ -1,7 +1,7 @@
-"""What a data set holds: entities a label, lengths, what a length limit would cost, duplicates, ambiguous surfaces.
+"""Statistics of a data set: entities per label, lengths, the cost of a length limit, duplicates, ambiguous surfaces.
 
-In: `Example`s by split, and perhaps the token counts of their rows. Out: counts, as a value that goes into JSON; rates
-are derived from them. Knows nothing of files, tokenizers or how it is shown.
+In: `Example`s by split, and optionally the token counts of their rows. Out: counts, ready for JSON, from which rates
+are derived. Knows nothing of files, tokenizers or display.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Lengths", "SplitStatistics", "Statistics", "leaks", "near_duplicates
 
 @dataclass(frozen=True)
 class Lengths:
-    """How many rows have which length, and how many entities are in those: {length: (rows, entities)}.
+    """Rows and entities by length: {length: (rows, entities)}.
 
     >>> lengths = Lengths.of([(30, 2), (40, 0), (40, 1), (90, 5)])
     >>> lengths.rows, lengths.mean, lengths.quantile(0.5), lengths.longest, lengths.lost(40)
@@ -43,7 +43,7 @@ class Lengths:
 
     @property
     def mean(self) -> float:
-        """0.0 of no row."""
+        """0.0 if there is no row."""
         return sum(length * rows for length, (rows, _) in self.counts.items()) / self.rows if self.counts else 0.0
 
     @property
@@ -51,7 +51,7 @@ class Lengths:
         return max(self.counts, default=0)
 
     def quantile(self, share: float) -> int:
-        """The smallest length that at least this share of the rows does not exceed; 0 of no row."""
+        """The smallest length that at least this share of the rows does not exceed; 0 if there is no row."""
         seen = 0
         for length, (rows, _) in sorted(self.counts.items()):
             seen += rows
@@ -60,7 +60,7 @@ class Lengths:
         return 0
 
     def lost(self, limit: int) -> tuple[int, int]:
-        """(rows, entities) of the rows that are longer than `limit`: what it costs to leave them out."""
+        """(rows, entities) in rows longer than `limit`: the cost of leaving them out."""
         over = [counts for length, counts in self.counts.items() if length > limit]
         return sum(rows for rows, _ in over), sum(entities for _, entities in over)
 
@@ -72,7 +72,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """Of one label: entities, (label, surface) pairs summed over rows, different surfaces, rows that have any."""
+    """For one label: entities, (label, surface) pairs summed over rows, different surfaces, rows that have any."""
 
     entities: int
     written: int
@@ -84,10 +84,10 @@ class LabelCounts:
 class SplitStatistics:
     """Counts of one split.
 
-    `written` are its (label, surface) pairs, once a row, as the target has them; of these the split "train" has
-    `written_in_train` too (None for that itself), and `partly` stand in their text more often than they are annotated
-    there. `pairs` are the different ones. `lengths` are in characters ("text") and, where they were
-    given, tokens ("prompt", "answer", "row").
+    `written` are its (label, surface) pairs, once a row, as in the target; `written_in_train` of them are in the split
+    "train" too (None for that split), and `partly` occur in their text more often than they are annotated there.
+    `pairs` are the different ones. `lengths` are in characters ("text") and, if given, tokens ("prompt", "answer",
+    "row").
     """
 
     rows: int
@@ -102,13 +102,13 @@ class SplitStatistics:
 
     @property
     def is_annotated(self) -> bool:
-        """False where no row has an entity, as in a test set that is published without its labels."""
+        """False if no row has an entity, as in a test set that is published without labels."""
         return self.entities > 0
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of a data set: its splits, rows that are alike, and {surface: {label: count}} of surfaces with several labels."""
+    """A data set: its splits, duplicate rows, and {surface: {label: count}} of surfaces with several labels."""
 
     splits: dict[str, SplitStatistics]
     duplicates: tuple[Duplicate, ...]
@@ -117,7 +117,7 @@ class Statistics:
 
     @property
     def labels(self) -> list[str]:
-        """Every label that occurs, by name."""
+        """Every label that occurs, sorted by name."""
         return sorted({label for split in self.splits.values() for label in split.labels})
 
     def duplicate_counts(self) -> dict[tuple[str, str], Counter[str]]:
@@ -129,7 +129,7 @@ class Statistics:
         return counts
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON. Rows are named by their source; no text is in it but that of surfaces."""
+        """For JSON. Rows are named by their source; the only texts are surfaces."""
         return {
             "splits": {name: _split_dict(split) for name, split in self.splits.items()},
             "duplicates": [
@@ -154,7 +154,7 @@ def _split_dict(split: SplitStatistics) -> dict[str, Any]:
 def statistics(
     splits: Mapping[str, Sequence[Example]], tokens: Mapping[str, Sequence[tuple[int, int]]] | None = None
 ) -> Statistics:
-    """Counts of a data set by split. `tokens` has (prompt tokens, answer tokens) of each row of each split.
+    """Count a data set by split. `tokens` has (prompt tokens, answer tokens) of each row of each split.
 
     >>> from qwen_ner.entities import Entity
     >>> rows = [Example("0", "三星在北京", (Entity("company", "三星", 0, 2),)), Example("1", "明天见")]

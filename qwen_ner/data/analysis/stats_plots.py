@@ -1,6 +1,6 @@
-"""The statistics of a data set as pictures.
+"""The statistics of a data set as plots.
 
-In: `Statistics`, a folder. Out: PNG files in it. Knows nothing of how they were counted.
+In: `Statistics`, a folder. Out: PNG files in it. Does not count anything.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Names = dict[str, str]
-"""How the labels, splits and the tokenizer are called in the plots."""
+"""The names of labels, splits and tokenizer in the plots."""
 
 
 def draw(statistics: Statistics, folder: str | Path, tokenizer: str = "") -> list[Path]:
-    """Write labels.png, lengths.png and, where tokens were counted, limits.png to `folder`; returns their paths.
+    """Write labels.png, lengths.png and, if tokens were counted, limits.png to `folder`; returns their paths.
 
-    Names with characters that no installed font has are numbered, and logged. Raises `NerError` where matplotlib is
-    missing.
+    Names with characters that no installed font has are numbered and logged. Raises `NerError` without matplotlib.
     """
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
-        raise NerError("--plots needs matplotlib, which belongs to the package; pip install matplotlib") from None
+        raise NerError("matplotlib is missing", place="--plots", remedy="pip install matplotlib") from None
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     font, names = _names([*statistics.labels, *statistics.splits, tokenizer])
@@ -60,7 +59,7 @@ def draw(statistics: Statistics, folder: str | Path, tokenizer: str = "") -> lis
 
 
 def _labels(axes: Axes, statistics: Statistics, names: Names) -> None:
-    """Per label and split, its share of the split's entities, with the count."""
+    """For each label and split, its share of the entities of the split, with the count."""
     labels = statistics.labels
     splits = {name: split for name, split in statistics.splits.items() if split.is_annotated}
     height = 0.8 / len(splits)
@@ -104,7 +103,7 @@ def _lengths(axes: Axes, statistics: Statistics, what: str, names: Names, tokeni
 
 
 def _limits(axes: Axes, statistics: Statistics, names: Names, tokenizer: str) -> None:
-    """For any length limit, the share of entities that stand in the rows that are longer."""
+    """For each length limit, the share of entities in longer rows."""
     styles = {"row": "-", "prompt": "--", "answer": ":"}
     for at, (name, split) in enumerate(statistics.splits.items()):
         if split.is_annotated and "row" in split.lengths:
@@ -137,9 +136,9 @@ def _finish(axes: Axes) -> None:
 
 
 def _names(texts: Sequence[str]) -> tuple[str | None, Names]:
-    """A font that has every character of `texts`, and the texts as they are.
+    """A font that has every character of `texts` (None for the default font), and the name of each text.
 
-    The default font is None. Where no font has them all it is taken, and numbers for the texts that it cannot write.
+    If no font has all, the default font, with numbers as names of the texts that it cannot write.
     """
     from matplotlib import font_manager
     from matplotlib.ft2font import FT2Font
@@ -152,7 +151,7 @@ def _names(texts: Sequence[str]) -> tuple[str | None, Names]:
     if has(default, "".join(texts)):
         return None, names
     for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.weight != 400, entry.name)):
-        # The "last resort" font has a box for every character; figures and letters of ours are needed too.
+        # The "last resort" font has a box for every character. Our own digits and letters are needed too.
         if "LastResort" not in entry.fname and has(entry.fname, "".join(texts) + "09az%,"):
             return entry.name, names
     for number, text in enumerate(names, 1):

@@ -1,6 +1,6 @@
-"""The statistics of a data set as lines for a terminal.
+"""The statistics of a data set as a table for a terminal.
 
-In: `Statistics`. Out: text. Knows nothing of how they were counted.
+In: `Statistics`. Out: text. Does not count anything.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from ...columns import aligned
 from .stats import Lengths, SplitStatistics, Statistics
 
 SURFACES = 10
-"""Of the surfaces with several labels, the most frequent ones are shown; all of them are in the JSON."""
+"""How many surfaces with several labels are shown, the most frequent first; the JSON has all."""
 
 
 def table(statistics: Statistics, title: str, tokenizer: str = "") -> str:
-    """The statistics as lines: rows and entities, labels, lengths, what limits cost, duplicates, several labels.
+    """The statistics as text: rows and entities, labels, lengths, cost of limits, duplicates, several labels.
 
-    `tokenizer` names what the tokens were counted with. A split without any entity counts as not annotated.
+    `tokenizer` is the name of the tokenizer that counted. A split without any entity counts as not annotated.
 
     >>> from qwen_ner.data.analysis.stats import statistics
     >>> from qwen_ner.entities import Entity, Example
@@ -102,7 +102,7 @@ def _lengths(statistics: Statistics, tokenizer: str) -> Iterator[str]:
 
 
 def _limits(statistics: Statistics) -> Iterator[str]:
-    """Entities in the rows that a limit on the row, the prompt or the answer would leave out."""
+    """Entities in the rows that a limit on row, prompt or answer would leave out."""
     for what in ("row", "prompt", "answer"):
         splits = {name: s for name, s in statistics.splits.items() if s.is_annotated and what in s.lengths}
         if not splits:
@@ -116,7 +116,7 @@ def _limits(statistics: Statistics) -> Iterator[str]:
 
 
 def round_limits(lengths: Lengths) -> list[int]:
-    """Powers of two and what lies half way between, from the first that a tenth of the rows fit to the first all do.
+    """Powers of two and their midpoints, from the first that fits a tenth of the rows to the first that fits all.
 
     >>> round_limits(Lengths.of([(50, 1), (120, 1)]))
     [64, 96, 128]

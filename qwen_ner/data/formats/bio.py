@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import codecs
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 from ...entities import Example, LabelSet
 from .errors import LINE_BREAKS, Faults, LineFault, Note, ignore, quote
 from .mentions import without_scores
-from .rows import decoded, lines_of, looks_like_object, write_lines
-from .schemes import EDGE, OUTSIDE, SCHEMES, Scheme, Tag, parse_tag, scheme_of
-from .tagging import OUT_OF_ORDER, are_words, example_of, known_tag, tags_for
+from .rows import decode_line, lines_of, looks_like_object, write_lines
+from .schemes import OUTSIDE, SCHEMES, Scheme, Tag, count_pairs, parse_tag, scheme_of
+from .tagging import OUT_OF_ORDER, TagReader, are_words, tags_for
 
 NAME = "bio"
 VARIANTS: dict[str, Scheme] = {scheme.name.lower(): scheme for scheme in SCHEMES}
@@ -99,7 +100,7 @@ _NAMES = {"\t": "tab", " ": "space"}
 
 def survey(path: str | Path) -> Layout:
     """How this file is written; reads it once, in flat memory. Raises `NerError` if it cannot be read."""
-    sample = list(islice((raw for raw in _stripped(path) if raw and not raw.startswith((DOCUMENT, b"#"))), SAMPLE))
+    sample = list(islice((raw for raw in _strip_lines(path) if raw and not raw.startswith((DOCUMENT, b"#"))), SAMPLE))
     tabs = 2 * sum(b"\t" in raw for raw in sample) >= len(sample)
     separator = "\t" if tabs else " "
     # A line that begins with a separator has it as its token, which would count as one more column.
@@ -108,35 +109,17 @@ def survey(path: str | Path) -> Layout:
     words = are_words([parts[0].decode(errors="replace") for parts in split])
 
     pairs: Counter[tuple[Tag, Tag]] = Counter()
-    known: dict[bytes, Tag | None] = {}
-    before, cut = EDGE, separator.encode()
-    for raw in _stripped(path):
-        if not raw or raw.startswith(DOCUMENT):
-            tag: Tag | None = EDGE
-        else:
-            name = raw.rpartition(cut)[2]
-            if name not in known:
-                known[name] = parse_tag(name.decode(errors="replace"))
-            tag = known[name]
-        if tag is not None and (tag != EDGE or before != EDGE):
-            pairs[before, tag] += 1
-            before = tag
-    if before != EDGE:
-        pairs[before, EDGE] += 1
+    for sentence, lines in groupby(_strip_lines(path), lambda raw: bool(raw) and not raw.startswith(DOCUMENT)):
+        if sentence:
+            names = (raw.rpartition(separator.encode())[2].decode(errors="replace") for raw in lines)
+            count_pairs(pairs, filter(None, map(parse_tag, names)))
     return Layout(scheme_of(pairs), separator, columns, words)
 
 
-def _stripped(path: str | Path) -> Iterator[bytes]:
+def _strip_lines(path: str | Path) -> Iterator[bytes]:
     """The lines without byte order mark and trailing whitespace; empty ones are blank."""
     for number, raw in enumerate(lines_of(path)):
         yield raw.rstrip() if number else raw.removeprefix(codecs.BOM_UTF8).rstrip()
-
-
-@dataclass(slots=True)
-class _Sentence:
-    lines: list[int] = field(default_factory=list)
-    tokens: list[str] = field(default_factory=list)
-    tags: list[Tag] = field(default_factory=list)
 
 
 def read(
@@ -154,74 +137,62 @@ def read(
     that are out of order as conlleval does and notes each.
     """
     layout = layout or survey(path)
-    name, faults = Path(path).name, Faults(str(path))
-
-    def report(line: int, fault: str) -> None:
-        faults.found.append(f"{name}:{line}: {fault}")
-
-    def mend(line: int, fault: str) -> None:
-        note(OUT_OF_ORDER, f"{name}:{line}: {fault}")
-
-    for sentence in _sentences(path, layout, report, note):
+    name, faults, reader = Path(path).name, Faults(str(path)), TagReader(layout.scheme, layout.words, labels)
+    for lines, tokens, tags in _sentences(path, layout, reader, faults, note):
         faults.rows += 1
-        example = example_of(
-            str(faults.rows),
-            f"{name}:{sentence.lines[0]}",
-            sentence.tokens,
-            sentence.tags,
-            layout.scheme,
-            layout.words,
-            labels,
-            report,
-            mend if repair else None,
-            sentence.lines,
-        )
+
+        def report(token: int, fault: str, lines: list[int] = lines) -> None:
+            faults.found.append(f"{name}:{lines[token]}: {fault}")
+
+        def mend(token: int, fault: str, lines: list[int] = lines) -> None:
+            note(OUT_OF_ORDER, f"{name}:{lines[token]}: {fault}")
+
+        source = f"{name}:{lines[0]}"
+        example = reader.example(str(faults.rows), source, tokens, tags, report, mend if repair else None)
         if not faults.found:
             yield example
     faults.finish("no tagged lines", "write a token, a tab and its tag a line, and a blank line between sentences")
 
 
-def _sentences(path: str | Path, layout: Layout, report: Callable[[int, str], None], note: Note) -> Iterator[_Sentence]:
-    """Sentences with their lines. A faulty line is reported and counts as an unknown token, so that reading goes on."""
-    name, sentence = Path(path).name, _Sentence()
-    tag_of: dict[str, Tag | str] = {}
+_Sentence = tuple[list[int], list[str], list[Tag]]
+"""Line numbers, tokens and tags."""
+
+
+def _sentences(path: str | Path, layout: Layout, reader: TagReader, faults: Faults, note: Note) -> Iterator[_Sentence]:
+    """A faulty line is reported and counts as an unknown token, so that reading goes on."""
+    name, tag_of = Path(path).name, lru_cache(maxsize=None)(reader.tag)
+    sentence: _Sentence = [], [], []
     if layout.columns > 2:
         note(f"the columns between the first and the last of {layout.columns}", name)
-    for number, raw in enumerate(_stripped(path), start=1):
-        mark = raw.startswith(DOCUMENT)
-        if mark:
-            note("document marks", f"{name}:{number}")
-        if not raw or mark:
-            if sentence.lines:
+    for number, raw in enumerate(_strip_lines(path), start=1):
+        place = f"{name}:{number}"
+        if not raw or raw.startswith(DOCUMENT):
+            if raw:
+                note("document marks", place)
+            if sentence[0]:
                 yield sentence
-                sentence = _Sentence()
+                sentence = [], [], []
             continue
         try:
-            parts = layout.split(decoded(raw))
+            parts = layout.split(decode_line(raw))
         except LineFault as fault:
             parts = str(fault)
-        if raw.startswith(b"#") and not sentence.lines and (isinstance(parts, str) or parse_tag(parts[1]) is None):
-            note("comments", f"{name}:{number}")
+        if raw.startswith(b"#") and not sentence[0] and (isinstance(parts, str) or parse_tag(parts[1]) is None):
+            note("comments", place)
             continue
-        if isinstance(parts, str):
-            report(number, parts)
-            parts = "?", "O"
-        token, tag = parts
-        if tag not in tag_of:
-            tag_of[tag] = known_tag(tag, layout.scheme)
-        found = tag_of[tag]
-        if isinstance(found, str):
-            report(number, found)
-            found = OUTSIDE
-        sentence.lines.append(number)
-        sentence.tokens.append(token)
-        sentence.tags.append(found)
-    if sentence.lines:
+        token, tag = ("?", parts) if isinstance(parts, str) else (parts[0], tag_of(parts[1]))
+        if isinstance(tag, str):
+            faults.found.append(f"{place}: {tag}")
+            tag = OUTSIDE
+        sentence[0].append(number)
+        sentence[1].append(token)
+        sentence[2].append(tag)
+    if sentence[0]:
         yield sentence
 
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore, variant: str = "bio2") -> None:
-    """`lose` gets what tags cannot hold, as for `tagged`, and ids that do not merely count rows."""
+    """`lose` gets what tags cannot hold, as for `tag_lines`, and ids that do not merely count rows."""
     write_lines(path, _lines(without_scores(examples, lose), VARIANTS[variant], lose))
 
 
@@ -232,17 +203,17 @@ def _lines(examples: Iterable[Example], scheme: Scheme, lose: Note) -> Iterator[
         # Reading gives each sentence such a number again.
         if example.id not in (str(number), str(number + 1), example.source.rpartition(":")[2]):
             lose("ids", example.source)
-        yield tagged(example, scheme, lose)
+        yield tag_lines(example, scheme, lose)
 
 
-def tagged(example: Example, scheme: Scheme, lose: Note = ignore) -> str:
+def tag_lines(example: Example, scheme: Scheme, lose: Note = ignore) -> str:
     """The lines of one example, one character each, and the blank line after them.
 
     `lose` gets what they cannot hold: an entity inside or across a longer one, which is left out, and a line break in
     the text, which becomes a space. Raises as `tags_for` does.
 
     >>> from qwen_ner.entities import Entity
-    >>> tagged(Example("0", "三星", (Entity("company", "三星", 0, 2),)), VARIANTS["bmes"])
+    >>> tag_lines(Example("0", "三星", (Entity("company", "三星", 0, 2),)), VARIANTS["bmes"])
     '三\\tB-company\\n星\\tE-company\\n\\n'
     """
     tags = tags_for(example, scheme, lose)

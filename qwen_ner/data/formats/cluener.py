@@ -12,12 +12,13 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...entities import CLUENER, Entity, Example, LabelSet, NerError
-from .errors import Note, Report, ignore, quote
-from .mentions import from_label, without_scores
+from .errors import Note, ignore, quote
+from .mentions import EntityReader, without_scores
 from .rows import EntitiesOf, lines_of, read_rows, write_rows
 
 NAME = "cluener"
@@ -53,24 +54,24 @@ def _read_lines(
     return read_rows(lines, path, labels, _labelled_or_not() if unlabelled else _entities_of, number_from=0, note=note)
 
 
-def _entities_of(row: dict[str, Any], text: str, labels: LabelSet | None, report: Report) -> Iterable[Entity]:
+def _entities_of(row: dict[str, Any], reader: EntityReader) -> Iterable[Entity]:
     if "label" not in row:
-        report(f'{quote(row)} lacks "label"; a sentence without entities has "label": {{}}')
+        reader.report(f'{quote(row)} lacks "label"; a sentence without entities has "label": {{}}')
         return ()
-    return from_label(row["label"], text, labels, True, report)
+    return replace(reader, inclusive=True).from_label(row["label"])
 
 
 def _labelled_or_not() -> EntitiesOf:
     """Reads the labels of all rows, or of none: the first row decides."""
     labelled: bool | None = None
 
-    def entities_of(row: dict[str, Any], text: str, labels: LabelSet | None, report: Report) -> Iterable[Entity]:
+    def entities_of(row: dict[str, Any], reader: EntityReader) -> Iterable[Entity]:
         nonlocal labelled
         labelled = "label" in row if labelled is None else labelled
         if labelled:
-            return _entities_of(row, text, labels, report)
+            return _entities_of(row, reader)
         if "label" in row:
-            report('the row has a "label" and the first row has none; label all rows of the file or none')
+            reader.report('the row has a "label" and the first row has none; label all rows of the file or none')
         return ()
 
     return entities_of

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ...entities import Entity, Example, LabelSet
-from .errors import Note, Report, ignore, quote
-from .mentions import entity_at, is_label, without_scores
+from .errors import Note, ignore, quote
+from .mentions import EntityReader, without_scores
 from .rows import lines_of, read_rows, rows_in, write_rows
 
 NAME = "doccano"
@@ -41,13 +41,15 @@ def read(path: str | Path, labels: LabelSet | None = None, *, note: Note = ignor
     return read_rows(lines_of(path), path, labels, _entities_of, note=note)
 
 
-def _entities_of(row: dict[str, Any], text: str, labels: LabelSet | None, report: Report) -> Iterator[Entity]:
+def _entities_of(row: dict[str, Any], reader: EntityReader) -> Iterator[Entity]:
     keys = [key for key in ("label", "labels", "entities") if key in row]
     if len(keys) != 1:
-        report(f'{quote(row)} has {" and ".join(map(quote, keys)) or "no label"}; give it one of "label", "entities"')
+        reader.report(
+            f'{quote(row)} has {" and ".join(map(quote, keys)) or "no label"}; give it one of "label", "entities"'
+        )
         return
     if not isinstance(items := row[keys[0]], list):
-        report(f'{quote(keys[0])} is {quote(items)}; make it a list, [[0, 2, "company"]]')
+        reader.report(f'{quote(keys[0])} is {quote(items)}; make it a list, [[0, 2, "company"]]')
         return
     for item in items:
         if isinstance(item, dict) and {"label", "start_offset", "end_offset"} <= item.keys():
@@ -55,13 +57,12 @@ def _entities_of(row: dict[str, Any], text: str, labels: LabelSet | None, report
         elif isinstance(item, list) and len(item) == 3:
             start, end, label = item
         else:
-            report(
+            reader.report(
                 f'the annotation {quote(item)} cannot be read; make it [0, 2, "company"], or an object with "label", '
                 '"start_offset" and "end_offset"'
             )
             continue
-        if is_label(label, labels, report) and (entity := entity_at(label, (), start, end, text, report)):
-            yield entity
+        yield from reader.at(label, start, end)
 
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:

@@ -20,7 +20,7 @@ from .errors import Faults, Note, Report, ignore, quote
 from .mentions import without_scores
 from .rows import identity_of, rows_in
 from .schemes import BIO2, OUTSIDE, Scheme, Tag, count_pairs, parse_tag, scheme_of
-from .tagging import OUT_OF_ORDER, are_words, example_of, known_tag, tags_for
+from .tagging import OUT_OF_ORDER, TagReader, are_words, tags_for
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -66,12 +66,12 @@ def split_names(source: str) -> list[str]:
 
     path = Path(source).expanduser()
     if path.is_dir() and not any(path.rglob("*.parquet")):
-        loaded = _loaded(source, lambda: datasets.load_from_disk(str(path)))
+        loaded = _load(source, lambda: datasets.load_from_disk(str(path)))
         return list(loaded) if isinstance(loaded, datasets.DatasetDict) else []
     if path.is_file():
         return []
     name, _, config = (str(path), "", "") if path.is_dir() else source.partition(":")
-    return list(_loaded(source, lambda: datasets.get_dataset_split_names(name, config or None)))
+    return list(_load(source, lambda: datasets.get_dataset_split_names(name, config or None)))
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,13 @@ def survey(source: str, split: str | None = None) -> TokenSet:
     path = Path(source).expanduser()
     if path.is_file():
         kind = "parquet" if path.suffix == ".parquet" else "json"
-        rows = _loaded(source, lambda: datasets.load_dataset(kind, data_files=str(path), split="train"))
+        rows = _load(source, lambda: datasets.load_dataset(kind, data_files=str(path), split="train"))
     else:
         splits = split_names(source)
         wanted = next((name for name in SPLIT_NAMES.get(split or "", (split,)) if name in splits), None)
         if splits and wanted is None:
             raise NerError(f"no split {split!r}", place=source, remedy=f"choose one of {', '.join(splits)}")
-        rows = _loaded(source, lambda: _split(source, path, wanted))
+        rows = _load(source, lambda: _load_split(source, path, wanted))
     features = rows.features
     if missing := {TOKENS, TAGS} - features.keys():
         raise NerError(
@@ -130,7 +130,7 @@ def survey(source: str, split: str | None = None) -> TokenSet:
     return TokenSet(source, split or "", rows, names, scheme_of(pairs), are_words([str(token) for token in sample]))
 
 
-def _split(source: str, path: Path, split: str | None) -> Any:
+def _load_split(source: str, path: Path, split: str | None) -> Any:
     import datasets
 
     if path.is_dir() and not any(path.rglob("*.parquet")):
@@ -142,7 +142,7 @@ def _split(source: str, path: Path, split: str | None) -> Any:
     return datasets.load_dataset(name, config or None, split=split)
 
 
-def _loaded(source: str, load: Any) -> Any:
+def _load(source: str, load: Any) -> Any:
     """What `load` returns. It may raise any error, `OSError` and `ValueError` among them."""
     try:
         return load()
@@ -178,7 +178,7 @@ def read(
     """
     tokens = layout or survey(str(source))
     where = f"{Path(tokens.source).name}/{tokens.split}".rstrip("/")
-    faults = Faults(tokens.source, "row")
+    faults, reader = Faults(tokens.source, "row"), TagReader(tokens.scheme, tokens.words, labels)
     for column in tokens.rows.features.keys() - {TOKENS, TAGS, "id"}:
         note(f"the column {quote(column)}", where)
     for number, row in enumerate(tokens.rows, start=1):
@@ -186,39 +186,29 @@ def read(
         report = faults.row(place)
         identity = identity_of({"id": row["id"]} if row.get("id") is not None else {}, str(number), report)
         faults.check_id(identity, number, report)
-        mend = (lambda fault, place=place: note(OUT_OF_ORDER, f"{place}: {fault}")) if repair else None
-        example = _example(identity, place, row, tokens, labels, report, mend)
+        words, tags = row[TOKENS] or [], [_name(tag, tokens.names) for tag in row[TAGS] or []]
+        example = _example(identity, place, words, tags, reader, report, note if repair else None)
         if example and not faults.found:
             yield example
     faults.finish("no rows", "give it some")
 
 
 def _example(
-    identity: str,
-    place: str,
-    row: dict[str, Any],
-    tokens: TokenSet,
-    labels: LabelSet | None,
-    report: Report,
-    mend: Report | None,
+    identity: str, place: str, words: list[str], tags: list[str], reader: TagReader, report: Report, mend: Note | None
 ) -> Example | None:
-    words, tags = row[TOKENS] or [], [_name(tag, tokens.names) for tag in row[TAGS] or []]
     if len(words) != len(tags) or not all(isinstance(word, str) and word for word in words):
         report(f"{len(words)} tokens have {len(tags)} tags, or one is empty; give each token a text and a tag")
         return None
-    found = [known_tag(tag, tokens.scheme) for tag in tags]
+    found = [reader.tag(tag) for tag in tags]
     for fault in dict.fromkeys(tag for tag in found if isinstance(tag, str)):
         report(fault)
-    return example_of(
+    return reader.example(
         identity,
         place,
         words,
         [OUTSIDE if isinstance(tag, str) else tag for tag in found],
-        tokens.scheme,
-        tokens.words,
-        labels,
         lambda at, fault: report(f"token {at + 1}: {fault}"),
-        (lambda _, fault: mend(fault)) if mend else None,
+        (lambda _, fault: mend(OUT_OF_ORDER, f"{place}: {fault}")) if mend else None,
     )
 
 

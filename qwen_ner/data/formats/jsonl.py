@@ -12,8 +12,8 @@ from typing import Any
 
 from ...entities import Entity, Example, LabelSet, NerError
 from ...files import beside
-from .errors import Note, Report, ignore, quote
-from .mentions import from_items, from_label
+from .errors import Note, ignore, quote
+from .mentions import EntityReader
 from .rows import lines_of, looks_like_object, read_rows, write_rows
 
 NAME = "jsonl"
@@ -29,13 +29,13 @@ def read(path: str | Path, labels: LabelSet | None = None, *, note: Note = ignor
     return read_rows(lines_of(path), path, labels, _entities_of, note=note)
 
 
-def _entities_of(row: dict[str, Any], text: str, labels: LabelSet | None, report: Report) -> Iterable[Entity]:
+def _entities_of(row: dict[str, Any], reader: EntityReader) -> Iterable[Entity]:
     keys = [key for key in ("label", "entities") if key in row]
     if len(keys) != 1:
         lacks = f'{quote(row)} lacks "label" or "entities"; a sentence without entities has "entities": []'
-        report('the row has both "label" and "entities"; keep one' if keys else lacks)
+        reader.report('the row has both "label" and "entities"; keep one' if keys else lacks)
         return ()
-    return (from_items if keys == ["entities"] else from_label)(row[keys[0]], text, labels, False, report)
+    return reader.from_items(row["entities"]) if keys == ["entities"] else reader.from_label(row["label"])
 
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:
@@ -93,6 +93,4 @@ def write_jsonl(path: str | Path, examples: Iterable[Example]) -> None:
         with beside(path) as part:
             part.write_bytes(encoded)
     except OSError as error:
-        raise NerError(
-            f"cannot write the file ({error.strerror})", place=path, remedy="choose another place"
-        ) from error
+        raise NerError(f"cannot be written ({error.strerror})", place=path, remedy="choose another place") from error

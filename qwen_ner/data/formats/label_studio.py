@@ -19,7 +19,7 @@ from typing import Any
 
 from ...entities import Entity, Example, LabelSet, NerError
 from .errors import Faults, LineFault, Note, Report, ignore, quote
-from .mentions import distinct, entity_at, is_label, score_of
+from .mentions import EntityReader, distinct
 from .rows import identity_of, json_value, lines_of, text_of, write_lines
 
 NAME = "label-studio"
@@ -70,7 +70,8 @@ def _example(task: Any, number: int, place: str, labels: LabelSet | None, report
     annotations = _annotations(task.get("annotations"), place, report, note)
     if annotations is None or text is None:
         return None
-    found = [distinct(_entities(each.get("result"), text, labels, place, report, note), report) for each in annotations]
+    reader = EntityReader(text, labels, report)
+    found = [distinct(_entities(each.get("result"), reader, place, note), report) for each in annotations]
     if not found:
         report("the task has no annotation; submit it in Label Studio (empty if there is no entity), or delete it")
     elif any({(e.label, *e.span) for e in one} != {(e.label, *e.span) for e in found[0]} for one in found):
@@ -95,28 +96,23 @@ def _annotations(annotations: Any, place: str, report: Report, note: Note) -> li
     return kept
 
 
-def _entities(
-    results: object, text: str, labels: LabelSet | None, place: str, report: Report, note: Note
-) -> Iterator[Entity]:
+def _entities(results: object, reader: EntityReader, place: str, note: Note) -> Iterator[Entity]:
     if not isinstance(results, list):
-        report(f'"result" is {quote(results)}; export the project as JSON')
+        reader.report(f'"result" is {quote(results)}; export the project as JSON')
         return
     for result in results:
         value = result.get("value") if isinstance(result, dict) else None
         if isinstance(result, dict) and result.get("type") != "labels":
             note(f"results of type {quote(result.get('type'))}", place)
         elif not isinstance(value, dict) or not {"start", "end", "labels"} <= value.keys():
-            report(f'the result {quote(result)} lacks "start", "end" or "labels"; export the project as JSON')
+            reader.report(f'the result {quote(result)} lacks "start", "end" or "labels"; export the project as JSON')
         elif not isinstance(value["labels"], list) or not value["labels"]:
-            report(f'"labels" is {quote(value["labels"])}; make it a list of labels')
+            reader.report(f'"labels" is {quote(value["labels"])}; make it a list of labels')
         else:
             surfaces = (value["text"],) if "text" in value else ()
-            score = score_of(result, report)
+            score = reader.score_of(result)
             for label in value["labels"]:
-                if is_label(label, labels, report):
-                    entity = entity_at(label, surfaces, value["start"], value["end"], text, report, score=score)
-                    if entity:
-                        yield entity
+                yield from reader.at(label, value["start"], value["end"], surfaces, score)
 
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:

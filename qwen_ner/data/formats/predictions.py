@@ -20,8 +20,8 @@ from ...codec import PROBLEM_KINDS, Decoded, Problem
 from ...entities import Entity, Example, LabelSet, NerError
 from .cluener import inclusive_spans
 from .errors import Faults, LineFault, quote
-from .mentions import entity_at, is_label, score_of
-from .rows import json_object, lines_of, numbered
+from .mentions import EntityReader
+from .rows import json_object, lines_of, number_lines
 
 PREDICTIONS_NAME = "predictions.jsonl"
 
@@ -61,7 +61,7 @@ class _Lines:
         self.faults = Faults(str(self.path))
         self.lines: dict[str, int] = {}
         self.starts = array("Q", [0])
-        for number, raw in numbered(self._located(lines_of(self.path))):
+        for number, raw in number_lines(self._note_starts(lines_of(self.path))):
             self.faults.rows += 1
             with self._reporting(number):
                 row = json_object(raw)
@@ -72,7 +72,7 @@ class _Lines:
                         f"the id {quote(row['id'])} is line {first}'s too; write one line a row, each with its id"
                     )
 
-    def _located(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+    def _note_starts(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         for line in lines:
             self.starts.append(self.starts[-1] + len(line))
             yield line
@@ -95,7 +95,7 @@ class _Lines:
                     )
                     continue
                 with self._reporting(number):
-                    yield _decoded(self._row(file, number), example.text)
+                    yield _decode(self._row(file, number), example.text)
         self.faults.finish("no lines", "write one JSON object a row")
 
     def _row(self, file: BinaryIO, number: int) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _own_gold(row: dict[str, Any]) -> Example:
     return Example(str(row["id"]), row["text"], tuple(_entity(item, row["text"]) for item in row["gold"]))
 
 
-def _decoded(row: dict[str, Any], text: str) -> Decoded:
+def _decode(row: dict[str, Any], text: str) -> Decoded:
     if "error" in row:
         return Decoded()
     if "text" in row and row["text"] != text:
@@ -135,7 +135,7 @@ def _decoded(row: dict[str, Any], text: str) -> Decoded:
     if isinstance(row.get("entities"), list):
         entities = [_entity(item, text) for item in row["entities"]]
     elif isinstance(row.get("label"), dict):
-        entities = [_entity(item, text) for item in _submitted(row["label"])]
+        entities = [_entity(item, text) for item in _from_submission(row["label"])]
     else:
         raise LineFault(f'{quote(row)} lacks "entities" or "label"; a row without entities has "entities": []')
     ordered = sorted(entities, key=lambda e: (e.start, e.end, e.label))
@@ -143,7 +143,7 @@ def _decoded(row: dict[str, Any], text: str) -> Decoded:
     return Decoded(tuple(ordered), tuple(surfaces), tuple(_problems(row.get("problems", []))))
 
 
-def _submitted(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _from_submission(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The entities of {label: {surface: [[start, last], …]}}."""
     for label, surfaces in tree.items():
         for surface, spans in surfaces.items() if isinstance(surfaces, dict) else ((None, None),):
@@ -180,13 +180,7 @@ def _problems(items: Any) -> list[Problem]:
 
 
 def _entity(item: Any, text: str) -> Entity:
-    if not isinstance(item, dict) or not {"label", "start", "end"} <= item.keys():
-        raise LineFault(f"the entity {quote(item)} lacks a label, a start or an end; give it all three")
-    is_label(item["label"], None, _refuse)
-    score = score_of(item, _refuse)
-    surfaces = (item["text"],) if "text" in item else ()
-    entity = entity_at(item["label"], surfaces, item["start"], item["end"], text, _refuse, score=score)
-    assert entity is not None  # or _refuse has raised
+    (entity,) = EntityReader(text, None, _refuse).from_items([item])
     return replace(entity, ambiguous=bool(item.get("ambiguous")))
 
 

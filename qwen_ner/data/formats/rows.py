@@ -16,12 +16,12 @@ from typing import Any
 from ...codec import unique_keys
 from ...entities import Entity, Example, LabelSet, NerError
 from .errors import Faults, LineFault, Note, Report, ignore, quote
-from .mentions import distinct
+from .mentions import EntityReader, distinct
 
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
-EntitiesOf = Callable[[dict[str, Any], str, LabelSet | None, Report], Iterable[Entity]]
-"""Reads the annotation of a row: (row, text, labels, report) -> entities."""
+EntitiesOf = Callable[[dict[str, Any], EntityReader], Iterable[Entity]]
+"""Reads the annotation of a row, with the reader of its text."""
 
 _READ = frozenset({"id", "text", "label", "labels", "entities"})
 _READ_OF_ITEMS = frozenset({"id", "label", "start", "end", "start_offset", "end_offset", "text", "surface", "score"})
@@ -37,7 +37,7 @@ def lines_of(path: str | Path) -> Iterator[bytes]:
             yield from lines
     except OSError as error:
         raise NerError(
-            f"cannot read the file ({error.strerror})", place=path, remedy=f"check the path, relative to {Path.cwd()}"
+            f"cannot be read ({error.strerror})", place=path, remedy=f"check the path, relative to {Path.cwd()}"
         ) from error
 
 
@@ -57,7 +57,7 @@ def read_rows(
     before are valid only if it does not. Only the ids stay in memory.
     """
     name, faults = Path(path).name, Faults(str(path))
-    for line, raw in numbered(lines):
+    for line, raw in number_lines(lines):
         report = faults.row(f"{name}:{line}")
         try:
             row = json_object(raw)
@@ -69,7 +69,7 @@ def read_rows(
         faults.check_id(identity, line, report)
         text = text_of(row, report)
         if text is not None:
-            entities = distinct(entities_of(row, text, labels, report), report)
+            entities = distinct(entities_of(row, EntityReader(text, labels, report)), report)
             if not faults.found:
                 yield Example(identity, text, entities, f"{name}:{line}")
         if note is not ignore:
@@ -92,7 +92,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 def rows_in(head: bytes) -> Iterator[dict[str, Any]]:
     """The rows at the beginning of a file that can be read; none unless its first line looks like an object."""
     if looks_like_object(head):
-        for _, raw in numbered(head.split(b"\n")):
+        for _, raw in number_lines(head.split(b"\n")):
             try:
                 yield json_object(raw)
             except LineFault:
@@ -101,11 +101,11 @@ def rows_in(head: bytes) -> Iterator[dict[str, Any]]:
 
 def looks_like_object(head: bytes) -> bool:
     """Whether the first line of a file has the braces of a JSON object."""
-    first = next((raw.strip() for _, raw in numbered(head.split(b"\n"))), b"")
+    first = next((raw.strip() for _, raw in number_lines(head.split(b"\n"))), b"")
     return first.startswith(b"{") and first.endswith(b"}")
 
 
-def numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+def number_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     """Line numbers and lines, without blank lines, line ends and a byte order mark."""
     for number, line in enumerate(lines, start=1):
         if number == 1:
@@ -124,7 +124,7 @@ def _unread(row: dict[str, Any]) -> set[str]:
     return keys
 
 
-def decoded(raw: bytes) -> str:
+def decode_line(raw: bytes) -> str:
     """The line as text. Raises `LineFault` if it is not UTF-8."""
     try:
         return raw.decode()
@@ -145,7 +145,7 @@ def json_object(raw: bytes) -> dict[str, Any]:
 
 def json_value(raw: bytes, remedy: str) -> Any:
     """The value that the bytes hold as JSON. Raises `LineFault` as `json_object` does."""
-    text = decoded(raw)
+    text = decode_line(raw)
     try:
         value = json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:

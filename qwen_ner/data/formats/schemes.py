@@ -1,7 +1,7 @@
-"""Tag schemes: a sentence's tags to labelled spans and back, and which scheme tags are written in.
+"""Tag schemes: the tags of a sentence to labelled spans and back, and which scheme tags are in.
 
 In: tags such as B-ORG, one a token. Out: (label, start, end) in tokens, half-open, and what is wrong with the order of
-the tags; or tags for spans. Every rule looks at a tag and the one before it, as conlleval does (CoNLL-2000's scorer).
+the tags; or tags for spans. Every rule looks at a tag and the one before it, as conlleval (CoNLL-2000's scorer) does.
 Knows nothing of files, characters or `Example`s.
 """
 
@@ -19,11 +19,11 @@ Tag = tuple[str, str]
 """Prefix and label: ("B", "ORG"); `OUTSIDE` for O."""
 
 Span = tuple[str, int, int]
-"""(label, first token, token behind the last)."""
+"""(label, first token, token after the last)."""
 
 OUTSIDE: Tag = ("O", "")
 EDGE: Tag = ("", "")
-"""What stands before the first tag of a sentence and behind its last."""
+"""Stands before the first tag of a sentence and after its last."""
 
 _TAG = re.compile(r"([BIMESLU])[-_](.+)")
 
@@ -32,8 +32,8 @@ _TAG = re.compile(r"([BIMESLU])[-_](.+)")
 class Scheme:
     """The prefixes of an entity's first, inner and last token, and of an entity of one token.
 
-    `closed` schemes mark the end of every entity. In IOB1 ("BIO" of CoNLL-2003) B- is written only where an entity
-    stands directly behind another one of its label.
+    `closed` schemes mark the end of every entity. In IOB1 ("BIO" of CoNLL-2003) an entity begins with B- only directly
+    after another one of its label.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Scheme:
             whole = f"{self.first}-, {self.inner}-, {self.last}-"
             return f"{self.name} writes an entity as {whole} of one label, or {self.single}- alone"
         if self.name == "IOB1":
-            return "IOB1 has B- only directly behind an entity of the same label"
+            return "IOB1 has B- only directly after an entity of the same label"
         return f"{self.name} begins an entity with B-" + (" or S-" if self.single == "S" else "")
 
 
@@ -75,7 +75,7 @@ BIO2 = SCHEMES[0]
 
 @lru_cache(maxsize=65_536)
 def parse_tag(tag: str) -> Tag | None:
-    """Prefix and label of a tag, or None where it is none. `_` may stand for `-`.
+    """Prefix and label of a tag, or None if it is not a tag. `_` may replace `-`.
 
     >>> parse_tag("B-ORG"), parse_tag("O"), parse_tag("M_drug-name"), parse_tag("ORG")
     (('B', 'ORG'), ('O', ''), ('M', 'drug-name'), None)
@@ -86,13 +86,13 @@ def parse_tag(tag: str) -> Tag | None:
     return (found[1], found[2]) if found else None
 
 
-def written(tag: Tag) -> str:
+def tag_name(tag: Tag) -> str:
     """The tag as a file has it."""
     return f"{tag[0]}-{tag[1]}" if tag[1] else tag[0]
 
 
 class Step(NamedTuple):
-    """What a tag does behind another: end the entity before it, begin one; and why it should not stand there."""
+    """What a tag does after another: end the entity before it, begin one; and why it should not be there."""
 
     ends: bool
     begins: bool
@@ -101,7 +101,7 @@ class Step(NamedTuple):
 
 @lru_cache(maxsize=65_536)
 def step(scheme: Scheme, before: Tag, tag: Tag) -> Step:
-    """Read `tag` behind `before`. A tag that should not stand there is read as conlleval reads it.
+    """Read `tag` after `before`. A tag that should not be there is read as conlleval reads it.
 
     >>> step(BIO2, ("O", ""), ("I", "ORG"))
     Step(ends=False, begins=True, fault='I-ORG follows O')
@@ -116,14 +116,16 @@ def step(scheme: Scheme, before: Tag, tag: Tag) -> Step:
         wrong = (begins and role in ("I", "E")) or (scheme.closed and inside and not goes_on)
     fault = None
     if wrong and tag == EDGE:
-        fault = f"{written(before)} ends the sentence"
+        fault = f"{tag_name(before)} ends the sentence"
     elif wrong:
-        fault = f"{written(tag)} begins the sentence" if before == EDGE else f"{written(tag)} follows {written(before)}"
+        fault = (
+            f"{tag_name(tag)} begins the sentence" if before == EDGE else f"{tag_name(tag)} follows {tag_name(before)}"
+        )
     return Step(inside and not goes_on, begins, fault)
 
 
 def spans_of(tags: Sequence[Tag], scheme: Scheme, report: Callable[[int, str], None]) -> list[Span]:
-    """The entities of a sentence in text order; `report` takes each tag out of order, its position and what is wrong.
+    """The entities of a sentence in text order; `report` gets each tag out of order, with its position and fault.
 
     >>> spans_of([("B", "ORG"), ("I", "ORG"), ("O", ""), ("B", "LOC")], BIO2, print)
     [('ORG', 0, 2), ('LOC', 3, 4)]
@@ -150,7 +152,7 @@ def spans_of(tags: Sequence[Tag], scheme: Scheme, report: Callable[[int, str], N
 
 
 def tags_of(length: int, spans: Iterable[Span], scheme: Scheme) -> list[str]:
-    """The tags of `length` tokens that hold these spans, which must not overlap.
+    """The tags of `length` tokens with these spans, which must not overlap.
 
     >>> tags_of(5, [("ORG", 0, 3), ("LOC", 4, 5)], SCHEMES[4])
     ['B-ORG', 'M-ORG', 'E-ORG', 'O', 'S-LOC']
@@ -168,9 +170,9 @@ def tags_of(length: int, spans: Iterable[Span], scheme: Scheme) -> list[str]:
 
 
 def scheme_of(pairs: Counter[tuple[Tag, Tag]]) -> Scheme:
-    """The scheme in which fewest tags are faulty, given how often each tag stands behind each, `EDGE`s included.
+    """The scheme with the fewest faulty tags, given how often each tag follows each, `EDGE`s included.
 
-    Two schemes that both fit read the tags alike; of those it is the first of `SCHEMES`.
+    Two schemes that both fit read the tags alike; then it is the first of `SCHEMES`.
 
     >>> scheme_of(Counter(pairwise([EDGE, ("B", "ORG"), ("M", "ORG"), ("E", "ORG"), EDGE]))).name
     'BMES'
@@ -186,5 +188,5 @@ def scheme_of(pairs: Counter[tuple[Tag, Tag]]) -> Scheme:
 
 
 def count_pairs(pairs: Counter[tuple[Tag, Tag]], tags: Iterable[Tag]) -> None:
-    """Add one sentence to the pairs that `scheme_of` looks at."""
+    """Add one sentence to the pairs for `scheme_of`."""
     pairs.update(pairwise((EDGE, *tags, EDGE)))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from ...entities import Entity, Example, LabelSet, NerError
@@ -29,50 +30,46 @@ At = Callable[[int, str], None]
 """Takes the number of a token and what is wrong there."""
 
 
-def example_of(
-    identity: str,
-    source: str,
-    tokens: Sequence[str],
-    tags: Sequence[Tag],
-    scheme: Scheme,
-    words: bool,
-    labels: LabelSet | None,
-    report: At,
-    mend: At | None = None,
-    numbers: Sequence[int] | None = None,
-) -> Example:
-    """The example that tagged tokens make. `words` as for `join`; `labels=None` accepts any label.
+@dataclass(frozen=True, slots=True)
+class TagReader:
+    """Reads the tags of one data set. `words` as for `join`; `labels=None` accepts any label."""
 
-    Tags that are out of order go to `report` with their remedy, or to `mend` if it is given; either way they are read
-    as conlleval does: an I- after nothing begins an entity, and an entity that is not closed ends. Both get the number
-    of the token: its position, or that of `numbers`.
-    """
-    number_of = numbers or range(len(tokens))
+    scheme: Scheme
+    words: bool
+    labels: LabelSet | None
 
-    def out_of_order(at: int, fault: str) -> None:
-        if mend:
-            mend(number_of[at], fault)
-        else:
-            report(number_of[at], f"{fault}; {scheme.rule}: correct it, or convert with --repair")
+    def tag(self, name: str) -> Tag | str:
+        """The tag of this name, or what is wrong with it."""
+        tag = parse_tag(name)
+        if tag and (tag == OUTSIDE or tag[0] in self.scheme.roles):
+            return tag
+        prefixes = ", ".join(f"{prefix}-…" for prefix in sorted(self.scheme.roles))
+        return f"{quote(name)} is not a tag of {self.scheme.name}, the scheme of the file: O, {prefixes}; correct it"
 
-    text, starts = join(tokens, words)
-    if not text.strip():
-        report(number_of[0] if tokens else 0, f"the text {quote(text)} is empty; delete the sentence")
-    entities = []
-    for label, first, end in spans_of(tags, scheme, out_of_order):
-        if is_label(label, labels, partial(report, number_of[first])):
-            start, stop = starts[first], starts[end - 1] + len(tokens[end - 1])
-            entities.append(Entity(label, text[start:stop], start, stop))
-    return Example(identity, text, tuple(entities), source)
+    def example(
+        self, identity: str, source: str, tokens: Sequence[str], tags: Sequence[Tag], report: At, mend: At | None
+    ) -> Example:
+        """The example that tagged tokens make.
 
+        Tags that are out of order go to `report` with their remedy, or to `mend` if it is given; either way they are
+        read as conlleval does: an I- after nothing begins an entity, and an entity that is not closed ends.
+        """
 
-def known_tag(name: str, scheme: Scheme) -> Tag | str:
-    """The tag of this name, or what is wrong with it."""
-    tag = parse_tag(name)
-    if tag and (tag == OUTSIDE or tag[0] in scheme.roles):
-        return tag
-    prefixes = ", ".join(f"{prefix}-…" for prefix in sorted(scheme.roles))
-    return f"{quote(name)} is not a tag of {scheme.name}, the scheme of the file: O, {prefixes}; correct it"
+        def out_of_order(at: int, fault: str) -> None:
+            if mend:
+                mend(at, fault)
+            else:
+                report(at, f"{fault}; {self.scheme.rule}: correct it, or convert with --repair")
+
+        text, starts = join(tokens, self.words)
+        if not text.strip():
+            report(0, f"the text {quote(text)} is empty; delete the sentence")
+        entities = []
+        for label, first, end in spans_of(tags, self.scheme, out_of_order):
+            if is_label(label, self.labels, partial(report, first)):
+                start, stop = starts[first], starts[end - 1] + len(tokens[end - 1])
+                entities.append(Entity(label, text[start:stop], start, stop))
+        return Example(identity, text, tuple(entities), source)
 
 
 def are_words(tokens: Sequence[str]) -> bool:

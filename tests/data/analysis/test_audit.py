@@ -198,7 +198,7 @@ def test_predictions_are_found_by_their_text(tmp_path, caplog):
     lines = [line(ROWS[2], []), line(ROWS[0], [samsung]), '{"id": "9", "error": "x"}', line(EIGHT[0], [])]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert predictions_by_text(path, ROWS) == [(sure("company", "三星", 0, 0.9),), None, ()]
-    assert "2 lines are of none of the rows, or an error; 1 rows have no line" in caplog.text
+    assert "2 lines belong to none of the rows or have an error; 1 rows have no line" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_predictions_are_found_by_their_text(tmp_path, caplog):
             "p.jsonl:1: the span .1, 3. holds",
         ),
         ("no json", "p.jsonl:1: .* is not JSON"),
-        (line(EIGHT[0], []), "none of its 1 lines has the text of a row"),
+        (line(EIGHT[0], []), "none of 1 lines has the text of a row"),
     ],
 )
 def test_what_is_no_file_of_predictions(tmp_path, text, said):

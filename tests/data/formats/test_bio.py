@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_ner.data.formats.bio import first_line_mark, read, survey, tagged
+from qwen_ner.data.formats.bio import first_line_mark, read, survey, tag_lines
 from qwen_ner.data.formats.errors import NESTED, DataError
 from qwen_ner.data.formats.schemes import BIO2, SCHEMES
 from qwen_ner.data.formats.tagging import flat, join
@@ -42,7 +42,7 @@ def said(examples):
 @given(file=st.lists(examples(), min_size=1, max_size=4))
 def test_what_is_written_is_read_back(place, scheme, mark, end, file):
     lost = []
-    text = "".join(tagged(example, scheme, lambda *what: lost.append(what)) for example in file)
+    text = "".join(tag_lines(example, scheme, lambda *what: lost.append(what)) for example in file)
     first = first_line_mark(text) if not mark else ""
     place.write_bytes(mark + (first + text).encode().replace(b"\n", end))
     assert said(read(place)) == said(file)
@@ -174,7 +174,7 @@ def test_a_file_without_sentences_is_refused(tmp_path):
     for text in ("", "\n\n", "-DOCSTART-\tO\n\n"):
         with pytest.raises(NerError, match=r"train\.bio: no tagged lines"):
             list(read(write(tmp_path, text)))
-    with pytest.raises(NerError, match=r"gone\.bio: cannot read"):
+    with pytest.raises(NerError, match=r"gone\.bio: cannot be read"):
         survey(tmp_path / "gone.bio")
 
 
@@ -201,10 +201,12 @@ def test_of_entities_that_overlap_the_longest_stay_and_each_other_is_told(spans)
 
 def test_what_tags_cannot_say_is_told_or_refused():
     lost = []
-    assert tagged(Example("0", "一\n二", (), "a:1"), BIO2, lambda *what: lost.append(what)) == "一\tO\n \tO\n二\tO\n\n"
+    assert (
+        tag_lines(Example("0", "一\n二", (), "a:1"), BIO2, lambda *what: lost.append(what)) == "一\tO\n \tO\n二\tO\n\n"
+    )
     assert lost == [("line breaks in texts, written as spaces", 'a:1: "一\\n二"')]
     for label in ("a\tb", " a", "a\n"):
         with pytest.raises(NerError, match="a tag cannot hold this label"):
-            tagged(Example("0", "一", (Entity(label, "一", 0, 1),)), BIO2)
+            tag_lines(Example("0", "一", (Entity(label, "一", 0, 1),)), BIO2)
     with pytest.raises(NerError, match="is empty"):
-        tagged(Example("0", " "), BIO2)
+        tag_lines(Example("0", " "), BIO2)
