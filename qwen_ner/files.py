@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from .entities import NerError
+
+log = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
 """Suffix of unfinished files, whose names begin with a dot. A process that is killed leaves them behind."""
@@ -55,8 +58,8 @@ def lock(path: Path, *, wait: bool = True, owner: str = "") -> Iterator[None]:
     """Hold the lock file `path` until the block ends or this process does, however it ends. The file stays.
 
     If another process holds it, wait for that one, or with `wait=False` raise `NerError` with the `owner` it gave.
-    Raises `OSError` if the file system has no locks. Threads of one process do not exclude each other, and reading
-    `path` in the block would release it.
+    A file system without locks is warned of. Threads of one process do not exclude each other, and reading `path` in
+    the block would release it.
     """
     with open(path, "a+", encoding="utf-8") as file:
         try:
@@ -66,6 +69,8 @@ def lock(path: Path, *, wait: bool = True, owner: str = "") -> Iterator[None]:
             file.seek(0)
             what = f"in use by {file.read() or 'another process'}"
             raise NerError(what, place=path.parent, remedy="wait until it ends, or stop it") from None
+        except OSError as error:
+            log.warning("cannot lock %s (%s); make sure that no other process writes there", path, error.strerror)
         file.truncate(0)
         file.write(owner)
         file.flush()

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv = sys.argv[1:]
         if Path(sys.argv[0]).suffix in (".yaml", ".yml"):  # `accelerate launch recipes/X.yaml`
             argv = ["train", *sys.argv]
-    parser = build_parser()
+    parser = build_parser(argv[:1])
     options, rest = parser.parse_known_args(argv)
     if rest and options.command not in WITH_OVERRIDES:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -56,8 +56,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         _leave_group()
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; `run` and `command` of what it parses are the command's function and name."""
+def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The parser of all commands, with the arguments of those in `names`: the others' would slow down each start.
+
+    `run` and `command` of what it parses are the command's function and name.
+    """
     parser = argparse.ArgumentParser(
         prog="qwen-ner", description="Fine-tune a small Qwen to extract named entities by writing JSON."
     )
@@ -66,7 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
         module = importlib.import_module(f".{name}", __name__)
         summary, _, more = (module.__doc__ or "").partition("\n")
         command = subparsers.add_parser(name, help=summary.rstrip("."), description=more or summary)
-        module.add_arguments(command)
+        if name in names:
+            module.add_arguments(command)
         command.set_defaults(run=module.run)
     return parser
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-FORMATS = "JSONL, CLUENER, BIO2, IOB1, BIOS, BIOES, BMES, BILOU, doccano, Label Studio, Hugging Face data sets"
-
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.epilog = f"Formats: {FORMATS}."
+    from ..data.formats import registry
+
+    parser.epilog = registry.describe()
     parser.add_argument("source", metavar="IN", help="a file, a folder of splits, cluener, sample, or a Hub id")
     parser.add_argument("target", metavar="OUT", help="the file to write: .jsonl, .json, .bio, .bmes, .parquet, …")
     parser.add_argument("--to", metavar="FORMAT", help="format of OUT, if its name does not tell")

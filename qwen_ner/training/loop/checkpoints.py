@@ -6,7 +6,6 @@ trained.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 
 from ...entities import NerError
-from ...files import PARTIAL
+from ...files import PARTIAL, lock
 from ..finding import listed
 from ..preparation import RECIPE_NAME
 from ..recipe import NOT_YAML, Recipe
@@ -212,21 +211,7 @@ def alone_in(output: Path, rank: int) -> Iterator[None]:
     if rank != 0:
         yield
         return
-    with open(output / LOCK, "a+", encoding="utf-8") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: its lock lives on in forked workers
-        except (BlockingIOError, PermissionError):
-            lock.seek(0)
-            raise NerError(
-                f"{output} is in use by another training (process {lock.read().strip()})",
-                place="output_dir",
-                remedy="wait for it to end, stop it with SIGTERM, or choose another --output_dir",
-            ) from None
-        except OSError as error:
-            log.warning("Cannot lock %s (%s); make sure that no second training writes there.", output, error.strerror)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    with lock(output / LOCK, wait=False, owner=f"another training (process {os.getpid()})"):
         _clear(output)
         yield
 
