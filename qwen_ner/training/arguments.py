@@ -48,7 +48,7 @@ class ModelArguments:
 
     model_name_or_path: str = key("tiny", "a Hub id, a folder, or tiny: a small Qwen2 made on the spot")
     model_revision: str | None = key(None, "branch, tag or commit on the Hub")
-    attn_implementation: str | None = key(None, "sdpa, eager, flex_attention, …")
+    attn_implementation: str | None = key(None, "sdpa, eager, …")
     lora_r: int | None = key(None, "rank of the LoRA adapter; unset: full fine-tuning")
     lora_alpha: int | None = key(None, "scale of the adapter; default: twice the rank")
     lora_dropout: float | None = key(None, "dropout before the adapter; default: 0")
