@@ -125,7 +125,15 @@ def test_a_rival_that_was_stopped_goes_on_to_the_same_weights(monkeypatch, tiny,
 
 def test_on_gpu(tmp_path):
     """A CPU checks exactness; speed, and what takes CUDA, needs a GPU."""
-    command = [sys.executable, ROOT / "benchmarks/on_gpu.py", "--tiny", "--json", tmp_path / "out.json"]
+    command = [
+        sys.executable,
+        ROOT / "benchmarks/on_gpu.py",
+        "--tiny",
+        "--seconds",
+        "400",
+        "--json",
+        tmp_path / "out.json",
+    ]
     done = warm_python.run(command, timeout=400, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
