@@ -107,7 +107,7 @@ def read_cluener(
     """
     if split not in SPLITS:
         meant = " (validation is called dev)" if split == "validation" else ""
-        raise NerError(f"CLUENER has no split {split!r}{meant}; choose {', '.join(SPLITS)}")
+        raise NerError(f"CLUENER has no split {split!r}{meant}", remedy=f"choose {', '.join(SPLITS)}")
     place, member = _local(data_dir) or _cached(), f"{split}.json"
     if (file := place / member).is_file():
         return list(read(file, labels, unlabelled=split == "test"))
