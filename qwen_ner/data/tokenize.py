@@ -267,28 +267,3 @@ def column(dataset: Dataset, name: str) -> Iterator[Any]:
     """The values of a column in turn, a thousand in memory at a time."""
     for table in dataset.select_columns([name]).with_format("arrow").iter(1_000):
         yield from table[name].to_pylist()
-
-
-def refuse_long(dataset: Dataset, examples: Sequence[Example], max_length: int) -> Dataset:
-    """The rows of `dataset` with at most `max_length` tokens; the others are counted and listed, never cut.
-
-    Raises `NerError` if none is left.
-    """
-    first = dataset[0]["row"] if len(dataset) else 0
-    lengths = list(column(dataset, "length"))
-    long = [i for i, length in enumerate(lengths) if length > max_length]
-    if not long:
-        return dataset
-    named = ", ".join(f"{examples[dataset[i]['row'] - first].source} ({lengths[i]} tokens)" for i in long[:10])
-    more = f" and {len(long) - 10} more" if len(long) > 10 else ""
-    message = f"{len(long)} of {len(dataset)} rows are longer than max_length={max_length} tokens: {named}{more}"
-    if len(long) == len(dataset):
-        raise NerError(f"{message}; nothing is left to train on", remedy="raise max_length or split the texts")
-    log.warning("%s. They are left out of training; to keep them, split the texts or raise max_length.", message)
-    return dataset.select([i for i, length in enumerate(lengths) if length <= max_length])
-
-
-def longest_first(dataset: Dataset) -> Dataset:
-    """The rows of `dataset`, longest first: little padding, and a batch too large for the memory comes first."""
-    lengths = list(column(dataset, "length"))
-    return dataset.select(sorted(range(len(lengths)), key=lambda i: -lengths[i]))

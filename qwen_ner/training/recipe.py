@@ -15,8 +15,6 @@ import typing
 from argparse import Action
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -229,8 +227,7 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
 
 
 def _unknown_transforms(names: Any) -> list[str]:
-    registry = f"{__package__}.batches.transforms"
-    if not isinstance(names, list) or find_spec(registry) is None:
-        return []
-    known = import_module(registry).TRANSFORMS
-    return [f"step_transforms: {_quoted(name)} is none of {', '.join(known)}" for name in names if name not in known]
+    from .batches.transforms import TRANSFORMS as known
+
+    given = names if isinstance(names, list) else []
+    return [f"step_transforms: {_quoted(name)} is none of {', '.join(known)}" for name in given if name not in known]

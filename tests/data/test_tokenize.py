@@ -1,7 +1,6 @@
 import copy
 import gc
 import json
-import logging
 import subprocess
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ from rows import EIGHT, example
 from qwen_ner.codec import Codec
 from qwen_ner.data import tokenize
 from qwen_ner.data.formats.cluener import read_cluener
-from qwen_ner.data.tokenize import build_dataset, end_of_turn, longest_first, prompt_ids, refuse_long
+from qwen_ner.data.tokenize import build_dataset, end_of_turn, longest_first, prompt_ids
 from qwen_ner.entities import CLUENER, LabelSet, NerError
 
 
@@ -66,19 +65,6 @@ def test_two_processes_give_the_same_rows(codec, tokenizer):
     rows = [example(f"第{i}条评价") for i in range(20)]
     two = build_dataset(rows, codec, tokenizer, num_proc=2).to_list()
     assert two == build_dataset(rows, codec, tokenizer, first_row=0).to_list()
-
-
-def test_rows_that_do_not_fit_are_counted_and_listed_never_cut(codec, tokenizer, caplog):
-    rows = [*EIGHT, example("很" * 300, source="train.jsonl:9")]
-    dataset = build_dataset(rows, codec, tokenizer)
-    with caplog.at_level(logging.WARNING):
-        kept = refuse_long(dataset, rows, 200)
-    assert len(kept) == 8
-    assert "1 of 9 rows are longer than max_length=200 tokens: train.jsonl:9 (" in caplog.text
-    assert kept.to_list() == dataset.select(range(8)).to_list()
-    assert refuse_long(dataset, rows, 1000) is dataset
-    with pytest.raises(NerError, match="nothing is left"):
-        refuse_long(dataset, rows, 3)
 
 
 def test_an_unknown_label_stops_before_anything_is_written(tokenizer):
