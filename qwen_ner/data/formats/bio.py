@@ -24,8 +24,8 @@ from ...entities import Example, LabelSet
 from .errors import LINE_BREAKS, Faults, LineFault, Note, ignore, quote
 from .mentions import without_scores
 from .rows import decode_line, lines_of, looks_like_object, write_lines
-from .schemes import OUTSIDE, SCHEMES, Scheme, Tag, count_pairs, parse_tag, scheme_of
-from .tagging import OUT_OF_ORDER, TagReader, are_words, tags_for
+from .schemes import SCHEMES, Scheme, Tag, count_pairs, parse_tag, scheme_of
+from .tagging import TagReader, are_words, tags_for
 
 NAME = "bio"
 VARIANTS: dict[str, Scheme] = {scheme.name.lower(): scheme for scheme in SCHEMES}
@@ -137,38 +137,33 @@ def read(
     that are out of order as conlleval does and notes each.
     """
     layout = layout or survey(path)
-    name, faults, reader = Path(path).name, Faults(str(path)), TagReader(layout.scheme, layout.words, labels)
-    for lines, tokens, tags in _sentences(path, layout, reader, faults, note):
+    name, faults = Path(path).name, Faults(str(path))
+    reader = TagReader(layout.scheme, layout.words, labels, faults, note if repair else None)
+    for lines, tokens, tags in _sentences(path, layout, reader, note):
         faults.rows += 1
 
-        def report(token: int, fault: str, lines: list[int] = lines) -> None:
-            faults.found.append(f"{name}:{lines[token]}: {fault}")
+        def place(token: int, lines: list[int] = lines) -> str:
+            return f"{name}:{lines[token]}"
 
-        def mend(token: int, fault: str, lines: list[int] = lines) -> None:
-            note(OUT_OF_ORDER, f"{name}:{lines[token]}: {fault}")
-
-        source = f"{name}:{lines[0]}"
-        example = reader.example(str(faults.rows), source, tokens, tags, report, mend if repair else None)
-        if not faults.found:
+        if example := reader.example(str(faults.rows), place(0), tokens, tags, place):
             yield example
     faults.finish("no tagged lines", "write a token, a tab and its tag a line, and a blank line between sentences")
 
 
-_Sentence = tuple[list[int], list[str], list[Tag]]
-"""Line numbers, tokens and tags."""
+_Sentence = tuple[list[int], list[str], list["Tag | str"]]
+"""Line numbers, tokens and tags, or what is wrong with them."""
 
 
-def _sentences(path: str | Path, layout: Layout, reader: TagReader, faults: Faults, note: Note) -> Iterator[_Sentence]:
-    """A faulty line is reported and counts as an unknown token, so that reading goes on."""
+def _sentences(path: str | Path, layout: Layout, reader: TagReader, note: Note) -> Iterator[_Sentence]:
+    """A faulty line counts as an unknown token, so that reading goes on."""
     name, tag_of = Path(path).name, lru_cache(maxsize=None)(reader.tag)
     sentence: _Sentence = [], [], []
     if layout.columns > 2:
         note(f"the columns between the first and the last of {layout.columns}", name)
     for number, raw in enumerate(_strip_lines(path), start=1):
-        place = f"{name}:{number}"
         if not raw or raw.startswith(DOCUMENT):
             if raw:
-                note("document marks", place)
+                note("document marks", f"{name}:{number}")
             if sentence[0]:
                 yield sentence
                 sentence = [], [], []
@@ -178,12 +173,9 @@ def _sentences(path: str | Path, layout: Layout, reader: TagReader, faults: Faul
         except LineFault as fault:
             parts = str(fault)
         if raw.startswith(b"#") and not sentence[0] and (isinstance(parts, str) or parse_tag(parts[1]) is None):
-            note("comments", place)
+            note("comments", f"{name}:{number}")
             continue
         token, tag = ("?", parts) if isinstance(parts, str) else (parts[0], tag_of(parts[1]))
-        if isinstance(tag, str):
-            faults.found.append(f"{place}: {tag}")
-            tag = OUTSIDE
         sentence[0].append(number)
         sentence[1].append(token)
         sentence[2].append(tag)

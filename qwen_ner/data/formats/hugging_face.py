@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...entities import Example, LabelSet, NerError
-from .errors import Faults, Note, Report, ignore, quote
+from .errors import Faults, Note, ignore, quote
 from .mentions import without_scores
 from .rows import identity_of, rows_in
-from .schemes import BIO2, OUTSIDE, Scheme, Tag, count_pairs, parse_tag, scheme_of
-from .tagging import OUT_OF_ORDER, TagReader, are_words, tags_for
+from .schemes import BIO2, Scheme, Tag, count_pairs, parse_tag, scheme_of
+from .tagging import TagReader, are_words, tags_for
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -178,7 +178,8 @@ def read(
     """
     tokens = layout or survey(str(source))
     where = f"{Path(tokens.source).name}/{tokens.split}".rstrip("/")
-    faults, reader = Faults(tokens.source, "row"), TagReader(tokens.scheme, tokens.words, labels)
+    faults = Faults(tokens.source, "row")
+    reader = TagReader(tokens.scheme, tokens.words, labels, faults, note if repair else None)
     for column in tokens.rows.features.keys() - {TOKENS, TAGS, "id"}:
         note(f"the column {quote(column)}", where)
     for number, row in enumerate(tokens.rows, start=1):
@@ -186,30 +187,17 @@ def read(
         report = faults.row(place)
         identity = identity_of({"id": row["id"]} if row.get("id") is not None else {}, str(number), report)
         faults.check_id(identity, number, report)
-        words, tags = row[TOKENS] or [], [_name(tag, tokens.names) for tag in row[TAGS] or []]
-        example = _example(identity, place, words, tags, reader, report, note if repair else None)
-        if example and not faults.found:
+        words, tags = row[TOKENS] or [], [reader.tag(_name(tag, tokens.names)) for tag in row[TAGS] or []]
+        if len(words) != len(tags) or not all(isinstance(word, str) and word for word in words):
+            report(f"{len(words)} tokens have {len(tags)} tags, or one is empty; give each token a text and a tag")
+            continue
+
+        def at(token: int, place: str = place) -> str:
+            return f"{place}: token {token + 1}"
+
+        if example := reader.example(identity, place, words, tags, at):
             yield example
     faults.finish("no rows", "give it some")
-
-
-def _example(
-    identity: str, place: str, words: list[str], tags: list[str], reader: TagReader, report: Report, mend: Note | None
-) -> Example | None:
-    if len(words) != len(tags) or not all(isinstance(word, str) and word for word in words):
-        report(f"{len(words)} tokens have {len(tags)} tags, or one is empty; give each token a text and a tag")
-        return None
-    found = [reader.tag(tag) for tag in tags]
-    for fault in dict.fromkeys(tag for tag in found if isinstance(tag, str)):
-        report(fault)
-    return reader.example(
-        identity,
-        place,
-        words,
-        [OUTSIDE if isinstance(tag, str) else tag for tag in found],
-        lambda at, fault: report(f"token {at + 1}: {fault}"),
-        (lambda _, fault: mend(OUT_OF_ORDER, f"{place}: {fault}")) if mend else None,
-    )
 
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:
