@@ -14,26 +14,14 @@ from pathlib import Path
 
 from ..entities import Example, LabelSet, NerError
 from .formats import cluener, jsonl
-from .formats.errors import DataError, LineFault, nearest
+from .formats.errors import DataError as DataError
+from .formats.errors import LineFault, nearest
 from .formats.hugging_face import SPLIT_NAMES, is_folder, is_hub_id, split_names
-from .formats.jsonl import as_row, read_jsonl, write_jsonl
+from .formats.jsonl import as_row as as_row
+from .formats.jsonl import read_jsonl as read_jsonl
+from .formats.jsonl import write_jsonl as write_jsonl
 from .formats.registry import Source, detect, find, open_source
 from .formats.rows import decode_line, identity_of, json_object, number_lines, text_of
-
-__all__ = [
-    "DataError",
-    "TextRow",
-    "as_row",
-    "has_split",
-    "iter_dataset",
-    "labels_of",
-    "open_dataset",
-    "read_all",
-    "read_dataset",
-    "read_jsonl",
-    "read_texts",
-    "write_jsonl",
-]
 
 log = logging.getLogger(__name__)
 

@@ -176,15 +176,10 @@ def _split(
 ) -> SplitStatistics:
     pairs = Counter(pair for example in examples for pair in example.surfaces)
     entities = [len(example.entities) for example in examples]
-    lengths = {"text": Lengths.of(zip((len(example.text) for example in examples), entities, strict=True))}
+    counted = {"text": [len(example.text) for example in examples]}
     if tokens is not None:
-        counted = {
-            "prompt": [prompt for prompt, _ in tokens],
-            "answer": [answer for _, answer in tokens],
-            "row": [prompt + answer for prompt, answer in tokens],
-        }
-        for what, of in counted.items():
-            lengths[what] = Lengths.of(zip(of, entities, strict=True))
+        counted |= {"prompt": [prompt for prompt, _ in tokens], "answer": [answer for _, answer in tokens]}
+        counted["row"] = [prompt + answer for prompt, answer in tokens]
     return SplitStatistics(
         rows=len(examples),
         empty_rows=entities.count(0),
@@ -194,7 +189,7 @@ def _split(
         pairs=len(pairs),
         partly=sum(_partly(example) for example in examples),
         labels=_labels(examples, pairs),
-        lengths=lengths,
+        lengths={what: Lengths.of(zip(of, entities, strict=True)) for what, of in counted.items()},
     )
 
 

@@ -65,13 +65,21 @@ def split_names(source: str) -> list[str]:
     import datasets
 
     path = Path(source).expanduser()
-    if path.is_dir() and not any(path.rglob("*.parquet")):
-        loaded = _load(source, lambda: datasets.load_from_disk(str(path)))
-        return list(loaded) if isinstance(loaded, datasets.DatasetDict) else []
     if path.is_file():
         return []
-    name, _, config = (str(path), "", "") if path.is_dir() else source.partition(":")
-    return list(_load(source, lambda: datasets.get_dataset_split_names(name, config or None)))
+    if name := _loaded_by(source):
+        return list(_load(source, lambda: datasets.get_dataset_split_names(*name)))
+    saved = _load(source, lambda: datasets.load_from_disk(str(path)))
+    return list(saved) if isinstance(saved, datasets.DatasetDict) else []
+
+
+def _loaded_by(source: str) -> tuple[str, str | None] | None:
+    """The name and configuration by which `load_dataset` finds it; None for a folder that `save_to_disk` wrote."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return (str(path), None) if any(path.rglob("*.parquet")) else None
+    name, _, config = source.partition(":")
+    return name, config or None
 
 
 @dataclass(frozen=True)
@@ -105,22 +113,21 @@ def survey(source: str, split: str | None = None) -> TokenSet:
         wanted = next((name for name in SPLIT_NAMES.get(split or "", (split,)) if name in splits), None)
         if splits and wanted is None:
             raise NerError(f"no split {split!r}", place=source, remedy=f"choose one of {', '.join(splits)}")
-        rows = _load(source, lambda: _load_split(source, path, wanted))
+        if name := _loaded_by(source):
+            rows = _load(source, lambda: datasets.load_dataset(*name, split=wanted))
+        else:
+            saved = _load(source, lambda: datasets.load_from_disk(str(path)))
+            rows = saved[wanted] if wanted else saved
     features = rows.features
     if missing := {TOKENS, TAGS} - features.keys():
-        raise NerError(
-            f"no column {' and '.join(sorted(missing))}, only {', '.join(features)}",
-            place=source,
-            remedy=f"rename the columns with the tokens and their tags to {TOKENS} and {TAGS}",
-        )
+        what = f"no column {' and '.join(sorted(missing))}, only {', '.join(features)}"
+        remedy = f"rename the columns with the tokens and their tags to {TOKENS} and {TAGS}"
+        raise NerError(what, place=source, remedy=remedy)
     tags = getattr(features[TAGS], "feature", features[TAGS])
     names = tuple(getattr(tags, "names", None) or ())
     if not names and getattr(tags, "dtype", None) != "string":
-        raise NerError(
-            f"{TAGS} is {features[TAGS]}, numbers without names",
-            place=source,
-            remedy="give it the type List(ClassLabel(names=[…])), or write the tags as strings",
-        )
+        remedy = "give it the type List(ClassLabel(names=[…])), or write the tags as strings"
+        raise NerError(f"{TAGS} is {features[TAGS]}, numbers without names", place=source, remedy=remedy)
     pairs: Counter[tuple[Tag, Tag]] = Counter()
     for batch in rows.select_columns([TAGS]).iter(1_000):
         for row in batch[TAGS]:
@@ -130,33 +137,18 @@ def survey(source: str, split: str | None = None) -> TokenSet:
     return TokenSet(source, split or "", rows, names, scheme_of(pairs), are_words([str(token) for token in sample]))
 
 
-def _load_split(source: str, path: Path, split: str | None) -> Any:
-    import datasets
-
-    if path.is_dir() and not any(path.rglob("*.parquet")):
-        loaded = datasets.load_from_disk(str(path))
-        return loaded[split] if split else loaded
-    if path.is_dir():
-        return datasets.load_dataset(str(path), split=split)
-    name, _, config = source.partition(":")
-    return datasets.load_dataset(name, config or None, split=split)
-
-
 def _load(source: str, load: Any) -> Any:
     """What `load` returns. It may raise any error, `OSError` and `ValueError` among them."""
     try:
         return load()
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        remedy = (
-            "check that save_to_disk wrote it, or that it holds Parquet or JSON with tokens and ner_tags"
-            if Path(source).expanduser().exists()
-            else f"there is no such file or folder in {Path.cwd()}, so it was looked up on the Hub: check the "
-            "id and the network, or give a folder"
-        )
-        raise NerError(
-            f"cannot be loaded as a Hugging Face data set ({reason})", place=source, remedy=remedy
-        ) from error
+        remedy = "check that save_to_disk wrote it, or that it holds Parquet or JSON with tokens and ner_tags"
+        if not Path(source).expanduser().exists():
+            looked = f"there is no such file or folder in {Path.cwd()}, so it was looked up on the Hub"
+            remedy = f"{looked}: check the id and the network, or give a folder"
+        what = f"cannot be loaded as a Hugging Face data set ({reason})"
+        raise NerError(what, place=source, remedy=remedy) from error
 
 
 def _name(tag: object, names: tuple[str, ...]) -> str:
