@@ -140,10 +140,8 @@ def writable(folder: Path) -> Iterator[None]:
         cause: BaseException | None = error
         while cause is not None:  # datasets closes its file on the way, which fails too
             if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES):
-                raise NerError(
-                    f"cannot write the rows ({os.strerror(cause.errno)})",
-                    place=folder,
-                    remedy="free space there, or set HF_DATASETS_CACHE to another folder",
-                ) from error
+                remedy = "free space there, or set HF_DATASETS_CACHE to another folder"
+                fault = f"cannot write the rows ({os.strerror(cause.errno)})"
+                raise NerError(fault, place=folder, remedy=remedy) from error
             cause = cause.__context__
         raise

@@ -85,10 +85,8 @@ class Layout:
             if line.startswith(" "):
                 parts.insert(0, " ")
         if len(parts) != self.columns:
-            return (
-                f"{quote(line)} has {len(parts)} of the {self.columns} columns of this file, separated by "
-                f"{_NAMES[self.separator]}s; give it its token and tag"
-            )
+            columns = f"{self.columns} columns of this file, separated by {_NAMES[self.separator]}s"
+            return f"{quote(line)} has {len(parts)} of the {columns}; give it its token and tag"
         token = parts[0]
         if self.separator == " ":  # several spaces may separate two columns, and the token may be a space
             token = token.rstrip(" ") or token[:1]

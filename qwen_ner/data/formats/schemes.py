@@ -114,14 +114,10 @@ def step(scheme: Scheme, before: Tag, tag: Tag) -> Step:
         wrong = role == "B" and not (inside and before[1] == tag[1])
     else:
         wrong = (begins and role in ("I", "E")) or (scheme.closed and inside and not goes_on)
-    fault = None
-    if wrong and tag == EDGE:
-        fault = f"{tag_name(before)} ends the sentence"
-    elif wrong:
-        fault = (
-            f"{tag_name(tag)} begins the sentence" if before == EDGE else f"{tag_name(tag)} follows {tag_name(before)}"
-        )
-    return Step(inside and not goes_on, begins, fault)
+    fault = f"{tag_name(tag)} follows {tag_name(before)}"
+    if EDGE in (before, tag):
+        fault = f"{tag_name(before)} ends the sentence" if tag == EDGE else f"{tag_name(tag)} begins the sentence"
+    return Step(inside and not goes_on, begins, fault if wrong else None)
 
 
 def spans_of(tags: Sequence[Tag], scheme: Scheme, report: Callable[[int, str], None]) -> list[Span]:
