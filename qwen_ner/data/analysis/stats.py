@@ -196,10 +196,8 @@ def _split(
 def _labels(examples: Sequence[Example], pairs: Counter[tuple[str, str]]) -> dict[str, LabelCounts]:
     entities = Counter(entity.label for example in examples for entity in example.entities)
     rows = Counter(label for example in examples for label in {entity.label for entity in example.entities})
-    written, surfaces = Counter[str](), Counter[str]()
-    for (label, _), count in pairs.items():
-        written[label] += count
-        surfaces[label] += 1
+    written = Counter(label for label, _ in pairs.elements())
+    surfaces = Counter(label for label, _ in pairs)
     return {
         label: LabelCounts(count, written[label], surfaces[label], rows[label])
         for label, count in sorted(entities.items())

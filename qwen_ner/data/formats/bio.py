@@ -183,17 +183,17 @@ def _sentences(path: str | Path, layout: Layout, reader: TagReader, note: Note) 
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore, variant: str = "bio2") -> None:
     """`lose` gets what tags cannot hold, as for `tag_lines`, and ids that do not merely count rows."""
-    write_lines(path, _lines(without_scores(examples, lose), VARIANTS[variant], lose))
 
+    def lines() -> Iterator[str]:
+        for number, example in enumerate(without_scores(examples, lose)):
+            if number == 0:
+                yield first_line_mark(example.text)
+            # Reading gives each sentence such a number again.
+            if example.id not in (str(number), str(number + 1), example.source.rpartition(":")[2]):
+                lose("ids", example.source)
+            yield tag_lines(example, VARIANTS[variant], lose)
 
-def _lines(examples: Iterable[Example], scheme: Scheme, lose: Note) -> Iterator[str]:
-    for number, example in enumerate(examples):
-        if number == 0:
-            yield first_line_mark(example.text)
-        # Reading gives each sentence such a number again.
-        if example.id not in (str(number), str(number + 1), example.source.rpartition(":")[2]):
-            lose("ids", example.source)
-        yield tag_lines(example, scheme, lose)
+    write_lines(path, lines())
 
 
 def tag_lines(example: Example, scheme: Scheme, lose: Note = ignore) -> str:

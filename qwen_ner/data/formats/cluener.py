@@ -95,7 +95,11 @@ def read_cluener(
 
 def locate(split: str, data_dir: str | Path | None = None) -> Path:
     """The file of a split, downloaded if need be; in a zip it is `…/cluener_public.zip/dev.json`."""
-    place = _local(data_dir) or _cached()
+    place = _local(data_dir)
+    if place is None:
+        cache = os.environ.get("QWEN_NER_CACHE") or Path.home() / ".cache" / "qwen_ner"
+        place = Path(cache).expanduser() / ZIP_NAME
+        download(URL, place, SHA256)
     if (found := _find(place, f"{split}.json")) is None:
         remedy = "put one there, or unset data_dir to download it"
         raise NerError(f"neither {split}.json nor a {ZIP_NAME} with it is there", place=place, remedy=remedy)
@@ -134,13 +138,6 @@ def _local(data_dir: str | Path | None) -> Path | None:
         remedy = "name CLUENER's folder or zip, or unset it"
         raise NerError("no such folder or file", value=str(given), place=name, remedy=remedy)
     return place
-
-
-def _cached() -> Path:
-    cache = os.environ.get("QWEN_NER_CACHE") or Path.home() / ".cache" / "qwen_ner"
-    path = Path(cache).expanduser() / ZIP_NAME
-    download(URL, path, SHA256)
-    return path
 
 
 def _find(place: Path, name: str) -> Path | None:
