@@ -20,7 +20,7 @@ from .formats.hugging_face import SPLIT_NAMES, is_folder, is_hub_id, split_names
 from .formats.jsonl import as_row as as_row
 from .formats.jsonl import read_jsonl as read_jsonl
 from .formats.jsonl import write_jsonl as write_jsonl
-from .formats.registry import Source, detect, find, open_source
+from .formats.registry import Source, find, open_source
 from .formats.rows import decode_line, identity_of, json_object, number_lines, text_of
 
 log = logging.getLogger(__name__)
@@ -163,12 +163,8 @@ def check_place(dataset: str, data_dir: str | Path | None = None) -> None:
         remedy = "give the path itself as the dataset"
         raise NerError("goes with dataset cluener only", value=str(data_dir), place="data_dir", remedy=remedy)
     path = Path(dataset).expanduser()
-    if dataset in NAMED:
-        return
-    if path.is_file():
-        detect(path)
     # If there is a folder of that name, owner/name is a mistyped path.
-    elif not path.exists() and (not is_hub_id(dataset) or path.parent.is_dir()):
+    if dataset not in NAMED and not path.exists() and (path.parent.is_dir() or not is_hub_id(dataset)):
         remedy = (
             f"give {' or '.join(NAMED)}, a file, a folder with {{split}}.jsonl (or .bio, .json, …), or an id on the "
             f"Hub{nearest(dataset, NAMED)}"

@@ -24,7 +24,7 @@ from ...entities import Example, LabelSet
 from .errors import LINE_BREAKS, Faults, LineFault, Note, ignore, quote
 from .mentions import without_scores
 from .rows import decode_line, lines_of, looks_like_object, write_lines
-from .schemes import SCHEMES, Scheme, Tag, count_pairs, parse_tag, scheme_of
+from .schemes import SCHEMES, Scheme, Tag, parse_tag, scheme_of
 from .tagging import TagReader, are_words, tags_for
 
 NAME = "bio"
@@ -106,12 +106,13 @@ def survey(path: str | Path) -> Layout:
     columns = max(2, Counter(map(len, split)).most_common(1)[0][0]) if split else 2
     words = are_words([parts[0].decode(errors="replace") for parts in split])
 
-    pairs: Counter[tuple[Tag, Tag]] = Counter()
-    for sentence, lines in groupby(_strip_lines(path), lambda raw: bool(raw) and not raw.startswith(DOCUMENT)):
-        if sentence:
-            names = (raw.rpartition(separator.encode())[2].decode(errors="replace") for raw in lines)
-            count_pairs(pairs, filter(None, map(parse_tag, names)))
-    return Layout(scheme_of(pairs), separator, columns, words)
+    sentences = groupby(_strip_lines(path), lambda raw: bool(raw) and not raw.startswith(DOCUMENT))
+    tags = (
+        (raw.rpartition(separator.encode())[2].decode(errors="replace") for raw in lines)
+        for is_sentence, lines in sentences
+        if is_sentence
+    )
+    return Layout(scheme_of(tags), separator, columns, words)
 
 
 def _strip_lines(path: str | Path) -> Iterator[bytes]:

@@ -8,7 +8,6 @@ carry their names. `tagging` says how tokens become a text. Knows nothing of oth
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +18,7 @@ from ...entities import Example, LabelSet, NerError
 from .errors import Faults, Note, ignore, quote
 from .mentions import without_scores
 from .rows import identity_of, rows_in
-from .schemes import BIO2, Scheme, Tag, count_pairs, parse_tag, scheme_of
+from .schemes import BIO2, Scheme, scheme_of
 from .tagging import TagReader, are_words, tags_for
 
 if TYPE_CHECKING:
@@ -128,13 +127,9 @@ def survey(source: str, split: str | None = None) -> TokenSet:
     if not names and getattr(tags, "dtype", None) != "string":
         remedy = "give it the type List(ClassLabel(names=[…])), or write the tags as strings"
         raise NerError(f"{TAGS} is {features[TAGS]}, numbers without names", place=source, remedy=remedy)
-    pairs: Counter[tuple[Tag, Tag]] = Counter()
-    for batch in rows.select_columns([TAGS]).iter(1_000):
-        for row in batch[TAGS]:
-            found = (parse_tag(_name(tag, names)) for tag in row)
-            count_pairs(pairs, (tag for tag in found if tag))
+    scheme = scheme_of((_name(tag, names) for tag in row or ()) for row in rows[TAGS])
     sample = [token for tokens in islice(rows[TOKENS], SAMPLE) for token in tokens or ()]
-    return TokenSet(source, split or "", rows, names, scheme_of(pairs), are_words([str(token) for token in sample]))
+    return TokenSet(source, split or "", rows, names, scheme, are_words([str(token) for token in sample]))
 
 
 def _load(source: str, load: Any) -> Any:
