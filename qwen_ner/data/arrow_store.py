@@ -110,11 +110,8 @@ class StoredDecoded(Stored[Decoded]):
     @staticmethod
     def load(line: str) -> Decoded:
         entities, surfaces, problems = json.loads(line)
-        return Decoded(
-            tuple(Entity(*entity) for entity in entities),
-            tuple((label, surface) for label, surface in surfaces),
-            tuple(Problem(*problem) for problem in problems),
-        )
+        found, pairs = tuple(Entity(*entity) for entity in entities), tuple((label, text) for label, text in surfaces)
+        return Decoded(found, pairs, tuple(Problem(*problem) for problem in problems))
 
 
 def select_rows(examples: Sequence[Example], positions: Sequence[int]) -> Sequence[Example]:

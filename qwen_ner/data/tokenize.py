@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from ..codec import Codec
 from ..entities import Example, NerError, fingerprint
 from .arrow_store import StoredExamples, cache_folder, writable
 from .formats.errors import quote
+from .formats.rows import HALF_PAIR
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,7 +44,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence
     """
     if not texts:
         return []
-    if broken := next((text for text in texts if _HALF_PAIR.search(text)), None):
+    if broken := next((text for text in texts if HALF_PAIR.search(text)), None):
         raise NerError(f"half a surrogate pair in {quote(broken)}", remedy="write the character whole")
     *conversations, harmless = (_conversation(tokenizer, codec, text) for text in (*texts, HARMLESS))
     *ids, pattern = tokenizer([*conversations, harmless], add_special_tokens=False)["input_ids"]
@@ -57,8 +57,6 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence
         for row, text, conversation in zip(ids, texts, conversations, strict=True)
     ]
 
-
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 HARMLESS = "\ue000text\ue000"
 """A text that no template changes, and that can be found in what the template makes of it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...entities import NerError
 from .stats import Statistics
@@ -36,27 +36,23 @@ def draw(statistics: Statistics, folder: str | Path, tokenizer: str = "") -> lis
     folder.mkdir(parents=True, exist_ok=True)
     font, names = _names([*statistics.labels, *statistics.splits, tokenizer])
     unit = f"tokens of {names[tokenizer]}" if tokenizer else "tokens"
-    paths = []
+    figures: dict[str, Figure] = {}
 
-    def save(figure: Any, name: str) -> None:
-        figure.savefig(folder / name, dpi=150)
-        paths.append(folder / name)
+    def panels(name: str, height: float, number: int = 1) -> list[Axes]:
+        figures[name] = Figure(figsize=(8, height), layout="constrained")
+        return list(figures[name].subplots(number, squeeze=False).flat)
 
     with rc_context({"font.family": font} if font else {}):
         if labels := statistics.labels:
-            figure = Figure(figsize=(8, 1.2 + 0.35 * len(labels)), layout="constrained")
-            _labels(figure.subplots(), statistics, names)
-            save(figure, "labels.png")
+            _labels(panels("labels.png", 1.2 + 0.35 * len(labels))[0], statistics, names)
         whats = list(dict.fromkeys(what for split in statistics.splits.values() for what in split.lengths))
-        figure = Figure(figsize=(8, 2.2 * len(whats)), layout="constrained")
-        for axes, what in zip(figure.subplots(len(whats), squeeze=False).flat, whats, strict=True):
+        for axes, what in zip(panels("lengths.png", 2.2 * len(whats), len(whats)), whats, strict=True):
             _lengths(axes, statistics, what, names, "characters" if what == "text" else unit)
-        save(figure, "lengths.png")
         if "row" in whats:
-            figure = Figure(figsize=(8, 4), layout="constrained")
-            _limits(figure.subplots(), statistics, names, unit)
-            save(figure, "limits.png")
-    return paths
+            _limits(panels("limits.png", 4)[0], statistics, names, unit)
+        for name, figure in figures.items():
+            figure.savefig(folder / name, dpi=150)
+    return [folder / name for name in figures]
 
 
 def _labels(axes: Axes, statistics: Statistics, names: Names) -> None:

@@ -53,13 +53,11 @@ def _looks_tagged(lines: Iterable[bytes]) -> bool:
     >>> _looks_tagged([b"blood group O", b"and others"])
     False
     """
-    tagged, total = 0, 0
-    for raw in lines:
-        line = raw.rstrip().decode(errors="replace")
-        if line and not line.startswith(("-DOCSTART-", "#")):
-            total += 1
-            tagged += any(found and parse_tag(tag) for _, found, tag in (line.rpartition("\t"), line.rpartition(" ")))
-    return 2 * tagged > total
+    kept = [
+        raw.rstrip().decode(errors="replace") for raw in lines if raw.strip() and not raw.startswith((DOCUMENT, b"#"))
+    ]
+    pairs = [(line.rpartition("\t"), line.rpartition(" ")) for line in kept]
+    return 2 * sum(any(found and parse_tag(tag) for _, found, tag in pair) for pair in pairs) > len(kept)
 
 
 @dataclass(frozen=True)

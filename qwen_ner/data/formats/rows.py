@@ -18,7 +18,7 @@ from ...entities import Entity, Example, LabelSet, NerError
 from .errors import Faults, LineFault, Note, Report, ignore, quote
 from .mentions import EntityReader, distinct
 
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
+HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 EntitiesOf = Callable[[dict[str, Any], EntityReader], Iterable[Entity]]
 """Reads the annotation of a row, with the reader of its text."""
@@ -152,7 +152,7 @@ def json_value(raw: bytes, remedy: str) -> Any:
         raise LineFault(str(error)) from None
     except (ValueError, RecursionError) as error:
         raise LineFault(f"{quote(text)} cannot be read as JSON ({error}); {remedy}") from error
-    if b"\\u" in raw and (half := _HALF_PAIR.search(json.dumps(value, ensure_ascii=False))):
+    if b"\\u" in raw and (half := HALF_PAIR.search(json.dumps(value, ensure_ascii=False))):
         raise LineFault(f"{quote(half[0])} is half a surrogate pair, which no file can hold; write the character whole")
     return value
 
