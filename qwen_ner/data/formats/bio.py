@@ -53,9 +53,8 @@ def _looks_tagged(lines: Iterable[bytes]) -> bool:
     >>> _looks_tagged([b"blood group O", b"and others"])
     False
     """
-    kept = [
-        raw.rstrip().decode(errors="replace") for raw in lines if raw.strip() and not raw.startswith((DOCUMENT, b"#"))
-    ]
+    texts = (raw.rstrip().decode(errors="replace") for raw in lines)
+    kept = [line for line in texts if line and not line.startswith(("-DOCSTART-", "#"))]
     pairs = [(line.rpartition("\t"), line.rpartition(" ")) for line in kept]
     return 2 * sum(any(found and parse_tag(tag) for _, found, tag in pair) for pair in pairs) > len(kept)
 
