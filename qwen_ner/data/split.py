@@ -57,11 +57,7 @@ def _draw(labels: list[frozenset[str]], rows: int, generator: random.Random) -> 
     empty = array("q", (row for row, names in enumerate(labels) if not names))
     filled = array("q", (row for row, names in enumerate(labels) if names))
     quota = round(rows * len(empty) / len(labels))
-    return {*_sample(empty, quota, generator), *_sample(filled, rows - quota, generator)}
-
-
-def _sample(population: Sequence[int], count: int, generator: random.Random) -> list[int]:
-    return [population[at] for at in generator.sample(range(len(population)), count)]
+    return {*generator.sample(empty, quota), *generator.sample(filled, rows - quota)}
 
 
 def _repair(labels: list[frozenset[str]], held: set[int], generator: random.Random) -> int:

@@ -8,8 +8,8 @@ A format is a module of this folder (or any object) with
     sniff        (head, name) -> whether a file with this beginning and this name is of this format
     read         (path, labels, *, note, **options) -> its `Example`s
     write        (path, examples, lose), if it can be written; `examples` can be iterated over several times
-    survey       (path), if it must be looked through before it is read: `read` gets the result as `layout`, and
-                 its str() says how the file is written
+    survey       (path), if it must be looked through before it is read: `read` gets the result (or None) as `layout`,
+                 and its str() says how the file is written
     VARIANTS     names, if it is written in several ways: `write` gets one as `variant`
 
 and an entry in `FORMATS`. `convert`, `train`, `stats` and the others know formats from here only.
@@ -53,8 +53,7 @@ class Source:
         Of `options` each format takes those that it knows: `unlabelled` accepts a file of CLUENER's without labels,
         `repair` reads tags that are out of order and notes each, `note` gets all that an `Example` has no place for.
         """
-        layout = {} if self.layout is None else {"layout": self.layout}
-        return self.format.read(self.path, labels, **layout, **options)
+        return self.format.read(self.path, labels, layout=self.layout, **options)
 
 
 def open_source(dataset: str, split: str | None) -> Source:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -41,11 +41,11 @@ class Scheme:
     inner: str
     last: str
     single: str
-    roles: dict[str, str] = field(init=False, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        letters = {self.single: "S", self.last: "E", self.first: "B", self.inner: "I"}
-        object.__setattr__(self, "roles", letters | {"B": "B"})
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """What each prefix says; a letter with several roles has the last of them."""
+        return {self.single: "S", self.last: "E", self.first: "B", self.inner: "I"} | {"B": "B"}
 
     @property
     def closed(self) -> bool:
