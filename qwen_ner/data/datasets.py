@@ -21,7 +21,7 @@ from .formats.jsonl import as_row as as_row
 from .formats.jsonl import read_jsonl as read_jsonl
 from .formats.jsonl import write_jsonl as write_jsonl
 from .formats.registry import Source, find, open_source
-from .formats.rows import decode_line, identity_of, json_object, number_lines, text_of
+from .formats.rows import decode_line, identity_of, json_object, number_lines, rows_in, text_of
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def read_texts(lines: Iterable[bytes], source: str) -> Iterator[TextRow]:
     is_jsonl: bool | None = True if source.endswith(".jsonl") else None
     for line, raw in number_lines(lines):
         if is_jsonl is None:
-            is_jsonl = _opens_jsonl(raw)
+            is_jsonl = "text" in next(rows_in(raw), {})
         place, identity, faults = f"{source}:{line}", str(line), list[str]()
         text: str | None = None
         try:
@@ -80,13 +80,6 @@ def read_texts(lines: Iterable[bytes], source: str) -> Iterator[TextRow]:
         except LineFault as error:
             faults.append(str(error))
         yield TextRow(identity, None if faults else text, place, f"{place}: {'; '.join(faults)}" if faults else None)
-
-
-def _opens_jsonl(raw: bytes) -> bool:
-    try:
-        return "text" in json_object(raw)
-    except LineFault:
-        return False
 
 
 def read_dataset(

@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...entities import Example
-from .duplicates import Duplicate, leaks, near_duplicates
-
-__all__ = ["Lengths", "SplitStatistics", "Statistics", "leaks", "near_duplicates", "statistics"]
+from .duplicates import Duplicate, near_duplicates
 
 
 @dataclass(frozen=True)
@@ -130,25 +128,24 @@ class Statistics:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON. Rows are named by their source; the only texts are surfaces."""
-        return {
-            "splits": {name: _split_dict(split) for name, split in self.splits.items()},
-            "duplicates": [
-                {
-                    "splits": list(found.splits),
-                    "rows": [example.source or example.id for example in found.rows],
-                    "likeness": found.likeness,
-                    "similarity": round(found.similarity, 4),
-                }
-                for found in self.duplicates
-            ],
-            "several_labels": self.several_labels,
+        splits = {
+            name: {
+                **vars(split),
+                "labels": {label: vars(counts) for label, counts in split.labels.items()},
+                "lengths": {what: lengths.to_dict() for what, lengths in split.lengths.items()},
+            }
+            for name, split in self.splits.items()
         }
-
-
-def _split_dict(split: SplitStatistics) -> dict[str, Any]:
-    labels = {label: vars(counts) for label, counts in split.labels.items()}
-    lengths = {what: lengths.to_dict() for what, lengths in split.lengths.items()}
-    return {**vars(split), "labels": labels, "lengths": lengths}
+        duplicates = [
+            {
+                "splits": list(found.splits),
+                "rows": [example.source or example.id for example in found.rows],
+                "likeness": found.likeness,
+                "similarity": round(found.similarity, 4),
+            }
+            for found in self.duplicates
+        ]
+        return {"splits": splits, "duplicates": duplicates, "several_labels": self.several_labels}
 
 
 def statistics(
