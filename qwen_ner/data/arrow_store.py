@@ -110,11 +110,8 @@ class StoredDecoded(Stored[Decoded]):
     @staticmethod
     def load(line: str) -> Decoded:
         entities, surfaces, problems = json.loads(line)
-        return Decoded(
-            tuple(Entity(*entity) for entity in entities),
-            tuple((label, surface) for label, surface in surfaces),
-            tuple(Problem(*problem) for problem in problems),
-        )
+        found, pairs = tuple(Entity(*entity) for entity in entities), tuple((label, text) for label, text in surfaces)
+        return Decoded(found, pairs, tuple(Problem(*problem) for problem in problems))
 
 
 def select_rows(examples: Sequence[Example], positions: Sequence[int]) -> Sequence[Example]:
@@ -140,10 +137,8 @@ def writable(folder: Path) -> Iterator[None]:
         cause: BaseException | None = error
         while cause is not None:  # datasets closes its file on the way, which fails too
             if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES):
-                raise NerError(
-                    f"cannot write the rows ({os.strerror(cause.errno)})",
-                    place=folder,
-                    remedy="free space there, or set HF_DATASETS_CACHE to another folder",
-                ) from error
+                remedy = "free space there, or set HF_DATASETS_CACHE to another folder"
+                fault = f"cannot write the rows ({os.strerror(cause.errno)})"
+                raise NerError(fault, place=folder, remedy=remedy) from error
             cause = cause.__context__
         raise

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..entities import Example, NerError
 from ..files import beside
-from .datasets import NAMED, open_dataset
-from .formats import cluener
-from .formats.errors import CHANGES, NESTED, Note, count
-from .formats.registry import target_name, writers
+from .datasets import open_dataset
+from .formats.errors import CHANGES, NESTED, count
+from .formats.registry import Source, target_name, writers
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +55,23 @@ class Losses:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
 class Conversion:
-    """What was written, and what of the source is not in it."""
+    """The rows of a source, and what of them is not in the target. They are read and counted anew each time."""
 
-    rows: int
-    entities: int
-    losses: Losses
+    def __init__(self, source: Source, repair: bool) -> None:
+        self.source, self.repair = source, repair
+        self.rows, self.entities, self.losses = 0, 0, Losses()
+
+    def note(self, what: str, where: str) -> None:
+        self.losses.note(what, where)
+        self.entities -= what == NESTED
+
+    def __iter__(self) -> Iterator[Example]:
+        self.rows, self.entities, self.losses = 0, 0, Losses()
+        for example in self.source.examples(repair=self.repair, note=self.note):
+            self.rows += 1
+            self.entities += len(example.entities)
+            yield example
 
 
 def convert(
@@ -89,55 +98,23 @@ def convert(
     if path.is_dir() or (path.exists() and path.resolve() == Path(source).expanduser().resolve()):
         fault = "is a folder" if path.is_dir() else "is the source itself"
         raise NerError(fault, place=path, remedy="name another file to write")
-    rows = _Rows(source, split, repair)
-    log.info("%s is read as %s", source, rows.description)
+    read = open_dataset(source, split)
+    log.info("%s is read as %s", source, read)
+    done = Conversion(read, repair)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside(path) as part:
-            writers()[name](part, rows, rows.note)
-            if not lossy and any(what in rows.losses.counts for what in CHANGES):
-                raise NerError(
-                    f"{name} cannot hold all of {source}, so nothing is written",
-                    place=path,
-                    remedy=f"give --lossy to leave this out, or choose jsonl, which holds everything:\n{rows.losses}",
-                )
+            writers()[name](part, done, done.note)
+            if not lossy and any(what in done.losses.counts for what in CHANGES):
+                fault = f"{name} cannot hold all of {source}, so nothing is written"
+                remedy = f"give --lossy to leave this out, or choose jsonl, which holds everything:\n{done.losses}"
+                raise NerError(fault, place=path, remedy=remedy)
     except OSError as error:
-        raise NerError(
-            f"cannot be written ({error.strerror or error})", place=path, remedy="choose another place"
-        ) from error
+        fault = f"cannot be written ({error.strerror or error})"
+        raise NerError(fault, place=path, remedy="choose another place") from error
     except UnicodeEncodeError as error:
         raise NerError(f"cannot be written ({error})", place=path, remedy="correct the text") from error
-    if rows.losses.counts:
-        log.warning("Not in %s as it is in %s:\n%s", path, source, rows.losses)
-    written = Conversion(rows.count, rows.entities - rows.losses.counts[NESTED], rows.losses)
-    log.info("%s is written as %s: %s, %s", path, name, count(written.rows, "row"), f"{written.entities:,} entities")
-    return written
-
-
-class _Rows:
-    """The examples of the source, read anew for each iteration, with counts and losses of the last one."""
-
-    def __init__(self, source: str, split: str | None, repair: bool) -> None:
-        if source in NAMED and split is None:
-            raise NerError("has several splits", place=source, remedy="choose one with --split")
-        if (source, split) == ("cluener", "test"):
-            raise NerError("the test split has no labels", place=source, remedy="choose train or dev with --split")
-        self._read: Callable[[Note], Iterator[Example]]
-        if source == "cluener":
-            examples = cluener.read_cluener(split or "")
-            self.description, self._read = cluener.DESCRIPTION, lambda _: iter(examples)
-        else:
-            opened = open_dataset(source, split)
-            self.description = str(opened)
-            self._read = lambda note: opened.examples(repair=repair, note=note)
-        self.count, self.entities, self.losses = 0, 0, Losses()
-
-    def note(self, what: str, where: str) -> None:
-        self.losses.note(what, where)
-
-    def __iter__(self) -> Iterator[Example]:
-        self.count, self.entities, self.losses = 0, 0, Losses()
-        for example in self._read(self.note):
-            self.count += 1
-            self.entities += len(example.entities)
-            yield example
+    if done.losses.counts:
+        log.warning("Not in %s as it is in %s:\n%s", path, source, done.losses)
+    log.info("%s is written as %s: %s, %s", path, name, count(done.rows, "row"), f"{done.entities:,} entities")
+    return done

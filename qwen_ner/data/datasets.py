@@ -14,26 +14,14 @@ from pathlib import Path
 
 from ..entities import Example, LabelSet, NerError
 from .formats import cluener, jsonl
-from .formats.errors import DataError, LineFault, nearest
+from .formats.errors import DataError as DataError
+from .formats.errors import LineFault, nearest
 from .formats.hugging_face import SPLIT_NAMES, is_folder, is_hub_id, split_names
-from .formats.jsonl import as_row, read_jsonl, write_jsonl
-from .formats.registry import Source, detect, find, open_source
-from .formats.rows import decode_line, identity_of, json_object, number_lines, text_of
-
-__all__ = [
-    "DataError",
-    "TextRow",
-    "as_row",
-    "has_split",
-    "iter_dataset",
-    "labels_of",
-    "open_dataset",
-    "read_all",
-    "read_dataset",
-    "read_jsonl",
-    "read_texts",
-    "write_jsonl",
-]
+from .formats.jsonl import as_row as as_row
+from .formats.jsonl import read_jsonl as read_jsonl
+from .formats.jsonl import write_jsonl as write_jsonl
+from .formats.registry import Source, find, open_source
+from .formats.rows import decode_line, identity_of, json_object, number_lines, rows_in, text_of
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +68,7 @@ def read_texts(lines: Iterable[bytes], source: str) -> Iterator[TextRow]:
     is_jsonl: bool | None = True if source.endswith(".jsonl") else None
     for line, raw in number_lines(lines):
         if is_jsonl is None:
-            is_jsonl = _opens_jsonl(raw)
+            is_jsonl = "text" in next(rows_in(raw), {})
         place, identity, faults = f"{source}:{line}", str(line), list[str]()
         text: str | None = None
         try:
@@ -92,13 +80,6 @@ def read_texts(lines: Iterable[bytes], source: str) -> Iterator[TextRow]:
         except LineFault as error:
             faults.append(str(error))
         yield TextRow(identity, None if faults else text, place, f"{place}: {'; '.join(faults)}" if faults else None)
-
-
-def _opens_jsonl(raw: bytes) -> bool:
-    try:
-        return "text" in json_object(raw)
-    except LineFault:
-        return False
 
 
 def read_dataset(
@@ -123,21 +104,22 @@ def iter_dataset(
     dataset: str, split: str, *, labels: LabelSet | None = None, data_dir: str | Path | None = None
 ) -> Iterator[Example]:
     """As `read_dataset`, one example at a time. Raises at the end: what came before is valid only if it does not."""
-    if check_place(dataset, data_dir) == "cluener":
-        return iter(cluener.read_cluener(split, data_dir, labels))
-    source = open_dataset(dataset, split)
+    source = open_dataset(dataset, split, data_dir)
     if source.format not in (jsonl, cluener):
         log.info("%s is read as %s", source.path, source)
     return source.examples(labels, unlabelled=split == "test")
 
 
-def open_dataset(dataset: str, split: str | None) -> Source:
-    """The split of any data set but cluener, with its format. None if it has no splits."""
-    if check_place(dataset) == "sample":
-        if split is not None and find(SAMPLE, split) is None:
-            raise NerError(f"no split {split!r}", place=dataset, remedy=f"choose {', '.join(_splits_of(dataset))}")
-        return open_source(str(SAMPLE), split)
-    return open_source(dataset, split)
+def open_dataset(dataset: str, split: str | None, data_dir: str | Path | None = None) -> Source:
+    """A split of a data set, with its format; `split` is None for what has no splits."""
+    check_place(dataset, data_dir)
+    if dataset in NAMED and split not in cluener.SPLITS:
+        meant = " (validation is called dev)" if split == "validation" else ""
+        remedy = f"choose {', '.join(cluener.SPLITS)} with --split"
+        raise NerError(f"no split {split!r}{meant}" if split else "has several splits", place=dataset, remedy=remedy)
+    if dataset == "cluener":
+        return Source(str(cluener.locate(str(split), data_dir)), cluener)
+    return open_source(str(SAMPLE) if dataset == "sample" else dataset, split)
 
 
 def read_all(
@@ -147,14 +129,10 @@ def read_all(
 
     A single file is one split, under its own name. Raises as `read_dataset` does, also for a folder with none of them.
     """
-    names = _splits_of(dataset, data_dir)
+    names = [split for split in cluener.SPLITS if has_split(dataset, split, data_dir)]
     if not names and Path(dataset).expanduser().is_file():
         return {Path(dataset).stem: read_dataset(dataset, "train", labels=labels)}
     return {split: read_dataset(dataset, split, labels=labels, data_dir=data_dir) for split in names or ("train",)}
-
-
-def _splits_of(dataset: str, data_dir: str | Path | None = None) -> list[str]:
-    return [split for split in ("train", "dev", "test") if has_split(dataset, split, data_dir)]
 
 
 def has_split(dataset: str, split: str, data_dir: str | Path | None = None) -> bool:
@@ -163,35 +141,25 @@ def has_split(dataset: str, split: str, data_dir: str | Path | None = None) -> b
     A single file has no split of its own: if it is trained on, it must not be found again as the dev split. Raises
     `NerError` if there is no such data set.
     """
-    kind = check_place(dataset, data_dir)
-    if kind == "cluener":
-        return cluener.has_split(split, data_dir)
-    path = SAMPLE if kind == "sample" else Path(dataset).expanduser()
+    check_place(dataset, data_dir)
+    if dataset in NAMED:
+        return split in cluener.SPLITS if dataset == "sample" else cluener.has_split(split, data_dir)
+    path = Path(dataset).expanduser()
     if path.is_dir() and (find(path, split) or not is_folder(path)):
         return find(path, split) is not None
     return bool(set(SPLIT_NAMES.get(split, (split,))) & set(split_names(dataset)))
 
 
-def check_place(dataset: str, data_dir: str | Path | None = None) -> str:
-    """Which kind of data set this is: one of `NAMED`, or "path". Raises `NerError` if it is neither."""
+def check_place(dataset: str, data_dir: str | Path | None = None) -> None:
+    """Raise `NerError` unless this is a data set: one of `NAMED`, a path, or the id of one on the Hub."""
     if data_dir is not None and dataset != "cluener":
-        raise NerError(
-            "goes with dataset cluener only",
-            value=str(data_dir),
-            place="data_dir",
-            remedy="give the path itself as the dataset",
-        )
-    if dataset in NAMED:
-        return dataset
+        remedy = "give the path itself as the dataset"
+        raise NerError("goes with dataset cluener only", value=str(data_dir), place="data_dir", remedy=remedy)
     path = Path(dataset).expanduser()
-    if path.is_file():
-        detect(path)
     # If there is a folder of that name, owner/name is a mistyped path.
-    if path.exists() or (is_hub_id(dataset) and not path.parent.is_dir()):
-        return "path"
-    raise NerError(
-        f"no such data set, nor a file or folder in {Path.cwd()}",
-        place=dataset,
-        remedy=f"give {' or '.join(NAMED)}, a file, a folder with {{split}}.jsonl (or .bio, .json, …), or an id on the "
-        f"Hub{nearest(dataset, NAMED)}",
-    )
+    if dataset not in NAMED and not path.exists() and (path.parent.is_dir() or not is_hub_id(dataset)):
+        remedy = (
+            f"give {' or '.join(NAMED)}, a file, a folder with {{split}}.jsonl (or .bio, .json, …), or an id on the "
+            f"Hub{nearest(dataset, NAMED)}"
+        )
+        raise NerError(f"no such data set, nor a file or folder in {Path.cwd()}", place=dataset, remedy=remedy)

@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +19,7 @@ from ..codec import Codec
 from ..entities import Example, NerError, fingerprint
 from .arrow_store import StoredExamples, cache_folder, writable
 from .formats.errors import quote
+from .formats.rows import HALF_PAIR
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -45,7 +44,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence
     """
     if not texts:
         return []
-    if broken := next((text for text in texts if _HALF_PAIR.search(text)), None):
+    if broken := next((text for text in texts if HALF_PAIR.search(text)), None):
         raise NerError(f"half a surrogate pair in {quote(broken)}", remedy="write the character whole")
     *conversations, harmless = (_conversation(tokenizer, codec, text) for text in (*texts, HARMLESS))
     *ids, pattern = tokenizer([*conversations, harmless], add_special_tokens=False)["input_ids"]
@@ -58,8 +57,6 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence
         for row, text, conversation in zip(ids, texts, conversations, strict=True)
     ]
 
-
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 HARMLESS = "\ue000text\ue000"
 """A text that no template changes, and that can be found in what the template makes of it."""
@@ -83,10 +80,8 @@ def _apart(tokenizer: PreTrainedTokenizerBase, text: str, conversation: str, har
     """
     before, _, behind = harmless.partition(HARMLESS)
     if conversation not in (before + text + behind, before + text.strip() + behind):
-        raise NerError(
-            f"{quote(text)} contains a special token of the tokenizer, and the chat template changes the text",
-            remedy="remove the token from the text",
-        )
+        fault = f"{quote(text)} contains a special token of the tokenizer, and the chat template changes the text"
+        raise NerError(fault, remedy="remove the token from the text")
     tokens = [token.content for token in tokenizer.added_tokens_decoder.values()]
     start = max((at + len(token) for token in tokens if (at := before.rfind(token)) >= 0), default=0)
     end = min((at for token in tokens if (at := behind.find(token)) >= 0), default=len(behind))
@@ -103,10 +98,8 @@ def spelled_out(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         return ids
     ids = _plain(tokenizer).encode(text, add_special_tokens=False).ids
     if not added.isdisjoint(ids):
-        raise NerError(
-            f"{tokenizer.name_or_path} has no ordinary tokens for the special token in {quote(text)}",
-            remedy="remove the token from the text",
-        )
+        fault = f"{tokenizer.name_or_path} has no ordinary tokens for the special token in {quote(text)}"
+        raise NerError(fault, remedy="remove the token from the text")
     return ids
 
 
@@ -132,9 +125,8 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     if ids and ids[0] in tokenizer.all_special_ids + list(tokenizer.added_tokens_decoder):
         return ids[0]
     if tokenizer.eos_token_id is None:
-        raise NerError(
-            "neither the chat template nor eos_token ends a turn", place=tokenizer.name_or_path, remedy="set eos_token"
-        )
+        fault = "neither the chat template nor eos_token ends a turn"
+        raise NerError(fault, place=tokenizer.name_or_path, remedy="set eos_token")
     return tokenizer.eos_token_id
 
 
@@ -157,61 +149,49 @@ def build_dataset(
 
     Raises `NerError` if an example has a label outside the label set of the codec.
     """
-    stored = StoredExamples.of(examples).rows
+    stored, cache = StoredExamples.of(examples).rows, cache_folder()
     key = _cache_key(examples, codec, tokenizer, first_row)
-    cache = cache_folder()
     options = {"codec": codec, "tokenizer": tokenizer, "end": end_of_turn(tokenizer), "first_row": first_row}
 
     def tokenized() -> Dataset:
         with TemporaryDirectory(dir=cache) as folder:
             # Workers open the rows by the name of a file.
-            named = not num_proc or any(cache.glob(f"{key}*.arrow"))
-            rows = stored if named else stored.flatten_indices(cache_file_name=f"{folder}/rows.arrow")
-            return tokenize(rows)
+            rows = stored.flatten_indices(cache_file_name=f"{folder}/rows.arrow") if num_proc and not kept else stored
+            return rows.map(
+                _tokenize,
+                with_indices=True,
+                batched=True,
+                fn_kwargs=options,
+                remove_columns=stored.column_names,
+                num_proc=num_proc,
+                desc=desc,
+                # A key of our own: hashing a large tokenizer by pickle takes longer than tokenizing CLUENER with it.
+                cache_file_name=str(cache / f"{key}.arrow"),
+                new_fingerprint=key,
+            )
 
-    def tokenize(rows: Dataset) -> Dataset:
-        return rows.map(
-            _tokenize,
-            with_indices=True,
-            batched=True,
-            fn_kwargs=options,
-            remove_columns=stored.column_names,
-            num_proc=num_proc,
-            desc=desc,
-            # A key of our own: hashing a large tokenizer by pickle takes longer than tokenizing CLUENER with it.
-            cache_file_name=str(cache / f"{key}.arrow"),
-            new_fingerprint=key,
-        )
-
-    def wrong(made: Dataset) -> str | None:
-        if len(made) != len(stored) or set(made.column_names) != COLUMNS:
-            return f"{len(made)} rows of {', '.join(made.column_names)}"
-        some = sorted({0, len(stored) // 2, len(stored) - 1}) if len(stored) else []
-        same = not some or made.select(some)[:] == _tokenize(stored.select(some)[:], some, **options)
-        return None if same else "other tokens"
-
-    return _from_cache(cache, key, tokenized, wrong)
-
-
-def _from_cache(
-    cache: Path, key: str, tokenized: Callable[[], Dataset], wrong: Callable[[Dataset], str | None]
-) -> Dataset:
-    """What `tokenized` finds in the cache or writes there. A file that is damaged or has other content is replaced."""
-    kept = sorted(cache.glob(f"{key}*.arrow"))
-    fault: object = None
     with writable(cache):
-        if kept:
+        if kept := sorted(cache.glob(f"{key}*.arrow")):
             try:
                 made = tokenized()
-                fault = wrong(made)
+                fault: object = _difference(made, stored, options)
             except Exception as error:  # pyarrow's, of many kinds
                 fault = error
             if fault is None:
                 return made
             log.warning("%s is damaged (%s); tokenizing again.", kept[0], fault)
-            for path in kept:
-                path.unlink()
+            while kept:
+                kept.pop().unlink()
         return tokenized()
+
+
+def _difference(made: Dataset, stored: Dataset, options: dict[str, Any]) -> str | None:
+    """How rows from the cache differ from what `stored` would be now, by three of them; None if they do not."""
+    if len(made) != len(stored) or set(made.column_names) != COLUMNS:
+        return f"{len(made)} rows of {', '.join(made.column_names)}"
+    some = sorted({0, len(stored) // 2, len(stored) - 1}) if len(stored) else []
+    same = not some or made.select(some)[:] == _tokenize(stored.select(some)[:], some, **options)
+    return None if same else "other tokens"
 
 
 def _tokenize(

@@ -178,12 +178,14 @@ def test_where_to_write_must_be_clear(tmp_path, flat):
         assert error.value.remedy.startswith(remedy)
 
 
-def test_a_folder_and_a_named_data_set_need_a_split(tmp_path):
+def test_a_folder_and_a_named_data_set_need_a_split(tmp_path, monkeypatch):
     write_jsonl(tmp_path / "dev.jsonl", FLAT)
     for source in (str(tmp_path), "sample", "cluener"):
         with pytest.raises(NerError, match="--split"):
             convert(source, tmp_path / "out.bio")
-    with pytest.raises(NerError, match="no labels"):
+    (tmp_path / "test.json").write_text('{"text": "雨"}', encoding="utf-8")
+    monkeypatch.setenv("QWEN_NER_DATA", str(tmp_path))
+    with pytest.raises(DataError, match='lacks "label"'):
         convert("cluener", tmp_path / "out.bio", split="test")
     assert convert(str(tmp_path), tmp_path / "out.bio", split="dev").rows == len(FLAT)
     assert convert("sample", tmp_path / "out.bio", split="dev").rows == 300

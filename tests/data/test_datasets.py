@@ -397,13 +397,13 @@ def test_the_sample_ships_with_the_package():
 def test_what_is_no_dataset_is_told_what_may_be_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("一")
+    with pytest.raises(NerError, match="unknown format") as error:
+        read_dataset("notes.txt", "train")
+    assert error.value.place == Path("notes.txt")
     for call in (read_dataset, has_split):
         with pytest.raises(NerError, match=r"cluener or sample.*did you mean \"cluener\"\?") as error:
             call("cluner", "train")
         assert error.value.place == "cluner"
-        with pytest.raises(NerError, match="unknown format") as error:
-            call("notes.txt", "train")
-        assert error.value.place == Path("notes.txt")
         with pytest.raises(NerError, match="cluener only") as error:
             call("sample", "train", data_dir=tmp_path)
         assert error.value.place == "data_dir"

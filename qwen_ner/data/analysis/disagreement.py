@@ -48,9 +48,8 @@ def predictions_by_text(path: str | Path, examples: Sequence[Example]) -> list[S
     faults.finish("no lines", "give a file that `qwen-ner predict` wrote")
     known = {example.text for example in examples}
     if not known & by_text.keys():
-        raise NerError(
-            f"none of {faults.rows} lines has the text of a row", place=path, remedy="predict the audited texts"
-        )
+        fault = f"none of {faults.rows} lines has the text of a row"
+        raise NerError(fault, place=path, remedy="predict the audited texts")
     found = [by_text.get(example.text) for example in examples]
     if (others := len(by_text.keys() - known) + errors) or None in found:
         message = "%s: %d lines belong to none of the rows or have an error; %d rows have no line."

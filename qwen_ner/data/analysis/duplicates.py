@@ -5,6 +5,7 @@ In: examples, by split. Out: pairs of examples. Knows nothing of labels, files o
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -99,7 +100,8 @@ def _similar(sets: Sequence[set[str]], least: float) -> list[tuple[int, int, flo
     for j, grams in enumerate(sets):
         rarest = sorted(grams, key=lambda gram: (frequency[gram], gram))
         # Sets with a Jaccard index of t share t·|set| grams, so one of the |set| - ⌈t·|set|⌉ + 1 rarest.
-        prefix = rarest[: len(rarest) - _ceil(least * len(rarest)) + 1]
+        # Floating-point error is tolerated: 0.7 · 10 must not become 8.
+        prefix = rarest[: len(rarest) - math.ceil(least * len(rarest) - 1e-9) + 1]
         best, at = 0.0, -1
         for i in sorted({i for gram in prefix for i in having[gram]}):
             if least * len(grams) <= len(sets[i]) <= len(grams) / least:
@@ -112,8 +114,3 @@ def _similar(sets: Sequence[set[str]], least: float) -> list[tuple[int, int, flo
         for gram in prefix:
             having[gram].append(j)
     return found
-
-
-def _ceil(value: float) -> int:
-    """Round up, but tolerate floating-point error: 0.7 · 10 must not become 8."""
-    return -int(-(value - 1e-9) // 1)

@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...entities import Example
-from .duplicates import Duplicate, leaks, near_duplicates
-
-__all__ = ["Lengths", "SplitStatistics", "Statistics", "leaks", "near_duplicates", "statistics"]
+from .duplicates import Duplicate, near_duplicates
 
 
 @dataclass(frozen=True)
@@ -130,25 +128,24 @@ class Statistics:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON. Rows are named by their source; the only texts are surfaces."""
-        return {
-            "splits": {name: _split_dict(split) for name, split in self.splits.items()},
-            "duplicates": [
-                {
-                    "splits": list(found.splits),
-                    "rows": [example.source or example.id for example in found.rows],
-                    "likeness": found.likeness,
-                    "similarity": round(found.similarity, 4),
-                }
-                for found in self.duplicates
-            ],
-            "several_labels": self.several_labels,
+        splits = {
+            name: {
+                **vars(split),
+                "labels": {label: vars(counts) for label, counts in split.labels.items()},
+                "lengths": {what: lengths.to_dict() for what, lengths in split.lengths.items()},
+            }
+            for name, split in self.splits.items()
         }
-
-
-def _split_dict(split: SplitStatistics) -> dict[str, Any]:
-    labels = {label: vars(counts) for label, counts in split.labels.items()}
-    lengths = {what: lengths.to_dict() for what, lengths in split.lengths.items()}
-    return {**vars(split), "labels": labels, "lengths": lengths}
+        duplicates = [
+            {
+                "splits": list(found.splits),
+                "rows": [example.source or example.id for example in found.rows],
+                "likeness": found.likeness,
+                "similarity": round(found.similarity, 4),
+            }
+            for found in self.duplicates
+        ]
+        return {"splits": splits, "duplicates": duplicates, "several_labels": self.several_labels}
 
 
 def statistics(
@@ -176,15 +173,10 @@ def _split(
 ) -> SplitStatistics:
     pairs = Counter(pair for example in examples for pair in example.surfaces)
     entities = [len(example.entities) for example in examples]
-    lengths = {"text": Lengths.of(zip((len(example.text) for example in examples), entities, strict=True))}
+    counted = {"text": [len(example.text) for example in examples]}
     if tokens is not None:
-        counted = {
-            "prompt": [prompt for prompt, _ in tokens],
-            "answer": [answer for _, answer in tokens],
-            "row": [prompt + answer for prompt, answer in tokens],
-        }
-        for what, of in counted.items():
-            lengths[what] = Lengths.of(zip(of, entities, strict=True))
+        counted |= {"prompt": [prompt for prompt, _ in tokens], "answer": [answer for _, answer in tokens]}
+        counted["row"] = [prompt + answer for prompt, answer in tokens]
     return SplitStatistics(
         rows=len(examples),
         empty_rows=entities.count(0),
@@ -194,17 +186,15 @@ def _split(
         pairs=len(pairs),
         partly=sum(_partly(example) for example in examples),
         labels=_labels(examples, pairs),
-        lengths=lengths,
+        lengths={what: Lengths.of(zip(of, entities, strict=True)) for what, of in counted.items()},
     )
 
 
 def _labels(examples: Sequence[Example], pairs: Counter[tuple[str, str]]) -> dict[str, LabelCounts]:
     entities = Counter(entity.label for example in examples for entity in example.entities)
     rows = Counter(label for example in examples for label in {entity.label for entity in example.entities})
-    written, surfaces = Counter[str](), Counter[str]()
-    for (label, _), count in pairs.items():
-        written[label] += count
-        surfaces[label] += 1
+    written = Counter(label for label, _ in pairs.elements())
+    surfaces = Counter(label for label, _ in pairs)
     return {
         label: LabelCounts(count, written[label], surfaces[label], rows[label])
         for label, count in sorted(entities.items())

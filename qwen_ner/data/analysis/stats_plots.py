@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...entities import NerError
-from .stats import Lengths, Statistics
+from .stats import Statistics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,27 +35,24 @@ def draw(statistics: Statistics, folder: str | Path, tokenizer: str = "") -> lis
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     font, names = _names([*statistics.labels, *statistics.splits, tokenizer])
-    paths = []
+    unit = f"tokens of {names[tokenizer]}" if tokenizer else "tokens"
+    figures: dict[str, Figure] = {}
 
-    def save(figure: Any, name: str) -> None:
-        figure.savefig(folder / name, dpi=150)
-        paths.append(folder / name)
+    def panels(name: str, height: float, number: int = 1) -> list[Axes]:
+        figures[name] = Figure(figsize=(8, height), layout="constrained")
+        return list(figures[name].subplots(number, squeeze=False).flat)
 
     with rc_context({"font.family": font} if font else {}):
         if labels := statistics.labels:
-            figure = Figure(figsize=(8, 1.2 + 0.35 * len(labels)), layout="constrained")
-            _labels(figure.subplots(), statistics, names)
-            save(figure, "labels.png")
+            _labels(panels("labels.png", 1.2 + 0.35 * len(labels))[0], statistics, names)
         whats = list(dict.fromkeys(what for split in statistics.splits.values() for what in split.lengths))
-        figure = Figure(figsize=(8, 2.2 * len(whats)), layout="constrained")
-        for axes, what in zip(figure.subplots(len(whats), squeeze=False).flat, whats, strict=True):
-            _lengths(axes, statistics, what, names, tokenizer)
-        save(figure, "lengths.png")
+        for axes, what in zip(panels("lengths.png", 2.2 * len(whats), len(whats)), whats, strict=True):
+            _lengths(axes, statistics, what, names, "characters" if what == "text" else unit)
         if "row" in whats:
-            figure = Figure(figsize=(8, 4), layout="constrained")
-            _limits(figure.subplots(), statistics, names, tokenizer)
-            save(figure, "limits.png")
-    return paths
+            _limits(panels("limits.png", 4)[0], statistics, names, unit)
+        for name, figure in figures.items():
+            figure.savefig(folder / name, dpi=150)
+    return [folder / name for name in figures]
 
 
 def _labels(axes: Axes, statistics: Statistics, names: Names) -> None:
@@ -75,7 +72,7 @@ def _labels(axes: Axes, statistics: Statistics, names: Names) -> None:
     _finish(axes)
 
 
-def _lengths(axes: Axes, statistics: Statistics, what: str, names: Names, tokenizer: str) -> None:
+def _lengths(axes: Axes, statistics: Statistics, what: str, names: Names, unit: str) -> None:
     """The share of a split's rows at each length."""
     from matplotlib.ticker import MaxNLocator
 
@@ -87,46 +84,30 @@ def _lengths(axes: Axes, statistics: Statistics, what: str, names: Names, tokeni
     longest = max((lengths.longest for lengths in drawn.values()), default=0)
     shortest = min((length for lengths in drawn.values() for length in lengths.counts), default=0)
     step = max(1, round((longest - shortest) / 60))
-    bins = (longest - shortest) // step + 1
+    edges = [shortest - 0.5 + step * at for at in range((longest - shortest) // step + 2)]
     for name, lengths in drawn.items():
-        counts = [0] * bins
-        for length, (rows, _) in lengths.counts.items():
-            counts[(length - shortest) // step] += rows
-        edges = [shortest - 0.5 + step * at for at in range(bins + 1)]
+        percent = [100 * rows / lengths.rows for rows, _ in lengths.counts.values()]
         label = f"{names[name]}\n99 % within {lengths.quantile(0.99):,}"
-        axes.stairs([100 * count / lengths.rows for count in counts], edges, linewidth=1.5, label=label)
-    unit = "characters" if what == "text" else _tokens(names, tokenizer)
+        axes.hist(list(lengths.counts), edges, weights=percent, histtype="step", linewidth=1.5, label=label)
     axes.set_xlabel(f"{what}, {unit}" + (f", {step} a bin" if step > 1 else ""))
     axes.set_ylabel("rows, per cent")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _finish(axes)
 
 
-def _limits(axes: Axes, statistics: Statistics, names: Names, tokenizer: str) -> None:
+def _limits(axes: Axes, statistics: Statistics, names: Names, unit: str) -> None:
     """For each length limit, the share of entities in longer rows."""
     styles = {"row": "-", "prompt": "--", "answer": ":"}
     for at, (name, split) in enumerate(statistics.splits.items()):
         if split.is_annotated and "row" in split.lengths:
             for what, style in styles.items():
-                limits, lost = _curve(split.lengths[what], split.entities)
+                limits = [0, *split.lengths[what].counts]
+                lost = [100 * split.lengths[what].lost(limit)[1] / split.entities for limit in limits]
                 axes.step(limits, lost, style, where="post", color=f"C{at}", label=f"{names[name]}, of the {what}")
-    axes.set_xlabel(f"limit, {_tokens(names, tokenizer)}")
+    axes.set_xlabel(f"limit, {unit}")
     axes.set_ylabel("entities lost, per cent")
     axes.set_ylim(0, 105)
     _finish(axes)
-
-
-def _curve(lengths: Lengths, entities: int) -> tuple[list[int], list[float]]:
-    limits, lost, left = [0], [100.0], entities
-    for length, (_, count) in sorted(lengths.counts.items()):
-        left -= count
-        limits.append(length)
-        lost.append(100 * left / entities)
-    return limits, lost
-
-
-def _tokens(names: Names, tokenizer: str) -> str:
-    return f"tokens of {names[tokenizer]}" if tokenizer else "tokens"
 
 
 def _finish(axes: Axes) -> None:

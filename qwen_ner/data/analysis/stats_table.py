@@ -5,7 +5,7 @@ In: `Statistics`. Out: text. Does not count anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ...columns import aligned
 from .stats import Lengths, SplitStatistics, Statistics
@@ -50,23 +50,25 @@ def share(part: int, whole: int) -> str:
 def _overview(statistics: Statistics) -> list[str]:
     splits = statistics.splits
 
-    def line(name: str, cell: dict[str, str]) -> list[str]:
-        return [name, *(cell[split] if splits[split].is_annotated else "not annotated" for split in splits)]
+    def in_train(split: SplitStatistics) -> str:
+        return "" if split.written_in_train is None else share(split.written_in_train, split.written)
 
-    known = {n: "" if s.written_in_train is None else share(s.written_in_train, s.written) for n, s in splits.items()}
-    seen = [line("  in train too", known)] if any(known.values()) else []
-    rows = [
-        ["", *splits],
-        ["rows", *(f"{split.rows:,}" for split in splits.values())],
-        line("rows without entities", {name: share(split.empty_rows, split.rows) for name, split in splits.items()}),
-        line("entities", {name: f"{split.entities:,}" for name, split in splits.items()}),
-        line("(label, surface) pairs, row by row", {name: f"{split.written:,}" for name, split in splits.items()}),
-        *seen,
-        line("  annotated at some places only", {name: f"{split.partly:,}" for name, split in splits.items()}),
-        line("different (label, surface) pairs", {name: f"{split.pairs:,}" for name, split in splits.items()}),
-    ]
-    several = {name: f"{len(statistics.several_labels[name]):,}" for name in splits}
-    return aligned([*rows, line("surfaces with several labels", several)])
+    lines: dict[str, Callable[[SplitStatistics], str]] = {
+        "rows without entities": lambda split: share(split.empty_rows, split.rows),
+        "entities": lambda split: f"{split.entities:,}",
+        "(label, surface) pairs, row by row": lambda split: f"{split.written:,}",
+        "  in train too": in_train,
+        "  annotated at some places only": lambda split: f"{split.partly:,}",
+        "different (label, surface) pairs": lambda split: f"{split.pairs:,}",
+    }
+    cells = {name: [cell(split) for split in splits.values()] for name, cell in lines.items()}
+    cells["surfaces with several labels"] = [f"{len(statistics.several_labels[name]):,}" for name in splits]
+    rows = [["", *splits], ["rows", *(f"{split.rows:,}" for split in splits.values())]]
+    for name, of in cells.items():
+        if any(of):
+            annotated = zip(of, splits.values(), strict=True)
+            rows.append([name, *(cell if split.is_annotated else "not annotated" for cell, split in annotated)])
+    return aligned(rows)
 
 
 def _labels(statistics: Statistics) -> Iterator[str]:
@@ -89,15 +91,9 @@ def _lengths(statistics: Statistics, tokenizer: str) -> Iterator[str]:
         for what, lengths in split.lengths.items():
             if what in ("answer", "row") and not split.is_annotated:
                 continue
-            quantiles = [f"{lengths.quantile(share):,}" for share in (0.5, 0.9, 0.99)]
-            rows.append(
-                [
-                    f"{name} {what}" + " (characters)" * (what == "text"),
-                    f"{lengths.mean:.1f}",
-                    *quantiles,
-                    f"{lengths.longest:,}",
-                ]
-            )
+            most = [*(lengths.quantile(share) for share in (0.5, 0.9, 0.99)), lengths.longest]
+            unit = " (characters)" if what == "text" else ""
+            rows.append([f"{name} {what}{unit}", f"{lengths.mean:.1f}", *(f"{length:,}" for length in most)])
     yield from aligned(rows)
 
 

@@ -24,8 +24,8 @@ from ...entities import Example, LabelSet
 from .errors import LINE_BREAKS, Faults, LineFault, Note, ignore, quote
 from .mentions import without_scores
 from .rows import decode_line, lines_of, looks_like_object, write_lines
-from .schemes import OUTSIDE, SCHEMES, Scheme, Tag, count_pairs, parse_tag, scheme_of
-from .tagging import OUT_OF_ORDER, TagReader, are_words, tags_for
+from .schemes import SCHEMES, Scheme, Tag, parse_tag, scheme_of
+from .tagging import TagReader, are_words, tags_for
 
 NAME = "bio"
 VARIANTS: dict[str, Scheme] = {scheme.name.lower(): scheme for scheme in SCHEMES}
@@ -53,13 +53,10 @@ def _looks_tagged(lines: Iterable[bytes]) -> bool:
     >>> _looks_tagged([b"blood group O", b"and others"])
     False
     """
-    tagged, total = 0, 0
-    for raw in lines:
-        line = raw.rstrip().decode(errors="replace")
-        if line and not line.startswith(("-DOCSTART-", "#")):
-            total += 1
-            tagged += any(found and parse_tag(tag) for _, found, tag in (line.rpartition("\t"), line.rpartition(" ")))
-    return 2 * tagged > total
+    texts = (raw.rstrip().decode(errors="replace") for raw in lines)
+    kept = [line for line in texts if line and not line.startswith(("-DOCSTART-", "#"))]
+    pairs = [(line.rpartition("\t"), line.rpartition(" ")) for line in kept]
+    return 2 * sum(any(found and parse_tag(tag) for _, found, tag in pair) for pair in pairs) > len(kept)
 
 
 @dataclass(frozen=True)
@@ -85,10 +82,8 @@ class Layout:
             if line.startswith(" "):
                 parts.insert(0, " ")
         if len(parts) != self.columns:
-            return (
-                f"{quote(line)} has {len(parts)} of the {self.columns} columns of this file, separated by "
-                f"{_NAMES[self.separator]}s; give it its token and tag"
-            )
+            columns = f"{self.columns} columns of this file, separated by {_NAMES[self.separator]}s"
+            return f"{quote(line)} has {len(parts)} of the {columns}; give it its token and tag"
         token = parts[0]
         if self.separator == " ":  # several spaces may separate two columns, and the token may be a space
             token = token.rstrip(" ") or token[:1]
@@ -108,12 +103,13 @@ def survey(path: str | Path) -> Layout:
     columns = max(2, Counter(map(len, split)).most_common(1)[0][0]) if split else 2
     words = are_words([parts[0].decode(errors="replace") for parts in split])
 
-    pairs: Counter[tuple[Tag, Tag]] = Counter()
-    for sentence, lines in groupby(_strip_lines(path), lambda raw: bool(raw) and not raw.startswith(DOCUMENT)):
-        if sentence:
-            names = (raw.rpartition(separator.encode())[2].decode(errors="replace") for raw in lines)
-            count_pairs(pairs, filter(None, map(parse_tag, names)))
-    return Layout(scheme_of(pairs), separator, columns, words)
+    sentences = groupby(_strip_lines(path), lambda raw: bool(raw) and not raw.startswith(DOCUMENT))
+    tags = (
+        (raw.rpartition(separator.encode())[2].decode(errors="replace") for raw in lines)
+        for is_sentence, lines in sentences
+        if is_sentence
+    )
+    return Layout(scheme_of(tags), separator, columns, words)
 
 
 def _strip_lines(path: str | Path) -> Iterator[bytes]:
@@ -137,38 +133,33 @@ def read(
     that are out of order as conlleval does and notes each.
     """
     layout = layout or survey(path)
-    name, faults, reader = Path(path).name, Faults(str(path)), TagReader(layout.scheme, layout.words, labels)
-    for lines, tokens, tags in _sentences(path, layout, reader, faults, note):
+    name, faults = Path(path).name, Faults(str(path))
+    reader = TagReader(layout.scheme, layout.words, labels, faults, note if repair else None)
+    for lines, tokens, tags in _sentences(path, layout, reader, note):
         faults.rows += 1
 
-        def report(token: int, fault: str, lines: list[int] = lines) -> None:
-            faults.found.append(f"{name}:{lines[token]}: {fault}")
+        def place(token: int, lines: list[int] = lines) -> str:
+            return f"{name}:{lines[token]}"
 
-        def mend(token: int, fault: str, lines: list[int] = lines) -> None:
-            note(OUT_OF_ORDER, f"{name}:{lines[token]}: {fault}")
-
-        source = f"{name}:{lines[0]}"
-        example = reader.example(str(faults.rows), source, tokens, tags, report, mend if repair else None)
-        if not faults.found:
+        if example := reader.example(str(faults.rows), place(0), tokens, tags, place):
             yield example
     faults.finish("no tagged lines", "write a token, a tab and its tag a line, and a blank line between sentences")
 
 
-_Sentence = tuple[list[int], list[str], list[Tag]]
-"""Line numbers, tokens and tags."""
+_Sentence = tuple[list[int], list[str], list["Tag | str"]]
+"""Line numbers, tokens and tags, or what is wrong with them."""
 
 
-def _sentences(path: str | Path, layout: Layout, reader: TagReader, faults: Faults, note: Note) -> Iterator[_Sentence]:
-    """A faulty line is reported and counts as an unknown token, so that reading goes on."""
+def _sentences(path: str | Path, layout: Layout, reader: TagReader, note: Note) -> Iterator[_Sentence]:
+    """A faulty line counts as an unknown token, so that reading goes on."""
     name, tag_of = Path(path).name, lru_cache(maxsize=None)(reader.tag)
     sentence: _Sentence = [], [], []
     if layout.columns > 2:
         note(f"the columns between the first and the last of {layout.columns}", name)
     for number, raw in enumerate(_strip_lines(path), start=1):
-        place = f"{name}:{number}"
         if not raw or raw.startswith(DOCUMENT):
             if raw:
-                note("document marks", place)
+                note("document marks", f"{name}:{number}")
             if sentence[0]:
                 yield sentence
                 sentence = [], [], []
@@ -178,12 +169,9 @@ def _sentences(path: str | Path, layout: Layout, reader: TagReader, faults: Faul
         except LineFault as fault:
             parts = str(fault)
         if raw.startswith(b"#") and not sentence[0] and (isinstance(parts, str) or parse_tag(parts[1]) is None):
-            note("comments", place)
+            note("comments", f"{name}:{number}")
             continue
         token, tag = ("?", parts) if isinstance(parts, str) else (parts[0], tag_of(parts[1]))
-        if isinstance(tag, str):
-            faults.found.append(f"{place}: {tag}")
-            tag = OUTSIDE
         sentence[0].append(number)
         sentence[1].append(token)
         sentence[2].append(tag)
@@ -193,17 +181,17 @@ def _sentences(path: str | Path, layout: Layout, reader: TagReader, faults: Faul
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore, variant: str = "bio2") -> None:
     """`lose` gets what tags cannot hold, as for `tag_lines`, and ids that do not merely count rows."""
-    write_lines(path, _lines(without_scores(examples, lose), VARIANTS[variant], lose))
 
+    def lines() -> Iterator[str]:
+        for number, example in enumerate(without_scores(examples, lose)):
+            if number == 0:
+                yield first_line_mark(example.text)
+            # Reading gives each sentence such a number again.
+            if example.id not in (str(number), str(number + 1), example.source.rpartition(":")[2]):
+                lose("ids", example.source)
+            yield tag_lines(example, VARIANTS[variant], lose)
 
-def _lines(examples: Iterable[Example], scheme: Scheme, lose: Note) -> Iterator[str]:
-    for number, example in enumerate(examples):
-        if number == 0:
-            yield first_line_mark(example.text)
-        # Reading gives each sentence such a number again.
-        if example.id not in (str(number), str(number + 1), example.source.rpartition(":")[2]):
-            lose("ids", example.source)
-        yield tag_lines(example, scheme, lose)
+    write_lines(path, lines())
 
 
 def tag_lines(example: Example, scheme: Scheme, lose: Note = ignore) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from ...entities import CLUENER, Entity, Example, LabelSet, NerError
 from .errors import Note, ignore, quote
 from .mentions import EntityReader, without_scores
-from .rows import EntitiesOf, lines_of, read_rows, write_rows
+from .rows import lines_of, read_rows, write_rows
 
 NAME = "cluener"
 SUFFIXES = (".json",)
@@ -44,37 +44,22 @@ def sniff(head: bytes, name: str) -> bool:
 def read(
     path: str | Path, labels: LabelSet | None = None, *, unlabelled: bool = False, note: Note = ignore, **_: Any
 ) -> Iterator[Example]:
-    """`unlabelled` accepts a file of which no row has a "label", as a test set. Ids are counted from 0."""
-    return _read_lines(lines_of(path), path, labels, unlabelled, note)
-
-
-def _read_lines(
-    lines: Iterable[bytes], path: str | Path, labels: LabelSet | None, unlabelled: bool, note: Note = ignore
-) -> Iterator[Example]:
-    return read_rows(lines, path, labels, _labelled_or_not() if unlabelled else _entities_of, number_from=0, note=note)
-
-
-def _entities_of(row: dict[str, Any], reader: EntityReader) -> Iterable[Entity]:
-    if "label" not in row:
-        reader.report(f'{quote(row)} lacks "label"; a sentence without entities has "label": {{}}')
-        return ()
-    return replace(reader, inclusive=True).from_label(row["label"])
-
-
-def _labelled_or_not() -> EntitiesOf:
-    """Reads the labels of all rows, or of none: the first row decides."""
-    labelled: bool | None = None
+    """`path` may lead into a zip. `unlabelled` accepts a file of which no row has a "label". Ids are counted from 0."""
+    path, labelled = Path(path), None if unlabelled else True
 
     def entities_of(row: dict[str, Any], reader: EntityReader) -> Iterable[Entity]:
         nonlocal labelled
-        labelled = "label" in row if labelled is None else labelled
-        if labelled:
-            return _entities_of(row, reader)
-        if "label" in row:
+        labelled = "label" in row if labelled is None else labelled  # the first row decides
+        if labelled and "label" not in row:
+            reader.report(f'{quote(row)} lacks "label"; a sentence without entities has "label": {{}}')
+        elif labelled:
+            return replace(reader, inclusive=True).from_label(row["label"])
+        elif "label" in row:
             reader.report('the row has a "label" and the first row has none; label all rows of the file or none')
         return ()
 
-    return entities_of
+    lines = _unpack(path) if path.parent.is_file() else lines_of(path)
+    return read_rows(lines, path, labels, entities_of, number_from=0, note=note)
 
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:
@@ -105,35 +90,26 @@ def read_cluener(
     ~/.cache/qwen_ner). They are downloaded into the cache only if neither of the first two is given.
     Raises `NerError` if the files are not available, `DataError` with every fault in them.
     """
-    if split not in SPLITS:
-        meant = " (validation is called dev)" if split == "validation" else ""
-        raise NerError(f"CLUENER has no split {split!r}{meant}", remedy=f"choose {', '.join(SPLITS)}")
-    place, member = _local(data_dir) or _cached(), f"{split}.json"
-    if (file := place / member).is_file():
-        return list(read(file, labels, unlabelled=split == "test"))
-    archive = _archive(place)
-    if archive is None:
-        raise NerError(
-            f"neither {member} nor {ZIP_NAME} is there",
-            place=place,
-            remedy="put one there, or unset data_dir to download it",
-        )
-    data = _unpack(archive, member)
-    return list(_read_lines(data.split(b"\n"), f"{archive}/{member}", labels, split == "test"))
+    return list(read(locate(split, data_dir), labels, unlabelled=split == "test"))
+
+
+def locate(split: str, data_dir: str | Path | None = None) -> Path:
+    """The file of a split, downloaded if need be; in a zip it is `…/cluener_public.zip/dev.json`."""
+    place = _local(data_dir)
+    if place is None:
+        cache = os.environ.get("QWEN_NER_CACHE") or Path.home() / ".cache" / "qwen_ner"
+        place = Path(cache).expanduser() / ZIP_NAME
+        download(URL, place, SHA256)
+    if (found := _find(place, f"{split}.json")) is None:
+        remedy = "put one there, or unset data_dir to download it"
+        raise NerError(f"neither {split}.json nor a {ZIP_NAME} with it is there", place=place, remedy=remedy)
+    return found
 
 
 def has_split(split: str, data_dir: str | Path | None = None) -> bool:
     """Whether `read_cluener` would find this split. Downloads nothing: the official zip has all three."""
     place = _local(data_dir)
-    if split not in SPLITS or place is None:
-        return split in SPLITS
-    if (place / f"{split}.json").is_file():
-        return True
-    archive = _archive(place)
-    if archive is None:
-        return False
-    with _open_zip(archive) as opened:
-        return f"{split}.json" in opened.namelist()
+    return split in SPLITS and (place is None or _find(place, f"{split}.json") is not None)
 
 
 def download(url: str, path: Path, sha256: str) -> None:
@@ -148,54 +124,39 @@ def download(url: str, path: Path, sha256: str) -> None:
     try:
         pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent, downloader=downloader)
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong hash is a ValueError
-        raise NerError(
-            f"cannot download {url} ({error})",
-            place=path,
-            remedy="run it again, or fetch the file by other means and name its place with data_dir or QWEN_NER_DATA",
-        ) from error
+        remedy = "run it again, or fetch the file by other means and name its place with data_dir or QWEN_NER_DATA"
+        raise NerError(f"cannot download {url} ({error})", place=path, remedy=remedy) from error
 
 
 def _local(data_dir: str | Path | None) -> Path | None:
     """The place that the user named, None if they named none. Raises `NerError` if it does not exist."""
-    name, given = ("data_dir", data_dir) if data_dir is not None else ("QWEN_NER_DATA", os.environ.get("QWEN_NER_DATA"))
+    name, given = ("QWEN_NER_DATA", os.environ.get("QWEN_NER_DATA")) if data_dir is None else ("data_dir", data_dir)
     if data_dir is None and not given:
         return None
     place = Path(given or "").expanduser()
     if not place.exists():
-        raise NerError(
-            "no such folder or file", value=str(given), place=name, remedy="name CLUENER's folder or zip, or unset it"
-        )
+        remedy = "name CLUENER's folder or zip, or unset it"
+        raise NerError("no such folder or file", value=str(given), place=name, remedy=remedy)
     return place
 
 
-def _cached() -> Path:
-    cache = os.environ.get("QWEN_NER_CACHE") or Path.home() / ".cache" / "qwen_ner"
-    path = Path(cache).expanduser() / ZIP_NAME
-    download(URL, path, SHA256)
-    return path
-
-
-def _archive(place: Path) -> Path | None:
+def _find(place: Path, name: str) -> Path | None:
+    """A file in a folder, or in the zip that is there."""
     archive = place if place.is_file() else place / ZIP_NAME
-    return archive if archive.is_file() else None
-
-
-def _unpack(archive: Path, member: str) -> bytes:
-    """A file at the top of the zip, in memory: nothing is unpacked to the disk."""
+    if (place / name).is_file() or not archive.is_file():
+        return place / name if (place / name).is_file() else None
     with _open_zip(archive) as opened:
-        if member not in opened.namelist():
-            raise NerError(
-                f"no {member} at the top of the zip, only {', '.join(opened.namelist())}",
-                place=archive,
-                remedy=f"fetch {URL}",
-            )
-        with opened.open(member) as unpacked:
-            data = unpacked.read(LIMIT + 1)  # the size that the archive states may be wrong
+        return archive / name if name in opened.namelist() else None
+
+
+def _unpack(path: Path) -> list[bytes]:
+    """The lines of a file in a zip, in memory: nothing is unpacked to the disk."""
+    with _open_zip(path.parent) as opened, opened.open(path.name) as unpacked:
+        data = unpacked.read(LIMIT + 1)  # the size that the archive states may be wrong
     if len(data) > LIMIT:
-        raise NerError(
-            f"{member} is larger than {LIMIT:,} bytes, so it is not CLUENER's", place=archive, remedy=f"fetch {URL}"
-        )
-    return data
+        fault = f"{path.name} is larger than {LIMIT:,} bytes, so it is not CLUENER's"
+        raise NerError(fault, place=path.parent, remedy=f"fetch {URL}")
+    return data.split(b"\n")
 
 
 @contextmanager
@@ -204,6 +165,5 @@ def _open_zip(archive: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(archive) as opened:
             yield opened
     except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError) as error:  # RuntimeError: an encrypted zip
-        raise NerError(
-            f"cannot be read as a zip ({error})", place=archive, remedy=f"fetch it again from {URL}"
-        ) from error
+        remedy = f"fetch it again from {URL}"
+        raise NerError(f"cannot be read as a zip ({error})", place=archive, remedy=remedy) from error

@@ -44,9 +44,8 @@ def read(path: str | Path, labels: LabelSet | None = None, *, note: Note = ignor
 def _entities_of(row: dict[str, Any], reader: EntityReader) -> Iterator[Entity]:
     keys = [key for key in ("label", "labels", "entities") if key in row]
     if len(keys) != 1:
-        reader.report(
-            f'{quote(row)} has {" and ".join(map(quote, keys)) or "no label"}; give it one of "label", "entities"'
-        )
+        found = " and ".join(map(quote, keys)) or "no label"
+        reader.report(f'{quote(row)} has {found}; give it one of "label", "entities"')
         return
     if not isinstance(items := row[keys[0]], list):
         reader.report(f'{quote(keys[0])} is {quote(items)}; make it a list, [[0, 2, "company"]]')
@@ -57,10 +56,8 @@ def _entities_of(row: dict[str, Any], reader: EntityReader) -> Iterator[Entity]:
         elif isinstance(item, list) and len(item) == 3:
             start, end, label = item
         else:
-            reader.report(
-                f'the annotation {quote(item)} cannot be read; make it [0, 2, "company"], or an object with "label", '
-                '"start_offset" and "end_offset"'
-            )
+            form = '[0, 2, "company"], or an object with "label", "start_offset" and "end_offset"'
+            reader.report(f"the annotation {quote(item)} cannot be read; make it {form}")
             continue
         yield from reader.at(label, start, end)
 

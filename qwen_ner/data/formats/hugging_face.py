@@ -8,7 +8,6 @@ carry their names. `tagging` says how tokens become a text. Knows nothing of oth
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...entities import Example, LabelSet, NerError
-from .errors import Faults, Note, Report, ignore, quote
+from .errors import Faults, Note, ignore, quote
 from .mentions import without_scores
 from .rows import identity_of, rows_in
-from .schemes import BIO2, OUTSIDE, Scheme, Tag, count_pairs, parse_tag, scheme_of
-from .tagging import OUT_OF_ORDER, TagReader, are_words, tags_for
+from .schemes import BIO2, Scheme, scheme_of
+from .tagging import TagReader, are_words, tags_for
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -65,13 +64,21 @@ def split_names(source: str) -> list[str]:
     import datasets
 
     path = Path(source).expanduser()
-    if path.is_dir() and not any(path.rglob("*.parquet")):
-        loaded = _load(source, lambda: datasets.load_from_disk(str(path)))
-        return list(loaded) if isinstance(loaded, datasets.DatasetDict) else []
     if path.is_file():
         return []
-    name, _, config = (str(path), "", "") if path.is_dir() else source.partition(":")
-    return list(_load(source, lambda: datasets.get_dataset_split_names(name, config or None)))
+    if name := _loaded_by(source):
+        return list(_load(source, lambda: datasets.get_dataset_split_names(*name)))
+    saved = _load(source, lambda: datasets.load_from_disk(str(path)))
+    return list(saved) if isinstance(saved, datasets.DatasetDict) else []
+
+
+def _loaded_by(source: str) -> tuple[str, str | None] | None:
+    """The name and configuration by which `load_dataset` finds it; None for a folder that `save_to_disk` wrote."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return (str(path), None) if any(path.rglob("*.parquet")) else None
+    name, _, config = source.partition(":")
+    return name, config or None
 
 
 @dataclass(frozen=True)
@@ -105,41 +112,24 @@ def survey(source: str, split: str | None = None) -> TokenSet:
         wanted = next((name for name in SPLIT_NAMES.get(split or "", (split,)) if name in splits), None)
         if splits and wanted is None:
             raise NerError(f"no split {split!r}", place=source, remedy=f"choose one of {', '.join(splits)}")
-        rows = _load(source, lambda: _load_split(source, path, wanted))
+        if name := _loaded_by(source):
+            rows = _load(source, lambda: datasets.load_dataset(*name, split=wanted))
+        else:
+            saved = _load(source, lambda: datasets.load_from_disk(str(path)))
+            rows = saved[wanted] if wanted else saved
     features = rows.features
     if missing := {TOKENS, TAGS} - features.keys():
-        raise NerError(
-            f"no column {' and '.join(sorted(missing))}, only {', '.join(features)}",
-            place=source,
-            remedy=f"rename the columns with the tokens and their tags to {TOKENS} and {TAGS}",
-        )
+        what = f"no column {' and '.join(sorted(missing))}, only {', '.join(features)}"
+        remedy = f"rename the columns with the tokens and their tags to {TOKENS} and {TAGS}"
+        raise NerError(what, place=source, remedy=remedy)
     tags = getattr(features[TAGS], "feature", features[TAGS])
     names = tuple(getattr(tags, "names", None) or ())
     if not names and getattr(tags, "dtype", None) != "string":
-        raise NerError(
-            f"{TAGS} is {features[TAGS]}, numbers without names",
-            place=source,
-            remedy="give it the type List(ClassLabel(names=[…])), or write the tags as strings",
-        )
-    pairs: Counter[tuple[Tag, Tag]] = Counter()
-    for batch in rows.select_columns([TAGS]).iter(1_000):
-        for row in batch[TAGS]:
-            found = (parse_tag(_name(tag, names)) for tag in row)
-            count_pairs(pairs, (tag for tag in found if tag))
+        remedy = "give it the type List(ClassLabel(names=[…])), or write the tags as strings"
+        raise NerError(f"{TAGS} is {features[TAGS]}, numbers without names", place=source, remedy=remedy)
+    scheme = scheme_of((_name(tag, names) for tag in row or ()) for row in rows[TAGS])
     sample = [token for tokens in islice(rows[TOKENS], SAMPLE) for token in tokens or ()]
-    return TokenSet(source, split or "", rows, names, scheme_of(pairs), are_words([str(token) for token in sample]))
-
-
-def _load_split(source: str, path: Path, split: str | None) -> Any:
-    import datasets
-
-    if path.is_dir() and not any(path.rglob("*.parquet")):
-        loaded = datasets.load_from_disk(str(path))
-        return loaded[split] if split else loaded
-    if path.is_dir():
-        return datasets.load_dataset(str(path), split=split)
-    name, _, config = source.partition(":")
-    return datasets.load_dataset(name, config or None, split=split)
+    return TokenSet(source, split or "", rows, names, scheme, are_words([str(token) for token in sample]))
 
 
 def _load(source: str, load: Any) -> Any:
@@ -148,15 +138,12 @@ def _load(source: str, load: Any) -> Any:
         return load()
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        remedy = (
-            "check that save_to_disk wrote it, or that it holds Parquet or JSON with tokens and ner_tags"
-            if Path(source).expanduser().exists()
-            else f"there is no such file or folder in {Path.cwd()}, so it was looked up on the Hub: check the "
-            "id and the network, or give a folder"
-        )
-        raise NerError(
-            f"cannot be loaded as a Hugging Face data set ({reason})", place=source, remedy=remedy
-        ) from error
+        remedy = "check that save_to_disk wrote it, or that it holds Parquet or JSON with tokens and ner_tags"
+        if not Path(source).expanduser().exists():
+            looked = f"there is no such file or folder in {Path.cwd()}, so it was looked up on the Hub"
+            remedy = f"{looked}: check the id and the network, or give a folder"
+        what = f"cannot be loaded as a Hugging Face data set ({reason})"
+        raise NerError(what, place=source, remedy=remedy) from error
 
 
 def _name(tag: object, names: tuple[str, ...]) -> str:
@@ -178,7 +165,8 @@ def read(
     """
     tokens = layout or survey(str(source))
     where = f"{Path(tokens.source).name}/{tokens.split}".rstrip("/")
-    faults, reader = Faults(tokens.source, "row"), TagReader(tokens.scheme, tokens.words, labels)
+    faults = Faults(tokens.source, "row")
+    reader = TagReader(tokens.scheme, tokens.words, labels, faults, note if repair else None)
     for column in tokens.rows.features.keys() - {TOKENS, TAGS, "id"}:
         note(f"the column {quote(column)}", where)
     for number, row in enumerate(tokens.rows, start=1):
@@ -186,30 +174,17 @@ def read(
         report = faults.row(place)
         identity = identity_of({"id": row["id"]} if row.get("id") is not None else {}, str(number), report)
         faults.check_id(identity, number, report)
-        words, tags = row[TOKENS] or [], [_name(tag, tokens.names) for tag in row[TAGS] or []]
-        example = _example(identity, place, words, tags, reader, report, note if repair else None)
-        if example and not faults.found:
+        words, tags = row[TOKENS] or [], [reader.tag(_name(tag, tokens.names)) for tag in row[TAGS] or []]
+        if len(words) != len(tags) or not all(isinstance(word, str) and word for word in words):
+            report(f"{len(words)} tokens have {len(tags)} tags, or one is empty; give each token a text and a tag")
+            continue
+
+        def at(token: int, place: str = place) -> str:
+            return f"{place}: token {token + 1}"
+
+        if example := reader.example(identity, place, words, tags, at):
             yield example
     faults.finish("no rows", "give it some")
-
-
-def _example(
-    identity: str, place: str, words: list[str], tags: list[str], reader: TagReader, report: Report, mend: Note | None
-) -> Example | None:
-    if len(words) != len(tags) or not all(isinstance(word, str) and word for word in words):
-        report(f"{len(words)} tokens have {len(tags)} tags, or one is empty; give each token a text and a tag")
-        return None
-    found = [reader.tag(tag) for tag in tags]
-    for fault in dict.fromkeys(tag for tag in found if isinstance(tag, str)):
-        report(fault)
-    return reader.example(
-        identity,
-        place,
-        words,
-        [OUTSIDE if isinstance(tag, str) else tag for tag in found],
-        lambda at, fault: report(f"token {at + 1}: {fault}"),
-        (lambda _, fault: mend(OUT_OF_ORDER, f"{place}: {fault}")) if mend else None,
-    )
 
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:

@@ -45,11 +45,10 @@ def read(path: str | Path, labels: LabelSet | None = None, *, note: Note = ignor
     for number, task in enumerate(tasks, start=1):
         place = f"{name}: task {number}"
         report = faults.row(place)
-        example = _example(task, number, place, labels, report, note)
-        if example:
+        if example := _example(task, number, place, labels, report, note):
             faults.check_id(example.id, number, report)
-        if example and not faults.found:
-            yield example
+            if not faults.found:
+                yield example
     faults.finish("no tasks", remedy)
 
 

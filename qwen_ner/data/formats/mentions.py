@@ -101,24 +101,18 @@ class EntityReader:
         """The entity at a span, if the label is known and the span holds each of the surfaces given for it."""
         if not is_label(label, self.labels, self.report):
             return
-        if type(start) is int and type(end) is int:  # not isinstance: True is an int to it
-            stop = end + self.inclusive
-            if 0 <= start < stop <= len(self.text):
-                held = self.text[start:stop]
-                wrong = [surface for surface in surfaces if surface != held]
-                if not wrong:
-                    yield Entity(str(label), held, start, stop, score)
-                    return
-                fault = f"holds {quote(held)}, the surface is {quote(wrong[0])}"
-            else:
-                fault = f"of {label} is empty or leaves the text, which has {count(len(self.text), 'character')}"
-        else:
+        if type(start) is not int or type(end) is not int:  # not isinstance: True is an int to it
             fault = f"of {label} is not made of whole numbers, which count characters from 0"
-        remedy = (
-            "CLUENER's ends are inclusive; if this file's are not, name it .jsonl."
-            if self.inclusive
-            else "Ends are exclusive here; if this file's are inclusive, as CLUENER's are, add 1 to each."
-        )
+        elif not 0 <= start < (stop := end + self.inclusive) <= len(self.text):
+            fault = f"of {label} is empty or leaves the text, which has {count(len(self.text), 'character')}"
+        elif wrong := [surface for surface in surfaces if surface != self.text[start:stop]]:
+            fault = f"holds {quote(self.text[start:stop])}, the surface is {quote(wrong[0])}"
+        else:
+            yield Entity(str(label), self.text[start:stop], start, stop, score)
+            return
+        remedy = "Ends are exclusive here; if this file's are inclusive, as CLUENER's are, add 1 to each."
+        if self.inclusive:
+            remedy = "CLUENER's ends are inclusive; if this file's are not, name it .jsonl."
         self.report(f"the span [{quote(start)}, {quote(end)}{']' if self.inclusive else ')'} {fault}. {remedy}")
 
 

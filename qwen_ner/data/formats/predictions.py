@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import codecs
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -65,12 +65,10 @@ class _Lines:
             self.faults.rows += 1
             with self._reporting(number):
                 row = json_object(raw)
-                if "id" not in row:
-                    raise LineFault("no id; write one line a row, each with its id")
-                if (first := self.lines.setdefault(str(row["id"]), number)) != number:
-                    raise LineFault(
-                        f"the id {quote(row['id'])} is line {first}'s too; write one line a row, each with its id"
-                    )
+                first = self.lines.setdefault(str(row["id"]), number) if "id" in row else None
+                if first != number:
+                    fault = f"the id {quote(row['id'])} is line {first}'s too" if first else "no id"
+                    raise LineFault(f"{fault}; write one line a row, each with its id")
 
     def _note_starts(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         for line in lines:
@@ -90,9 +88,8 @@ class _Lines:
             for example in gold:
                 number = self.lines.get(example.id)
                 if number is None:
-                    self.faults.found.append(
-                        f"row {example.id} ({example.source}) has no line; predict it, or write an empty one"
-                    )
+                    fault = f"row {example.id} ({example.source}) has no line"
+                    self.faults.found.append(f"{fault}; predict it, or write an empty one")
                     continue
                 with self._reporting(number):
                     yield _decode(self._row(file, number), example.text)
@@ -118,10 +115,8 @@ def _refuse(fault: str) -> None:
 
 def _own_gold(row: dict[str, Any]) -> Example:
     if not isinstance(row.get("text"), str) or not isinstance(row.get("gold"), list):
-        raise LineFault(
-            'the line lacks "text" or "gold"; name the data it is scored by (--data, --split), or take the '
-            "predictions.jsonl of `evaluate --report`"
-        )
+        remedy = "name the data it is scored by (--data, --split), or take the predictions.jsonl of `evaluate --report`"
+        raise LineFault(f'the line lacks "text" or "gold"; {remedy}')
     return Example(str(row["id"]), row["text"], tuple(_entity(item, row["text"]) for item in row["gold"]))
 
 
@@ -129,54 +124,36 @@ def _decode(row: dict[str, Any], text: str) -> Decoded:
     if "error" in row:
         return Decoded()
     if "text" in row and row["text"] != text:
-        raise LineFault(
-            f"the text is {quote(row['text'])}, that of the gold row is {quote(text)}; give both of one data set"
-        )
+        fault = f"the text is {quote(row['text'])}, that of the gold row is {quote(text)}"
+        raise LineFault(f"{fault}; give both of one data set")
     if isinstance(row.get("entities"), list):
         entities = [_entity(item, text) for item in row["entities"]]
     elif isinstance(row.get("label"), dict):
-        entities = [_entity(item, text) for item in _from_submission(row["label"])]
+        entities = list(EntityReader(text, None, _refuse, inclusive=True).from_label(row["label"]))
     else:
         raise LineFault(f'{quote(row)} lacks "entities" or "label"; a row without entities has "entities": []')
-    ordered = sorted(entities, key=lambda e: (e.start, e.end, e.label))
-    surfaces = dict.fromkeys([*((e.label, e.text) for e in ordered), *_ungrounded(row.get("ungrounded", []))])
-    return Decoded(tuple(ordered), tuple(surfaces), tuple(_problems(row.get("problems", []))))
+    entities.sort(key=lambda e: (e.start, e.end, e.label))
+    ungrounded = _items(row, "ungrounded", _is_pair, "[label, surface]")
+    surfaces = dict.fromkeys([*((e.label, e.text) for e in entities), *map(tuple, ungrounded)])
+    problems = _items(row, "problems", _is_problem, '{"kind", "label", "value"}')
+    found = tuple(Problem(item["kind"], item["value"], item.get("label", "")) for item in problems)
+    return Decoded(tuple(entities), tuple(surfaces), found)
 
 
-def _from_submission(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The entities of {label: {surface: [[start, last], …]}}."""
-    for label, surfaces in tree.items():
-        for surface, spans in surfaces.items() if isinstance(surfaces, dict) else ((None, None),):
-            if not isinstance(spans, list) or not all(
-                isinstance(span, list) and len(span) == 2 and type(span[1]) is int for span in spans
-            ):
-                raise LineFault(
-                    f'label {quote(label)} holds {quote(surfaces)}; make it {{"三星": [[0, 1]]}}, ends inclusive'
-                )
-            for start, last in spans:
-                yield {"label": label, "text": surface, "start": start, "end": last + 1}
+def _items(row: dict[str, Any], key: str, fits: Callable[[Any], bool], form: str) -> list[Any]:
+    items = row.get(key, [])
+    if not isinstance(items, list) or not all(map(fits, items)):
+        raise LineFault(f'"{key}" is {quote(items)}; make it a list of {form}, or leave it out')
+    return items
 
 
-def _ungrounded(items: Any) -> list[tuple[str, str]]:
-    if not isinstance(items, list) or not all(
-        isinstance(item, list) and len(item) == 2 and all(isinstance(part, str) for part in item) for item in items
-    ):
-        raise LineFault(f'"ungrounded" is {quote(items)}; make it a list of [label, surface]')
-    return [(label, surface) for label, surface in items]
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, list) and [type(part) for part in item] == [str, str]
 
 
-def _problems(items: Any) -> list[Problem]:
-    if not isinstance(items, list) or not all(
-        isinstance(item, dict)
-        and item.get("kind") in PROBLEM_KINDS
-        and isinstance(item.get("value"), str)
-        and isinstance(item.get("label", ""), str)
-        for item in items
-    ):
-        raise LineFault(
-            f'"problems" is {quote(items)}; make it a list of {{"kind", "label", "value"}}, or leave it out'
-        )
-    return [Problem(item["kind"], item["value"], item.get("label", "")) for item in items]
+def _is_problem(item: Any) -> bool:
+    known = isinstance(item, dict) and item.get("kind") in PROBLEM_KINDS
+    return known and isinstance(item.get("value"), str) and isinstance(item.get("label", ""), str)
 
 
 def _entity(item: Any, text: str) -> Entity:
@@ -192,8 +169,7 @@ def submission_row(identity: str, entities: Sequence[Entity], labels: LabelSet) 
     {'id': 7, 'label': {'company': {'三星': [[0, 1]]}}}
     """
     if not identity.isdecimal():
-        raise NerError(
-            "a submission needs the row numbers of CLUENER as ids", value=identity, remedy="give its test.json"
-        )
+        fault = "a submission needs the row numbers of CLUENER as ids"
+        raise NerError(fault, value=identity, remedy="give its test.json")
     known = [entity for name in labels.names for entity in entities if entity.label == name]
     return {"id": int(identity), "label": inclusive_spans(known)}

@@ -8,8 +8,8 @@ A format is a module of this folder (or any object) with
     sniff        (head, name) -> whether a file with this beginning and this name is of this format
     read         (path, labels, *, note, **options) -> its `Example`s
     write        (path, examples, lose), if it can be written; `examples` can be iterated over several times
-    survey       (path), if it must be looked through before it is read: `read` gets the result as `layout`, and
-                 its str() says how the file is written
+    survey       (path), if it must be looked through before it is read: `read` gets the result (or None) as `layout`,
+                 and its str() says how the file is written
     VARIANTS     names, if it is written in several ways: `write` gets one as `variant`
 
 and an entry in `FORMATS`. `convert`, `train`, `stats` and the others know formats from here only.
@@ -53,8 +53,7 @@ class Source:
         Of `options` each format takes those that it knows: `unlabelled` accepts a file of CLUENER's without labels,
         `repair` reads tags that are out of order and notes each, `note` gets all that an `Example` has no place for.
         """
-        layout = {} if self.layout is None else {"layout": self.layout}
-        return self.format.read(self.path, labels, **layout, **options)
+        return self.format.read(self.path, labels, layout=self.layout, **options)
 
 
 def open_source(dataset: str, split: str | None) -> Source:
@@ -66,8 +65,7 @@ def open_source(dataset: str, split: str | None) -> Source:
     file = path if path.is_file() else find(path, split) if split else None
     if file:
         found = detect(file)
-        survey = getattr(found, "survey", None)
-        return Source(str(file), found, survey(str(file)) if survey else None)
+        return Source(str(file), found, found.survey(str(file)) if hasattr(found, "survey") else None)
     if path.is_dir() and not hugging_face.is_folder(path):
         if split is None:
             raise NerError("is a folder", place=dataset, remedy="name the split with --split, or give a file in it")
@@ -108,25 +106,24 @@ def detect(path: Path) -> Any:
     raise NerError("unknown format", place=path, remedy=f"give one of: {known}")
 
 
+def written_names(format: Any) -> tuple[str, ...]:
+    """What `convert --to` calls a format, or each variant of it; nothing if it cannot be written."""
+    return tuple(getattr(format, "VARIANTS", (format.NAME,))) if hasattr(format, "write") else ()
+
+
 def writers() -> dict[str, Callable[..., None]]:
     """{name: write(path, examples, lose)} of all that can be written."""
-    found: dict[str, Callable[..., None]] = {}
-    for format in FORMATS:
-        if write := getattr(format, "write", None):
-            variants = getattr(format, "VARIANTS", ())
-            found |= {name: partial(write, variant=name) for name in variants} or {format.NAME: write}
-    return found
+    return {
+        name: partial(format.write, variant=name) if hasattr(format, "VARIANTS") else format.write
+        for format in FORMATS
+        for name in written_names(format)
+    }
 
 
 def target_name(path: Path) -> str | None:
     """The name of what a file of this name is to be written as: the first that has its suffix."""
-    names = list(writers())
-    if path.suffix[1:] in names:
-        return path.suffix[1:]
-    for format in FORMATS:
-        if path.suffix in format.SUFFIXES and hasattr(format, "write"):
-            return next(name for name in getattr(format, "VARIANTS", (format.NAME,)))
-    return None
+    by_suffix = (names[0] for format in FORMATS if path.suffix in format.SUFFIXES and (names := written_names(format)))
+    return path.suffix[1:] if path.suffix[1:] in writers() else next(by_suffix, None)
 
 
 def describe() -> str:
@@ -138,7 +135,6 @@ def markdown_table() -> str:
     """What is read and written, as a table for documentation."""
     lines = ["| format | file names | `convert --to` |", "|---|---|---|"]
     for format in FORMATS:
-        names = getattr(format, "VARIANTS", (format.NAME,)) if hasattr(format, "write") else ()
-        cells = [" ".join(f"`{name}`" for name in row) for row in (format.SUFFIXES, names)]
+        cells = [" ".join(f"`{name}`" for name in row) for row in (format.SUFFIXES, written_names(format))]
         lines.append(f"| {format.DESCRIPTION} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)

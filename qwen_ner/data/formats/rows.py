@@ -18,7 +18,7 @@ from ...entities import Entity, Example, LabelSet, NerError
 from .errors import Faults, LineFault, Note, Report, ignore, quote
 from .mentions import EntityReader, distinct
 
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
+HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 EntitiesOf = Callable[[dict[str, Any], EntityReader], Iterable[Entity]]
 """Reads the annotation of a row, with the reader of its text."""
@@ -36,9 +36,8 @@ def lines_of(path: str | Path) -> Iterator[bytes]:
         with Path(path).expanduser().open("rb") as lines:
             yield from lines
     except OSError as error:
-        raise NerError(
-            f"cannot be read ({error.strerror})", place=path, remedy=f"check the path, relative to {Path.cwd()}"
-        ) from error
+        remedy = f"check the path, relative to {Path.cwd()}"
+        raise NerError(f"cannot be read ({error.strerror})", place=path, remedy=remedy) from error
 
 
 def read_rows(
@@ -129,10 +128,8 @@ def decode_line(raw: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        raise LineFault(
-            f"byte 0x{raw[error.start]:02x} at offset {error.start} of the line is not UTF-8; "
-            "save the file as UTF-8 (from GBK: iconv -f GB18030 -t UTF-8)"
-        ) from error
+        fault = f"byte 0x{raw[error.start]:02x} at offset {error.start} of the line is not UTF-8"
+        raise LineFault(f"{fault}; save the file as UTF-8 (from GBK: iconv -f GB18030 -t UTF-8)") from error
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
@@ -149,15 +146,13 @@ def json_value(raw: bytes, remedy: str) -> Any:
     try:
         value = json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, " if error.lineno > 1 else ""
-        raise LineFault(
-            f"{quote(text)} is not JSON ({error.msg} at {place}character {error.colno}); {remedy}"
-        ) from error
+        place = f"line {error.lineno}, character" if error.lineno > 1 else "character"
+        raise LineFault(f"{quote(text)} is not JSON ({error.msg} at {place} {error.colno}); {remedy}") from error
     except NerError as error:
         raise LineFault(str(error)) from None
     except (ValueError, RecursionError) as error:
         raise LineFault(f"{quote(text)} cannot be read as JSON ({error}); {remedy}") from error
-    if b"\\u" in raw and (half := _HALF_PAIR.search(json.dumps(value, ensure_ascii=False))):
+    if b"\\u" in raw and (half := HALF_PAIR.search(json.dumps(value, ensure_ascii=False))):
         raise LineFault(f"{quote(half[0])} is half a surrogate pair, which no file can hold; write the character whole")
     return value
 
@@ -175,12 +170,10 @@ def text_of(row: dict[str, Any], report: Report) -> str | None:
     """The "text" of the row; None, and a report, if there is none to work on."""
     if "text" not in row:
         report(f'{quote(row)} lacks "text"; give it its sentence')
-        return None
-    text = row["text"]
-    if not isinstance(text, str):
+    elif not isinstance(text := row["text"], str):
         report(f'"text" is {quote(text)}; make it a string')
-        return None
-    if not text.strip():
+    elif not text.strip():
         report(f"the text {quote(text)} is empty; delete the row")
-        return None
-    return text
+    else:
+        return text
+    return None

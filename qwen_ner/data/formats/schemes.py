@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -41,11 +41,11 @@ class Scheme:
     inner: str
     last: str
     single: str
-    roles: dict[str, str] = field(init=False, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        letters = {self.single: "S", self.last: "E", self.first: "B", self.inner: "I"}
-        object.__setattr__(self, "roles", letters | {"B": "B"})
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """What each prefix says; a letter with several roles has the last of them."""
+        return {self.single: "S", self.last: "E", self.first: "B", self.inner: "I"} | {"B": "B"}
 
     @property
     def closed(self) -> bool:
@@ -114,14 +114,10 @@ def step(scheme: Scheme, before: Tag, tag: Tag) -> Step:
         wrong = role == "B" and not (inside and before[1] == tag[1])
     else:
         wrong = (begins and role in ("I", "E")) or (scheme.closed and inside and not goes_on)
-    fault = None
-    if wrong and tag == EDGE:
-        fault = f"{tag_name(before)} ends the sentence"
-    elif wrong:
-        fault = (
-            f"{tag_name(tag)} begins the sentence" if before == EDGE else f"{tag_name(tag)} follows {tag_name(before)}"
-        )
-    return Step(inside and not goes_on, begins, fault)
+    fault = f"{tag_name(tag)} follows {tag_name(before)}"
+    if EDGE in (before, tag):
+        fault = f"{tag_name(before)} ends the sentence" if tag == EDGE else f"{tag_name(tag)} begins the sentence"
+    return Step(inside and not goes_on, begins, fault if wrong else None)
 
 
 def spans_of(tags: Sequence[Tag], scheme: Scheme, report: Callable[[int, str], None]) -> list[Span]:
@@ -169,14 +165,17 @@ def tags_of(length: int, spans: Iterable[Span], scheme: Scheme) -> list[str]:
     return tags
 
 
-def scheme_of(pairs: Counter[tuple[Tag, Tag]]) -> Scheme:
-    """The scheme with the fewest faulty tags, given how often each tag follows each, `EDGE`s included.
+def scheme_of(sentences: Iterable[Iterable[str]]) -> Scheme:
+    """The scheme in which the tags of these sentences have the fewest faults; what is no tag does not count.
 
     Two schemes that both fit read the tags alike; then it is the first of `SCHEMES`.
 
-    >>> scheme_of(Counter(pairwise([EDGE, ("B", "ORG"), ("M", "ORG"), ("E", "ORG"), EDGE]))).name
+    >>> scheme_of([["B-ORG", "M-ORG", "E-ORG", "O"]]).name
     'BMES'
     """
+    pairs: Counter[tuple[Tag, Tag]] = Counter()
+    for names in sentences:
+        pairs.update(pairwise((EDGE, *filter(None, map(parse_tag, names)), EDGE)))
 
     def faults(scheme: Scheme) -> int:
         return sum(
@@ -185,8 +184,3 @@ def scheme_of(pairs: Counter[tuple[Tag, Tag]]) -> Scheme:
         )
 
     return min(SCHEMES, key=faults)
-
-
-def count_pairs(pairs: Counter[tuple[Tag, Tag]], tags: Iterable[Tag]) -> None:
-    """Add one sentence to the pairs for `scheme_of`."""
-    pairs.update(pairwise((EDGE, *tags, EDGE)))

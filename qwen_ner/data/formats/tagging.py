@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ...entities import Entity, Example, LabelSet, NerError
-from .errors import NESTED, Note, quote
+from .errors import NESTED, Faults, Note, quote
 from .mentions import is_label
 from .schemes import OUTSIDE, Scheme, Span, Tag, parse_tag, spans_of, tags_of
 
@@ -26,17 +26,20 @@ OUT_OF_ORDER = "tags out of order, read as conlleval does"
 _CHINESE = re.compile(r"[\u3000-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 """Ideographs, kana, bopomofo, their punctuation, full-width forms: what is written without spaces."""
 
-At = Callable[[int, str], None]
-"""Takes the number of a token and what is wrong there."""
-
 
 @dataclass(frozen=True, slots=True)
 class TagReader:
-    """Reads the tags of one data set. `words` as for `join`; `labels=None` accepts any label."""
+    """Reads the tags of one data set. `words` as for `join`; `labels=None` accepts any label.
+
+    Tags that are out of order are faults with their remedy, or go to `mend` if it is given; either way they are read as
+    conlleval does: an I- after nothing begins an entity, and an entity that is not closed ends.
+    """
 
     scheme: Scheme
     words: bool
     labels: LabelSet | None
+    faults: Faults
+    mend: Note | None
 
     def tag(self, name: str) -> Tag | str:
         """The tag of this name, or what is wrong with it."""
@@ -47,29 +50,35 @@ class TagReader:
         return f"{quote(name)} is not a tag of {self.scheme.name}, the scheme of the file: O, {prefixes}; correct it"
 
     def example(
-        self, identity: str, source: str, tokens: Sequence[str], tags: Sequence[Tag], report: At, mend: At | None
-    ) -> Example:
-        """The example that tagged tokens make.
+        self, identity: str, source: str, tokens: Sequence[str], tags: Sequence[Tag | str], place: Callable[[int], str]
+    ) -> Example | None:
+        """The example that tagged tokens make, None if the data set has a fault. `place` names that of a token.
 
-        Tags that are out of order go to `report` with their remedy, or to `mend` if it is given; either way they are
-        read as conlleval does: an I- after nothing begins an entity, and an entity that is not closed ends.
+        A string among the tags is what is wrong there.
         """
 
+        def report(at: int, fault: str) -> None:
+            self.faults.found.append(f"{place(at)}: {fault}")
+
         def out_of_order(at: int, fault: str) -> None:
-            if mend:
-                mend(at, fault)
+            if self.mend:
+                self.mend(OUT_OF_ORDER, f"{place(at)}: {fault}")
             else:
                 report(at, f"{fault}; {self.scheme.rule}: correct it, or convert with --repair")
 
+        for at, tag in enumerate(tags):
+            if isinstance(tag, str):
+                report(at, tag)
         text, starts = join(tokens, self.words)
         if not text.strip():
             report(0, f"the text {quote(text)} is empty; delete the sentence")
         entities = []
-        for label, first, end in spans_of(tags, self.scheme, out_of_order):
+        read = [OUTSIDE if isinstance(tag, str) else tag for tag in tags]
+        for label, first, end in spans_of(read, self.scheme, out_of_order):
             if is_label(label, self.labels, partial(report, first)):
                 start, stop = starts[first], starts[end - 1] + len(tokens[end - 1])
                 entities.append(Entity(label, text[start:stop], start, stop))
-        return Example(identity, text, tuple(entities), source)
+        return None if self.faults.found else Example(identity, text, tuple(entities), source)
 
 
 def are_words(tokens: Sequence[str]) -> bool:

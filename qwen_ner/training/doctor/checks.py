@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import GenerationConfig
 
 from ...contract import NerConfig
-from ...data.analysis.stats import leaks
+from ...data.analysis.duplicates import leaks
 from ...data.tokenize import column, prompt_ids
 from ...entities import Example
 from ...inference.loading import load_tokenizer

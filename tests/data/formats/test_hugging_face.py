@@ -123,7 +123,7 @@ def test_all_faults_come_at_once_with_their_rows(tmp_path):
     assert [fault.split(": ")[0] for fault in error.value.faults] == [f"saved:{n}" for n in (2, 3, 4, 5, 7)]
     assert "saved:2: 1 tokens have 2 tags" in error.value.faults[0]
     assert "saved:3: token 2: I-A follows O; BIO2 begins an entity with B-" in error.value.faults[1]
-    assert 'saved:5: "X" is not a tag of BIO2' in error.value.faults[3]
+    assert 'saved:5: token 1: "X" is not a tag of BIO2' in error.value.faults[3]
     assert 'the id "a" is row 1\'s too' in error.value.faults[4]
     assert notes == [('the column "topic"', "saved")]
 

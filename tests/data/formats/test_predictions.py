@@ -82,10 +82,12 @@ def test_lines_without_gold_ask_for_the_data(tmp_path):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ({"label": {"company": ["三星"]}}, 'label "company" holds .*ends inclusive'),
-        ({"label": {"company": {"三星": [0, 1]}}}, 'label "company" holds'),
-        ({"label": {"company": {"三星": [[0]]}}}, 'label "company" holds'),
-        ({"label": {"company": {"三星": [[0, "1"]]}}}, 'label "company" holds'),
+        ({"label": {"company": ["苹果"]}}, 'company "苹果" is not in the text'),
+        ({"label": {"company": "三星"}}, 'label "company" holds "三星"; make it a list'),
+        ({"label": {"company": {"三星": [0, 1]}}}, r"has the span 0; make it \[start, end\]"),
+        ({"label": {"company": {"三星": [[0]]}}}, "has the span"),
+        ({"label": {"company": {"三星": [[0, "1"]]}}}, "not made of whole numbers"),
+        ({"label": {"company": {"三星": [[0, 2]]}}}, "CLUENER's ends are inclusive"),
         ({"entities": [{"label": "", "start": 0, "end": 1}]}, 'the label is ""'),
         ({"entities": [{"label": 7, "start": 0, "end": 1}]}, "the label is 7"),
         (
