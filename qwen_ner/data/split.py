@@ -8,8 +8,7 @@ from __future__ import annotations
 import random
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import chain, product
+from collections.abc import Sequence
 
 from ..entities import Example, NerError
 from .arrow_store import select_rows
@@ -77,25 +76,33 @@ def _repair(labels: list[frozenset[str]], held: set[int], generator: random.Rand
     # Rows with entities first: exchanging them keeps the share of rows without any.
     order.sort(key=lambda row: not labels[row])
 
-    def one_of_each(part: Iterable[int]) -> list[int]:
-        """One row stands for all of its part with the same labels: the gain is the same."""
-        return list({labels[row]: row for row in reversed(list(part))}.values())[::-1]
-
-    def gain(pair: tuple[int, int]) -> int:
-        into, out = (labels[row] for row in pair)
+    def gain(out: frozenset[str], into: frozenset[str]) -> int:
         return sum(lacks(name) - lacks(name, (name in into) - (name in out)) for name in out ^ into)
 
-    while wanted := {name for name in every if lacks(name)}:
-        outer = one_of_each(row for row in order if row not in held)
-        inner = one_of_each(row for row in order if row in held)
-        pairs = chain(
-            product([row for row in outer if wanted & labels[row]], inner),
-            product(outer, [row for row in inner if wanted & labels[row]]),
-        )
-        better = next((pair for pair in pairs if gain(pair) > 0), None)
-        if better is None:
-            break
-        held.symmetric_difference_update(better)
-        inside.update(labels[better[0]])
-        inside.subtract(labels[better[1]])
+    rank = {row: place for place, row in enumerate(order)}
+    bearers: dict[str, dict[frozenset[str], int]] = {}
+    # One row stands for all of its part with the same labels: the gain is the same.
+    for row in order:
+        for name in labels[row]:
+            bearers.setdefault(name, {}).setdefault(labels[row], row)
+
+    improved = True
+    while improved:
+        improved = False
+        for name in sorted(filter(lacks, every)):
+            if not lacks(name):  # fixed by an exchange for another label
+                continue
+            from_held = not inside[name]
+            part = sorted(held, key=rank.__getitem__) if from_held else [row for row in order if row not in held]
+            others: dict[frozenset[str], int] = {}
+            for row in part:
+                others.setdefault(labels[row], row)
+            pairs = ((b, o) if from_held else (o, b) for b in bearers[name].values() for o in others.values())
+            for into, out in pairs:
+                if gain(labels[out], labels[into]) > 0:
+                    held.symmetric_difference_update((into, out))
+                    inside.subtract(labels[out])
+                    inside.update(labels[into])
+                    improved = True
+                    break
     return sum(map(lacks, every))
