@@ -2,7 +2,7 @@
 
 In: a data set of any format, the name of a file to write. Out: that file, whole or not at all, and a `Conversion` that
 counts and lists what could not be carried over. Rows are read and written one at a time, except Label Studio's JSON,
-which is no line format. Knows nothing of tokens of models, or recipes.
+which is no line format. Knows nothing of model tokens or recipes.
 """
 
 from __future__ import annotations

@@ -64,8 +64,10 @@ def sweep(path: Path, *, local: bool, trials: int | None = None, jobs: int = 1, 
 def _number_of_trials(sweep: Sweep, trials: int | None) -> int:
     grid = math.prod(len(space.grid) for space in sweep.varied.values()) if sweep.method == "grid" else None
     limits = [limit for limit in (trials, sweep.run_cap, grid) if limit is not None]
-    if not limits or min(limits) < 1:
-        raise NerError("needs a positive number, as the file has no run_cap", value=trials, place="--trials")
+    if not limits:
+        raise NerError("the number of trials is missing", place="--trials", remedy="give it, or run_cap in the file")
+    if min(limits) < 1:
+        raise NerError("needs a positive number", value=min(limits), place="--trials")
     return min(limits)
 
 

@@ -29,7 +29,7 @@ class DataArguments:
     """What to train on."""
 
     dataset: str = key("cluener", "cluener, sample, a file, a folder with {split}.jsonl (.bio, .json, …), or a Hub id")
-    data_dir: str | None = key(None, "folder or zip of CLUENER; default: $QWEN_NER_DATA, the cache, then its address")
+    data_dir: str | None = key(None, "folder or zip of CLUENER; default: $QWEN_NER_DATA, the cache, a download")
     labels: dict[str, str] | None = key(None, "{name: description}; default: CLUENER's ten, or those of the data")
     system_prompt: str = key(SYSTEM_PROMPT, "system turn, in training and in use")
     validation_rows: int = key(500, "rows held out of the training split to choose the best checkpoint")
@@ -73,18 +73,18 @@ class NerTrainingArguments(TrainingArguments):
     output_dir: str = key("outputs/run", "checkpoints, the best model, metrics.json")
     max_new_tokens: int = key(128, "longest answer; CLUENER's longest has 61 tokens")
     step_transforms: list[str] = key(lambda: ["reduced_head"], "levers applied to each training step, by name")
-    early_stopping_patience: int | None = key(None, "stop after this many evaluations without a better f1")
-    nonfinite_gradients: str = key("stop", "stop: end with the rows of the step; skip: leave it out and count it")
+    early_stopping_patience: int | None = key(None, "stop after this many evaluations that are no better")
+    nonfinite_gradients: str = key("stop", "stop: fail and name the rows; skip: skip the step and count it")
     resume_from_checkpoint: str | None = key("auto", "auto: the last whole checkpoint in output_dir; none; or a path")
     eval_strategy: str = key("epoch", "no, steps, epoch")
     save_strategy: str = key("epoch", "no, steps, epoch, best")
     save_total_limit: int | None = key(2, "how many checkpoints to keep, the best included")
-    load_best_model_at_end: bool = key(True, "end with the checkpoint of the best f1")
+    load_best_model_at_end: bool = key(True, "end with the best checkpoint by metric_for_best_model")
     metric_for_best_model: str | None = key("f1", "f1, span_f1 or macro_f1 of validation")
     per_device_eval_batch_size: int = key(32, "prompts generated at once, per device")
     remove_unused_columns: bool = key(False, "must stay false: row numbers are needed")
     ddp_broadcast_buffers: bool | None = key(
-        False, "buffers are constants; broadcasting them keeps a process from repeating a batch in halves"
+        False, "off: the buffers are constant, and broadcasting them would prevent retrying a batch in halves"
     )
     dataloader_pin_memory: bool = key(torch.cuda.is_available, "default: true if there is a GPU")
     disable_tqdm: bool | None = key(lambda: not sys.stderr.isatty(), "default: bars on a terminal only")

@@ -25,7 +25,7 @@ from .preparation import FINAL_SPLIT
 
 TOY = """
 This was a toy model on made-up data: it shows how things work, not how good a Qwen is. For the real thing, on one or four GPUs:
-  accelerate launch --config_file accelerate_configs/single_gpu.yaml recipes/lora.yaml
+  accelerate launch --config_file accelerate_configs/single_gpu.yaml recipes/lora.yaml --per_device_train_batch_size 60
   accelerate launch --config_file accelerate_configs/ddp_4gpu.yaml recipes/full_ft.yaml"""  # noqa: E501
 
 
@@ -40,6 +40,7 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
     gold, predicted = trainer.compute_metrics.decoded(trainer.predict(plan.final_rows, metric_key_prefix=split))
     contract = Contract(str(output), recipe.data.dataset, split, len(gold), fingerprint(gold), "free")
     evaluated = EvaluationResult(contract, gold, predicted, splits.labels, splits.annotated)
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]  # the Trainer's mean starts at a resume
     training = {
         "model": recipe.model.model_name_or_path,
         "dataset": recipe.data.dataset,
@@ -48,7 +49,7 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
         "steps": state.global_step,
         "skipped_steps": trainer.skipped,
         "validation": {"rows": len(splits.validation), "best": state.best_metric, "step": state.best_global_step},
-        "train_loss": state.log_history[-1].get("train_loss"),
+        "train_loss": sum(losses) / len(losses) if losses else None,
     }
     with trainer.gathered() as model:  # a collective: every rank must enter
         extractor = Extractor(model, plan.tokenizer, plan.config)
@@ -64,7 +65,7 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
             found = " · ".join(f"{e.label} {e.text} [{e.start}, {e.end})" for e in entities)
             print(f"\n{text}\n  {found or 'no entity'}")
         print(f"\nreport: {output / 'report.html'}")
-        if recipe.model.model_name_or_path == "tiny" or recipe.data.dataset == "sample":
+        if recipe.model.model_name_or_path == "tiny" and recipe.data.dataset == "sample":
             print(TOY)
     return {**evaluated.scores.to_dict(), "training": training}
 

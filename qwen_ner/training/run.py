@@ -1,7 +1,7 @@
 """The story of one training, top to bottom.
 
 In: a recipe. Out: a folder that extraction can use, with a report in it, and the scores on the terminal. The recipe
-says what is decided, plan.py how each part is made.
+makes the decisions; plan.py builds the parts.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Out: `Example`s with half-open offsets; rows for examples. Knows nothing of toke
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import zipfile
@@ -20,6 +21,8 @@ from ...entities import CLUENER, Entity, Example, LabelSet, NerError
 from .errors import Note, ignore, quote
 from .mentions import EntityReader, without_scores
 from .rows import lines_of, read_rows, write_rows
+
+log = logging.getLogger(__name__)
 
 NAME = "cluener"
 SUFFIXES = (".json",)
@@ -119,7 +122,11 @@ def download(url: str, path: Path, sha256: str) -> None:
     """
     import pooch  # type: ignore[import-untyped, unused-ignore]
 
-    pooch.get_logger().setLevel("ERROR")
+    pooch.get_logger().setLevel("ERROR")  # its words are about code; ours are below
+    if not path.is_file():
+        log.info("downloading %s to %s", url, path)
+    elif pooch.file_hash(str(path)) != sha256:
+        log.warning("%s is damaged or another version; downloading it again", path)
     downloader = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=sys.stderr.isatty())
     try:
         pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent, downloader=downloader)

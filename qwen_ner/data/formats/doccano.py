@@ -27,6 +27,8 @@ DESCRIPTION = "doccano's JSONL"
 def sniff(head: bytes, name: str) -> bool:
     """The first row that can only be of one dialect decides."""
     for row in rows_in(head):
+        if "tokens" in row and "text" not in row:  # a Hugging Face row may have "labels" too
+            return False
         items = row.get("entities")
         if isinstance(row.get("label"), list) or "labels" in row or (items == [] and "relations" in row):
             return True

@@ -28,8 +28,8 @@ DESCRIPTION = "Label Studio's JSON"
 
 
 def sniff(head: bytes, name: str) -> bool:
-    """A JSON array of objects. A list of tagged lines may begin with "[" too, but not with "[" and "{"."""
-    return not name.endswith(".jsonl") and bool(re.match(rb"(\xef\xbb\xbf)?\s*\[\s*[{\]]", head))
+    """A JSON array of objects. A tagged file may begin with "[" or "[]" too, but not with "[" and "{"."""
+    return not name.endswith(".jsonl") and bool(re.match(rb"(\xef\xbb\xbf)?\s*\[\s*(\{|\]\s*$)", head))
 
 
 def read(path: str | Path, labels: LabelSet | None = None, *, note: Note = ignore, **_: Any) -> Iterator[Example]:

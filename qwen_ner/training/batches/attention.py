@@ -1,4 +1,4 @@
-"""Attention over a packed row whose examples share a prefix: each example attends by itself.
+"""Attention over a packed row whose examples share a prefix: each example attends to the prefix and to itself.
 
 In: queries, keys and values of one packed row, and the position of each example. Out: what masked attention over the
 whole row would give, without computing the masked pairs. Knows nothing of data and models.

@@ -164,7 +164,7 @@ def choose_collator(model: PreTrainedModel, pad_token_id: int) -> PaddedCollator
     if reason:
         log.info("Batches are padded, without prefix sharing: %s.", reason)
         return PaddedCollator(pad_token_id)
-    torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for each shape, and every pack has its own
+    torch.backends.cuda.enable_cudnn_sdp(False)  # cuDNN plans anew for each shape, and nearly every pack has a new one
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if base.config._attn_implementation == "sdpa":
         base.set_attn_implementation(PREFIX_SHARED)

@@ -56,7 +56,8 @@ def publish(written: Path, checkpoint: Path) -> None:
         remove(checkpoint)
     os.replace(written, checkpoint)
     _sync(checkpoint.parent)
-    written.parent.rmdir()
+    with suppress(OSError):  # a killed process may have left something beside it
+        written.parent.rmdir()
 
 
 def _sync(path: Path) -> None:

@@ -42,7 +42,7 @@ class NonFiniteGradients(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        """Clipping has gone before: it turns an infinite norm into NaN entries, and NaN into NaN everywhere."""
+        """Runs after clipping, which turns infinite entries into NaN. If only the norm overflows, it leaves zeros."""
         if self.trainer.accelerator.scaler is not None or math.isfinite(self._norm(model)):
             self._in_a_row = 0
             return

@@ -38,7 +38,7 @@ Batch = dict[str, Any]
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
-SMALLER = "set gradient_checkpointing: true, lower max_length, train an adapter (lora_r: 16), or use more memory"
+SMALLER = "set activation_checkpointing: true, lower max_length, train an adapter (lora_r: 16), or use more memory"
 
 
 def parts_of(rows: Rows, held: int | None) -> Iterator[Rows]:

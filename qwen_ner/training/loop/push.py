@@ -10,7 +10,10 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from concurrent.futures import Future
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +47,8 @@ class PushCallback(TrainerCallback):
     def __init__(self, trainer: NerTrainer) -> None:
         args, self.trainer = trainer.args, trainer
         self.name: str = args.hub_model_id or Path(args.output_dir).absolute().name
-        self.api = HfApi(token=args.hub_token)
+        self.token = args.hub_token  # which is taken out of the arguments while they are saved
+        self.api = HfApi(token=self.token)
         self.jobs: list[Future[None]] = []
 
     def on_train_begin(
@@ -71,7 +75,22 @@ class PushCallback(TrainerCallback):
         snapshot = Path(tempfile.mkdtemp(dir=args.output_dir, prefix=SNAPSHOT, suffix=PARTIAL))
         copy_files(checkpoint, snapshot, (*MODEL_FILES, STATE), link=True)
         copy_files(Path(args.output_dir), snapshot, (RECIPE,))
-        self.jobs.append(self.api.run_as_future(self._push_snapshot, snapshot, checkpoint, state.global_step))
+        self.jobs.append(self._in_background(partial(self._push_snapshot, snapshot, checkpoint, state.global_step)))
+
+    def _in_background(self, job: Callable[[], None]) -> Future[None]:
+        """Run `job` behind the jobs before it, in a daemon thread: at exit Python waits for `HfApi.run_as_future`, and
+        a process that is stopped has no time for an upload."""
+        future: Future[None] = Future()
+        before = list(self.jobs)
+
+        def work() -> None:
+            wait(before)
+            if future.set_running_or_notify_cancel():
+                job()  # says itself what went wrong
+                future.set_result(None)
+
+        threading.Thread(target=work, name="push", daemon=True).start()
+        return future
 
     def _push_snapshot(self, snapshot: Path, checkpoint: Path, step: int) -> None:
         places: list[str | None] = [None]
@@ -88,7 +107,7 @@ class PushCallback(TrainerCallback):
             shutil.rmtree(snapshot, ignore_errors=True)
 
     def cancel(self) -> None:
-        """Drop the pushes that have not begun: a process that is stopped has no time for them."""
+        """Drop queued pushes; one that is running ends with the process."""
         for job in self.jobs:
             job.cancel()
 
@@ -115,7 +134,7 @@ class PushCallback(TrainerCallback):
             folder,
             self.name,
             private=bool(args.hub_private_repo),
-            token=args.hub_token,
+            token=self.token,
             revision=args.hub_revision,
             path_in_repo=place,
             message=message,

@@ -1,6 +1,6 @@
 """What a training that continues from a checkpoint needs beside the Trainer's own state, and the Trainer lacks.
 
-In: the Trainer's events. Out: the weights, log of evaluations and best checkpoint of a training that never stopped. The
+In: the Trainer's events. Out: the same weights, evaluations and best checkpoint as an uninterrupted training. The
 mean of the training loss that is logged next covers the steps since the resume only.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class TrainingComplete(Exception):
-    """The checkpoint was the last one. Without this, the Trainer would train one more step before it looks."""
+    """Nothing is left to train. Otherwise the Trainer would take one more step before noticing."""
 
 
 class Resumption(TrainerCallback):
@@ -36,6 +36,7 @@ class Resumption(TrainerCallback):
     def __init__(self, trainer: NerTrainer) -> None:
         self.trainer = trainer
         self.saved_step = -1
+        self.checkpoint: str | bool | None = None
         self._random_state = torch.get_rng_state()
 
     def restore_random_state(self) -> None:
@@ -50,7 +51,9 @@ class Resumption(TrainerCallback):
         if state.global_step and evaluation_is_due(args, state):
             metrics = self.trainer._evaluate(None, None)
             if self.trainer._determine_best_metric(metrics=metrics, trial=None):
-                state.best_model_checkpoint = str(checkpoint_of(args.output_dir, state.global_step))
+                given = isinstance(self.checkpoint, str)  # it may be in another folder
+                checkpoint = self.checkpoint if given else checkpoint_of(args.output_dir, state.global_step)
+                state.best_model_checkpoint = str(checkpoint)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -98,6 +98,8 @@ class NerTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's. Raises `Stopped`, a `KeyboardInterrupt`, after a signal, with a checkpoint on the disk."""
         on_start = self.args.eval_on_start
+        self.replay.step_rows.clear()
+        self.resumption.checkpoint = resume_from_checkpoint
         if resume_from_checkpoint:
             on_start = False  # a resumed training evaluates first only where its last evaluation was cut short
             check_weights(resume_from_checkpoint, self.model)
@@ -138,12 +140,15 @@ class NerTrainer(Trainer):
         Ranks take steps together, so the last batch of an epoch is filled up with rows from its beginning. Trained on,
         these would weigh twice, and two ranks would not give the weights of one.
         """
+        # Other ways to fill up the last batches repeat nothing, or not in this order.
+        even = self.accelerator.even_batches and self.args.train_sampling_strategy != "batch_rebalance"
+        repeats = even and self.args.world_size > 1
         for batch in batches:
             rows = batch["rows"].rows
             # Not accelerate's own `remainder`: the loader of an epoch that is resumed has none.
             last = len(self.train_dataset) % (len(rows) * self.args.world_size)
             ends = self.accelerator.gradient_state.end_of_dataloader and not self.args.dataloader_drop_last
-            if self.args.world_size > 1 and last and ends:
+            if repeats and last and ends:
                 # The first rank takes the first rows of the last batches, the second the next.
                 first = last - self.args.process_index * len(rows)
                 batch = self.data_collator([{**row, "counted": i < first} for i, row in enumerate(rows)])

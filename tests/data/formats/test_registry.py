@@ -82,3 +82,20 @@ def test_scores_are_noted_once_an_example():
 
 def test_the_table_of_the_readme_is_that_of_the_registry():
     assert registry.markdown_table() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        (
+            "dev.json",
+            '{"id": "a", "tokens": ["三", "星"], "ner_tags": ["B-C", "I-C"], "labels": [1, 2]}\n',
+            "hugging-face",
+        ),
+        ("dev.bio", "[]\tO\n三\tB-C\n", "bio"),
+        ("dev.json", "[]", "label-studio"),
+    ],
+)
+def test_a_file_is_told_by_its_content(tmp_path, name, content, found):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert registry.detect(tmp_path / name).__name__.rpartition(".")[2] == found.replace("-", "_")

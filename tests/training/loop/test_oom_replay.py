@@ -194,7 +194,7 @@ def test_a_new_lever_is_one_class_and_one_line_and_meets_no_memory_logic(make_tr
     ],
 )
 def test_a_row_that_does_not_fit_alone_is_an_error_with_its_remedy(make_trainer, tiny, error):
-    with pytest.raises(NerError, match=r"step 1: a single row of a batch does not fit.*gradient_checkpointing"):
+    with pytest.raises(NerError, match=r"step 1: a single row of a batch does not fit.*activation_checkpointing"):
         make_trainer(limited(load_model(str(tiny)), 5, error=error)).train()
 
 
