@@ -38,11 +38,6 @@ class Row(NamedTuple):
     predicted: Decoded
     errors: list[Error]
 
-    @property
-    def error_count(self) -> int:
-        """False positives and false negatives by offsets."""
-        return sum(error.false_positives + error.false_negatives for error in self.errors)
-
 
 @dataclass(frozen=True)
 class EvaluationResult:
@@ -150,17 +145,10 @@ class EvaluationResult:
     def prediction_lines(self) -> Iterator[str]:
         """The lines of predictions.jsonl: gold and predicted entities of every row, in order."""
         for example, decoded in zip(self.gold, self.predicted, strict=True):
-            line = {
-                "id": example.id,
-                "text": example.text,
-                "gold": [entity_row(e) for e in example.entities],
-                "entities": [entity_row(e) for e in decoded.entities],
-            }
-            if decoded.ungrounded:
-                line["ungrounded"] = [list(pair) for pair in decoded.ungrounded]
-            if decoded.problems:
-                line["problems"] = [asdict(problem) for problem in decoded.problems]
-            yield json.dumps(line, ensure_ascii=False)
+            gold, found = ([entity_row(e) for e in side.entities] for side in (example, decoded))
+            faults = {"ungrounded": decoded.ungrounded, "problems": [asdict(problem) for problem in decoded.problems]}
+            line = {"id": example.id, "text": example.text, "gold": gold, "entities": found}
+            yield json.dumps(line | {key: value for key, value in faults.items() if value}, ensure_ascii=False)
 
     def error_lines(self) -> Iterator[str]:
         """The lines of errors.jsonl: the rows with an error, those with the most first."""
@@ -174,12 +162,10 @@ def _select(rows: Sequence[T], positions: Sequence[int]) -> Sequence[T]:
 
 
 def _error_line(row: Row) -> str:
-    errors = [
-        {"kind": error.kind}
-        | ({"gold": entity_row(error.gold)} if error.gold else {})
-        | ({"predicted": entity_row(error.predicted)} if error.predicted else {})
-        | ({"written": list(error.written)} if error.written else {})
-        for error in row.errors
-    ]
+    errors = []
+    for error in row.errors:
+        sides = {"gold": error.gold, "predicted": error.predicted}
+        written = {"written": error.written} if error.written else {}
+        errors.append({"kind": error.kind, **{k: entity_row(side) for k, side in sides.items() if side}, **written})
     line = {"id": row.gold.id, "source": row.gold.source, "text": row.gold.text, "errors": errors}
     return json.dumps(line, ensure_ascii=False)

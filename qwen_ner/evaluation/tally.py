@@ -16,7 +16,7 @@ from ..codec import Decoded
 from ..entities import Example, LabelSet
 from .baselines import Lookup, ceiling
 from .bootstrap import row_counts
-from .errors import by_sentence, confusion, count_kinds, errors_of, spurious
+from .errors import by_sentence, confusion, count_kinds, error_count, errors_of, spurious
 from .scoring import Counts, Pair, Scores, score
 
 
@@ -56,7 +56,6 @@ def tally(
     """The `Tally` of these rows; `seen` and `floor` are from the training data. Raises the errors of `score`."""
     scores = score(gold, predicted, labels, train=seen)
     errors = [errors_of(g, p, labels.names) for g, p in zip(gold, predicted, strict=True)]
-    wrong = np.array([sum(error.false_positives + error.false_negatives for error in row) for row in errors], int)
     lengths = {
         "gold": Counter(len(entity.text) for example in gold for entity in example.entities),
         "predicted": Counter(len(entity.text) for decoded in predicted for entity in decoded.entities),
@@ -72,7 +71,7 @@ def tally(
         np.array(spurious(gold, predicted)),
         lengths,
         (_shrink(row_counts(gold, predicted, labels, seen)),),
-        (_shrink(wrong),),
+        (_shrink(np.array([*map(error_count, errors)], int)),),
     )
 
 

@@ -18,7 +18,7 @@ import yaml
 
 from ..entities import NerError
 from ..evaluation.bootstrap import Interval
-from ..evaluation.report import FIRST, INK, SECOND, templates
+from ..evaluation.report import CURVES, draw_curves, templates
 from ..evaluation.scoring import Scores
 from ..evaluation.table import VIEWS, Contract
 from ..inference.hub_download import ADAPTER, may_be_repo_id
@@ -216,18 +216,6 @@ def draw_curve(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3), layout="constrained")
-    for axes, keys in zip(
-        figure.subplots(1, 2),
-        (
-            {"loss": "training loss", "eval_loss": "validation loss"},
-            {"eval_f1": "f1", "eval_span_f1": "span_f1", "eval_macro_f1": "macro_f1"},
-        ),
-        strict=True,
-    ):
-        for (key, name), color in zip(keys.items(), (FIRST, SECOND, INK), strict=False):
-            if points := [(entry["step"], entry[key]) for entry in log if key in entry]:
-                axes.plot(*zip(*points, strict=True), label=name, color=color, marker="o", markersize=2)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set(xlabel="steps", ylim=(0, None))
-        axes.legend(frameon=False)
+    for axes, names in zip(figure.subplots(1, 2), CURVES.values(), strict=False):
+        draw_curves(axes, log, names)
     figure.savefig(path, format="png", dpi=120, metadata={"Software": None})

@@ -166,7 +166,7 @@ def create_app(
     )
     _add_api(app, service, info)
     _add_probes(app, service)
-    page = render_page(
+    html, policy = render_page(
         **info.model_dump(include={"model", "version", "labels", "scores"}),
         characters=limits.max_characters,
         examples=list(examples),
@@ -175,11 +175,11 @@ def create_app(
     @app.get("/", include_in_schema=False)
     async def root() -> Response:
         headers = {
-            "content-security-policy": page.policy,
+            "content-security-policy": policy,
             "x-content-type-options": "nosniff",
             "referrer-policy": "no-referrer",
         }
-        return Response(page.html, headers=headers, media_type="text/html")
+        return Response(html, headers=headers, media_type="text/html")
 
     return app
 

@@ -39,17 +39,6 @@ class QueueFull(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """What the model read in one go; tokens are those of prompts and answers."""
-
-    windows: int
-    requests: int
-    characters: int
-    tokens: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class Part:
     """A window of text number `text` of a request."""
 
@@ -113,12 +102,10 @@ class Batcher:
     batch of several requests, which are likely to be followed by others, the model waits until as many have arrived,
     for `max_wait` seconds or `WAITING_SHARE` of the last batch's time at most. No more than `max_waiting` tokens may
     wait, except for a request that finds the queue empty. Both limits count prompt, answer and each character as a
-    token.
+    token. `on_batch` is called after each batch: see `metrics.Monitor.batch`.
     """
 
-    def __init__(
-        self, extractor: Extractor, limits: Limits, on_batch: Callable[[Batch], object] = lambda batch: None
-    ) -> None:
+    def __init__(self, extractor: Extractor, limits: Limits, on_batch: Callable[..., object]) -> None:
         self.extractor, self.limits, self.on_batch = extractor, limits, on_batch
         self.tokens = 0  # in the queue
         self.waiting: deque[Job] = deque()
@@ -172,7 +159,7 @@ class Batcher:
             self._expected = len(self.waiting) + sum(job.done for job in jobs)
             self._patience = max(self.limits.max_wait, WAITING_SHARE * seconds)
             self._rate += (size / seconds - self._rate) * (0.2 if self._rate else 1.0)
-            self.on_batch(Batch(len(batch), len(jobs), sum(map(len, texts)), self.extractor.tokens - tokens, seconds))
+            self.on_batch(len(batch), len(jobs), sum(map(len, texts)), self.extractor.tokens - tokens, seconds)
 
     def close(self) -> None:
         """Stop the model's thread after the current batch."""
