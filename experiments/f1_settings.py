@@ -271,7 +271,6 @@ def train_ours(
         save_strategy="steps", save_steps=50, save_total_limit=1, logging_steps=10,
         bf16=chosen.bf16, use_cpu=not torch.cuda.is_available(),
     )  # fmt: skip
-    kind = NerTrainer if chosen.head == "seen" else WholeHead
     if chosen.loss:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         name, _, keys = chosen.loss.partition(" ")
@@ -286,10 +285,11 @@ def train_ours(
         optimizer = create_loraplus_optimizer(
             model, torch.optim.AdamW, lr=chosen.learning_rate, loraplus_lr_ratio=chosen.ratio, weight_decay=0.0
         )
-    trainer = kind(
+    trainer = NerTrainer(
         model=model, optimizers=(optimizer, None), args=args, processing_class=tokenizer, train_dataset=rows,
         ner_config=config_of(codec, tokenizer),
         data_collator=collator_of(chosen, model, tokenizer),
+        step_transforms=("reduced_head",) if chosen.head == "seen" else (),
     )  # fmt: skip
     if chosen.averaged:
         trainer.add_callback(Average(model, steps))
@@ -337,13 +337,6 @@ def read_whole_prompts(extractor: Any) -> None:
 def config_of(codec: Codec, tokenizer: Any) -> NerConfig:
     ends = tuple(dict.fromkeys((end_of_turn(tokenizer), tokenizer.eos_token_id)))
     return NerConfig(codec.labels, codec.system_prompt, LONGEST_ANSWER, ends)
-
-
-class WholeHead(NerTrainer):
-    """Its loss is over the vocabulary, as before `seen` was measured."""
-
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        return super(NerTrainer, self).train(*args, **kwargs)
 
 
 def smoothed(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -324,7 +324,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(recipe, tmp_pat
             break
     rest = process.communicate(timeout=120)[0]
     assert process.returncode != 0
-    assert "Stopping with a checkpoint" in rest, "".join(said) + rest
+    assert "Stopping after this step with a checkpoint" in rest, "".join(said) + rest
     (checkpoint,) = out.glob("checkpoint-*")
     step = int(checkpoint.name.rsplit("-", 1)[1])
     assert 3 <= step < 10

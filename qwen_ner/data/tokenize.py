@@ -267,3 +267,9 @@ def column(dataset: Dataset, name: str) -> Iterator[Any]:
     """The values of a column in turn, a thousand in memory at a time."""
     for table in dataset.select_columns([name]).with_format("arrow").iter(1_000):
         yield from table[name].to_pylist()
+
+
+def longest_first(dataset: Dataset) -> Dataset:
+    """The rows of `dataset`, longest first: little padding, and a batch too large for the memory comes first."""
+    lengths = list(column(dataset, "length"))
+    return dataset.select(sorted(range(len(lengths)), key=lambda i: -lengths[i]))

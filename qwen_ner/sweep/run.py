@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import multiprocessing
+import os
 import signal
 import subprocess
 from concurrent.futures import ProcessPoolExecutor
@@ -22,9 +23,8 @@ from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from ..entities import NerError
+from ..files import lock
 from .sweep_file import Sweep, check_recipe, flags, raise_faults, read_sweep
 from .trial import failure, kill, read_evaluations, start, stop
 
@@ -82,14 +82,10 @@ def run(sweep: Sweep, folder: Path, number: int, *, jobs: int = 1) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / "lock").acquire(timeout=0):
-            study = open_study(sweep, folder, number)
-            Search(sweep, study, folder).run(number, jobs)
-            print(report(sweep, study, folder))
-    except Timeout:
-        remedy = "wait until it ends, or use another --output"
-        raise NerError("in use by another sweep", place=folder, remedy=remedy) from None
+    with lock(folder / "lock", wait=False, owner=f"another sweep (process {os.getpid()})"):
+        study = open_study(sweep, folder, number)
+        Search(sweep, study, folder).run(number, jobs)
+        print(report(sweep, study, folder))
 
 
 def open_study(sweep: Sweep, folder: Path, number: int) -> Study:

@@ -82,7 +82,7 @@ def test_on_the_cpu_without_that_it_says_that_nothing_would_be_sharded(recipe, t
     monkeypatch.setenv("FSDP_VERSION", "2")
     monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")
     given = ["--model_name_or_path", str(tiny), "--output_dir", str(tmp_path)]
-    with pytest.raises(NerError, match="accelerate shards on GPUs alone"):
+    with pytest.raises(NerError, match="accelerate shards on GPUs only"):
         train(load_recipe(recipe, given))
     monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT")
     with pytest.raises(NerError, match="fsdp_state_dict_type: FULL_STATE_DICT"):

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,9 @@ from ..batches.collate import IGNORED
 from ..loop.trainer import NerTrainer
 from ..preparation import FINAL_SPLIT, Splits
 from ..recipe import Recipe
+from .wandb_names import best_of, one_line, project, remedy, run_name, without_token
 
 log = logging.getLogger(__name__)
-
-PROJECT = "qwen-ner"
-"""The default, where neither WANDB_PROJECT nor the recipe's `project` is set."""
 
 INIT_TIMEOUT, FINISH_TIMEOUT, UPLOAD_TIMEOUT = 20.0, 60.0, 3600.0
 """Seconds for wandb's server to answer at the start, to take what is left at the end, and the same with a model.
@@ -47,16 +45,6 @@ PATIENCE = 10.0
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.yaml")
 REPORT_FILES = ("report.html", "metrics.json", "predictions.jsonl", "errors.jsonl", "recipe.yaml")
-
-
-def without_token(arguments: Sequence[str]) -> list[str]:
-    """A command line that is safe to show.
-
-    >>> without_token(["train", "x.yaml", "--hub_token", "hf_x", "--hub-token=hf_y", "--seed", "1"])
-    ['train', 'x.yaml', '--hub_token', '***', '--hub-token=***', '--seed', '1']
-    """
-    masked = [re.sub(r"^(--hub[_-]token=).*", r"\1***", argument, flags=re.S) for argument in arguments]
-    return ["***" if n and arguments[n - 1] in ("--hub_token", "--hub-token") else a for n, a in enumerate(masked)]
 
 
 def _guard(event: Callable[..., None]) -> Callable[..., None]:
@@ -126,7 +114,7 @@ class WandbTracking(WandbCallback):
                 "%s, then send it with: wandb sync %s",
                 f"{entity}/{project(args)}" if entity else project(args),
                 urlsplit(run.settings.base_url).netloc,
-                _one_line(error),
+                one_line(error),
                 remedy(error),
                 run.settings.sync_dir,
             )
@@ -212,7 +200,7 @@ class WandbTracking(WandbCallback):
             return
         self._wandb = None
         kept = f"; send what was logged so far with: wandb sync {self._run.settings.sync_dir}" if self._run else ""
-        log.warning("wandb stopped working (%s). Training continues without it%s", _one_line(error), kept)
+        log.warning("wandb stopped working (%s). Training continues without it%s", one_line(error), kept)
 
     def _log_tables(self, split: str, name: str, step: int) -> None:
         """Log `_media` under `name`.
@@ -225,7 +213,7 @@ class WandbTracking(WandbCallback):
         try:
             self._wandb.log({**media, "train/global_step": step})
         except Exception as error:
-            failed = _one_line(error)
+            failed = one_line(error)
         waited = time.monotonic() - started
         if self._tables and (failed or waited > PATIENCE):
             self._tables = False
@@ -264,47 +252,3 @@ class WandbTracking(WandbCallback):
         edges = np.arange(low, high + 1, max(1, -(-(high - low) // 64)))
         edges = edges if edges[-1] == high else np.append(edges, high)
         return self._wandb.Histogram(np_histogram=np.histogram(lengths, bins=edges))
-
-
-def best_of(history: Sequence[Mapping[str, Any]], metric: str | None, greater: bool = True) -> dict[str, float]:
-    """step, f1, span_f1 and macro_f1 of the evaluation whose weights the Trainer keeps, from its `log_history`.
-
-    Like the Trainer: the first of equals, and never the one before the first step if there is another.
-
-    >>> scores = {"eval_span_f1": 0.5, "eval_macro_f1": 0.5}
-    >>> best_of([{"eval_f1": f1, "step": step, **scores} for step, f1 in enumerate([0.9, 0.6, 0.6])], "f1")
-    {'step': 1, 'f1': 0.6, 'span_f1': 0.5, 'macro_f1': 0.5}
-    """
-    scored = [entry for entry in history if "eval_span_f1" in entry]
-    trained = [entry for entry in scored if entry["step"]] or scored
-    if not trained:
-        return {}
-    key = f"eval_{(metric or 'f1').removeprefix('eval_')}"
-    best = (max if greater else min)(trained, key=lambda entry: entry[key])
-    return {"step": best["step"], **{name: best[f"eval_{name}"] for name in ("f1", "span_f1", "macro_f1")}}
-
-
-def project(args: TrainingArguments) -> str:
-    """WANDB_PROJECT, or the recipe's `project` (whose default in transformers is huggingface), or `PROJECT`."""
-    return os.environ.get("WANDB_PROJECT") or (PROJECT if args.project == "huggingface" else args.project)
-
-
-def run_name(args: TrainingArguments, env: Mapping[str, str]) -> str | None:
-    """The recipe's `run_name`, or the output folder's name. None if wandb has one: trials of a sweep, WANDB_NAME."""
-    if env.get("WANDB_SWEEP_ID"):
-        return None
-    return args.run_name or (None if env.get("WANDB_NAME") else Path(args.output_dir).resolve().name)
-
-
-def remedy(error: Exception) -> str:
-    """What to do if wandb did not start."""
-    message = str(error).lower()
-    if any(word in message for word in ("api key", "api_key", "log in", "logged in", "login", "401", "unauthorized")):
-        return "log in with `wandb login` or WANDB_API_KEY"
-    if any(word in message for word in ("timed out", "timeout", "dial tcp", "connection", "no such host")):
-        return "check whether the server can be reached (WANDB_BASE_URL, proxies)"
-    return "check that WANDB_ENTITY and WANDB_PROJECT exist and that your login (`wandb login`) may write there"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join((str(error) or type(error).__name__).split())

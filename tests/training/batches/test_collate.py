@@ -4,7 +4,8 @@ from rows import EIGHT
 from transformers import AutoModelForCausalLM
 
 from qwen_ner.data.tokenize import build_dataset
-from qwen_ner.training.batches.collate import IGNORED, PaddedCollator, RowCollator
+from qwen_ner.inference.backends.torch import TorchBackend
+from qwen_ner.training.batches.collate import IGNORED, PaddedCollator, RowCollator, choose_collator
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +40,15 @@ def test_a_batch_carries_its_rows_beside_what_the_loss_needs(rows):
     assert batch["row"].tolist() == [2, 3, 4]
     assert batch["rows"].rows == rows[2:5]
     assert all(torch.equal(batch[name], tensor) for name, tensor in collate(rows[2:5]).items())
+
+
+def test_cudnn_attention_is_off_for_packs_and_for_decoding(tiny):
+    """It plans for each new shape, which takes longer than a step; every pack and every step of decoding is one."""
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    for use in (
+        lambda: choose_collator(model, 0),
+        lambda: TorchBackend(model, end_token_ids=[2], pad_token_id=0).complete([[5, 6]], 1),
+    ):
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        use()
+        assert not torch.backends.cuda.cudnn_sdp_enabled()

@@ -22,7 +22,8 @@ from qwen_ner.entities import NerError
 from qwen_ner.training.recipe import load_recipe
 from qwen_ner.training.run import train
 from qwen_ner.training.tracking.trackers import check_report_to
-from qwen_ner.training.tracking.wandb_run import WandbTracking, best_of, project, remedy, run_name
+from qwen_ner.training.tracking.wandb_names import best_of, project, remedy, run_name
+from qwen_ner.training.tracking.wandb_run import WandbTracking
 
 wandb = pytest.importorskip("wandb")
 

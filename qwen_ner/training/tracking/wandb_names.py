@@ -1,0 +1,71 @@
+"""What a wandb run is called, what its summary and its warnings say: plain functions, without wandb.
+
+In: arguments, a log, an error. Out: text and numbers. Knows nothing of the run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+PROJECT = "qwen-ner"
+"""The default, where neither WANDB_PROJECT nor the recipe's `project` is set."""
+
+
+def without_token(arguments: Sequence[str]) -> list[str]:
+    """A command line that is safe to show.
+
+    >>> without_token(["train", "x.yaml", "--hub_token", "hf_x", "--hub-token=hf_y", "--seed", "1"])
+    ['train', 'x.yaml', '--hub_token', '***', '--hub-token=***', '--seed', '1']
+    """
+    masked = [re.sub(r"^(--hub[_-]token=).*", r"\1***", argument, flags=re.S) for argument in arguments]
+    return ["***" if n and arguments[n - 1] in ("--hub_token", "--hub-token") else a for n, a in enumerate(masked)]
+
+
+def best_of(history: Sequence[Mapping[str, Any]], metric: str | None, greater: bool = True) -> dict[str, float]:
+    """step, f1, span_f1 and macro_f1 of the evaluation whose weights the Trainer keeps, from its `log_history`.
+
+    Like the Trainer: the first of equals, and never the one before the first step if there is another.
+
+    >>> scores = {"eval_span_f1": 0.5, "eval_macro_f1": 0.5}
+    >>> best_of([{"eval_f1": f1, "step": step, **scores} for step, f1 in enumerate([0.9, 0.6, 0.6])], "f1")
+    {'step': 1, 'f1': 0.6, 'span_f1': 0.5, 'macro_f1': 0.5}
+    """
+    scored = [entry for entry in history if "eval_span_f1" in entry]
+    trained = [entry for entry in scored if entry["step"]] or scored
+    if not trained:
+        return {}
+    key = f"eval_{(metric or 'f1').removeprefix('eval_')}"
+    best = (max if greater else min)(trained, key=lambda entry: entry[key])
+    return {"step": best["step"], **{name: best[f"eval_{name}"] for name in ("f1", "span_f1", "macro_f1")}}
+
+
+def project(args: TrainingArguments) -> str:
+    """WANDB_PROJECT, or the recipe's `project` (whose default in transformers is huggingface), or `PROJECT`."""
+    return os.environ.get("WANDB_PROJECT") or (PROJECT if args.project == "huggingface" else args.project)
+
+
+def run_name(args: TrainingArguments, env: Mapping[str, str]) -> str | None:
+    """The recipe's `run_name`, or the output folder's name. None if wandb has one: trials of a sweep, WANDB_NAME."""
+    if env.get("WANDB_SWEEP_ID"):
+        return None
+    return args.run_name or (None if env.get("WANDB_NAME") else Path(args.output_dir).resolve().name)
+
+
+def remedy(error: Exception) -> str:
+    """What to do if wandb did not start."""
+    message = str(error).lower()
+    if any(word in message for word in ("api key", "api_key", "log in", "logged in", "login", "401", "unauthorized")):
+        return "log in with `wandb login` or WANDB_API_KEY"
+    if any(word in message for word in ("timed out", "timeout", "dial tcp", "connection", "no such host")):
+        return "check whether the server can be reached (WANDB_BASE_URL, proxies)"
+    return "check that WANDB_ENTITY and WANDB_PROJECT exist and that your login (`wandb login`) may write there"
+
+
+def one_line(error: Exception) -> str:
+    return " ".join((str(error) or type(error).__name__).split())
