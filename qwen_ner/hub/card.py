@@ -185,10 +185,8 @@ def is_chinese(texts: Iterable[str]) -> bool:
 def history(folder: Path) -> list[dict[str, Any]]:
     """The `log_history` of the training; empty if the folder has none."""
     path = folder / STATE
-    if not path.is_file():
-        return []
     try:
-        return list(json.loads(path.read_text(encoding="utf-8"))["log_history"])
+        return json.loads(path.read_text(encoding="utf-8"))["log_history"] if path.is_file() else []
     except (ValueError, LookupError, TypeError) as error:
         remedy = "copy the file from the last checkpoint, or remove it to go without the log"
         raise NerError(f"cannot read the training log ({error})", place=path, remedy=remedy) from None

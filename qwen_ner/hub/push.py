@@ -22,7 +22,7 @@ from ..inference.hub_download import (
     WEIGHTS_INDEX,
     faults_explained,
     local_folder,
-    repo_on_hub,
+    may_be_repo_id,
 )
 from .card import draw_curve, history, model_card
 from .neutral import (
@@ -114,7 +114,8 @@ def _base(api: HfApi, folder: Path, merge: bool) -> str | None:
     """The id of the base model on the Hub, if it has one. Raises `NerError` for an adapter whose base has none."""
     name = base_of(folder)
     with faults_explained(str(name)):
-        base = repo_on_hub(api, name) if name else None
+        local = name is None or Path(name).expanduser().exists() or not may_be_repo_id(name)
+        base = None if local or not api.repo_exists(name) else name
     if base is None and not merge and (folder / ADAPTER).is_file():
         remedy = "push it with --merge, or train from a base on the Hub"
         raise NerError(f"the adapter's base {name} is not on the Hub", place=folder, remedy=remedy)

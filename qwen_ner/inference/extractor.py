@@ -67,23 +67,18 @@ class Extractor:
 
     @classmethod
     def from_pretrained(
-        cls,
-        folder: str | Path,
-        *,
-        revision: str | None = None,
-        device: str | None = None,
-        dtype: str | None = None,
-        backend: str = "torch",
+        cls, folder: str | Path, *, revision: str | None = None, backend: str = "torch", **options: str | None
     ) -> Extractor:
         """Load what `qwen-ner train` wrote: an output_dir, a checkpoint in it, or a Hub id.
 
-        `backend` is a name in `backends.base.BACKENDS`; `device` and `dtype` default to what suits it. Raises
-        `NerError` if the folder lacks `ner_config.json`, a tokenizer, a chat template or weights.
+        `backend` is a name in `backends.base.BACKENDS`; `options` are those of its `load`: `device` and `dtype`, which
+        default to what suits it. Raises `NerError` if the folder lacks `ner_config.json`, a tokenizer, a chat template
+        or weights.
         """
         path = local_folder(folder, revision)
         config = NerConfig.load(path)
         tokenizer = load_tokenizer(path)
-        loaded = backend_class(backend).load(path, tokenizer, config, device=device, dtype=dtype)
+        loaded = backend_class(backend).load(path, tokenizer, config, **options)
         check_limits(config, loaded.max_length, len(tokenizer), path)
         return cls(loaded, tokenizer, config)
 

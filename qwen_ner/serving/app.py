@@ -204,10 +204,10 @@ def _add_api(app: FastAPI, service: Service, info: ModelInfo) -> None:
             job = service.batcher.submit(query.texts, query.min_score)
         except QueueFull as full:
             raise HTTPException(429, str(full), {"retry-after": str(full.seconds)}) from None
-        changes = updates(job, request, started, limits.deadline)
+        changes = updates(service.batcher, job, request, started)
         if LINES_TYPE in request.headers.get("accept", ""):
-            return Lines(service.batcher, job, query, changes)
-        return await respond(service.batcher, job, query, changes)
+            return Lines(job, query, changes)
+        return await respond(job, query, changes)
 
     @app.get("/v1/model", responses={status: schemas.ERRORS[status] for status in (401, 503)}, dependencies=secured)
     async def model() -> ModelInfo:

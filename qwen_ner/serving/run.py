@@ -52,7 +52,6 @@ def serve(
     environment variable QWEN_NER_TOKEN. Raises `NerError` if the model, the address or the token cannot be used, and
     `KeyboardInterrupt` after Ctrl-C.
     """
-    limits = limits or Limits()
     token = read_token(token_file)
     listener = open_socket(host, port)
     extractor = Extractor.from_pretrained(model, revision=revision)

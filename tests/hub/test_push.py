@@ -133,7 +133,7 @@ def test_an_interrupted_push_changes_nothing_and_can_be_repeated(trained, hub, a
         (lambda hub, patch: hub.create("tester/ner"), "tester/ner", {"private": True}, "exists and is public"),
         (lambda hub, patch: patch.setattr(constants, "HF_HUB_OFFLINE", True), "tester/ner", {}, "HF_HUB_OFFLINE is set"),
         (lambda hub, patch: hub.close(), "tester/ner", {}, "cannot be reached"),
-        (lambda hub, patch: None, "tester/n r", {}, "no name of a repository"),
+        (lambda hub, patch: None, "tester/n r", {}, "not a repository name"),
         (lambda hub, patch: hub.refuse.append(("/commit/", 409)), "tester/ner", {}, "run the same command again"),
         (lambda hub, patch: None, "tester/ner", {"merge": True}, "push it without --merge"),
         (lambda hub, patch: hub.refuse.append(("POST /api/repos/create", 400)), "tester/ner", {}, "the Hub refused"),

@@ -105,18 +105,16 @@ class TorchBackend:
             rows = [Row(prompts[i], guides[i]) for i in chosen]
             own = pad_left([row.prompt[prefix.get_seq_length() :] for row in rows], self.pad_token_id)
             if self._fits_memory(writer, rows, own, prefix):
-                done |= {
-                    i: Completion(row.ids, row.finished, row.logprobs) for i, row in zip(chosen, rows, strict=True)
-                }
+                for i, row in zip(chosen, rows, strict=True):
+                    done[i] = Completion(row.ids, row.finished, row.logprobs)
                 waiting = waiting[len(chosen) :]
                 if on_rows:
                     on_rows(len(chosen))
                 continue
             if len(chosen) == 1:
-                raise NerError(
-                    f"a prompt of {len(rows[0].prompt)} tokens and its answer of up to {limit} do not fit into memory",
-                    remedy="use a smaller model, a shorter text, or a device with more memory",
-                )
+                size = f"a prompt of {len(rows[0].prompt)} tokens and its answer of up to {limit}"
+                remedy = "use a smaller model, a shorter text, or a device with more memory"
+                raise NerError(f"{size} do not fit into memory", remedy=remedy)
             budget = self.memory_tokens = len(chosen) // 2 * lengths[chosen[0]]
             self.batch_tokens = min(self.batch_tokens, budget)
             log.warning("A batch of %d rows ran out of memory; using up to %d tokens a batch.", len(chosen), budget)
