@@ -71,14 +71,6 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
         raise NerError(f"not JSON ({error})", place=path, remedy=remedy) from None
 
 
-def base_of(folder: Path) -> str | None:
-    """The base of the model in `folder` as the training named it: a Hub id or a folder; None if not known."""
-    if (folder / ADAPTER).is_file():
-        return json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    name = read_recipe(folder).get("model_name_or_path")
-    return None if name == "tiny" else name
-
-
 def copy_files(folder: Path, out: Path, names: Sequence[str] = MODEL_FILES, *, link: bool = False) -> None:
     """Copy the files of `folder` with these names to `out`; with `link`, hard-link those that can be. Do not write to
     a link."""

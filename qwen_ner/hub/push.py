@@ -6,7 +6,7 @@ Knows nothing of training.
 
 from __future__ import annotations
 
-import logging
+import json
 import os
 import shutil
 import tempfile
@@ -32,18 +32,15 @@ from .neutral import (
     PUSHED,
     RECIPE,
     STATE,
-    base_of,
     check_trained,
     copy_files,
     neutralise,
-    read_metrics,
+    read_recipe,
     refuse_secrets,
 )
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-log = logging.getLogger(__name__)
 
 
 def push(
@@ -112,11 +109,15 @@ def claim(api: HfApi, repo_id: str, *, private: bool = False) -> str:
 
 def _base(api: HfApi, folder: Path, merge: bool) -> str | None:
     """The id of the base model on the Hub, if it has one. Raises `NerError` for an adapter whose base has none."""
-    name = base_of(folder)
+    adapter = folder / ADAPTER
+    if adapter.is_file():
+        name = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    else:
+        name = read_recipe(folder).get("model_name_or_path")
     with faults_explained(str(name)):
         local = name is None or Path(name).expanduser().exists() or not may_be_repo_id(name)
         base = None if local or not api.repo_exists(name) else name
-    if base is None and not merge and (folder / ADAPTER).is_file():
+    if base is None and not merge and adapter.is_file():
         remedy = "push it with --merge, or train from a base on the Hub"
         raise NerError(f"the adapter's base {name} is not on the Hub", place=folder, remedy=remedy)
     return base
@@ -149,7 +150,7 @@ def export(folder: str | Path, out: Path, *, dtype: str = "float32") -> None:
     try:
         model.save_pretrained(made)
         beside = set(MODEL_FILES) - {*WEIGHTS, WEIGHTS_INDEX, ADAPTER, "config.json", "generation_config.json"}
-        scores = {METRICS} if dtype == "float32" and read_metrics(source) else set()
+        scores = [METRICS] if dtype == "float32" else []
         copy_files(source, made, [*beside, RECIPE, STATE, *scores])
         os.chmod(made, 0o755)
         os.replace(made, out)

@@ -7,7 +7,7 @@ and of the model only what a `Backend` says.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
@@ -158,11 +158,8 @@ class Extractor:
             read = partial(self.read, constrained=constrained, batch_tokens=batch_tokens, on_rows=bar.update)
             found = (decoded for chunk in chunks for decoded in read(chunk))
             for text in texts:
-                of_text = []
-                for window in self.windows(text):
-                    kept = next(found).scored_at_least(lambda label: max(min_score, floors.get(label, 0.0)))
-                    of_text.append(replace(kept, entities=window.entities(kept.entities)))
-                yield joined(of_text)
+                own = [(window, next(found)) for window in self.windows(text)]
+                yield join_windows(own, lambda label: max(min_score, floors.get(label, 0.0)))
 
     def windows(self, text: str) -> list[Window]:
         """The windows that `text` is read in, without those that hold only white space."""
@@ -230,8 +227,13 @@ class Extractor:
                     yield Judged(label, score, (label, surface) in gold.surfaces)
 
 
-def joined(parts: Sequence[Decoded]) -> Decoded:
-    """The windows of one text as one result, without surfaces whose entities all belong to another window."""
+def join_windows(found: Iterable[tuple[Window, Decoded]], floor: Callable[[str], float]) -> Decoded:
+    """What was decoded in the windows of one text as one result, without what scores below `floor(label)`.
+
+    Surfaces whose entities all belong to another window are left out.
+    """
+    kept_parts = [(window, decoded.scored_at_least(floor)) for window, decoded in found]
+    parts = [replace(part, entities=window.entities(part.entities)) for window, part in kept_parts]
     if len(parts) == 1:
         return parts[0]
     surfaces: dict[tuple[str, str], None] = {}

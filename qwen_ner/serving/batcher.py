@@ -13,11 +13,11 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..codec import Decoded
 from ..entities import NerError
-from ..inference.extractor import Extractor, joined
+from ..inference.extractor import Extractor, join_windows
 from ..inference.windows import Window
 from .schemas import Limits, Refusal
 
@@ -62,7 +62,7 @@ class Job:
         self.parts = deque(Part(i, window) for i, own in enumerate(windows) for window in own)
         self.windows, self.read = len(self.parts), 0
         self._lengths = [len(own) for own in windows]
-        self._decoded: defaultdict[int, list[Decoded]] = defaultdict(list)
+        self._decoded: defaultdict[int, list[tuple[Window, Decoded]]] = defaultdict(list)
         self._changed = asyncio.Event()
 
     @property
@@ -87,10 +87,9 @@ class Job:
         elif isinstance(found, Refusal):
             self.outcomes[i] = found
         else:
-            kept = found.scored_at_least(lambda label: self.min_score)
-            self._decoded[i].append(replace(kept, entities=part.window.entities(kept.entities)))
+            self._decoded[i].append((part.window, found))
             if len(self._decoded[i]) == self._lengths[i]:
-                self.outcomes[i] = joined(self._decoded.pop(i))
+                self.outcomes[i] = join_windows(self._decoded.pop(i), lambda label: self.min_score)
         self._changed.set()
 
 
