@@ -51,6 +51,16 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_home, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """Undo what a test leaves in the environment: accelerate sets OMP_NUM_THREADS, after which no fork would be warm."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def warm_python() -> WarmPython:
     """Runs programs as forks of a Python that has its imports done; see warm_python.py for `run`, `start`, `launch`.
