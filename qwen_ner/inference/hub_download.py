@@ -63,8 +63,8 @@ SAFE: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
 
 def refuse_pickled(folder: Path) -> None:
     """Raise `NerError` if the only weights in `folder` are a pickle (`.bin`, `.pt`, `.pth`, `.ckpt`)."""
-    names = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
-    weights = [name for name in names if name.startswith(("pytorch_model", "adapter_model", "model"))]
+    pickles = (path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    weights = sorted(name for name in pickles if name.startswith(("pytorch_model", "adapter_model", "model")))
     if weights and not any(folder.glob("*.safetensors")):
         what = f"the weights are a pickle ({weights[0]}), and loading one runs whatever code its author put in it"
         convert = "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(other)"
