@@ -23,7 +23,7 @@ from ..entities import NerError
 from ..files import write_json, write_text
 from ..inference.hub_download import ADAPTER, MODEL_FILES, WEIGHTS
 
-RECIPE, METRICS, STATE, PREDICTIONS = "recipe.yaml", "metrics.json", "trainer_state.json", "predictions.jsonl"
+RECIPE, METRICS, STATE = "recipe.yaml", "metrics.json", "trainer_state.json"
 
 CARD, CURVE = "README.md", "curve.png"
 

@@ -14,30 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..entities import NerError
-from ..files import write_text
-from ..inference.hub_download import (
-    ADAPTER,
-    MODEL_FILES,
-    WEIGHTS,
-    WEIGHTS_INDEX,
-    faults_explained,
-    local_folder,
-    may_be_repo_id,
-)
-from .card import draw_curve, history, model_card
-from .neutral import (
-    CARD,
-    CURVE,
-    METRICS,
-    PUSHED,
-    RECIPE,
-    STATE,
-    check_trained,
-    copy_files,
-    neutralise,
-    read_recipe,
-    refuse_secrets,
-)
+from ..inference.hub_download import ADAPTER, BESIDE_WEIGHTS, faults_explained, local_folder, may_be_repo_id
+from .card import write_card
+from .neutral import METRICS, PUSHED, RECIPE, STATE, check_trained, copy_files, neutralise, read_recipe, refuse_secrets
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -77,9 +56,7 @@ def push(
         staged.mkdir()
         neutralise(source, staged, name, base)
         if not path_in_repo:
-            write_text(staged / CARD, [model_card(source, name, base_model=base)])
-            if log_history := history(source):
-                draw_curve(log_history, staged / CURVE)
+            write_card(source, name, base, staged)
         refuse_secrets(staged, token or get_token(), folder.resolve())
         with faults_explained(name, revision):
             commit = api.upload_folder(
@@ -149,9 +126,8 @@ def export(folder: str | Path, out: Path, *, dtype: str = "float32") -> None:
     made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
         model.save_pretrained(made)
-        beside = set(MODEL_FILES) - {*WEIGHTS, WEIGHTS_INDEX, ADAPTER, "config.json", "generation_config.json"}
         scores = [METRICS] if dtype == "float32" else []
-        copy_files(source, made, [*beside, RECIPE, STATE, *scores])
+        copy_files(source, made, [*BESIDE_WEIGHTS, RECIPE, STATE, *scores])
         os.chmod(made, 0o755)
         os.replace(made, out)
     except BaseException as error:

@@ -19,13 +19,15 @@ ADAPTER = "adapter_config.json"
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors")
 
-WEIGHTS_INDEX = "model.safetensors.index.json"
-
-MODEL_FILES = (
-    *WEIGHTS, WEIGHTS_INDEX, ADAPTER, "config.json", "generation_config.json", NER_CONFIG_NAME,
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "chat_template.jinja", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "merges.txt",
+BESIDE_WEIGHTS = (
+    NER_CONFIG_NAME, "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "chat_template.jinja",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
 )  # fmt: skip
+"""Files that stay the same when an adapter is merged into its base."""
+
+CONFIGS = ("model.safetensors.index.json", ADAPTER, "config.json", "generation_config.json")
+
+MODEL_FILES = (*WEIGHTS, *CONFIGS, *BESIDE_WEIGHTS)
 """Patterns of the files that make up a trained model: all that is downloaded, and beside card and scores all that is
 pushed. No pickle is among them: loading one runs whatever code its author put in it."""
 
