@@ -241,8 +241,6 @@ def llama(gguf: Path) -> Any:
 
 
 def by_ours(extractor: Any, texts: list[str], prompts: list[list[int]], way: str, options: Any) -> Read:
-    from qwen_ner.inference.backends.torch import generate
-
     config = extractor.config
     spent = Watch()
     ids: list[list[int]] = []
@@ -253,17 +251,14 @@ def by_ours(extractor: Any, texts: list[str], prompts: list[list[int]], way: str
         start = time.perf_counter()
         make = spent.timed(extractor.grammar.constraint)
         guides = [spent.over(make(text, config.max_new_tokens)) for text in texts[at : at + size]]
-        ids += generate(
-            extractor.model,
+        completions = extractor.backend.complete(
             prompts[at : at + size],
-            max_new_tokens=config.max_new_tokens,
-            end_token_ids=config.end_token_ids,
-            pad_token_id=extractor.tokenizer.pad_token_id,
+            config.max_new_tokens,
+            guides if way.startswith("constrained") else None,
+            hints=guides,
             batch_tokens=options.batch * longest,
-            prefix=extractor.backend.prefix,
-            constraints=guides if way.startswith("constrained") else None,
-            drafts=guides,
-        ).ids
+        )
+        ids += [completion.ids for completion in completions]
         seconds.append(time.perf_counter() - start)
     return ids, seconds, spent.seconds
 

@@ -32,7 +32,7 @@ def median_seconds(device: Device, call: Callable[[], Any], warm: int, times: in
 
 
 def decode(device: Device) -> Iterator[Result]:
-    """Milliseconds a step of `generate`. Random weights never end an answer, so every row takes every step."""
+    """Milliseconds a decoding step. Random weights never end an answer, so every row takes every step."""
     from qwen_ner.inference.backends.torch import BATCH_TOKENS
 
     rows, new = (16, 6) if device.tiny else (512, 24)
@@ -50,17 +50,16 @@ def decode(device: Device) -> Iterator[Result]:
 def time_generate(
     device: Device, model: Any, prompts: list[list[int]], new: int, budget: int, cudnn: bool, weights: str
 ) -> Result:
-    from qwen_ner.inference.backends.torch import generate
+    from qwen_ner.inference.backends.torch import TorchBackend
     from qwen_ner.training.batches.collate import choose_collator
 
-    options: dict[str, Any] = {"end_token_ids": [2], "pad_token_id": 0}
     batches: list[int] = []
     with cudnn_attention(cudnn), device.autocast("autocast" in weights):
         choose_collator(model, 0)  # a model attends in evaluations as it was set to in training
-        generate(model, prompts[:4], max_new_tokens=4, **options)
+        TorchBackend(model, [2], 0).complete(prompts[:4], 4)
         device.synchronize()
         start = time.perf_counter()
-        generate(model, prompts, max_new_tokens=new, batch_tokens=budget, on_rows=batches.append, **options)
+        TorchBackend(model, [2], 0, budget).complete(prompts, new, on_rows=batches.append)
         device.synchronize()
         seconds = time.perf_counter() - start
     return {

@@ -260,22 +260,18 @@ def voted(extractor: Any, texts: Sequence[str], temperature: float = 0.7, drawn:
     import torch
 
     from qwen_ner.data.tokenize import prompt_ids
-    from qwen_ner.inference.backends.torch import generate
     from qwen_ner.inference.extractor import decode_ids
 
     torch.manual_seed(0)
     answers = [extractor.read(texts, constrained=False)]
     prompts = prompt_ids(extractor.tokenizer, extractor.codec, texts)
     for _ in range(drawn):
-        made = generate(
-            extractor.model, prompts, max_new_tokens=extractor.config.max_new_tokens, temperature=temperature,
-            end_token_ids=extractor.config.end_token_ids, pad_token_id=extractor.tokenizer.pad_token_id,
-        )  # fmt: skip
-        written = decode_ids(extractor.tokenizer, made.ids)
+        made = extractor.backend.complete(prompts, extractor.config.max_new_tokens, temperature=temperature)
+        written = decode_ids(extractor.tokenizer, [one.ids for one in made])
         answers.append(
             [
-                extractor.codec.decode(text, completion, finished=finished)
-                for text, completion, finished in zip(texts, written, made.finished, strict=True)
+                extractor.codec.decode(text, answer, finished=one.finished)
+                for text, answer, one in zip(texts, written, made, strict=True)
             ]
         )
     found = []

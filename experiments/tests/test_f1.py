@@ -17,7 +17,6 @@ from qwen_ner.codec import Codec
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER
-from qwen_ner.inference.backends.torch import generate
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.training.batches.collate import choose_collator
 from qwen_ner.training.batches.reduced_head import tokens_of
@@ -171,9 +170,6 @@ def test_a_prompt_is_read_as_a_whole_in_training_and_in_use(tiny, tokenizer):
     assert (whole - logits(causal)).abs().max() > 0.1
     extractor = Extractor(model, tokenizer, NerConfig(CLUENER, "找出实体", 16, (2, 0)))
     read_whole_prompts(extractor)
-    made = generate(
-        extractor.model, [row["prompt_ids"] for row in rows], max_new_tokens=1, end_token_ids=(2, 0), pad_token_id=0,
-        prefix=extractor.backend.prefix,
-    )  # fmt: skip
+    made = extractor.backend.complete([row["prompt_ids"] for row in rows], 1)
     expected = whole.log_softmax(-1).max(-1).values
-    assert torch.allclose(torch.tensor([row[0] for row in made.logprobs]), expected, atol=1e-4)
+    assert torch.allclose(torch.tensor([one.logprobs[0] for one in made]), expected, atol=1e-4)

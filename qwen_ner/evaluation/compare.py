@@ -6,9 +6,9 @@ terminal. Knows nothing of files and models.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean, stdev
 
 import numpy as np
 
@@ -78,30 +78,20 @@ def comparison_lines(
     lines += ["", f"{len(found.better):,} rows better in B, {len(found.worse):,} worse, {same:,} equal{of}"]
     for what, rows in (("better", found.better), ("worse", found.worse)):
         for n in rows[:SHOWN_ROWS]:
-            lines += [
-                f"{what}: {gold[n].text}",
-                f"    gold {_pairs(gold[n].surfaces)}",
-                f"    A    {_pairs(a[n].surfaces)}",
-                f"    B    {_pairs(b[n].surfaces)}",
-            ]
+            lines.append(f"{what}: {gold[n].text}")
+            for side, row in (("gold", gold[n]), ("A", a[n]), ("B", b[n])):
+                pairs = " · ".join(f"{label} {surface}" for label, surface in row.surfaces)
+                lines.append(f"    {side:5}{pairs or 'none'}")
     return lines
 
 
 def _runs(side: str, runs: Sequence[dict[str, float]]) -> list[str]:
     """A line for each run, and mean ± standard deviation (with n - 1) of each main metric, in percent."""
-    lines = [
-        f"{side} run {n + 1:2}   " + " · ".join(f"{name} {100 * run[name]:.2f}" for name in MAIN)
-        for n, run in enumerate(runs)
-    ]
+    of = {name: [100 * run[name] for run in runs] for name in MAIN}
+    lines = []
+    for n in range(len(runs)):
+        lines.append(f"{side} run {n + 1:2}   " + " · ".join(f"{name} {values[n]:.2f}" for name, values in of.items()))
     if len(runs) > 1:
-        spread = [
-            f"{name} {100 * statistics.mean(values):.2f} ± {100 * statistics.stdev(values):.2f}"
-            for name in MAIN
-            for values in [[run[name] for run in runs]]
-        ]
+        spread = (f"{name} {mean(values):.2f} ± {stdev(values):.2f}" for name, values in of.items())
         lines.append(f"{side} {len(runs)} runs   " + " · ".join(spread))
     return lines
-
-
-def _pairs(surfaces: Sequence[tuple[str, str]]) -> str:
-    return " · ".join(f"{label} {surface}" for label, surface in surfaces) or "none"

@@ -17,13 +17,7 @@ from qwen_ner.codec import Codec
 from qwen_ner.entities import Entity, Example, LabelSet, NerError
 from qwen_ner.evaluation.scoring import score
 
-_CITATION = """
-@article{xu2020cluener2020,
-  title={CLUENER2020: Fine-grained Named Entity Recognition Dataset and Benchmark for Chinese},
-  author={Xu, Liang and Tong, Yu and Dong, Qianqian and others},
-  journal={arXiv preprint arXiv:2001.04351}, year={2020}
-}
-"""
+_CITATION = "Xu et al., CLUENER2020: Fine-grained Named Entity Recognition Dataset and Benchmark for Chinese, 2020"
 
 
 class EntityF1(evaluate.Metric):
@@ -54,31 +48,17 @@ class EntityF1(evaluate.Metric):
     (1.0, 0.5, 1.0, 1)
     """
 
-    def __init__(
-        self,
-        config_name: str | None = None,
-        keep_in_memory: bool = False,
-        cache_dir: str | None = None,
-        num_process: int = 1,
-        **options: Any,
-    ) -> None:
+    def __init__(self, *, keep_in_memory: bool = False, num_process: int = 1, **options: Any) -> None:
         # evaluate.load() always passes keep_in_memory, False by default. With several processes evaluate needs its
         # files and refuses to keep them in memory.
-        super().__init__(config_name, keep_in_memory or num_process == 1, cache_dir, num_process, **options)
+        super().__init__(keep_in_memory=keep_in_memory or num_process == 1, num_process=num_process, **options)
 
     def _info(self) -> evaluate.MetricInfo:
         entity = {"label": datasets.Value("string"), "start": datasets.Value("int64"), "end": datasets.Value("int64")}
-        return evaluate.MetricInfo(
-            description=__doc__ or "",
-            citation=_CITATION,
-            inputs_description=EntityF1.__doc__ or "",
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Value("string"),
-                    "references": {"text": datasets.Value("string"), "entities": [entity]},
-                }
-            ),
-        )
+        reference = {"text": datasets.Value("string"), "entities": [entity]}
+        features = datasets.Features({"predictions": datasets.Value("string"), "references": reference})
+        texts = {"description": __doc__ or "", "inputs_description": EntityF1.__doc__ or "", "citation": _CITATION}
+        return evaluate.MetricInfo(features=features, **texts)
 
     def _compute(
         self,
@@ -88,8 +68,7 @@ class EntityF1(evaluate.Metric):
         labels: list[str],
         finished: list[bool] | None = None,
     ) -> dict[str, float | int]:
-        if finished is None:
-            finished = [True] * len(predictions)
+        finished = [True] * len(predictions) if finished is None else finished
         if len(finished) != len(predictions):
             what = f"{len(predictions)} predictions but {len(finished)} values of finished"
             raise NerError(what, remedy="give one for each prediction, in the order in which these were added")

@@ -7,10 +7,9 @@ scores by properties of the sentence. Knows nothing of models and files.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 
 from ..codec import Decoded
 from ..entities import Entity, Example
@@ -45,12 +44,14 @@ class Error:
     written: tuple[str, str] | None = None
 
     @property
-    def false_positives(self) -> int:
-        return int(self.predicted is not None or self.written is not None)
+    def counts(self) -> Counts:
+        """The false positive, the false negative, or both."""
+        return Counts(fp=int(self.predicted is not None or self.written is not None), fn=int(self.gold is not None))
 
-    @property
-    def false_negatives(self) -> int:
-        return int(self.gold is not None)
+
+def error_count(errors: Iterable[Error]) -> int:
+    """False positives and false negatives together."""
+    return sum(error.counts.fp + error.counts.fn for error in errors)
 
 
 def errors_of(gold: Example, predicted: Decoded, labels: Sequence[str]) -> list[Error]:
@@ -66,7 +67,8 @@ def errors_of(gold: Example, predicted: Decoded, labels: Sequence[str]) -> list[
     """
     right = {(e.label, e.span) for e in gold.entities} & {(e.label, e.span) for e in predicted.entities}
     missed = [e for e in gold.entities if (e.label, e.span) not in right]
-    wrong = [e for e in dict.fromkeys(_bare(e) for e in predicted.entities) if (e.label, e.span) not in right]
+    bare = (replace(e, score=None, ambiguous=False) for e in predicted.entities)
+    wrong = [e for e in dict.fromkeys(bare) if (e.label, e.span) not in right]
     found: list[Error] = []
     pairs = [(g, p) for g in missed for p in wrong if g.start < p.end and p.start < g.end]
     for g, p in sorted(pairs, key=_nearest_first):
@@ -87,10 +89,6 @@ def errors_of(gold: Example, predicted: Decoded, labels: Sequence[str]) -> list[
 _UNREAD = frozenset({"not_json", "truncated", "wrong_type"})
 
 
-def _bare(entity: Entity) -> Entity:
-    return Entity(entity.label, entity.text, entity.start, entity.end)
-
-
 def _nearest_first(pair: tuple[Entity, Entity]) -> tuple[bool, bool, int, int]:
     g, p = pair
     overlap = min(g.end, p.end) - max(g.start, p.start)
@@ -99,12 +97,10 @@ def _nearest_first(pair: tuple[Entity, Entity]) -> tuple[bool, bool, int, int]:
 
 def count_kinds(errors: Iterable[Sequence[Error]]) -> dict[str, Counts]:
     """False positives and false negatives of each kind, in the order of `KINDS`. They add up to the span view's."""
-    fp: Counter[str] = Counter()
-    fn: Counter[str] = Counter()
-    for error in (error for row in errors for error in row):
-        fp[error.kind] += error.false_positives
-        fn[error.kind] += error.false_negatives
-    return {kind: Counts(fp=fp[kind], fn=fn[kind]) for kind in KINDS}
+    found = dict.fromkeys(KINDS, Counts())
+    for error in chain.from_iterable(errors):
+        found[error.kind] += error.counts
+    return found
 
 
 def confusion(

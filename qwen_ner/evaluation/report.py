@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,13 @@ SENTENCES = 2000
 """Maximum number of rows on the page, those with the most errors first; errors.jsonl has them all."""
 
 INK, FIRST, SECOND = "#1f2933", "#2563a8", "#b4540a"
+
+CURVES = {
+    "Loss over steps": {"loss": "training", "eval_loss": "validation"},
+    "Scores on the validation rows": {"eval_f1": "f1", "eval_span_f1": "span_f1", "eval_macro_f1": "macro_f1"},
+    "Learning rate": {"learning_rate": "learning rate"},
+}
+"""Plots of a training: title, and the name of the curve for each key of the Trainer's `log_history`."""
 
 
 def write_report(
@@ -131,14 +139,9 @@ def _sentence(row: Row) -> dict[str, Any]:
 
 def plots(evaluated: EvaluationResult, history: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """(title, SVG) of each plot for which there is data."""
-    for title, keys in (
-        ("Loss over steps", {"loss": "training", "eval_loss": "validation"}),
-        ("Scores on the validation rows", {"eval_f1": "f1", "eval_span_f1": "span_f1", "eval_macro_f1": "macro_f1"}),
-        ("Learning rate", {"learning_rate": "learning rate"}),
-    ):
-        lines = {name: [(log["step"], log[key]) for log in history if key in log] for key, name in keys.items()}
-        if any(lines.values()):
-            yield title, _svg(_draw_curves, lines)
+    for title, names in CURVES.items():
+        if any(name in entry for entry in history for name in names):
+            yield title, _svg(partial(draw_curves, names=names), history)
     if reliability := evaluated.confidence.get("reliability"):
         yield "Reliability of confidence scores", _svg(_draw_reliability, reliability)
     lengths = evaluated.tally.lengths
@@ -162,14 +165,15 @@ def _svg(draw: Callable[[Axes, Any], None], data: Any) -> str:
     return svg[svg.index("<svg") :]
 
 
-def _draw_curves(axes: Axes, lines: Mapping[str, Sequence[tuple[int, float]]]) -> None:
-    shown = {name: points for name, points in lines.items() if points}
-    for (name, points), color in zip(shown.items(), (FIRST, SECOND, INK), strict=False):
-        marker = "o" if len(points) < 20 else ""
-        axes.plot(*zip(*points, strict=True), label=name, color=color, marker=marker, markersize=3)
+def draw_curves(axes: Axes, history: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
+    """Plot the values of `history` under the keys of `names` over steps; keys without a value are left out."""
+    for (key, name), color in zip(names.items(), (FIRST, SECOND, INK), strict=False):
+        if points := [(entry["step"], entry[key]) for entry in history if key in entry]:
+            marker = "o" if len(points) < 20 else ""
+            axes.plot(*zip(*points, strict=True), label=name, color=color, marker=marker, markersize=3)
+    axes.spines[["top", "right"]].set_visible(False)
     axes.set(xlabel="steps", ylim=(0, None))
-    if len(shown) > 1:
-        axes.legend(frameon=False)
+    axes.legend(frameon=False)
 
 
 def _draw_reliability(axes: Axes, bins: Sequence[tuple[float, float, float]]) -> None:

@@ -7,8 +7,9 @@ nothing of how the predictions were made, and writes no file.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, reduce
 from itertools import takewhile
 from operator import add
@@ -18,12 +19,11 @@ import numpy as np
 
 from ..codec import Decoded, entity_row
 from ..entities import Example, LabelSet
-from .baselines import Lookup
-from .bootstrap import LEVEL, RESAMPLES, SEED, Interval, intervals
-from .errors import Error, errors_of, spurious
-from .scoring import Counts, Scores, score
+from .baselines import Lookup, ceiling
+from .bootstrap import LEVEL, RESAMPLES, SEED, Interval, intervals, row_counts
+from .errors import Error, by_sentence, confusion, count_kinds, error_count, errors_of, spurious
+from .scoring import Counts, Pair, Scores, score
 from .table import Contract, confidence_line, table
-from .tally import Tally, tally
 
 ROWS = 1_000
 """Rows that are counted, or read in order of their errors, at a time."""
@@ -38,10 +38,71 @@ class Row(NamedTuple):
     predicted: Decoded
     errors: list[Error]
 
-    @property
-    def error_count(self) -> int:
-        """False positives and false negatives by offsets."""
-        return sum(error.false_positives + error.false_negatives for error in self.errors)
+
+@dataclass(frozen=True)
+class Tally:
+    """What is counted of some rows. `a + b` is the tally of the rows of `a` followed by those of `b`.
+
+    `ceiling` are the scores of writing the gold surfaces, `floor` those of looking up the surfaces of the training
+    data, if there is any. `spurious` holds the number of surfaces predicted in sentences without entities, and the
+    number of these sentences. `lengths` counts the characters of "gold" and "predicted" entities and of "sentences".
+    `counts` and `wrong` have an entry per row, in the smallest integers that hold them: the counts of
+    `bootstrap.row_counts`, and the number of false positives and negatives by offsets.
+    """
+
+    scores: Scores
+    ceiling: Scores
+    floor: Scores | None
+    kinds: dict[str, Counts]
+    confusion: dict[str, dict[str, int]]
+    by_sentence: dict[str, dict[str, Counts]]
+    spurious: np.ndarray
+    lengths: dict[str, Counter[int]]
+    counts: tuple[np.ndarray, ...]
+    wrong: tuple[np.ndarray, ...]
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(**{one.name: _add(getattr(self, one.name), getattr(other, one.name)) for one in fields(self)})
+
+
+def tally(
+    gold: Sequence[Example],
+    predicted: Sequence[Decoded],
+    labels: LabelSet,
+    seen: Set[Pair] | None = None,
+    floor: Lookup | None = None,
+) -> Tally:
+    """The `Tally` of these rows; `seen` and `floor` are from the training data. Raises the errors of `score`."""
+    scores = score(gold, predicted, labels, train=seen)
+    errors = [errors_of(g, p, labels.names) for g, p in zip(gold, predicted, strict=True)]
+    lengths = {
+        "gold": Counter(len(entity.text) for example in gold for entity in example.entities),
+        "predicted": Counter(len(entity.text) for decoded in predicted for entity in decoded.entities),
+        "sentences": Counter(len(example.text) for example in gold),
+    }
+    return Tally(
+        scores,
+        ceiling(gold, labels),
+        None if floor is None else score(gold, [floor(example.text) for example in gold], labels),
+        count_kinds(errors),
+        confusion(gold, errors, labels.names),
+        by_sentence(gold, predicted),
+        np.array(spurious(gold, predicted)),
+        lengths,
+        (_shrink(row_counts(gold, predicted, labels, seen)),),
+        (_shrink(np.array([*map(error_count, errors)], int)),),
+    )
+
+
+def _shrink(numbers: np.ndarray) -> np.ndarray:
+    return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
+
+
+def _add(one: Any, other: Any) -> Any:
+    """The sum of two values of one field; a dict, but for a Counter, has the same keys in both and is added by key."""
+    if type(one) is dict:
+        return {key: _add(value, other[key]) for key, value in one.items()}
+    return None if one is None else one + other
 
 
 @dataclass(frozen=True)
@@ -150,17 +211,10 @@ class EvaluationResult:
     def prediction_lines(self) -> Iterator[str]:
         """The lines of predictions.jsonl: gold and predicted entities of every row, in order."""
         for example, decoded in zip(self.gold, self.predicted, strict=True):
-            line = {
-                "id": example.id,
-                "text": example.text,
-                "gold": [entity_row(e) for e in example.entities],
-                "entities": [entity_row(e) for e in decoded.entities],
-            }
-            if decoded.ungrounded:
-                line["ungrounded"] = [list(pair) for pair in decoded.ungrounded]
-            if decoded.problems:
-                line["problems"] = [asdict(problem) for problem in decoded.problems]
-            yield json.dumps(line, ensure_ascii=False)
+            gold, found = ([entity_row(e) for e in side.entities] for side in (example, decoded))
+            faults = {"ungrounded": decoded.ungrounded, "problems": [asdict(problem) for problem in decoded.problems]}
+            line = {"id": example.id, "text": example.text, "gold": gold, "entities": found}
+            yield json.dumps(line | {key: value for key, value in faults.items() if value}, ensure_ascii=False)
 
     def error_lines(self) -> Iterator[str]:
         """The lines of errors.jsonl: the rows with an error, those with the most first."""
@@ -174,12 +228,10 @@ def _select(rows: Sequence[T], positions: Sequence[int]) -> Sequence[T]:
 
 
 def _error_line(row: Row) -> str:
-    errors = [
-        {"kind": error.kind}
-        | ({"gold": entity_row(error.gold)} if error.gold else {})
-        | ({"predicted": entity_row(error.predicted)} if error.predicted else {})
-        | ({"written": list(error.written)} if error.written else {})
-        for error in row.errors
-    ]
+    errors = []
+    for error in row.errors:
+        sides = {"gold": error.gold, "predicted": error.predicted}
+        written = {"written": error.written} if error.written else {}
+        errors.append({"kind": error.kind, **{k: entity_row(side) for k, side in sides.items() if side}, **written})
     line = {"id": row.gold.id, "source": row.gold.source, "text": row.gold.text, "errors": errors}
     return json.dumps(line, ensure_ascii=False)

@@ -88,14 +88,11 @@ class Scores:
 
     def __add__(self, other: Scores) -> Scores:
         if self.labels != other.labels:
-            raise NerError(
-                f"cannot add scores for the labels {', '.join(self.labels)} and {', '.join(other.labels)}",
-                remedy="score both parts with the same label set",
-            )
+            what = f"cannot add scores for the labels {', '.join(self.labels)} and {', '.join(other.labels)}"
+            raise NerError(what, remedy="score both parts with the same label set")
         if (self.seen is None) != (other.seen is None):
-            raise NerError(
-                "cannot add scores with and without seen/unseen", remedy="give `train` to both calls of score"
-            )
+            remedy = "give `train` to both calls of score"
+            raise NerError("cannot add scores with and without seen/unseen", remedy=remedy)
         return Scores(
             self.rows + other.rows,
             self.labels,
@@ -234,10 +231,8 @@ def score(
     (Counts(tp=1, fp=1, fn=1), Counts(tp=1, fp=1, fn=0), 1)
     """
     if len(gold) != len(predicted):
-        raise NerError(
-            f"{len(gold)} gold rows but {len(predicted)} predictions",
-            remedy="give one prediction for each row, an empty Decoded() if there is none",
-        )
+        remedy = "give one prediction for each row, an empty Decoded() if there is none"
+        raise NerError(f"{len(gold)} gold rows but {len(predicted)} predictions", remedy=remedy)
     # A set is used as it is, so that scoring row by row does not build it for every row.
     train_pairs = train if train is None or isinstance(train, Set) else {p for row in train for p in row.surfaces}
     surface, span = _Tally(), _Tally()

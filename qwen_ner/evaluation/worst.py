@@ -11,7 +11,7 @@ from typing import Any
 
 from ..codec import Decoded
 from ..entities import Entity
-from .errors import Error
+from .errors import Error, error_count
 from .result import EvaluationResult
 
 WORST = 50
@@ -22,17 +22,12 @@ WORST_COLUMNS = ("text", "gold", "predicted", "errors", "wrong", "source")
 
 def worst_rows(evaluated: EvaluationResult, limit: int = WORST) -> list[list[Any]]:
     """The rows with the most false positives and negatives, in falling order, as cells under `WORST_COLUMNS`."""
-    return [
-        [
-            row.gold.text,
-            _entities(row.gold.entities),
-            _predicted(row.predicted),
-            "\n".join(_error(error) for error in row.errors),
-            row.error_count,
-            row.gold.source,
-        ]
-        for row in islice(evaluated.rows_with_errors(), limit)
-    ]
+    rows = []
+    for gold, predicted, errors in islice(evaluated.rows_with_errors(), limit):
+        kinds = "\n".join(map(_error, errors))
+        entities = _entities(gold.entities)
+        rows.append([gold.text, entities, _predicted(predicted), kinds, error_count(errors), gold.source])
+    return rows
 
 
 def _entities(entities: Sequence[Entity]) -> str:

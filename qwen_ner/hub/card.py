@@ -18,20 +18,12 @@ import yaml
 
 from ..entities import NerError
 from ..evaluation.bootstrap import Interval
-from ..evaluation.report import FIRST, INK, SECOND, templates
+from ..evaluation.report import CURVES, draw_curves, templates
 from ..evaluation.scoring import Scores
 from ..evaluation.table import VIEWS, Contract
+from ..files import write_text
 from ..inference.hub_download import ADAPTER, may_be_repo_id
-from .neutral import (
-    CURVE,
-    PREDICTIONS,
-    STATE,
-    check_trained,
-    neutral_metrics,
-    neutral_recipe,
-    read_metrics,
-    read_recipe,
-)
+from .neutral import CARD, CURVE, STATE, check_trained, neutral_metrics, neutral_recipe, read_metrics, read_recipe
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -47,6 +39,18 @@ CURVE_LINES = 12
 
 SENTENCE = "三星在北京开了一家新店"
 """The example, if the recipe has none."""
+
+
+def write_card(folder: Path, repo_id: str, base_model: str | None, out: Path) -> None:
+    """Write the `model_card` of the model in `folder` to `out`, and beside it a plot of loss and scores over steps."""
+    write_text(out / CARD, [model_card(folder, repo_id, base_model=base_model)])
+    if log := history(folder):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 3), layout="constrained")
+        for axes, names in zip(figure.subplots(1, 2), CURVES.values(), strict=False):
+            draw_curves(axes, log, names)
+        figure.savefig(out / CURVE, format="png", dpi=120, metadata={"Software": None})
 
 
 def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = None) -> str:
@@ -165,7 +169,7 @@ def _texts(folder: Path, recipe: Mapping[str, Any]) -> list[str]:
     """Texts to tell the language by: the scored rows, or the examples of the recipe."""
     if recipe.get("dataset") in ("cluener", "sample"):
         return [SENTENCE]
-    path = folder / PREDICTIONS
+    path = folder / "predictions.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [json.loads(line)["text"] for line in lines] or recipe.get("examples") or []
 
@@ -185,10 +189,8 @@ def is_chinese(texts: Iterable[str]) -> bool:
 def history(folder: Path) -> list[dict[str, Any]]:
     """The `log_history` of the training; empty if the folder has none."""
     path = folder / STATE
-    if not path.is_file():
-        return []
     try:
-        return list(json.loads(path.read_text(encoding="utf-8"))["log_history"])
+        return json.loads(path.read_text(encoding="utf-8"))["log_history"] if path.is_file() else []
     except (ValueError, LookupError, TypeError) as error:
         remedy = "copy the file from the last checkpoint, or remove it to go without the log"
         raise NerError(f"cannot read the training log ({error})", place=path, remedy=remedy) from None
@@ -209,25 +211,3 @@ def curve(log: Sequence[Mapping[str, Any]], lines: int | None = None) -> list[di
     if lines is None or len(found) <= lines:
         return found
     return [found[round(i * (len(found) - 1) / (lines - 1))] for i in range(lines)]
-
-
-def draw_curve(log: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Plot loss and scores over steps to the PNG file `path`."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    for axes, keys in zip(
-        figure.subplots(1, 2),
-        (
-            {"loss": "training loss", "eval_loss": "validation loss"},
-            {"eval_f1": "f1", "eval_span_f1": "span_f1", "eval_macro_f1": "macro_f1"},
-        ),
-        strict=True,
-    ):
-        for (key, name), color in zip(keys.items(), (FIRST, SECOND, INK), strict=False):
-            if points := [(entry["step"], entry[key]) for entry in log if key in entry]:
-                axes.plot(*zip(*points, strict=True), label=name, color=color, marker="o", markersize=2)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set(xlabel="steps", ylim=(0, None))
-        axes.legend(frameon=False)
-    figure.savefig(path, format="png", dpi=120, metadata={"Software": None})

@@ -7,7 +7,6 @@ files on an allow list are copied. Knows nothing of networks.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import shutil
@@ -24,9 +23,7 @@ from ..entities import NerError
 from ..files import write_json, write_text
 from ..inference.hub_download import ADAPTER, MODEL_FILES, WEIGHTS
 
-log = logging.getLogger(__name__)
-
-RECIPE, METRICS, STATE, PREDICTIONS = "recipe.yaml", "metrics.json", "trainer_state.json", "predictions.jsonl"
+RECIPE, METRICS, STATE = "recipe.yaml", "metrics.json", "trainer_state.json"
 
 CARD, CURVE = "README.md", "curve.png"
 
@@ -65,27 +62,13 @@ def read_recipe(folder: Path) -> dict[str, Any]:
 
 
 def read_metrics(folder: Path) -> dict[str, Any] | None:
-    """metrics.json of `folder`, or None if there is none of this version."""
+    """metrics.json of `folder`, or None if there is none."""
     path = folder / METRICS
-    if not path.is_file():
-        return None
-    remedy = "write it again with `qwen-ner evaluate … --report`"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except ValueError as error:
+        remedy = "write it again with `qwen-ner evaluate … --report`"
         raise NerError(f"not JSON ({error})", place=path, remedy=remedy) from None
-    if "contract" not in values or "intervals" not in values:
-        log.warning("Ignoring %s, which an older version wrote; %s.", path, remedy)
-        return None
-    return values
-
-
-def base_of(folder: Path) -> str | None:
-    """The base of the model in `folder` as the training named it: a Hub id or a folder; None if not known."""
-    if (folder / ADAPTER).is_file():
-        return json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    name = read_recipe(folder).get("model_name_or_path")
-    return None if name == "tiny" else name
 
 
 def copy_files(folder: Path, out: Path, names: Sequence[str] = MODEL_FILES, *, link: bool = False) -> None:

@@ -6,7 +6,7 @@ Knows nothing of training.
 
 from __future__ import annotations
 
-import logging
+import json
 import os
 import shutil
 import tempfile
@@ -14,36 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..entities import NerError
-from ..files import write_text
-from ..inference.hub_download import (
-    ADAPTER,
-    MODEL_FILES,
-    WEIGHTS,
-    WEIGHTS_INDEX,
-    faults_explained,
-    local_folder,
-    repo_on_hub,
-)
-from .card import draw_curve, history, model_card
-from .neutral import (
-    CARD,
-    CURVE,
-    METRICS,
-    PUSHED,
-    RECIPE,
-    STATE,
-    base_of,
-    check_trained,
-    copy_files,
-    neutralise,
-    read_metrics,
-    refuse_secrets,
-)
+from ..inference.hub_download import ADAPTER, BESIDE_WEIGHTS, faults_explained, local_folder, may_be_repo_id
+from .card import write_card
+from .neutral import METRICS, PUSHED, RECIPE, STATE, check_trained, copy_files, neutralise, read_recipe, refuse_secrets
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-log = logging.getLogger(__name__)
 
 
 def push(
@@ -80,9 +56,7 @@ def push(
         staged.mkdir()
         neutralise(source, staged, name, base)
         if not path_in_repo:
-            write_text(staged / CARD, [model_card(source, name, base_model=base)])
-            if log_history := history(source):
-                draw_curve(log_history, staged / CURVE)
+            write_card(source, name, base, staged)
         refuse_secrets(staged, token or get_token(), folder.resolve())
         with faults_explained(name, revision):
             commit = api.upload_folder(
@@ -112,10 +86,15 @@ def claim(api: HfApi, repo_id: str, *, private: bool = False) -> str:
 
 def _base(api: HfApi, folder: Path, merge: bool) -> str | None:
     """The id of the base model on the Hub, if it has one. Raises `NerError` for an adapter whose base has none."""
-    name = base_of(folder)
+    adapter = folder / ADAPTER
+    if adapter.is_file():
+        name = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    else:
+        name = read_recipe(folder).get("model_name_or_path")
     with faults_explained(str(name)):
-        base = repo_on_hub(api, name) if name else None
-    if base is None and not merge and (folder / ADAPTER).is_file():
+        local = name is None or Path(name).expanduser().exists() or not may_be_repo_id(name)
+        base = None if local or not api.repo_exists(name) else name
+    if base is None and not merge and adapter.is_file():
         remedy = "push it with --merge, or train from a base on the Hub"
         raise NerError(f"the adapter's base {name} is not on the Hub", place=folder, remedy=remedy)
     return base
@@ -147,9 +126,8 @@ def export(folder: str | Path, out: Path, *, dtype: str = "float32") -> None:
     made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
         model.save_pretrained(made)
-        beside = set(MODEL_FILES) - {*WEIGHTS, WEIGHTS_INDEX, ADAPTER, "config.json", "generation_config.json"}
-        scores = {METRICS} if dtype == "float32" and read_metrics(source) else set()
-        copy_files(source, made, [*beside, RECIPE, STATE, *scores])
+        scores = [METRICS] if dtype == "float32" else []
+        copy_files(source, made, [*BESIDE_WEIGHTS, RECIPE, STATE, *scores])
         os.chmod(made, 0o755)
         os.replace(made, out)
     except BaseException as error:

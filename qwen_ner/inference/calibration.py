@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -71,9 +71,6 @@ class Calibration:
     def of(self, probability: float) -> float:
         """The confidence for a probability of the model, rather than its logarithm."""
         return self(math.log(max(probability, 1e-300)))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "thresholds": dict(self.thresholds)}
 
 
 def fit_calibration(judged: Sequence[Judged], gold: Mapping[str, int]) -> Calibration:

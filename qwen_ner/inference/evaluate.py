@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..data.arrow_store import StoredDecoded, StoredExamples
 from ..data.datasets import has_split, iter_dataset, labels_of
@@ -49,9 +49,8 @@ def evaluate(
     extractor = None if Path(model).is_file() else Extractor.from_pretrained(model, revision=revision, backend=backend)
     gold = StoredExamples.of(read(split, labels=extractor.config.labels if extractor else None))[:limit]
     if not any(example.entities for example in gold):
-        raise NerError(
-            "no entity to score", place=f"{data} {split}", remedy="use `qwen-ner predict` on unlabelled texts"
-        )
+        remedy = "use `qwen-ner predict` on unlabelled texts"
+        raise NerError("no entity to score", place=f"{data} {split}", remedy=remedy)
     labels = extractor.config.labels if extractor else CLUENER if data in ("cluener", "sample") else labels_of(gold)
     seen = split != "train" and has_split(data, "train", data_dir)
     train = StoredExamples.of(read("train", labels=labels)) if seen else None
@@ -66,17 +65,9 @@ def evaluate(
         if extractor is None:
             yield evaluated(predicted=StoredDecoded.of(iter_predictions(model, gold)))
             continue
-        find = partial(
-            extractor.predictions,
-            constrained=decoding == "constrained",
-            min_score=min_score,
-            thresholds=thresholds,
-            batch_tokens=batch_tokens,
-            progress=True,
-        )
-        predicted = StoredDecoded.of(find(gold.rows["text"]))
-        yield evaluated(
-            predicted=predicted,
-            confidence=summary(extractor.judged(gold, predicted)),
-            added=list(zip(clauses, find([clause.text for clause in clauses]), strict=True)),
-        )
+        kept: dict[str, Any] = {"min_score": min_score, "thresholds": thresholds, "batch_tokens": batch_tokens}
+        options = {"constrained": decoding == "constrained", "progress": True, **kept}
+        predicted = StoredDecoded.of(extractor.predictions(gold.rows["text"], **options))
+        found = extractor.predictions([clause.text for clause in clauses], **options)
+        confidence = summary(extractor.judged(gold, predicted))
+        yield evaluated(predicted=predicted, confidence=confidence, added=list(zip(clauses, found, strict=True)))

@@ -7,7 +7,7 @@ and of the model only what a `Backend` says.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
@@ -67,23 +67,18 @@ class Extractor:
 
     @classmethod
     def from_pretrained(
-        cls,
-        folder: str | Path,
-        *,
-        revision: str | None = None,
-        device: str | None = None,
-        dtype: str | None = None,
-        backend: str = "torch",
+        cls, folder: str | Path, *, revision: str | None = None, backend: str = "torch", **options: str | None
     ) -> Extractor:
         """Load what `qwen-ner train` wrote: an output_dir, a checkpoint in it, or a Hub id.
 
-        `backend` is a name in `backends.base.BACKENDS`; `device` and `dtype` default to what suits it. Raises
-        `NerError` if the folder lacks `ner_config.json`, a tokenizer, a chat template or weights.
+        `backend` is a name in `backends.base.BACKENDS`; `options` are those of its `load`: `device` and `dtype`, which
+        default to what suits it. Raises `NerError` if the folder lacks `ner_config.json`, a tokenizer, a chat template
+        or weights.
         """
         path = local_folder(folder, revision)
         config = NerConfig.load(path)
         tokenizer = load_tokenizer(path)
-        loaded = backend_class(backend).load(path, tokenizer, config, device=device, dtype=dtype)
+        loaded = backend_class(backend).load(path, tokenizer, config, **options)
         check_limits(config, loaded.max_length, len(tokenizer), path)
         return cls(loaded, tokenizer, config)
 
@@ -163,11 +158,8 @@ class Extractor:
             read = partial(self.read, constrained=constrained, batch_tokens=batch_tokens, on_rows=bar.update)
             found = (decoded for chunk in chunks for decoded in read(chunk))
             for text in texts:
-                of_text = []
-                for window in self.windows(text):
-                    kept = next(found).scored_at_least(lambda label: max(min_score, floors.get(label, 0.0)))
-                    of_text.append(replace(kept, entities=window.entities(kept.entities)))
-                yield joined(of_text)
+                own = [(window, next(found)) for window in self.windows(text)]
+                yield join_windows(own, lambda label: max(min_score, floors.get(label, 0.0)))
 
     def windows(self, text: str) -> list[Window]:
         """The windows that `text` is read in, without those that hold only white space."""
@@ -235,8 +227,13 @@ class Extractor:
                     yield Judged(label, score, (label, surface) in gold.surfaces)
 
 
-def joined(parts: Sequence[Decoded]) -> Decoded:
-    """The windows of one text as one result, without surfaces whose entities all belong to another window."""
+def join_windows(found: Iterable[tuple[Window, Decoded]], floor: Callable[[str], float]) -> Decoded:
+    """What was decoded in the windows of one text as one result, without what scores below `floor(label)`.
+
+    Surfaces whose entities all belong to another window are left out.
+    """
+    kept_parts = [(window, decoded.scored_at_least(floor)) for window, decoded in found]
+    parts = [replace(part, entities=window.entities(part.entities)) for window, part in kept_parts]
     if len(parts) == 1:
         return parts[0]
     surfaces: dict[tuple[str, str], None] = {}

@@ -10,25 +10,24 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..contract import NER_CONFIG_NAME
 from ..entities import NerError
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
 ADAPTER = "adapter_config.json"
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors")
 
-WEIGHTS_INDEX = "model.safetensors.index.json"
-
-MODEL_FILES = (
-    *WEIGHTS, WEIGHTS_INDEX, ADAPTER, "config.json", "generation_config.json", NER_CONFIG_NAME,
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "chat_template.jinja", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "merges.txt",
+BESIDE_WEIGHTS = (
+    NER_CONFIG_NAME, "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "chat_template.jinja",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
 )  # fmt: skip
+"""Files that stay the same when an adapter is merged into its base."""
+
+CONFIGS = ("model.safetensors.index.json", ADAPTER, "config.json", "generation_config.json")
+
+MODEL_FILES = (*WEIGHTS, *CONFIGS, *BESIDE_WEIGHTS)
 """Patterns of the files that make up a trained model: all that is downloaded, and beside card and scores all that is
 pushed. No pickle is among them: loading one runs whatever code its author put in it."""
 
@@ -54,11 +53,9 @@ def local_folder(folder: str | Path, revision: str | None = None) -> Path:
         try:
             hf_hub_download(name, NER_CONFIG_NAME, revision=revision)
         except RemoteEntryNotFoundError as error:
-            raise NerError(
-                f"no {NER_CONFIG_NAME} in this repository{f' at {revision}' if revision else ''}: not a qwen_ner model",
-                place=name,
-                remedy="give one that `qwen-ner push` wrote",
-            ) from error
+            at = f" at {revision}" if revision else ""
+            what = f"no {NER_CONFIG_NAME} in this repository{at}: not a qwen_ner model"
+            raise NerError(what, place=name, remedy="give one that `qwen-ner push` wrote") from error
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
 
 
@@ -68,15 +65,13 @@ SAFE: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
 
 def refuse_pickled(folder: Path) -> None:
     """Raise `NerError` if the only weights in `folder` are a pickle (`.bin`, `.pt`, `.pth`, `.ckpt`)."""
-    names = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
-    weights = [name for name in names if name.startswith(("pytorch_model", "adapter_model", "model"))]
+    pickles = (path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    weights = sorted(name for name in pickles if name.startswith(("pytorch_model", "adapter_model", "model")))
     if weights and not any(folder.glob("*.safetensors")):
-        raise NerError(
-            f"the weights are a pickle ({weights[0]}), and loading one runs whatever code its author put in it",
-            place=folder,
-            remedy="use a version with .safetensors, or if you trust it convert it: "
-            "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(other)",
-        )
+        what = f"the weights are a pickle ({weights[0]}), and loading one runs whatever code its author put in it"
+        convert = "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(other)"
+        remedy = f"use a version with .safetensors, or if you trust it convert it: {convert}"
+        raise NerError(what, place=folder, remedy=remedy)
 
 
 def may_be_repo_id(name: str) -> bool:
@@ -119,46 +114,25 @@ def explained(error: Exception, name: str, revision: str | None = None) -> NerEr
     if isinstance(error, (errors.LocalEntryNotFoundError, RuntimeError)):
         error = error.__cause__ if isinstance(error.__cause__, errors.HfHubHTTPError) else error
     status = getattr(getattr(error, "response", None), "status_code", None)
+    status = 401 if isinstance(error, errors.LocalTokenNotFoundError) else status
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    login = "log in with `hf auth login`, or set HF_TOKEN"
-    again = "run the same command again"
-    if isinstance(error, errors.HFValidationError):
-        what, remedy = f"not a repository name ({reason})", "give user/name"
-    elif isinstance(error, errors.RevisionNotFoundError):
-        what, remedy = f"no revision {revision} on the Hub", "give a branch, a tag or a commit of that repository"
-    elif isinstance(error, errors.GatedRepoError):
-        what, remedy = "the repository is gated", f"request access on its page, then {login}"
-    elif isinstance(error, errors.LocalTokenNotFoundError) or status == 401:
-        what, remedy = "no valid token, or the repository is private or does not exist (401)", login
-    elif isinstance(error, errors.RepositoryNotFoundError) or status == 404:
-        what, remedy = "no such repository on the Hub, or none that you may read (404)", f"check the name, or {login}"
-    elif status == 403:
-        what = "you have no right to write there (403)"
-        remedy = f"use a name under your own account, or a token with write access: {login}"
-    elif status == 409:
-        what, remedy = "another push changed the repository in between (409)", again
+    login, again = "log in with `hf auth login`, or set HF_TOKEN", "run the same command again"
+    write = f"use a name under your own account, or a token with write access: {login}"
+    answers: dict[Any, tuple[str, str]] = {
+        errors.HFValidationError: (f"not a repository name ({reason})", "give user/name"),
+        errors.RevisionNotFoundError: (f"no revision {revision} on the Hub", "give a branch, a tag or a commit of it"),
+        errors.GatedRepoError: ("the repository is gated", f"request access on its page, then {login}"),
+        401: ("no valid token, or the repository is private or does not exist (401)", login),
+        403: ("you have no right to write there (403)", write),
+        404: ("no such repository on the Hub, or none that you may read (404)", f"check the name, or {login}"),
+        409: ("another push changed the repository in between (409)", again),
+    }
+    if known := answers.get(type(error)) or answers.get(status):
+        what, remedy = known
     elif status is not None and status < 500:
         what, remedy = f"the Hub refused ({reason})", "check the name and the token"
     else:
-        network = (
-            "HF_HUB_OFFLINE is set; unset it" if constants.is_offline_mode() else "check the network and HF_ENDPOINT"
-        )
+        offline = constants.is_offline_mode()
+        network = "HF_HUB_OFFLINE is set; unset it" if offline else "check the network and HF_ENDPOINT"
         what, remedy = f"the Hub cannot be reached, or is out of order ({reason})", f"{network}, and {again}"
     return NerError(what, place=name, remedy=remedy)
-
-
-def repo_on_hub(api: HfApi, name: str) -> str | None:
-    """The canonical Hub id of the model `name`; None if it is not on the Hub, or is a local folder.
-
-    Raises what `huggingface_hub` raises.
-    """
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
-
-    if Path(name).expanduser().exists():
-        return None
-    try:
-        return str(api.model_info(name).id)
-    except GatedRepoError:
-        return name
-    except (RepositoryNotFoundError, HFValidationError):
-        return None

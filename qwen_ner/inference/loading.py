@@ -55,30 +55,21 @@ def refuse_others(found: dict[str, Any], place: str) -> None:
     """
     for what in ("missing", "unexpected"):
         if names := sorted(found[f"{what}_keys"]):
-            raise NerError(
-                f"the weights do not match config.json: {', '.join(names[:5])} {what}, {len(names)} in all",
-                place=place,
-                remedy="take both files from the same checkpoint",
-            )
+            found_names = f"{', '.join(names[:5])} {what}, {len(names)} in all"
+            remedy = "take both files from the same checkpoint"
+            raise NerError(f"the weights do not match config.json: {found_names}", place=place, remedy=remedy)
 
 
 def check_limits(config: NerConfig, max_length: int, vocabulary: int, path: Path) -> None:
     """Raise `NerError` if `config` does not fit a context of `max_length` tokens, or a `vocabulary` of so many."""
-    place = path / NER_CONFIG_NAME
+    place = str(path / NER_CONFIG_NAME)
     if config.max_new_tokens >= max_length:
-        raise NerError(
-            f"no room for a text in the model's context of {max_length} tokens",
-            value=config.max_new_tokens,
-            place=f"{place}: max_new_tokens",
-            remedy="lower it",
-        )
+        what, place = f"no room for a text in the model's context of {max_length} tokens", f"{place}: max_new_tokens"
+        raise NerError(what, value=config.max_new_tokens, place=place, remedy="lower it")
     if beyond := [token for token in config.end_token_ids if token >= vocabulary]:
-        raise NerError(
-            f"the tokenizer has only {vocabulary} tokens",
-            value=beyond[0],
-            place=f"{place}: end_token_ids",
-            remedy="take the file from a checkpoint of the same training",
-        )
+        what, place = f"the tokenizer has only {vocabulary} tokens", f"{place}: end_token_ids"
+        remedy = "take the file from a checkpoint of the same training"
+        raise NerError(what, value=beyond[0], place=place, remedy=remedy)
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -106,9 +97,7 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in ends:
         others = [token for token in tokenizer.all_special_tokens if tokenizer.convert_tokens_to_ids(token) not in ends]
         if not others:
-            remedy = "set pad_token in the tokenizer"
-            raise NerError(
-                "the tokenizer has no special token to pad with but the end token", place=path, remedy=remedy
-            )
+            what = "the tokenizer has no special token to pad with but the end token"
+            raise NerError(what, place=path, remedy="set pad_token in the tokenizer")
         tokenizer.pad_token = others[0]
     return tokenizer

@@ -166,7 +166,7 @@ def create_app(
     )
     _add_api(app, service, info)
     _add_probes(app, service)
-    page = render_page(
+    html, policy = render_page(
         **info.model_dump(include={"model", "version", "labels", "scores"}),
         characters=limits.max_characters,
         examples=list(examples),
@@ -175,11 +175,11 @@ def create_app(
     @app.get("/", include_in_schema=False)
     async def root() -> Response:
         headers = {
-            "content-security-policy": page.policy,
+            "content-security-policy": policy,
             "x-content-type-options": "nosniff",
             "referrer-policy": "no-referrer",
         }
-        return Response(page.html, headers=headers, media_type="text/html")
+        return Response(html, headers=headers, media_type="text/html")
 
     return app
 
@@ -204,10 +204,10 @@ def _add_api(app: FastAPI, service: Service, info: ModelInfo) -> None:
             job = service.batcher.submit(query.texts, query.min_score)
         except QueueFull as full:
             raise HTTPException(429, str(full), {"retry-after": str(full.seconds)}) from None
-        changes = updates(job, request, started, limits.deadline)
+        changes = updates(service.batcher, job, request, started)
         if LINES_TYPE in request.headers.get("accept", ""):
-            return Lines(service.batcher, job, query, changes)
-        return await respond(service.batcher, job, query, changes)
+            return Lines(job, query, changes)
+        return await respond(job, query, changes)
 
     @app.get("/v1/model", responses={status: schemas.ERRORS[status] for status in (401, 503)}, dependencies=secured)
     async def model() -> ModelInfo:

@@ -13,11 +13,11 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..codec import Decoded
 from ..entities import NerError
-from ..inference.extractor import Extractor, joined
+from ..inference.extractor import Extractor, join_windows
 from ..inference.windows import Window
 from .schemas import Limits, Refusal
 
@@ -36,17 +36,6 @@ class QueueFull(Exception):
     def __init__(self, tokens: int, limit: int, seconds: int) -> None:
         self.seconds = seconds
         super().__init__(f"the queue is full ({tokens:,} tokens, limit {limit:,}); try again in {seconds} s")
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What the model read in one go; tokens are those of prompts and answers."""
-
-    windows: int
-    requests: int
-    characters: int
-    tokens: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +62,7 @@ class Job:
         self.parts = deque(Part(i, window) for i, own in enumerate(windows) for window in own)
         self.windows, self.read = len(self.parts), 0
         self._lengths = [len(own) for own in windows]
-        self._decoded: defaultdict[int, list[Decoded]] = defaultdict(list)
+        self._decoded: defaultdict[int, list[tuple[Window, Decoded]]] = defaultdict(list)
         self._changed = asyncio.Event()
 
     @property
@@ -98,10 +87,9 @@ class Job:
         elif isinstance(found, Refusal):
             self.outcomes[i] = found
         else:
-            kept = found.scored_at_least(lambda label: self.min_score)
-            self._decoded[i].append(replace(kept, entities=part.window.entities(kept.entities)))
+            self._decoded[i].append((part.window, found))
             if len(self._decoded[i]) == self._lengths[i]:
-                self.outcomes[i] = joined(self._decoded.pop(i))
+                self.outcomes[i] = join_windows(self._decoded.pop(i), lambda label: self.min_score)
         self._changed.set()
 
 
@@ -113,12 +101,10 @@ class Batcher:
     batch of several requests, which are likely to be followed by others, the model waits until as many have arrived,
     for `max_wait` seconds or `WAITING_SHARE` of the last batch's time at most. No more than `max_waiting` tokens may
     wait, except for a request that finds the queue empty. Both limits count prompt, answer and each character as a
-    token.
+    token. `on_batch` is called after each batch: see `metrics.Monitor.batch`.
     """
 
-    def __init__(
-        self, extractor: Extractor, limits: Limits, on_batch: Callable[[Batch], object] = lambda batch: None
-    ) -> None:
+    def __init__(self, extractor: Extractor, limits: Limits, on_batch: Callable[..., object]) -> None:
         self.extractor, self.limits, self.on_batch = extractor, limits, on_batch
         self.tokens = 0  # in the queue
         self.waiting: deque[Job] = deque()
@@ -172,7 +158,7 @@ class Batcher:
             self._expected = len(self.waiting) + sum(job.done for job in jobs)
             self._patience = max(self.limits.max_wait, WAITING_SHARE * seconds)
             self._rate += (size / seconds - self._rate) * (0.2 if self._rate else 1.0)
-            self.on_batch(Batch(len(batch), len(jobs), sum(map(len, texts)), self.extractor.tokens - tokens, seconds))
+            self.on_batch(len(batch), len(jobs), sum(map(len, texts)), self.extractor.tokens - tokens, seconds)
 
     def close(self) -> None:
         """Stop the model's thread after the current batch."""

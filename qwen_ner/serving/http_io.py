@@ -47,11 +47,13 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     return bytes(body)
 
 
-async def updates(job: Job, request: Request, started: float, deadline: float) -> AsyncGenerator[None, None]:
+async def updates(batcher: Batcher, job: Job, request: Request, started: float) -> AsyncGenerator[None, None]:
     """Yield at once, and whenever more of `job` is done, until all of it is.
 
-    Raises `ClientDisconnect` when the client leaves, and `HTTPException` (504) `deadline` seconds after `started`.
+    Raises `ClientDisconnect` when the client leaves, and `HTTPException` (504) at the deadline, counted from `started`.
+    However it ends, what is left of the job is cancelled.
     """
+    deadline = batcher.limits.deadline
     gone = asyncio.ensure_future(_wait_for_disconnect(request.receive))
     try:
         yield
@@ -67,6 +69,7 @@ async def updates(job: Job, request: Request, started: float, deadline: float) -
             yield
     finally:
         gone.cancel()
+        batcher.cancel(job)
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:
@@ -74,14 +77,11 @@ async def _wait_for_disconnect(receive: Receive) -> None:
         pass
 
 
-async def respond(batcher: Batcher, job: Job, query: ExtractRequest, changes: AsyncGenerator[None, None]) -> Response:
-    """The answer to `query` once `job` is done; if that fails, the job is cancelled."""
-    try:
-        async with contextlib.aclosing(changes):
-            async for _ in changes:
-                pass
-    finally:
-        batcher.cancel(job)
+async def respond(job: Job, query: ExtractRequest, changes: AsyncGenerator[None, None]) -> Response:
+    """The answer to `query` once `job` is done."""
+    async with contextlib.aclosing(changes):
+        async for _ in changes:
+            pass
     outcomes = [outcome for outcome in job.outcomes if outcome is not None]
     return Response(to_json(to_response(outcomes, query)), media_type="application/json")
 
@@ -89,16 +89,15 @@ async def respond(batcher: Batcher, job: Job, query: ExtractRequest, changes: As
 class Lines(Response):
     """The answer to `query` as lines of JSON, one per text, in order, sent as soon as they are known.
 
-    At the deadline the remaining texts get lines with an error. If the client leaves, the job is cancelled.
+    At the deadline the remaining texts get lines with an error.
     """
 
     media_type = LINES_TYPE
 
-    def __init__(self, batcher: Batcher, job: Job, query: ExtractRequest, changes: AsyncGenerator[None, None]) -> None:
+    def __init__(self, job: Job, query: ExtractRequest, changes: AsyncGenerator[None, None]) -> None:
         super().__init__()
         del self.headers["content-length"]
-        self.batcher, self.job, self.query, self.changes = batcher, job, query, changes
-        self.sent = 0
+        self.job, self.query, self.changes, self.sent = job, query, changes, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -110,8 +109,6 @@ class Lines(Response):
             self.job.give_up(late.detail)
         except ClientDisconnect:
             return
-        finally:
-            self.batcher.cancel(self.job)
         with contextlib.suppress(ClientDisconnect):
             await self._send(send, more=False)
 

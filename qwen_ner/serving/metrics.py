@@ -9,7 +9,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from .batcher import Batch, Batcher
+from .batcher import Batcher
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -39,12 +39,13 @@ class Monitor:
         self.requests.labels(path, str(status)).inc()
         self.seconds.labels(path).observe(seconds)
 
-    def batch(self, batch: Batch) -> None:
-        self.characters.inc(batch.characters)
-        self.tokens.inc(batch.tokens)
-        self.batch_windows.observe(batch.windows)
-        self.batch_requests.observe(batch.requests)
-        self.batch_seconds.observe(batch.seconds)
+    def batch(self, windows: int, requests: int, characters: int, tokens: int, seconds: float) -> None:
+        """Count what the model read in one go; tokens are those of prompts and answers."""
+        self.characters.inc(characters)
+        self.tokens.inc(tokens)
+        self.batch_windows.observe(windows)
+        self.batch_requests.observe(requests)
+        self.batch_seconds.observe(seconds)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

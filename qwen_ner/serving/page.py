@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from ..evaluation.report import templates
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """HTML, and the Content-Security-Policy under which it works."""
+def render_page(**about: Any) -> tuple[str, str]:
+    """The HTML, and the Content-Security-Policy under which it works.
 
-    html: str
-    policy: str
-
-
-def render_page(**about: Any) -> Page:
-    """The page; `about` is what page.js reads: model, labels, version, scores, characters (the most of a text), and
-    examples (sentences to click on)."""
+    `about` is what page.js reads: model, labels, version, scores, characters (the most of a text), and examples
+    (sentences to click on).
+    """
     from markupsafe import Markup
 
     style, script = (files("qwen_ner.serving").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
@@ -34,7 +28,7 @@ def render_page(**about: Any) -> Page:
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; connect-src 'self'; "
         "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    return Page(template.render(style=Markup(style), script=Markup(script), about=about), policy)
+    return template.render(style=Markup(style), script=Markup(script), about=about), policy
 
 
 def _hash(content: str) -> str:

@@ -52,7 +52,6 @@ def serve(
     environment variable QWEN_NER_TOKEN. Raises `NerError` if the model, the address or the token cannot be used, and
     `KeyboardInterrupt` after Ctrl-C.
     """
-    limits = limits or Limits()
     token = read_token(token_file)
     listener = open_socket(host, port)
     extractor = Extractor.from_pretrained(model, revision=revision)
@@ -61,11 +60,8 @@ def serve(
     scores = read_scores(model, revision)
     app = create_app(extractor, name=name, scores=scores, limits=limits, token=token, examples=EXAMPLES)
     if token is None and not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
-        log.warning(
-            "Anyone who can reach %s can use this server. Set %s, pass --token-file, or omit --host.",
-            host,
-            TOKEN_VARIABLE,
-        )
+        advice = f"set {TOKEN_VARIABLE}, pass --token-file, or omit --host"
+        log.warning("Anyone who can reach %s can use this server; %s.", host, advice)
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
-from ..codec import Decoded, entity_row
+from ..codec import Decoded, entity_row, unique_keys
 from ..entities import LabelSet, NerError
 
 LINES_TYPE = "application/x-ndjson"
@@ -168,7 +168,7 @@ def read_request(raw: bytes, limits: Limits, labels: LabelSet) -> ExtractRequest
     ['三星', Refusal(reason='expected a string, got a number')]
     """
     try:
-        values = json.loads(raw, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)
+        values = json.loads(raw, object_pairs_hook=unique_keys, parse_constant=_refuse_constant)
         request = ExtractRequest.model_validate(values)
     except ValidationError as error:
         faults = (": ".join([*filter(None, [".".join(map(str, e["loc"]))]), e["msg"]]) for e in error.errors())
@@ -198,13 +198,6 @@ def _check_text(value: Any) -> str | Refusal:
     except UnicodeEncodeError as error:
         return Refusal(f"character {error.start} is half of a surrogate pair; send the whole character")
     return value
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise ValueError("duplicate key in an object")
-    return values
 
 
 def _refuse_constant(name: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,6 @@ def calibrated(extractor: Extractor, held_out: Sequence[Example]) -> tuple[Extra
     judged = list(extractor.judged(held_out, predicted))
     gold = Counter(label for example in held_out for label, _ in example.surfaces)
     calibration = fit_calibration(judged, gold)
-    config = replace(extractor.config, calibration=calibration.to_dict())
+    config = replace(extractor.config, calibration=asdict(calibration))
     after = [replace(one, confidence=calibration.of(one.confidence)) for one in judged]
     return Extractor(extractor.model, extractor.tokenizer, config), after

@@ -14,7 +14,7 @@ from qwen_ner import cli
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import NerError
 from qwen_ner.hub.push import export
-from qwen_ner.inference.backends.torch import generate, until_end
+from qwen_ner.inference.backends.torch import TorchBackend, until_end
 from qwen_ner.inference.extractor import Extractor
 
 
@@ -27,17 +27,15 @@ def test_stock_generate_writes_what_the_extractor_writes(trained, hub, tmp_path,
     extractor = Extractor.from_pretrained(trained["adapter"])
     ends = extractor.config.end_token_ids
     prompts = prompt_ids(extractor.tokenizer, extractor.codec, [gold.text for gold in EIGHT])
-    ours = generate(
-        extractor.model, prompts, max_new_tokens=48, end_token_ids=ends, pad_token_id=extractor.tokenizer.pad_token_id
-    )
+    ours = TorchBackend(extractor.model, ends, extractor.tokenizer.pad_token_id).complete(prompts, 48)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
-    for gold, prompt, ids in zip(EIGHT, prompts, ours.ids, strict=True):
+    for gold, prompt, completion in zip(EIGHT, prompts, ours, strict=True):
         inputs = tokenizer.apply_chat_template(
             extractor.codec.messages(gold.text), add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
         assert inputs["input_ids"][0].tolist() == prompt
         written = model.generate(**inputs, max_new_tokens=48)[0, len(prompt) :].tolist()
-        assert until_end(written, set(ends))[0] == list(ids)
+        assert until_end(written, set(ends))[0] == completion.ids
     assert any(extractor.extract([gold.text for gold in EIGHT]))
     again = Extractor.from_pretrained(out).predict([gold.text for gold in EIGHT])
     assert again == extractor.predict([gold.text for gold in EIGHT])

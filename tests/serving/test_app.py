@@ -145,7 +145,7 @@ JSON = {"content-type": "application/json"}
         (b"[1]", JSON, 422, "valid dictionary"),
         (b"{}", JSON, 422, "texts: Field required"),
         (b'{"texts": "a"}', JSON, 422, "texts: Input should be a valid list"),
-        (b'{"texts": [], "texts": []}', JSON, 422, "duplicate key"),
+        (b'{"texts": [], "texts": []}', JSON, 422, 'the key "texts" appears twice'),
         (b'{"texts": [], "more": 1}', JSON, 422, "more: Extra inputs are not permitted"),
         (b'{"texts": [], "\\ud800": 1}', JSON, 422, "valid string"),
         (b'{"texts": [], "min_score": NaN}', JSON, 422, "NaN is not a JSON number"),

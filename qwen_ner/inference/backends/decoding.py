@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -146,10 +147,7 @@ def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, t
     >>> pad_left([[5, 6], [7]], pad_token_id=0)["input_ids"].tolist()
     [[5, 6], [0, 7]]
     """
-    longest = max(len(prompt) for prompt in prompts)
-    input_ids = torch.full((len(prompts), longest), pad_token_id, dtype=torch.long)
-    attention_mask = torch.zeros_like(input_ids)
-    for row, prompt in enumerate(prompts):
-        input_ids[row, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
-        attention_mask[row, longest - len(prompt) :] = 1
-    return {"input_ids": input_ids, "attention_mask": attention_mask}
+    pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True, padding_side="left")
+    rows = [torch.tensor(prompt, dtype=torch.long) for prompt in prompts]
+    mask = pad([torch.ones_like(row) for row in rows])
+    return {"input_ids": pad(rows, padding_value=pad_token_id), "attention_mask": mask}

@@ -7,7 +7,8 @@ nothing of what is in the prompts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import takewhile
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -30,7 +31,7 @@ class PrefixCache:
     def common(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> DynamicCache:
         """The cache, of batch size 1, of a prefix of all `prompts` that leaves each at least one token of its own."""
         ids = shared_prefix(prompts)
-        ids = ids[: common_length(self.ids, ids)] or ids
+        ids = _common([self.ids, ids]) or ids
         if self.cache is None or ids != self.ids:
             self.cache = _prefill(model, ids)
             self.ids = ids[: self.cache.get_seq_length()]
@@ -73,16 +74,10 @@ def shared_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
     >>> shared_prefix([[1, 2, 3], [1, 2, 4]]), shared_prefix([[1, 2]]), shared_prefix([[1], [2]])
     ([1, 2], [1], [])
     """
+    return _common(prompts)[: min(map(len, prompts)) - 1]
+
+
+def _common(sequences: Sequence[Sequence[int]]) -> list[int]:
     # A prefix of the first and the last in lexicographic order is a prefix of all.
-    first, last = min(map(list, prompts)), max(map(list, prompts))
-    return list(first[: min(common_length(first, last), min(map(len, prompts)) - 1)])
-
-
-def common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """How many leading items two sequences have in common.
-
-    >>> common_length([1, 2, 3], [1, 2]), common_length([1], [2])
-    (2, 0)
-    """
-    pairs = zip(one, other, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+    first, last = min(map(list, sequences)), max(map(list, sequences))
+    return [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))]

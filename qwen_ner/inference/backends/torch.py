@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -106,18 +105,16 @@ class TorchBackend:
             rows = [Row(prompts[i], guides[i]) for i in chosen]
             own = pad_left([row.prompt[prefix.get_seq_length() :] for row in rows], self.pad_token_id)
             if self._fits_memory(writer, rows, own, prefix):
-                done |= {
-                    i: Completion(row.ids, row.finished, row.logprobs) for i, row in zip(chosen, rows, strict=True)
-                }
+                for i, row in zip(chosen, rows, strict=True):
+                    done[i] = Completion(row.ids, row.finished, row.logprobs)
                 waiting = waiting[len(chosen) :]
                 if on_rows:
                     on_rows(len(chosen))
                 continue
             if len(chosen) == 1:
-                raise NerError(
-                    f"a prompt of {len(rows[0].prompt)} tokens and its answer of up to {limit} do not fit into memory",
-                    remedy="use a smaller model, a shorter text, or a device with more memory",
-                )
+                size = f"a prompt of {len(rows[0].prompt)} tokens and its answer of up to {limit}"
+                remedy = "use a smaller model, a shorter text, or a device with more memory"
+                raise NerError(f"{size} do not fit into memory", remedy=remedy)
             budget = self.memory_tokens = len(chosen) // 2 * lengths[chosen[0]]
             self.batch_tokens = min(self.batch_tokens, budget)
             log.warning("A batch of %d rows ran out of memory; using up to %d tokens a batch.", len(chosen), budget)
@@ -140,36 +137,6 @@ class TorchBackend:
                 raise
         clear_device_cache(garbage_collection=True)  # here, where the error no longer holds the batch's tensors
         return False
-
-
-@dataclass(frozen=True)
-class Generated:
-    """Completions as columns, in the order of their prompts; `batch_tokens` is the budget that fitted into memory."""
-
-    ids: list[list[int]]
-    finished: list[bool]
-    logprobs: list[list[float]]
-    batch_tokens: int
-
-
-def generate(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    end_token_ids: Sequence[int],
-    pad_token_id: int,
-    batch_tokens: int = BATCH_TOKENS,
-    prefix: PrefixCache | None = None,
-    drafts: Sequence[Constraint] | None = None,
-    **options: Any,
-) -> Generated:
-    """`TorchBackend.complete` in one call, for a model whose weights may have changed since the last."""
-    backend = TorchBackend(model, end_token_ids, pad_token_id, batch_tokens)
-    backend.prefix = prefix or backend.prefix
-    found = backend.complete(prompts, max_new_tokens, hints=drafts, **options)
-    ids, logprobs = [list(one.ids) for one in found], [list(one.logprobs or ()) for one in found]
-    return Generated(ids, [one.finished for one in found], logprobs, backend.batch_tokens)
 
 
 def neutral_generation_config(end_token_ids: Sequence[int], pad_token_id: int, max_new_tokens: int) -> GenerationConfig:

@@ -8,12 +8,30 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING
 
 from ...entities import NerError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+def token_bytes(token: str) -> bytes | None:
+    """The bytes that a byte-level BPE token stands for; None if it is spelled otherwise, as special tokens are.
+
+    >>> token_bytes("Ġa"), token_bytes("<｜end｜>")
+    (b' a', None)
+    """
+    table = _byte_of()
+    return bytes(table[character] for character in token) if all(c in table for c in token) else None
+
+
+@cache
+def _byte_of() -> dict[str, int]:
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    return {character: byte for byte, character in bytes_to_unicode().items()}
 
 
 class Vocabulary:
@@ -24,24 +42,19 @@ class Vocabulary:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, end_token_ids: Iterable[int]) -> None:
-        from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-        byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
         added = set(tokenizer.get_added_vocab().values())
         self.bytes: dict[int, bytes] = {}
         for token, number in tokenizer.get_vocab().items():
-            if number not in added and all(character in byte_of for character in token):
-                self.bytes[number] = bytes(byte_of[character] for character in token)
+            if number not in added and (spelling := token_bytes(token)) is not None:
+                self.bytes[number] = spelling
         self.ends = frozenset(end_token_ids)
         pairs = sorted((spelling, number) for number, spelling in self.bytes.items() if spelling)
         self.spellings = [spelling for spelling, _ in pairs]
         self.numbers = [number for _, number in pairs]
         single = {spelling[0] for spelling in self.spellings if len(spelling) == 1}
         if len(single) < 256:
-            raise NerError(
-                f"constrained decoding needs a byte-level BPE tokenizer; this one has {len(single)} of 256 bytes",
-                remedy="use a tokenizer like Qwen's, or constrained=False",
-            )
+            what = f"constrained decoding needs a byte-level BPE tokenizer; this one has {len(single)} of 256 bytes"
+            raise NerError(what, remedy="use a tokenizer like Qwen's, or constrained=False")
 
     def narrow(self, prefix: bytes, low: int, high: int) -> tuple[int, int]:
         """The range of those that begin with `prefix` in `spellings[low:high]`, which begin with `prefix[:-1]`."""

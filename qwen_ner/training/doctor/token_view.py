@@ -10,6 +10,7 @@ from operator import add
 from typing import TYPE_CHECKING
 
 from ...columns import width as columns_of
+from ...inference.constraints.vocabulary import token_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,9 +44,7 @@ def token_table(ids: Sequence[int], labels: Sequence[int], tokenizer: PreTrained
 def _visible(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
     text = tokenizer.decode([token])
     if "\ufffd" in text:
-        from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-        byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
         spelled = tokenizer.convert_ids_to_tokens(token)
-        return "".join(f"\\x{byte_of[c]:02x}" if c in byte_of else c for c in spelled)
+        spelling = token_bytes(spelled)
+        return spelled if spelling is None else "".join(f"\\x{byte:02x}" for byte in spelling)
     return "".join(VISIBLE.get(c, c) for c in text)

@@ -19,7 +19,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ...contract import NerConfig
 from ...inference.backends.oom import out_of_memory
-from ...inference.backends.torch import BATCH_TOKENS, generate, neutral_generation_config
+from ...inference.backends.torch import BATCH_TOKENS, TorchBackend, neutral_generation_config
 from ..batches.collate import IGNORED, PaddedCollator, PrefixSharedCollator, RowCollator
 from ..batches.swiglu import recompute_activation
 from ..batches.transforms import DEFAULT, make_step
@@ -176,17 +176,12 @@ class NerTrainer(Trainer):
             loss = self.replay.evaluate(model, rows, inputs)
         if prediction_loss_only:
             return loss, None, None
-        generated = generate(
-            model,
-            [row["prompt_ids"] for row in rows],
-            max_new_tokens=self.ner_config.max_new_tokens,
-            end_token_ids=self.ner_config.end_token_ids,
-            pad_token_id=self.processing_class.pad_token_id,
-            batch_tokens=self.batch_tokens,
-        )
-        self.batch_tokens = generated.batch_tokens  # fewer where memory ended, which is said once and not every time
-        end = self.ner_config.end_token_ids[0]
-        written = [[*ids, end] if done else ids for ids, done in zip(generated.ids, generated.finished, strict=True)]
+        # One backend a call: its prefix cache must not outlive a change of the weights.
+        ends, pad = self.ner_config.end_token_ids, self.processing_class.pad_token_id
+        backend = TorchBackend(model, ends, pad, self.batch_tokens)
+        completions = backend.complete([row["prompt_ids"] for row in rows], self.ner_config.max_new_tokens)
+        self.batch_tokens = backend.batch_tokens  # lower where memory ran out, which is then warned of only once
+        written = [[*one.ids, *(ends[:1] if one.finished else ())] for one in completions]
         width = max(1, max(map(len, written)))
         padded = torch.tensor([ids + [IGNORED] * (width - len(ids)) for ids in written], device=loss.device)
         return loss, padded, numbers

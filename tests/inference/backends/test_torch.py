@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, Qwen2Config, Qw
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.inference.backends.prefix_cache import shared_prefix
-from qwen_ner.inference.backends.torch import TorchBackend, generate, neutral_generation_config, pad_left, until_end
+from qwen_ner.inference.backends.torch import TorchBackend, neutral_generation_config, pad_left, until_end
 from qwen_ner.inference.constraints.grammar import Grammar
 from qwen_ner.training.model import load_model
 
@@ -285,13 +285,6 @@ def test_an_end_token_ends_and_its_absence_is_seen(model, prompts):
 
 def test_nothing_to_do_gives_nothing(model):
     assert run(model, []) == []
-
-
-def test_generate_gives_the_same_as_columns(model, prompts):
-    made = generate(model, prompts, max_new_tokens=12, end_token_ids=(2, 0), pad_token_id=0)
-    assert [(one.ids, one.finished, one.logprobs) for one in run(model, prompts)] == list(
-        zip(made.ids, made.finished, made.logprobs, strict=True)
-    )
 
 
 def test_padding_is_on_the_left():

@@ -14,9 +14,8 @@ from qwen_ner.entities import CLUENER, Entity, Example, NerError
 from qwen_ner.evaluation import result as module
 from qwen_ner.evaluation.baselines import Lookup
 from qwen_ner.evaluation.report import page
-from qwen_ner.evaluation.result import EvaluationResult
+from qwen_ner.evaluation.result import EvaluationResult, tally
 from qwen_ner.evaluation.table import Contract
-from qwen_ner.evaluation.tally import tally
 
 CONTRACT = Contract("m", "d", "dev", 40, "f", "free")
 
