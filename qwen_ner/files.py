@@ -58,8 +58,8 @@ def lock(path: Path, *, wait: bool = True, owner: str = "") -> Iterator[None]:
     """Hold the lock file `path` until the block ends or this process does, however it ends. The file stays.
 
     If another process holds it, wait for that one, or with `wait=False` raise `NerError` with the `owner` it gave.
-    A file system without locks is warned of. Threads of one process do not exclude each other, and reading `path` in
-    the block would release it.
+    A file system without locks is warned of. Threads of one process do not exclude each other, and opening and
+    closing `path` elsewhere in this process releases it.
     """
     with open(path, "a+", encoding="utf-8") as file:
         try:

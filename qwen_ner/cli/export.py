@@ -12,7 +12,12 @@ from pathlib import Path
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("folder", help="an output_dir, a checkpoint in it, or a Hub id")
     parser.add_argument("out", metavar="OUT", type=Path, help="the folder to write; it must not exist yet, or be empty")
-    parser.add_argument("--merge", action="store_true", required=True, help="merge an adapter into its base model")
+    parser.add_argument(
+        "--merge",
+        action="store_true",
+        required=True,
+        help="required: an adapter is merged into its base; full weights are written as they are",
+    )
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="default: float32, as scored"
     )

@@ -22,7 +22,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         ("--max-texts", 1000, "most texts in a request"),
         ("--max-characters", 100_000, "most characters in a request"),
         ("--max-waiting", 1_000_000, "queue limit in tokens; further requests get HTTP 429"),
-        ("--max-wait", 0.01, "seconds to wait for more requests to batch, or 1/50 of the last batch's time"),
+        (
+            "--max-wait",
+            0.01,
+            "seconds to wait for more requests after a batch of several, at least 1/50 of its time",
+        ),
         ("--deadline", 120.0, "seconds after which a request gets HTTP 504"),
     ):
         what = f"{what}; default: {default}"

@@ -39,7 +39,7 @@ class Losses:
             shown.append(where)
 
     def __str__(self) -> str:
-        """A line a kind, with the places below.
+        """One line per kind of loss, followed by its places.
 
         >>> losses = Losses()
         >>> losses.note("scores", "a.jsonl:3")

@@ -154,7 +154,7 @@ def check_place(dataset: str, data_dir: str | Path | None = None) -> None:
     """Raise `NerError` unless this is a data set: one of `NAMED`, a path, or the id of one on the Hub."""
     if data_dir is not None and dataset != "cluener":
         remedy = "give the path itself as the dataset"
-        raise NerError("goes with dataset cluener only", value=str(data_dir), place="data_dir", remedy=remedy)
+        raise NerError("can only be used with dataset cluener", value=str(data_dir), place="data_dir", remedy=remedy)
     path = Path(dataset).expanduser()
     # If there is a folder of that name, owner/name is a mistyped path.
     if dataset not in NAMED and not path.exists() and (path.parent.is_dir() or not is_hub_id(dataset)):

@@ -134,5 +134,5 @@ def explained(error: Exception, name: str, revision: str | None = None) -> NerEr
     else:
         offline = constants.is_offline_mode()
         network = "HF_HUB_OFFLINE is set; unset it" if offline else "check the network and HF_ENDPOINT"
-        what, remedy = f"the Hub cannot be reached, or is out of order ({reason})", f"{network}, and {again}"
+        what, remedy = f"the Hub cannot be reached, or is down ({reason})", f"{network}, and {again}"
     return NerError(what, place=name, remedy=remedy)

@@ -74,7 +74,10 @@ def _log_crash(task: asyncio.Task[None]) -> None:
 
 
 class Gate:
-    """The outermost middleware: checks the token, refuses requests while the server drains, and counts."""
+    """Checks the token, refuses requests while the server drains, and counts.
+
+    It is outside all routes and handlers, and inside Starlette's ServerErrorMiddleware.
+    """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self.app, self.service = app, service
@@ -103,6 +106,9 @@ class Gate:
             app = fail(401, "a token is required: Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
         try:
             await app(scope, receive, count_and_send)
+        except Exception:
+            status = 500 if status == 499 else status  # Starlette's own middleware outside of this answers it
+            raise
         finally:
             service.open -= not probe
             route = getattr(scope.get("route"), "path", "other")
@@ -230,7 +236,7 @@ def _add_probes(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz", response_class=PlainTextResponse, responses=unhealthy)
     async def readyz() -> Response:
-        """Does the server accept requests? Not from the moment on that it is told to stop."""
+        """Whether the server accepts requests. It stops accepting them once it is told to shut down."""
         return _say(service.alive and not service.draining, "shutting down")
 
 

@@ -99,9 +99,9 @@ class Batcher:
     A batch takes windows from all waiting requests in turn, up to `batch_tokens`, so that a long document delays a
     sentence by one batch at most. A request that finds the model idle is read at once, with one exception: after a
     batch of several requests, which are likely to be followed by others, the model waits until as many have arrived,
-    for `max_wait` seconds or `WAITING_SHARE` of the last batch's time at most. No more than `max_waiting` tokens may
-    wait, except for a request that finds the queue empty. Both limits count prompt, answer and each character as a
-    token. `on_batch` is called after each batch: see `metrics.Monitor.batch`.
+    for at most `max_wait` seconds or `WAITING_SHARE` of the last batch's time, whichever is longer. No more than
+    `max_waiting` tokens may wait, except for a request that finds the queue empty. Both limits count prompt, answer and
+    each character as a token. `on_batch` is called after each batch: see `metrics.Monitor.batch`.
     """
 
     def __init__(self, extractor: Extractor, limits: Limits, on_batch: Callable[..., object]) -> None:
@@ -137,6 +137,7 @@ class Batcher:
         self.tokens -= sum(map(self._size, job.parts)) - sum(map(self._size, kept))
         if job.parts and not kept:
             self.waiting.remove(job)
+        job.read += len(job.parts) - len(kept)  # dropped parts will not be read
         job.parts = kept
 
     async def run(self) -> None:

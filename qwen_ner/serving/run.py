@@ -113,7 +113,7 @@ class DrainingServer(uvicorn.Server):
 def open_socket(host: str, port: int) -> socket.socket:
     """A socket bound to the address, which does not listen yet. Raises `NerError` if there is none to be had."""
     if not 0 <= port < 2**16:  # getaddrinfo would take it modulo 65536
-        raise NerError(f"--port {port} is out of range (0–65535)")
+        raise NerError("the port is out of range (0–65535)", value=port, place="--port", remedy="choose another")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)

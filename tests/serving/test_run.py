@@ -217,7 +217,7 @@ def test_a_missing_package_is_named_with_the_extra(monkeypatch, capsys):
         (["--token-file", "nowhere"], "nowhere: cannot read the token"),
         (["--port", "0"], "no such folder"),
         (["--host", "no.such.host.invalid"], "choose another --host or --port"),
-        (["--port", "70000"], "--port 70000 is out of range (0–65535)"),
+        (["--port", "70000"], "--port: the port is out of range (0–65535), got 70000; choose another"),
     ],
 )
 def test_invalid_options_are_refused_before_the_model_is_loaded(options, said, tmp_path, monkeypatch):

@@ -153,7 +153,9 @@ def json_value(raw: bytes, remedy: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise LineFault(f"{quote(text)} cannot be read as JSON ({error}); {remedy}") from error
     if b"\\u" in raw and (half := HALF_PAIR.search(json.dumps(value, ensure_ascii=False))):
-        raise LineFault(f"{quote(half[0])} is half a surrogate pair, which no file can hold; write the character whole")
+        raise LineFault(
+            f"{quote(half[0])} is half a surrogate pair, which UTF-8 cannot encode; write the character whole"
+        )
     return value
 
 

@@ -59,7 +59,7 @@ class Constraint(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """A place where a model writes. Decoding is greedy, without penalties."""
+    """Runs a model. Decoding is greedy, without penalties."""
 
     @property
     def max_length(self) -> int:
