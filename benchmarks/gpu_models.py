@@ -87,12 +87,12 @@ def make_model(device: Device, lora: bool, dtype: torch.dtype = torch.float32) -
     """
     from transformers import Qwen2ForCausalLM
 
-    from qwen_ner.training.model import adapted
+    from qwen_ner.training.model import add_adapter
 
     torch.manual_seed(0)
     with torch.device(device.name):
         model = Qwen2ForCausalLM._from_config(config_of(device.tiny), attn_implementation="sdpa", dtype=dtype)
-        model = adapted(model, LORA if lora else None)
+        model = add_adapter(model, LORA if lora else None)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.01)

@@ -31,7 +31,7 @@ from qwen_ner.inference.loading import load_tokenizer
 from qwen_ner.training.batches.collate import choose_collator
 from qwen_ner.training.batches.reduced_head import tokens_of
 from qwen_ner.training.loop.trainer import NerTrainer
-from qwen_ner.training.model import adapted, load_model
+from qwen_ner.training.model import add_adapter, load_model
 from qwen_ner.training.recipe import NerTrainingArguments
 
 GUIDELINE = SYSTEM_PROMPT + "类别：\n{labels}"
@@ -228,7 +228,7 @@ def train(chosen: Setting, base: Path, rows: Any, codec: Codec, steps: int, seed
     """The model after so many steps. It goes on from a checkpoint in `folder` where there is one."""
     set_seed(seed)
     model = load_model(str(base))
-    model = adapted(model, lora_of(chosen, model.config.num_hidden_layers))
+    model = add_adapter(model, lora_of(chosen, model.config.num_hidden_layers))
     if chosen.trainer == "ours":
         train_ours(chosen, model, rows, codec, steps, seed, folder, load_tokenizer(base))
     else:

@@ -59,7 +59,7 @@ def page(runs: Sequence[Run], against: str, name: str) -> str:
         parts += [f"## {minutes:g} minutes of CPU time, {here[0]['rows']:,} rows {split}", table(here, against)]
     used = {lever for run in runs for lever in run["setting"].split("+")}
     levers = [(f"`{lever}`", words) for lever, (words, _) in LEVERS.items() if lever in used]
-    parts += ["## Levers", aligned([("lever", "what it changes"), *levers])]
+    parts += ["## Levers", align([("lever", "what it changes"), *levers])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -104,7 +104,7 @@ def table(runs: Sequence[Run], against: str) -> str:
         "read s",
         "seeds",
     )
-    return aligned([head, *(cells for _, cells in sorted(made))])
+    return align([head, *(cells for _, cells in sorted(made))])
 
 
 def difference(a: dict[int, Any], b: dict[int, Any], labels: Sequence[str]) -> str:
@@ -122,7 +122,7 @@ def difference(a: dict[int, Any], b: dict[int, Any], labels: Sequence[str]) -> s
     return f"{100 * (found.b - found.a):+.2f} ({low:+.1f} … {high:+.1f}{chance})"
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
+def align(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns stand below each other as text too."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]

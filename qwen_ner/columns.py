@@ -22,10 +22,10 @@ def width(text: str) -> int:
     )
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
     """The rows as lines: the first column aligned left, the others right, each as wide as its widest cell.
 
-    >>> print("\\n".join(aligned([["", "rows"], ["药品", "1,200"], ["a", "3"]])))
+    >>> print("\\n".join(align([["", "rows"], ["药品", "1,200"], ["a", "3"]])))
            rows
     药品  1,200
     a         3

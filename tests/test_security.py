@@ -24,7 +24,7 @@ from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.data.formats import cluener
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.files import beside, write_json
-from qwen_ner.hub.card import fenced, model_card, plain
+from qwen_ner.hub.card import fence_block, model_card, plain
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.inference.loading import load_tokenizer, load_weights
 from qwen_ner.training.launch import Launch
@@ -281,7 +281,7 @@ def test_values_in_a_card_cannot_become_markup():
     shown = plain(ATTACK)
     assert "\n" not in shown
     assert not re.search(r"(?<!\\)[\[\]|`]|[<>]", shown)
-    block = fenced(yaml.safe_dump({"system_prompt": ATTACK}))
+    block = fence_block(yaml.safe_dump({"system_prompt": ATTACK}))
     fence = block.split("yaml\n")[0]
     assert len(fence) > 3
     assert block.count(fence) == 2

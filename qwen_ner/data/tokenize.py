@@ -48,7 +48,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence
         raise NerError(f"half a surrogate pair in {quote(broken)}", remedy="write the character whole")
     *conversations, harmless = (_conversation(tokenizer, codec, text) for text in (*texts, HARMLESS))
     *ids, pattern = tokenizer([*conversations, harmless], add_special_tokens=False)["input_ids"]
-    added = _added(tokenizer)
+    added = _added_tokens(tokenizer)
     markers = [token for token in pattern if token in added]
     return [
         row
@@ -68,7 +68,7 @@ def _conversation(tokenizer: PreTrainedTokenizerBase, codec: Codec, text: str) -
     )
 
 
-def _added(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """The ids of added tokens, special ones among them, which a tokenizer looks for in a text first."""
     return frozenset(tokenizer.get_added_vocab().values())
 
@@ -93,7 +93,7 @@ def _apart(tokenizer: PreTrainedTokenizerBase, text: str, conversation: str, har
 def spelled_out(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The ids of `text` without special tokens, whatever it contains."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    added = _added(tokenizer)
+    added = _added_tokens(tokenizer)
     if added.isdisjoint(ids):
         return ids
     ids = _plain(tokenizer).encode(text, add_special_tokens=False).ids
@@ -204,7 +204,7 @@ def _tokenize(
 ) -> dict[str, Any]:
     targets = [codec.encode(StoredExamples.load(line)) for line in batch["line"]]
     prompts = prompt_ids(tokenizer, codec, batch["text"])
-    written, added = tokenizer(targets, add_special_tokens=False)["input_ids"], _added(tokenizer)
+    written, added = tokenizer(targets, add_special_tokens=False)["input_ids"], _added_tokens(tokenizer)
     answers = [
         [*(ids if added.isdisjoint(ids) else spelled_out(tokenizer, target)), end]
         for ids, target in zip(written, targets, strict=True)

@@ -96,14 +96,14 @@ class Scores:
         return Scores(
             self.rows + other.rows,
             self.labels,
-            self._merged(self.surface, other.surface),
-            self._merged(self.span, other.span),
+            self._merge(self.surface, other.surface),
+            self._merge(self.span, other.span),
             {kind: self.problems[kind] + other.problems[kind] for kind in PROBLEM_KINDS},
             None if self.seen is None or other.seen is None else self.seen + other.seen,
             None if self.unseen is None or other.unseen is None else self.unseen + other.unseen,
         )
 
-    def _merged(self, ours: Mapping[str, Counts], theirs: Mapping[str, Counts]) -> dict[str, Counts]:
+    def _merge(self, ours: Mapping[str, Counts], theirs: Mapping[str, Counts]) -> dict[str, Counts]:
         unknown = sorted((ours.keys() | theirs.keys()) - set(self.labels))
         return {label: ours.get(label, Counts()) + theirs.get(label, Counts()) for label in (*self.labels, *unknown)}
 

@@ -26,7 +26,7 @@ def worst_rows(evaluated: EvaluationResult, limit: int = WORST) -> list[list[Any
     for gold, predicted, errors in islice(evaluated.rows_with_errors(), limit):
         kinds = "\n".join(map(_error, errors))
         entities = _entities(gold.entities)
-        rows.append([gold.text, entities, _predicted(predicted), kinds, error_count(errors), gold.source])
+        rows.append([gold.text, entities, _predictions_of(predicted), kinds, error_count(errors), gold.source])
     return rows
 
 
@@ -34,7 +34,7 @@ def _entities(entities: Sequence[Entity]) -> str:
     return "\n".join(f"{e.label} {e.text} [{e.start}, {e.end})" for e in entities)
 
 
-def _predicted(decoded: Decoded) -> str:
+def _predictions_of(decoded: Decoded) -> str:
     """Entities, surfaces without a place in the text, and problems of the completion."""
     ungrounded = [f"{label} {surface} [-]" for label, surface in decoded.ungrounded]
     problems = [f"({problem.kind})" for problem in decoded.problems]

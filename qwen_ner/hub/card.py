@@ -23,7 +23,7 @@ from ..evaluation.scoring import Scores
 from ..evaluation.table import VIEWS, Contract
 from ..files import write_text
 from ..inference.hub_download import ADAPTER, may_be_repo_id
-from .neutral import CARD, CURVE, STATE, check_trained, neutral_metrics, neutral_recipe, read_metrics, read_recipe
+from .neutral import CARD, CURVE, STATE, check_folder, neutral_metrics, neutral_recipe, read_metrics, read_recipe
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -60,7 +60,7 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
     so. Raises `NerError` if the folder holds no trained model.
     """
     folder = Path(folder)
-    config = check_trained(folder)
+    config = check_folder(folder)
     recipe = neutral_recipe(read_recipe(folder), base_model)
     values = read_metrics(folder)
     metrics = {} if values is None else neutral_metrics(values, repo_id, base_model)
@@ -88,7 +88,7 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
         few_surfaces=FEW,
         views=VIEWS,
         seed=recipe.get("seed"),
-        recipe=fenced(yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False).strip()) if recipe else "",
+        recipe=fence_block(yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False).strip()) if recipe else "",
         training=metrics.get("training", {}),
         curve=curve(log, CURVE_LINES),
         picture=CURVE,
@@ -119,7 +119,7 @@ def plain(text: object) -> str:
     return re.sub(r"([\\\[\]`*|~])", r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
 
 
-def fenced(text: str) -> str:
+def fence_block(text: str) -> str:
     """`text` as a block of YAML, with a longer fence than any in it."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)

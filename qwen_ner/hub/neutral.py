@@ -42,7 +42,7 @@ TEXTS = {"system_prompt", "labels", "examples"}
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 
 
-def check_trained(folder: Path) -> NerConfig:
+def check_folder(folder: Path) -> NerConfig:
     """The `NerConfig` of a trained folder. Raises `NerError` if it has none, or no safetensors weights."""
     remedy = "pass an output_dir of `qwen-ner train` or a checkpoint in it"
     if not folder.is_dir():

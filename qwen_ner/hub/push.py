@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..entities import NerError
-from ..inference.hub_download import ADAPTER, BESIDE_WEIGHTS, faults_explained, local_folder, may_be_repo_id
+from ..inference.hub_download import ADAPTER, BESIDE_WEIGHTS, explain_faults, local_folder, may_be_repo_id
 from .card import write_card
-from .neutral import METRICS, PUSHED, RECIPE, STATE, check_trained, copy_files, neutralise, read_recipe, refuse_secrets
+from .neutral import METRICS, PUSHED, RECIPE, STATE, check_folder, copy_files, neutralise, read_recipe, refuse_secrets
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -42,7 +42,7 @@ def push(
     from huggingface_hub import HfApi, get_token
 
     folder = Path(folder)
-    check_trained(folder)
+    check_folder(folder)
     if merge and not (folder / ADAPTER).is_file():
         raise NerError("not an adapter, so there is nothing to merge", place=folder, remedy="push it without --merge")
     api = HfApi(token=token)
@@ -58,7 +58,7 @@ def push(
         if not path_in_repo:
             write_card(source, name, base, staged)
         refuse_secrets(staged, token or get_token(), folder.resolve())
-        with faults_explained(name, revision):
+        with explain_faults(name, revision):
             commit = api.upload_folder(
                 repo_id=name,
                 folder_path=staged,
@@ -75,7 +75,7 @@ def claim(api: HfApi, repo_id: str, *, private: bool = False) -> str:
 
     With `private`, an existing public repository is refused.
     """
-    with faults_explained(repo_id):
+    with explain_faults(repo_id):
         name = str(api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id)
         public = private and not api.model_info(name).private
     if public:
@@ -91,7 +91,7 @@ def _base(api: HfApi, folder: Path, merge: bool) -> str | None:
         name = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
     else:
         name = read_recipe(folder).get("model_name_or_path")
-    with faults_explained(str(name)):
+    with explain_faults(str(name)):
         local = name is None or Path(name).expanduser().exists() or not may_be_repo_id(name)
         base = None if local or not api.repo_exists(name) else name
     if base is None and not merge and adapter.is_file():
@@ -109,7 +109,7 @@ def export(folder: str | Path, out: Path, *, dtype: str = "float32") -> None:
     from ..inference.loading import load_weights
 
     source = local_folder(folder)
-    check_trained(source)
+    check_folder(source)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise NerError("the folder exists and is not empty", place=out, remedy="choose another, or remove it first")
     import torch

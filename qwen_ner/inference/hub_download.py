@@ -49,7 +49,7 @@ def local_folder(folder: str | Path, revision: str | None = None) -> Path:
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
-    with faults_explained(name, revision):
+    with explain_faults(name, revision):
         try:
             hf_hub_download(name, NER_CONFIG_NAME, revision=revision)
         except RemoteEntryNotFoundError as error:
@@ -94,7 +94,7 @@ def downloaded_commit(name: str, revision: str | None = None) -> str | None:
 
 
 @contextmanager
-def faults_explained(name: str, revision: str | None = None) -> Iterator[None]:
+def explain_faults(name: str, revision: str | None = None) -> Iterator[None]:
     """Turn what `huggingface_hub` raises about the repository `name` into a `NerError` with a remedy."""
     from huggingface_hub.errors import HTTPError
 
@@ -103,10 +103,10 @@ def faults_explained(name: str, revision: str | None = None) -> Iterator[None]:
     except NerError:
         raise
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
-        raise explained(error, name, revision) from error
+        raise explain(error, name, revision) from error
 
 
-def explained(error: Exception, name: str, revision: str | None = None) -> NerError:
+def explain(error: Exception, name: str, revision: str | None = None) -> NerError:
     """What the Hub, or the connection to it, answered about `name`, with a remedy."""
     from huggingface_hub import constants, errors
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from ..contract import NER_CONFIG_NAME, NerConfig
 from ..data.tokenize import end_of_turn
 from ..entities import NerError
-from .hub_download import ADAPTER, SAFE, explained, refuse_pickled
+from .hub_download import ADAPTER, SAFE, explain, refuse_pickled
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,7 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error.__cause__, (HfHubHTTPError, LocalEntryNotFoundError)):
-            raise explained(error.__cause__, str(path), revision) from error
+            raise explain(error.__cause__, str(path), revision) from error
         raise NerError(f"no tokenizer could be loaded ({error})", place=path, remedy=copy) from error
     if not tokenizer("a")["input_ids"]:  # transformers makes an empty one if only the model type is known
         raise NerError("no tokenizer found", place=path, remedy=copy)

@@ -109,7 +109,7 @@ def read_parameter(spec: Any) -> Space:
         raise ValueError(f"{spec} is not a mapping; write value: {spec}")
     if "parameters" in spec:
         raise ValueError("a recipe has no nested parameters; list the mappings to try under values")
-    kind = spec.get("distribution") or _implied(spec)
+    kind = spec.get("distribution") or _imply(spec)
     if kind not in FIELDS:
         raise ValueError(f"distribution: {kind} is none of {', '.join(FIELDS)}")
     if strange := [key for key in spec if key not in (*FIELDS[kind], "distribution")]:
@@ -132,7 +132,7 @@ def read_parameter(spec: Any) -> Space:
     return Space(low=low, high=high, step=step, log="log" in kind)
 
 
-def _implied(spec: dict[str, Any]) -> str:
+def _imply(spec: dict[str, Any]) -> str:
     """The distribution that wandb takes where none is named."""
     if "value" in spec:
         return "constant"

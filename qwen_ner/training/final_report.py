@@ -54,7 +54,7 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
     with trainer.gathered() as model:  # a collective: every rank must enter
         extractor = Extractor(model, plan.tokenizer, plan.config)
     if trainer.is_world_process_zero():
-        extractor, judged = calibrated(extractor, splits.validation)
+        extractor, judged = calibrate(extractor, splits.validation)
         extractor.config.save(output)
         confidence = summary(judged) | {"of": "the validation rows, to which they were fitted"}
         training["seconds"] = round(time.monotonic() - started, 1)
@@ -70,7 +70,7 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
     return {**evaluated.scores.to_dict(), "training": training}
 
 
-def calibrated(extractor: Extractor, held_out: Sequence[Example]) -> tuple[Extractor, list[Judged]]:
+def calibrate(extractor: Extractor, held_out: Sequence[Example]) -> tuple[Extractor, list[Judged]]:
     """`extractor` with a calibration fitted to what it predicts for `held_out`, and these predictions judged by it."""
     predicted = extractor.predict([example.text for example in held_out], progress=True)
     judged = list(extractor.judged(held_out, predicted))

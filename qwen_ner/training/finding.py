@@ -66,10 +66,10 @@ def raise_or_warn(findings: Iterable[Finding]) -> None:
         raise NerError("\n  ".join(failures))
 
 
-def listed(items: Iterable[str], limit: int = 5) -> str:
+def join_names(items: Iterable[str], limit: int = 5) -> str:
     """The first `limit` of `items`, and how many more there are.
 
-    >>> listed(["a", "b", "c"], limit=2)
+    >>> join_names(["a", "b", "c"], limit=2)
     'a, b and 1 more'
     """
     every = list(items)

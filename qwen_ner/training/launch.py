@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..entities import NerError
-from .finding import Finding, fail, listed, ok, warn
+from .finding import Finding, fail, join_names, ok, warn
 
 EXAMPLE_ADDRESSES = ("192.0.2.", "198.51.100.", "203.0.113.")
 """Addresses for documentation (RFC 5737), one of which stands in the shipped config for two machines."""
@@ -165,8 +165,8 @@ def check_launch(
     if launch.distributed_type == "DEEPSPEED" and find_spec("deepspeed") is None:
         faults.append("deepspeed is not installed; pip install deepspeed")
     if absent := [name for name in launch.wrapped_layers if layers and name not in layers]:
-        own = listed(sorted(name for name in set(layers) if name.endswith("Layer")))
-        faults.append(f"the model has no {listed(absent)}; set fsdp_transformer_layer_cls_to_wrap to one of {own}")
+        own = join_names(sorted(name for name in set(layers) if name.endswith("Layer")))
+        faults.append(f"the model has no {join_names(absent)}; set fsdp_transformer_layer_cls_to_wrap to one of {own}")
     if faults:
         return fail(f"{launch.place}: " + "\n".join(faults))
     if not on_cpu and launch.num_processes == 1 and launch.gpu_ids in (None, "all") and gpus > 1:

@@ -44,7 +44,7 @@ def load_model(
         raise NerError(f"{model_name_or_path} cannot be loaded: {error}", place="model_name_or_path") from error
     if found["missing_keys"]:  # unexpected keys, such as the head of another task, are ignored
         refuse_others(found, f"model_name_or_path: {model_name_or_path}")
-    return adapted(model, lora, downloaded_commit(model_name_or_path, revision))
+    return add_adapter(model, lora, downloaded_commit(model_name_or_path, revision))
 
 
 def outline_model(
@@ -71,10 +71,10 @@ def outline_model(
             remedy=f"run hf download {model_name_or_path} where there is a network, or give a folder",
         ) from error
     with torch.device("meta"):
-        return adapted(model, lora)
+        return add_adapter(model, lora)
 
 
-def adapted(model: PreTrainedModel, lora: dict[str, Any] | None, revision: str | None = None) -> PreTrainedModel:
+def add_adapter(model: PreTrainedModel, lora: dict[str, Any] | None, revision: str | None = None) -> PreTrainedModel:
     """`model` with a LoRA adapter of these `LoraConfig` fields around it; the model itself if `lora` is None.
 
     `revision` is the commit of the base on the Hub. The adapter fits no other, so it is saved with it.

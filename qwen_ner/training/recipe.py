@@ -78,7 +78,7 @@ def examine_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
             if key == "output_dir":
                 values[key] = Template(values[key]).substitute(os.environ)
         except KeyError as error:
-            faults.append(f"{key}: {_quoted(value)} needs the environment variable {error.args[0]}, which is not set")
+            faults.append(f"{key}: {_quote(value)} needs the environment variable {error.args[0]}, which is not set")
         except ValueError as error:
             faults.append(f"{key}: {error}")
     faults += _contradictions({**given, **values})
@@ -154,7 +154,7 @@ def _cast(action: Action, value: Any) -> Any:
     if kind is dict or (is_mapping and action.dest in NerTrainingArguments._VALID_DICT_FIELDS):
         value = _literal(value) if isinstance(value, str) else value
         if not isinstance(value, dict):
-            raise ValueError(f"{_quoted(value)} is not {_TYPES[dict]}")
+            raise ValueError(f"{_quote(value)} is not {_TYPES[dict]}")
         return value
     return _scalar(kind, value, action)
 
@@ -172,9 +172,9 @@ def _scalar(kind: Any, value: Any, action: Action) -> Any:
         cast = kind(value if isinstance(value, bool) else str(value))
     except Exception:
         expected = _TYPES.get(kind, "a single value" if wrong else "true or false")
-        raise ValueError(f"{_quoted(value)} is not {expected}") from None
+        raise ValueError(f"{_quote(value)} is not {expected}") from None
     if action.choices is not None and cast not in action.choices:
-        raise ValueError(f"{_quoted(value)} is none of {', '.join(map(str, action.choices))}")
+        raise ValueError(f"{_quote(value)} is none of {', '.join(map(str, action.choices))}")
     return cast
 
 
@@ -189,7 +189,7 @@ def _literal(text: str) -> Any:
             return text
 
 
-def _quoted(value: Any) -> str:
+def _quote(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
@@ -216,7 +216,7 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
     if values.get("negatives_from") is not None and values.get("negatives") is None:
         faults.append("negatives_from: set without negatives, so no row would be added; say how many, negatives: 0.1")
     if values.get("nonfinite_gradients", "stop") not in ("stop", "skip"):
-        faults.append(f"nonfinite_gradients: {_quoted(values['nonfinite_gradients'])} is neither stop nor skip")
+        faults.append(f"nonfinite_gradients: {_quote(values['nonfinite_gradients'])} is neither stop nor skip")
     share = values.get("negatives")
     if isinstance(share, (int, float)) and not 0 < share < math.inf:
         faults.append(f"negatives: {share} is not a share above 0; 0.1 adds one row for every ten")
@@ -230,4 +230,4 @@ def _unknown_transforms(names: Any) -> list[str]:
     from .batches.transforms import TRANSFORMS as known
 
     given = names if isinstance(names, list) else []
-    return [f"step_transforms: {_quoted(name)} is none of {', '.join(known)}" for name in given if name not in known]
+    return [f"step_transforms: {_quote(name)} is none of {', '.join(known)}" for name in given if name not in known]

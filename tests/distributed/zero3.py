@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from qwen_ner.inference.backends.torch import TorchBackend
-from qwen_ner.training.loop.sharded import filled, outline
+from qwen_ner.training.loop.sharded import fill, outline
 
 PROMPTS = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
 
@@ -30,7 +30,7 @@ if __name__ == "__main__":
     }
     engine, *_ = deepspeed.initialize(model=model, optimizer=torch.optim.AdamW(model.parameters()), config=config)
     here = sum(bool(parameter.numel()) for parameter in engine.module.parameters())
-    whole = filled(empty, engine.module, torch.device("cpu"), None)
+    whole = fill(empty, engine.module, torch.device("cpu"), None)
     equal = [torch.equal(a, b) for a, b in zip(whole.parameters(), plain.parameters(), strict=True)]
     some = PROMPTS[: 1 + 2 * rank]
     written, expected = (

@@ -49,11 +49,11 @@ def audit(examples: Sequence[Example], predictions: Sequence[Predictions] = ()) 
     9  0.60  omitted: nothing → address 北京 [1, 3)  (北京: address in 9 of 10 places)
     """
     corpus = Corpus(examples)
-    found = [*_omitted(corpus), *_labels(corpus), *_boundaries(corpus), *_half_pairs(corpus)]
+    found = [*_find_omitted(corpus), *_labels(corpus), *_boundaries(corpus), *_half_pairs(corpus)]
     return strongest([*found, *disagreements(examples, predictions)])
 
 
-def _omitted(corpus: Corpus) -> Iterator[Finding]:
+def _find_omitted(corpus: Corpus) -> Iterator[Finding]:
     for surface, places in corpus.unlabelled.items():
         label, count = _most(corpus.labels[surface])
         every = sum(corpus.labels[surface].values()) + len(places)
@@ -127,7 +127,7 @@ def _without(corpus: Corpus) -> Iterator[_Edge]:
                     affix = text[begin:start] + text[end:stop]
                     if begin < 0 or stop > len(text) or any(covered[begin:start]) or any(covered[end:stop]):
                         continue
-                    if affix.isalnum() and (parted := corpus.parted(row, outer)) >= 0.5:
+                    if affix.isalnum() and (parted := corpus.split_by_label(row, outer)) >= 0.5:
                         yield _edge(row, text, entity, begin, stop, parted)
             if start > 0 and end < len(text) and MARKS.get(text[start - 1]) == text[end]:
                 yield _edge(row, text, entity, start - 1, end + 1)

@@ -39,7 +39,7 @@ class Corpus:
         for example in examples:
             for entity in example.entities:
                 self.labels.setdefault(entity.text, Counter())[entity.label] += 1
-        self.covered = [_covered(example) for example in examples]
+        self.covered = [_cover(example) for example in examples]
 
     def count(self, surface: str, label: str) -> int:
         """How often the surface is annotated with the label."""
@@ -67,7 +67,7 @@ class Corpus:
             apart.update(example.text[at - 1 : at + 1] for at in _edges(example) if 0 < at < len(example.text))
         return every, apart
 
-    def parted(self, row: int, at: int) -> float:
+    def split_by_label(self, row: int, at: int) -> float:
         """How likely a word ends before character `at` of a row, in (0, 1], judged by the other annotations.
 
         The share of the other places of the same two characters where an entity begins or ends between them: it is low
@@ -83,10 +83,10 @@ class Corpus:
 
     def alone(self, place: Place) -> float:
         """How likely the place is a word of its own, separate from the characters around it."""
-        return self.parted(place.row, place.start) * self.parted(place.row, place.end)
+        return self.split_by_label(place.row, place.start) * self.split_by_label(place.row, place.end)
 
 
-def _covered(example: Example) -> bytes:
+def _cover(example: Example) -> bytes:
     covered = bytearray(len(example.text))
     for entity in example.entities:
         covered[entity.start : entity.end] = b"\x01" * (entity.end - entity.start)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ...columns import aligned
+from ...columns import align
 from .stats import Lengths, SplitStatistics, Statistics
 
 SURFACES = 10
@@ -68,7 +68,7 @@ def _overview(statistics: Statistics) -> list[str]:
         if any(of):
             annotated = zip(of, splits.values(), strict=True)
             rows.append([name, *(cell if split.is_annotated else "not annotated" for cell, split in annotated)])
-    return aligned(rows)
+    return align(rows)
 
 
 def _labels(statistics: Statistics) -> Iterator[str]:
@@ -82,7 +82,7 @@ def _labels(statistics: Statistics) -> Iterator[str]:
 
     rows = [["entities a label", *(cell for name in splits for cell in (name, "surfaces"))]]
     rows += [[label, *(c for split in splits.values() for c in cells(split, label))] for label in statistics.labels]
-    yield from aligned(rows)
+    yield from align(rows)
 
 
 def _lengths(statistics: Statistics, tokenizer: str) -> Iterator[str]:
@@ -94,7 +94,7 @@ def _lengths(statistics: Statistics, tokenizer: str) -> Iterator[str]:
             most = [*(lengths.quantile(share) for share in (0.5, 0.9, 0.99)), lengths.longest]
             unit = " (characters)" if what == "text" else ""
             rows.append([f"{name} {what}{unit}", f"{lengths.mean:.1f}", *(f"{length:,}" for length in most)])
-    yield from aligned(rows)
+    yield from align(rows)
 
 
 def _limits(statistics: Statistics) -> Iterator[str]:
@@ -108,7 +108,7 @@ def _limits(statistics: Statistics) -> Iterator[str]:
         for name, split in splits.items():
             lost = [split.lengths[what].lost(limit)[1] for limit in limits]
             rows.append([name, *(share(entities, split.entities) if entities else "0" for entities in lost)])
-        yield from aligned(rows)
+        yield from align(rows)
 
 
 def round_limits(lengths: Lengths) -> list[int]:
@@ -127,7 +127,7 @@ def _duplicates(statistics: Statistics) -> Iterator[str]:
     for (one, other), counts in statistics.duplicate_counts().items():
         between = f"within {one}" if one == other else f"{other} with {one}"
         rows.append([between, *(f"{counts[likeness]:,}" for likeness in ("identical", "equal", "similar"))])
-    yield from aligned(rows)
+    yield from align(rows)
 
 
 def _several(statistics: Statistics) -> Iterator[str]:

@@ -101,7 +101,7 @@ def join(tokens: Sequence[str], words: bool) -> tuple[str, Sequence[int]]:
     starts: list[int] = []
     length, before = 0, ""
     for token in tokens:
-        if before and (words or (len(before) > 1 and len(token) > 1)) and _spaced(before[-1], token[0]):
+        if before and (words or (len(before) > 1 and len(token) > 1)) and _space_between(before[-1], token[0]):
             pieces.append(" ")
             length += 1
         starts.append(length)
@@ -111,7 +111,7 @@ def join(tokens: Sequence[str], words: bool) -> tuple[str, Sequence[int]]:
     return "".join(pieces), starts
 
 
-def _spaced(left: str, right: str) -> bool:
+def _space_between(left: str, right: str) -> bool:
     return not (left.isspace() or right.isspace() or _CHINESE.match(left) or _CHINESE.match(right))
 
 

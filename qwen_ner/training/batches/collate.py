@@ -60,11 +60,11 @@ class PaddedCollator:
             end = len(prompt) + len(answer)
             input_ids[i, :end] = torch.tensor(prompt + answer)
             attention_mask[i, :end] = 1
-            labels[i, len(prompt) : end] = torch.tensor(supervised(row))
+            labels[i, len(prompt) : end] = torch.tensor(answer_labels(row))
         return {"input_ids": input_ids, "attention_mask": attention_mask, **supervision(labels)}
 
 
-def supervised(row: dict[str, Any]) -> list[int]:
+def answer_labels(row: dict[str, Any]) -> list[int]:
     """The labels of the row's answer: its tokens, or all `IGNORED` if the row is not counted."""
     answer: list[int] = row["answer_ids"]
     return answer if row.get("counted", True) else [IGNORED] * len(answer)
@@ -129,7 +129,7 @@ class PrefixSharedCollator:
         behind = [range(len(prefix), len(prefix) + length) for length in lengths]
         labels = [IGNORED] * len(prefix)
         for row, length in zip(rows, lengths, strict=True):
-            labels += [IGNORED] * (length - len(row["answer_ids"])) + supervised(row)
+            labels += [IGNORED] * (length - len(row["answer_ids"])) + answer_labels(row)
         batch = {
             "input_ids": torch.tensor([list(chain(prefix, *own))]),
             "position_ids": torch.tensor([list(chain(range(len(prefix)), *behind))]),

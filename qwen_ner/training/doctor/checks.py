@@ -18,7 +18,7 @@ from ...data.analysis.duplicates import leaks
 from ...data.tokenize import column, prompt_ids
 from ...entities import Example
 from ...inference.loading import load_tokenizer
-from ..finding import Finding, fail, listed, ok, warn
+from ..finding import Finding, fail, join_names, ok, warn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,8 +50,8 @@ def check_labels(plan: TrainingPlan) -> Finding:
     absent = [name for name in names if not surfaces[name]]
     rare = [f"{name} ({surfaces[name]})" for name in names if 0 < surfaces[name] < RARE]
     if absent or rare:
-        parts = [f"never in the training rows: {listed(absent, 20)}"] if absent else []
-        parts += [f"rare in the training rows: {listed(rare, 20)}"] if rare else []
+        parts = [f"never in the training rows: {join_names(absent, 20)}"] if absent else []
+        parts += [f"rare in the training rows: {join_names(rare, 20)}"] if rare else []
         return warn("; ".join(parts), "annotate more of them, or remove them from `labels`: they count in macro_f1")
     most, least = max(names, key=lambda n: surfaces[n]), min(names, key=lambda n: surfaces[n])
     span = f"from {surfaces[least]:,} surfaces ({least}) to {surfaces[most]:,} ({most})"
@@ -79,7 +79,7 @@ def check_leakage(split: str) -> Callable[[TrainingPlan], Finding]:
             return ok(f"none of the {len(held_out):,} {split} rows is in the training rows")
         level = fail if len(pairs) >= LEAKED_SHARE * len(held_out) else warn
         found = f"{len(pairs):,} of {len(held_out):,} {split} rows are in the training rows too: "
-        return level(found + listed(pairs.values()), "delete them from one of the two, or the score is too good")
+        return level(found + join_names(pairs.values()), "delete them from one of the two, or the score is too good")
 
     return check
 
@@ -130,10 +130,12 @@ def check_end(plan: TrainingPlan) -> Finding:
         elif not ends.isdisjoint(ids[:-1]):
             ended_early.append(n)
     if unended:
-        found = f"{len(unended)} of {len(plan.rows)} answers do not end with {spelled}: {listed(map(sources, unended))}"
+        found = (
+            f"{len(unended)} of {len(plan.rows)} answers do not end with {spelled}: {join_names(map(sources, unended))}"
+        )
         return fail(found, "clear the cache of data sets (HF_DATASETS_CACHE), so that they are tokenized again")
     if ended_early:
-        named = listed(map(sources, ended_early))
+        named = join_names(map(sources, ended_early))
         found = f"{len(ended_early)} of {len(plan.rows)} answers have an end token before their end: {named}"
         return fail(found, "spell that token differently in these texts")
     return ok(f"{spelled} ends each of {len(plan.rows):,} answers, is in the loss, and stops generation")
@@ -185,7 +187,7 @@ def check_rows(plan: TrainingPlan) -> Finding:
     if not long:
         return ok(f"the longest has {max(lengths):,} of {limit:,} tokens")
     lost, entities = sum(len(examples[i].entities) for i in long), sum(len(example.entities) for example in examples)
-    named = listed(f"{examples[i].source} ({lengths[i]:,} tokens)" for i in long)
+    named = join_names(f"{examples[i].source} ({lengths[i]:,} tokens)" for i in long)
     found = (
         f"{len(long):,} of {len(examples):,} rows, with {lost:,} of {entities:,} entities, are longer than "
         f"max_length={limit:,} tokens and left out of training: {named}"
@@ -200,7 +202,7 @@ def check_answers(plan: TrainingPlan) -> Finding:
     long = sorted((n for n, length in enumerate(lengths) if length > limit), key=lambda n: -lengths[n])
     if not long:
         return ok(f"the longest has {max(lengths):,} of max_new_tokens={limit:,} tokens")
-    named = listed(f"{sources(n)} ({lengths[n]:,} tokens)" for n in long)
+    named = join_names(f"{sources(n)} ({lengths[n]:,} tokens)" for n in long)
     found = f"{len(long):,} of {len(lengths):,} answers are longer than max_new_tokens={limit:,} and would be cut"
     return warn(f"{found}: {named}", f"raise max_new_tokens to {lengths[long[0]]:,}")
 
@@ -211,7 +213,7 @@ def check_room(plan: TrainingPlan) -> Finding:
     lengths = [len(ids) for ids in column(plan.gold_rows, "prompt_ids")]
     if long := [f"{e.source} ({n:,} tokens)" for n, e in zip(lengths, plan.gold, strict=True) if n > room]:
         found = f"{len(long):,} of {len(lengths):,} prompts to score are longer than {room:,} tokens"
-        return fail(f"{found}, which leaves no room for an answer: {listed(long, 10)}", "split these texts")
+        return fail(f"{found}, which leaves no room for an answer: {join_names(long, 10)}", "split these texts")
     return ok(f"the longest prompt to score has {max(lengths):,} of {room:,} tokens")
 
 
@@ -223,7 +225,7 @@ def check_generation(plan: TrainingPlan) -> Finding:
     except (OSError, ValueError):
         base = {}
     if found := traps(base):
-        return ok(f"the base's has {listed(found, 20)}; the trained folder's is greedy, without penalties")
+        return ok(f"the base's has {join_names(found, 20)}; the trained folder's is greedy, without penalties")
     return ok(f"greedy, without penalties, until {ends}")
 
 

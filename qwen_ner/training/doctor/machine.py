@@ -20,7 +20,7 @@ from ...data.tokenize import longest_first
 from ...entities import NerError
 from ..batches.collate import PrefixSharedCollator, not_shareable
 from ..batches.reduced_head import tokens_of
-from ..finding import Finding, fail, listed, ok, warn
+from ..finding import Finding, fail, join_names, ok, warn
 from ..launch import check_launch
 from ..model import outline_model
 from . import costs
@@ -173,9 +173,9 @@ def check_processes(plan: TrainingPlan) -> Finding:
 def check_trackers(plan: TrainingPlan) -> Finding:
     """The trackers that the training reports to are installed, and wandb can log in."""
     wanted = [name for name in plan.recipe.training.report_to if name != "none"]
-    reports = f"report_to: {listed(wanted) or 'none'}"
+    reports = f"report_to: {join_names(wanted) or 'none'}"
     if absent := missing_trackers(wanted):
-        return fail(f"report_to: {listed(absent)} not installed", f"pip install {' '.join(absent)}")
+        return fail(f"report_to: {join_names(absent)} not installed", f"pip install {' '.join(absent)}")
     if "wandb" not in wanted:
         return ok(reports)
     mode = os.environ.get("WANDB_MODE", "online")

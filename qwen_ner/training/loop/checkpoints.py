@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...entities import NerError
 from ...files import PARTIAL, lock
-from ..finding import listed
+from ..finding import join_names
 from ..preparation import RECIPE_NAME
 from ..recipe import NOT_YAML, Recipe
 
@@ -135,7 +135,7 @@ def check_weights(checkpoint: str | bool, model: PreTrainedModel) -> None:
         missing = model.state_dict().keys() - set(weights.keys()) - set(model._keys_to_ignore_on_save or ())
     if missing:
         raise NerError(
-            f"the weights in {checkpoint} are not those of this model: {listed(sorted(missing))} missing",
+            f"the weights in {checkpoint} are not those of this model: {join_names(sorted(missing))} missing",
             place="output_dir",
             remedy="remove that checkpoint, or choose another --output_dir",
         )

@@ -14,7 +14,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ...entities import NerError
-from ..finding import listed
+from ..finding import join_names
 
 if TYPE_CHECKING:
     from .trainer import NerTrainer
@@ -46,7 +46,7 @@ class NonFiniteGradients(TrainerCallback):
         if self.trainer.accelerator.scaler is not None or math.isfinite(self._norm(model)):
             self._in_a_row = 0
             return
-        rows = listed(map(str, sorted(row["row"] for rows in self.trainer.replay.step_rows for row in rows)), 20)
+        rows = join_names(map(str, sorted(row["row"] for rows in self.trainer.replay.step_rows for row in rows)), 20)
         found = f"step {state.global_step + 1}: the gradient is not finite in rows {rows}"
         if getattr(args, "nonfinite_gradients", STOP) == STOP or self._in_a_row == PATIENCE - 1:
             since = f", like in the {PATIENCE - 1} steps before" if self._in_a_row else ""

@@ -86,7 +86,7 @@ def evaluation_is_due(args: TrainingArguments, state: TrainerState) -> bool:
 
 
 @contextmanager
-def replaced(args: TrainingArguments, **values: Any) -> Iterator[None]:
+def replace_attributes(args: TrainingArguments, **values: Any) -> Iterator[None]:
     """Give attributes of `args` other values while the context lasts."""
     before = {name: getattr(args, name) for name in values}
     for name, value in values.items():

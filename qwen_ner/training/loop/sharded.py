@@ -43,7 +43,7 @@ def outline(model: torch.nn.Module) -> Any:
     return copy.deepcopy(model, memo)
 
 
-def filled(empty: Any, sharded: torch.nn.Module, device: torch.device, dtype: torch.dtype | None) -> Any:
+def fill(empty: Any, sharded: torch.nn.Module, device: torch.device, dtype: torch.dtype | None) -> Any:
     """A copy of the outline `empty` with all weights of `sharded`, on `device`, in evaluation mode.
 
     Weights are cast to `dtype` (None: kept as they are). All ranks must call it: they exchange weights in model order.
@@ -104,7 +104,7 @@ class WholeModel(TrainerCallback):
             return trainer.accelerator.unwrap_model(trainer.model)
         if self._copy is None:
             dtype = COMPUTE.get(trainer.accelerator.mixed_precision)
-            self._copy = filled(self._outline, trainer.model, trainer.args.device, dtype)
+            self._copy = fill(self._outline, trainer.model, trainer.args.device, dtype)
         return self._copy
 
     def free(self) -> None:

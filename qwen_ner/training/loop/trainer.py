@@ -28,7 +28,7 @@ from .checkpoints import STATE, UNFINISHED, check_weights, checkpoint_of, publis
 from .gradients import CollapseWarnings, NonFiniteGradients
 from .oom_replay import OutOfMemoryReplay
 from .push import PushCallback
-from .resuming import Resumption, TrainingComplete, replaced
+from .resuming import Resumption, TrainingComplete, replace_attributes
 from .sharded import WholeModel
 
 
@@ -56,7 +56,7 @@ class NerTrainer(Trainer):
             step_transforms = getattr(args, "step_transforms", DEFAULT)
         self.step = make_step(step_transforms, args)
         # The callback pushes, and the step smooths; the Trainer's own ways know neither our files nor packed rows.
-        with replaced(args, push_to_hub=False, label_smoothing_factor=0.0):
+        with replace_attributes(args, push_to_hub=False, label_smoothing_factor=0.0):
             super().__init__(data_collator=RowCollator(data_collator), **kwargs)
         recompute_activation(self.model)
         if args.save_on_each_node:  # transformers 5.23 would save in the first process only
@@ -104,7 +104,7 @@ class NerTrainer(Trainer):
             on_start = False  # a resumed training evaluates first only where its last evaluation was cut short
             check_weights(resume_from_checkpoint, self.model)
         with ExitStack() as stack:
-            stack.enter_context(replaced(self.args, eval_on_start=on_start))
+            stack.enter_context(replace_attributes(self.args, eval_on_start=on_start))
             stack.enter_context(self.step.around(self.model, self.train_dataset))
             stack.enter_context(self.stop.listening())
             for callback in (self.resumption, self.stop):  # last: they may evaluate, and end the process
@@ -197,7 +197,7 @@ class NerTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write a folder that `Extractor.from_pretrained` can open, without the pickled arguments: nobody reads them,
         and they hold hub_token."""
-        with replaced(self.args, hub_token=None):
+        with replace_attributes(self.args, hub_token=None):
             super().save_model(output_dir, _internal_call=True)
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
@@ -214,7 +214,7 @@ class NerTrainer(Trainer):
         checkpoint, before = checkpoint_of(args.output_dir, state.global_step), state.best_model_checkpoint
         written = checkpoint.parent / UNFINISHED / checkpoint.name
         self.resumption.restore_random_state()
-        with replaced(args, output_dir=str(written.parent), push_to_hub=False):
+        with replace_attributes(args, output_dir=str(written.parent), push_to_hub=False):
             super()._save_checkpoint(model, trial)
         best = checkpoint_of(args.output_dir, state.best_global_step) if state.best_global_step else None
         state.best_model_checkpoint = str(best) if best and (best == checkpoint or best.is_dir()) else before

@@ -91,7 +91,7 @@ def test_a_surface_across_words_is_not_omitted():
     assert across.text not in found
     assert found[within.text] > 0.75
     corpus = Corpus([*rows, across])
-    assert corpus.parted(len(rows), across.text.index("记者")) == pytest.approx(2 / 22)
+    assert corpus.split_by_label(len(rows), across.text.index("记者")) == pytest.approx(2 / 22)
 
 
 def test_what_is_annotated_half_the_time_is_less_sure_than_what_nearly_always_is():

@@ -26,7 +26,7 @@ from qwen_ner.training.doctor.costs import (
     parameters,
 )
 from qwen_ner.training.loop.trainer import NerTrainer
-from qwen_ner.training.model import adapted, load_model, outline_model
+from qwen_ner.training.model import add_adapter, load_model, outline_model
 
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-linear"}
 
@@ -104,7 +104,7 @@ def test_an_outline_needs_no_weights_and_says_what_it_needs(tmp_path, tiny):
     model = AutoModelForCausalLM.from_pretrained(tiny)
     for lora in (None, LORA):
         outline = outline_model(str(tmp_path), lora=lora)
-        real = parameters(adapted(model, lora))
+        real = parameters(add_adapter(model, lora))
         assert parameters(outline) == real
         assert all(p.is_meta for p in outline.parameters())
     with pytest.raises(NerError, match=r"config\.json"):
