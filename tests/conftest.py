@@ -3,10 +3,11 @@
 import os
 import tempfile
 
-# Read by the libraries when they are imported, so before anything else.
-_home = tempfile.mkdtemp(prefix="qwen_ner_tests_")
+# Read by the libraries when they are imported, so before anything else. Once a process: kills.py imports this file again.
+if os.environ.get("QWEN_NER_TESTS") != str(os.getpid()):
+    os.environ |= {"QWEN_NER_TESTS": str(os.getpid()), "HF_HOME": tempfile.mkdtemp(prefix="qwen_ner_tests_")}
+_home = os.environ["HF_HOME"]
 os.environ |= {
-    "HF_HOME": _home,
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_XET": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",

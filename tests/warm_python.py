@@ -49,7 +49,7 @@ AT_IMPORT = (
 )
 """Prefixes of variables that Python or a library reads when it starts."""
 
-ANYTIME = {"HF_TOKEN", "PYTHONPATH"}
+ANYTIME = {"HF_TOKEN", "PYTHONPATH", "TORCHINDUCTOR_CACHE_DIR"}
 """Exceptions, read when they are used. (The server adds the entries of PYTHONPATH itself.)"""
 
 MESSAGE = 1 << 20

@@ -404,7 +404,7 @@ def test_what_is_no_dataset_is_told_what_may_be_one(tmp_path, monkeypatch):
         with pytest.raises(NerError, match=r"cluener or sample.*did you mean \"cluener\"\?") as error:
             call("cluner", "train")
         assert error.value.place == "cluner"
-        with pytest.raises(NerError, match="cluener only") as error:
+        with pytest.raises(NerError, match="with dataset cluener") as error:
             call("sample", "train", data_dir=tmp_path)
         assert error.value.place == "data_dir"
 
