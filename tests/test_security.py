@@ -100,8 +100,9 @@ def test_a_recipe_cannot_name_python_objects(tmp_path, value):
     mark = tmp_path / "mark"
     path = tmp_path / "recipe.yaml"
     path.write_text(f"dataset: {value.format(path=mark)}\n")
-    with pytest.raises(NerError, match=r"recipe\.yaml: not YAML"):
+    with pytest.raises(NerError, match="not YAML") as caught:
         load_recipe(path)
+    assert str(caught.value.place) == str(path)
     with pytest.raises(NerError):
         Launch.of_file(path)
     assert not mark.exists()
@@ -124,8 +125,10 @@ def test_weights_in_a_pickle_are_refused_with_a_remedy(foreign, tmp_path):
     mark = tmp_path / "mark"
     pickled(foreign, mark)
     for load in (lambda: load_model(str(foreign)), lambda: load_weights(foreign, torch.float32)):
-        with pytest.raises(NerError, match=r"are a pickle \(pytorch_model\.bin\).*\.safetensors.*convert it"):
+        with pytest.raises(NerError, match="pickle") as caught:
             load()
+        assert caught.value.place == foreign / "pytorch_model.bin"
+        assert "convert it" in caught.value.remedy
     assert not mark.exists()
 
 
@@ -133,16 +136,18 @@ def test_an_adapter_in_a_pickle_is_refused(foreign, tmp_path):
     load_model(str(foreign), lora={"r": 2, "target_modules": "all-linear"}).save_pretrained(tmp_path / "adapter")
     (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
     torch.save({"x": Evil(tmp_path / "mark")}, tmp_path / "adapter" / "adapter_model.bin")
-    with pytest.raises(NerError, match=r"are a pickle \(adapter_model\.bin\)"):
+    with pytest.raises(NerError, match="pickle") as caught:
         load_weights(tmp_path / "adapter", torch.float32)
+    assert caught.value.place == tmp_path / "adapter" / "adapter_model.bin"
     assert not (tmp_path / "mark").exists()
 
 
 def test_an_adapter_whose_base_is_a_pickle_is_refused(foreign, tmp_path):
     load_model(str(foreign), lora={"r": 2, "target_modules": "all-linear"}).save_pretrained(tmp_path / "adapter")
     pickled(foreign, tmp_path / "mark")
-    with pytest.raises(NerError, match="the weights cannot be loaded"):
+    with pytest.raises(NerError, match="cannot be loaded") as caught:
         load_weights(tmp_path / "adapter", torch.float32)
+    assert caught.value.place == tmp_path / "adapter"
     assert not (tmp_path / "mark").exists()
 
 
@@ -239,8 +244,9 @@ def test_a_zip_is_read_by_name_and_never_unpacked(tmp_path):
         for name in ("../escaped.json", "/absolute.json", "../dev.json", "train.json"):
             made.writestr(name, row)
     assert [found.text for found in cluener.read_cluener("train", archive)] == ["三星在"]
-    with pytest.raises(NerError, match=r"neither dev\.json nor"):
+    with pytest.raises(NerError, match=r"dev\.json") as caught:
         cluener.read_cluener("dev", archive)
+    assert caught.value.place == archive
     assert [path.name for path in tmp_path.rglob("*")] == ["in", cluener.ZIP_NAME]
 
 
@@ -250,7 +256,7 @@ def test_a_zip_bomb_is_refused(tmp_path, monkeypatch):
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
         made.writestr("train.json", b" " * 50_000_000)
     assert archive.stat().st_size < 100_000
-    with pytest.raises(NerError, match=r"train\.json is larger than 100,000 bytes"):
+    with pytest.raises(NerError, match="100,000"):
         cluener.read_cluener("train", archive)
 
 

@@ -164,6 +164,6 @@ def refuse_secrets(out: Path, token: str | None, place: Path) -> None:
         text = path.read_text(encoding="utf-8")
         has_token = TOKEN.search(text) or (token and token in text)
         if has_token or str(place) in text:
-            secret = "a token" if has_token else f"the path {place}"
-            remedy = "remove it from the recipe and push again"
-            raise NerError(f"contains {secret}; nothing was pushed", place=path.name, remedy=remedy)
+            secret, value = ("a token", None) if has_token else ("a local path", str(place))
+            remedy = "nothing was pushed; remove it from the recipe and push again"
+            raise NerError(f"contains {secret}", value=value, place=path.name, remedy=remedy)

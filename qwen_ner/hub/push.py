@@ -96,7 +96,7 @@ def _base(api: HfApi, folder: Path, merge: bool) -> str | None:
         base = None if local or not api.repo_exists(name) else name
     if base is None and not merge and adapter.is_file():
         remedy = "push it with --merge, or train from a base on the Hub"
-        raise NerError(f"the adapter's base {name} is not on the Hub", place=folder, remedy=remedy)
+        raise NerError("the adapter's base is not on the Hub", value=name, place=folder, remedy=remedy)
     return base
 
 
@@ -121,7 +121,7 @@ def export(folder: str | Path, out: Path, *, dtype: str = "float32") -> None:
         model.generation_config = GenerationConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
         place = source / "generation_config.json"
-        raise NerError(str(error), place=place, remedy="copy it from another checkpoint") from error
+        raise NerError(f"cannot be read ({error})", place=place, remedy="copy it from another checkpoint") from error
     out.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:

@@ -44,7 +44,7 @@ def local_folder(folder: str | Path, revision: str | None = None) -> Path:
             remedy = "give an output_dir of `qwen-ner train` or a Hub id (user/name)"
             raise NerError("no such folder", place=name, remedy=remedy)
         if revision:
-            raise NerError(f"a local folder has no revision {revision}", place=name, remedy="leave --revision out")
+            raise NerError("a local folder has no revision", value=revision, place=name, remedy="leave --revision out")
         return path
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
@@ -53,9 +53,8 @@ def local_folder(folder: str | Path, revision: str | None = None) -> Path:
         try:
             hf_hub_download(name, NER_CONFIG_NAME, revision=revision)
         except RemoteEntryNotFoundError as error:
-            at = f" at {revision}" if revision else ""
-            what = f"no {NER_CONFIG_NAME} in this repository{at}: not a qwen_ner model"
-            raise NerError(what, place=name, remedy="give one that `qwen-ner push` wrote") from error
+            what, place = f"no {NER_CONFIG_NAME}: not a qwen_ner model", f"{name}@{revision}" if revision else name
+            raise NerError(what, place=place, remedy="give one that `qwen-ner push` wrote") from error
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
 
 
@@ -68,10 +67,10 @@ def refuse_pickled(folder: Path) -> None:
     pickles = (path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
     weights = sorted(name for name in pickles if name.startswith(("pytorch_model", "adapter_model", "model")))
     if weights and not any(folder.glob("*.safetensors")):
-        what = f"the weights are a pickle ({weights[0]}), and loading one runs whatever code its author put in it"
+        what = "the weights are a pickle, and loading one runs whatever code its author put in it"
         convert = "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(other)"
         remedy = f"use a version with .safetensors, or if you trust it convert it: {convert}"
-        raise NerError(what, place=folder, remedy=remedy)
+        raise NerError(what, place=folder / weights[0], remedy=remedy)
 
 
 def may_be_repo_id(name: str) -> bool:
@@ -120,16 +119,17 @@ def explain(error: Exception, name: str, revision: str | None = None) -> NerErro
     write = f"use a name under your own account, or a token with write access: {login}"
     answers: dict[Any, tuple[str, str]] = {
         errors.HFValidationError: (f"not a repository name ({reason})", "give user/name"),
-        errors.RevisionNotFoundError: (f"no revision {revision} on the Hub", "give a branch, a tag or a commit of it"),
+        errors.RevisionNotFoundError: ("no such revision on the Hub", "give a branch, a tag or a commit of it"),
         errors.GatedRepoError: ("the repository is gated", f"request access on its page, then {login}"),
-        401: ("no valid token, or the repository is private or does not exist (401)", login),
-        403: ("you have no right to write there (403)", write),
-        404: ("no such repository on the Hub, or none that you may read (404)", f"check the name, or {login}"),
-        409: ("another push changed the repository in between (409)", again),
+        401: ("no valid token, or the repository is private or does not exist", login),
+        403: ("you have no right to write there", write),
+        404: ("no such repository on the Hub, or none that you may read", f"check the name, or {login}"),
+        409: ("another push changed the repository in between", again),
     }
     if known := answers.get(type(error)) or answers.get(status):
-        what, remedy = known
-    elif status is not None and status < 500:
+        value = revision if isinstance(error, errors.RevisionNotFoundError) else status
+        return NerError(known[0], value=value, place=name, remedy=known[1])
+    if status is not None and status < 500:
         what, remedy = f"the Hub refused ({reason})", "check the name and the token"
     else:
         offline = constants.is_offline_mode()

@@ -122,7 +122,7 @@ def open_socket(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         reason = str(getattr(error, "strerror", None) or error).lower()
         remedy = "choose another --host or --port"
-        raise NerError(f"cannot listen on {host}:{port} ({reason})", remedy=remedy) from error
+        raise NerError(f"cannot listen ({reason})", place=f"{host}:{port}", remedy=remedy) from error
     return listener
 
 

@@ -57,8 +57,9 @@ def test_an_export_in_another_dtype_has_no_scores(trained, hub, tmp_path):
 def test_an_export_overwrites_nothing_and_is_whole_or_absent(trained, hub, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("")
-    with pytest.raises(NerError, match="exists and is not empty"):
+    with pytest.raises(NerError) as caught:
         export(trained["full"], tmp_path / "out")
+    assert caught.value.place == tmp_path / "out"
 
     def full(*args, **options):
         raise OSError(28, "No space left on device")
@@ -76,23 +77,28 @@ def test_a_failed_export_names_the_cause_and_leaves_nothing(trained, hub, tmp_pa
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("mounting a small file system needs root")
     try:
-        with pytest.raises(NerError, match=r"cannot write the weights .*No space left.*; free space"):
+        with pytest.raises(NerError, match="No space left") as caught:
             export(trained["full"], disk / "out")
+        assert caught.value.place == disk / "out"
         assert not list(disk.iterdir())
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
     torn = shutil.copytree(trained["full"], tmp_path / "torn")
     (torn / "generation_config.json").write_text("{")
-    with pytest.raises(NerError, match=r"generation_config\.json"):
+    with pytest.raises(NerError) as caught:
         export(torn, tmp_path / "out")
+    assert caught.value.place == torn / "generation_config.json"
 
 
 @pytest.mark.slow
 def test_evaluate_names_a_corrupt_training_log(trained, taught, tmp_path, capsys):
     torn = shutil.copytree(trained["full"], tmp_path / "torn")
     (torn / "trainer_state.json").write_text("{")
-    with pytest.raises(SystemExit, match=r"trainer_state\.json: cannot read the training log .* remove it"):
+    with pytest.raises(SystemExit) as caught:
         cli.main(["evaluate", str(torn), "--data", str(taught)])
+    refusal = caught.value.__context__
+    assert refusal.place == torn / "trainer_state.json"
+    assert "remove it" in refusal.remedy
 
 
 @pytest.mark.slow

@@ -126,30 +126,31 @@ def test_forced_surfaces_are_no_predictions(folder, monkeypatch):
 
 def test_a_text_that_does_not_fit_is_refused_with_its_place(folder):
     extractor = Extractor.from_pretrained(folder)
-    with pytest.raises(
-        TextTooLong, match=r"text 1: .* tokens with its prompt, the model has room for 4084; split it"
-    ) as caught:
+    with pytest.raises(TextTooLong) as caught:
         extractor.extract(["三星", "很" * 5000, "北京", "好" * 6000])
     assert list(caught.value.faults) == [1, 3]
+    assert all("4084" in fault for fault in caught.value.faults.values()), "the room that the model has"
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "remedy"),
     [
-        (lambda f: shutil.rmtree(f), "no such folder"),
-        (lambda f: (f / "ner_config.json").unlink(), "no ner_config.json"),
-        (lambda f: (f / "model.safetensors").unlink(), "weights cannot be loaded"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"torn"), "weights cannot be loaded"),
-        (lambda f: (f / "chat_template.jinja").unlink(), "no chat template"),
-        (lambda f: [(f / n).unlink() for n in ("tokenizer.json", "tokenizer_config.json")], "no tokenizer"),
-        (lambda f: (f / "tokenizer.json").write_text("{"), "no tokenizer"),
+        (lambda f: shutil.rmtree(f), "output_dir"),
+        (lambda f: (f / "ner_config.json").unlink(), "not a base model"),
+        (lambda f: (f / "model.safetensors").unlink(), "another checkpoint"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"torn"), "another checkpoint"),
+        (lambda f: (f / "chat_template.jinja").unlink(), "chat_template.jinja"),
+        (lambda f: [(f / n).unlink() for n in ("tokenizer.json", "tokenizer_config.json")], "tokenizer files"),
+        (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer files"),
     ],
     ids=["folder", "ner_config", "weights", "torn weights", "chat template", "tokenizer", "torn tokenizer"],
 )
-def test_an_incomplete_folder_is_refused(folder, spoil, said):
+def test_an_incomplete_folder_is_refused(folder, spoil, remedy):
     spoil(folder)
-    with pytest.raises(NerError, match=said):
+    with pytest.raises(NerError) as caught:
         Extractor.from_pretrained(folder)
+    assert str(caught.value.place) == str(folder)
+    assert remedy in caught.value.remedy
 
 
 def test_a_pad_token_is_found_that_is_not_the_end_token(folder):
@@ -172,7 +173,7 @@ def header_flipped(content):
         (lambda content: content[:4], "cannot be loaded"),
         (lambda content: b"", "cannot be loaded"),
         (header_flipped, "cannot be loaded"),
-        (lambda content: content.replace(b"layers.1.", b"layers.7.", 1), r"layers\.1\..* missing, .*from the same"),
+        (lambda content: content.replace(b"layers.1.", b"layers.7.", 1), r"layers\.1\..* missing"),
     ],
     ids=["cut", "length alone", "empty", "header flipped", "a weight of another name"],
 )
@@ -181,7 +182,8 @@ def test_torn_weights_are_an_error_and_never_random_ones(folder, change, said):
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(NerError, match=said) as caught:
         Extractor.from_pretrained(folder)
-    assert str(folder) in str(caught.value)
+    assert str(caught.value.place) == str(folder)
+    assert "checkpoint" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -198,5 +200,7 @@ def test_limits_beyond_the_model_are_refused_with_their_file(folder, key, value,
 
 def test_a_hub_that_cannot_be_reached_is_no_missing_tokenizer(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(NerError, match="someone/model: the Hub cannot be reached"):
+    with pytest.raises(NerError) as caught:
         load_tokenizer("someone/model")
+    assert caught.value.place == "someone/model"
+    assert "HF_HUB_OFFLINE is set" in caught.value.remedy

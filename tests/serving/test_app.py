@@ -99,11 +99,10 @@ def test_an_invalid_text_gets_an_error_and_the_others_their_entities(extractor, 
     assert first == alone["results"][0]
     assert first["entities"]
     assert nul["entities"]
-    assert number == {"error": "expected a string, got a number"}
-    assert null == {"error": "expected a string, got null"}
-    assert array == {"error": "expected a string, got an array"}
-    assert half == {"error": "character 5 is half of a surrogate pair; send the whole character"}
-    assert "4084" in long["error"], "the room that the model has"
+    refused = (number, "a number"), (null, "null"), (array, "an array"), (half, "character 5"), (long, "4084")
+    for row, said in refused:
+        assert list(row) == ["error"]
+        assert said in row["error"]
 
 
 def test_a_text_that_crashes_the_model_does_not_affect_the_others(extractor, serving, caplog):
@@ -144,24 +143,24 @@ JSON = {"content-type": "application/json"}
         (b'{"texts": ["\xff"]}', JSON, 422, "can't decode byte 0xff"),
         (b"[1]", JSON, 422, "valid dictionary"),
         (b"{}", JSON, 422, "texts: Field required"),
-        (b'{"texts": "a"}', JSON, 422, "texts: Input should be a valid list"),
-        (b'{"texts": [], "texts": []}', JSON, 422, 'the key "texts" appears twice'),
-        (b'{"texts": [], "more": 1}', JSON, 422, "more: Extra inputs are not permitted"),
+        (b'{"texts": "a"}', JSON, 422, "valid list"),
+        (b'{"texts": [], "texts": []}', JSON, 422, '"texts" appears twice'),
+        (b'{"texts": [], "more": 1}', JSON, 422, "more: "),
         (b'{"texts": [], "\\ud800": 1}', JSON, 422, "valid string"),
-        (b'{"texts": [], "min_score": NaN}', JSON, 422, "NaN is not a JSON number"),
-        (b'{"texts": [], "min_score": 1e999}', JSON, 422, "min_score: Input should be less than or equal to 1"),
+        (b'{"texts": [], "min_score": NaN}', JSON, 422, "NaN"),
+        (b'{"texts": [], "min_score": 1e999}', JSON, 422, "min_score: "),
         (b'{"texts": [], "min_score": ' + b"9" * 4000 + b"}", JSON, 422, "min_score"),
         (b'{"texts": [], "min_score": ' + b"9" * 5000 + b"}", JSON, 422, "JSON"),
-        (b'{"texts": [], "min_score": "0.5"}', JSON, 422, "min_score: Input should be a valid number"),
-        (b'{"texts": [], "labels": ["drug"]}', JSON, 422, "unknown label 'drug'; the model has address, book"),
+        (b'{"texts": [], "min_score": "0.5"}', JSON, 422, "min_score: "),
+        (b'{"texts": [], "labels": ["drug"]}', JSON, 422, "'drug'; the model has address, book"),
         (b'{"texts": [], "labels": ["\\ud800"]}', JSON, 422, "unknown label"),
         (b'{"texts": [], "labels": []}', JSON, 422, "labels"),
         (b"[" * 4000, JSON, 422, "not valid JSON"),
-        (json.dumps({"texts": ["a"] * 21}).encode(), JSON, 413, "21 texts exceed the limit of 20"),
-        (json.dumps({"texts": ["a" * 401]}).encode(), JSON, 413, "401 characters of text exceed the limit of 400"),
-        (b" " * (LIMITS.body + 1), JSON, 413, f"exceeds the limit of {LIMITS.body:,} bytes"),
-        (b'{"texts": []}', {}, 415, "missing; send application/json"),
-        (b'{"texts": []}', {"content-type": "text/plain"}, 415, "text/plain; send application/json"),
+        (json.dumps({"texts": ["a"] * 21}).encode(), JSON, 413, "limit of 20"),
+        (json.dumps({"texts": ["a" * 401]}).encode(), JSON, 413, "limit of 400"),
+        (b" " * (LIMITS.body + 1), JSON, 413, f"{LIMITS.body:,} bytes"),
+        (b'{"texts": []}', {}, 415, "send application/json"),
+        (b'{"texts": []}', {"content-type": "text/plain"}, 415, "text/plain"),
         (b'{"texts": []}', JSON | {"content-encoding": "gzip"}, 415, "compressed"),
     ],
     ids=lambda value: repr(value)[:40],

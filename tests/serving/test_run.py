@@ -206,32 +206,36 @@ def test_a_missing_package_is_named_with_the_extra(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "qwen_ner.serving.run")
     with pytest.raises(SystemExit) as caught:
         cli.main(["serve", "outputs/quickstart"])
-    assert 'serving needs uvicorn, which is not installed; pip install "qwen_ner[serve]"' in str(caught.value)
+    assert "uvicorn" in str(caught.value)
+    assert caught.value.__context__.remedy == 'pip install "qwen_ner[serve]"'
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "place", "value"),
     [
-        (["--max-texts", "0"], "--max-texts: the limit must be positive and finite, got 0"),
-        (["--deadline", "nan"], "--deadline: the limit must be positive and finite, got nan"),
-        (["--token-file", "nowhere"], "nowhere: cannot read the token"),
-        (["--port", "0"], "no such folder"),
-        (["--host", "no.such.host.invalid"], "choose another --host or --port"),
-        (["--port", "70000"], "--port: the port is out of range (0–65535), got 70000; choose another"),
+        (["--max-texts", "0"], "--max-texts", "0"),
+        (["--deadline", "nan"], "--deadline", "nan"),
+        (["--token-file", "no_token"], "no_token", "None"),
+        (["--port", "0"], "nowhere", "None"),
+        (["--host", "no.such.host.invalid", "--port", "9"], "no.such.host.invalid:9", "None"),
+        (["--port", "70000"], "--port", "70000"),
     ],
 )
-def test_invalid_options_are_refused_before_the_model_is_loaded(options, said, tmp_path, monkeypatch):
+def test_invalid_options_are_refused_before_the_model_is_loaded(options, place, value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as caught:
         cli.main(["serve", "nowhere", *options])
-    assert said in str(caught.value)
+    refusal = caught.value.__context__
+    assert (refusal.place, str(refusal.value)) == (place, value)
 
 
 def test_an_address_in_use_is_refused():
     with open_socket("127.0.0.1", 0) as taken:
         taken.listen()
-        with pytest.raises(NerError, match=r"cannot listen on 127.0.0.1:\d+ \(address already in use\)") as caught:
-            open_socket("127.0.0.1", taken.getsockname()[1])
+        port = taken.getsockname()[1]
+        with pytest.raises(NerError, match="in use") as caught:
+            open_socket("127.0.0.1", port)
+        assert caught.value.place == f"127.0.0.1:{port}"
         assert caught.value.remedy == "choose another --host or --port"
 
 
@@ -245,9 +249,9 @@ def test_a_token_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
     assert read_token(file) == "of-file"
     for bad in ("", "\n", "two words", "中文"):
         file.write_text(bad, encoding="utf-8")
-        with pytest.raises(NerError, match="printable ASCII") as caught:
+        with pytest.raises(NerError, match="ASCII") as caught:
             read_token(file)
-        assert caught.value.place == str(file)
+        assert (caught.value.place, caught.value.value) == (str(file), None), "the token itself is not printed"
 
 
 @pytest.mark.parametrize(

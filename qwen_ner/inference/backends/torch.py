@@ -112,9 +112,9 @@ class TorchBackend:
                     on_rows(len(chosen))
                 continue
             if len(chosen) == 1:
-                size = f"a prompt of {len(rows[0].prompt)} tokens and its answer of up to {limit}"
+                what = "the tokens of a prompt and its answer do not fit into memory"
                 remedy = "use a smaller model, a shorter text, or a device with more memory"
-                raise NerError(f"{size} do not fit into memory", remedy=remedy)
+                raise NerError(what, value=lengths[chosen[0]], remedy=remedy)
             budget = self.memory_tokens = len(chosen) // 2 * lengths[chosen[0]]
             self.batch_tokens = min(self.batch_tokens, budget)
             log.warning("A batch of %d rows ran out of memory; using up to %d tokens a batch.", len(chosen), budget)

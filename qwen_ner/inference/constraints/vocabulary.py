@@ -53,8 +53,8 @@ class Vocabulary:
         self.numbers = [number for _, number in pairs]
         single = {spelling[0] for spelling in self.spellings if len(spelling) == 1}
         if len(single) < 256:
-            what = f"constrained decoding needs a byte-level BPE tokenizer; this one has {len(single)} of 256 bytes"
-            raise NerError(what, remedy="use a tokenizer like Qwen's, or constrained=False")
+            what = "constrained decoding needs a byte-level BPE tokenizer, with a token for each of the 256 bytes"
+            raise NerError(what, value=len(single), remedy="use a tokenizer like Qwen's, or constrained=False")
 
     def narrow(self, prefix: bytes, low: int, high: int) -> tuple[int, int]:
         """The range of those that begin with `prefix` in `spellings[low:high]`, which begin with `prefix[:-1]`."""

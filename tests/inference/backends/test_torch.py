@@ -231,8 +231,9 @@ def test_what_does_not_fit_into_memory_by_itself_is_an_error(model, prompts, mon
     monkeypatch.setattr(model, "forward", forward)
     backend.prefix.common(model, prompts)
     monkeypatch.setattr(model, "forward", out_of_memory)
-    with pytest.raises(NerError, match="do not fit into memory") as caught:
-        run(model, prompts, backend=backend)
+    with pytest.raises(NerError, match="memory") as caught:
+        run(model, prompts, 12, backend=backend)
+    assert caught.value.value == max(len(prompt) for prompt in prompts) + 12
     assert "a smaller model" in caught.value.remedy
 
 

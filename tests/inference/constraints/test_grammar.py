@@ -212,8 +212,10 @@ def test_a_tokenizer_without_bytes_is_refused(end):
     from transformers import PreTrainedTokenizerFast
 
     words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")))
-    with pytest.raises(NerError, match="needs a byte-level BPE"):
+    with pytest.raises(NerError, match="byte-level BPE") as caught:
         Grammar(["x"], words, (end,))
+    assert caught.value.value == 2, "the bytes that have a token"
+    assert "constrained=False" in caught.value.remedy
 
 
 def test_a_grammar_of_general_use_allows_the_same(tokenizer, end):
