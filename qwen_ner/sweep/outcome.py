@@ -38,7 +38,7 @@ def report(sweep: Sweep, study: Study, folder: Path) -> str:
     """
     table = format_table(sweep, study)
     if not any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
-        raise NerError(f"no trial succeeded\n{table}\nThe logs: {folder / 'trial-*' / 'log.txt'}")
+        raise NerError(f"no trial succeeded; see trial-*/log.txt there\n{table}", place=folder)
     best = write_best(sweep, study, folder)
     launch = shlex.join(sweep.launch_recipe(best))
     paths = map(str, [best, *draw(sweep, study, folder)])

@@ -1,6 +1,6 @@
 """What one parameter of a sweep may be: wandb's distributions in Optuna's terms.
 
-In: one entry of `parameters`. Out: a `Space`, or ValueError. Knows nothing of recipes.
+In: one entry of `parameters`. Out: a `Space`, or `NerError`. Knows nothing of recipes.
 
 Reference: https://github.com/wandb/sweeps, src/sweeps/params.py, and the schema beside it.
 """
@@ -12,6 +12,8 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from ..entities import NerError
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -46,7 +48,7 @@ class Space:
     high: float = 0.0
     step: float | None = None
     log: bool = False
-    unsupported: str = ""
+    unsupported: NerError | None = None
 
     @property
     def probes(self) -> Sequence[Any]:
@@ -89,45 +91,56 @@ def _storable(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
-def unknown(key: str, known: Collection[str]) -> str:
+def unknown(key: str, known: Collection[str]) -> NerError:
     """A fault: a key that is not read, with the nearest one that is.
 
-    >>> unknown("mim", ["min", "max"])
+    >>> str(unknown("mim", ["min", "max"]))
     'mim: unknown; did you mean min?'
     """
     near = difflib.get_close_matches(key, known, n=1)
-    return f"{key}: unknown; " + (f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}")
+    return NerError("unknown", place=key, remedy=f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}")
+
+
+def nest(place: str, fault: NerError) -> NerError:
+    """`fault` as one of the mapping at `place`.
+
+    >>> str(nest("metric", unknown("gaol", ["name", "goal"])))
+    'metric.gaol: unknown; did you mean goal?'
+    """
+    inner = f"{place}.{fault.place}" if fault.place else place
+    return NerError(fault.what, value=fault.value, place=inner, remedy=fault.remedy)
 
 
 def read_parameter(spec: Any) -> Space:
-    """Read one entry of `parameters`. Raises ValueError for a fault.
+    """Read one entry of `parameters`. Raises `NerError` for a fault.
 
-    >>> read_parameter({"distribution": "normal", "mu": 0.1}).unsupported
+    >>> str(read_parameter({"distribution": "normal", "mu": 0.1}).unsupported)
     'Optuna has no normal; use uniform, log_uniform_values or values'
     """
     if not isinstance(spec, dict):
-        raise ValueError(f"{spec} is not a mapping; write value: {spec}")
+        raise NerError("not a mapping", value=spec, remedy=f"write value: {spec}")
     if "parameters" in spec:
-        raise ValueError("a recipe has no nested parameters; list the mappings to try under values")
+        raise NerError("a recipe has no nested parameters", remedy="list the mappings to try under values")
     kind = spec.get("distribution") or _imply(spec)
     if kind not in FIELDS:
-        raise ValueError(f"distribution: {kind} is none of {', '.join(FIELDS)}")
+        raise NerError("unknown", value=kind, place="distribution", remedy=f"choose from {', '.join(FIELDS)}")
     if strange := [key for key in spec if key not in (*FIELDS[kind], "distribution")]:
-        raise ValueError(unknown(strange[0], FIELDS[kind]))
+        raise unknown(strange[0], FIELDS[kind])
     if kind == "constant":
         return Space(_values([spec["value"]] if "value" in spec else None))
     if kind.startswith("categorical"):
-        uneven = "Optuna draws all values alike; remove probabilities" if "probabilities" in spec else ""
-        return Space(_values(spec.get("values")), unsupported=uneven)
+        uneven = NerError("Optuna draws all values alike", remedy="remove probabilities")
+        return Space(_values(spec.get("values")), unsupported=uneven if "probabilities" in spec else None)
     if kind not in SUPPORTED:
-        return Space((1,), unsupported=f"Optuna has no {kind}; use uniform, log_uniform_values or values")
+        remedy = "use uniform, log_uniform_values or values"
+        return Space((1,), unsupported=NerError(f"Optuna has no {kind}", remedy=remedy))
     low, high, q = (_number(spec, key, default) for key, default in (("min", None), ("max", None), ("q", 1)))
     if low >= high:
-        raise ValueError(f"min {low} is not below max {high}")
+        raise NerError(f"not below max, which is {high}", value=low, place="min")
     if q <= 0 or ("log" in kind and low <= 0):
-        raise ValueError(f"{f'q {q}' if q <= 0 else f'min {low}'} is not above 0")
+        raise NerError("not above 0", value=q if q <= 0 else low, place="q" if q <= 0 else "min")
     if kind == "int_uniform" and not (isinstance(low, int) and isinstance(high, int)):
-        raise ValueError("int_uniform needs whole numbers for min and max")
+        raise NerError("int_uniform needs whole numbers for min and max", value=(low, high))
     step = q if kind == "int_uniform" or kind.startswith("q_") else None
     return Space(low=low, high=high, step=step, log="log" in kind)
 
@@ -139,21 +152,21 @@ def _imply(spec: dict[str, Any]) -> str:
     if "values" in spec:
         return "categorical_w_probabilities" if "probabilities" in spec else "categorical"
     if "min" not in spec or "max" not in spec:
-        raise ValueError("needs value, values, or min and max")
+        raise NerError("needs value, values, or min and max")
     return "int_uniform" if isinstance(spec["min"], int) and isinstance(spec["max"], int) else "uniform"
 
 
 def _values(values: Any) -> tuple[Any, ...]:
     if not isinstance(values, list) or not values:
-        raise ValueError("needs value, or a non-empty list of values")
+        raise NerError("needs value, or a non-empty list of values", value=values)
     if len({str(value) for value in values}) < len(values):
-        raise ValueError(f"values repeat in {values}")
+        raise NerError("values repeat", value=values)
     return tuple(values)
 
 
 def _number(spec: dict[str, Any], key: str, default: float | None) -> float:
     value = spec.get(key, default)
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        yaml = "; YAML reads 1.0e-4 as a number, 1e-4 as text" if isinstance(value, str) else ""
-        raise ValueError(f"{key}: {value} is not a number{yaml}")
+        remedy = "YAML reads 1.0e-4 as a number, 1e-4 as text" if isinstance(value, str) else None
+        raise NerError("not a number", value=value, place=key, remedy=remedy)
     return value

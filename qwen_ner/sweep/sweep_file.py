@@ -17,7 +17,8 @@ from typing import Any, Literal
 import yaml
 
 from ..entities import NerError
-from .space import Space, read_parameter, unknown
+from ..training.finding import FaultsError
+from .space import Space, nest, read_parameter, unknown
 
 METRICS: dict[str, Literal["minimize", "maximize"]] = {
     "f1": "maximize",
@@ -28,6 +29,7 @@ METRICS: dict[str, Literal["minimize", "maximize"]] = {
 """What a training prints at each evaluation, and its goal."""
 
 KEYS = ("program", "method", "metric", "parameters", "early_terminate", "command", "run_cap")
+METHODS = ("bayes", "grid", "random")
 IGNORED_KEYS = ("name", "description", "project", "entity")
 
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
@@ -59,7 +61,7 @@ class Sweep:
     early_terminate: Mapping[str, Any]
     command: tuple[str, ...]
     run_cap: int | None
-    local_faults: tuple[str, ...]
+    local_faults: tuple[NerError, ...]
     identity: Mapping[str, Any]
 
     @property
@@ -105,23 +107,25 @@ def search_path() -> str:
 
 
 def read_sweep(path: Path) -> Sweep:
-    """Raises `NerError` that lists all faults of the file."""
+    """Raises `FaultsError` with all faults of the file."""
     tree = _read_yaml(path)
     if "parameters" not in tree:
         raise NerError("no `parameters`, so no sweep", place=path, remedy="see recipes/sweep.yaml for an example")
     faults = [unknown(key, KEYS) for key in tree if key not in (*KEYS, *IGNORED_KEYS)]
     program, method = str(tree.get("program", "")), tree.get("method")
     if not Path(program).is_file():
-        faults.append(f"program: {program or 'missing'}; name a recipe, relative to the current folder")
-    if method not in ("bayes", "grid", "random"):
-        faults.append(f"method: {method} is none of bayes, grid, random")
+        remedy = "name a recipe, relative to the current folder"
+        faults.append(NerError("no such file", value=program, place="program", remedy=remedy))
+    if method not in METHODS:
+        remedy = f"choose from {', '.join(METHODS)}"
+        faults.append(NerError("unknown method", value=method, place="method", remedy=remedy))
     if not isinstance(cap := tree.get("run_cap", 1), int) or cap < 1:
-        faults.append(f"run_cap: {cap} is not a positive number")
+        faults.append(NerError("not a positive number", value=cap, place="run_cap"))
     metric = _metric(tree.get("metric"), faults)
     spaces = _parameters(tree["parameters"], method == "grid", faults)
     command = _command(tree.get("command") or COMMAND, program, faults)
     early = tree.get("early_terminate") or {}
-    local_faults = [f"{key}: {space.unsupported}" for key, space in spaces.items() if space.unsupported]
+    local_faults = [nest(key, space.unsupported) for key, space in spaces.items() if space.unsupported]
     local_faults += _early_faults(early)
     raise_faults(path, faults)
     identity = {key: tree.get(key) for key in KEYS if key != "run_cap"} | {program: _read_yaml(Path(program))}
@@ -131,13 +135,13 @@ def read_sweep(path: Path) -> Sweep:
     return Sweep(path, program, str(method), metric, fixed, varied, *shared)
 
 
-def raise_faults(path: Path, faults: list[str]) -> None:
-    """Raise one `NerError` of all `faults` of a file, if there are any."""
+def raise_faults(path: Path, faults: list[NerError]) -> None:
+    """Raise one `FaultsError` of all `faults` of a file, if there are any."""
     if faults:
-        raise NerError("\n  ".join([f"{path} has {len(faults)} fault{'s'[: len(faults) > 1]}", *faults]))
+        raise FaultsError(faults, path)
 
 
-def check_recipe(sweep: Sweep) -> tuple[list[str], list[str], list[str]]:
+def check_recipe(sweep: Sweep) -> tuple[list[NerError], list[NerError], list[str]]:
     """(the faults that the recipe finds in the sweep's keys and values, those of the recipe itself, its trackers).
 
     The second depend on the machine too: bf16 without a GPU. Each value of a list and both ends of each range are
@@ -145,10 +149,11 @@ def check_recipe(sweep: Sweep) -> tuple[list[str], list[str], list[str]]:
     """
     from ..training.recipe import examine_recipe
 
-    faults = [f"{key}: cannot be swept; {why}" for key, why in OWN_KEYS.items() if key in {*sweep.fixed, *sweep.varied}]
-    unsupported = tuple(f"{fault.partition(':')[0]}: " for fault in sweep.local_faults)  # their values are not known
-    base = examine_recipe(sweep.program, ["--output_dir=anywhere"])[1]
-    own: list[str] = []
+    swept = [key for key in OWN_KEYS if key in {*sweep.fixed, *sweep.varied}]
+    faults = {key: NerError("cannot be swept", place=key, remedy=OWN_KEYS[key]) for key in swept}
+    unsupported = {fault.place for fault in sweep.local_faults}  # their values are not known
+    base = {str(fault) for fault in examine_recipe(sweep.program, ["--output_dir=anywhere"])[1]}
+    own: dict[str, NerError] = {}
     trackers: list[str] = []
     first = {key: space.probes[0] for key, space in sweep.varied.items()}
     others = [{**first, key: value} for key, space in sweep.varied.items() for value in space.probes[1:]]
@@ -156,9 +161,9 @@ def check_recipe(sweep: Sweep) -> tuple[list[str], list[str], list[str]]:
         recipe, found = examine_recipe(sweep.program, [*sweep.overrides(values), "--output_dir=anywhere"])
         trackers = list(recipe.training.report_to) if recipe else trackers
         for fault in found:
-            if not fault.startswith(unsupported) or ": unknown" in fault:
-                (own if fault in base else faults).append(fault)
-    return list(dict.fromkeys(faults)), list(dict.fromkeys(own)), trackers
+            if fault.place not in unsupported or fault.what == "unknown":
+                (own if str(fault) in base else faults).setdefault(str(fault), fault)
+    return list(faults.values()), list(own.values()), trackers
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -172,59 +177,63 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in tree.items()} if isinstance(tree, dict) else {}
 
 
-def _metric(given: Any, faults: list[str]) -> str:
+def _metric(given: Any, faults: list[NerError]) -> str:
     metric = given if isinstance(given, dict) else {}
     prefix, _, name = str(metric.get("name")).partition("/")
     goal = metric.get("goal", "minimize")  # wandb's default
     if prefix != "eval" or name not in METRICS:
-        faults.append(
-            f"metric: name: {metric.get('name')} is none of {', '.join(f'eval/{known}' for known in METRICS)}"
-        )
+        remedy = f"choose from {', '.join(f'eval/{known}' for known in METRICS)}"
+        faults.append(NerError("unknown metric", value=metric.get("name"), place="metric.name", remedy=remedy))
     elif goal != METRICS[name]:
-        faults.append(f"metric: goal: {goal} (wandb's default is minimize) would look for the worst {name}")
-    faults += [f"metric: {unknown(key, ('name', 'goal'))}" for key in metric if key not in ("name", "goal")]
+        what, remedy = f"would look for the worst {name}", f"set {METRICS[name]}; wandb's default is minimize"
+        faults.append(NerError(what, value=goal, place="metric.goal", remedy=remedy))
+    faults += [nest("metric", unknown(key, ("name", "goal"))) for key in metric if key not in ("name", "goal")]
     return name
 
 
-def _parameters(given: Any, grid: bool, faults: list[str]) -> dict[str, Space]:
+def _parameters(given: Any, grid: bool, faults: list[NerError]) -> dict[str, Space]:
     spaces: dict[str, Space] = {}
     if not isinstance(given, dict) or not given:
-        faults.append("parameters: must be a mapping of recipe keys to what is tried")
+        faults.append(NerError("must be a mapping of recipe keys to what is tried", value=given, place="parameters"))
         return spaces
     for key, spec in given.items():
         try:
             spaces[str(key)] = space = read_parameter(spec)
-        except ValueError as error:
-            faults.append(f"{key}: {error}")
+        except NerError as error:
+            faults.append(nest(str(key), error))
         else:
             if grid and not space.grid:
-                faults.append(f"{key}: a grid needs values, or whole numbers from min to max")
+                faults.append(NerError("a grid needs values, or whole numbers from min to max", place=str(key)))
     return spaces
 
 
-def _command(given: Any, program: str, faults: list[str]) -> tuple[str, ...]:
+def _command(given: Any, program: str, faults: list[NerError]) -> tuple[str, ...]:
     """A macro is a whole element to wandb; one that it does not know vanishes from the command without a word."""
     if not isinstance(given, (list, tuple)):
-        faults.append("command: must be a list, one element a word")
+        faults.append(NerError("must be a list, one element a word", value=given, place="command"))
         return ()
     command, macros = tuple(map(str, given)), (*COMMAND, "${args_no_equals}")
     for word in command:
         if _MACRO.search(word) and word not in macros:
-            faults.append(f"command: {word}: a macro is an element of its own, one of {', '.join(macros)}")
+            what = f"a macro is an element of its own, one of {', '.join(macros)}"
+            faults.append(NerError(what, value=word, place="command"))
     if not {"${program}", program} & set(command) or not {"${args}", "${args_no_equals}"} & set(command):
-        faults.append("command: needs ${program} and ${args}")
+        faults.append(NerError("needs ${program} and ${args}", place="command"))
     return command
 
 
-def _early_faults(early: Any) -> list[str]:
+def _early_faults(early: Any) -> list[NerError]:
     if not early:
         return []
     if not isinstance(early, dict) or early.get("type") != "hyperband":
-        return ["early_terminate: type must be hyperband"]
+        kind = early.get("type") if isinstance(early, dict) else early
+        remedy = "Optuna has hyperband only"
+        return [NerError("unknown type", value=kind, place="early_terminate.type", remedy=remedy)]
     faults = [unknown(key, HYPERBAND) for key in early if key not in ("type", *HYPERBAND)]
     for key, least in HYPERBAND.items():
         if not isinstance(early.get(key, least), int) or early.get(key, least) < least:
-            faults.append(f"{key}: {early[key]} is not a whole number from {least} on")
+            remedy = f"give a whole number from {least} on"
+            faults.append(NerError("out of range", value=early[key], place=key, remedy=remedy))
     if not {"min_iter", "max_iter"} & set(early):
-        faults.append("needs min_iter, or max_iter and s")
-    return [f"early_terminate: {fault}" for fault in faults]
+        faults.append(NerError("the first rung is missing", remedy="give min_iter, or max_iter and s"))
+    return [nest("early_terminate", fault) for fault in faults]

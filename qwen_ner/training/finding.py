@@ -6,9 +6,9 @@ In: what was found. Out: a line for the terminal, or what a training does about 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ..entities import NerError
 
@@ -54,16 +54,37 @@ def fail(found: str, remedy: str = "") -> Finding:
     return Finding("fail", found, remedy)
 
 
+class FaultsError(NerError):
+    """Several faults at once, each with its own fields; `place` is the file that has them, if it is one.
+
+    >>> print(FaultsError([NerError("unknown", place="sead", remedy="did you mean seed?")], "recipe.yaml"))
+    recipe.yaml has 1 fault
+      sead: unknown; did you mean seed?
+    """
+
+    def __init__(self, faults: Sequence[NerError], place: Any = None) -> None:
+        super().__init__("faults", place=place)
+        self.faults = list(faults)
+
+    def __reduce__(self) -> Any:
+        return FaultsError, (self.faults, self.place)
+
+    def __str__(self) -> str:
+        head = f"{self.place} has {len(self.faults)} fault{'s'[: len(self.faults) > 1]}"
+        lines = [head] * (self.place is not None) + [str(fault) for fault in self.faults]
+        return "\n  ".join(lines).encode("utf-8", "backslashreplace").decode()  # an argument need not be UTF-8
+
+
 def raise_or_warn(findings: Iterable[Finding]) -> None:
-    """Log each warning, then raise one `NerError` with all failures, if there are any."""
+    """Log each warning, then raise one `FaultsError` with all failures, if there are any."""
     failures = []
     for finding in findings:
         if finding.level == "fail":
-            failures.append(finding.message)
+            failures.append(NerError(finding.found, remedy=finding.remedy or None))
         elif finding.level == "warn":
             log.warning("%s.", finding.message)
     if failures:
-        raise NerError("\n  ".join(failures))
+        raise FaultsError(failures)
 
 
 def join_names(items: Iterable[str], limit: int = 5) -> str:

@@ -127,18 +127,21 @@ def _check_nested(path: Path, parts: Mapping[str, Mapping[str, object]]) -> None
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
                 remedy = f"did you mean {near[0]}?" if near else None
-                raise NerError(f"{name}: accelerate does not know {key} and ignores it", place=path, remedy=remedy)
+                what = f"accelerate ignores an unknown key of {name}"
+                raise NerError(what, value=key, place=path, remedy=remedy)
 
 
-def sharding_faults(launch: Launch) -> list[str]:
+def sharding_faults(launch: Launch) -> list[NerError]:
     """Settings of a sharded training that would leave no usable model, or are not supported."""
     faults = []
     if launch.distributed_type == "FSDP" and launch.fsdp_version != 2:
-        faults.append("FSDP version 1 is not supported; set fsdp_version: 2 (accelerate_configs/fsdp2_4gpu.yaml)")
+        remedy = "set fsdp_version: 2 (accelerate_configs/fsdp2_4gpu.yaml)"
+        faults.append(NerError("FSDP version 1 is not supported", remedy=remedy))
     if not launch.saves_whole:
         deepspeed = launch.distributed_type == "DEEPSPEED"
         key = "zero3_save_16bit_model: true" if deepspeed else "fsdp_state_dict_type: FULL_STATE_DICT"
-        faults.append(f"checkpoints would hold the parts of each process and no usable model; set {key}")
+        what = "checkpoints would hold the parts of each process and no usable model"
+        faults.append(NerError(what, remedy=f"set {key}"))
     return faults
 
 
@@ -156,7 +159,7 @@ def check_launch(
         faults.append("bf16 is set, but no GPU here supports it; set bf16: false, or use_cpu: true for a trial")
     if precision == "fp16" and (on_cpu or not gpus):
         faults.append("fp16 needs a GPU; set mixed_precision: no")
-    faults += sharding_faults(launch)
+    faults += map(str, sharding_faults(launch))
     if on_cpu and launch.shards_states:
         faults.append(
             f"accelerate does not shard on CPUs: {launch.distributed_type} would silently be plain data parallelism; "

@@ -41,7 +41,7 @@ def load_model(
             **SAFE,
         )
     except UNLOADABLE as error:
-        raise NerError(f"{model_name_or_path} cannot be loaded: {error}", place="model_name_or_path") from error
+        raise NerError(f"cannot be loaded ({error})", value=model_name_or_path, place="model_name_or_path") from error
     if found["missing_keys"]:  # unexpected keys, such as the head of another task, are ignored
         refuse_others(found, f"model_name_or_path: {model_name_or_path}")
     return add_adapter(model, lora, downloaded_commit(model_name_or_path, revision))
@@ -66,7 +66,8 @@ def outline_model(
     except UNLOADABLE as error:
         reason = " ".join(str(error).split())
         raise NerError(
-            f"{model_name_or_path} cannot be built from its config.json ({reason})",
+            f"cannot be built from its config.json ({reason})",
+            value=model_name_or_path,
             place="model_name_or_path",
             remedy=f"run hf download {model_name_or_path} where there is a network, or give a folder",
         ) from error

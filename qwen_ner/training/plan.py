@@ -146,7 +146,8 @@ class TrainingPlan:
         fitting = [i for i, length in enumerate(lengths) if length <= self.max_length]
         if not fitting:
             raise NerError(
-                f"every training row is longer than {self.max_length:,} tokens",
+                "every training row has more tokens",
+                value=self.max_length,
                 place="max_length",
                 remedy="raise max_length or split the texts",
             )

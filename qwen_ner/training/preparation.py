@@ -27,6 +27,7 @@ from ..data.split import hold_out
 from ..data.surfaces import Surfaces
 from ..entities import CLUENER, Example, LabelSet, NerError
 from .arguments import DataArguments, NerTrainingArguments
+from .finding import FaultsError
 from .launch import Launch, command_for, sharding_faults
 from .recipe import Recipe
 
@@ -109,7 +110,7 @@ def check_processes(args: NerTrainingArguments) -> None:
             "accelerate_configs/ddp_4gpu.yaml",
         )
     if faults := sharding_faults(Launch.of_environment(os.environ)):
-        raise NerError("; ".join(faults))
+        raise FaultsError(faults)
     if args.n_gpu > 1:
         # DataParallel, the Trainer's own way, would cut a packed row in the middle of its examples.
         log.warning("Training on one of %d GPUs. To use all of them: %s", args.n_gpu, command_for(args.n_gpu))
@@ -132,8 +133,8 @@ def claim_output(recipe: Recipe) -> Path:
         with tempfile.TemporaryFile(dir=output):
             pass
     except OSError as error:
-        what = f"{output} cannot be written ({error.strerror})"
-        raise NerError(what, place="output_dir", remedy="choose another with --output_dir") from None
+        what, remedy = f"cannot be written ({error.strerror})", "choose another with --output_dir"
+        raise NerError(what, value=str(output), place="output_dir", remedy=remedy) from None
     return output
 
 

@@ -24,6 +24,7 @@ from transformers import HfArgumentParser
 
 from ..entities import NerError
 from .arguments import DataArguments, ModelArguments, NerTrainingArguments
+from .finding import FaultsError
 
 LAUNCHER_KEY = 'if __name__ == "__main__"'
 """A recipe is also a Python file, so that `accelerate launch recipes/X.yaml` works. To YAML, the line that makes it one
@@ -49,44 +50,45 @@ class Recipe:
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read `path`, apply `--key value` overrides, check everything.
 
-    `$NAME` in output_dir is replaced from the environment. Raises a `NerError` that lists all faults: unknown keys with
+    `$NAME` in output_dir is replaced from the environment. Raises a `FaultsError` with all faults: unknown keys with
     the nearest known one, values of the wrong type, keys that contradict each other.
     """
     recipe, faults = examine_recipe(path, overrides)
     if recipe is None or faults:
-        lines = "\n  ".join([f"{path} has {len(faults)} fault{'s'[: len(faults) > 1]}", *faults])
-        raise NerError(lines.encode("utf-8", "backslashreplace").decode())  # an argument need not be UTF-8
+        raise FaultsError(faults, path)
     return recipe
 
 
-def examine_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe | None, list[str]]:
-    """The recipe and its faults, of which `load_recipe` makes an error. Raises `NerError` if the file is no recipe."""
+def examine_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe | None, list[NerError]]:
+    """The recipe and its faults, which `load_recipe` raises; `place` is the key. Raises `NerError` for no recipe."""
     # HfArgumentParser makes an argparse action of each field: its type casts, its choices check. Values are cast by
     # type because `2e-5` is a string to YAML 1.1.
     parser = HfArgumentParser((DataArguments, ModelArguments, NerTrainingArguments))
     actions = {action.dest: action for action in parser._actions if action.dest != "help" and action.const is not False}
-    faults: list[str] = []
+    faults: list[NerError] = []
     given = {**_read_yaml(Path(path)), **_read_overrides(overrides, faults)}
     values: dict[str, Any] = {}
     for key, value in given.items():
         if key not in actions:
             near = difflib.get_close_matches(key, actions, n=1, cutoff=0.6)
-            faults.append(f"{key}: unknown" + (f"; did you mean {near[0]}?" if near else ""))
+            faults.append(NerError("unknown", place=key, remedy=f"did you mean {near[0]}?" if near else None))
             continue
         try:
             values[key] = _cast(actions[key], value)
             if key == "output_dir":
                 values[key] = Template(values[key]).substitute(os.environ)
+        except NerError as error:
+            faults.append(error)
         except KeyError as error:
-            faults.append(f"{key}: {_quote(value)} needs the environment variable {error.args[0]}, which is not set")
+            faults.append(NerError(f"the environment variable {error.args[0]} is not set", value=value, place=key))
         except ValueError as error:
-            faults.append(f"{key}: {error}")
+            faults.append(NerError(str(error), place=key))
     faults += _contradictions({**given, **values})
     try:
         # Without the faulty keys, so that the objections of TrainingArguments itself are found too.
         data, model, training = parser.parse_dict(dict(values))
     except (ValueError, TypeError, KeyError, ImportError, OverflowError) as error:
-        return None, [*faults, " ".join(str(error).split())]
+        return None, [*faults, NerError(" ".join(str(error).split()))]
     return Recipe(data, model, training, {key: values[key] for key in values if key != "hub_token"}), faults
 
 
@@ -116,7 +118,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in tree.items() if key != LAUNCHER_KEY}
 
 
-def _read_overrides(tokens: Sequence[str], faults: list[str]) -> dict[str, Any]:
+def _read_overrides(tokens: Sequence[str], faults: list[NerError]) -> dict[str, Any]:
     """`--key value`, `--key=value`, `--key v1 v2` and a bare `--flag` as {key: text, list of texts or True}."""
     given: dict[str, Any] = {}
     key = None
@@ -126,7 +128,7 @@ def _read_overrides(tokens: Sequence[str], faults: list[str]) -> dict[str, Any]:
             key = key.replace("-", "_")
             given[key] = [value] if equals else []
         elif key is None:
-            faults.append(f"{token!r}: write overrides as --key value")
+            faults.append(NerError("an override without a key", value=token, remedy="write it as --key value"))
         else:
             given[key].append(token)
     return {key: True if not v else v[0] if len(v) == 1 else v for key, v in given.items()}
@@ -139,12 +141,12 @@ _TYPES: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text
 
 
 def _cast(action: Action, value: Any) -> Any:
-    """`value` as the type of the field that `action` stands for. Raises a ValueError that says what was expected."""
+    """`value` as the type of the field that `action` stands for. Raises a `NerError` that says what was expected."""
     optional = action.default is None
     if value is None or (optional and isinstance(value, str) and value.lower() in ("none", "null")):
         if optional:
             return None
-        raise ValueError("needs a value")
+        raise NerError("needs a value", place=action.dest)
     kind: Any = typing.get_origin(action.type) or action.type
     if action.nargs == "+" or (isinstance(value, list) and action.dest in _ONE_OR_MORE):
         value = _literal(value) if isinstance(value, str) and value.startswith("[") else value
@@ -154,7 +156,7 @@ def _cast(action: Action, value: Any) -> Any:
     if kind is dict or (is_mapping and action.dest in NerTrainingArguments._VALID_DICT_FIELDS):
         value = _literal(value) if isinstance(value, str) else value
         if not isinstance(value, dict):
-            raise ValueError(f"{_quote(value)} is not {_TYPES[dict]}")
+            raise NerError(f"not {_TYPES[dict]}", value=value, place=action.dest)
         return value
     return _scalar(kind, value, action)
 
@@ -172,9 +174,10 @@ def _scalar(kind: Any, value: Any, action: Action) -> Any:
         cast = kind(value if isinstance(value, bool) else str(value))
     except Exception:
         expected = _TYPES.get(kind, "a single value" if wrong else "true or false")
-        raise ValueError(f"{_quote(value)} is not {expected}") from None
+        raise NerError(f"not {expected}", value=value, place=action.dest) from None
     if action.choices is not None and cast not in action.choices:
-        raise ValueError(f"{_quote(value)} is none of {', '.join(map(str, action.choices))}")
+        remedy = f"choose from {', '.join(map(str, action.choices))}"
+        raise NerError("none of its choices", value=value, place=action.dest, remedy=remedy)
     return cast
 
 
@@ -189,45 +192,48 @@ def _literal(text: str) -> Any:
             return text
 
 
-def _quote(value: Any) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)
-
-
-def _contradictions(values: dict[str, Any]) -> list[str]:
+def _contradictions(values: dict[str, Any]) -> list[NerError]:
     """Values that TrainingArguments does not object to, and that are out of range or contradict each other."""
-    faults = []
+    faults: list[NerError] = []
+
+    def report(key: str, what: str, remedy: str | None = None, value: Any = None) -> None:
+        faults.append(NerError(what, value=value, place=key, remedy=remedy))
+
     if values.get("lora_r") is None:
-        unused = [key for key in ("lora_alpha", "lora_dropout", "lora_target_modules") if values.get(key) is not None]
-        why = "set without lora_r, so no adapter would be trained; set lora_r or remove it"
-        faults += [f"{key}: {why}" for key in unused]
+        for key in ("lora_alpha", "lora_dropout", "lora_target_modules"):
+            if values.get(key) is not None:
+                report(key, "set without lora_r, so no adapter would be trained", "set lora_r or remove it")
     if values.get("eval_strategy") == "no":
         for key, off in (("early_stopping_patience", "none"), ("eval_on_start", "false")):
             if values.get(key):
-                faults.append(f"{key}: eval_strategy: no evaluates nothing; set it to steps or epoch, or {key}: {off}")
+                report(key, "eval_strategy: no evaluates nothing", f"set it to steps or epoch, or {key}: {off}")
     if values.get("early_stopping_patience") is not None and values.get("load_best_model_at_end") is False:
-        faults.append(
-            "early_stopping_patience: needs load_best_model_at_end: true, or the last model is kept, which is worse; "
-            "or set early_stopping_patience: none"
-        )
+        what = "needs load_best_model_at_end: true, or the last model is kept, which is worse"
+        report("early_stopping_patience", what, "or set early_stopping_patience: none")
     if values.get("remove_unused_columns"):
-        faults.append("remove_unused_columns: must stay false; predictions find their gold by the row column")
+        report("remove_unused_columns", "must stay false", "predictions find their gold by the row column")
     if values.get("label_smoothing_factor") and "label_smoothing" not in (values.get("step_transforms") or ()):
-        faults.append("label_smoothing_factor: needs label_smoothing among the step_transforms")
+        what = "has no effect without its step transform"
+        report("label_smoothing_factor", what, "add label_smoothing to step_transforms")
     if values.get("negatives_from") is not None and values.get("negatives") is None:
-        faults.append("negatives_from: set without negatives, so no row would be added; say how many, negatives: 0.1")
-    if values.get("nonfinite_gradients", "stop") not in ("stop", "skip"):
-        faults.append(f"nonfinite_gradients: {_quote(values['nonfinite_gradients'])} is neither stop nor skip")
+        report("negatives_from", "set without negatives, so no row would be added", "say how many, negatives: 0.1")
+    if (choice := values.get("nonfinite_gradients", "stop")) not in ("stop", "skip"):
+        report("nonfinite_gradients", "neither stop nor skip", value=choice)
     share = values.get("negatives")
     if isinstance(share, (int, float)) and not 0 < share < math.inf:
-        faults.append(f"negatives: {share} is not a share above 0; 0.1 adds one row for every ten")
+        report("negatives", "not a share above 0", "0.1 adds one row for every ten", share)
     for key in ("validation_rows", "max_new_tokens", "lora_r", "max_length", "max_train_samples", "max_eval_samples"):
         if isinstance(values.get(key), int) and values[key] <= 0:
-            faults.append(f"{key}: {values[key]} is not a positive number")
+            report(key, "not a positive number", value=values[key])
     return faults + _unknown_transforms(values.get("step_transforms"))
 
 
-def _unknown_transforms(names: Any) -> list[str]:
+def _unknown_transforms(names: Any) -> list[NerError]:
     from .batches.transforms import TRANSFORMS as known
 
-    given = names if isinstance(names, list) else []
-    return [f"step_transforms: {_quote(name)} is none of {', '.join(known)}" for name in given if name not in known]
+    given, remedy = names if isinstance(names, list) else [], f"choose from {', '.join(known)}"
+    return [
+        NerError("unknown step transform", value=name, place="step_transforms", remedy=remedy)
+        for name in given
+        if name not in known
+    ]

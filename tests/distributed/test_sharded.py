@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from qwen_ner.entities import NerError
 from qwen_ner.inference.extractor import Extractor
+from qwen_ner.training.finding import FaultsError
 from qwen_ner.training.recipe import load_recipe
 from qwen_ner.training.run import train
 
@@ -82,8 +83,10 @@ def test_on_the_cpu_without_that_it_says_that_nothing_would_be_sharded(recipe, t
     monkeypatch.setenv("FSDP_VERSION", "2")
     monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")
     given = ["--model_name_or_path", str(tiny), "--output_dir", str(tmp_path)]
-    with pytest.raises(NerError, match="accelerate shards on GPUs only"):
+    with pytest.raises(NerError, match="GPUs only") as error:
         train(load_recipe(recipe, given))
+    assert "accelerate_configs/cpu_2proc.yaml" in error.value.remedy
     monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT")
-    with pytest.raises(NerError, match="fsdp_state_dict_type: FULL_STATE_DICT"):
+    with pytest.raises(FaultsError) as error:
         train(load_recipe(recipe, given))
+    assert [fault.remedy for fault in error.value.faults] == ["set fsdp_state_dict_type: FULL_STATE_DICT"]

@@ -30,6 +30,7 @@ from qwen_ner.sweep.run import run, sweep
 from qwen_ner.sweep.space import Space, read_parameter
 from qwen_ner.sweep.sweep_file import check_recipe, read_sweep
 from qwen_ner.sweep.trial import find_processes, read_evaluations, start, stop
+from qwen_ner.training.finding import FaultsError
 from qwen_ner.training.recipe import load_recipe
 
 DRAW = outcome.draw
@@ -170,34 +171,36 @@ def test_a_distribution_keeps_its_meaning(spec, expected):
 def test_what_optuna_cannot_draw_is_a_fault_only_of_a_local_sweep(write, spec):
     read = read_sweep(write(method="random", parameters={"weight_decay": spec}))
     (fault,) = read.local_faults
-    assert fault.startswith("weight_decay: Optuna ")
-    assert spec.get("distribution", "probabilities") in fault
+    assert fault.place == "weight_decay"
+    assert spec.get("distribution", "probabilities") in fault.what + fault.remedy
 
 
 @pytest.mark.parametrize(
-    ("spec", "match"),
+    ("spec", "what", "place", "value", "remedy"),
     [
-        (3, "write value: 3"),
-        ({"min": 1}, "needs value, values, or min and max"),
-        ({"min": "1e-4", "max": 1.0}, "min: 1e-4 is not a number; YAML reads 1.0e-4"),
-        ({"min": 2, "max": 2}, "min 2 is not below max 2"),
-        ({"min": 1, "max": 2, "q": 1}, "q: unknown"),
-        ({"distribution": "normal", "sigm": 1}, "did you mean sigma"),
-        ({"distribution": "gauss"}, "gauss is none of constant, categorical"),
-        ({"distribution": "constant"}, "needs value"),
-        ({"distribution": "log_uniform_values", "min": 0, "max": 1}, "min 0 is not above 0"),
-        ({"values": []}, "non-empty list"),
-        ({"values": [1, "1"]}, "repeat"),
-        ({"distribution": "int_uniform", "min": 0.5, "max": 2}, "whole numbers"),
-        ({"distribution": "q_uniform", "min": 0, "max": 2, "q": 0}, "q 0 is not above 0"),
-        ({"min": True, "max": 2}, "min: True is not a number"),
-        ({"parameters": {"a": {"value": 1}}}, "no nested parameters"),
+        (3, "mapping", None, 3, "value: 3"),
+        ({"min": 1}, "min and max", None, None, ""),
+        ({"min": "1e-4", "max": 1.0}, "not a number", "min", "1e-4", "1.0e-4"),
+        ({"min": 2, "max": 2}, "below max, which is 2", "min", 2, ""),
+        ({"min": 1, "max": 2, "q": 1}, "unknown", "q", None, "min, max"),
+        ({"distribution": "normal", "sigm": 1}, "unknown", "sigm", None, "did you mean sigma?"),
+        ({"distribution": "gauss"}, "unknown", "distribution", "gauss", "constant, categorical"),
+        ({"distribution": "constant"}, "needs value", None, None, ""),
+        ({"distribution": "log_uniform_values", "min": 0, "max": 1}, "above 0", "min", 0, ""),
+        ({"values": []}, "non-empty list", None, [], ""),
+        ({"values": [1, "1"]}, "repeat", None, [1, "1"], ""),
+        ({"distribution": "int_uniform", "min": 0.5, "max": 2}, "whole numbers", None, (0.5, 2), ""),
+        ({"distribution": "q_uniform", "min": 0, "max": 2, "q": 0}, "above 0", "q", 0, ""),
+        ({"min": True, "max": 2}, "not a number", "min", True, ""),
+        ({"parameters": {"a": {"value": 1}}}, "nested", None, None, "under values"),
     ],
     ids=str,
 )
-def test_a_faulty_parameter(spec, match):
-    with pytest.raises(ValueError, match=match):
+def test_a_faulty_parameter(spec, what, place, value, remedy):
+    with pytest.raises(NerError, match=what) as error:
         read_parameter(spec)
+    assert (error.value.place, error.value.value) == (place, value)
+    assert remedy in (error.value.remedy or "")
 
 
 # The file
@@ -227,44 +230,51 @@ def test_the_command_is_the_one_that_wandbs_agent_runs(write, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("keys", "fault"),
+    ("keys", "place", "value", "remedy"),
     [
-        ({"program": None}, "program: missing"),
-        ({"program": "nowhere.yaml"}, "program: nowhere.yaml"),
-        ({"method": "tpe"}, "method: tpe"),
-        ({"metric": {"name": "eval/f1"}}, "metric: goal: minimize"),
-        ({"metric": {"name": "f1", "goal": "maximize"}}, "metric: name: f1"),
-        ({"metric": {"name": "eval/f1", "goal": "maximize", "gaol": 1}}, "metric: gaol: unknown; did you mean goal?"),
-        ({"metod": "grid"}, "metod: unknown; did you mean method?"),
-        ({"parameters": {}}, "parameters: must be a mapping"),
-        ({"parameters": {"learning_rate": {"min": 0.1, "max": 0.2}}}, "learning_rate: a grid needs values"),
-        ({"command": "accelerate launch"}, "command: must be a list"),
-        ({"command": ["python", "${program}"]}, "command: needs ${program} and ${args}"),
-        ({"command": ["python", "${args}"]}, "command: needs ${program} and ${args}"),
-        ({"command": ["python", "--x=${args}", "${args}"]}, "command: --x=${args}: a macro is an element of its own"),
-        ({"command": ["python", "${args_no_hyphens}", "${args}"]}, "command: ${args_no_hyphens}: a macro is"),
-        ({"run_cap": 0}, "run_cap: 0"),
+        ({"program": None}, "program", "", "name a recipe"),
+        ({"program": "nowhere.yaml"}, "program", "nowhere.yaml", "name a recipe"),
+        ({"method": "tpe"}, "method", "tpe", "bayes, grid, random"),
+        ({"metric": {"name": "eval/f1"}}, "metric.goal", "minimize", "maximize"),
+        ({"metric": {"name": "f1", "goal": "maximize"}}, "metric.name", "f1", "eval/f1"),
+        ({"metric": {"name": "eval/f1", "goal": "maximize", "gaol": 1}}, "metric.gaol", None, "did you mean goal?"),
+        ({"metod": "grid"}, "metod", None, "did you mean method?"),
+        ({"parameters": {}}, "parameters", {}, ""),
+        ({"parameters": {"learning_rate": {"min": 0.1, "max": 0.2}}}, "learning_rate", None, ""),
+        ({"parameters": {"learning_rate": {"min": "1e-4", "max": 1}}}, "learning_rate.min", "1e-4", "1.0e-4"),
+        ({"command": "accelerate launch"}, "command", "accelerate launch", ""),
+        ({"command": ["python", "${program}"]}, "command", None, ""),
+        ({"command": ["python", "${args}"]}, "command", None, ""),
+        ({"command": ["python", "${program}", "--x=${args}", "${args}"]}, "command", "--x=${args}", ""),
+        ({"command": ["${program}", "${args_no_hyphens}", "${args}"]}, "command", "${args_no_hyphens}", ""),
+        ({"run_cap": 0}, "run_cap", 0, ""),
     ],
     ids=str,
 )
-def test_a_faulty_file(write, keys, fault):
-    with pytest.raises(NerError) as error:
-        read_sweep(write(**keys))
-    assert f"\n  {fault}" in str(error.value)
+def test_a_faulty_file(write, keys, place, value, remedy):
+    path = write(**keys)
+    with pytest.raises(FaultsError) as error:
+        read_sweep(path)
+    assert error.value.place == path
+    fault = error.value.faults[0]
+    assert (fault.place, fault.value) == (place, value)
+    assert remedy in (fault.remedy or "")
 
 
 @pytest.mark.parametrize(
-    ("early", "fault"),
+    ("early", "place", "value", "remedy"),
     [
-        ({"type": "envelope"}, "type must be hyperband"),
-        ({"type": "hyperband", "min_iter": 2, "etta": 3}, "etta: unknown; did you mean eta?"),
-        ({"type": "hyperband", "min_iter": 2, "eta": 1}, "eta: 1 is not a whole number from 2 on"),
-        ({"type": "hyperband"}, "needs min_iter, or max_iter and s"),
+        ({"type": "envelope"}, "early_terminate.type", "envelope", "hyperband"),
+        ({"type": "hyperband", "min_iter": 2, "etta": 3}, "early_terminate.etta", None, "did you mean eta?"),
+        ({"type": "hyperband", "min_iter": 2, "eta": 1}, "early_terminate.eta", 1, "from 2 on"),
+        ({"type": "hyperband"}, "early_terminate", None, "min_iter, or max_iter and s"),
     ],
     ids=str,
 )
-def test_early_termination_that_optuna_cannot_do(write, early, fault):
-    assert read_sweep(write(early_terminate=early)).local_faults == (f"early_terminate: {fault}",)
+def test_early_termination_that_optuna_cannot_do(write, early, place, value, remedy):
+    (fault,) = read_sweep(write(early_terminate=early)).local_faults
+    assert (fault.place, fault.value) == (place, value)
+    assert remedy in fault.remedy
 
 
 def test_the_recipe_checks_every_key_and_value(write):
@@ -282,13 +292,14 @@ def test_the_recipe_checks_every_key_and_value(write):
         },
     )
     faults, own, trackers = check_recipe(read_sweep(path))
-    assert set(faults) == {
-        "output_dir: cannot be swept; each trial has its own folder",
-        "learnin_rate: unknown; did you mean learning_rate?",
-        "weight_decai: unknown; did you mean weight_decay?",
-        'lora_r: "sixteen" is not a whole number',
-        "lora_r: 0 is not a positive number",
+    assert {(fault.place, fault.value, fault.remedy) for fault in faults} == {
+        ("output_dir", None, "each trial has its own folder"),
+        ("learnin_rate", None, "did you mean learning_rate?"),
+        ("weight_decai", None, "did you mean weight_decay?"),
+        ("lora_r", "sixteen", None),
+        ("lora_r", 0, None),
     }
+    assert len(faults) == 5, "each is told once"
     assert (own, trackers) == ([], [])
 
 
@@ -429,11 +440,11 @@ def test_nothing_but_failures_is_an_error_that_names_the_logs(write, tmp_path):
     with pytest.raises(NerError) as error:
         run(read_sweep(path), tmp_path / "out", 2)
     assert error.value.what.splitlines()[2].split()[:2] == ["0", "fail"]
-    assert "log.txt" in error.value.what
+    assert error.value.place == tmp_path / "out"
 
 
 def test_a_command_that_is_not_there_fails_its_trials(write, tmp_path):
-    with pytest.raises(NerError, match="cannot start acelerate"):
+    with pytest.raises(NerError, match="acelerate"):
         run(read_sweep(write(command=["acelerate", "${program}", "${args}"])), tmp_path / "out", 2)
 
 
@@ -524,15 +535,17 @@ def test_two_sweeps_in_one_folder(write, tmp_path):
     (tmp_path / "hold").touch()
     process = run_apart(slow, out, 1)
     wait_for(lambda: (out / "trial-0" / "log.txt").exists())
-    with pytest.raises(NerError, match="in use by another sweep") as error:
+    with pytest.raises(NerError, match=str(process.pid)) as error:
         run(read_sweep(slow), out, 1)
     assert error.value.place == out
     os.kill(process.pid, signal.SIGINT)
     process.join(60)
     before = states(out)
     other = write(parameters={"learning_rate": {"values": [0.01, 0.5]}})
-    with pytest.raises(NerError, match="which changed in parameters"):
+    with pytest.raises(NerError, match="in parameters") as error:
         run(read_sweep(other), out, 1)
+    assert error.value.place == out
+    assert "--output" in error.value.remedy
     assert states(out) == before
 
 

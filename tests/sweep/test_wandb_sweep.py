@@ -78,7 +78,7 @@ def test_an_agent_runs_each_trial_once_and_goes_on_after_a_failed_one(config, ra
     agent = wandb("agent", re.search(r"wandb agent (\S+)", made.stderr)[1])
     assert agent.returncode == 0, agent.stderr
     assert [values["lora_r"] for _, values in runs] == ranks
-    assert "lora_r: 0 is not a positive number" in agent.stderr
+    assert "lora_r: not a positive number, got 0" in agent.stderr
     done = [(run, values) for run, values in runs if values["lora_r"]]
     assert {folder.name for folder in (tmp_path / "outputs" / "sweep").iterdir()} == {run for run, _ in done}
     for run, values in done:

@@ -51,8 +51,10 @@ def test_the_shipped_configs_are_read_and_a_broken_one_is_refused(tmp_path):
     assert (read["zero2_4gpu"].shards_states, read["two_nodes_8gpu"].processes_here) == (True, 4)
     for text in ("num_process: 4\ndistributed_type: MULTI_GPU\n", "a: [", "- x\n"):
         (tmp_path / "broken.yaml").write_text(text)
-        with pytest.raises(NerError, match="accelerate_configs/"):
+        with pytest.raises(NerError) as error:
             Launch.of_file(tmp_path / "broken.yaml")
+        assert error.value.place == tmp_path / "broken.yaml"
+        assert "accelerate_configs/" in error.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -62,9 +64,10 @@ def test_the_shipped_configs_are_read_and_a_broken_one_is_refused(tmp_path):
 def test_a_key_that_accelerate_ignores_is_refused(tmp_path, config, key, meant):
     text = (ROOT / "accelerate_configs" / f"{config}.yaml").read_text(encoding="utf-8")
     (tmp_path / "config.yaml").write_text(text.replace(f"  {meant}:", f"  {key}:"), encoding="utf-8")
-    with pytest.raises(NerError, match=f"accelerate does not know {key}") as error:
+    with pytest.raises(NerError) as error:
         Launch.of_file(tmp_path / "config.yaml")
-    assert (error.value.place, error.value.remedy) == (tmp_path / "config.yaml", f"did you mean {meant}?")
+    assert (error.value.place, error.value.value) == (tmp_path / "config.yaml", key)
+    assert error.value.remedy == f"did you mean {meant}?"
 
 
 def test_a_launched_process_is_read_from_its_environment():
@@ -79,7 +82,7 @@ def test_a_launched_process_is_read_from_its_environment():
 
 
 @pytest.mark.parametrize(
-    ("env", "said"),
+    ("env", "remedy"),
     [
         ({"ACCELERATE_USE_FSDP": "true"}, "fsdp_version: 2"),
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "FULL_STATE_DICT"),
@@ -89,6 +92,6 @@ def test_a_launched_process_is_read_from_its_environment():
         ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3", "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true"}, ""),
     ],
 )
-def test_what_a_sharded_training_would_leave_is_known_from_its_environment(env, said):
+def test_what_a_sharded_training_would_leave_is_known_from_its_environment(env, remedy):
     faults = sharding_faults(Launch.of_environment(env))
-    assert (said in "".join(faults), bool(faults)) == (True, bool(said))
+    assert (remedy in "".join(fault.remedy for fault in faults), bool(faults)) == (True, bool(remedy))

@@ -42,7 +42,7 @@ def test_clauses_come_from_the_rows_to_train_on_alone(data, caplog):
     assert len(added) == 8
     assert not any(example.entities or "三星" in example.text for example in added)
     assert all(any(example.text in home.text for home in plain.train) for example in added)
-    assert "Added 8 rows without entities to the 32 training rows" in caplog.text
+    assert "Added 8 rows without entities to the 32" in caplog.text
     assert list(read_splits(replace(data, negatives=0.25)).train) == list(splits.train)
 
 
@@ -57,7 +57,7 @@ def test_the_share_is_of_the_rows_trained_on_and_the_surfaces_are_those_of_all(d
 def test_fewer_than_asked_for_are_reported(data, caplog):
     splits = read_splits(replace(data, negatives=9))
     assert 0 < sum(not row.entities for row in splits.train) <= 32
-    assert "negatives: 9 asks for 288 rows, but clauses of the training rows give only" in caplog.text
+    assert "negatives: 9 asks for 288 rows" in caplog.text
 
 
 def test_a_file_of_texts(data, tmp_path, caplog):
@@ -67,8 +67,9 @@ def test_a_file_of_texts(data, tmp_path, caplog):
         splits = read_splits(replace(data, negatives=0.0625, negatives_from=str(path)))
     assert [row.text for row in splits.train if not row.entities] == ["今天天气很好", "明天见"]
     assert "(1 others are repeated or hold a surface" in caplog.text
-    with pytest.raises(NerError, match="cannot be read"):
+    with pytest.raises(NerError) as error:
         read_splits(replace(data, negatives=0.1, negatives_from=str(tmp_path / "none")))
+    assert str(tmp_path / "none") in str(error.value.place)
 
 
 def test_one_process_takes_one_gpu_and_names_the_command_for_all(tmp_path, caplog):

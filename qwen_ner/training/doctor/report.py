@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ...entities import NerError
 from ..batches.collate import PaddedCollator
-from ..finding import Finding
+from ..finding import FaultsError, Finding
 from ..launch import Launch
 from ..plan import TrainingPlan
 from ..preparation import check_processes
@@ -66,12 +66,12 @@ def _load_for_here(path: Path, overrides: Sequence[str]) -> tuple[Recipe, list[F
     """The recipe. If this machine lacks what it asks for (bf16), it is read as for the CPU, with a finding about it."""
     try:
         return load_recipe(path, overrides), []
-    except NerError as error:
+    except FaultsError as error:
         try:
             recipe = load_recipe(path, [*overrides, "--use_cpu", "true"])
         except NerError:
             raise error from None
         del recipe.values["use_cpu"]
-        found = str(error).partition("\n")[2].strip(" .")
+        found = "\n".join(map(str, error.faults)).strip(" .")
         remedy = "run the doctor on the machine that will train; the other checks are made here"
         return recipe, [Finding("fail", found, remedy, name="recipe")]

@@ -135,8 +135,8 @@ def check_weights(checkpoint: str | bool, model: PreTrainedModel) -> None:
         missing = model.state_dict().keys() - set(weights.keys()) - set(model._keys_to_ignore_on_save or ())
     if missing:
         raise NerError(
-            f"the weights in {checkpoint} are not those of this model: {join_names(sorted(missing))} missing",
-            place="output_dir",
+            f"its weights are not those of this model: {join_names(sorted(missing))} missing",
+            place=str(checkpoint),
             remedy="remove that checkpoint, or choose another --output_dir",
         )
 
@@ -153,7 +153,8 @@ def checkpoint_to_resume(recipe: Recipe) -> str | None:
     if wanted not in ("auto", "yes", "true"):
         if fault := fault_of(Path(wanted)):
             raise NerError(
-                f"{wanted} is not a complete checkpoint: {fault}",
+                f"not a complete checkpoint: {fault}",
+                value=wanted,
                 place="resume_from_checkpoint",
                 remedy="use auto, none or another folder",
             )
@@ -165,7 +166,8 @@ def checkpoint_to_resume(recipe: Recipe) -> str | None:
         steps = gather_object([found.name if found else "none"])
         if len(set(steps)) > 1:
             raise NerError(
-                f"the processes find different checkpoints to resume from in {output}: {', '.join(steps)}",
+                f"the processes find different checkpoints to resume from in {output}",
+                value=steps,
                 place="output_dir",
                 remedy="put it on a disk that all machines share, or train with save_on_each_node: true",
             )

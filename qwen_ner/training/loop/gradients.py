@@ -47,17 +47,18 @@ class NonFiniteGradients(TrainerCallback):
             self._in_a_row = 0
             return
         rows = join_names(map(str, sorted(row["row"] for rows in self.trainer.replay.step_rows for row in rows)), 20)
-        found = f"step {state.global_step + 1}: the gradient is not finite in rows {rows}"
+        place, found = f"step {state.global_step + 1}", f"the gradient is not finite in rows {rows}"
         if getattr(args, "nonfinite_gradients", STOP) == STOP or self._in_a_row == PATIENCE - 1:
             since = f", like in the {PATIENCE - 1} steps before" if self._in_a_row else ""
             raise NerError(
                 f"{found} of the training data (counted from 0){since}",
+                place=place,
                 remedy=f"check these rows, lower learning_rate (now {self.trainer.lr_scheduler.get_last_lr()[0]:.2g}), "
                 "or skip such steps with nonfinite_gradients: skip",
             )
         self.skipped += 1
         self._in_a_row += 1
-        log.warning("%s; this step is skipped (%d so far).", found, self.skipped)
+        log.warning("%s: %s; this step is skipped (%d so far).", place, found, self.skipped)
         model.zero_grad(set_to_none=True)  # an optimizer passes over weights without a gradient
 
     def _norm(self, model: torch.nn.Module) -> float:

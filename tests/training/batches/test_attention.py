@@ -155,7 +155,7 @@ def test_where_it_applies(tiny, caplog):
     model.config._attn_implementation = "flash_attention_2"
     with caplog.at_level(logging.INFO):
         assert isinstance(choose_collator(model, 0), PaddedCollator)
-    assert caplog.text.count("Batches are padded, without prefix sharing: attn_implementation flash_attention_2") == 1
+    assert caplog.text.count("attn_implementation flash_attention_2") == 1
 
 
 def test_in_bfloat16_short_examples_attend_as_exactly_as_by_torchs_kernel(monkeypatch):

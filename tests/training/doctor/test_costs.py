@@ -107,8 +107,10 @@ def test_an_outline_needs_no_weights_and_says_what_it_needs(tmp_path, tiny):
         real = parameters(add_adapter(model, lora))
         assert parameters(outline) == real
         assert all(p.is_meta for p in outline.parameters())
-    with pytest.raises(NerError, match=r"config\.json"):
+    with pytest.raises(NerError, match=r"config\.json") as error:
         outline_model(str(tmp_path / "nothing"))
+    assert (error.value.place, error.value.value) == ("model_name_or_path", str(tmp_path / "nothing"))
+    assert "hf download" in error.value.remedy
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])

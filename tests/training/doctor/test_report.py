@@ -14,14 +14,13 @@ from rows import EIGHT, ROOT, example
 
 from qwen_ner import cli
 from qwen_ner.data.datasets import write_jsonl
-from qwen_ner.entities import NerError
 from qwen_ner.inference.backends.torch import neutral_generation_config
 from qwen_ner.inference.loading import load_tokenizer
 from qwen_ner.training.batches.collate import PaddedCollator
 from qwen_ner.training.doctor.checks import check_end, check_pad, compare_prompts, traps
 from qwen_ner.training.doctor.examination import CHECKS, examine
 from qwen_ner.training.doctor.report import example_as_trained
-from qwen_ner.training.finding import fail, ok, raise_or_warn, warn
+from qwen_ner.training.finding import FaultsError, fail, ok, raise_or_warn, warn
 from qwen_ner.training.launch import Launch
 from qwen_ner.training.plan import TrainingPlan
 from qwen_ner.training.recipe import load_recipe
@@ -319,13 +318,14 @@ def test_a_training_logs_warnings_and_raises_all_failures(caplog):
     with caplog.at_level(logging.WARNING):
         raise_or_warn([ok("fine"), warn("odd", "mend it")])
         assert caplog.messages == ["odd; mend it."]
-    with pytest.raises(NerError, match="wrong; stop\n  broken"):
+    with pytest.raises(FaultsError) as error:
         raise_or_warn([fail("wrong", "stop"), ok("fine"), fail("broken")])
+    assert [(fault.what, fault.remedy) for fault in error.value.faults] == [("wrong", "stop"), ("broken", None)]
 
 
 def test_a_training_refuses_by_itself_before_the_first_step(recipe, base, tiny):
     shutil.copy(tiny / "model.safetensors", base)
     template = base / "chat_template.jinja"
     template.write_text("{{ strftime_now('%f') }}" + template.read_text(encoding="utf-8"), encoding="utf-8")
-    with pytest.raises(NerError, match="has another prompt in training than at inference"):
+    with pytest.raises(FaultsError, match="another prompt"):
         train(load_recipe(recipe(max_steps=1)))

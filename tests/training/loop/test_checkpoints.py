@@ -67,10 +67,10 @@ def test_a_torn_checkpoint_is_skipped_with_a_line(tmp_path, caplog, name, tear, 
     assert said in fault_of(torn)
     with caplog.at_level(logging.WARNING):
         assert checkpoint_to_resume(recipe(tmp_path)) == str(whole)
-    assert f"Skipping {torn}, which is incomplete" in caplog.text
+    assert f"Skipping {torn}" in caplog.text
     with pytest.raises(NerError, match=said) as error:
         checkpoint_to_resume(recipe(tmp_path, resume=str(torn)))
-    assert error.value.place == "resume_from_checkpoint"
+    assert (error.value.place, error.value.value) == ("resume_from_checkpoint", str(torn))
 
 
 def test_every_shard_is_looked_at(tmp_path):
@@ -86,8 +86,10 @@ def test_every_shard_is_looked_at(tmp_path):
 def test_processes_that_find_different_checkpoints_do_not_begin(tmp_path, monkeypatch):
     make(tmp_path / "checkpoint-5")
     monkeypatch.setattr("accelerate.utils.gather_object", lambda here: [*here, "none"])
-    with pytest.raises(NerError, match=r"different checkpoints .*checkpoint-5, none; .*save_on_each_node"):
+    with pytest.raises(NerError) as error:
         checkpoint_to_resume(recipe(tmp_path, world_size=2))
+    assert (error.value.place, error.value.value) == ("output_dir", ["checkpoint-5", "none"])
+    assert "save_on_each_node" in error.value.remedy
 
 
 def test_a_name_is_given_at_the_end_and_nothing_else_is_left(tmp_path):
@@ -131,7 +133,7 @@ def test_what_a_kill_left_is_cleared_away_and_said(tmp_path, caplog):
     (tmp_path / ".mine").touch()
     with caplog.at_level(logging.INFO), alone_in(tmp_path, 0):
         assert {path.name for path in tmp_path.iterdir()} == {".lock", ".mine"}
-    assert "unfinished files of a stopped training: .checkpoint.partial, .metrics.json.x1.partial" in caplog.text
+    assert ".checkpoint.partial, .metrics.json.x1.partial" in caplog.text
 
 
 def test_a_second_training_in_the_folder_is_refused_until_the_first_is_gone(tmp_path):
@@ -142,8 +144,9 @@ def test_a_second_training_in_the_folder_is_refused_until_the_first_is_gone(tmp_
     command = [sys.executable, "-c", program, str(tmp_path)]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(NerError, match=rf"in use by another training \(process {holder.pid}\)"), alone_in(tmp_path, 0):
+    with pytest.raises(NerError, match=f"process {holder.pid}") as error, alone_in(tmp_path, 0):
         pass
+    assert error.value.place == tmp_path
     with alone_in(tmp_path, 1):
         pass
     holder.kill()

@@ -53,18 +53,19 @@ def finite(model):
 
 def test_a_gradient_that_is_no_number_stops_before_the_step_and_names_the_row(make_trainer):
     trainer = make_trainer(poisoned=[5])
-    with pytest.raises(
-        NerError, match=r"step 6: the gradient is not finite in rows 5 of the training data.*nonfinite_grad"
-    ):
+    with pytest.raises(NerError, match="rows 5 of") as error:
         trainer.train()
+    assert error.value.place == "step 6"
+    assert "nonfinite_gradients: skip" in error.value.remedy
     assert trainer.state.global_step == 5
     assert finite(trainer.model)
 
 
 def test_all_rows_of_an_accumulated_step_are_named(make_trainer):
     trainer = make_trainer(poisoned=[5], gradient_accumulation_steps=4)
-    with pytest.raises(NerError, match=r"step 2: the gradient is not finite in rows 4, 5, 6, 7 of"):
+    with pytest.raises(NerError, match="rows 4, 5, 6, 7 of") as error:
         trainer.train()
+    assert error.value.place == "step 2"
 
 
 def test_skipping_leaves_the_steps_out_and_counts_them(make_trainer, caplog):
@@ -95,8 +96,9 @@ def test_a_model_without_a_number_left_is_not_trained_for_ever(make_trainer):
     trainer = make_trainer(nonfinite_gradients="skip", max_steps=PATIENCE + 5)
     with torch.no_grad():
         trainer.model.lm_head.weight.fill_(math.nan)
-    with pytest.raises(NerError, match=f"like in the {PATIENCE - 1} steps before"):
+    with pytest.raises(NerError, match=f"{PATIENCE - 1} steps before") as error:
         trainer.train()
+    assert error.value.place == f"step {PATIENCE}"
     assert trainer.skipped == PATIENCE - 1
 
 

@@ -140,8 +140,10 @@ def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(recipe, uninterrupt
         pytest.skip("mounting a small file system needs root")
     try:
         command = [*STEPS, "--output_dir", str(disk / "out")]
-        with pytest.raises(NerError, match=r"the disk under .* is full .* goes on from the last whole checkpoint"):
+        with pytest.raises(NerError, match="is full") as error:
             train(load_recipe(recipe, command))
+        assert error.value.place == "output_dir"
+        assert "goes on from the last whole checkpoint" in error.value.remedy
         assert [path.name for path in in_order(disk / "out")] == ["checkpoint-4"]
         assert fault_of(disk / "out" / "checkpoint-4") is None
         subprocess.run(["mount", "-o", "remount,size=60m", disk], check=True)
@@ -176,9 +178,10 @@ def test_torn_checkpoints_are_passed_over_and_others_refused(recipe, uninterrupt
     torn = (last / "model.safetensors").read_bytes()[:-1000]
     (last / "model.safetensors").write_bytes(torn)
     train(load_recipe(recipe, [*STEPS, "--output_dir", str(out)]))
-    assert f"Skipping {last}, which is incomplete (model.safetensors cannot be read" in caplog.text
+    assert f"Skipping {last}" in caplog.text
     assert fault_of(last) is None, "trained and written anew"
     weights = first / "model.safetensors"
     weights.write_bytes(weights.read_bytes().replace(b"layers.1.", b"layers.7.", 1))
-    with pytest.raises(NerError, match=r"not those of this model: model\.layers\.1\..*missing"):
+    with pytest.raises(NerError, match=r"model\.layers\.1\..*missing") as error:
         train(load_recipe(recipe, [*STEPS, "--output_dir", str(out), "--resume_from_checkpoint", str(first)]))
+    assert error.value.place == str(first)
