@@ -231,10 +231,11 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch, codec, to
                 build(EIGHT * 4)
             assert error.value.place == disk / "qwen_ner"
             assert "HF_DATASETS_CACHE" in error.value.remedy
+            del error  # its frames hold datasets' file open
             for path in (disk / "qwen_ner").rglob("*"):
                 if path.is_file():
                     path.unlink()
-            gc.collect()  # the error's frames are a cycle that holds datasets' file open
+            gc.collect()  # the frames are a cycle
             subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
