@@ -64,7 +64,7 @@ class NerConfig:
             remedy = "copy it from another checkpoint of the same training"
             raise NerError(f"not JSON ({error})", place=path, remedy=remedy) from None
         if faults := _faults(values):
-            raise NerError("\n  ".join([f"{path} has {len(faults)} fault{'s'[: len(faults) > 1]}", *faults]))
+            raise NerError("\n  ".join([f"{len(faults)} fault{'s'[: len(faults) > 1]}", *faults]), place=path)
         values.pop(PROMPT, None)
         labels = LabelSet(tuple(Label(**label) for label in values.pop("labels")))
         return cls(labels=labels, **{**values, "end_token_ids": tuple(values["end_token_ids"])})

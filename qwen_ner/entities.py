@@ -54,9 +54,10 @@ class Entity:
 
     def __post_init__(self) -> None:
         if not self.label:
-            raise NerError(f"the entity {self.text!r} at [{self.start}, {self.end}) has no label")
+            raise NerError("an entity without a label", value=self.text, place=f"[{self.start}, {self.end})")
         if not 0 <= self.start < self.end or self.end - self.start != len(self.text):
-            raise NerError(f"[{self.start}, {self.end}) is not a span of the {len(self.text)} characters {self.text!r}")
+            what, place = f"not a span of {len(self.text)} characters", f"[{self.start}, {self.end})"
+            raise NerError(what, value=self.text, place=place)
 
     @property
     def span(self) -> tuple[int, int]:
@@ -81,13 +82,15 @@ class Example:
 
     def __post_init__(self) -> None:
         for entity in self.entities:
-            if self.text[entity.start : entity.end] != entity.text:
-                found = self.text[entity.start : entity.end]
-                raise NerError(f"the span [{entity.start}, {entity.end}) holds {found!r}, not {entity.text!r}")
+            found = self.text[entity.start : entity.end]
+            if found != entity.text:
+                place = f"[{entity.start}, {entity.end})"
+                raise NerError(f"expected the surface {entity.text!r}", value=found, place=place)
         in_order = tuple(sorted(self.entities, key=lambda e: (e.start, e.end, e.label)))
         for before, after in pairwise(in_order):
             if (before.label, before.span) == (after.label, after.span):
-                raise NerError(f"{after.label} {after.text!r} [{after.start}, {after.end}) occurs twice")
+                place = f"[{after.start}, {after.end})"
+                raise NerError(f"the {after.label} occurs twice", value=after.text, place=place)
         object.__setattr__(self, "entities", in_order)
 
     @property
@@ -117,10 +120,8 @@ class LabelSet:
 
     def __post_init__(self) -> None:
         names = tuple(label.name for label in self.labels)
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if not names or twice or not all(names):
-            fault = f"more than one {', '.join(twice)}" if twice else "an empty name" if names else "no label"
-            raise NerError(f"label names must be distinct and not empty, but there is {fault}")
+        if not names or not all(names) or len(set(names)) < len(names):
+            raise NerError("label names must be distinct and not empty", value=list(names), place="labels")
         object.__setattr__(self, "names", names)
 
     @classmethod

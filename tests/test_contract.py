@@ -9,6 +9,10 @@ CALIBRATION = {"scale": 1.2, "bias": -0.1, "surfaces": 9, "error_before": 0.1, "
 CONFIG = NerConfig(CLUENER, "找出实体", 96, (2, 0), "0123456789abcdef")
 
 
+def faults_of(caught):
+    return [line.strip() for line in caught.value.what.splitlines()[1:]]
+
+
 def test_what_is_saved_is_loaded(tmp_path):
     CONFIG.save(tmp_path)
     assert NerConfig.load(tmp_path) == CONFIG
@@ -29,10 +33,10 @@ def test_every_fault_is_listed(tmp_path):
     path.write_text(json.dumps(values))
     with pytest.raises(NerError) as caught:
         NerConfig.load(tmp_path)
-    message = str(caught.value)
-    assert "has 6 faults" in message
-    for key in ("system_prompt", "max_new_tokens", "labels", "format_version", "colour", "end_token_ids"):
-        assert f"\n  {key}: " in message
+    assert caught.value.place == path
+    assert {fault.split(":")[0] for fault in faults_of(caught)} == {
+        "system_prompt", "max_new_tokens", "labels", "format_version", "colour", "end_token_ids",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -51,42 +55,47 @@ def test_what_no_training_writes_is_a_fault_that_can_be_printed(tmp_path, key, v
     CONFIG.save(tmp_path)
     path = tmp_path / NER_CONFIG_NAME
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    with pytest.raises(NerError, match=rf"has 1 fault\n  {key}: ") as caught:
+    with pytest.raises(NerError) as caught:
         NerConfig.load(tmp_path)
+    (fault,) = faults_of(caught)
+    assert fault.startswith(f"{key}: ")
     assert str(caught.value).encode()
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "no ner_config.json"), ("{", "not JSON"), ("[" * 9999, "not JSON"), ("[]", "not a JSON object")],
+    [(None, "no ner_config"), ("{", "not JSON"), ("[" * 9999, "not JSON"), ("[]", "not a JSON object")],
 )
 def test_a_folder_of_something_else_is_refused(tmp_path, content, said):
     if content is not None:
         (tmp_path / NER_CONFIG_NAME).write_text(content)
-    with pytest.raises(NerError, match=said):
+    with pytest.raises(NerError, match=said) as caught:
         NerConfig.load(tmp_path)
+    assert caught.value.place == (tmp_path if content is None else tmp_path / NER_CONFIG_NAME)
 
 
 @pytest.mark.parametrize(
-    ("key", "change", "said"),
+    ("key", "change", "at"),
     [
-        ("labels", lambda labels: labels[1:], "labels, system_prompt: not those that the model was trained with"),
-        ("labels", lambda labels: [*labels, {"name": "new"}], "not those that the model was trained with"),
-        ("labels", lambda labels: labels[::-1], "not those that the model was trained with"),
-        ("system_prompt", lambda prompt: prompt + "。", "not those that the model was trained with"),
-        ("labels", lambda labels: [*labels, labels[0]], "labels: .*each name once"),
-        ("labels", lambda labels: [{"name": 5}], "is not a list of"),
-        ("labels", lambda labels: [{"name": "a", "description": 5}], "is not a list of"),
+        ("labels", lambda labels: labels[1:], "labels, system_prompt"),
+        ("labels", lambda labels: [*labels, {"name": "new"}], "labels, system_prompt"),
+        ("labels", lambda labels: labels[::-1], "labels, system_prompt"),
+        ("system_prompt", lambda prompt: prompt + "。", "labels, system_prompt"),
+        ("labels", lambda labels: [*labels, labels[0]], "labels"),
+        ("labels", lambda labels: [{"name": 5}], "labels"),
+        ("labels", lambda labels: [{"name": "a", "description": 5}], "labels"),
     ],
 )
-def test_an_edited_file_is_told(tmp_path, key, change, said):
+def test_an_edited_file_is_told(tmp_path, key, change, at):
     CONFIG.save(tmp_path)
     path = tmp_path / NER_CONFIG_NAME
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {key: change(values[key])}))
-    with pytest.raises(NerError, match=said) as caught:
+    with pytest.raises(NerError) as caught:
         NerConfig.load(tmp_path)
-    assert str(path) in str(caught.value)
+    assert caught.value.place == path
+    (fault,) = faults_of(caught)
+    assert fault.startswith(f"{at}: ")
 
 
 def test_a_change_that_is_meant_can_be_made_and_descriptions_are_free(tmp_path):

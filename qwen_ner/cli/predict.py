@@ -71,9 +71,8 @@ def _join_group(*, standard_input: bool) -> tuple[int, int, str | None]:
         raise NerError("several processes cannot share standard input", remedy="give files")
     state = PartialState(cpu=not torch.cuda.is_available())  # else each process on a CPU believes that it is alone
     if state.num_processes != ranks:
-        raise NerError(
-            f"accelerate sees {state.num_processes} of {ranks} processes", remedy="check the accelerate config"
-        )
+        remedy = "check the accelerate config"
+        raise NerError(f"accelerate should see {ranks} processes", value=state.num_processes, remedy=remedy)
     return state.process_index, state.num_processes, str(state.device)
 
 

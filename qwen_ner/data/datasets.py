@@ -114,9 +114,9 @@ def open_dataset(dataset: str, split: str | None, data_dir: str | Path | None = 
     """A split of a data set, with its format; `split` is None for what has no splits."""
     check_place(dataset, data_dir)
     if dataset in NAMED and split not in cluener.SPLITS:
-        meant = " (validation is called dev)" if split == "validation" else ""
-        remedy = f"choose {', '.join(cluener.SPLITS)} with --split"
-        raise NerError(f"no split {split!r}{meant}" if split else "has several splits", place=dataset, remedy=remedy)
+        remedy = "choose train, dev (the validation split) or test with --split"
+        what = "no such split" if split else "has several splits"
+        raise NerError(what, value=split, place=dataset, remedy=remedy)
     if dataset == "cluener":
         return Source(str(cluener.locate(str(split), data_dir)), cluener)
     return open_source(str(SAMPLE) if dataset == "sample" else dataset, split)

@@ -86,8 +86,8 @@ def read_negatives(path: str | Path, surfaces: Surfaces | Iterable[str]) -> tupl
         if not known.within(text):
             found.setdefault(text, Example(f"{name}:{row.id}", text, (), row.source))
     if not found:
-        fault = f"each of the {len(rows)} texts in {path} contains a surface that the training rows annotate"
-        raise NerError(fault, place="negatives_from", remedy="give texts without entities")
+        fault = "every text of the file contains a surface that the training rows annotate"
+        raise NerError(fault, value=str(path), place="negatives_from", remedy="give texts without entities")
     return list(found.values()), len(rows) - len(found)
 
 

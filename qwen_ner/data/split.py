@@ -30,7 +30,7 @@ def hold_out(examples: Sequence[Example], rows: int, seed: int) -> tuple[Sequenc
     """
     if not 0 < rows < len(examples):
         remedy = f"choose a number from 1 to {len(examples) - 1}" if len(examples) > 1 else "add rows, at least two"
-        raise NerError(f"{rows} rows cannot be held out of {len(examples)}", remedy=remedy)
+        raise NerError(f"cannot hold out this many of {len(examples)} rows", value=rows, remedy=remedy)
     known: dict[frozenset[str], frozenset[str]] = {}  # rows with the same labels share one set
     labels = [known.setdefault(names, names) for names in map(_labels, examples)]
     generator = random.Random(seed)

@@ -70,8 +70,11 @@ class EntityF1(evaluate.Metric):
     ) -> dict[str, float | int]:
         finished = [True] * len(predictions) if finished is None else finished
         if len(finished) != len(predictions):
-            what = f"{len(predictions)} predictions but {len(finished)} values of finished"
-            raise NerError(what, remedy="give one for each prediction, in the order in which these were added")
+            what, remedy = (
+                f"expected {len(predictions)} values",
+                "give one a prediction, in the order of the predictions",
+            )
+            raise NerError(what, value=len(finished), place="finished", remedy=remedy)
         if missing := [row for row, completion in enumerate(predictions) if completion is None]:
             remedy = "give the generated text, '' if there is none"
             raise NerError("no completion", place=f"predictions[{missing[0]}]", remedy=remedy)

@@ -88,8 +88,8 @@ class Scores:
 
     def __add__(self, other: Scores) -> Scores:
         if self.labels != other.labels:
-            what = f"cannot add scores for the labels {', '.join(self.labels)} and {', '.join(other.labels)}"
-            raise NerError(what, remedy="score both parts with the same label set")
+            what = f"cannot add scores of other labels than {', '.join(self.labels)}"
+            raise NerError(what, value=", ".join(other.labels), remedy="score both parts with the same label set")
         if (self.seen is None) != (other.seen is None):
             remedy = "give `train` to both calls of score"
             raise NerError("cannot add scores with and without seen/unseen", remedy=remedy)
@@ -204,7 +204,8 @@ class Scores:
                 None if unseen is None else Counts.from_dict(unseen),
             )
         except KeyError as missing:
-            raise NerError(f"not scores: {missing} is missing", remedy="write them with Scores.to_dict") from None
+            remedy = "write them with Scores.to_dict"
+            raise NerError("missing from the scores", place=missing.args[0], remedy=remedy) from None
 
 
 def score(
@@ -232,7 +233,7 @@ def score(
     """
     if len(gold) != len(predicted):
         remedy = "give one prediction for each row, an empty Decoded() if there is none"
-        raise NerError(f"{len(gold)} gold rows but {len(predicted)} predictions", remedy=remedy)
+        raise NerError(f"expected {len(gold)} predictions", value=len(predicted), remedy=remedy)
     # A set is used as it is, so that scoring row by row does not build it for every row.
     train_pairs = train if train is None or isinstance(train, Set) else {p for row in train for p in row.surfaces}
     surface, span = _Tally(), _Tally()
@@ -240,8 +241,8 @@ def score(
     problems: Counter[str] = Counter()
     for example, decoded in zip(gold, predicted, strict=True):
         if alien := {e.label for e in example.entities} - set(labels.names):
-            what = f"label {', '.join(sorted(alien))} is not in the label set ({', '.join(labels.names)})"
-            raise NerError(what, place=example.source or example.id, remedy="add it to the label set")
+            what, place = f"the label is not in the label set ({', '.join(labels.names)})", example.source or example.id
+            raise NerError(what, value=", ".join(sorted(alien)), place=place, remedy="add it to the label set")
         gold_pairs = set(example.surfaces)
         written = {*decoded.surfaces, *((e.label, e.text) for e in decoded.entities)}
         surface.compare(gold_pairs, written)

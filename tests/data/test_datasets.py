@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,62 +112,61 @@ def items(**changes: object) -> dict[str, object]:
     ("row", "fault"),
     [
         ('{"text": "一",', '"{\\"text\\": \\"一\\"," is not JSON (Expecting property name'),
-        (b'{"text": "\xd6\xdc"}', "byte 0xd6 at offset 10 of the line is not UTF-8; save the file as UTF-8"),
-        ("[1, 2]", "[1, 2] is not an object; write one JSON object a line"),
+        (b'{"text": "\xd6\xdc"}', "byte 0xd6 at offset 10 of the line"),
+        ("[1, 2]", "[1, 2] is not an object"),
         ('{"text": "一", "text": "二", "label": {}}', 'the key "text" appears twice'),
         ('{"text": "一", "label": {"name": [], "name": ["一"]}}', 'the key "name" appears twice'),
         ("[" * 99_999, "cannot be read as JSON"),
         ('{"text": "一", "label": {}, "id": ' + "9" * 9_999 + "}", "cannot be read as JSON"),
         ('{"text": "一\\ud83d", "label": {}}', "half a surrogate pair"),
         ('{"text": "一", "label": {}, "id": "\\udc00"}', "half a surrogate pair"),
-        ({"label": {}}, '{"label": {}} lacks "text"; give it its sentence'),
-        ({"text": 3, "label": {}}, '"text" is 3; make it a string'),
-        ({"text": None, "label": {}}, '"text" is null; make it a string'),
-        ({"text": "", "label": {}}, 'the text "" is empty; delete the row'),
-        ({"text": " \u3000", "label": {}}, "is empty; delete the row"),
-        ({"text": "一"}, 'lacks "label" or "entities"; a sentence without entities has "entities": []'),
-        ({"text": "一", "label": {}, "entities": []}, 'both "label" and "entities"; keep one'),
-        ({"text": "一", "label": {}, "id": True}, '"id" is true; make it a string or a whole number'),
-        ({"text": "一", "label": {}, "id": 1.0}, '"id" is 1.0; make it'),
-        ({"text": "一", "label": {}, "id": None}, '"id" is null; make it'),
-        ({"text": "一", "label": ["name"]}, '"label" is ["name"]; make it an object'),
-        ({"text": "一", "label": None}, '"label" is null; make it an object'),
-        ({"text": "一", "label": {"name": "一"}}, 'label "name" holds "一"; make it a list of surfaces'),
-        ({"text": "一", "label": {"name": [1]}}, 'label "name" holds the surface 1; make it a non-empty string'),
-        ({"text": "一", "label": {"name": [""]}}, 'the surface ""; make it a non-empty string'),
-        ({"text": "一", "label": {"name": {"": [[0, 1]]}}}, 'the surface ""; make it a non-empty string'),
+        ({"label": {}}, '{"label": {}} lacks "text"'),
+        ({"text": 3, "label": {}}, '"text" is 3'),
+        ({"text": None, "label": {}}, '"text" is null'),
+        ({"text": "", "label": {}}, 'the text "" is empty'),
+        ({"text": " \u3000", "label": {}}, "is empty"),
+        ({"text": "一"}, 'lacks "label" or "entities"'),
+        ({"text": "一", "label": {}, "entities": []}, 'both "label" and "entities"'),
+        ({"text": "一", "label": {}, "id": True}, '"id" is true'),
+        ({"text": "一", "label": {}, "id": 1.0}, '"id" is 1.0'),
+        ({"text": "一", "label": {}, "id": None}, '"id" is null'),
+        ({"text": "一", "label": ["name"]}, '"label" is ["name"]'),
+        ({"text": "一", "label": None}, '"label" is null'),
+        ({"text": "一", "label": {"name": "一"}}, 'label "name" holds "一"'),
+        ({"text": "一", "label": {"name": [1]}}, 'label "name" holds the surface 1'),
+        ({"text": "一", "label": {"name": [""]}}, 'the surface ""'),
+        ({"text": "一", "label": {"name": {"": [[0, 1]]}}}, 'the surface ""'),
         ({"text": "一", "label": {"nam": ["一"]}}, 'label "nam" is unknown; did you mean "name"?'),
         ({"text": "一", "label": {"药": ["一"]}}, 'label "药" is unknown; the known ones are address, book, company'),
-        ({"text": "一", "label": {"": ["一"]}}, 'the label is ""; make it a non-empty string'),
+        ({"text": "一", "label": {"": ["一"]}}, 'the label is ""'),
         ({"text": TEXT, "label": {"name": ["周大舟"]}}, 'name "周大舟" is not in the text "周小舟在渝北图书馆读'),
-        ({"text": TEXT, "label": {"name": ["周小舟", "周小舟"]}}, 'name "周小舟" is given twice; name it once'),
-        ({"text": TEXT, "label": {"name": {"周小舟": []}}}, 'name "周小舟" has the spans []; give it a list'),
-        ({"text": TEXT, "label": {"name": {"周小舟": [0]}}}, 'name "周小舟" has the span 0; make it [start, end]'),
-        ({"text": TEXT, "label": {"name": {"周小舟": [[0, 3, 3]]}}}, "has the span [0, 3, 3]; make it"),
-        ({"text": TEXT, "label": {"name": {"周小舟": [[0, 3], [0, 3]]}}}, "at [0, 3) is given twice; delete one"),
+        ({"text": TEXT, "label": {"name": ["周小舟", "周小舟"]}}, 'name "周小舟" is given twice'),
+        ({"text": TEXT, "label": {"name": {"周小舟": []}}}, 'name "周小舟" has the spans []'),
+        ({"text": TEXT, "label": {"name": {"周小舟": [0]}}}, 'name "周小舟" has the span 0'),
+        ({"text": TEXT, "label": {"name": {"周小舟": [[0, 3, 3]]}}}, "has the span [0, 3, 3]"),
+        ({"text": TEXT, "label": {"name": {"周小舟": [[0, 3], [0, 3]]}}}, "at [0, 3) is given twice"),
         (
             {"text": TEXT, "label": {"name": {"周小舟": [[0, 2]]}}},
-            'the span [0, 2) holds "周小", the surface is "周小舟". Ends are exclusive here; '
-            "if this file's are inclusive, as CLUENER's are, add 1 to each.",
+            "if this file's are inclusive, as CLUENER's are, add 1 to each",
         ),
-        (items(text="周"), 'the span [0, 3) holds "周小舟", the surface is "周". Ends are exclusive here'),
+        (items(text="周"), 'the span [0, 3) holds "周小舟", the surface is "周"'),
         (items(surface="周"), 'holds "周小舟", the surface is "周"'),
         (items(text="周小舟", surface=None), 'holds "周小舟", the surface is null'),
-        (items(end=17), "the span [0, 17) of name is empty or leaves the text, which has 16 characters. Ends"),
-        (items(start=-3), "the span [-3, 3) of name is empty or leaves the text"),
-        (items(start=3), "the span [3, 3) of name is empty or leaves the text"),
-        (items(start=False), "the span [false, 3) of name is not made of whole numbers"),
-        (items(end=True), "the span [0, true) of name is not made of whole numbers"),
-        (items(end=3.0), "the span [0, 3.0) of name is not made of whole numbers"),
-        (items(end="3"), 'the span [0, "3") of name is not made of whole numbers'),
-        (items(label=3), "the label is 3; make it a non-empty string"),
+        (items(end=17), "leaves the text, which has 16 characters"),
+        (items(start=-3), "the span [-3, 3) of name"),
+        (items(start=3), "the span [3, 3) of name"),
+        (items(start=False), "the span [false, 3) of name"),
+        (items(end=True), "the span [0, true) of name"),
+        (items(end=3.0), "the span [0, 3.0) of name"),
+        (items(end="3"), 'the span [0, "3") of name'),
+        (items(label=3), "the label is 3"),
         (items(label="nmae"), 'label "nmae" is unknown; did you mean "name"?'),
-        (items(score=1.5), "has the score 1.5; make it a number from 0 to 1"),
-        (items(score=True), "has the score true; make it a number from 0 to 1"),
-        (items(score=float("nan")), "has the score NaN; make it a number from 0 to 1"),
-        ({"text": TEXT, "entities": {}}, '"entities" is {}; make it a list'),
-        ({"text": TEXT, "entities": ["周小舟"]}, 'the entity "周小舟" lacks label, start, end; give it'),
-        ({"text": TEXT, "entities": [{"label": "name", "start": 0}]}, "lacks end; give it"),
+        (items(score=1.5), "has the score 1.5"),
+        (items(score=True), "has the score true"),
+        (items(score=float("nan")), "has the score NaN"),
+        ({"text": TEXT, "entities": {}}, '"entities" is {}'),
+        ({"text": TEXT, "entities": ["周小舟"]}, 'the entity "周小舟" lacks label, start, end'),
+        ({"text": TEXT, "entities": [{"label": "name", "start": 0}]}, "lacks end"),
         ({"text": TEXT, "entities": [{"label": "name", "start": 0, "end": 3}] * 2}, "at [0, 3) is given twice"),
     ],
 )  # fmt: skip
@@ -174,6 +174,7 @@ def test_a_fault_is_told_with_line_value_and_remedy(tmp_path, row, fault):
     (told,) = faults_of(tmp_path, GOOD, row)
     assert told.startswith("rows.jsonl:2: ")
     assert fault in told
+    assert re.search(r"; \S|\. Ends are exclusive here; ", told), "no remedy"
 
 
 def test_the_same_id_twice_names_the_first_line(tmp_path):
@@ -217,15 +218,18 @@ def test_the_error_survives_pickling_between_processes():
 @pytest.mark.parametrize("content", [b"", b"\n \r\n", codecs.BOM_UTF8])
 def test_a_file_without_rows_is_refused(tmp_path, content):
     (tmp_path / "rows.jsonl").write_bytes(content)
-    with pytest.raises(NerError, match=r"rows\.jsonl: no rows; write one JSON object a line"):
+    with pytest.raises(NerError, match="no rows") as error:
         read_jsonl(tmp_path / "rows.jsonl")
+    assert error.value.place == str(tmp_path / "rows.jsonl")
+    assert "one JSON object a line" in error.value.remedy
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(NerError, match=r"gone\.jsonl: cannot be read \(No such file.*check the path"):
-        read_jsonl(tmp_path / "gone.jsonl")
-    with pytest.raises(NerError, match="cannot be read"):
-        read_jsonl(tmp_path)
+    for path, reason in ((tmp_path / "gone.jsonl", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(NerError, match=reason) as error:
+            read_jsonl(path)
+        assert error.value.place == path
+        assert str(Path.cwd()) in error.value.remedy
 
 
 def test_labels_are_checked_against_a_set_or_derived(tmp_path):
@@ -235,8 +239,9 @@ def test_labels_are_checked_against_a_set_or_derived(tmp_path):
     assert read_jsonl(path, labels_of(examples)) == examples
     with pytest.raises(DataError):
         read_jsonl(path, CLUENER)
-    with pytest.raises(NerError, match="no row has an entity"):
+    with pytest.raises(NerError) as error:
         labels_of([Example("0", "无")])
+    assert "`labels`" in error.value.remedy
 
 
 def random_examples(seed: int) -> list[Example]:
@@ -277,8 +282,9 @@ def test_what_is_written_is_read_back(tmp_path, seed):
 def test_what_could_not_be_read_back_is_not_written(tmp_path, examples):
     path = file_of(tmp_path, GOOD)
     before = path.read_bytes()
-    with pytest.raises(NerError, match=r"rows\.jsonl"):
+    with pytest.raises(NerError) as error:
         write_jsonl(path, examples)
+    assert str(error.value.place) == str(path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["rows.jsonl"]
 
@@ -291,8 +297,9 @@ def test_a_write_that_fails_midway_leaves_the_old_file_and_no_other(tmp_path, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(NerError, match=r"cannot be written \(No space left"):
+    with pytest.raises(NerError, match="No space left") as error:
         write_jsonl(path, [Example("0", "一")])
+    assert error.value.place == path
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["rows.jsonl"]
 
@@ -363,20 +370,25 @@ def test_a_dataset_may_be_a_folder_or_a_file_and_the_ending_tells_the_dialect(tm
     for name, split in (("train.jsonl", "dev"), ("dev.json", "anything")):
         assert read_dataset(f"{folder}/{name}", split)[0].entities == (NAME,)
         assert not has_split(f"{folder}/{name}", "train")
-    with pytest.raises(NerError, match=r"no split 'validation'; add validation\.jsonl, validation\.json or"):
+    with pytest.raises(NerError) as error:
         read_dataset(folder, "validation")
+    assert (error.value.place, error.value.value) == (folder, "validation")
+    assert "validation.jsonl, validation.json or" in error.value.remedy
 
 
 def test_half_open_and_inclusive_files_are_not_taken_for_each_other(tmp_path):
     file_of(tmp_path, INCLUSIVE, name="train.jsonl")
     file_of(tmp_path, {"text": TEXT, "label": {"name": {"周小舟": [[0, 3]]}}}, name="dev.json")
     file_of(tmp_path, {"text": TEXT, "entities": []}, name="test.json")
-    with pytest.raises(DataError, match="add 1 to each"):
-        read_dataset(str(tmp_path), "train")
-    with pytest.raises(DataError, match=r"name it \.jsonl"):
-        read_dataset(str(tmp_path), "dev")
-    with pytest.raises(DataError, match='lacks "label"'):
-        read_dataset(str(tmp_path / "test.json"), "train")
+    for dataset, split, said in (
+        (tmp_path, "train", "add 1 to each"),
+        (tmp_path, "dev", "name it .jsonl"),
+        (tmp_path / "test.json", "train", 'lacks "label"'),
+    ):
+        with pytest.raises(DataError) as error:
+            read_dataset(str(dataset), split)
+        (fault,) = error.value.faults
+        assert said in fault
 
 
 def test_jsonl_goes_before_json(tmp_path):
@@ -390,8 +402,9 @@ def test_the_sample_ships_with_the_package():
     examples = read_dataset("sample", "train", labels=CLUENER)
     assert examples[0].source == "train.jsonl:1"
     assert len({example.id for example in examples}) == len(examples)
-    with pytest.raises(NerError, match=r"sample: no split 'nonsense'; choose train, dev, test"):
+    with pytest.raises(NerError) as error:
         read_dataset("sample", "nonsense")
+    assert (error.value.place, error.value.value) == ("sample", "nonsense")
 
 
 def test_what_is_no_dataset_is_told_what_may_be_one(tmp_path, monkeypatch):
@@ -401,12 +414,13 @@ def test_what_is_no_dataset_is_told_what_may_be_one(tmp_path, monkeypatch):
         read_dataset("notes.txt", "train")
     assert error.value.place == Path("notes.txt")
     for call in (read_dataset, has_split):
-        with pytest.raises(NerError, match=r"cluener or sample.*did you mean \"cluener\"\?") as error:
+        with pytest.raises(NerError) as error:
             call("cluner", "train")
         assert error.value.place == "cluner"
-        with pytest.raises(NerError, match="with dataset cluener") as error:
+        assert error.value.remedy.endswith('did you mean "cluener"?')
+        with pytest.raises(NerError) as error:
             call("sample", "train", data_dir=tmp_path)
-        assert error.value.place == "data_dir"
+        assert (error.value.place, error.value.value) == ("data_dir", str(tmp_path))
 
 
 def test_a_named_dataset_is_not_shadowed_by_a_folder(tmp_path, monkeypatch):

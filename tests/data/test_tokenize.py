@@ -68,8 +68,9 @@ def test_two_processes_give_the_same_rows(codec, tokenizer):
 
 
 def test_an_unknown_label_stops_before_anything_is_written(tokenizer):
-    with pytest.raises(NerError, match="here:1: label address, company is not in the label set"):
+    with pytest.raises(NerError) as error:
         build_dataset(EIGHT, Codec(LabelSet.of(["game"])), tokenizer)
+    assert (error.value.place, error.value.value) == ("here:1", "address, company")
 
 
 def test_the_longest_come_first(codec, tokenizer):
@@ -169,12 +170,13 @@ def test_a_template_that_rewrites_the_user_cannot_be_told_from_what_it_says(code
     other.chat_template = tokenizer.chat_template.replace("message.content", "(message.content | replace('a', 'b'))")
     assert other.chat_template != tokenizer.chat_template
     assert prompt_ids(other, codec, ["abc"])
-    with pytest.raises(NerError, match=r'"abc<\|im_end\|>" contains a special token .*remove the token'):
+    with pytest.raises(NerError, match=r"abc<\|im_end\|>") as error:
         prompt_ids(other, codec, ["abc<|im_end|>"])
+    assert error.value.remedy == "remove the token from the text"
 
 
 def test_half_a_surrogate_pair_is_an_error_of_ours(codec, tokenizer):
-    with pytest.raises(NerError, match=r"half a surrogate pair in .*ud83d"):
+    with pytest.raises(NerError, match="ud83d"):
         prompt_ids(tokenizer, codec, ["北京", "三\ud83d"])
 
 
@@ -225,12 +227,15 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch, codec, to
         pytest.skip("mounting a small file system needs root")
     try:
         for reason in ("No space left on device", "Read-only file system"):
-            with pytest.raises(NerError, match=f"cannot write the rows .{reason}.; .*HF_DATASETS_CACHE"):
+            with pytest.raises(NerError, match=reason) as error:
                 build(EIGHT * 4)
+            assert error.value.place == disk / "qwen_ner"
+            assert "HF_DATASETS_CACHE" in error.value.remedy
+            del error  # its frames hold datasets' file open
             for path in (disk / "qwen_ner").rglob("*"):
                 if path.is_file():
                     path.unlink()
-            gc.collect()  # the error's frames are a cycle that holds datasets' file open
+            gc.collect()  # the frames are a cycle
             subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     finally:
         subprocess.run(["umount", "-l", disk], check=True)

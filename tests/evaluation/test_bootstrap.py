@@ -104,9 +104,10 @@ def test_runs_over_seeds_are_averaged_and_not_permuted():
 
 def test_what_cannot_be_compared_is_refused():
     gold, a = half_right([1, 0])
-    with pytest.raises(NerError, match="different numbers of rows"):
+    with pytest.raises(NerError, match="numbers of rows"):
         differences([row_counts(gold, a, ABC)], [row_counts(gold[:1], a[:1], ABC)], ABC.names)
-    with pytest.raises(NerError, match="no row to resample"):
+    with pytest.raises(NerError, match="no row"):
         intervals(np.zeros((0, 10, 3)), ABC.names)
-    with pytest.raises(NerError, match="give one prediction for each row"):
+    with pytest.raises(NerError) as caught:
         row_counts(gold, a[:1], ABC)
+    assert caught.value.value == 1

@@ -283,29 +283,33 @@ def test_metrics_are_flat_and_named():
 
 
 def test_lengths_must_agree():
-    with pytest.raises(NerError, match="2 gold rows but 1 predictions"):
+    with pytest.raises(NerError, match="2 predictions") as caught:
         score([example("三星")] * 2, [Decoded()], ABC)
+    assert caught.value.value == 1
 
 
 def test_gold_outside_of_the_label_set_is_an_error_with_its_place():
     gold = [example("三星"), example("三星", ("drug", 0, 2), source="dev.json:2")]
-    with pytest.raises(NerError, match=r"label drug .*\(a, b, c\)") as caught:
+    with pytest.raises(NerError, match="a, b, c") as caught:
         score(gold, [Decoded()] * 2, ABC)
-    assert caught.value.place == "dev.json:2"
+    assert (caught.value.place, caught.value.value) == ("dev.json:2", "drug")
 
 
 def test_scores_of_different_kinds_do_not_add_up():
-    with pytest.raises(NerError, match="labels a, b, c and d"):
+    with pytest.raises(NerError) as caught:
         score([], [], ABC) + score([], [], LabelSet.of(["d"]))
-    with pytest.raises(NerError, match="with and without seen/unseen"):
+    assert caught.value.value == "d"
+    with pytest.raises(NerError) as caught:
         score([], [], ABC) + score([], [], ABC, train=set())
+    assert "`train`" in caught.value.remedy
 
 
 def test_a_file_that_holds_no_scores_is_named_by_what_it_lacks():
     broken = score([], [], ABC).to_dict()
     del broken["span"]
-    with pytest.raises(NerError, match="'span' is missing"):
+    with pytest.raises(NerError) as caught:
         Scores.from_dict(broken)
+    assert caught.value.place == "span"
 
 
 def columns(line: str) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...entities import Entity, Example, NerError
-from ..formats.errors import Faults, LineFault, quote
+from ..formats.errors import Faults, quote
 from ..formats.rows import json_object, lines_of, number_lines
 from .corpus import overlapping, share_at_least
 from .findings import Finding
@@ -40,7 +40,7 @@ def predictions_by_text(path: str | Path, examples: Sequence[Example]) -> list[S
             else:
                 items = [(e["label"], e["text"], e["start"], e["end"], float(e["score"])) for e in row["entities"]]
                 by_text[row["text"]] = Example("", row["text"], tuple(Entity(*item) for item in items)).entities
-        except (LineFault, NerError) as error:
+        except NerError as error:
             report(str(error))
         except (KeyError, TypeError, ValueError):
             fault = f"{quote(raw.decode('utf-8', 'replace'))} has no text and entities with scores"

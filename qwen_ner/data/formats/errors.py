@@ -49,7 +49,7 @@ class DataError(NerError):
         return "\n  ".join([head, *self.faults[:SHOWN_FAULTS], *([f"… and {more:,} more"] if more > 0 else [])])
 
 
-class LineFault(Exception):
+class LineFault(NerError):
     """A line that cannot be read at all."""
 
 

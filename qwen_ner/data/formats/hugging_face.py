@@ -111,7 +111,7 @@ def survey(source: str, split: str | None = None) -> TokenSet:
         splits = split_names(source)
         wanted = next((name for name in SPLIT_NAMES.get(split or "", (split,)) if name in splits), None)
         if splits and wanted is None:
-            raise NerError(f"no split {split!r}", place=source, remedy=f"choose one of {', '.join(splits)}")
+            raise NerError("no such split", value=split, place=source, remedy=f"choose one of {', '.join(splits)}")
         if name := _loaded_by(source):
             rows = _load(source, lambda: datasets.load_dataset(*name, split=wanted))
         else:

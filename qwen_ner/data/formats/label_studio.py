@@ -39,7 +39,7 @@ def read(path: str | Path, labels: LabelSet | None = None, *, note: Note = ignor
     try:
         tasks = json_value(b"".join(lines_of(path)).removeprefix(codecs.BOM_UTF8), remedy)
     except LineFault as fault:
-        raise NerError(str(fault), place=path) from None
+        raise NerError(fault.what, place=path, remedy=fault.remedy) from None
     if not isinstance(tasks, list) or not tasks:
         raise NerError("not a list of tasks", place=path, remedy=remedy)
     for number, task in enumerate(tasks, start=1):

@@ -68,7 +68,7 @@ class _Lines:
                 first = self.lines.setdefault(str(row["id"]), number) if "id" in row else None
                 if first != number:
                     fault = f"the id {quote(row['id'])} is line {first}'s too" if first else "no id"
-                    raise LineFault(f"{fault}; write one line a row, each with its id")
+                    raise LineFault(fault, remedy="write one line a row, each with its id")
 
     def _note_starts(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         for line in lines:
@@ -104,7 +104,7 @@ class _Lines:
         """Collect the fault of a line, and go on."""
         try:
             yield
-        except (LineFault, NerError) as fault:
+        except NerError as fault:
             self.faults.found.append(f"{self.path.name}:{number}: {fault}")
 
 
@@ -116,7 +116,7 @@ def _refuse(fault: str) -> None:
 def _own_gold(row: dict[str, Any]) -> Example:
     if not isinstance(row.get("text"), str) or not isinstance(row.get("gold"), list):
         remedy = "name the data it is scored by (--data, --split), or take the predictions.jsonl of `evaluate --report`"
-        raise LineFault(f'the line lacks "text" or "gold"; {remedy}')
+        raise LineFault('the line lacks "text" or "gold"', remedy=remedy)
     return Example(str(row["id"]), row["text"], tuple(_entity(item, row["text"]) for item in row["gold"]))
 
 
@@ -125,13 +125,14 @@ def _decode(row: dict[str, Any], text: str) -> Decoded:
         return Decoded()
     if "text" in row and row["text"] != text:
         fault = f"the text is {quote(row['text'])}, that of the gold row is {quote(text)}"
-        raise LineFault(f"{fault}; give both of one data set")
+        raise LineFault(fault, remedy="give both of one data set")
     if isinstance(row.get("entities"), list):
         entities = [_entity(item, text) for item in row["entities"]]
     elif isinstance(row.get("label"), dict):
         entities = list(EntityReader(text, None, _refuse, inclusive=True).from_label(row["label"]))
     else:
-        raise LineFault(f'{quote(row)} lacks "entities" or "label"; a row without entities has "entities": []')
+        remedy = 'a row without entities has "entities": []'
+        raise LineFault(f'{quote(row)} lacks "entities" or "label"', remedy=remedy)
     entities.sort(key=lambda e: (e.start, e.end, e.label))
     ungrounded = _items(row, "ungrounded", _is_pair, "[label, surface]")
     surfaces = dict.fromkeys([*((e.label, e.text) for e in entities), *map(tuple, ungrounded)])
@@ -143,7 +144,7 @@ def _decode(row: dict[str, Any], text: str) -> Decoded:
 def _items(row: dict[str, Any], key: str, fits: Callable[[Any], bool], form: str) -> list[Any]:
     items = row.get(key, [])
     if not isinstance(items, list) or not all(map(fits, items)):
-        raise LineFault(f'"{key}" is {quote(items)}; make it a list of {form}, or leave it out')
+        raise LineFault(f'"{key}" is {quote(items)}', remedy=f"make it a list of {form}, or leave it out")
     return items
 
 

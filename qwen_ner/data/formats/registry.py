@@ -70,7 +70,7 @@ def open_source(dataset: str, split: str | None) -> Source:
         if split is None:
             raise NerError("is a folder", place=dataset, remedy="name the split with --split, or give a file in it")
         names = f"{split}.jsonl, {split}.json or {split} with one of {', '.join(suffixes()[2:])}"
-        raise NerError(f"no split {split!r}", place=dataset, remedy=f"add {names}")
+        raise NerError("no such split", value=split, place=dataset, remedy=f"add {names}")
     if split is None and (names := ", ".join(hugging_face.split_names(dataset))):
         raise NerError("has several splits", place=dataset, remedy=f"choose with --split one of {names}")
     return Source(dataset, hugging_face, hugging_face.survey(dataset, split))

@@ -129,14 +129,14 @@ def decode_line(raw: bytes) -> str:
         return raw.decode()
     except UnicodeDecodeError as error:
         fault = f"byte 0x{raw[error.start]:02x} at offset {error.start} of the line is not UTF-8"
-        raise LineFault(f"{fault}; save the file as UTF-8 (from GBK: iconv -f GB18030 -t UTF-8)") from error
+        raise LineFault(fault, remedy="save the file as UTF-8 (from GBK: iconv -f GB18030 -t UTF-8)") from error
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
     """The line as a JSON object. Raises `LineFault` if it is none, or has a key twice, of which JSON keeps the last."""
     row = json_value(raw, "write one JSON object a line")
     if not isinstance(row, dict):
-        raise LineFault(f"{quote(row)} is not an object; write one JSON object a line")
+        raise LineFault(f"{quote(row)} is not an object", remedy="write one JSON object a line")
     return row
 
 
@@ -147,15 +147,15 @@ def json_value(raw: bytes, remedy: str) -> Any:
         value = json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, character" if error.lineno > 1 else "character"
-        raise LineFault(f"{quote(text)} is not JSON ({error.msg} at {place} {error.colno}); {remedy}") from error
+        what = f"{quote(text)} is not JSON ({error.msg} at {place} {error.colno})"
+        raise LineFault(what, remedy=remedy) from error
     except NerError as error:
-        raise LineFault(str(error)) from None
+        raise LineFault(error.what, remedy=error.remedy) from None
     except (ValueError, RecursionError) as error:
-        raise LineFault(f"{quote(text)} cannot be read as JSON ({error}); {remedy}") from error
+        raise LineFault(f"{quote(text)} cannot be read as JSON ({error})", remedy=remedy) from error
     if b"\\u" in raw and (half := HALF_PAIR.search(json.dumps(value, ensure_ascii=False))):
-        raise LineFault(
-            f"{quote(half[0])} is half a surrogate pair, which UTF-8 cannot encode; write the character whole"
-        )
+        what = f"{quote(half[0])} is half a surrogate pair, which UTF-8 cannot encode"
+        raise LineFault(what, remedy="write the character whole")
     return value
 
 

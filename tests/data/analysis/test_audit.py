@@ -17,6 +17,7 @@ from qwen_ner.data.analysis.corpus import Corpus, share_at_least
 from qwen_ner.data.analysis.disagreement import predictions_by_text
 from qwen_ner.data.analysis.findings import write_findings
 from qwen_ner.data.datasets import read_dataset
+from qwen_ner.data.formats.errors import DataError
 from qwen_ner.entities import Entity, NerError
 
 SENTENCES = ["{}今天降价", "我们去了{}", "听说{}很好", "大家都爱{}。", "{}，谁去过", "先到{}再说"]
@@ -204,23 +205,27 @@ def test_predictions_are_found_by_their_text(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (
-            line(ROWS[0], [{"label": "company", "text": "三星", "start": 0, "end": 2}]),
-            r"p.jsonl:1: .* entities with scores",
-        ),
-        (
-            line(ROWS[0], [{"label": "x", "text": "三星", "start": 1, "end": 3, "score": 1}]),
-            "p.jsonl:1: the span .1, 3. holds",
-        ),
-        ("no json", "p.jsonl:1: .* is not JSON"),
-        (line(EIGHT[0], []), "none of 1 lines has the text of a row"),
+        (line(ROWS[0], [{"label": "company", "text": "三星", "start": 0, "end": 2}]), "entities with scores"),
+        (line(ROWS[0], [{"label": "x", "text": "三星", "start": 1, "end": 3, "score": 1}]), "[1, 3)"),
+        ("no json", "is not JSON"),
     ],
 )
-def test_what_is_no_file_of_predictions(tmp_path, text, said):
+def test_a_line_that_is_no_prediction_is_a_fault(tmp_path, text, said):
     path = tmp_path / "p.jsonl"
     path.write_text(text + "\n", encoding="utf-8")
-    with pytest.raises(NerError, match=rf"(?s){said}"):
+    with pytest.raises(DataError) as error:
         predictions_by_text(path, ROWS)
+    (fault,) = error.value.faults
+    assert fault.startswith("p.jsonl:1: ")
+    assert said in fault
+
+
+def test_predictions_of_other_texts_are_refused(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text(line(EIGHT[0], []) + "\n", encoding="utf-8")
+    with pytest.raises(NerError) as error:
+        predictions_by_text(path, ROWS)
+    assert (error.value.place, error.value.remedy) == (path, "predict the audited texts")
 
 
 def test_findings_as_json(tmp_path):

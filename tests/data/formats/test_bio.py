@@ -132,20 +132,18 @@ def test_all_faults_of_a_file_come_at_once_with_their_lines(tmp_path):
     path = write(tmp_path, "\n".join(lines))
     faults = faults_of(path, labels=LabelSet.of(["ORG"]))
     assert [fault.split(" ")[0] for fault in faults] == [f"train.bio:{n}:" for n in (7, 7, 9, 10, 11, 12, 15, 18, 18)]
-    told = "\n".join(faults)
-    assert 'train.bio:9: "没有" has 1 of the 2 columns' in told
-    assert 'train.bio:10: "\\tO" has no token; write it, a space as a space' in told
-    assert 'train.bio:11: "X-ORG" is not a tag of BIO2, the scheme of the file: O, B-…, I-…; correct it' in told
-    assert "train.bio:7: I-LOC follows O; BIO2 begins an entity with B-: correct it, or convert with --repair" in told
-    assert 'train.bio:7: label "LOC" is unknown; the known ones are ORG' in told
-    assert 'train.bio:15: the text " " is empty; delete the sentence' in told
-    assert "train.bio:18: I-LOC follows B-ORG" in told
+    for said in (
+        "7: I-LOC follows O", '7: label "LOC"', '9: "没有" has 1 of the 2', '10: "\\tO" has no token', '11: "X-ORG"', '12: "ORG"',
+        '15: the text " " is empty', "18: I-LOC follows B-ORG", '18: label "LOC"',
+    ):  # fmt: skip
+        assert any(fault.startswith(f"train.bio:{said}") for fault in faults), said
+    assert any("--repair" in fault for fault in faults)
 
 
 def test_bytes_that_are_no_utf8_are_a_fault_of_their_line(tmp_path):
     (tmp_path / "train.bio").write_bytes("三\tO\n".encode() + "星\tO\n".encode("gbk"))
     (fault,) = faults_of(tmp_path / "train.bio")
-    assert fault.startswith("train.bio:2: byte 0xd0 at offset 0 of the line is not UTF-8")
+    assert fault.startswith("train.bio:2: byte 0xd0 at offset 0")
 
 
 def test_a_repair_is_told(tmp_path):
@@ -172,10 +170,12 @@ def test_what_an_example_has_no_place_for_is_noted(tmp_path):
 
 def test_a_file_without_sentences_is_refused(tmp_path):
     for text in ("", "\n\n", "-DOCSTART-\tO\n\n"):
-        with pytest.raises(NerError, match=r"train\.bio: no tagged lines"):
+        with pytest.raises(NerError, match="no tagged lines") as error:
             list(read(write(tmp_path, text)))
-    with pytest.raises(NerError, match=r"gone\.bio: cannot be read"):
+        assert error.value.place == str(tmp_path / "train.bio")
+    with pytest.raises(NerError) as error:
         survey(tmp_path / "gone.bio")
+    assert error.value.place == tmp_path / "gone.bio"
 
 
 def test_lines_are_read_as_they_are_asked_for(tmp_path):
@@ -206,7 +206,9 @@ def test_what_tags_cannot_say_is_told_or_refused():
     )
     assert lost == [("line breaks in texts, written as spaces", 'a:1: "一\\n二"')]
     for label in ("a\tb", " a", "a\n"):
-        with pytest.raises(NerError, match="a tag cannot hold this label"):
-            tag_lines(Example("0", "一", (Entity(label, "一", 0, 1),)), BIO2)
-    with pytest.raises(NerError, match="is empty"):
-        tag_lines(Example("0", " "), BIO2)
+        with pytest.raises(NerError) as error:
+            tag_lines(Example("0", "一", (Entity(label, "一", 0, 1),), "a:1"), BIO2)
+        assert (error.value.place, error.value.value) == ("a:1", label)
+    with pytest.raises(NerError) as error:
+        tag_lines(Example("0", " ", (), "a:1"), BIO2)
+    assert (error.value.place, error.value.value) == ("a:1", " ")

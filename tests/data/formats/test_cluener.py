@@ -7,7 +7,6 @@ import io
 import json
 import os
 import random
-import re
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -104,8 +103,11 @@ def test_a_test_set_with_labels_has_them_on_every_row(folder):
         ([{"text": "雨"}, labelled], "the first row has none"),
     ):
         (folder / "test.json").write_bytes(content(rows))
-        with pytest.raises(DataError, match=f"test.json:2: .*{fault}"):
+        with pytest.raises(DataError) as error:
             read_cluener("test", folder)
+        (told,) = error.value.faults
+        assert told.startswith("test.json:2: ")
+        assert fault in told
 
 
 @pytest.mark.parametrize(
@@ -113,34 +115,34 @@ def test_a_test_set_with_labels_has_them_on_every_row(folder):
     [
         (
             {"name": {"周小舟": [[0, 1]]}},
-            'train.json:3: the span [0, 1] holds "周小", the surface is "周小舟". '
-            "CLUENER's ends are inclusive; if this file's are not, name it .jsonl.",
+            'the span [0, 1] holds "周小", the surface is "周小舟"',
         ),
-        ({"name": {"周小舟": [[0, 3]]}}, 'the span [0, 3] holds "周小舟在", the surface is "周小舟". CLUENER\'s ends'),
-        (
-            {"name": {"周小舟": [[0, 9]]}},
-            "the span [0, 9] of name is empty or leaves the text, which has 9 characters.",
-        ),
-        ({"name": {"周小舟": [[-1, 1]]}}, "the span [-1, 1] of name is empty or leaves the text"),
-        ({"name": {"周小舟": [[False, 2]]}}, "the span [false, 2] of name is not made of whole numbers"),
-        ({"nmae": {"周小舟": [[0, 2]]}}, 'label "nmae" is unknown; did you mean "name"?'),
-        (None, '"label" is null; make it an object'),
+        ({"name": {"周小舟": [[0, 3]]}}, "inclusive; if this file's are not, name it .jsonl"),
+        ({"name": {"周小舟": [[0, 9]]}}, "leaves the text, which has 9 characters"),
+        ({"name": {"周小舟": [[-1, 1]]}}, "the span [-1, 1] of name"),
+        ({"name": {"周小舟": [[False, 2]]}}, "the span [false, 2] of name"),
+        ({"nmae": {"周小舟": [[0, 2]]}}, 'did you mean "name"?'),
+        (None, '"label" is null'),
     ],
 )
 def test_a_fault_in_the_file_is_told_with_its_line(folder, label, fault):
     bad = {"text": "周小舟在渝北图书馆", "label": label}
     (folder / "train.json").write_bytes(content([*ROWS["train"], bad]))
-    with pytest.raises(DataError, match=re.escape(fault)) as error:
+    with pytest.raises(DataError) as error:
         read_cluener("train", folder)
-    assert len(error.value.faults) == 1
-    assert error.value.faults[0].startswith("train.json:3: ")
+    (told,) = error.value.faults
+    assert told.startswith("train.json:3: ")
+    assert fault in told
 
 
 def test_rows_of_train_and_dev_need_a_label(folder):
     for split in ("train", "dev"):
         (folder / f"{split}.json").write_bytes(content(ROWS["test"]))
-        with pytest.raises(DataError, match=f'has 2 faults in 2 rows\n  {split}.json:1: .*lacks "label"'):
+        with pytest.raises(DataError) as error:
             read_cluener(split, folder)
+        assert error.value.place == str(folder / f"{split}.json")
+        assert [fault.split(": ")[0] for fault in error.value.faults] == [f"{split}.json:1", f"{split}.json:2"]
+        assert all('lacks "label"' in fault for fault in error.value.faults)
 
 
 def test_entities_in_half_open_form_are_not_for_this_dialect(folder):
@@ -150,8 +152,9 @@ def test_entities_in_half_open_form_are_not_for_this_dialect(folder):
 
 
 def test_another_label_set_may_be_asked_for_or_none(folder):
-    with pytest.raises(DataError, match="2 faults"):
+    with pytest.raises(DataError) as error:
         read_cluener("train", folder, LabelSet.of(["address"]))
+    assert len(error.value.faults) == 2
     assert list(read(folder / "train.json")) == read_cluener("train", folder)
 
 
@@ -185,30 +188,36 @@ def test_the_argument_goes_before_the_environment_and_a_wrong_one_is_no_reason_t
 
 def test_what_was_looked_for_is_named(tmp_path, folder):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(NerError, match=r"empty: neither dev\.json nor a cluener_public\.zip"):
+    with pytest.raises(NerError, match=r"dev\.json nor a cluener_public\.zip") as error:
         read_cluener("dev", tmp_path / "empty")
+    assert error.value.place == tmp_path / "empty"
     assert not has_split("dev", tmp_path / "empty")
-    with pytest.raises(NerError, match=r"no split 'validation' \(validation is called dev\); choose train, dev, test"):
+    with pytest.raises(NerError) as error:
         read_dataset("cluener", "validation", data_dir=folder)
+    assert (error.value.place, error.value.value) == ("cluener", "validation")
+    assert "dev (the validation split)" in error.value.remedy
 
 
 def test_a_zip_without_the_member_at_its_top_or_that_is_none_is_refused(tmp_path):
     path = tmp_path / "other.zip"
     path.write_bytes(zip_of({"cluener/train.json": content(ROWS["train"])}))
-    with pytest.raises(NerError, match=r"other\.zip: neither train\.json nor"):
+    with pytest.raises(NerError, match=r"train\.json") as error:
         read_cluener("train", path)
+    assert error.value.place == path
     for broken in (b"no zip", ZIP[:-300]):
         path.write_bytes(broken)
-        with pytest.raises(NerError, match=r"other\.zip: cannot be read as a zip"):
+        with pytest.raises(NerError, match="as a zip") as error:
             read_cluener("train", path)
+        assert error.value.place == path
 
 
 def test_a_member_with_damaged_bytes_is_refused(tmp_path):
     damaged = bytearray(ZIP)
     damaged[60:70] = bytes(10)
     (tmp_path / "damaged.zip").write_bytes(damaged)
-    with pytest.raises(NerError, match=r"damaged\.zip: cannot be read as a zip"):
+    with pytest.raises(NerError, match="as a zip") as error:
         read_cluener("train", tmp_path / "damaged.zip")
+    assert error.value.place == tmp_path / "damaged.zip"
 
 
 class Server:
@@ -261,11 +270,11 @@ def test_without_a_local_source_the_zip_is_fetched_once(server, tmp_path, folder
 
 def test_a_local_source_is_never_supplemented_by_a_download(server, tmp_path, folder, monkeypatch):
     (folder / "dev.json").unlink()
-    with pytest.raises(NerError, match=r"neither dev\.json"):
-        read_cluener("dev", folder)
     monkeypatch.setenv("QWEN_NER_DATA", str(folder))
-    with pytest.raises(NerError, match=r"neither dev\.json"):
-        read_cluener("dev")
+    for data_dir in (folder, None):
+        with pytest.raises(NerError) as error:
+            read_cluener("dev", data_dir)
+        assert error.value.place == folder
     assert server.requests == 0
     assert not (tmp_path / "cache").exists()
 
@@ -297,13 +306,15 @@ def test_a_damaged_cache_is_fetched_again(server, tmp_path):
 
 
 def test_offline_or_without_a_place_to_write_the_way_around_is_named(server, tmp_path, monkeypatch):
-    with pytest.raises(NerError, match="cannot download http") as error:
+    with pytest.raises(NerError) as error:
         download("http://127.0.0.1:9/x.zip", tmp_path / "x.zip", ZIP_SHA256)
+    assert error.value.place == tmp_path / "x.zip"
     assert "data_dir or QWEN_NER_DATA" in error.value.remedy
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("QWEN_NER_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(NerError, match="cannot download") as error:
+    with pytest.raises(NerError) as error:
         read_cluener("train")
+    assert error.value.place == tmp_path / "file" / "cache" / "cluener_public.zip"
     assert "QWEN_NER_DATA" in error.value.remedy
 
 

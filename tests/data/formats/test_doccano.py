@@ -68,15 +68,15 @@ def test_what_doccano_says_beside_entities_is_noted(tmp_path):
 @pytest.mark.parametrize(
     ("annotation", "fault"),
     [
-        ({}, "has no label; give it one of"),
-        ({"label": [], "entities": []}, 'has "label" and "entities"; give it one of'),
+        ({}, "has no label"),
+        ({"label": [], "entities": []}, 'has "label" and "entities"'),
         ({"label": {"company": ["三星"]}}, "make it a list"),
-        ({"label": [[0, 2]]}, "the annotation [0, 2] cannot be read"),
-        ({"entities": [{"label": "company", "start": 0, "end": 2}]}, "cannot be read; make it"),
+        ({"label": [[0, 2]]}, "the annotation [0, 2]"),
+        ({"entities": [{"label": "company", "start": 0, "end": 2}]}, "cannot be read"),
         ({"label": [[0, 20, "company"]]}, "[0, 20) of company is empty or leaves the text"),
         ({"label": [[0, "2", "company"]]}, "is not made of whole numbers"),
-        ({"label": [[0, 2, "compny"]]}, 'label "compny" is unknown; did you mean "company"?'),
-        ({"label": [[0, 2, "company"]] * 2}, "is given twice; delete one"),
+        ({"label": [[0, 2, "compny"]]}, 'did you mean "company"?'),
+        ({"label": [[0, 2, "company"]] * 2}, "is given twice"),
     ],
 )
 def test_a_fault_of_doccano_is_told_with_its_line(tmp_path, annotation, fault):

@@ -70,14 +70,17 @@ def test_however_it_was_saved_it_says_the_same(folder):
     assert not has_split(place, "nonsense")
     if has_dev:
         assert said(read_dataset(place, "dev")) == said(EIGHT[:3])
-        with pytest.raises(NerError, match="no split 'nonsense'"):
+        with pytest.raises(NerError) as error:
             read_dataset(place, "nonsense")
+        assert (error.value.place, error.value.value) == (place, "nonsense")
 
 
 def test_a_split_must_be_chosen_where_there_are_several(tmp_path):
     DatasetDict(train=table(), validation=table()).save_to_disk(tmp_path)
-    with pytest.raises(NerError, match="choose with --split one of train, validation"):
+    with pytest.raises(NerError) as error:
         open_source(str(tmp_path), None)
+    assert error.value.place == str(tmp_path)
+    assert error.value.remedy.endswith("--split one of train, validation")
 
 
 def test_what_is_written_is_read_back(tmp_path):
@@ -121,39 +124,43 @@ def test_all_faults_come_at_once_with_their_rows(tmp_path):
     with pytest.raises(DataError) as error:
         list(read(tokens.source, layout=tokens, note=lambda *note: notes.append(note)))
     assert [fault.split(": ")[0] for fault in error.value.faults] == [f"saved:{n}" for n in (2, 3, 4, 5, 7)]
-    assert "saved:2: 1 tokens have 2 tags" in error.value.faults[0]
-    assert "saved:3: token 2: I-A follows O; BIO2 begins an entity with B-" in error.value.faults[1]
-    assert 'saved:5: token 1: "X" is not a tag of BIO2' in error.value.faults[3]
-    assert 'the id "a" is row 1\'s too' in error.value.faults[4]
+    for fault, said in zip(
+        error.value.faults,
+        ("1 tokens have 2 tags", "token 2: I-A follows O", "or one is empty", 'token 1: "X"', "row 1's too"),
+        strict=True,
+    ):
+        assert said in fault
     assert notes == [('the column "topic"', "saved")]
 
 
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"words": [["三"]], "ner_tags": [["O"]]}, "no column tokens, only words, ner_tags; rename"),
-        ({"tokens": [["三"]], "ner_tags": [[0]]}, "numbers without names; give it the type"),
+        ({"words": [["三"]], "ner_tags": [["O"]]}, "no column tokens, only words, ner_tags"),
+        ({"tokens": [["三"]], "ner_tags": [[0]]}, "numbers without names"),
     ],
 )
 def test_columns_that_are_not_there_are_named(tmp_path, columns, said):
-    with pytest.raises(NerError, match=said):
+    with pytest.raises(NerError, match=said) as error:
         opened(tmp_path, **columns)
+    assert error.value.place == str(tmp_path / "saved")
+    assert error.value.remedy
 
 
 def test_a_hub_id_without_a_network_is_one_clear_error():
     for call in (read_dataset, has_split):
-        with pytest.raises(
-            NerError,
-            match=r"nobody/nothing: cannot be loaded .*no such file or folder in .*check the id and the network",
-        ):
+        with pytest.raises(NerError) as error:
             call("nobody/nothing", "train")
+        assert error.value.place == "nobody/nothing"
+        assert "check the id and the network" in error.value.remedy
 
 
 def test_a_path_with_a_slip_in_it_is_not_asked_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    with pytest.raises(NerError, match="data/medicne: no such data set, nor a file or folder in"):
+    with pytest.raises(NerError, match="no such data set") as error:
         read_dataset("data/medicne", "train")
+    assert error.value.place == "data/medicne"
 
 
 def test_a_hub_id_may_name_a_configuration(monkeypatch):
