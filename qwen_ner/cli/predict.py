@@ -38,7 +38,7 @@ def run(options: Namespace, _: list[str]) -> None:
     from ..inference.extractor import Extractor
 
     if options.text and options.files:
-        raise NerError("give either --text or files, not both")
+        raise NerError("give either --text or files, not both", remedy="leave one of them out")
     rank, ranks, device = _join_group(standard_input=not options.text and "-" in (options.files or ["-"]))
     extractor = Extractor.from_pretrained(options.model, revision=options.revision, device=device)
     refused = stream(

@@ -40,9 +40,13 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not (0 <= value < math.inf if name == "max_wait" else 0 < value < math.inf):
-                option = f"--{name.replace('_', '-')}"
-                raise NerError("the limit must be positive and finite", value=value, place=option)
+            place = f"--{name.replace('_', '-')}"
+            if name == "max_wait":
+                if not 0 <= value < math.inf:
+                    raise NerError("the wait must be finite", value=value, place=place, remedy="give 0 or more")
+            elif not 0 < value < math.inf:
+                remedy = "give a number above 0"
+                raise NerError("the limit must be positive and finite", value=value, place=place, remedy=remedy)
 
     @property
     def body(self) -> int:
