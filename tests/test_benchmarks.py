@@ -1,6 +1,8 @@
 """Each benchmark runs on the toy model. Claims about equality are checked; claims about speed are not."""
 
 import json
+import runpy
+import subprocess
 import sys
 
 import pytest
@@ -16,23 +18,37 @@ from qwen_ner.entities import CLUENER
 pytestmark = pytest.mark.bench
 
 
-def run(script, folder, *options):
-    command = [
-        sys.executable,
-        ROOT / "benchmarks" / script,
-        "--model",
-        "tiny",
-        "--quick",
-        "--json",
-        folder / "out.json",
-    ]
-    done = warm_python.run([*command, *options], timeout=400, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return json.loads((folder / "out.json").read_text(encoding="utf-8")), done.stdout
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """`run(script, *options)`: the report and what was printed. The Pythons that the script starts are forks."""
+
+    start, run_one = subprocess.Popen, subprocess.run
+
+    def fork(command, *, env=None, text=True, **streams):
+        return warm_python.start(command, **streams)
+
+    def fork_and_wait(command, **options):
+        if command[0] != sys.executable:
+            with monkeypatch.context() as patch:
+                patch.setattr(subprocess, "Popen", start)
+                return run_one(command, **options)
+        return warm_python.run(command, check=options.get("check", False), timeout=400)
+
+    def run(script, *options):
+        command = [script, "--model", "tiny", "--quick", "--json", tmp_path / "out.json", *options]
+        monkeypatch.setattr(sys, "argv", list(map(str, command)))
+        monkeypatch.setattr(subprocess, "run", fork_and_wait)
+        monkeypatch.setattr(subprocess, "Popen", fork)
+        monkeypatch.syspath_prepend(ROOT / "benchmarks")
+        monkeypatch.chdir(tmp_path)
+        runpy.run_path(str(ROOT / "benchmarks" / script), run_name="__main__")
+        return json.loads((tmp_path / "out.json").read_text(encoding="utf-8")), capsys.readouterr().out
+
+    return run
 
 
-def test_train_speed(tmp_path):
-    report, printed = run("train_speed.py", tmp_path, "--seconds", "1", "--sweep")
+def test_train_speed(run, tmp_path):
+    report, printed = run("train_speed.py", "--seconds", "1", "--sweep")
     plain = {"static", "dynamic", "trl-padded", "trl-padding-free", "trl-packed", "ours"}
     assert report["table"].keys() == plain
     ran = {name: values for name, values in report["table"].items() if "error" not in values}
@@ -49,9 +65,9 @@ def test_train_speed(tmp_path):
     assert (tmp_path / "out.png").is_file()
 
 
-def test_extract_speed(tmp_path):
+def test_extract_speed(run, tmp_path):
     ways = ("one", "batched", "free", "constrained", "constrained-one", "batched-guide", "free-guide")
-    report, printed = run("extract_speed.py", tmp_path, "--limit", "12", "--sweep", "--ways", *ways)
+    report, printed = run("extract_speed.py", "--limit", "12", "--sweep", "--ways", *ways)
     table = report["table"]
     assert not any("error" in values for values in table.values()), report
     for way in ("batched", "free", "free-guide"):
@@ -64,9 +80,9 @@ def test_extract_speed(tmp_path):
     assert (tmp_path / "out.png").is_file()
 
 
-def test_growth(tmp_path):
+def test_growth(run):
     tasks = ("convert", "train", "predict", "report")
-    report, printed = run("growth.py", tmp_path, "--tasks", *tasks)
+    report, printed = run("growth.py", "--tasks", *tasks)
     assert report["table"].keys() == set(tasks)
     for task, (small, large) in report["table"].items():
         assert "error" not in small | large, (task, small, large)
@@ -75,10 +91,10 @@ def test_growth(tmp_path):
     assert "rows/s" in printed
 
 
-def test_serve_load(tmp_path):
+def test_serve_load(run):
     pytest.importorskip("uvicorn")
     options = ("--limit", "16", "--clients", "1", "32", "--malformed", "60", "--soak", "2")
-    report, printed = run("serve_load.py", tmp_path, *options)
+    report, printed = run("serve_load.py", *options)
     claims = {claim["name"]: claim for claim in report["claims"]}
     for name in ("answers of another text", "answers lost or refused", "malformed requests answered 5xx",
                  "malformed requests that hang"):  # fmt: skip

@@ -33,6 +33,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from subprocess import Popen  # by name: test_benchmarks.py puts forks in the place of the attribute
 from typing import Any
 
 AT_IMPORT = (
@@ -59,7 +60,7 @@ class WarmPython:
     """The client of one server process, which starts on first use. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server: Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._environment = dict(os.environ)
 
@@ -87,7 +88,7 @@ class WarmPython:
         cwd: str | Path | None = None,
         stdout: Any = None,
         stderr: Any = None,
-    ) -> WarmProcess | subprocess.Popen[str]:
+    ) -> WarmProcess | Popen[str]:
         """As `subprocess.Popen(command, text=True, start_new_session=True, stdin=DEVNULL, ...)`.
 
         `command` is `[sys.executable, "-m", MODULE, ...]`, `[sys.executable, "-c", CODE, ...]` or
@@ -98,7 +99,7 @@ class WarmPython:
             raise ValueError(f"{args[0]} is not {sys.executable}")
         wanted = dict(os.environ if env is None else env)
         if _at_import(wanted) != _at_import(self._environment):
-            return subprocess.Popen(
+            return Popen(
                 args, env=wanted, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True,
                 start_new_session=True,
             )  # fmt: skip
@@ -154,7 +155,7 @@ class WarmPython:
     def _serve(self) -> socket.socket:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE)
-        self._server = subprocess.Popen(
+        self._server = Popen(
             [sys.executable, __file__, str(theirs.fileno())], env=self._environment, stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()], start_new_session=True,
         )  # fmt: skip
