@@ -175,6 +175,7 @@ def create_app(
     html, policy = render_page(
         **info.model_dump(include={"model", "version", "labels", "scores"}),
         characters=limits.max_characters,
+        texts=limits.max_texts,
         examples=list(examples),
     )
 

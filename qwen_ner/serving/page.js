@@ -1,233 +1,252 @@
-"use strict";
-const about = JSON.parse(document.getElementById("about").textContent);
-const at = (id) => document.getElementById(id);
-const hue = Object.fromEntries(Object.keys(about.labels).map((label, i, all) => [label, Math.round((360 * i) / all.length)]));
-const words = {
-  en: { characters: "characters", read: "read", none: "No entities.", of: "of", hidden: "below the minimum score or hidden",
-        decoded: "The file is not UTF-8; it was read as GB18030.", slow: "The server does not respond.", stopped: "Stopped.",
-        torn: "The response was cut off; try again.", empty: "Enter a text first.",
-        scores: "scored on ", rows: "rows" },
-  zh: { characters: "字", read: "已读", none: "没有实体。", of: "/", hidden: "低于最低置信度或已隐藏",
-        decoded: "文件不是 UTF-8，按 GB18030 读取。", slow: "服务器没有响应。", stopped: "已停止。",
-        torn: "响应不完整，请重试。", empty: "请先输入文本。",
-        scores: "评测数据：", rows: "行" },
-};
-let language = (navigator.language || "zh").startsWith("zh") ? "zh" : "en";
-let asked = null; // {text: characters, entities}
+// The form: a text or a file in, requests to the server, a result out.
+
 let running = null; // AbortController of the current request
-const off = new Set(); // hidden labels
+let file = null; // {name, text, shown}: the file in the box, whose line ends the box changes; it holds until it is edited
+let fault = null; // the Fault that is shown
 
 function translate() {
   document.documentElement.lang = language;
   for (const element of document.querySelectorAll("[data-en]")) element.textContent = element.dataset[language];
+  for (const element of document.querySelectorAll("[data-en-title]")) element.title = language === "zh" ? element.dataset.zhTitle : element.dataset.enTitle;
   at("language").textContent = language === "zh" ? "English" : "中文";
   at("language").lang = language === "zh" ? "en" : "zh";
-  at("labels").setAttribute("aria-label", language === "zh" ? "类别" : "Labels");
-  const s = about.scores;
-  const percent = (rate) => (100 * rate).toFixed(1);
+  at("labels").ariaLabel = say("labels");
+  at("find").ariaLabel = at("find").placeholder = language === "zh" ? "筛选表格" : "Filter the table";
+  const s = about.scores, percent = (rate) => (100 * rate).toFixed(1);
   at("scores").textContent = s
-    ? `F1 ${percent(s.f1)} · span F1 ${percent(s.span_f1)} · macro F1 ${percent(s.macro_f1)} (${words[language].scores}${s.data} ${s.split}, ${s.rows} ${words[language].rows})`
-    : "";
-  count();
-  show();
+    ? `F1 ${percent(s.f1)} · span F1 ${percent(s.span_f1)} · macro F1 ${percent(s.macro_f1)} (${say("scores", s)})` : "";
+  at("status").textContent = at("note").textContent = "";
+  showFault(fault);
+  showInput();
+  if (result) { showLabels(); show(); }
+  showHistory();
 }
 
-function count() {
-  const length = Array.from(at("text").value).length;
-  at("length").textContent = `${length.toLocaleString()} / ${about.characters.toLocaleString()} ${words[language].characters}`;
+function showFault(shown) {
+  fault = shown;
+  at("fault").textContent = fault ? fault.words : "";
+  at("fault").hidden = !fault;
 }
 
-function showError(message) {
-  at("fault").textContent = message;
-  at("fault").hidden = !message;
+// What is to be read: {text, name, whole}. A file is read as it is on disk until the box is edited.
+function source() {
+  const typed = at("text").value, opened = file && file.shown === typed;
+  return { text: opened ? file.text : typed, name: opened ? file.name : "", whole: at("whole").checked };
 }
 
-function make(tag, text, parent) {
-  const element = document.createElement(tag);
-  element.textContent = text;
-  parent.append(element);
-  return element;
+function sameSource(one, other) {
+  return one.text === other.text && one.name === other.name && one.whole === other.whole;
 }
 
-function visible() {
-  return asked.entities.filter((e) => (e.score ?? 1) >= Number(at("floor").value) && !off.has(e.label));
+function setSource({ text, name, whole }) {
+  at("text").value = text;
+  at("whole").checked = whole;
+  file = { name, text, shown: at("text").value };
+  showFault(null);
+  showInput();
 }
 
-// Offsets count code points, as in the API; a JavaScript string counts an emoji as two.
-function show() {
-  if (!asked) return;
-  const floor = Number(at("floor").value);
-  const found = visible();
-  at("least").textContent = floor.toFixed(2);
-  const hidden = asked.entities.length - found.length;
-  at("count").textContent = found.length.toLocaleString() + (hidden ? ` (${hidden.toLocaleString()} ${words[language].hidden})` : "");
-  const counts = {};
-  for (const e of asked.entities) counts[e.label] = (counts[e.label] || 0) + ((e.score ?? 1) >= floor ? 1 : 0);
-  legend(counts);
-  highlight(at("shown"), asked.text, found);
-  const table = at("table");
-  table.replaceChildren();
-  const rows = document.createDocumentFragment();
-  for (const e of found) {
-    const row = document.createElement("tr");
-    const cell = make("td", "", row);
-    make("span", e.label, cell).className = "label";
-    cell.firstChild.style.setProperty("--h", hue[e.label] ?? 0);
-    cell.firstChild.title = about.labels[e.label] || "";
-    make("td", e.text, row);
-    make("td", e.start, row);
-    make("td", e.end, row);
-    make("td", (e.score === undefined ? "" : e.score.toFixed(3)) + (e.ambiguous ? " *" : ""), row);
-    rows.append(row);
-  }
-  table.append(rows);
-  at("twice").hidden = !found.some((e) => e.ambiguous);
-  if (!found.length) make("td", words[language].none, make("tr", "", table)).colSpan = 5;
-  at("found").hidden = false;
+// Says how long the input is and what it is read as.
+function showInput() {
+  const given = source();
+  const length = Array.from(given.text).length;
+  at("length").textContent = `${number(length)} / ${number(about.characters)} ${say("characters")}`;
+  let read, broken = false;
+  try { read = readRows(given); } catch { broken = true; }
+  at("length").hidden = broken || Boolean(read.kind); // the limit is of a text
+  at("kind").textContent = [given.name, read?.kind ? say("kind", read.rows.length, read.kind) : ""].filter(Boolean).join(" · ");
+  at("one").hidden = !(given.whole || broken || read.kind);
+  markStale();
 }
 
-function legend(counts) {
-  const box = at("labels");
-  const focused = document.activeElement?.dataset?.label;
-  box.replaceChildren();
-  for (const label of Object.keys(about.labels).filter((name) => name in counts)) {
-    const item = make("label", "", box);
-    item.className = "label";
-    item.style.setProperty("--h", hue[label]);
-    item.title = about.labels[label];
-    const tick = make("input", "", item);
-    tick.type = "checkbox";
-    tick.checked = !off.has(label);
-    tick.dataset.label = label;
-    make("span", `${label} ${counts[label]}`, item);
-    tick.addEventListener("change", () => { off[tick.checked ? "delete" : "add"](label); show(); });
-    if (label === focused) tick.focus();
-  }
+// A result of another text than the box holds is marked; its downloads are of its own text.
+function markStale() {
+  const stale = Boolean(result) && !sameSource(result.source, source());
+  at("stale").hidden = !stale;
+  at("found").classList.toggle("stale", stale);
 }
 
-function highlight(box, characters, entities) {
-  const opens = new Map(), closes = new Map();
-  const add = (map, place, e) => map.set(place, [...(map.get(place) || []), e]);
-  for (const e of entities) { add(opens, e.start, e); add(closes, e.end, e); }
-  const places = [...new Set([0, characters.length, ...opens.keys(), ...closes.keys()])].sort((a, b) => a - b);
-  const pieces = document.createDocumentFragment();
-  let inside = [];
-  for (let i = 0; i + 1 < places.length; i++) {
-    inside = inside.filter((e) => e.end > places[i]).concat(opens.get(places[i]) || []);
-    const text = characters.slice(places[i], places[i + 1]).join("");
-    if (!inside.length) { pieces.append(text); continue; }
-    const outer = [...inside].sort((a, b) => b.end - b.start - (a.end - a.start));
-    const mark = make("mark", text, pieces);
-    mark.className = outer.length > 1 ? "nested" : "";
-    mark.style.setProperty("--h", hue[outer[0].label] ?? 0);
-    mark.title = outer.map((e) => `${e.label} ${e.text}`).join(" · ");
-    for (const e of closes.get(places[i + 1]) || []) make("sub", `${e.label}${e.score === undefined ? "" : " " + e.score.toFixed(2)}`, pieces);
-  }
-  box.replaceChildren(pieces);
+function makeDoc({ id, text }, entities, error) {
+  return { id, text, entities, characters: Array.from(text), error: error ? Object.assign(new Fault(error.key, ...error.values), { detail: error.detail }) : null };
 }
 
 async function extract() {
-  const text = at("text").value;
-  if (!text.trim()) return showError(words[language].empty);
-  showError("");
+  const asked = source();
+  showFault(null);
+  at("note").textContent = at("status").textContent = "";
+  let read;
+  try {
+    read = readRows(asked);
+    if (!read.rows.some(({ text }) => text.trim())) throw new Fault("empty");
+  } catch (error) {
+    return showFault(error);
+  }
   running = new AbortController();
-  at("go").disabled = true;
+  at("go").ariaDisabled = "true"; // not disabled, which would lose the focus
   at("stop").hidden = at("progress").hidden = false;
   showProgress(0, 0);
+  const docs = [];
+  let failed = null;
   try {
-    const headers = { "Content-Type": "application/json", Accept: "application/x-ndjson" };
-    if (at("token").value) headers.Authorization = `Bearer ${at("token").value}`;
-    const body = JSON.stringify({ texts: [text], progress: true });
-    const answer = await fetch("v1/extract", { method: "POST", headers, body, signal: running.signal });
-    if (answer.status === 401) at("asks").hidden = false;
-    if (!answer.ok) return showError((await answer.json()).error);
-    const row = await readResult(answer.body);
-    if (!row) return showError(words[language].torn);
-    if (row.error) return showError(row.error);
-    asked = { text: Array.from(text), entities: row.entities };
-    off.clear();
-    show();
+    for (const rows of requests(read.rows)) await ask(rows, read.rows.length, docs);
   } catch (error) {
-    showError(error.name === "AbortError" ? words[language].stopped : words[language].slow);
-  } finally {
-    running = null;
-    at("go").disabled = false;
-    at("stop").hidden = at("progress").hidden = true;
+    failed = error instanceof Fault ? error : new Fault(error.name === "AbortError" ? "stopped" : "slow");
   }
+  const unread = docs.filter((doc) => doc.error).length;
+  if (docs.length && (read.kind || !unread)) {
+    result = { source: asked, kind: read.kind, docs };
+    off.clear();
+    most = 1;
+    showResult();
+    remember();
+    at("status").textContent = say("found", docs.flatMap((doc) => doc.entities).length, docs.length);
+    if (failed) at("note").textContent = say("partly", docs.length, read.rows.length);
+  }
+  showFault(failed || (unread ? (read.kind ? new Fault("unreadRows", unread) : docs[0].error) : null));
+  running = null;
+  at("go").ariaDisabled = null;
+  if (document.activeElement === at("stop")) at("go").focus();
+  at("stop").hidden = at("progress").hidden = true;
 }
 
-// Returns the line of the text, and shows the progress lines before it.
-async function readResult(stream) {
+// The rows in pieces that the server accepts and finishes in time. One that it would not accept stands alone.
+function* requests(rows) {
+  let piece = [], size = 0;
+  for (const row of rows) {
+    const length = Array.from(row.text).length;
+    if (piece.length && (size + length > about.characters || piece.length === Math.min(64, about.texts))) {
+      yield piece;
+      piece = [];
+      size = 0;
+    }
+    piece.push(row);
+    size += length;
+  }
+  yield piece;
+}
+
+// Appends a doc for each of the rows as soon as it is read. Throws a Fault if the server refuses them.
+async function ask(rows, of, docs) {
+  const length = Array.from(rows[0].text).length;
+  if (length > about.characters) { docs.push(makeDoc(rows[0], [], { key: "tooLong", values: [length] })); return; }
+  const headers = { "Content-Type": "application/json", Accept: "application/x-ndjson" };
+  const token = at("token").value.trim();
+  if (token) headers.Authorization = `Bearer ${token}`;
+  const body = JSON.stringify({ texts: rows.map((row) => row.text), progress: true });
+  const answer = await fetch("v1/extract", { method: "POST", headers, body, signal: running.signal });
+  if (answer.status === 401) at("asks").hidden = false;
+  if (!answer.ok) throw refusal(answer, token);
+  let read = 0;
+  for await (const line of linesOf(answer.body)) {
+    if (line.progress) {
+      if (of === 1) showProgress(line.progress.read, line.progress.of);
+      continue;
+    }
+    const row = rows[read++];
+    const error = line.error ? { key: /\p{Surrogate}/u.test(row.text) ? "half" : "unread", values: [], detail: line.error } : null;
+    docs.push(makeDoc(row, line.entities || [], error));
+    if (of > 1) showProgress(docs.length, of);
+  }
+  if (read < rows.length) throw new Fault("torn");
+}
+
+function refusal(answer, token) {
+  const keys = new Map([[401, token ? "badToken" : "noToken"], [408, "slow"], [413, "tooMuch"], [503, "down"], [504, "late"]]);
+  if (answer.status === 429) return new Fault("full", Number(answer.headers.get("Retry-After")));
+  return new Fault(keys.get(answer.status) ?? "status", answer.status);
+}
+
+async function* linesOf(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "", found = null;
-  for (;;) {
+  for (let rest = ""; ; ) {
     const { value, done } = await reader.read();
     const lines = (rest + (value || "")).split("\n");
     rest = lines.pop();
-    for (const line of lines) {
-      const row = JSON.parse(line);
-      if (row.progress) showProgress(row.progress.read, row.progress.of); else found = row;
-    }
-    if (done) return found;
+    for (const line of lines) yield JSON.parse(line);
+    if (done) return;
   }
 }
 
 function showProgress(read, of) {
   if (of) at("bar").value = read / of; else at("bar").removeAttribute("value");
-  at("told").textContent = of ? `${words[language].read} ${read.toLocaleString()} ${words[language].of} ${of.toLocaleString()}` : "";
+  at("told").textContent = of ? say("read", read, of) : "";
 }
 
-async function open(file) {
-  showError("");
-  const bytes = await file.arrayBuffer();
+async function open(files) {
   try {
-    at("text").value = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    at("text").value = new TextDecoder("gb18030").decode(bytes);
-    showError(words[language].decoded);
+    if (files.length > 1) throw new Fault("oneFile");
+    if (files[0].size > 20e6) throw new Fault("tooBig");
+    const { text, guessed } = decode(new Uint8Array(await files[0].arrayBuffer()));
+    setSource({ text, name: files[0].name, whole: false });
+    if (guessed) showFault(new Fault("decoded"));
+    else readRows(source());
+  } catch (error) {
+    showFault(error instanceof Fault ? error : new Fault("binary"));
   }
-  count();
 }
 
-function download(name, type, content) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([content], { type }));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-}
-
-at("form").addEventListener("submit", (event) => { event.preventDefault(); if (!running) extract(); });
-at("text").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); at("form").requestSubmit(); }
-});
-at("text").addEventListener("input", count);
-at("stop").addEventListener("click", () => running?.abort());
-at("floor").addEventListener("input", show);
-at("file").addEventListener("change", () => at("file").files[0] && open(at("file").files[0]));
-for (const kind of ["dragover", "dragleave", "drop"]) {
-  at("text").addEventListener(kind, (event) => {
-    event.preventDefault();
-    at("text").classList.toggle("over", kind === "dragover");
-    if (kind === "drop" && event.dataTransfer.files[0]) open(event.dataTransfer.files[0]);
-    else if (kind === "drop") { at("text").value = event.dataTransfer.getData("text"); count(); }
+function listen() {
+  at("form").addEventListener("submit", (event) => { event.preventDefault(); if (!running) extract(); });
+  at("text").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); at("form").requestSubmit(); }
   });
+  at("text").addEventListener("input", showInput);
+  at("whole").addEventListener("change", () => { showFault(null); showInput(); });
+  at("stop").addEventListener("click", () => running?.abort());
+  at("file").addEventListener("change", () => { if (at("file").files.length) open([...at("file").files]); at("file").value = ""; });
+  // On the whole window: a file dropped beside the box would replace the page. The box takes dropped text by itself.
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    addEventListener(kind, (event) => {
+      const files = event.dataTransfer.types.includes("Files");
+      at("text").classList.toggle("over", files && kind === "dragover");
+      if (!files && event.target === at("text")) return;
+      event.preventDefault();
+      if (kind === "drop" && files) open([...event.dataTransfer.files]);
+    });
+  }
+  at("language").addEventListener("click", () => { language = language === "zh" ? "en" : "zh"; translate(); });
+  at("clear").addEventListener("click", () => {
+    try { localStorage.removeItem(HISTORY); } catch { /* nothing was stored */ }
+    showHistory();
+    at("text").focus();
+  });
+  for (const sentence of about.examples) {
+    const button = make("button", sentence, at("examples"), "example");
+    button.type = "button";
+    button.lang = "zh";
+    button.addEventListener("click", () => { if (!running) { setSource({ text: sentence, name: "", whole: false }); extract(); } });
+  }
 }
-at("language").addEventListener("click", () => { language = language === "zh" ? "en" : "zh"; translate(); });
-at("json").addEventListener("click", () => {
-  download("entities.json", "application/json", JSON.stringify({ text: asked.text.join(""), entities: visible() }, null, 2) + "\n");
-});
-at("csv").addEventListener("click", () => {
-  const quoted = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
-  const rows = visible().map((e) => [e.label, e.text, e.start, e.end, e.score].map(quoted).join(","));
-  // The byte order mark tells spreadsheets that this is UTF-8.
-  download("entities.csv", "text/csv", "\ufeff" + ["label,text,start,end,score", ...rows].join("\r\n") + "\r\n");
-});
-for (const sentence of about.examples) {
-  const button = make("button", sentence, at("examples"));
-  button.type = "button";
-  button.className = "example";
-  button.lang = "zh";
-  button.addEventListener("click", () => { at("text").value = sentence; count(); if (!running) extract(); });
+
+function listenToResult() {
+  at("floor").addEventListener("input", show);
+  at("find").addEventListener("input", showTable);
+  at("more").addEventListener("click", () => { most++; show(); });
+  for (const button of document.querySelectorAll("[data-sort]")) {
+    button.addEventListener("click", () => {
+      const key = button.dataset.sort;
+      sorting = { key, down: sorting.key === key && !sorting.down };
+      showTable();
+    });
+  }
+  at("found").addEventListener("pointerover", (event) => light(entityAt(event)?.entity));
+  for (const kind of ["mouseup", "keyup"]) at("shown").addEventListener(kind, chooseSelection);
+  at("found").addEventListener("click", (event) => {
+    const there = getSelection().isCollapsed || event.target.closest("#table") ? entityAt(event) : null;
+    if (!there) return;
+    choose(there);
+    if (event.target.closest("button")) at("relabel").focus({ preventScroll: true });
+  });
+  at("set").addEventListener("click", () => correct(at("relabel").value));
+  at("remove").addEventListener("click", () => correct(null));
+  at("cancel").addEventListener("click", closeEditor);
+  at("edit").addEventListener("keydown", (event) => { if (event.key === "Escape") closeEditor(); });
+  at("json").addEventListener("click", () => download("entities.json", "application/json", asJson()));
+  at("jsonl").addEventListener("click", () => download("entities.jsonl", "application/x-ndjson", asTrainingRows()));
+  at("csv").addEventListener("click", () => download("entities.csv", "text/csv", asCsv()));
+  at("copy").addEventListener("click", copy);
 }
+
+listen();
+listenToResult();
 translate();

@@ -13,16 +13,21 @@ from typing import Any
 
 from ..evaluation.report import templates
 
+SCRIPT = ("_words", "_input", "_view", "_result", "")
+"""The parts of the script, in the order in which they need each other: page_words.js, …, page.js."""
+
 
 def render_page(**about: Any) -> tuple[str, str]:
     """The HTML, and the Content-Security-Policy under which it works.
 
-    `about` is what page.js reads: model, labels, version, scores, characters (the most of a text), and examples
-    (sentences to click on).
+    `about` is what the script reads: model, labels, version, scores, characters and texts (the most of a request), and
+    examples (sentences to click on).
     """
     from markupsafe import Markup
 
-    style, script = (files("qwen_ner.serving").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    folder = files("qwen_ner.serving")
+    style = folder.joinpath("page.css").read_text("utf-8")
+    script = "\n".join(folder.joinpath(f"page{part}.js").read_text("utf-8") for part in SCRIPT)
     template = templates("qwen_ner.serving").get_template("page.html.j2")
     policy = (
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; connect-src 'self'; "
