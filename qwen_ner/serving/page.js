@@ -175,7 +175,7 @@ function showProgress(read, of) {
 async function open(files) {
   try {
     if (files.length > 1) throw new Fault("oneFile");
-    if (files[0].size > 20e6) throw new Fault("tooBig");
+    if (files[0].size > 4e6) throw new Fault("tooBig");
     const { text, guessed } = decode(new Uint8Array(await files[0].arrayBuffer()));
     setSource({ text, name: files[0].name, whole: false });
     if (guessed) showFault(new Fault("decoded"));
@@ -190,7 +190,7 @@ function listen() {
   at("text").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); at("form").requestSubmit(); }
   });
-  at("text").addEventListener("input", showInput);
+  at("text").addEventListener("input", () => { showFault(null); showInput(); });
   at("whole").addEventListener("change", () => { showFault(null); showInput(); });
   at("stop").addEventListener("click", () => running?.abort());
   at("file").addEventListener("change", () => { if (at("file").files.length) open([...at("file").files]); at("file").value = ""; });

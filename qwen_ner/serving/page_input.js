@@ -40,11 +40,6 @@ function readRows({ text, name, whole }) {
   const suffix = /\.(jsonl|ndjson|json|csv|tsv|tab)$/i.exec(name)?.[1].toLowerCase() || "";
   const table = whole ? null : readJson(text, /json/.test(suffix)) || readTable(text, /^[ct]/.test(suffix) ? suffix : "");
   if (!table) return { kind: "", rows: [{ text }] };
-  const seen = new Set();
-  for (const { id } of table.rows) {
-    if (seen.has(String(id))) throw new Fault("twice", id);
-    seen.add(String(id));
-  }
   if (!table.rows.length) throw new Fault("noRows");
   return table;
 }
@@ -57,7 +52,7 @@ function parse(json) {
 
 function tryParse(json) {
   try {
-    return parse(json);
+    return parse(json.trim()); // trim takes a byte order mark off too
   } catch {
     return undefined;
   }

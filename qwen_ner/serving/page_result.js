@@ -14,12 +14,18 @@ function asJson() {
   return JSON.stringify(result.kind ? rows : rows[0], null, 2) + "\n";
 }
 
-// JSON Lines that training reads: a hidden label is annotated all the same, a row that was not read is left out.
+// JSON Lines that training reads: a hidden label is annotated all the same, a row that was not read is left out, and so
+// are ids that are not unique.
 function asTrainingRows() {
   const rows = resultRows(aboveFloor).filter((row) => row.text.trim() && !row.error);
-  const kept = rows.map((row) => JSON.stringify({ ...row, entities: row.entities.map(({ ambiguous, ...e }) => e) }) + "\n");
-  at("note").textContent = rows.length < result.docs.length ? say("leftOut", result.docs.length - rows.length) : "";
-  return kept.join("");
+  const unique = new Set(rows.map(({ id }) => String(id))).size === rows.length;
+  at("note").textContent = [
+    rows.length < result.docs.length ? say("leftOut", result.docs.length - rows.length) : "", unique ? "" : say("noIds"),
+  ].join(" ");
+  return rows.map((row) => {
+    const entities = row.entities.map(({ ambiguous, ...e }) => e);
+    return JSON.stringify({ ...row, id: unique ? row.id : undefined, entities }) + "\n";
+  }).join("");
 }
 
 // A spreadsheet runs a cell that begins with one of these; a ' before it makes it text (OWASP, CSV injection).

@@ -47,11 +47,11 @@ function show() {
   links = new Map(all.map((e) => [e, []]));
   const box = document.createDocumentFragment();
   for (const doc of result.docs.slice(0, 200 * most)) {
+    if (doc.error) make("p", doc.error.words, box, "error").title = doc.error.detail || "";
     const part = make("div", "", box, "doc");
     part.doc = doc;
     if (result.kind) part.dataset.id = doc.id;
     highlight(part, doc.characters, doc.entities.filter(isShown));
-    if (doc.error) make("p", doc.error.words, box, "error").title = doc.error.detail || "";
   }
   at("shown").replaceChildren(box);
   showTable();

@@ -408,7 +408,6 @@ BROKEN = [
     ("a.jsonl", '{"text": "三星"}\n{"words": "北京"}\n', "2"),
     ("a.jsonl", '{"text": "三星"}\n{"text": 7}\n', "2"),
     ("a.jsonl", '{"text": "三星", "id": 1.5}\n', "1"),
-    ("a.jsonl", '{"text": "三星", "id": 31}\n{"text": "北京", "id": "31"}\n', "31"),
     ("a.json", '{"a": [', "1"),
     ("a.csv", "id,text\n1,三星\n2,北京,李明\n", "3"),
     ("a.csv", 'id,text\n1,"a\nb"\n2,"北京\n', "4"),
@@ -501,6 +500,13 @@ def test_the_encoding_of_a_file_is_told_or_the_file_refused(tab):
         open_file(tab, content)
         assert "UTF-8" in tab.inner_text("#fault"), content
         assert tab.input_value("#text") == "before", content
+
+
+@pytest.mark.slow
+def test_a_file_too_large_for_a_browser_is_refused(tab):
+    open_file(tab, "a" * 4_000_001)
+    assert "predict" in tab.inner_text("#fault")
+    assert tab.input_value("#text") == ""
 
 
 @pytest.mark.slow
@@ -657,12 +663,17 @@ def test_corrected_entities_become_training_rows(tab, tmp_path):
 
 
 @pytest.mark.slow
-def test_training_rows_leave_out_what_is_no_row_and_say_so(tab, tmp_path):
-    extract_file(tab, "id,text\n7,三星\n8,\n9,北京\n", "rows.csv")
+def test_training_rows_leave_out_what_cannot_be_trained_on_and_say_so(tab, tmp_path):
     file = tmp_path / "rows.jsonl"
+    extract_file(tab, "id,text\n7,三星\n8,\n9,北京\n", "rows.csv")
     file.write_text(saved(tab, "#jsonl"), encoding="utf-8")
     assert [(e.id, e.text) for e in read_jsonl(file)] == [("7", "三星"), ("9", "北京")]
     assert "1" in tab.inner_text("#note")
+    extract_file(tab, '{"id": 31, "text": "三星"}\n{"id": "31", "text": "北京"}', "rows.jsonl")
+    assert [row["id"] for row in documents(tab)] == [31, "31"]
+    file.write_text(saved(tab, "#jsonl"), encoding="utf-8")
+    assert [(e.id, e.text) for e in read_jsonl(file)] == [("1", "三星"), ("2", "北京")]
+    assert "编号" in tab.inner_text("#note")
 
 
 @pytest.mark.slow
