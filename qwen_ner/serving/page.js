@@ -191,6 +191,11 @@ function listen() {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); at("form").requestSubmit(); }
   });
   at("text").addEventListener("input", () => { showFault(null); showInput(); });
+  at("text").addEventListener("paste", (event) => {
+    // What is copied from a spreadsheet is text, with a picture of it as a file.
+    const { files } = event.clipboardData;
+    if (files.length && !event.clipboardData.getData("text")) { event.preventDefault(); open([...files]); }
+  });
   at("whole").addEventListener("change", () => { showFault(null); showInput(); });
   at("stop").addEventListener("click", () => running?.abort());
   at("file").addEventListener("change", () => { if (at("file").files.length) open([...at("file").files]); at("file").value = ""; });

@@ -576,9 +576,19 @@ def test_a_file_dropped_anywhere_is_taken_and_the_page_stays(tab):
     for where in ("body", "html", "#text", "footer"):
         assert tab.evaluate(drop, [where, f"三星 {where}"]) == [False, False]
         wait(tab, f"document.getElementById('text').value == '三星 {where}'")
+    assert (
+        tab.evaluate("""() => { const data = new DataTransfer();
+        data.items.add(new File(["李明"], "pasted.txt"));
+        const paste = new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true });
+        return document.getElementById("text").dispatchEvent(paste); }""")
+        is False
+    )
+    wait(tab, "document.getElementById('text').value == '李明'")
     tab.evaluate(drop, ["body", "a", "b"])
     wait(tab, "!document.getElementById('fault').hidden")
-    assert tab.input_value("#text") == "三星 footer"
+    assert tab.input_value("#text") == "李明"
+    tab.fill("#text", "三星")
+    assert tab.is_hidden("#fault")
 
 
 @pytest.mark.slow
