@@ -65,7 +65,10 @@ class NerConfig:
             raise NerError(f"not JSON ({error})", place=path, remedy=remedy) from None
         if faults := _faults(values):
             what = "\n  ".join([f"{len(faults)} fault{'s'[: len(faults) > 1]}", *faults])
-            raise NerError(what, place=path, remedy="copy it from another checkpoint of the same training")
+            remedy = "copy it from another checkpoint of the same training"
+            if all(fault.startswith("calibration") for fault in faults):
+                remedy += ", or set calibration to null"
+            raise NerError(what, place=path, remedy=remedy)
         values.pop(PROMPT, None)
         labels = LabelSet(tuple(Label(**label) for label in values.pop("labels")))
         return cls(labels=labels, **{**values, "end_token_ids": tuple(values["end_token_ids"])})
@@ -151,7 +154,7 @@ _KEYS: Keys = {
     "data_fingerprint": ("a string", _is_text),
     "format_version": (f"{FORMAT_VERSION}, the one this version reads", lambda v: v == FORMAT_VERSION),
     "window": ("a whole number of characters, 0 or at least 4", lambda v: _is_count(v) and (v == 0 or v >= 4)),
-    "calibration": ("null or an object; null turns it off", lambda v: v is None or isinstance(v, dict)),
+    "calibration": ("null or an object", lambda v: v is None or isinstance(v, dict)),
     PROMPT: ("a string", lambda v: isinstance(v, str)),
 }
 _CALIBRATION: Keys = {

@@ -85,7 +85,18 @@ def test_what_no_training_writes_is_a_fault_that_can_be_printed(tmp_path, key, v
     assert fault.startswith(f"{key}: ")
     assert len(fault) < 250
     assert str(caught.value).encode()
-    assert (caught.value.place, caught.value.remedy) == (path, "copy it from another checkpoint of the same training")
+    assert caught.value.place == path
+    assert caught.value.remedy.startswith("copy it from another checkpoint of the same training")
+    assert ("set calibration to null" in caught.value.remedy) == key.startswith("calibration")
+
+
+def test_a_bad_calibration_can_be_removed(tmp_path):
+    replace(CONFIG, calibration={**CALIBRATION, "scale": -1.0}).save(tmp_path)
+    path = tmp_path / NER_CONFIG_NAME
+    with pytest.raises(NerError):
+        NerConfig.load(tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"calibration": None}))
+    assert NerConfig.load(tmp_path) == CONFIG
 
 
 def test_a_number_too_long_for_python_is_a_fault(tmp_path):
