@@ -96,9 +96,18 @@ class Codec:
         lines = (f"- {label.name}：{label.description}" if label.description else f"- {label.name}" for label in labels)
         self.system_prompt = system_prompt.replace("{labels}", "\n".join(lines))
 
-    def messages(self, text: str) -> list[dict[str, str]]:
-        """The conversation before the assistant's turn, for the tokenizer's chat template."""
-        return [{"role": "system", "content": self.system_prompt}, {"role": "user", "content": text}]
+    def messages(self, text: str, *, system_turn: bool = True) -> list[dict[str, str]]:
+        """The conversation before the assistant's turn, for the tokenizer's chat template.
+
+        Without a `system_turn`, which some templates lack (Gemma, Mistral), the user's begins with the system prompt.
+
+        >>> Codec(LabelSet.of(["drug"]), "找出药名。").messages("吃了阿司匹林", system_turn=False)
+        [{'role': 'user', 'content': '找出药名。\\n\\n吃了阿司匹林'}]
+        """
+        if system_turn:
+            return [{"role": "system", "content": self.system_prompt}, {"role": "user", "content": text}]
+        head = f"{self.system_prompt}\n\n" if self.system_prompt else ""
+        return [{"role": "user", "content": head + text}]
 
     def encode(self, example: Example) -> str:
         """The target for `example`. Raises `NerError` if an entity has a label that is not in the label set."""

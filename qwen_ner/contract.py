@@ -64,7 +64,11 @@ class NerConfig:
             remedy = "copy it from another checkpoint of the same training"
             raise NerError(f"not JSON ({error})", place=path, remedy=remedy) from None
         if faults := _faults(values):
-            raise NerError("\n  ".join([f"{len(faults)} fault{'s'[: len(faults) > 1]}", *faults]), place=path)
+            what = "\n  ".join([f"{len(faults)} fault{'s'[: len(faults) > 1]}", *faults])
+            remedy = "copy it from another checkpoint of the same training"
+            if all(fault.startswith("calibration") for fault in faults):
+                remedy += ", or set calibration to null"
+            raise NerError(what, place=path, remedy=remedy)
         values.pop(PROMPT, None)
         labels = LabelSet(tuple(Label(**label) for label in values.pop("labels")))
         return cls(labels=labels, **{**values, "end_token_ids": tuple(values["end_token_ids"])})
@@ -74,19 +78,29 @@ def _faults(values: Any) -> list[str]:
     """What is wrong with the contents of a ner_config.json, one line per fault."""
     if not isinstance(values, dict):
         return ["it is not a JSON object"]
-    faults = [f"{_printable(key)}: unknown; was it written by a newer qwen_ner?" for key in values if key not in _KEYS]
-    for key, (expected, holds) in _KEYS.items():
-        if key not in values:
-            faults += [f"{key}: missing; expected {expected}"] * (key not in _OPTIONAL)
-        elif not holds(values[key]):
-            faults.append(f"{key}: {_printable(json.dumps(values[key], ensure_ascii=False))} is not {expected}")
+    faults = _misfits(values, _KEYS)
+    if isinstance(values.get("calibration"), dict):
+        faults += _misfits(values["calibration"], _CALIBRATION, "calibration.")
     if not faults and PROMPT in values:
         names = [label["name"] for label in values["labels"]]
         if values[PROMPT] != _prompt_fingerprint(names, values["system_prompt"]):
             faults.append(
-                "labels, system_prompt: not those that the model was trained with; copy the file from a checkpoint of "
-                f"the same training, or remove {PROMPT} to keep the change"
+                f"labels, system_prompt: not those that the model was trained with (remove {PROMPT} to keep the change)"
             )
+    return faults
+
+
+def _misfits(values: dict[str, Any], keys: Keys, parent: str = "") -> list[str]:
+    """The keys of `values` that are unknown, missing, or not as `keys` wants them."""
+    faults = [
+        f"{parent}{_printable(key)}: unknown; was it written by a newer qwen_ner?" for key in values if key not in keys
+    ]
+    for key, (expected, holds) in keys.items():
+        if key not in values:
+            faults += [f"{parent}{key}: missing; expected {expected}"] * (key not in _OPTIONAL)
+        elif not holds(values[key]):
+            found = _printable(json.dumps(values[key], ensure_ascii=False))
+            faults.append(f"{parent}{key}: {found if len(found) < 80 else found[:79] + '…'} is not {expected}")
     return faults
 
 
@@ -116,36 +130,39 @@ def _are_labels(value: Any) -> bool:
     return len({label["name"] for label in value}) == len(value)
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+def _is_count(value: Any, least: int = 0) -> bool:
+    return type(value) is int and least <= value < 2**31
 
 
-def _is_calibration(value: Any) -> bool:
-    if value is None:
-        return True
-    numbers = {"scale", "bias", "surfaces", "error_before", "error_after"}
-    return (
-        isinstance(value, dict)
-        and value.keys() == numbers | {"thresholds"}
-        and all(_is_number(value[key]) for key in numbers)
-        and isinstance(value["thresholds"], dict)
-        and all(map(_is_text, value["thresholds"]))
-        and all(map(_is_number, value["thresholds"].values()))
-    )
+def _is_number(value: Any, least: float = -1e6, most: float = 1e6) -> bool:
+    """Whether it is within these bounds, which NaN never is."""
+    return type(value) in (int, float) and least <= value <= most
 
 
-_KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+def _are_shares(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value)) and all(_is_number(v, 0, 1) for v in value.values())
+
+
+Keys = dict[str, tuple[str, Callable[[Any], bool]]]
+"""For each key what is expected, in words and as a check."""
+
+_KEYS: Keys = {
     "labels": ('a list of {"name", "description"}, each name once', _are_labels),
     "system_prompt": ("a string", _is_text),
-    "max_new_tokens": ("a positive whole number", lambda v: type(v) is int and v > 0),
-    "end_token_ids": (
-        "a list of token ids",
-        lambda v: isinstance(v, list) and len(v) > 0 and all(type(i) is int and i >= 0 for i in v),
-    ),
+    "max_new_tokens": ("a positive whole number below 2³¹", lambda v: _is_count(v, 1)),
+    "end_token_ids": ("a list of token ids", lambda v: isinstance(v, list) and len(v) > 0 and all(map(_is_count, v))),
     "data_fingerprint": ("a string", _is_text),
     "format_version": (f"{FORMAT_VERSION}, the one this version reads", lambda v: v == FORMAT_VERSION),
-    "window": ("a whole number of characters, 0 or at least 4", lambda v: type(v) is int and (v == 0 or v >= 4)),
-    "calibration": ("null or an object with scale, bias and thresholds", _is_calibration),
+    "window": ("a whole number of characters, 0 or at least 4", lambda v: _is_count(v) and (v == 0 or v >= 4)),
+    "calibration": ("null or an object", lambda v: v is None or isinstance(v, dict)),
     PROMPT: ("a string", lambda v: isinstance(v, str)),
+}
+_CALIBRATION: Keys = {
+    "scale": ("a positive number", lambda v: _is_number(v, math.ulp(0))),
+    "bias": ("a number", _is_number),
+    "thresholds": ("an object of numbers from 0 to 1", _are_shares),
+    "surfaces": ("a whole number", _is_count),
+    "error_before": ("a number from 0 to 1", lambda v: _is_number(v, 0, 1)),
+    "error_after": ("a number from 0 to 1", lambda v: _is_number(v, 0, 1)),
 }
 _OPTIONAL = ("window", "calibration", PROMPT)

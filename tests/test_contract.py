@@ -1,4 +1,7 @@
 import json
+import math
+from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -13,9 +16,11 @@ def faults_of(caught):
     return [line.strip() for line in caught.value.what.splitlines()[1:]]
 
 
-def test_what_is_saved_is_loaded(tmp_path):
-    CONFIG.save(tmp_path)
-    assert NerConfig.load(tmp_path) == CONFIG
+@pytest.mark.parametrize("calibration", [None, CALIBRATION])
+def test_what_is_saved_is_loaded(tmp_path, calibration):
+    config = replace(CONFIG, calibration=calibration)
+    config.save(tmp_path)
+    assert NerConfig.load(tmp_path) == config
 
 
 def test_every_fault_is_listed(tmp_path):
@@ -47,19 +52,60 @@ def test_every_fault_is_listed(tmp_path):
         ("labels", [{"name": "x"}, {"name": "x"}]),
         ("labels", [{"name": "\ud83d"}]),
         ("system_prompt", "\ud83d"),
-        ("calibration", {"scale": 10**400}),
-        ("calibration", {**CALIBRATION, "thresholds": {"\ud83d": 0.5}}),
+        ("calibration", 5),
+        ("calibration.thresholds", {"\ud83d": 0.5}),
+        ("calibration.thresholds", {"address": 1.5}),
+        ("calibration.thresholds", {"address": math.nan}),
+        ("calibration.thresholds", [0.5]),
+        ("calibration.scale", 0.0),
+        ("calibration.scale", -0.4),
+        ("calibration.error_after", -0.1),
+        ("calibration.surfaces", 1.5),
+        ("calibration.colour", 1),
+        ("labels", 10**400),
+        ("format_version", math.nan),
+        *product(
+            ["calibration.scale", "calibration.bias", "calibration.surfaces", "calibration.error_before"],
+            [math.nan, math.inf, -math.inf, 10**400, -(10**400), True, "1", None],
+        ),
+        *product(["max_new_tokens", "window"], [math.nan, math.inf, 10**400, -1, 1.0, None]),
+        *product(["end_token_ids"], [[math.nan], [10**400], [-1], [2.0], 2]),
     ],
 )
 def test_what_no_training_writes_is_a_fault_that_can_be_printed(tmp_path, key, value):
-    CONFIG.save(tmp_path)
+    replace(CONFIG, calibration=CALIBRATION).save(tmp_path)
     path = tmp_path / NER_CONFIG_NAME
-    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    values = json.loads(path.read_text())
+    place, _, name = key.rpartition(".")
+    (values[place] if place else values)[name] = value
+    path.write_text(json.dumps(values))
     with pytest.raises(NerError) as caught:
         NerConfig.load(tmp_path)
     (fault,) = faults_of(caught)
     assert fault.startswith(f"{key}: ")
+    assert len(fault) < 250
     assert str(caught.value).encode()
+    assert caught.value.place == path
+    assert caught.value.remedy.startswith("copy it from another checkpoint of the same training")
+    assert ("set calibration to null" in caught.value.remedy) == key.startswith("calibration")
+
+
+def test_a_bad_calibration_can_be_removed(tmp_path):
+    replace(CONFIG, calibration={**CALIBRATION, "scale": -1.0}).save(tmp_path)
+    path = tmp_path / NER_CONFIG_NAME
+    with pytest.raises(NerError):
+        NerConfig.load(tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"calibration": None}))
+    assert NerConfig.load(tmp_path) == CONFIG
+
+
+def test_a_number_too_long_for_python_is_a_fault(tmp_path):
+    CONFIG.save(tmp_path)
+    path = tmp_path / NER_CONFIG_NAME
+    path.write_text(path.read_text().replace("96", "9" * 5000))
+    with pytest.raises(NerError) as caught:
+        NerConfig.load(tmp_path)
+    assert (caught.value.place, caught.value.remedy) == (path, "copy it from another checkpoint of the same training")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.metadata import version
@@ -34,6 +35,8 @@ COLUMNS = {"row", "prompt_ids", "answer_ids", "length"}
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of the conversation of each text, up to the assistant's turn. Never truncated.
 
+    If the chat template has no system turn, the system prompt is written into the user's (`Codec.messages`).
+
     Models that can think before they answer (Qwen3) are asked not to: with `enable_thinking=False` their template
     writes an empty thought into the prompt, in training as in serving. Other templates ignore it.
 
@@ -46,7 +49,10 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence
         return []
     if broken := next((text for text in texts if HALF_PAIR.search(text)), None):
         raise NerError(f"half a surrogate pair in {quote(broken)}", remedy="write the character whole")
-    *conversations, harmless = (_conversation(tokenizer, codec, text) for text in (*texts, HARMLESS))
+    system_turn = takes_system_turn(tokenizer)
+    *conversations, harmless = (
+        _rendered(tokenizer, codec.messages(text, system_turn=system_turn)) for text in (*texts, HARMLESS)
+    )
     *ids, pattern = tokenizer([*conversations, harmless], add_special_tokens=False)["input_ids"]
     added = _added_tokens(tokenizer)
     markers = [token for token in pattern if token in added]
@@ -62,10 +68,36 @@ HARMLESS = "\ue000text\ue000"
 """A text that no template changes, and that can be found in what the template makes of it."""
 
 
-def _conversation(tokenizer: PreTrainedTokenizerBase, codec: Codec, text: str) -> str:
-    return tokenizer.apply_chat_template(
-        codec.messages(text), tokenize=False, add_generation_prompt=True, enable_thinking=False
-    )
+def takes_system_turn(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template writes a system turn, rather than refuse it (Gemma) or leave it out."""
+    try:
+        turns = [{"role": "system", "content": HARMLESS}, {"role": "user", "content": "?"}]
+        return HARMLESS in _rendered(tokenizer, turns)
+    except NerError:
+        return False
+
+
+def unclosed_thought(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The tag with which the chat template opens a thought that the answer would have to close, `<think>` say."""
+    answer = _rendered(tokenizer, [{"role": "user", "content": HARMLESS}]).rpartition(HARMLESS)[2]
+    tags = re.findall(r"[<\[][^<>\[\]]*(?:think|thought|reason)[^<>\[\]]*[>\]]", answer, re.IGNORECASE)
+    return tags[-1] if tags and not re.search("/|end", tags[-1]) else None
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, add_generation_prompt: bool = True
+) -> str:
+    """What the chat template makes of `messages`. Raises `NerError` if it makes nothing of them."""
+    options = {"add_generation_prompt": add_generation_prompt, "enable_thinking": False}
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    except Exception as error:  # a template is a program of its own
+        roles = ", ".join(message["role"] for message in messages)
+        fault, remedy = (
+            f"the chat template fails ({error})",
+            "use an instruct model whose chat template takes these turns",
+        )
+        raise NerError(fault, value=roles, place=tokenizer.name_or_path, remedy=remedy) from error
 
 
 def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -79,7 +111,7 @@ def _apart(tokenizer: PreTrainedTokenizerBase, text: str, conversation: str, har
     The part between two special tokens of the template is tokenized as one piece, as in any other conversation.
     """
     before, _, behind = harmless.partition(HARMLESS)
-    if conversation not in (before + text + behind, before + text.strip() + behind):
+    if conversation not in [before + kept + behind for kept in (text, text.strip(), text.rstrip())]:
         fault = f"{quote(text)} contains a special token of the tokenizer, and the chat template changes the text"
         raise NerError(fault, remedy="remove the token from the text")
     tokens = [token.content for token in tokenizer.added_tokens_decoder.values()]
@@ -120,7 +152,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     """
     marker = "§answer§"
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": marker}]
-    behind = tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False).rpartition(marker)[2]
+    behind = _rendered(tokenizer, turns, add_generation_prompt=False).rpartition(marker)[2]
     ids = tokenizer(behind.strip(), add_special_tokens=False)["input_ids"] if behind.strip() else []
     if ids and ids[0] in tokenizer.all_special_ids + list(tokenizer.added_tokens_decoder):
         return ids[0]
@@ -214,7 +246,7 @@ def _tokenize(
     return {"row": numbers, "prompt_ids": prompts, "answer_ids": answers, "length": lengths}
 
 
-SPELLING = 3
+SPELLING = 4
 """Version of how ids are made from a text, part of the cache key: change it when they change."""
 
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ..contract import NerConfig
+from ..data.tokenize import takes_system_turn
 from ..entities import NerError
 from ..evaluation.bootstrap import Interval
 from ..evaluation.report import CURVES, draw_curves, templates
@@ -23,6 +25,7 @@ from ..evaluation.scoring import Scores
 from ..evaluation.table import VIEWS, Contract
 from ..files import write_text
 from ..inference.hub_download import ADAPTER, may_be_repo_id
+from ..inference.loading import load_tokenizer
 from .neutral import CARD, CURVE, STATE, check_folder, neutral_metrics, neutral_recipe, read_metrics, read_recipe
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
     values = read_metrics(folder)
     metrics = {} if values is None else neutral_metrics(values, repo_id, base_model)
     dataset = str(recipe.get("dataset", ""))
+    sentence = (recipe.get("examples") or [SENTENCE])[0]
     log = history(folder)
     intervals = metrics.get("intervals", {})
     environment = templates("qwen_ner.hub", html=False)
@@ -78,10 +82,10 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
         toy=recipe.get("model_name_or_path") == "tiny",
         adapter=(folder / ADAPTER).is_file(),
         config=config,
-        prompt=config.codec().system_prompt,
+        messages=_messages(folder, config, sentence),
         public=dataset in ("cluener", "sample") or may_be_repo_id(dataset),
         dataset=dataset or metrics.get("training", {}).get("dataset"),
-        sentence=(recipe.get("examples") or [SENTENCE])[0],
+        sentence=sentence,
         metrics=metrics,
         contract=Contract(**metrics["contract"]) if metrics else None,
         **_label_figures(metrics),
@@ -93,6 +97,15 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
         curve=curve(log, CURVE_LINES),
         picture=CURVE,
     )
+
+
+def _messages(folder: Path, config: NerConfig, text: str) -> list[dict[str, str]]:
+    """The turns for the chat template in `folder`, with a system turn if it has no tokenizer."""
+    try:
+        system_turn = takes_system_turn(load_tokenizer(folder))
+    except NerError:
+        system_turn = True
+    return config.codec().messages(text, system_turn=system_turn)
 
 
 def _label_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:

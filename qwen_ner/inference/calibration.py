@@ -6,12 +6,15 @@ number in [0, 1] for each surface, and the `Calibration` that makes it a frequen
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+log = logging.getLogger(__name__)
 
 BINS = 10
 
@@ -76,35 +79,69 @@ class Calibration:
 def fit_calibration(judged: Sequence[Judged], gold: Mapping[str, int]) -> Calibration:
     """The maximum-likelihood calibration on `judged`, whose confidences are those of a model without calibration.
 
-    `gold` counts the gold surfaces of each label that is to have a threshold. Fitted by Newton's method to Platt's
-    smoothed targets, (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2), which keep it finite if all are right. With fewer than ten
-    surfaces, or none wrong or none right, the model's own probability is kept.
+    `gold` counts the gold surfaces of each label that is to have a threshold. Fitted to Platt's smoothed targets,
+    (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2), which keep the fit finite where confidence separates right from wrong. The
+    model's own probability is kept, without thresholds, if there are fewer than ten surfaces, or none wrong or none
+    right. It is also kept, with a warning, if a confidence is not finite, or if surer surfaces are not right more
+    often: the scale would not be positive.
     """
     correct = np.array([one.correct for one in judged], dtype=float)
     before = np.array([one.confidence for one in judged], dtype=float)
     positives = int(correct.sum())
     negatives = len(correct) - positives
+    own = Calibration(surfaces=len(judged))
     if len(judged) < 10 or not positives or not negatives:
-        return Calibration(surfaces=len(judged))
+        return own
+    if broken := int((~np.isfinite(before)).sum()):
+        log.warning("Confidences are not calibrated: %d of %d are not finite numbers.", broken, len(judged))
+        return own
     odds = _log_odds(np.log(np.maximum(before, 1e-300)))
-    target = np.where(correct == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    design = np.stack([odds, np.ones_like(odds)], axis=1)
-    weights = np.array([1.0, 0.0])
-    for _ in range(50):
-        predicted = _sigmoid(design @ weights)
-        curvature = design.T @ (design * (predicted * (1 - predicted))[:, None]) + 1e-6 * np.eye(2)
-        step = np.linalg.solve(curvature, design.T @ (target - predicted))
-        weights = weights + step * min(1.0, 2.0 / np.abs(step).max())
-        if np.abs(step).max() < 1e-9:
-            break
-    after = _sigmoid(design @ weights)
+    weights = _platt(odds, np.where(correct == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2)))
+    if weights is None or weights[0] <= 0:
+        log.warning(
+            "Confidences are not calibrated: of %d surfaces, those that the model was surer of were not right more "
+            "often. Train longer, or do not filter by confidence.",
+            len(judged),
+        )
+        return own
+    scale, bias = map(float, weights)
+    after = _sigmoid(scale * odds + bias)
     thresholds: dict[str, float] = {}
     for label, total in gold.items():
-        own = [i for i, one in enumerate(judged) if one.label == label]
-        thresholds[label] = best_threshold(after[own].tolist(), correct[own].tolist(), total)
-    scale, bias = map(float, weights)
+        chosen = [i for i, one in enumerate(judged) if one.label == label]
+        thresholds[label] = best_threshold(after[chosen].tolist(), correct[chosen].tolist(), total)
     errors = [expected_calibration_error(confidence, correct) for confidence in (before, after)]
     return Calibration(scale, bias, thresholds, len(judged), *errors)
+
+
+def _platt(odds: np.ndarray, target: np.ndarray) -> np.ndarray | None:
+    """(scale, bias) of the smallest logistic loss; None if the search for it does not converge.
+
+    Newton's method with a backtracking line search, without which its steps can cycle: Lin, Lin and Weng, "A note on
+    Platt's probabilistic outputs for support vector machines", 2007. A tiny ridge towards (1, 0), the model's own
+    probability, decides where the odds are all equal.
+    """
+    design, identity, ridge = np.stack([odds, np.ones_like(odds)], axis=1), np.array([1.0, 0.0]), 1e-9
+
+    def loss(weights: np.ndarray) -> float:
+        scores = design @ weights
+        return float((np.logaddexp(0, scores) - target * scores).mean() + ridge / 2 * ((weights - identity) ** 2).sum())
+
+    weights, lowest = identity, loss(identity)
+    for _ in range(100):
+        predicted = _sigmoid(design @ weights)
+        slope = design.T @ (predicted - target) / len(odds) + ridge * (weights - identity)
+        curvature = design.T @ (design * (predicted * (1 - predicted))[:, None]) / len(odds) + ridge * np.eye(2)
+        step, length = -np.linalg.solve(curvature, slope), 1.0
+        gain = -float(slope @ step)
+        if gain < 1e-13:
+            return weights + step
+        while (reached := loss(weights + length * step)) > lowest - 1e-4 * length * gain:
+            length /= 2
+            if length < 1e-12:
+                return None
+        weights, lowest = weights + length * step, reached
+    return None
 
 
 def summary(judged: Iterable[Judged]) -> dict[str, Any]:
@@ -155,7 +192,8 @@ def best_threshold(scores: Sequence[float], correct: Sequence[float], gold: int)
     for kept, (score, is_right) in enumerate(ranked, start=1):
         right += is_right
         f1 = 2 * right / (kept + gold)
-        if f1 > best + 1e-12:
+        tied = kept < len(ranked) and ranked[kept][0] == score  # equal scores are kept together
+        if f1 > best + 1e-12 and not tied:
             best, threshold = f1, float(score)
     return threshold
 
@@ -180,4 +218,4 @@ def _log_odds(logprob: np.ndarray) -> np.ndarray:
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
+    return np.exp(-np.logaddexp(0, -x))  # never overflows

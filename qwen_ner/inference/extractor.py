@@ -7,7 +7,7 @@ and of the model only what a `Backend` says.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
@@ -92,6 +92,12 @@ class Extractor:
         return Calibration(**self.config.calibration or {})
 
     @cached_property
+    def _thresholds(self) -> Mapping[str, float]:
+        if not self.calibration.thresholds:
+            log.warning("thresholds auto leaves nothing out: the model was saved without calibrated thresholds.")
+        return self.calibration.thresholds
+
+    @cached_property
     def grammar(self) -> Grammar:
         return Grammar(self.config.labels.names, self.tokenizer, self.config.end_token_ids)
 
@@ -151,7 +157,7 @@ class Extractor:
                 faults[i] = next(iter(overlong.values()))
         if faults:
             raise TextTooLong(faults)
-        floors = self.calibration.thresholds if thresholds == "auto" else {}
+        floors = self._thresholds if thresholds == "auto" else {}
         waiting = (part for text in texts for part in self._parts(text))
         chunks = iter(lambda: list(islice(waiting, CHUNK)), [])
         with tqdm(total=total, desc="Extracting", unit="text", disable=None if progress else True) as bar:

@@ -82,6 +82,22 @@ def may_be_repo_id(name: str) -> bool:
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
 
 
+def is_absent_folder(name: str) -> bool:
+    """Whether `name` can only be a folder, since it is no Hub id, and there is none.
+
+    >>> is_absent_folder("/data/gone"), is_absent_folder("./gone"), is_absent_folder("Qwen/gone"), is_absent_folder("/")
+    (True, True, False, False)
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return not Path(name).is_dir()
+    return False
+
+
 def downloaded_commit(name: str, revision: str | None = None) -> str | None:
     """The commit of the repository `name` that was last downloaded for `revision`; None for a local folder."""
     from huggingface_hub import try_to_load_from_cache

@@ -5,7 +5,9 @@ In: a local folder, or a Hub id for the tokenizer. Out: model, tokenizer; `NerEr
 
 from __future__ import annotations
 
+import json
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +16,11 @@ from safetensors import SafetensorError
 from ..contract import NER_CONFIG_NAME, NerConfig
 from ..data.tokenize import end_of_turn
 from ..entities import NerError
-from .hub_download import ADAPTER, SAFE, explain, refuse_pickled
+from .hub_download import ADAPTER, SAFE, explain, is_absent_folder, refuse_pickled
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
@@ -30,22 +33,62 @@ def load_weights(path: Path, dtype: torch.dtype) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     refuse_pickled(path)
+    remedy = "use another checkpoint of the same training, or copy the folder again"
+    adapter = (path / ADAPTER).is_file()
+    if adapter:
+        base = check_base(path / ADAPTER)
+        remedy = f"check its base model ({base}; base_model_name_or_path in {ADAPTER} names it), or {remedy}"
     try:
         with warnings.catch_warnings():
             # A layer whose adapter is missing would keep one that does nothing.
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            if (path / ADAPTER).is_file():
+            if adapter:
                 from peft import AutoPeftModelForCausalLM
 
-                # Merged in float32: bfloat16 would round most of a small adapter away.
-                model = AutoPeftModelForCausalLM.from_pretrained(path, dtype=torch.float32, **SAFE).merge_and_unload()
-                return model.to(dtype)
-        model, found = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True, **SAFE)
+                model = AutoPeftModelForCausalLM.from_pretrained(path, dtype=torch.float32, **SAFE)
+            else:
+                model, found = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True, **SAFE)
     except (*UNLOADABLE, UserWarning) as error:
-        remedy = "use another checkpoint of the same training, or copy the folder again"
         raise NerError(f"the weights cannot be loaded ({error})", place=path, remedy=remedy) from error
+    if adapter:
+        refuse_tied(model, path / ADAPTER, "train it again without these layers in lora_target_modules")
+        # Merged in float32: bfloat16 would round most of a small adapter away.
+        return model.merge_and_unload().to(dtype)
     refuse_others(found, str(path))
     return model
+
+
+def check_base(place: Path) -> str:
+    """The base model that `place`, an adapter_config.json, names. Raises `NerError` for none, or an absent folder."""
+    remedy = "set base_model_name_or_path to the folder of the base model, or to its Hub id"
+    try:
+        base = json.loads(place.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise NerError(f"names no base model ({error!r})", place=place, remedy=remedy) from None
+    if not isinstance(base, str) or not base:
+        raise NerError("names no base model", value=base, place=place, remedy=remedy)
+    if is_absent_folder(base):
+        what, remedy = "the folder of the base model is missing", f"put it back, or {remedy}"
+        raise NerError(what, value=base, place=place, remedy=remedy)
+    return base
+
+
+def tied_layers(model: torch.nn.Module) -> list[str]:
+    """The names of the layers with a weight that another layer has too, such as a head tied to the embeddings."""
+    weights = list(model.named_parameters(remove_duplicate=False))
+    owners = Counter(id(weight) for _, weight in weights)
+    return [name.rpartition(".")[0] for name, weight in weights if owners[id(weight)] > 1]
+
+
+def refuse_tied(model: PeftModel, place: Path | str, remedy: str) -> None:
+    """Raise `NerError` if `model` has an adapter on one of its `tied_layers`.
+
+    It acts on that layer alone in training, and on the other one too once it is merged.
+    """
+    layers = (name.rpartition(".base_layer") for name in tied_layers(model))
+    if adapted := [name.rpartition(".")[2] for name, base, _ in layers if base]:
+        what = "another layer has the same weight (tie_word_embeddings), and merging the adapter would change both"
+        raise NerError(what, value=", ".join(adapted), place=place, remedy=remedy)
 
 
 def refuse_others(found: dict[str, Any], place: str) -> None:
@@ -81,6 +124,8 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     from transformers import AutoTokenizer
 
+    if is_absent_folder(str(path)):
+        raise NerError("no such folder", place=path, remedy="give the folder of a model, or a Hub id (user/name)")
     copy = "copy the tokenizer files beside the weights"
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)

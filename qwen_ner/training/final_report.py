@@ -56,7 +56,8 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
     if trainer.is_world_process_zero():
         extractor, judged = calibrate(extractor, splits.validation)
         extractor.config.save(output)
-        confidence = summary(judged) | {"of": "the validation rows, to which they were fitted"}
+        fitted = "were" if extractor.calibration.thresholds else "could not be"
+        confidence = summary(judged) | {"of": f"the validation rows, to which they {fitted} fitted"}
         training["seconds"] = round(time.monotonic() - started, 1)
         evaluated = replace(evaluated, confidence=confidence)
         write_report(evaluated, output, training=training, history=state.log_history)

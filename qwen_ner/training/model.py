@@ -6,6 +6,8 @@ recipes or data.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ..entities import NerError
 from ..inference.hub_download import SAFE, downloaded_commit, refuse_pickled
-from ..inference.loading import UNLOADABLE, refuse_others
+from ..inference.loading import UNLOADABLE, refuse_others, refuse_tied, tied_layers
+
+ALL_LINEAR = "all-linear"
+"""peft's name for every linear layer but the head."""
 
 
 def load_model(
@@ -84,7 +89,27 @@ def add_adapter(model: PreTrainedModel, lora: dict[str, Any] | None, revision: s
         return model
     from peft import LoraConfig, get_peft_model
 
+    targets, place = lora["target_modules"], "lora_target_modules"
+    if list(targets) == [ALL_LINEAR]:
+        targets = ALL_LINEAR
+    if targets != ALL_LINEAR:
+        _refuse_absent_layers(model, targets, place)
+    config = LoraConfig(task_type="CAUSAL_LM", revision=revision, **{**lora, "target_modules": targets})
     try:
-        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", revision=revision, **lora))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # refused below
+            adapted = get_peft_model(model, config)
     except ValueError as error:
-        raise NerError(str(error), place="lora_target_modules") from error
+        raise NerError(str(error), place="the adapter") from error
+    refuse_tied(adapted, place, "leave it out")
+    return adapted
+
+
+def _refuse_absent_layers(model: PreTrainedModel, names: Sequence[str], place: str) -> None:
+    """Raise `NerError` if one of `names` is no layer with a weight matrix; peft would leave it out without a word."""
+    layers = [name for name, module in model.named_modules() if getattr(module, "weight", torch.empty(0)).dim() > 1]
+    if absent := [own for own in names if not any(f".{layer}".endswith(f".{own}") for layer in layers)]:
+        tied = tied_layers(model)
+        known = dict.fromkeys(layer.rpartition(".")[2] for layer in layers if layer not in tied)
+        remedy = f"choose from {', '.join([ALL_LINEAR, *known])}"
+        raise NerError("the model has no such layer", value=", ".join(absent), place=place, remedy=remedy)

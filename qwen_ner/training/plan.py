@@ -18,6 +18,7 @@ from ..codec import Codec
 from ..contract import NerConfig
 from ..data.tokenize import build_dataset, column, end_of_turn, longest_first
 from ..entities import Example, NerError, fingerprint
+from ..inference.hub_download import is_absent_folder
 from ..inference.loading import load_tokenizer
 from .batches.collate import PaddedCollator, PrefixSharedCollator, choose_collator
 from .launch import Launch
@@ -72,6 +73,9 @@ class TrainingPlan:
         """The model to start from: a Hub id or a folder."""
         name = self.recipe.model.model_name_or_path
         if name != "tiny":
+            if is_absent_folder(name):
+                remedy = "give the folder of a model, or a Hub id (user/name)"
+                raise NerError("no such folder", value=name, place="model_name_or_path", remedy=remedy)
             return name
         with self._first_process_first("making the tiny model"):
             return str(make_tiny(self.folder / "tiny"))

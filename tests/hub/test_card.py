@@ -85,6 +85,17 @@ def test_the_card_s_snippets_run_from_the_hub(trained, hub, kind):
 
 
 @pytest.mark.slow
+def test_the_snippet_has_no_turn_that_the_chat_template_refuses(folder):
+    template = folder / "chat_template.jinja"
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    assert '"role": "system"' in model_card(folder, "tester/ner")
+    template.write_text(refusal + template.read_text(encoding="utf-8"), encoding="utf-8")
+    card = model_card(folder, "tester/ner")
+    assert '"role": "system"' not in card
+    assert '{"role": "user", "content": "找出实体\\n\\n王芳在深圳卖三星手机"},' in card
+
+
+@pytest.mark.slow
 def test_an_unscored_model_has_no_scores(folder):
     (folder / "metrics.json").unlink()
     card = model_card(folder, "tester/ner")

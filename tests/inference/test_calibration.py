@@ -1,7 +1,10 @@
 import math
 import random
 
+import numpy as np
 import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
 
 from qwen_ner.inference.calibration import (
     Calibration,
@@ -36,24 +39,76 @@ def test_a_known_miscalibration_is_recovered():
     assert calibration.surfaces == 20_000
 
 
+def loss(judged, scale, bias):
+    """The logistic loss to Platt's targets, in sums that do not overflow."""
+    right = np.array([one.correct for one in judged], dtype=bool)
+    p = np.clip([one.confidence for one in judged], 1e-300, 1 - 1e-13)
+    scores = scale * np.clip(np.log(p) - np.log1p(-p), -30, 30) + bias
+    target = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
+    return float((np.logaddexp(0, scores) - target * scores).sum())
+
+
 def test_the_fit_is_the_one_of_largest_likelihood():
     judged = drawn(300, 0.7, 0.2)
-
-    def loss(scale, bias):
-        calibration = Calibration(scale, bias)
-        positives = sum(one.correct for one in judged)
-        high, low = (positives + 1) / (positives + 2), 1 / (len(judged) - positives + 2)
-        total = 0.0
-        for one in judged:
-            p, target = calibration(math.log(one.confidence)), high if one.correct else low
-            total -= target * math.log(p) + (1 - target) * math.log(1 - p)
-        return total
-
     found = fit_calibration(judged, {})
-    best = loss(found.scale, found.bias)
+    best = loss(judged, found.scale, found.bias)
     for step in (-0.02, 0.02):
-        assert best <= loss(found.scale + step, found.bias)
-        assert best <= loss(found.scale, found.bias + step)
+        assert best <= loss(judged, found.scale + step, found.bias)
+        assert best <= loss(judged, found.scale, found.bias + step)
+
+
+CYCLE = [
+    *(Judged("a", p, True) for p in (0.002, 0.137, 0.993, 0.979, 0.542, 0.002, 0.988, 0.662, 0.9, 0.999, 0.999, 0.02)),
+    *(Judged("a", p, True) for p in (0.234, 0.881, 0.277, 0.095, 0.37)),
+    *(Judged("a", p, False) for p in (0.586, 0.663, 0.0, 0.014, 1.0, 0.014, 0.816, 0.063, 0.476, 0.006, 0.07)),
+]
+"""Full steps of Newton's method from (1, 0) never settle here: every second one returns to a loss of 60."""
+
+
+def test_a_fit_that_full_steps_do_not_find_is_found():
+    found = fit_calibration(CYCLE, {})
+    assert loss(CYCLE, found.scale, found.bias) < 19 < 60 < loss(CYCLE, 1, 0)
+    assert found.error_after < 0.15 < 0.3 < found.error_before
+
+
+CONFIDENCES = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 1e-300, 1e-9, 0.5, 0.9, 1 - 1e-9, 1 - 1e-16, 1.0]))
+JUDGED = st.lists(st.builds(Judged, st.sampled_from("ab"), CONFIDENCES, st.booleans()), max_size=40)
+
+
+@given(JUDGED, st.randoms())
+@example(CYCLE, random.Random(0))
+@example([Judged("a", 0.9, True)] * 20 + [Judged("a", 0.1, False)] * 20, random.Random(0))
+@example([Judged("a", 0.9, True)] * 20 + [Judged("a", 0.9, False)] * 20, random.Random(0))
+def test_a_fit_is_no_worse_than_none_and_keeps_the_order_of_confidences(judged, chance):
+    found = fit_calibration(judged, {"a": 9, "b": 9})
+    assert found.scale > 0
+    assert loss(judged, found.scale, found.bias) <= loss(judged, 1, 0) + 1e-9
+    other = fit_calibration(chance.sample(judged, len(judged)), {"a": 9, "b": 9})
+    assert (other.scale, other.bias) == pytest.approx((found.scale, found.bias), rel=1e-3, abs=1e-3)
+    assert other.thresholds == pytest.approx(found.thresholds, abs=1e-3)
+
+
+@given(st.lists(st.tuples(CONFIDENCES, st.booleans()), min_size=10, max_size=40), st.floats(0.1, 3), st.floats(-3, 3))
+def test_the_fit_is_a_minimum(pairs, scale, bias):
+    judged = [Judged("a", *pair) for pair in pairs]
+    found = fit_calibration(judged, {"a": 9})
+    assume(found.thresholds)
+    assert loss(judged, found.scale, found.bias) <= loss(judged, scale, bias) + 1e-6
+
+
+BACKWARDS = [Judged("a", 0.9, False)] * 9 + [Judged("a", 0.2, True)] * 9
+
+
+@pytest.mark.parametrize(
+    ("judged", "said"),
+    [(BACKWARDS, "not right more often"), ([*drawn(50, 1, 0), Judged("a", math.nan, True)], "1 of 51")],
+)
+def test_no_fit_is_told_and_keeps_the_probability_of_the_model(judged, said, caplog):
+    found = fit_calibration(judged, {"a": 9})
+    assert (found.scale, found.bias, found.thresholds, found.surfaces) == (1.0, 0.0, {}, len(judged))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert said in record.message
 
 
 @pytest.mark.parametrize("judged", [[], [Judged("a", 0.9, True)] * 50, [Judged("a", 0.9, False)] * 50, drawn(9, 1, 0)])
@@ -74,7 +129,7 @@ def test_certainty_stays_finite():
 def test_a_threshold_is_the_best_of_all():
     chance = random.Random(1)
     for _ in range(50):
-        scores = [chance.random() for _ in range(12)]
+        scores = [round(chance.random(), 1) for _ in range(12)]  # some are equal
         correct = [chance.random() < score for score in scores]
         gold = sum(correct) + chance.randint(0, 5)
 

@@ -52,6 +52,16 @@ def test_a_transformers_model_is_run_by_the_torch_backend(folder):
     assert found == expected
 
 
+def test_thresholds_that_the_model_does_not_have_are_told_once(folder, caplog):
+    extractor = Extractor.from_pretrained(folder)
+    expected = extractor.extract(["三星在北京"])
+    for _ in range(2):
+        assert extractor.extract(["三星在北京"], thresholds="auto") == expected
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "thresholds" in record.message
+
+
 def test_an_empty_text_has_no_entities_and_a_string_is_no_list(folder):
     extractor = Extractor.from_pretrained(folder)
     decoded = extractor.predict(["", "三星"])

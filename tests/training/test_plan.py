@@ -130,3 +130,11 @@ def test_a_part_that_cannot_be_had_is_reported_once(recipe, tmp_path):
     assert failed[0].name == "data"
     assert len(failed) > 5
     assert {finding.message for finding in failed[1:]} == {"not checked, because data failed; see above"}
+
+
+@pytest.mark.parametrize("name", ["/gone/model", "./gone", "a/b/c"])
+def test_a_model_whose_folder_is_gone_is_reported_at_its_key(recipe, tmp_path, name):
+    gone = replace(recipe, model=replace(recipe.model, model_name_or_path=name))
+    with pytest.raises(NerError, match="no such folder") as error:
+        _ = TrainingPlan(gone, tmp_path, outline=True).model
+    assert (error.value.place, error.value.value) == ("model_name_or_path", name)

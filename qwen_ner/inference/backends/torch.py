@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from .decoding import BatchWriter, Row
 from .decoding import pad_left as pad_left
 from .oom import out_of_memory
 from .packed_linear import pack
-from .prefix_cache import PrefixCache
+from .prefix_cache import PrefixCache, shared_prefix
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -89,13 +90,13 @@ class TorchBackend:
 
         Prompts are sorted by length and taken in batches of `batch_tokens`; a longer prompt goes alone. A batch that
         runs out of memory is retried by halves. With a `temperature`, tokens are drawn by torch's global generator.
-        Raises `NerError` if a single prompt and its answer do not fit into memory.
+        Raises `NerError` if a single prompt and its answer, or what all prompts begin with, do not fit into memory.
         """
         if not prompts:
             return []
         writer = BatchWriter(self.model, self.ends, limit, temperature, constrained=bool(constraints))
         guides: Sequence[Constraint | None] = constraints or hints or [None] * len(prompts)
-        prefix = self.prefix.common(self.model, prompts)
+        prefix = self._prefix(prompts)
         budget = min(batch_tokens or self.batch_tokens, self.memory_tokens)
         lengths = [len(prompt) + limit for prompt in prompts]
         waiting = sorted(range(len(prompts)), key=lambda i: -lengths[i])
@@ -104,7 +105,7 @@ class TorchBackend:
             chosen = waiting[: max(1, budget // lengths[waiting[0]])]
             rows = [Row(prompts[i], guides[i]) for i in chosen]
             own = pad_left([row.prompt[prefix.get_seq_length() :] for row in rows], self.pad_token_id)
-            if self._fits_memory(writer, rows, own, prefix):
+            if fits_memory(partial(writer.write, rows, own, prefix)):
                 for i, row in zip(chosen, rows, strict=True):
                     done[i] = Completion(row.ids, row.finished, row.logprobs)
                 waiting = waiting[len(chosen) :]
@@ -113,8 +114,7 @@ class TorchBackend:
                 continue
             if len(chosen) == 1:
                 what = "the tokens of a prompt and its answer do not fit into memory"
-                remedy = "use a smaller model, a shorter text, or a device with more memory"
-                raise NerError(what, value=lengths[chosen[0]], remedy=remedy)
+                raise NerError(what, value=lengths[chosen[0]], remedy=f"use a shorter text, or {MORE_MEMORY}")
             budget = self.memory_tokens = len(chosen) // 2 * lengths[chosen[0]]
             self.batch_tokens = min(self.batch_tokens, budget)
             log.warning("A batch of %d rows ran out of memory; using up to %d tokens a batch.", len(chosen), budget)
@@ -123,20 +123,32 @@ class TorchBackend:
                     guide.restart()
         return [done[i] for i in range(len(prompts))]
 
-    def _fits_memory(
-        self, writer: BatchWriter, rows: list[Row], own: dict[str, torch.Tensor], prefix: DynamicCache
-    ) -> bool:
-        """Have `writer` write `rows`; False, with what that held freed, if the memory ran out."""
-        from accelerate.utils.memory import clear_device_cache
+    def _prefix(self, prompts: Sequence[Sequence[int]]) -> DynamicCache:
+        """The cache of what `prompts` have in common. It is no longer than one prompt, so it cannot be halved."""
+        made: list[DynamicCache] = []
+        for _ in range(2):  # the first try may fail for what it then frees
+            if fits_memory(lambda: made.append(self.prefix.common(self.model, prompts))):
+                return made[0]
+        what = "the tokens that all prompts begin with do not fit into memory"
+        remedy = f"use a shorter system_prompt, or {MORE_MEMORY}"
+        raise NerError(what, value=len(shared_prefix(prompts)), remedy=remedy)
 
-        try:
-            writer.write(rows, own, prefix)
-            return True
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-        clear_device_cache(garbage_collection=True)  # here, where the error no longer holds the batch's tensors
-        return False
+
+MORE_MEMORY = "a smaller model, or a device with more memory"
+
+
+def fits_memory(compute: Callable[[], object]) -> bool:
+    """Call `compute`; False, with what it held freed, if the memory ran out."""
+    from accelerate.utils.memory import clear_device_cache
+
+    try:
+        compute()
+        return True
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    clear_device_cache(garbage_collection=True)  # here, where the error no longer holds the batch's tensors
+    return False
 
 
 def neutral_generation_config(end_token_ids: Sequence[int], pad_token_id: int, max_new_tokens: int) -> GenerationConfig:

@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 
 from ...contract import NerConfig
 from ...data.analysis.duplicates import leaks
-from ...data.tokenize import column, prompt_ids
+from ...data.tokenize import column, prompt_ids, takes_system_turn, unclosed_thought
 from ...entities import Example
 from ...inference.loading import load_tokenizer
 from ..finding import Finding, fail, join_names, ok, warn
@@ -149,7 +149,23 @@ def check_prompt(plan: TrainingPlan) -> Finding:
         tokenizer, codec = load_tokenizer(folder), NerConfig.load(folder).codec()
     some = plan.rows.select(range(0, len(plan.rows), max(1, len(plan.rows) // COMPARED)))
     texts = [plan.splits.train[row].text for row in some["row"]]
-    return compare_prompts(some["prompt_ids"], prompt_ids(tokenizer, codec, texts), texts, tokenizer)
+    compared = compare_prompts(some["prompt_ids"], prompt_ids(tokenizer, codec, texts), texts, tokenizer)
+    return compared if compared.level == "fail" else check_template(tokenizer) or compared
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase) -> Finding | None:
+    """What the chat template does that other tools, or the model, have to know of; None if it does nothing unusual."""
+    if tag := unclosed_thought(tokenizer):
+        found = (
+            f"the chat template begins every answer with {tag}, so that the model would think where it should answer"
+        )
+        return warn(found, "use a model that need not think, or close the thought in the chat template")
+    if not takes_system_turn(tokenizer):
+        found = (
+            "the chat template has no system turn; the system prompt is written into the user's turn, before the text"
+        )
+        return warn(found, "nothing to do here, but other tools have to write it there too")
+    return None
 
 
 def compare_prompts(

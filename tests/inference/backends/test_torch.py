@@ -224,17 +224,43 @@ def test_a_batch_that_runs_out_of_memory_is_halved_and_that_is_remembered(
 
 def test_what_does_not_fit_into_memory_by_itself_is_an_error(model, prompts, monkeypatch):
     backend = TorchBackend(model, (2, 0), 0)
-    forward = model.forward
-    monkeypatch.setattr(model, "forward", out_of_memory)
-    with pytest.raises(torch.OutOfMemoryError):
-        run(model, prompts, backend=backend)  # the prefix
-    monkeypatch.setattr(model, "forward", forward)
     backend.prefix.common(model, prompts)
     monkeypatch.setattr(model, "forward", out_of_memory)
     with pytest.raises(NerError, match="memory") as caught:
         run(model, prompts, 12, backend=backend)
     assert caught.value.value == max(len(prompt) for prompt in prompts) + 12
     assert "a smaller model" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
+        ),
+    ],
+)
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_prefix_that_runs_out_of_memory_is_tried_once_more(model, prompts, monkeypatch, error, failures):
+    """The first failure frees what was held in cycles."""
+    plain, forward, passes = ids_of(run(model, prompts)), model.forward, []
+
+    def short_of_memory(*args, **inputs):
+        passes.append(inputs["input_ids"].shape)
+        if len(passes) <= failures:
+            raise error
+        return forward(*args, **inputs)
+
+    monkeypatch.setattr(model, "forward", short_of_memory)
+    if failures == 1:
+        assert ids_of(run(model, prompts)) == plain
+        return
+    with pytest.raises(NerError, match="memory") as caught:
+        run(model, prompts)
+    assert caught.value.value == len(shared_prefix(prompts))
+    assert "system_prompt" in caught.value.remedy
+    assert len(passes) == 2
 
 
 def test_another_fault_of_the_model_is_no_lack_of_memory(model, prompts, monkeypatch):

@@ -1,5 +1,6 @@
 """Prefix sharing computes what the rows one by one compute."""
 
+import copy
 import logging
 
 import pytest
@@ -61,6 +62,18 @@ def assert_equal_to_row_by_row(model, collators_and_rows, rows):
 def test_loss_and_every_gradient_are_those_of_the_rows_one_by_one(tiny, rows, attention, lora):
     model, collate = load(tiny, attention, lora)
     assert isinstance(collate, PrefixSharedCollator)
+    assert_equal_to_row_by_row(model, [(collate, rows)], rows)
+
+
+def test_rows_whose_system_prompt_is_in_the_user_s_turn_share_it(tiny, tokenizer):
+    """Gemma's template has no system turn; the prefix ends within the user's."""
+    other = copy.deepcopy(tokenizer)
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    other.chat_template = refusal + tokenizer.chat_template
+    codec = Codec(CLUENER)
+    rows = build_dataset(EIGHT, codec, other).to_list()
+    assert codec.system_prompt in other.decode(shared_prefix([row["prompt_ids"] for row in rows]))
+    model, collate = load(tiny)
     assert_equal_to_row_by_row(model, [(collate, rows)], rows)
 
 

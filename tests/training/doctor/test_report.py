@@ -217,6 +217,24 @@ def test_a_template_that_changes_the_text(result, base):
     assert result("prompt")[0] == "fail"
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("", "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"), "no system turn"),
+        (("in messages %", "in messages if message.role != 'system' %"), "no system turn"),
+        (("assistant\n{% endif", "assistant\n<think>\n{% endif"), "begins every answer with <think>"),
+        (("assistant\n{% endif", "assistant\n<think></think>{% endif"), None),
+    ],
+    ids=["refuses system", "drops system", "thinks", "thinks nothing"],
+)  # fmt: skip
+def test_a_template_without_a_system_turn_and_one_that_only_thinks_are_told(result, base, change, said):
+    template = base / "chat_template.jinja"
+    template.write_text(template.read_text(encoding="utf-8").replace(*change, 1), encoding="utf-8")
+    level, message = result("prompt")
+    assert level == ("warn" if said else "ok")
+    assert (said or "the same in training as at inference") in message
+
+
 def test_prompts_are_compared_token_by_token(tokenizer):
     ids = tokenizer("三星手机")["input_ids"]
     assert compare_prompts([ids], [ids], ["三星手机"], tokenizer).level == "ok"
