@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         if _end_output() and isinstance(error, BrokenPipeError):
             sys.exit(128 + 13)  # what a shell reports for a process that SIGPIPE has ended
-        sys.exit(f"error: {_explain(error)}")
+        sys.exit(f"error: {printable(_explain(error))}")
     except KeyboardInterrupt as error:
         print(f"interrupted {error}".strip(), file=sys.stderr)
         sys.exit(130)

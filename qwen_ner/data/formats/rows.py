@@ -43,7 +43,7 @@ _GAP = re.compile(r"[\s,]*")
 _SPECIAL = re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]|\\r\\n|  ")
 """What a row has in which offsets may count something else than characters (`offsets.SPECIAL`)."""
 
-_READ = frozenset({"id", "text", "data", "label", "labels", "entities"})
+_READ = frozenset({"id", "text", "label", "labels", "entities"})
 _READ_OF_ITEMS = frozenset({"id", "label", "start", "end", "start_offset", "end_offset", "text", "surface", "score"})
 
 
@@ -204,7 +204,8 @@ def number_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 def _unread(row: dict[str, Any]) -> set[str]:
     """The keys of a row and of its entities that hold something and are not read, quoted."""
-    keys = {quote(key) for key in row.keys() - _READ if row[key] not in (None, "", [], {})}
+    read = _READ if "text" in row else _READ | {"data"}
+    keys = {quote(key) for key in row.keys() - read if row[key] not in (None, "", [], {})}
     items = row.get("entities")
     for item in items if isinstance(items, list) else ():
         if isinstance(item, dict):
