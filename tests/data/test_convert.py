@@ -224,6 +224,7 @@ def test_a_folder_and_a_named_data_set_need_a_split(tmp_path, monkeypatch):
         ("x.txt", "{ O\n} B-A\n", "bio"),
         ("x.txt", "\ufeff-DOCSTART-\tO\r\n\r\n三\tB-A\r\n", "bio"),
         ("x.tsv", "三\tNR\tB-drug name\n星\tNR\tI-drug name\n", "bio"),
+        ("x.txt", "三 ORG\n星 ORG\n在 O\n", "bio"),
         ("x.bio", "nothing of the kind", "bio"),
     ],
 )  # fmt: skip

@@ -56,7 +56,12 @@ def _looks_tagged(lines: Iterable[bytes]) -> bool:
     texts = (raw.rstrip().decode(errors="replace") for raw in lines)
     kept = [line for line in texts if line and not line.startswith(("-DOCSTART-", "#"))]
     pairs = [(line.rpartition("\t"), line.rpartition(" ")) for line in kept]
-    return 2 * sum(any(found and parse_tag(tag) for _, found, tag in pair) for pair in pairs) > len(kept)
+    if 2 * sum(any(found and parse_tag(tag) for _, found, tag in pair) for pair in pairs) > len(kept):
+        return True
+    # Bare labels are told by the characters beside them.
+    columns = [line.split() for line in kept]
+    bare = all(len(parts) == 2 and len(parts[0]) == 1 for parts in columns)
+    return bare and any(parts[1] == "O" for parts in columns)
 
 
 @dataclass(frozen=True)

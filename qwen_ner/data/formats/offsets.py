@@ -145,7 +145,8 @@ class Survey:
         marks = any(unicodedata.category(char) == "Po" for char in (inner[0], inner[-1]))
         cut = unicodedata.category(text[span[1] : span[1] + 1] or " ")[0] == "M"
         cut |= any(re.fullmatch("[A-Za-z]{2}|[0-9]{2}", text[max(0, at - 1) : at + 1]) is not None for at in span)
-        return 2 * (surface in self.known) - 2 * (symbols or marks or cut) - (inner != surface)
+        edges = sum(at == 0 or _may_end(text, at) for at in span)
+        return edges + 2 * (surface in self.known) - 2 * (symbols or marks or cut) - (inner != surface)
 
     def warnings(self) -> Iterator[tuple[str, str]]:
         """(what, where) of what cannot be told, or looks wrong."""

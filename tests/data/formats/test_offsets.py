@@ -82,6 +82,7 @@ def test_without_surfaces_utf16_is_told_where_characters_do_not_fit():
         ("🎉🎉李娜去了上海外滩🏙️拍照", (4, 6), (8, 12)),  # else a span would end in a part of an emoji
         ("😀 张伟 在 北京 上班", (3, 5), (8, 10)),  # else spans would hold the space behind
         ("😀Google在北京", (2, 8)),  # else a word would be cut
+        ("😀昨天，张伟，王强都在", (5, 7), (8, 10)),  # words begin and end at punctuation
     ],
 )
 def test_without_surfaces_utf16_is_told_where_it_gives_better_words(row):
@@ -100,7 +101,7 @@ def test_a_surface_that_other_rows_have_is_evidence():
 
 
 def test_what_cannot_be_told_is_a_warning_and_read_as_characters():
-    survey = see(("😀张伟在北京上班", (2, 4)), ("🎉李娜在上海上班", (2, 4)))
+    survey = see(("😀昨天张伟在北京上班", (4, 6)), ("🎉昨天李娜在上海上班", (4, 6)))
     assert survey.unit() == CHARACTERS
     assert list(survey.warnings()) == [(UNCLEAR, "x:1")] * 2
     assert not list(see(("张伟在北京😀", (0, 2))).warnings())  # nothing behind it
