@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Literal
 
+from .columns import join_names
 from .entities import Entity, Example, LabelSet, NerError
 
 FORMAT_VERSION = 1
@@ -116,7 +117,7 @@ class Codec:
             by_label.setdefault(label, []).append(surface)
         if unknown := by_label.keys() - set(self.labels.names):
             raise NerError(
-                f"the label is not in the label set ({', '.join(self.labels.names)})",
+                f"the label is not in the label set ({join_names(self.labels.names, 20)})",
                 value=", ".join(sorted(unknown)),
                 place=example.source or example.id,
                 remedy="add it to `labels` in the recipe",

@@ -12,6 +12,8 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+from .columns import printable
+
 
 class NerError(ValueError):
     """A fault in something the user gave: a file, a recipe, a model folder.
@@ -27,7 +29,7 @@ class NerError(ValueError):
         self.what, self.value, self.place, self.remedy = what, value, place, remedy
         before = f"{place}: " if place is not None else ""
         found = f", got {value!r}" if value is not None else ""
-        super().__init__(f"{before}{what}{found}{f'; {remedy}' if remedy else ''}")
+        super().__init__(printable(f"{before}{what}{found}{f'; {remedy}' if remedy else ''}"))
 
     def __reduce__(self) -> Any:
         """Keep the fields when pickled, as `datasets.map` does with several processes."""

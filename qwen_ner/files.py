@@ -10,7 +10,8 @@ import fcntl
 import json
 import logging
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,14 +40,17 @@ def write_text(path: Path, pieces: Iterable[str]) -> None:
 def beside(path: Path) -> Iterator[Path]:
     """An empty temporary file next to `path`. It replaces `path` if the block succeeds and is removed if it fails.
 
-    Its name cannot be guessed, so nobody can put a link there first. Raises `OSError` if the folder is not writable.
+    It has the mode of the file that it replaces, else the one that the umask leaves. Its name cannot be guessed, so
+    nobody can put a link there first. Raises `OSError` if the folder is not writable.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
-    os.close(handle)
-    part = Path(name)
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
+    # Not mkstemp, whose files are private whatever the umask is.
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else 0o600))
     try:
         yield part
-        os.chmod(part, 0o644)
+        if mode is not None:
+            os.chmod(part, mode)
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)

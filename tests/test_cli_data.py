@@ -122,3 +122,20 @@ def test_a_full_disk_is_told_from_a_missing_file(capsys, folder):
     assert str(folder / "no") in code
     assert "No such file or directory" in code
     assert "free space" not in code
+
+
+def test_no_control_character_of_the_data_reaches_the_terminal(capsys, tmp_path):
+    evil = "\x1b]0;x\x07\x9b31m\u202e\r\n"
+    rows = [example(f"第{n}句张\x1b[31m伟", (f"{evil}{n % 2}", "张\x1b[31m伟"), id=str(n)) for n in range(4)]
+    write_jsonl(tmp_path / "train.jsonl", [*rows, example("张\x1b[31m伟", id="omits")])
+    bad = {"text": f"a{evil}", "entities": [{"label": evil, "start": 0, "end": 99}]}
+    (tmp_path / "bad.jsonl").write_text(json.dumps(bad))
+    for command in (
+        ["stats", "--data", tmp_path / "train.jsonl"],
+        ["audit", "--data", tmp_path / "train.jsonl"],
+        ["stats", "--data", tmp_path / "bad.jsonl"],
+        ["convert", tmp_path / "train.jsonl", tmp_path / "out.bio"],
+    ):
+        shown = "".join(map(str, call(capsys, *command)))
+        assert shown.strip("0"), command
+        assert not set(shown) & {"\x1b", "\x07", "\x9b", "\u202e", "\r"}, command

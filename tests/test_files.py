@@ -2,13 +2,14 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
 
 import pytest
 
 from qwen_ner.entities import NerError
-from qwen_ner.files import lock, write_json
+from qwen_ner.files import beside, lock, write_json
 
 HOLD = """
 import os, sys, time
@@ -59,3 +60,19 @@ def test_an_error_inside_of_a_lock_passes_through_and_frees_it(tmp_path):
         raise KeyError
     with lock(tmp_path / "l", wait=False):
         pass
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_a_file_has_the_mode_that_the_umask_leaves_or_that_it_had(tmp_path, umask):
+    path, before = tmp_path / "p.json", os.umask(umask)
+    try:
+        write_json(path, {})
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+        for mode in (0o600, 0o640, 0o666):
+            path.chmod(mode)
+            with beside(path) as part:
+                assert not stat.S_IMODE(part.stat().st_mode) & ~mode, "readable before it is whole"
+                part.write_text("new")
+            assert (stat.S_IMODE(path.stat().st_mode), path.read_text()) == (mode, "new")
+    finally:
+        os.umask(before)

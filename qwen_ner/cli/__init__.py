@@ -19,6 +19,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..columns import printable
+
 COMMANDS = (
     *("train", "doctor", "sweep", "evaluate", "compare", "predict", "serve"),
     *("push", "export", "convert", "stats", "audit"),
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         if _end_output() and isinstance(error, BrokenPipeError):
             sys.exit(128 + 13)  # what a shell reports for a process that SIGPIPE has ended
-        sys.exit(f"error: {_explain(error)}")
+        sys.exit(f"error: {printable(_explain(error))}")
     except KeyboardInterrupt as error:
         print(f"interrupted {error}".strip(), file=sys.stderr)
         sys.exit(130)
@@ -75,9 +77,18 @@ def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
     return parser
 
 
+class _Printable(logging.Formatter):
+    """Logs texts and labels without what would command the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _quiet_libraries() -> None:
     rank = int(os.environ.get("RANK", "0"))
-    logging.basicConfig(format="%(message)s", level=logging.INFO if rank == 0 else logging.ERROR)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO if rank == 0 else logging.ERROR)
     for noisy in ("httpx", "datasets", "evaluate", "filelock", "fsspec", "torch", "accelerate", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if not sys.stderr.isatty():  # read by the libraries at import: no progress bars in log files

@@ -8,9 +8,7 @@ which is no line format. Knows nothing of model tokens or recipes.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..entities import Example, NerError
@@ -18,41 +16,9 @@ from ..files import beside
 from .datasets import open_dataset
 from .formats.errors import CHANGES, NESTED, count
 from .formats.registry import Source, target_name, writers
+from .notes import Notes, Watch
 
 log = logging.getLogger(__name__)
-
-SHOWN = 10
-"""How many places are listed for each kind of loss; all are counted."""
-
-
-@dataclass
-class Losses:
-    """What is not carried over: how often, and where the first times."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    places: dict[str, list[str]] = field(default_factory=dict)
-
-    def note(self, what: str, where: str) -> None:
-        self.counts[what] += 1
-        shown = self.places.setdefault(what, [])
-        if len(shown) < SHOWN:
-            shown.append(where)
-
-    def __str__(self) -> str:
-        """One line per kind of loss, followed by its places.
-
-        >>> losses = Losses()
-        >>> losses.note("scores", "a.jsonl:3")
-        >>> print(losses)
-        scores: 1
-          a.jsonl:3
-        """
-        lines: list[str] = []
-        for what, number in self.counts.items():
-            lines += [f"{what}: {number:,}", *(f"  {place}" for place in self.places[what])]
-            if number > SHOWN:
-                lines.append(f"  … and {number - SHOWN:,} more")
-        return "\n".join(lines)
 
 
 class Conversion:
@@ -60,15 +26,16 @@ class Conversion:
 
     def __init__(self, source: Source, repair: bool) -> None:
         self.source, self.repair = source, repair
-        self.rows, self.entities, self.losses = 0, 0, Losses()
+        self.rows, self.entities, self.losses, self.watch = 0, 0, Notes(), Watch()
 
     def note(self, what: str, where: str) -> None:
         self.losses.note(what, where)
         self.entities -= what == NESTED
 
     def __iter__(self) -> Iterator[Example]:
-        self.rows, self.entities, self.losses = 0, 0, Losses()
-        for example in self.source.examples(repair=self.repair, note=self.note):
+        self.rows, self.entities, self.losses, self.watch = 0, 0, Notes(), Watch()
+        read = self.source.examples(repair=self.repair, note=self.note, warn=self.watch.warn)
+        for example in self.watch.examples(read):
             self.rows += 1
             self.entities += len(example.entities)
             yield example
@@ -114,6 +81,7 @@ def convert(
         raise NerError(fault, place=path, remedy="choose another place") from error
     except UnicodeEncodeError as error:
         raise NerError(f"cannot be written ({error})", place=path, remedy="correct the text") from error
+    done.watch.log(source)
     if done.losses.counts:
         log.warning("Not in %s as it is in %s:\n%s", path, source, done.losses)
     log.info("%s is written as %s: %s, %s", path, name, count(done.rows, "row"), f"{done.entities:,} entities")

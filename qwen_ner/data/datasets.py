@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from ..columns import join_names
 from ..entities import Example, LabelSet, NerError
 from .formats import cluener, jsonl
 from .formats.errors import DataError as DataError
@@ -22,6 +24,7 @@ from .formats.jsonl import read_jsonl as read_jsonl
 from .formats.jsonl import write_jsonl as write_jsonl
 from .formats.registry import Source, find, open_source
 from .formats.rows import decode_line, identity_of, json_object, number_lines, rows_in, text_of
+from .notes import Watch
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,16 @@ def labels_of(examples: Iterable[Example]) -> LabelSet:
     if not names:
         raise NerError("no row has an entity, so there are no labels", remedy="name them under `labels`")
     return LabelSet.of(names)
+
+
+def check_labels(examples: Iterable[Example], labels: LabelSet, split: str) -> None:
+    """Raise `NerError` if `examples` have labels that are not among `labels`, which are those of another split."""
+    new = [(e.source, sorted({entity.label for entity in e.entities} - {*labels.names})) for e in examples]
+    if rows := [source for source, names in new if names]:
+        what = f"a label that no row of {split} has, which has {join_names(labels.names, 20)}"
+        names = join_names(sorted({name for _, names in new for name in names}), 20)
+        remedy = "list every label of the data set under `labels:` in the recipe, or correct these rows"
+        raise NerError(what, value=names, place=join_names(rows), remedy=remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,31 +96,49 @@ def read_texts(lines: Iterable[bytes], source: str) -> Iterator[TextRow]:
 
 
 def read_dataset(
-    dataset: str, split: str, *, labels: LabelSet | None = None, data_dir: str | Path | None = None
+    dataset: str,
+    split: str,
+    *,
+    labels: LabelSet | None = None,
+    data_dir: str | Path | None = None,
+    watch: Watch | None = None,
 ) -> list[Example]:
     """The examples of one split of a data set, which is
 
     - `cluener`: train, dev or test, from `data_dir` or as `formats.cluener.read_cluener` finds it,
     - `sample`: the small data set that ships with the package,
-    - a folder with a file a split, named after it (`dev` may be called `validation`), of any format of
-      `formats.registry`: `{split}.jsonl`, `{split}.json`, `{split}.bio`, …,
+    - a folder with a file a split, named after it (`dev` may be called `validation`, `valid` or `val`), of any format
+      of `formats.registry`: `{split}.jsonl`, `{split}.json`, `{split}.bio`, …,
     - a single such file. It is one split, whatever `split` says,
     - a Hugging Face data set with tokens and ner_tags: a folder that `save_to_disk` wrote, or `owner/name` on the Hub.
 
-    A format that the name of the file does not tell is logged. Raises `NerError` if there is no such data set or split,
-    `DataError` for what is wrong in the file.
+    A format that the name of the file does not tell is logged. So is, unless `watch` gets it, what is read otherwise
+    than it is written (offsets in UTF-16 units, spans with outer white space) and what looks wrong. Raises `NerError`
+    if there is no such data set or split, `DataError` for what is wrong in the file.
     """
-    return list(iter_dataset(dataset, split, labels=labels, data_dir=data_dir))
+    return list(iter_dataset(dataset, split, labels=labels, data_dir=data_dir, watch=watch))
 
 
 def iter_dataset(
-    dataset: str, split: str, *, labels: LabelSet | None = None, data_dir: str | Path | None = None
+    dataset: str,
+    split: str,
+    *,
+    labels: LabelSet | None = None,
+    data_dir: str | Path | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Example]:
     """As `read_dataset`, one example at a time. Raises at the end: what came before is valid only if it does not."""
     source = open_dataset(dataset, split, data_dir)
     if source.format not in (jsonl, cluener):
         log.info("%s is read as %s", source.path, source)
-    return source.examples(labels, unlabelled=split == "test")
+    return _watched(source, labels, split == "test", watch)
+
+
+def _watched(source: Source, labels: LabelSet | None, unlabelled: bool, watch: Watch | None) -> Iterator[Example]:
+    watching = watch or Watch()
+    yield from watching.examples(source.examples(labels, unlabelled=unlabelled, warn=watching.warn))
+    if watch is None:
+        watching.log(source.path)
 
 
 def open_dataset(dataset: str, split: str | None, data_dir: str | Path | None = None) -> Source:
@@ -129,10 +160,12 @@ def read_all(
 
     A single file is one split, under its own name. Raises as `read_dataset` does, also for a folder with none of them.
     """
-    names = [split for split in cluener.SPLITS if has_split(dataset, split, data_dir)]
-    if not names and Path(dataset).expanduser().is_file():
-        return {Path(dataset).stem: read_dataset(dataset, "train", labels=labels)}
-    return {split: read_dataset(dataset, split, labels=labels, data_dir=data_dir) for split in names or ("train",)}
+    names, watch = [split for split in cluener.SPLITS if has_split(dataset, split, data_dir)], Watch()
+    one = not names and Path(dataset).expanduser().is_file()
+    read = partial(read_dataset, dataset, labels=labels, data_dir=data_dir, watch=watch)
+    splits = {Path(dataset).stem if one else split: read(split) for split in names or ("train",)}
+    watch.log(dataset)
+    return splits
 
 
 def has_split(dataset: str, split: str, data_dir: str | Path | None = None) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from ..entities import Example, NerError
 from .arrow_store import select_rows
+from .formats.errors import count
 
 DRAWN_ROWS = 50_000
 """Repeat the draw, up to 100 times, while all draws together look at no more rows than this."""
@@ -29,8 +30,12 @@ def hold_out(examples: Sequence[Example], rows: int, seed: int) -> tuple[Sequenc
     [['2', '3', '4'], ['0', '1']]
     """
     if not 0 < rows < len(examples):
-        remedy = f"choose a number from 1 to {len(examples) - 1}" if len(examples) > 1 else "add rows, at least two"
-        raise NerError(f"cannot hold out this many of {len(examples)} rows", value=rows, remedy=remedy)
+        most = len(examples) - 1
+        remedy = f"choose {'1' if most == 1 else f'a number from 1 to {most}'}"
+        if most < 1:
+            remedy = "add rows, at least two"
+        what = f"cannot hold out this many of {count(len(examples), 'row')} for validation"
+        raise NerError(what, value=rows, place="validation_rows", remedy=remedy)
     known: dict[frozenset[str], frozenset[str]] = {}  # rows with the same labels share one set
     labels = [known.setdefault(names, names) for names in map(_labels, examples)]
     generator = random.Random(seed)

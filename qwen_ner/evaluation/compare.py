@@ -13,6 +13,7 @@ from statistics import mean, stdev
 import numpy as np
 
 from ..codec import Decoded
+from ..columns import printable
 from ..entities import Example, LabelSet
 from .bootstrap import Difference, differences, rates, row_counts
 
@@ -82,7 +83,7 @@ def comparison_lines(
             for side, row in (("gold", gold[n]), ("A", a[n]), ("B", b[n])):
                 pairs = " · ".join(f"{label} {surface}" for label, surface in row.surfaces)
                 lines.append(f"    {side:5}{pairs or 'none'}")
-    return lines
+    return [printable(line, one_line=True) for line in lines]
 
 
 def _runs(side: str, runs: Sequence[dict[str, float]]) -> list[str]:

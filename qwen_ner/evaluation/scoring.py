@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..codec import PROBLEM_KINDS, Decoded
+from ..columns import join_names
 from ..entities import Example, LabelSet, NerError
 
 Pair = tuple[str, str]
@@ -241,8 +242,9 @@ def score(
     problems: Counter[str] = Counter()
     for example, decoded in zip(gold, predicted, strict=True):
         if alien := {e.label for e in example.entities} - set(labels.names):
-            what, place = f"the label is not in the label set ({', '.join(labels.names)})", example.source or example.id
-            raise NerError(what, value=", ".join(sorted(alien)), place=place, remedy="add it to the label set")
+            what = f"the label is not in the label set ({join_names(labels.names, 20)})"
+            place, remedy = example.source or example.id, "add it to the label set"
+            raise NerError(what, value=", ".join(sorted(alien)), place=place, remedy=remedy)
         gold_pairs = set(example.surfaces)
         written = {*decoded.surfaces, *((e.label, e.text) for e in decoded.entities)}
         surface.compare(gold_pairs, written)

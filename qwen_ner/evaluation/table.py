@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..columns import width
+from ..columns import printable, width
 from .bootstrap import LEVEL, Interval
 from .scoring import Counts, Scores
 
@@ -70,13 +70,14 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
     unseen              33.33   50.00   40.00        2
     0 not JSON · 0 truncated · 1 unknown label · 1 not in text · 0 duplicate · 0 wrong type
     """
-    body = [(label, scores.surface[label]) for label in scores.labels]
+    shown = {label: printable(label, one_line=True) for label in scores.labels}
+    body = [(shown[label], scores.surface[label]) for label in scores.labels]
     if unknown := [counts for label, counts in scores.surface.items() if label not in scores.labels]:
         body.append(("unknown labels", sum(unknown, Counts())))
     sums = [("f1", scores.micro), ("span_f1", scores.span_micro)]
     split = [(name, of) for name, of in (("seen", scores.seen), ("unseen", scores.unseen)) if of is not None]
     known = intervals or {}
-    of_line = {"seen": "seen_f1", "unseen": "unseen_f1", **{label: f"f1_{label}" for label in scores.labels}}
+    of_line = {"seen": "seen_f1", "unseen": "unseen_f1", **{shown[label]: f"f1_{label}" for label in scores.labels}}
     first = max(width(name) for name in ("macro_f1", *(name for name, _ in body)))
     column = f"  {f'{LEVEL:.0%} of f1'.replace('%', ' %'):^13}" if known else ""
     header = f"{' ' * first}  precision  recall      f1{column}  support"

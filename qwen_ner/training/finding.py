@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..columns import join_names as join_names
+from ..columns import printable
 from ..entities import NerError
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ class Finding:
 
     def __str__(self) -> str:
         below = "\n" + " " * (NAME_WIDTH + 8)
-        return f"{self.level:<4}  {self.name:<{NAME_WIDTH}}  {below.join(self.message.split(chr(10)))}"
+        return f"{self.level:<4}  {self.name:<{NAME_WIDTH}}  {below.join(printable(self.message).split(chr(10)))}"
 
 
 def ok(found: str) -> Finding:
@@ -85,14 +87,3 @@ def raise_or_warn(findings: Iterable[Finding]) -> None:
             log.warning("%s.", finding.message)
     if failures:
         raise FaultsError(failures)
-
-
-def join_names(items: Iterable[str], limit: int = 5) -> str:
-    """The first `limit` of `items`, and how many more there are.
-
-    >>> join_names(["a", "b", "c"], limit=2)
-    'a, b and 1 more'
-    """
-    every = list(items)
-    more = f" and {len(every) - limit:,} more" if len(every) > limit else ""
-    return ", ".join(every[:limit]) + more

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -21,8 +22,9 @@ import torch
 import yaml
 
 from ..data.arrow_store import StoredExamples
-from ..data.datasets import has_split, iter_dataset, labels_of, read_dataset
+from ..data.datasets import check_labels, has_split, iter_dataset, labels_of
 from ..data.negatives import draw, entity_free, read_negatives
+from ..data.notes import Watch
 from ..data.split import hold_out
 from ..data.surfaces import Surfaces
 from ..entities import CLUENER, Example, LabelSet, NerError
@@ -52,22 +54,27 @@ class Splits:
     validation: Sequence[Example]
     final: Sequence[Example]
     annotated: Sequence[Example]
+    notes: tuple[str, ...] = ()
+    """What reading them has to warn of."""
 
 
 def read_splits(data: DataArguments) -> Splits:
     """The splits that a recipe asks for. They do not depend on its seed, so that runs can be compared."""
     known = LabelSet.of(data.labels) if data.labels else CLUENER if data.dataset in ("cluener", "sample") else None
-    annotated = StoredExamples.of(iter_dataset(data.dataset, "train", labels=known, data_dir=data.data_dir))
+    watch = Watch()
+    read = partial(iter_dataset, data.dataset, labels=known, data_dir=data.data_dir, watch=watch)
+    annotated = StoredExamples.of(read("train"))
     labels = known or labels_of(annotated)
     final: Sequence[Example] = ()
     if has_split(data.dataset, FINAL_SPLIT, data.data_dir):
-        final = read_dataset(data.dataset, FINAL_SPLIT, labels=labels, data_dir=data.data_dir)
+        final = list(read(FINAL_SPLIT))
+        check_labels(final, labels, "train")
     rest, validation = hold_out(annotated, data.validation_rows, seed=0)
     limit = data.max_eval_samples
     train = rest[: data.max_train_samples]
     if added := _negatives(data, train, rest):
         train = StoredExamples.of(chain(train, added))
-    return Splits(labels, train, validation[:limit], final[:limit], annotated)
+    return Splits(labels, train, validation[:limit], final[:limit], annotated, tuple(watch.lines()))
 
 
 def _negatives(data: DataArguments, train: Sequence[Example], annotated: Sequence[Example]) -> list[Example]:

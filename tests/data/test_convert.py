@@ -63,13 +63,18 @@ def test_each_format_goes_out_is_known_again_and_comes_back(tmp_path, flat, to):
 @pytest.mark.parametrize("to", ["jsonl", "cluener", "doccano", "label-studio"])
 @given(seed=st.integers(0, 10_000))
 def test_formats_of_spans_hold_anything(tmp_path_factory, to, seed):
-    """Nested, overlapping, any character, ids of their own; scores where the format has them."""
+    """Nested, overlapping, any character, ids of their own; scores where the format has them.
+
+    Where spans come without surfaces, it cannot be told what offsets behind 😀 count.
+    """
+    characters = '甲"\\\n\u2028\x00 {ａ' + "😀" * (to != "doccano")
     folder, generator = tmp_path_factory.getbasetemp(), random.Random(seed)
     examples = []
     for number in range(3):
-        text = "字" + "".join(generator.choices('甲😀"\\\n\u2028\x00 {ａ', k=generator.randint(0, 8)))
+        text = "字" + "".join(generator.choices(characters, k=generator.randint(0, 8)))
         spans = {(generator.choice("AB"), *sorted(generator.sample(range(len(text) + 1), 2))) for _ in range(4)}
         score = generator.choice([None, 0.5]) if to in ("jsonl", "label-studio") else None
+        spans = {span for span in spans if text[span[1] : span[2]].strip() == text[span[1] : span[2]]}
         entities = tuple(Entity(label, text[start:end], start, end, score) for label, start, end in spans)
         examples.append(Example(f"{number}-x", text, entities))
     write_jsonl(folder / "in.jsonl", examples)
@@ -219,6 +224,7 @@ def test_a_folder_and_a_named_data_set_need_a_split(tmp_path, monkeypatch):
         ("x.txt", "{ O\n} B-A\n", "bio"),
         ("x.txt", "\ufeff-DOCSTART-\tO\r\n\r\n三\tB-A\r\n", "bio"),
         ("x.tsv", "三\tNR\tB-drug name\n星\tNR\tI-drug name\n", "bio"),
+        ("x.txt", "三 ORG\n星 ORG\n在 O\n", "bio"),
         ("x.bio", "nothing of the kind", "bio"),
     ],
 )  # fmt: skip

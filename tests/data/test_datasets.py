@@ -391,10 +391,23 @@ def test_half_open_and_inclusive_files_are_not_taken_for_each_other(tmp_path):
         assert said in fault
 
 
-def test_jsonl_goes_before_json(tmp_path):
-    file_of(tmp_path, GOOD, name="train.jsonl")
-    file_of(tmp_path, "broken", name="train.json")
-    assert len(read_dataset(str(tmp_path), "train")) == 1
+@pytest.mark.parametrize(
+    ("split", "names"), [("train", ["train.jsonl", "train.bio"]), ("dev", ["dev.jsonl", "val.jsonl"])]
+)
+def test_two_files_for_one_split_are_refused_by_name(tmp_path, split, names):
+    for name in names:
+        file_of(tmp_path, GOOD, name=name)
+    with pytest.raises(NerError) as error:
+        read_dataset(str(tmp_path), split)
+    assert (error.value.place, error.value.value) == (tmp_path, names)
+    assert error.value.remedy
+
+
+@pytest.mark.parametrize("name", ["dev", "validation", "valid", "val"])
+def test_each_name_of_the_dev_split_is_found(tmp_path, name):
+    file_of(tmp_path, GOOD, name=f"{name}.jsonl")
+    assert has_split(str(tmp_path), "dev")
+    assert [example.source for example in read_dataset(str(tmp_path), "dev")] == [f"{name}.jsonl:1"]
 
 
 def test_the_sample_ships_with_the_package():

@@ -407,7 +407,7 @@ def _examples(draw: Any) -> list[Example]:
         for _ in range(draw(st.integers(0, 3))):
             start = draw(st.integers(end, len(text)))
             end = draw(st.integers(start, len(text)))
-            if end > start:
+            if end > start and text[start:end] == text[start:end].strip():  # else it is trimmed
                 spans.append(Entity(draw(st.sampled_from(["x", "y-z", "名"])), text[start:end], start, end))
         rows.append(Example(f"r{at}", text, tuple(spans), f"rows.jsonl:{at + 1}"))
     return rows
@@ -415,8 +415,13 @@ def _examples(draw: Any) -> list[Example]:
 
 @target(st.tuples(_examples(), st.sampled_from(["jsonl", "cluener", "doccano", "label-studio", *VARIANTS])))
 def round_trip(drawn: tuple[list[Example], str]) -> None:
-    """Converted there and back, texts and entities are what they were; ids too, where the format has them."""
+    """Converted there and back, texts and entities are what they were; ids too, where the format has them.
+
+    Where spans come without surfaces, it cannot be told what offsets behind 😀 count.
+    """
     rows, to = drawn
+    if to == "doccano":
+        rows = [row for row in rows if "😀" not in row.text] or [Example("0", "三星")]
     source, there, back = (
         _folder() / name for name in ("from.jsonl", "there.json" if to == "cluener" else "there.txt", "home.jsonl")
     )

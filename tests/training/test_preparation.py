@@ -81,3 +81,17 @@ def test_one_process_takes_one_gpu_and_names_the_command_for_all(tmp_path, caplo
     assert args.n_gpu == 1
     assert "Training on one of 2 GPUs" in caplog.text
     assert "accelerate launch --num_processes 2" in caplog.text
+
+
+def test_a_label_that_only_dev_has_is_named_with_its_rows_and_the_key(tmp_path):
+    rows = [Example(str(n), "张伟在北京", (Entity("name", "张伟", 0, 2),)) for n in range(9)]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    new = [Example(f"d{n}", "王五在天津", (Entity("address", "天津", 3, 5),)) for n in range(2)]
+    write_jsonl(tmp_path / "dev.jsonl", [*rows[:1], *new])
+    with pytest.raises(NerError) as error:
+        read_splits(DataArguments(dataset=str(tmp_path), validation_rows=1))
+    assert (error.value.value, error.value.place) == ("address", "dev.jsonl:2, dev.jsonl:3")
+    assert "`labels:`" in error.value.remedy
+    labels = {"name": "", "address": ""}
+    splits = read_splits(DataArguments(dataset=str(tmp_path), validation_rows=1, labels=labels))
+    assert splits.labels.names == ("name", "address")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...codec import entity_row
+from ...columns import printable
 from ...entities import Entity, Example
 from ...files import write_text
 
@@ -70,7 +71,8 @@ class Finding:
             for entity in (self.annotated, self.suggested)
         )
         place = self.example.source or self.example.id
-        return f"{place}  {self.score:.2f}  {self.kind}: {old} → {new}  ({self.evidence})"
+        line = f"{place}  {self.score:.2f}  {self.kind}: {old} → {new}  ({self.evidence})"
+        return printable(line, one_line=True)
 
 
 def strongest(findings: Iterable[Finding]) -> list[Finding]:

@@ -6,6 +6,7 @@ In: `Statistics`, a folder. Out: PNG files in it. Does not count anything.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ from .stats import Statistics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+BARS = 50
+"""How many labels are drawn, the most frequent ones; the table and the JSON have all."""
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +48,7 @@ def draw(statistics: Statistics, folder: str | Path, tokenizer: str = "") -> lis
 
     with rc_context({"font.family": font} if font else {}):
         if labels := statistics.labels:
-            _labels(panels("labels.png", 1.2 + 0.35 * len(labels))[0], statistics, names)
+            _labels(panels("labels.png", 1.2 + 0.35 * min(len(labels), BARS))[0], statistics, names)
         whats = list(dict.fromkeys(what for split in statistics.splits.values() for what in split.lengths))
         for axes, what in zip(panels("lengths.png", 2.2 * len(whats), len(whats)), whats, strict=True):
             _lengths(axes, statistics, what, names, "characters" if what == "text" else unit)
@@ -57,8 +61,12 @@ def draw(statistics: Statistics, folder: str | Path, tokenizer: str = "") -> lis
 
 def _labels(axes: Axes, statistics: Statistics, names: Names) -> None:
     """For each label and split, its share of the entities of the split, with the count."""
-    labels = statistics.labels
+    every = statistics.labels
     splits = {name: split for name, split in statistics.splits.items() if split.is_annotated}
+    total = sum(
+        (Counter({label: n.entities for label, n in split.labels.items()}) for split in splits.values()), Counter()
+    )
+    labels = sorted(sorted(every, key=lambda label: -total[label])[:BARS])
     height = 0.8 / len(splits)
     for at, (name, split) in enumerate(splits.items()):
         counts = [split.labels[label].entities if label in split.labels else 0 for label in labels]
@@ -68,7 +76,8 @@ def _labels(axes: Axes, statistics: Statistics, names: Names) -> None:
     axes.set_yticks([i + 0.4 - height / 2 for i in range(len(labels))], [names[label] for label in labels])
     axes.invert_yaxis()
     axes.margins(x=0.1)
-    axes.set_xlabel("share of the split's entities, per cent (and their number)")
+    more = f"; the {BARS} most frequent of {len(every):,} labels" if len(every) > BARS else ""
+    axes.set_xlabel(f"share of the split's entities, per cent (and their number{more})")
     _finish(axes)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ...columns import align
+from ...columns import align, printable
 from .stats import Lengths, SplitStatistics, Statistics
 
 SURFACES = 10
@@ -35,7 +35,7 @@ def table(statistics: Statistics, title: str, tokenizer: str = "") -> str:
     """
     blocks = [[title, *_overview(statistics)], list(_labels(statistics)), list(_lengths(statistics, tokenizer))]
     blocks += [list(_limits(statistics)), list(_duplicates(statistics)), list(_several(statistics))]
-    return "\n\n".join("\n".join(block) for block in blocks if block)
+    return printable("\n\n".join("\n".join(block) for block in blocks if block))
 
 
 def share(part: int, whole: int) -> str:
@@ -135,4 +135,5 @@ def _several(statistics: Statistics) -> Iterator[str]:
         if surfaces:
             yield f"surfaces with several labels in {name}, the most frequent of {len(surfaces):,}"
             for surface, labels in list(surfaces.items())[:SURFACES]:
-                yield f"  {surface}  {', '.join(f'{label} {count:,}' for label, count in labels.items())}"
+                counted = ", ".join(f"{label} {count:,}" for label, count in labels.items())
+                yield printable(f"  {surface}  {counted}", one_line=True)

@@ -25,7 +25,7 @@ from .errors import LINE_BREAKS, Faults, LineFault, Note, ignore, quote
 from .mentions import without_scores
 from .rows import decode_line, lines_of, looks_like_object, write_lines
 from .schemes import SCHEMES, Scheme, Tag, parse_tag, scheme_of
-from .tagging import TagReader, are_words, tags_for
+from .tagging import TagReader, are_indexed, are_words, tags_for
 
 NAME = "bio"
 VARIANTS: dict[str, Scheme] = {scheme.name.lower(): scheme for scheme in SCHEMES}
@@ -56,17 +56,24 @@ def _looks_tagged(lines: Iterable[bytes]) -> bool:
     texts = (raw.rstrip().decode(errors="replace") for raw in lines)
     kept = [line for line in texts if line and not line.startswith(("-DOCSTART-", "#"))]
     pairs = [(line.rpartition("\t"), line.rpartition(" ")) for line in kept]
-    return 2 * sum(any(found and parse_tag(tag) for _, found, tag in pair) for pair in pairs) > len(kept)
+    if 2 * sum(any(found and parse_tag(tag) for _, found, tag in pair) for pair in pairs) > len(kept):
+        return True
+    # Bare labels are told by the characters beside them.
+    columns = [line.split() for line in kept]
+    bare = all(len(parts) == 2 and len(parts[0]) == 1 for parts in columns)
+    return bare and any(parts[1] == "O" for parts in columns)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file of tagged lines is written. `words` says that its tokens are words and not characters."""
+    """How a file of tagged lines is written. `words` says that its tokens are words and not characters,
+    `indexed` that they are characters with their index in the word."""
 
     scheme: Scheme
     separator: str = "\t"
     columns: int = 2
     words: bool = False
+    indexed: bool = False
 
     def __str__(self) -> str:
         unit = "word" if self.words else "character"
@@ -103,13 +110,15 @@ def survey(path: str | Path) -> Layout:
     columns = max(2, Counter(map(len, split)).most_common(1)[0][0]) if split else 2
     words = are_words([parts[0].decode(errors="replace") for parts in split])
 
-    sentences = groupby(_strip_lines(path), lambda raw: bool(raw) and not raw.startswith(DOCUMENT))
-    tags = (
-        (raw.rpartition(separator.encode())[2].decode(errors="replace") for raw in lines)
-        for is_sentence, lines in sentences
-        if is_sentence
-    )
-    return Layout(scheme_of(tags), separator, columns, words)
+    def columns_of(at: int) -> Iterator[list[str]]:
+        """The first (0) or last (-1) column of each sentence."""
+        sentences = groupby(_strip_lines(path), lambda raw: bool(raw) and not raw.startswith(DOCUMENT))
+        for is_sentence, lines in sentences:
+            if is_sentence:
+                yield [raw.split(separator.encode())[at].decode(errors="replace") for raw in lines]
+
+    indexed = words and are_indexed(islice(columns_of(0), SAMPLE))
+    return Layout(scheme_of(columns_of(-1)), separator, columns, words and not indexed, indexed)
 
 
 def _strip_lines(path: str | Path) -> Iterator[bytes]:
@@ -125,6 +134,7 @@ def read(
     layout: Layout | None = None,
     repair: bool = False,
     note: Note = ignore,
+    warn: Note = ignore,
     **_: Any,
 ) -> Iterator[Example]:
     """The sentences, one at a time; ids count them from 1, `source` names the first line.
@@ -134,7 +144,7 @@ def read(
     """
     layout = layout or survey(path)
     name, faults = Path(path).name, Faults(str(path))
-    reader = TagReader(layout.scheme, layout.words, labels, faults, note if repair else None)
+    reader = TagReader(layout.scheme, layout.words, labels, faults, note if repair else None, warn, layout.indexed)
     for lines, tokens, tags in _sentences(path, layout, reader, note):
         faults.rows += 1
 

@@ -11,16 +11,17 @@ import os
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...entities import CLUENER, Entity, Example, LabelSet, NerError
 from .errors import Note, ignore, quote
 from .mentions import EntityReader, without_scores
-from .rows import lines_of, read_rows, write_rows
+from .rows import ARRAY, lines_of, read_rows, rows_in, write_rows
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +42,18 @@ TIMEOUT = 30
 
 
 def sniff(head: bytes, name: str) -> bool:
-    return name.endswith(SUFFIXES)
+    """By the name, unless it is an array of rows with "entities", which no row of CLUENER has."""
+    return name.endswith(SUFFIXES) and not (ARRAY.match(head) and "entities" in next(rows_in(head), {}))
 
 
 def read(
-    path: str | Path, labels: LabelSet | None = None, *, unlabelled: bool = False, note: Note = ignore, **_: Any
+    path: str | Path,
+    labels: LabelSet | None = None,
+    *,
+    unlabelled: bool = False,
+    note: Note = ignore,
+    warn: Note = ignore,
+    **_: Any,
 ) -> Iterator[Example]:
     """`path` may lead into a zip. `unlabelled` accepts a file of which no row has a "label". Ids are counted from 0."""
     path, labelled = Path(path), None if unlabelled else True
@@ -61,8 +69,8 @@ def read(
             reader.report('the row has a "label" and the first row has none; label all rows of the file or none')
         return ()
 
-    lines = _unpack(path) if path.parent.is_file() else lines_of(path)
-    return read_rows(lines, path, labels, entities_of, number_from=0, note=note)
+    lines: Callable[[], Iterable[bytes]] = partial(_unpack if path.parent.is_file() else lines_of, path)
+    return read_rows(lines, path, labels, entities_of, number_from=0, note=note, warn=warn)
 
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:

@@ -5,12 +5,17 @@ In: rows with one of
     "label": [[0, 2, "company"]]            (or "labels")
     "entities": [{"id": 1, "label": "company", "start_offset": 0, "end_offset": 2}], "relations": []
 
+    "label": [{"start": 0, "end": 2, "text": "三星", "labels": ["company"]}]       Label Studio's JSON-MIN
+
+a line each, or in a JSON array; the text is in "text", or in "data" as older versions write it.
+
 Out: `Example`s; the first form for examples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +44,10 @@ def sniff(head: bytes, name: str) -> bool:
     return False
 
 
-def read(path: str | Path, labels: LabelSet | None = None, *, note: Note = ignore, **_: Any) -> Iterator[Example]:
-    return read_rows(lines_of(path), path, labels, _entities_of, note=note)
+def read(
+    path: str | Path, labels: LabelSet | None = None, *, note: Note = ignore, warn: Note = ignore, **_: Any
+) -> Iterator[Example]:
+    return read_rows(partial(lines_of, path), path, labels, _entities_of, note=note, warn=warn)
 
 
 def _entities_of(row: dict[str, Any], reader: EntityReader) -> Iterator[Entity]:
@@ -57,6 +64,10 @@ def _entities_of(row: dict[str, Any], reader: EntityReader) -> Iterator[Entity]:
             start, end, label = item["start_offset"], item["end_offset"], item["label"]
         elif isinstance(item, list) and len(item) == 3:
             start, end, label = item
+        elif isinstance(item, dict) and {"labels", "start", "end"} <= item.keys() and isinstance(item["labels"], list):
+            for label in item["labels"]:  # Label Studio's JSON-MIN
+                yield from reader.at(label, item["start"], item["end"], (item["text"],) if "text" in item else ())
+            continue
         else:
             form = '[0, 2, "company"], or an object with "label", "start_offset" and "end_offset"'
             reader.report(f"the annotation {quote(item)} cannot be read; make it {form}")

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ...columns import printable
 from ...entities import NerError
 
 SHOWN_FAULTS = 20
@@ -46,7 +47,8 @@ class DataError(NerError):
     def __str__(self) -> str:
         head = f"{self.path} has {count(len(self.faults), 'fault')} in {count(self.rows, 'row')}"
         more = len(self.faults) - SHOWN_FAULTS
-        return "\n  ".join([head, *self.faults[:SHOWN_FAULTS], *([f"… and {more:,} more"] if more > 0 else [])])
+        lines = [head, *self.faults[:SHOWN_FAULTS], *([f"… and {more:,} more"] if more > 0 else [])]
+        return printable("\n  ".join(lines))
 
 
 class LineFault(NerError):

@@ -19,7 +19,7 @@ from .errors import Faults, Note, ignore, quote
 from .mentions import without_scores
 from .rows import identity_of, rows_in
 from .schemes import BIO2, Scheme, scheme_of
-from .tagging import TagReader, are_words, tags_for
+from .tagging import TagReader, are_indexed, are_words, tags_for
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,7 +33,7 @@ TOKENS, TAGS = "tokens", "ner_tags"
 SAMPLE = 1_000
 """Rows that tell whether the tokens are characters or words."""
 
-SPLIT_NAMES = {"dev": ("dev", "validation")}
+SPLIT_NAMES = {"dev": ("dev", "validation", "valid", "val")}
 """What other data sets call the splits of this project."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
@@ -57,6 +57,14 @@ def is_folder(path: Path) -> bool:
     """Whether this folder was written by `save_to_disk`, or holds Parquet files."""
     saved = (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
     return saved or any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
+
+
+def the_one(place: object, split: str, names: list[Any]) -> Any:
+    """The only one of the names that can stand for a split, None if there is none. Raises `NerError` for several."""
+    if len(names) > 1:
+        remedy = "keep one of them under such a name"
+        raise NerError(f"several can be the split {split}", value=[*map(str, names)], place=place, remedy=remedy)
+    return names[0] if names else None
 
 
 def split_names(source: str) -> list[str]:
@@ -91,6 +99,7 @@ class TokenSet:
     names: tuple[str, ...]
     scheme: Scheme
     words: bool
+    indexed: bool
 
     def __str__(self) -> str:
         return f"Hugging Face data set, {self.scheme.name}, one {'word' if self.words else 'character'} a token"
@@ -109,7 +118,8 @@ def survey(source: str, split: str | None = None) -> TokenSet:
         rows = _load(source, lambda: datasets.load_dataset(kind, data_files=str(path), split="train"))
     else:
         splits = split_names(source)
-        wanted = next((name for name in SPLIT_NAMES.get(split or "", (split,)) if name in splits), None)
+        candidates = [name for name in SPLIT_NAMES.get(split or "", (split,)) if name in splits]
+        wanted = the_one(source, split or "", candidates)
         if splits and wanted is None:
             raise NerError("no such split", value=split, place=source, remedy=f"choose one of {', '.join(splits)}")
         if name := _loaded_by(source):
@@ -128,8 +138,10 @@ def survey(source: str, split: str | None = None) -> TokenSet:
         remedy = "give it the type List(ClassLabel(names=[…])), or write the tags as strings"
         raise NerError(f"{TAGS} is {features[TAGS]}, numbers without names", place=source, remedy=remedy)
     scheme = scheme_of((_name(tag, names) for tag in row or ()) for row in rows[TAGS])
-    sample = [token for tokens in islice(rows[TOKENS], SAMPLE) for token in tokens or ()]
-    return TokenSet(source, split or "", rows, names, scheme, are_words([str(token) for token in sample]))
+    sample = [[str(token) for token in tokens or ()] for tokens in islice(rows[TOKENS], SAMPLE)]
+    indexed = are_indexed(sample)
+    words = not indexed and are_words([token for tokens in sample for token in tokens])
+    return TokenSet(source, split or "", rows, names, scheme, words, indexed)
 
 
 def _load(source: str, load: Any) -> Any:
@@ -157,6 +169,7 @@ def read(
     layout: TokenSet | None = None,
     repair: bool = False,
     note: Note = ignore,
+    warn: Note = ignore,
     **_: Any,
 ) -> Iterator[Example]:
     """The examples, one at a time; ids are those of a column `id`, else row numbers from 1.
@@ -166,7 +179,7 @@ def read(
     tokens = layout or survey(str(source))
     where = f"{Path(tokens.source).name}/{tokens.split}".rstrip("/")
     faults = Faults(tokens.source, "row")
-    reader = TagReader(tokens.scheme, tokens.words, labels, faults, note if repair else None)
+    reader = TagReader(tokens.scheme, tokens.words, labels, faults, note if repair else None, warn, tokens.indexed)
     for column in tokens.rows.features.keys() - {TOKENS, TAGS, "id"}:
         note(f"the column {quote(column)}", where)
     for number, row in enumerate(tokens.rows, start=1):

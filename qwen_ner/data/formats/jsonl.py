@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ...entities import Entity, Example, LabelSet, NerError
 from ...files import beside
 from .errors import Note, ignore, quote
 from .mentions import EntityReader
-from .rows import lines_of, looks_like_object, read_rows, write_rows
+from .rows import lines_of, looks_like_object, read_rows, rows_in, write_rows
 
 NAME = "jsonl"
 SUFFIXES = (".jsonl",)
@@ -22,11 +23,13 @@ DESCRIPTION = "JSONL with half-open offsets"
 
 
 def sniff(head: bytes, name: str) -> bool:
-    return name.endswith(SUFFIXES) or looks_like_object(head)
+    return name.endswith(SUFFIXES) or looks_like_object(head) or any(rows_in(head))
 
 
-def read(path: str | Path, labels: LabelSet | None = None, *, note: Note = ignore, **_: Any) -> Iterator[Example]:
-    return read_rows(lines_of(path), path, labels, _entities_of, note=note)
+def read(
+    path: str | Path, labels: LabelSet | None = None, *, note: Note = ignore, warn: Note = ignore, **_: Any
+) -> Iterator[Example]:
+    return read_rows(partial(lines_of, path), path, labels, _entities_of, note=note, warn=warn)
 
 
 def _entities_of(row: dict[str, Any], reader: EntityReader) -> Iterable[Entity]:
@@ -75,7 +78,7 @@ def read_jsonl(path: str | Path, labels: LabelSet | None = None) -> list[Example
 
 def parse(data: bytes, path: str | Path) -> list[Example]:
     """The examples in the content of a file; `path` is its name in messages. Raises as `read_jsonl` does."""
-    return list(read_rows(data.split(b"\n"), path, None, _entities_of))
+    return list(read_rows(partial(data.split, b"\n"), path, None, _entities_of))
 
 
 def write_jsonl(path: str | Path, examples: Iterable[Example]) -> None:

@@ -3,8 +3,8 @@
 In: a JSON export (not JSON-MIN). Out: `Example`s, or one `DataError` with every fault; tasks for examples.
 
 A task's text is `data.text`, or the only string in its data. If one of several annotations is marked as ground truth it
-is taken; otherwise they must agree. Cancelled annotations, predictions and results that are not labels on a span are
-left out and noted.
+is taken; otherwise they must agree. Cancelled annotations, predictions and results that are no labels on a span are
+left out and noted. Labels of a <HyperText> are read if the text has no HTML tags.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,13 @@ from typing import Any
 from ...entities import Entity, Example, LabelSet, NerError
 from .errors import Faults, LineFault, Note, Report, ignore, quote
 from .mentions import EntityReader, distinct
-from .rows import identity_of, json_value, lines_of, text_of, write_lines
+from .offsets import Survey
+from .rows import ARRAY, identity_of, json_value, lines_of, rows_in, text_of, unreported, warn_at, write_lines
+
+LABELS = ("labels", "hypertextlabels")
+"""Types of results that are labels on a span, and the keys of their labels."""
+
+_TAG = re.compile(r"<[A-Za-z/!][^<>]*>")
 
 NAME = "label-studio"
 SUFFIXES = (".json",)
@@ -28,11 +36,16 @@ DESCRIPTION = "Label Studio's JSON"
 
 
 def sniff(head: bytes, name: str) -> bool:
-    """A JSON array of objects. A tagged file may begin with "[" or "[]" too, but not with "[" and "{"."""
-    return not name.endswith(".jsonl") and bool(re.match(rb"(\xef\xbb\xbf)?\s*\[\s*(\{|\]\s*$)", head))
+    """An array of objects of which the first has the keys of a task; an empty array in a .json file."""
+    task = next(rows_in(head), {}) if ARRAY.match(head) else {}
+    if isinstance(task.get("data"), dict) or {"annotations", "completions"} & task.keys():
+        return True
+    return not name.endswith(".jsonl") and head.strip() == b"[]"
 
 
-def read(path: str | Path, labels: LabelSet | None = None, *, note: Note = ignore, **_: Any) -> Iterator[Example]:
+def read(
+    path: str | Path, labels: LabelSet | None = None, *, note: Note = ignore, warn: Note = ignore, **_: Any
+) -> Iterator[Example]:
     """Raises `DataError` with all faults at the end, `NerError` if the file is no list of tasks."""
     name, faults = Path(path).name, Faults(str(path), "task")
     remedy = "export it from Label Studio as JSON"
@@ -42,17 +55,27 @@ def read(path: str | Path, labels: LabelSet | None = None, *, note: Note = ignor
         raise NerError(fault.what, place=path, remedy=fault.remedy) from None
     if not isinstance(tasks, list) or not tasks:
         raise NerError("not a list of tasks", place=path, remedy=remedy)
+    survey = Survey()
+    for number, task in enumerate(tasks, start=1):
+        reader = EntityReader("", None, unreported, see=partial(survey.see, f"{name}: task {number}"))
+        _example(task, number, "", reader, ignore, ignore)
+    unit = survey.unit()
+    for what, where in survey.warnings():
+        warn(what, where)
     for number, task in enumerate(tasks, start=1):
         place = f"{name}: task {number}"
         report = faults.row(place)
-        if example := _example(task, number, place, labels, report, note):
+        reader = EntityReader("", labels, report, unit=unit, warn=partial(warn_at, warn, place))
+        if example := _example(task, number, place, reader, note, warn):
             faults.check_id(example.id, number, report)
             if not faults.found:
                 yield example
     faults.finish("no tasks", remedy)
 
 
-def _example(task: Any, number: int, place: str, labels: LabelSet | None, report: Report, note: Note) -> Example | None:
+def _example(task: Any, number: int, place: str, reader: EntityReader, note: Note, warn: Note) -> Example | None:
+    """The example of a task, None if it has a fault. `reader` is to get its text."""
+    report = reader.report
     data = task.get("data") if isinstance(task, dict) else None
     if not isinstance(data, dict):
         report(f'{quote(task)} has no "data"; export the project as JSON (not as JSON-MIN, CSV or spaCy)')
@@ -66,11 +89,13 @@ def _example(task: Any, number: int, place: str, labels: LabelSet | None, report
         note(f"the key {quote(other)} of data", place)
     if task.get("predictions"):
         note("predictions", place)
-    annotations = _annotations(task.get("annotations"), place, report, note)
+    annotations = _annotations(task.get("annotations", task.get("completions")), place, report, note)
     if annotations is None or text is None:
         return None
-    reader = EntityReader(text, labels, report)
+    reader = replace(reader, text=text)
     found = [distinct(_entities(each.get("result"), reader, place, note), report) for each in annotations]
+    if not any(found) and any(each.get("result") for each in annotations):
+        warn("tasks whose results are no labels on spans, read as having no entity", place)
     if not found:
         report("the task has no annotation; submit it in Label Studio (empty if there is no entity), or delete it")
     elif any({(e.label, *e.span) for e in one} != {(e.label, *e.span) for e in found[0]} for one in found):
@@ -99,19 +124,37 @@ def _entities(results: object, reader: EntityReader, place: str, note: Note) -> 
     if not isinstance(results, list):
         reader.report(f'"result" is {quote(results)}; export the project as JSON')
         return
+    of_html = any(isinstance(result, dict) and result.get("type") == "hypertextlabels" for result in results)
+    if of_html and _TAG.search(reader.text):
+        remedy = "take the text out of the HTML and annotate that with <Labels>, or delete the task"
+        reader.report(f"its labels are on HTML, {quote(reader.text)}; {remedy}")
+        return
     for result in results:
-        value = result.get("value") if isinstance(result, dict) else None
-        if isinstance(result, dict) and result.get("type") != "labels":
-            note(f"results of type {quote(result.get('type'))}", place)
-        elif not isinstance(value, dict) or not {"start", "end", "labels"} <= value.keys():
+        kind, value = (result.get("type"), result.get("value")) if isinstance(result, dict) else (None, None)
+        marks_span = isinstance(value, dict) and "start" in value
+        if isinstance(result, dict) and kind not in LABELS and not marks_span:
+            note(f"results of type {quote(kind)}", place)
+        elif kind not in LABELS and isinstance(result, dict):
+            reader.report(f"a span of type {quote(kind)} cannot be read; annotate plain text with <Labels>")
+        elif not isinstance(value, dict) or not {"start", "end", kind} <= value.keys():
             reader.report(f'the result {quote(result)} lacks "start", "end" or "labels"; export the project as JSON')
-        elif not isinstance(value["labels"], list) or not value["labels"]:
-            reader.report(f'"labels" is {quote(value["labels"])}; make it a list of labels')
+        elif not isinstance(value[kind], list) or not value[kind]:
+            reader.report(f'"labels" is {quote(value[kind])}; make it a list of labels')
         else:
+            start, end = _offsets(value)
             surfaces = (value["text"],) if "text" in value else ()
             score = reader.score_of(result)
-            for label in value["labels"]:
-                yield from reader.at(label, value["start"], value["end"], surfaces, score)
+            for label in value[kind]:
+                yield from reader.at(label, start, end, surfaces, score)
+
+
+def _offsets(value: dict[str, Any]) -> tuple[object, object]:
+    """Start and end. Those of a <HyperText> are XPaths, with offsets in the nodes and perhaps in the whole text."""
+    if isinstance(whole := value.get("globalOffsets"), dict):
+        return whole.get("start"), whole.get("end")
+    if isinstance(value["start"], str):
+        return value.get("startOffset"), value.get("endOffset")
+    return value["start"], value["end"]
 
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:

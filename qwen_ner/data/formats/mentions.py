@@ -5,13 +5,17 @@ In: the annotation of a row and its text. Out: `Entity`s; each fault to a `Repor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ...codec import ground
+from ...columns import join_names
 from ...entities import Entity, Example, LabelSet
 from .errors import Note, Report, count, nearest, quote
+from .offsets import CHARACTERS, Unit, same_surface
+
+SPACED = "surfaces whose white space is not that of the text, read by their offsets"
 
 
 def is_label(label: object, labels: LabelSet | None, report: Report) -> bool:
@@ -20,20 +24,27 @@ def is_label(label: object, labels: LabelSet | None, report: Report) -> bool:
         report(f"the label is {quote(label)}; make it a non-empty string")
         return False
     if labels is not None and label not in labels:
-        meant = nearest(label, labels.names)
-        report(f"label {quote(label)} is unknown{meant or '; the known ones are ' + ', '.join(labels.names)}")
+        known = f"; the known ones are {join_names(labels.names, 20)}: correct it, or add it to `labels`"
+        report(f"label {quote(label)} is unknown{nearest(label, labels.names) or known}")
         return False
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class EntityReader:
-    """Reads the entities of one text; `labels=None` accepts any label, `inclusive` counts ends as CLUENER does."""
+    """Reads the entities of one text; `labels=None` accepts any label, `inclusive` counts ends as CLUENER does.
+
+    `unit` is what offsets count. `warn` gets what is read otherwise than it is written; without it, that is a fault.
+    `see` gets the text and the (start, end, surfaces) of each span instead of its entity being made.
+    """
 
     text: str
     labels: LabelSet | None
     report: Report
     inclusive: bool = False
+    unit: Unit = CHARACTERS
+    warn: Report | None = None
+    see: Callable[[str, object, object, tuple[object, ...]], None] | None = None
 
     def from_label(self, tree: object) -> Iterator[Entity]:
         """The entities of {label: [surface, …]} and of {label: {surface: [[start, end], …]}}."""
@@ -99,21 +110,48 @@ class EntityReader:
         self, label: object, start: object, end: object, surfaces: tuple[object, ...] = (), score: float | None = None
     ) -> Iterator[Entity]:
         """The entity at a span, if the label is known and the span holds each of the surfaces given for it."""
+        whole = type(start) is int and type(end) is int  # not isinstance: True is an int to it
+        if self.see:
+            self.see(self.text, start, end + self.inclusive if whole else end, surfaces)  # type: ignore[operator]
+            return
         if not is_label(label, self.labels, self.report):
             return
-        if type(start) is not int or type(end) is not int:  # not isinstance: True is an int to it
-            fault = f"of {label} is not made of whole numbers, which count characters from 0"
-        elif not 0 <= start < (stop := end + self.inclusive) <= len(self.text):
-            fault = f"of {label} is empty or leaves the text, which has {count(len(self.text), 'character')}"
-        elif wrong := [surface for surface in surfaces if surface != self.text[start:stop]]:
-            fault = f"holds {quote(self.text[start:stop])}, the surface is {quote(wrong[0])}"
+        if not whole:
+            fault = f"of {label} is not made of whole numbers, which count characters from 0; correct it"
+        elif not (span := self.unit.span(self.text, start, end + self.inclusive)):  # type: ignore[arg-type, operator]
+            length = count(len(self.text), "character")
+            fault = f"of {label} is empty or leaves the text, which has {length}{self._other_ends(start, end, ())}"
+        elif wrong := [surface for surface in surfaces if not self._holds(span, surface)]:
+            found = quote(self.text[slice(*span)])
+            fault = f"holds {found}, the surface is {quote(wrong[0])}{self._other_ends(start, end, surfaces)}"
         else:
-            yield Entity(str(label), self.text[start:stop], start, stop, score)
+            if self.warn and self.unit != CHARACTERS and span != (start, end + self.inclusive):  # type: ignore[operator]
+                self.warn(f"offsets that count {self.unit.name}, converted")
+            yield Entity(str(label), self.text[slice(*span)], *span, score)
             return
-        remedy = "Ends are exclusive here; if this file's are inclusive, as CLUENER's are, add 1 to each."
+        self.report(f"the span [{quote(start)}, {quote(end)}{']' if self.inclusive else ')'} {fault}")
+
+    def _holds(self, span: tuple[int, int], surface: object) -> bool:
+        """Whether the surface is at the span; it may have other white space, if that can be told."""
+        found = self.text[slice(*span)]
+        if surface == found:
+            return True
+        if self.warn and same_surface(surface, found):
+            self.warn(SPACED)
+            return True
+        return False
+
+    def _other_ends(self, start: Any, end: Any, surfaces: tuple[object, ...]) -> str:
+        """The remedy for a span that does not fit: the other convention for ends, if the span fits then."""
+        stop = end + (not self.inclusive)
+        held = self.text[start:stop] if 0 <= start < stop <= len(self.text) else ""
+        other = held != "" and all(surface == held for surface in surfaces)
         if self.inclusive:
-            remedy = "CLUENER's ends are inclusive; if this file's are not, name it .jsonl."
-        self.report(f"the span [{quote(start)}, {quote(end)}{']' if self.inclusive else ')'} {fault}. {remedy}")
+            remedy = "if this file's are not, name it .jsonl." if other else "correct it"
+            return f". CLUENER's ends are inclusive; {remedy}"
+        if not other:
+            return "; correct it"
+        return ". Ends are exclusive here; if this file's are inclusive, as CLUENER's are, add 1 to each."
 
 
 def distinct(found: Iterable[Entity], report: Report) -> tuple[Entity, ...]:

@@ -6,7 +6,7 @@ A format is a module of this folder (or any object) with
     SUFFIXES     file names to look for in a folder of splits, and by which `convert` chooses what to write
     DESCRIPTION  one line for help texts, documentation and the log
     sniff        (head, name) -> whether a file with this beginning and this name is of this format
-    read         (path, labels, *, note, **options) -> its `Example`s
+    read         (path, labels, *, note, warn, **options) -> its `Example`s
     write        (path, examples, lose), if it can be written; `examples` can be iterated over several times
     survey       (path), if it must be looked through before it is read: `read` gets the result (or None) as `layout`,
                  and its str() says how the file is written
@@ -25,7 +25,7 @@ from typing import Any
 
 from ...entities import Example, LabelSet, NerError
 from . import bio, cluener, doccano, hugging_face, jsonl, label_studio
-from .hugging_face import SPLIT_NAMES
+from .hugging_face import SPLIT_NAMES, the_one
 from .rows import lines_of
 
 FORMATS: list[Any] = [jsonl, cluener, hugging_face, bio, doccano, label_studio]
@@ -51,7 +51,8 @@ class Source:
         """The examples, one at a time. Errors come at the end: the examples before are valid only if there is none.
 
         Of `options` each format takes those that it knows: `unlabelled` accepts a file of CLUENER's without labels,
-        `repair` reads tags that are out of order and notes each, `note` gets all that an `Example` has no place for.
+        `repair` reads tags that are out of order and notes each, `note` gets all that an `Example` has no place for,
+        `warn` what is read otherwise than it is written.
         """
         return self.format.read(self.path, labels, layout=self.layout, **options)
 
@@ -77,9 +78,10 @@ def open_source(dataset: str, split: str | None) -> Source:
 
 
 def find(folder: Path, split: str) -> Path | None:
-    """The file of a split in a folder; for dev also one that is called validation."""
-    files = (folder / f"{name}{suffix}" for name in SPLIT_NAMES.get(split, (split,)) for suffix in suffixes())
-    return next((file for file in files if file.is_file()), None)
+    """The file of a split in a folder; dev may have another of its `SPLIT_NAMES`. Raises `NerError` for several."""
+    names = [f"{name}{suffix}" for name in SPLIT_NAMES.get(split, (split,)) for suffix in suffixes()]
+    name = the_one(folder, split, [name for name in names if (folder / name).is_file()])
+    return folder / name if name else None
 
 
 def suffixes() -> list[str]:

@@ -71,6 +71,33 @@ SCHEMES = (
     Scheme("BILOU", "B", "I", "L", "U"),
 )
 BIO2 = SCHEMES[0]
+IO = Scheme("IO", "I", "I", "I", "I")
+"""Tags that are bare labels: neighbours of one label are one entity. Read, but not written."""
+
+
+_SUFFIXED = re.compile(r"(.+)[-_]([BIMESLU])")
+
+
+def _are_bare(names: set[str]) -> bool:
+    """Whether these are labels alone, without a prefix written in another way (ORG-B, BORG, or B without a label).
+
+    >>> _are_bare({"ORG", "LOC"}), _are_bare({"ORG-B", "ORG-I"}), _are_bare({"BORG", "IORG"}), _are_bare({"B", "I"})
+    (True, False, False, False)
+    """
+    prefixed = any(len(name) < 2 or _SUFFIXED.fullmatch(name) for name in names)
+    glued = any(name[0] in "IMELU" and f"B{name[1:]}" in names for name in names - {""})
+    return bool(names) and not prefixed and not glued
+
+
+def nearest_tag(name: str) -> str:
+    """The tag that a name which is none may stand for: the end of a remedy.
+
+    >>> nearest_tag("ORG-B"), nearest_tag("ORG"), nearest_tag("X-ORG")
+    (', perhaps to B-ORG', ', perhaps to B-ORG or I-ORG', '')
+    """
+    if found := _SUFFIXED.fullmatch(name):
+        return f", perhaps to {found[2]}-{found[1]}"
+    return "" if "-" in name or len(name) < 2 else f", perhaps to B-{name} or I-{name}"
 
 
 @lru_cache(maxsize=65_536)
@@ -110,7 +137,7 @@ def step(scheme: Scheme, before: Tag, tag: Tag) -> Step:
     inside = role_before in ("B", "I")  # an entity is still open before this tag
     goes_on = inside and role in ("I", "E") and before[1] == tag[1]
     begins = role != "O" and not goes_on
-    if scheme.name == "IOB1":
+    if scheme.first == "I":
         wrong = role == "B" and not (inside and before[1] == tag[1])
     else:
         wrong = (begins and role in ("I", "E")) or (scheme.closed and inside and not goes_on)
@@ -168,14 +195,20 @@ def tags_of(length: int, spans: Iterable[Span], scheme: Scheme) -> list[str]:
 def scheme_of(sentences: Iterable[Iterable[str]]) -> Scheme:
     """The scheme in which the tags of these sentences have the fewest faults; what is no tag does not count.
 
-    Two schemes that both fit read the tags alike; then it is the first of `SCHEMES`.
+    Two schemes that both fit read the tags alike; then it is the first of `SCHEMES`. If there are O and bare labels
+    alone, it is `IO`.
 
     >>> scheme_of([["B-ORG", "M-ORG", "E-ORG", "O"]]).name
     'BMES'
     """
     pairs: Counter[tuple[Tag, Tag]] = Counter()
+    others: set[str] = set()
     for names in sentences:
+        names = [*names]
+        others.update(name for name in names if parse_tag(name) is None)
         pairs.update(pairwise((EDGE, *filter(None, map(parse_tag, names)), EDGE)))
+    if {tag for pair in pairs for tag in pair} == {EDGE, OUTSIDE} and _are_bare(others):
+        return IO
 
     def faults(scheme: Scheme) -> int:
         return sum(

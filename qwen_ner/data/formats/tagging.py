@@ -12,16 +12,18 @@ space. Nothing is detokenised: `call .` keeps its space.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from ...entities import Entity, Example, LabelSet, NerError
 from .errors import NESTED, Faults, Note, quote
 from .mentions import is_label
-from .schemes import OUTSIDE, Scheme, Span, Tag, parse_tag, spans_of, tags_of
+from .schemes import IO, OUTSIDE, Scheme, Span, Tag, nearest_tag, parse_tag, spans_of, tags_of
 
 OUT_OF_ORDER = "tags out of order, read as conlleval does"
+BARE = "tags without a prefix, read as IO: neighbours of one label are one entity"
+INDEXED = "characters with their index in the word (科0 技1), read without it"
 
 _CHINESE = re.compile(r"[\u3000-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 """Ideographs, kana, bopomofo, their punctuation, full-width forms: what is written without spaces."""
@@ -30,6 +32,9 @@ _CHINESE = re.compile(r"[\u3000-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef\U0
 @dataclass(frozen=True, slots=True)
 class TagReader:
     """Reads the tags of one data set. `words` as for `join`; `labels=None` accepts any label.
+
+    `indexed` says that tokens are characters with their index in the word. `warn` gets what is read otherwise than it
+    is written.
 
     Tags that are out of order are faults with their remedy, or go to `mend` if it is given; either way they are read as
     conlleval does: an I- after nothing begins an entity, and an entity that is not closed ends.
@@ -40,14 +45,17 @@ class TagReader:
     labels: LabelSet | None
     faults: Faults
     mend: Note | None
+    warn: Note
+    indexed: bool
 
     def tag(self, name: str) -> Tag | str:
         """The tag of this name, or what is wrong with it."""
-        tag = parse_tag(name)
+        tag: Tag | None = ("I", name) if self.scheme == IO and name not in ("", "O") else parse_tag(name)
         if tag and (tag == OUTSIDE or tag[0] in self.scheme.roles):
             return tag
         prefixes = ", ".join(f"{prefix}-…" for prefix in sorted(self.scheme.roles))
-        return f"{quote(name)} is not a tag of {self.scheme.name}, the scheme of the file: O, {prefixes}; correct it"
+        fault = f"{quote(name)} is not a tag of {self.scheme.name}, the scheme of the file: O, {prefixes}"
+        return f"{fault}; correct it{nearest_tag(name)}"
 
     def example(
         self, identity: str, source: str, tokens: Sequence[str], tags: Sequence[Tag | str], place: Callable[[int], str]
@@ -69,6 +77,11 @@ class TagReader:
         for at, tag in enumerate(tags):
             if isinstance(tag, str):
                 report(at, tag)
+        if self.scheme == IO:
+            self.warn(BARE, source)
+        if self.indexed:
+            self.warn(INDEXED, source)
+            tokens = self._without_indexes(tokens, report)
         text, starts = join(tokens, self.words)
         if not text.strip():
             report(0, f"the text {quote(text)} is empty; delete the sentence")
@@ -79,6 +92,40 @@ class TagReader:
                 start, stop = starts[first], starts[end - 1] + len(tokens[end - 1])
                 entities.append(Entity(label, text[start:stop], start, stop))
         return None if self.faults.found else Example(identity, text, tuple(entities), source)
+
+    def _without_indexes(self, tokens: Sequence[str], report: Callable[[int, str], None]) -> list[str]:
+        shorter = without_indexes(tokens)
+        for at, (one, other) in enumerate(zip(tokens, shorter, strict=True)):
+            if one == other:
+                report(at, f"{quote(one)} has no index in its word, as other tokens have (科0 技1); give it one")
+        return shorter
+
+
+def are_indexed(sentences: Iterable[Sequence[str]]) -> bool:
+    """Whether tokens end with their place in the word, as Weibo NER writes characters, all but one in a hundred.
+
+    >>> are_indexed([["科0", "技1", "全0"]]), are_indexed([["A4", "B2"]]), are_indexed([["第0"]])
+    (True, False, False)
+    """
+    fitting = others = inner = 0
+    for tokens in sentences:
+        fits = [one != other for one, other in zip(tokens, without_indexes(tokens), strict=True)]
+        fitting, others = fitting + sum(fits), others + fits.count(False)
+        inner += sum(fit and not token.endswith("0") for fit, token in zip(fits, tokens, strict=True))
+    return inner > 0 and 99 * others <= fitting
+
+
+def without_indexes(tokens: Sequence[str]) -> list[str]:
+    """The tokens without the index behind each, which is 0 or one more than that of the token before.
+
+    >>> without_indexes(["2", "科0", "技1", "20", "01", "2"])
+    ['2', '科', '技', '2', '0', '2']
+    """
+    found, at = [], -1
+    for token in tokens:
+        at = next((index for index in (at + 1, 0) if token.endswith(str(index)) and token != str(index)), -1)
+        found.append(token if at < 0 else token.removesuffix(str(at)))
+    return found
 
 
 def are_words(tokens: Sequence[str]) -> bool:

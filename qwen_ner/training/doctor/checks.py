@@ -40,7 +40,8 @@ def check_data(plan: TrainingPlan) -> Finding:
     parts = {"train": splits.train, "validation": splits.validation, "dev": splits.final}
     counted = " · ".join(f"{name} {len(examples):,}" for name, examples in parts.items() if examples)
     entities = sum(len(example.entities) for example in splits.train)
-    return ok(f"{plan.recipe.data.dataset}: {counted} rows; {entities:,} entities to train on")
+    found = f"{plan.recipe.data.dataset}: {counted} rows; {entities:,} entities to train on"
+    return warn("\n".join([found, *splits.notes])) if splits.notes else ok(found)
 
 
 def check_labels(plan: TrainingPlan) -> Finding:

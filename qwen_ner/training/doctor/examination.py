@@ -42,7 +42,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("hub", machine.check_hub),
 )
 
-_OF_TRAINING = ("rows", "pad token", "end token", "prompt", "room", "answers")
+_OF_TRAINING = ("data", "rows", "pad token", "end token", "prompt", "room", "answers")
 
 TRAINING_CHECKS = tuple(check for name, check in CHECKS if name in _OF_TRAINING)
 """What a training checks of itself before its first step: what takes seconds and would waste hours."""

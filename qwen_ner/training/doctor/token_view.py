@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from operator import add
 from typing import TYPE_CHECKING
 
+from ...columns import printable
 from ...columns import width as columns_of
 from ...inference.constraints.vocabulary import token_bytes
 
@@ -47,4 +48,4 @@ def _visible(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
         spelled = tokenizer.convert_ids_to_tokens(token)
         spelling = token_bytes(spelled)
         return spelled if spelling is None else "".join(f"\\x{byte:02x}" for byte in spelling)
-    return "".join(VISIBLE.get(c, c) for c in text)
+    return printable("".join(VISIBLE.get(c, c) for c in text))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from qwen_ner.data.formats.bio import first_line_mark, read, survey, tag_lines
 from qwen_ner.data.formats.errors import NESTED, DataError
-from qwen_ner.data.formats.schemes import BIO2, SCHEMES
-from qwen_ner.data.formats.tagging import flat, join
+from qwen_ner.data.formats.schemes import BIO2, IO, SCHEMES
+from qwen_ner.data.formats.tagging import BARE, INDEXED, flat, join
 from qwen_ner.entities import Entity, Example, LabelSet, NerError
 
 ALPHABET = "甲乙。，aZ3#[{ \u3000\t\r\u2028\x85\x0b\x1c\u0301😀\ufeff-O"
@@ -212,3 +212,62 @@ def test_what_tags_cannot_say_is_told_or_refused():
     with pytest.raises(NerError) as error:
         tag_lines(Example("0", " ", (), "a:1"), BIO2)
     assert (error.value.place, error.value.value) == ("a:1", " ")
+
+
+def test_bare_labels_are_read_as_io_and_said(tmp_path):
+    notes = []
+    path = write(tmp_path, spaced("三/ORG 星/ORG 在/O 北/LOC 京/LOC") + spaced("好/O"))
+    assert survey(path).scheme == IO
+    rows = list(read(path, warn=lambda *note: notes.append(note)))
+    assert [[(e.label, e.text) for e in row.entities] for row in rows] == [[("ORG", "三星"), ("LOC", "北京")], []]
+    assert notes == [(BARE, "train.bio:1"), (BARE, "train.bio:7")]
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ("三/ORG 星/ORG 在/O 北/B-LOC", "perhaps to B-ORG"),  # mixed
+        ("三/ORG-B 星/ORG-I 在/O", "perhaps to B-ORG"),
+        ("三/BORG 星/IORG 在/O", "correct it"),
+        ("三/B 星/I 在/O", "correct it"),
+        ("三/NR 在/P 北/NR", "perhaps to B-NR"),  # no O: another column
+    ],
+)
+def test_what_is_no_bare_label_has_a_remedy(tmp_path, words, remedy):
+    faults = faults_of(write(tmp_path, spaced(words)))
+    assert faults[0].startswith("train.bio:1: ")
+    assert remedy in faults[0]
+
+
+def test_characters_with_their_index_are_read_without_it_and_said(tmp_path):
+    notes = []
+    path = write(tmp_path, spaced("科0/B-ORG 技1/I-ORG 20/O 01/O ．2/O") + spaced("好0/O 的1/O"))
+    rows = list(read(path, warn=lambda *note: notes.append(note)))
+    assert said(rows) == [("科技20．", (Entity("ORG", "科技", 0, 2),)), ("好的", ())]
+    assert [what for what, _ in notes] == [INDEXED] * 2
+    assert [row.text for row in read(write(tmp_path, spaced("B2/O A4/O 第0/O")))] == ["B2 A4第0"]
+
+
+def test_a_character_without_index_among_others_is_a_fault_of_its_line(tmp_path):
+    path = write(tmp_path, spaced(" ".join(f"字{n}/O" for n in range(10))) * 15 + spaced("好/O"))
+    (fault,) = faults_of(path)
+    assert fault.startswith("train.bio:166: ")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-be"])
+def test_a_byte_order_mark_tells_the_encoding(tmp_path, encoding):
+    mark = codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b""
+    text = "三\tB-ORG\r\n星\tI-ORG\r\n\r\n好\u2028\tO\r\n"
+    (tmp_path / "train.bio").write_bytes(mark + text.encode(encoding))
+    assert said(read(tmp_path / "train.bio")) == [("三星", (Entity("ORG", "三星", 0, 2),)), ("好\u2028", ())]
+
+
+def test_utf16_without_its_mark_is_not_called_gbk(tmp_path):
+    (tmp_path / "train.bio").write_bytes("三\tO\n周\tO\n".encode("utf-16-le"))
+    (tmp_path / "broken.bio").write_bytes("三\tO\n".encode("utf-16")[:-1])
+    faults = faults_of(tmp_path / "train.bio")
+    assert faults
+    assert not any("GB18030" in fault for fault in faults)
+    with pytest.raises(NerError) as error:
+        list(read(tmp_path / "broken.bio"))
+    assert (error.value.place, error.value.remedy) == (tmp_path / "broken.bio", "save the file as UTF-8")

@@ -7,9 +7,11 @@ import json
 import pytest
 from rows import EIGHT
 
+from qwen_ner.data.formats import doccano as doccano_format
+from qwen_ner.data.formats import registry
 from qwen_ner.data.formats.doccano import as_row, read
 from qwen_ner.data.formats.errors import DataError
-from qwen_ner.entities import CLUENER, Entity, Example
+from qwen_ner.entities import CLUENER, Entity, Example, NerError
 
 TEXT = "三星在北京😀开会"
 COMPANY, PLACE, INNER = Entity("company", "三星", 0, 2), Entity("address", "北京", 3, 5), Entity("address", "京", 4, 5)
@@ -85,3 +87,35 @@ def test_a_fault_of_doccano_is_told_with_its_line(tmp_path, annotation, fault):
     (told,) = error.value.faults
     assert told.startswith("all.jsonl:2: ")
     assert fault in told
+
+
+def test_an_array_and_the_key_data_are_read(tmp_path):
+    rows = [{"id": 1, "data": TEXT, "label": [[0, 2, "company"]]}, {"id": 2, "data": "好", "label": []}]
+    (tmp_path / "all.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    assert registry.detect(tmp_path / "all.json") is doccano_format
+    assert (
+        said(read(tmp_path / "all.json"))
+        == said(doccano(tmp_path, *rows))
+        == [("1", TEXT, (COMPANY,)), ("2", "好", ())]
+    )
+    assert [e.source for e in read(tmp_path / "all.json")] == ["all.json: row 1", "all.json: row 2"]
+
+
+def test_label_studios_short_export_is_read(tmp_path):
+    item = {"start": 0, "end": 2, "text": "三星", "labels": ["company"]}
+    (tmp_path / "min.json").write_text(json.dumps([{"id": 5, "text": TEXT, "label": [item], "annotator": 1}]))
+    assert registry.detect(tmp_path / "min.json") is doccano_format
+    assert said(read(tmp_path / "min.json")) == [("5", TEXT, (COMPANY,))]
+
+
+def test_faults_of_an_array_are_told_with_their_row(tmp_path):
+    rows = [{"id": 1, "text": TEXT, "label": []}, {"id": 1, "text": TEXT, "label": [[0, 99, "company"]]}]
+    (tmp_path / "all.json").write_text(json.dumps(rows))
+    with pytest.raises(DataError) as error:
+        list(read(tmp_path / "all.json"))
+    assert [fault.split(": ")[:2] for fault in error.value.faults] == [["all.json", "row 2"]] * 2
+    assert "row 1's too" in error.value.faults[0]
+    (tmp_path / "all.json").write_text('[{"text": "一"}, {"text": ]')
+    with pytest.raises(NerError) as error:
+        list(read(tmp_path / "all.json"))
+    assert (error.value.place, bool(error.value.remedy)) == (tmp_path / "all.json", True)

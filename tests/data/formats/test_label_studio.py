@@ -120,3 +120,42 @@ def test_what_is_no_list_of_tasks_is_refused(tmp_path, content):
         list(read(tmp_path / "tasks.json"))
     assert error.value.place == tmp_path / "tasks.json"
     assert error.value.remedy
+
+
+def hyper(text, **value):
+    offsets = {"start": "/text()[1]", "end": "/text()[1]", "startOffset": 0, "endOffset": 2}
+    result = {"type": "hypertextlabels", "value": {**offsets, "text": "张伟", "hypertextlabels": ["name"], **value}}
+    return {"data": {"text": text}, "annotations": [{"result": [result, result][: 1 + text.count("<")]}]}
+
+
+@pytest.mark.parametrize(
+    "value", [{}, {"start": 0, "end": 2}, {"startOffset": 9, "globalOffsets": {"start": 0, "end": 2}}]
+)
+def test_labels_of_hypertext_are_read_in_plain_text(tmp_path, value):
+    (row,) = studio(tmp_path, hyper("张伟在 1 > 0", **value))
+    assert row.entities == (Entity("name", "张伟", 0, 2),)
+
+
+def test_labels_on_html_are_refused_once_a_task(tmp_path):
+    with pytest.raises(DataError) as error:
+        studio(tmp_path, hyper("张伟"), hyper("<p>张伟</p>"), hyper("好<br>张伟"))
+    assert [fault.split(": ")[1] for fault in error.value.faults] == ["task 2", "task 3"]
+
+
+def test_no_span_becomes_a_row_without_entities_unsaid(tmp_path):
+    with pytest.raises(DataError) as error:
+        studio(
+            tmp_path, task({"type": "paragraphlabels", "value": {"start": "0", "end": "0", "paragraphlabels": ["a"]}})
+        )
+    assert '"paragraphlabels"' in error.value.faults[0]
+    said = []
+    choice = task({"type": "choices", "value": {"choices": ["spam"]}})
+    (row,) = studio(tmp_path, choice, warn=lambda *note: said.append(note))
+    assert not row.entities
+    assert [where for _, where in said] == ["tasks.json: task 1"]
+
+
+def test_the_key_of_older_versions_is_read(tmp_path):
+    old = task(FIRST)
+    old["completions"] = old.pop("annotations")
+    assert studio(tmp_path, old)[0].entities == (COMPANY,)

@@ -1,0 +1,172 @@
+"""What the offsets of a file count: characters, or what another tool took for one.
+
+In: the spans of a file's rows, with their texts and, where the file gives them, their surfaces. Out: one `Unit` for the
+whole file, and what to warn of. Knows nothing of files and formats.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+SPECIAL = re.compile(r"[\U00010000-\U0010ffff]|\s\s")
+"""What tools count differently: characters outside the Basic Multilingual Plane, CRLF, runs of white space."""
+
+UNCLEAR = (
+    "spans behind an emoji or rare character that may count UTF-16 units; they are read as characters: compare them "
+    "with your annotation tool"
+)
+INCLUSIVE = (
+    "the ends of the spans look inclusive (surfaces of one character, words cut before their last); they are read as "
+    "exclusive: if they are inclusive, add 1 to each"
+)
+CLEAR, TELLING = 3, 10
+"""The evidence for one unit must be `CLEAR` times that for the other, and for UTF-16 be in one of `TELLING` spans."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What an offset counts. `utf16`: a character outside the Basic Multilingual Plane is two; `run` is one."""
+
+    name: str
+    utf16: bool = False
+    run: str = r"(?!)"
+
+    def span(self, text: str, start: int, end: int) -> tuple[int, int] | None:
+        """The characters [start, end) of `text` that this span means; None if it is empty or does not fit.
+
+        >>> UTF16.span("😀张伟", 2, 4), CHARACTERS.span("😀张伟", 2, 4)
+        ((1, 3), None)
+        """
+        if self != CHARACTERS and SPECIAL.search(text):
+            places = _places(self, text)
+            if not 0 <= start < end < len(places):
+                return None
+            start, end = places[start], places[end]
+        return (start, end) if 0 <= start < end <= len(text) else None
+
+
+CHARACTERS = Unit("characters")
+UTF16 = Unit("UTF-16 units", utf16=True)
+UNITS = (
+    CHARACTERS,
+    UTF16,
+    Unit("characters, CRLF as one", run=r"\r\n"),
+    Unit("UTF-16 units, CRLF as one", utf16=True, run=r"\r\n"),
+    Unit("characters, a run of white space as one", run=r"\s+"),
+    Unit("UTF-16 units, a run of white space as one", utf16=True, run=r"\s+"),
+)
+"""The first one that explains most spans is taken."""
+
+
+@lru_cache(maxsize=len(UNITS))
+def _places(unit: Unit, text: str) -> list[int]:
+    """The character at each offset in `unit`, and the end; -1 inside of a character."""
+    places: list[int] = []
+    for found in re.finditer(f"{unit.run}|.", text, re.DOTALL):
+        places += [found.start(), -1] if unit.utf16 and found[0] > "\uffff" else [found.start()]
+    return [*places, len(text)]
+
+
+def same_surface(one: object, other: str) -> bool:
+    """Whether two surfaces are equal up to white space, which browsers collapse.
+
+    >>> same_surface("北京市 朝阳区", "北京市  朝阳区")
+    True
+    """
+    return isinstance(one, str) and one.replace("\\n", "\n").split() == other.split()
+
+
+@dataclass
+class Survey:
+    """Counts the spans of a file, so that `unit` can tell what they count and `warnings` what is suspicious."""
+
+    misfits: Counter[Unit] = field(default_factory=Counter)
+    known: set[str] = field(default_factory=set)
+    """Surfaces at which all units agree."""
+    unsure: list[tuple[str, str, int, int]] = field(default_factory=list)
+    """(place, text, start, end) of spans without a surface that the units read differently."""
+    bare: int = 0
+    edges: int = 0
+    odd: list[str] = field(default_factory=list)
+    """Spans without a surface, and those that end where a word may; places of those of one character, or that end one
+    before where a word may."""
+
+    def see(self, place: str, text: str, start: object, end: object, surfaces: tuple[object, ...]) -> None:
+        if type(start) is not int or type(end) is not int:
+            return
+        special = SPECIAL.search(text) is not None
+        spans = {unit: unit.span(text, start, end) for unit in (UNITS if special else UNITS[:1])}
+        if special:
+            for unit, span in spans.items():
+                self.misfits[unit] += not span or any(not same_surface(s, text[slice(*span)]) for s in surfaces)
+        if surfaces:
+            return
+        if len(set(spans.values())) > 1:
+            self.unsure.append((place, text, start, end))
+        elif found := spans[CHARACTERS]:
+            surface = text[slice(*found)]
+            self.known.add(surface)
+            self.bare += 1
+            self.edges += _may_end(text, found[1])
+            if len(surface) == 1 or (not _may_end(text, found[1]) and _may_end(text, found[1] + 1)):
+                self.odd.append(place)
+
+    def unit(self) -> Unit:
+        """The unit that explains most spans; of several the simplest, or UTF-16 units if they give better words."""
+        best = min(UNITS, key=lambda unit: self.misfits[unit])  # the first of them
+        return UTF16 if best == CHARACTERS and self._favoured() == UTF16 else best
+
+    def _favoured(self) -> Unit | None:
+        """Characters or UTF-16 units, None if it cannot be told: by misfits, else by what bare spans hold."""
+        if self.misfits[UTF16] > self.misfits[CHARACTERS]:
+            return CHARACTERS
+        gains = [self._quality(text, two) - self._quality(text, one) for _, text, one, two in self._differing()]
+        better, worse = sum(gain for gain in gains if gain > 0), -sum(gain for gain in gains if gain < 0)
+        if better > max(1, CLEAR * worse, len(gains) / TELLING):
+            return UTF16
+        return CHARACTERS if worse > max(1, CLEAR * better) or not gains else None
+
+    def _differing(self) -> Iterator[tuple[str, str, tuple[int, int], tuple[int, int]]]:
+        for place, text, start, end in self.unsure:
+            one, two = CHARACTERS.span(text, start, end), UTF16.span(text, start, end)
+            if one and two and one != two:
+                yield place, text, one, two
+
+    def _quality(self, text: str, span: tuple[int, int]) -> int:
+        """How much a span looks like one that a person would mark."""
+        surface = text[slice(*span)]
+        inner = surface.strip() or " "
+        symbols = any(unicodedata.category(char)[0] in "SMC" and char > "\x7f" for char in (inner[0], inner[-1]))
+        marks = any(unicodedata.category(char) == "Po" for char in (inner[0], inner[-1]))
+        cut = unicodedata.category(text[span[1] : span[1] + 1] or " ")[0] == "M"
+        cut |= any(re.fullmatch("[A-Za-z]{2}|[0-9]{2}", text[max(0, at - 1) : at + 1]) is not None for at in span)
+        edges = sum(at == 0 or _may_end(text, at) for at in span)
+        return edges + 2 * (surface in self.known) - 2 * (symbols or marks or cut) - (inner != surface)
+
+    def warnings(self) -> Iterator[tuple[str, str]]:
+        """(what, where) of what cannot be told, or looks wrong."""
+        if self.unit() == CHARACTERS and self._favoured() is None:
+            yield from ((UNCLEAR, place) for place, *_ in self._differing())
+        if self.bare > 1 and 50 * self.edges <= self.bare <= 5 * len(self.odd):
+            yield from ((INCLUSIVE, place) for place in self.odd)
+
+
+def _may_end(text: str, at: int) -> bool:
+    """Whether a word may end before character `at`: the text ends there, or the kind of character changes.
+
+    >>> [_may_end("在Rome，好", at) for at in range(1, 8)]
+    [True, False, False, False, True, True, True]
+    """
+    if at >= len(text):
+        return True
+    closes = unicodedata.category(text[at]) in ("Pe", "Pf")  # 》 may be the last character of what is cut short
+    return _kind(text[at - 1]) != _kind(text[at]) and not closes
+
+
+def _kind(char: str) -> str:
+    return "latin" if char.isascii() and char.isalnum() else "letter" if char.isalnum() else "other"
