@@ -22,6 +22,18 @@ def width(text: str) -> int:
     )
 
 
+def printable(text: str, limit: int | None = None) -> str:
+    """`text` on one line, safe for a terminal: what it cannot show is escaped, what is over `limit` columns cut.
+
+    >>> print(printable("a\\x1b[31m\\nb"), printable("组织机构名称", 8))
+    a\\x1b[31m\\nb 组织机…
+    """
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    if limit is None or width(shown) <= limit:
+        return shown
+    return next(f"{shown[:n]}…" for n in range(limit, -1, -1) if width(shown[:n]) < limit)
+
+
 def align(rows: Sequence[Sequence[str]]) -> list[str]:
     """The rows as lines: the first column aligned left, the others right, each as wide as its widest cell.
 
