@@ -107,7 +107,7 @@ class Codec:
             by_label.setdefault(label, []).append(surface)
         if unknown := by_label.keys() - set(self.labels.names):
             raise NerError(
-                f"the label is not in the label set ({self.labels})",
+                f"the label is not in the label set ({', '.join(self.labels.names)})",
                 value=", ".join(sorted(unknown)),
                 place=example.source or example.id,
                 remedy="add it to `labels` in the recipe",

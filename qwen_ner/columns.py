@@ -1,12 +1,36 @@
-"""Text in terminal columns, of which a Chinese character takes two.
+"""Text for a terminal: in columns, of which a Chinese character takes two, and without control characters.
 
-In: strings. Out: their widths, or aligned lines. Knows nothing of what they mean.
+In: strings. Out: their widths, or what can be printed. Knows nothing of what they mean.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and line feed, marks of writing direction, half a surrogate pair."""
+
+
+def printable(text: str) -> str:
+    """`text` with what would command the terminal, or could not be printed, as escapes.
+
+    >>> print(printable("\x1b[31m地址"))
+    \\x1b[31m地址
+    """
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def join_names(items: Iterable[str], limit: int = 5) -> str:
+    """The first `limit` of `items`, and how many more there are.
+
+    >>> join_names(["a", "b", "c"], limit=2)
+    'a, b and 1 more'
+    """
+    every = list(items)
+    more = f" and {len(every) - limit:,} more" if len(every) > limit else ""
+    return ", ".join(every[:limit]) + more
 
 
 def width(text: str) -> int:
@@ -22,18 +46,6 @@ def width(text: str) -> int:
     )
 
 
-def printable(text: str, limit: int | None = None) -> str:
-    """`text` on one line, safe for a terminal: what it cannot show is escaped, what is over `limit` columns cut.
-
-    >>> print(printable("a\\x1b[31m\\nb"), printable("组织机构名称", 8))
-    a\\x1b[31m\\nb 组织机…
-    """
-    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-    if limit is None or width(shown) <= limit:
-        return shown
-    return next(f"{shown[:n]}…" for n in range(limit, -1, -1) if width(shown[:n]) < limit)
-
-
 def align(rows: Sequence[Sequence[str]]) -> list[str]:
     """The rows as lines: the first column aligned left, the others right, each as wide as its widest cell.
 
@@ -42,6 +54,7 @@ def align(rows: Sequence[Sequence[str]]) -> list[str]:
     药品  1,200
     a         3
     """
+    rows = [[printable(cell).replace("\n", "\\n") for cell in row] for row in rows]
     columns = [max(map(width, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

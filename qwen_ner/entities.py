@@ -144,11 +144,6 @@ class LabelSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __str__(self) -> str:
-        """The names for a message, of many the first twenty and how many more there are."""
-        more = f" and {len(self) - 20:,} more" if len(self) > 20 else ""
-        return ", ".join(self.names[:20]) + more
-
 
 CLUENER = LabelSet.of(
     {

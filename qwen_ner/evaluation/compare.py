@@ -17,7 +17,7 @@ from ..columns import printable
 from ..entities import Example, LabelSet
 from .bootstrap import Difference, differences, rates, row_counts
 from .scoring import score
-from .table import LABEL, macro_note
+from .table import macro_note, name_cell
 
 SHOWN_ROWS = 10
 MAIN = ("f1", "span_f1", "macro_f1")
@@ -78,7 +78,7 @@ def comparison_lines(
             continue
         between = f"{100 * d.interval.low:+.2f} … {100 * d.interval.high:+.2f}"
         p = "" if d.p is None else f"{d.p:8.4f}"
-        name, change = printable(d.name, LABEL), 100 * (d.b - d.a)
+        name, change = name_cell(d.name), 100 * (d.b - d.a)
         lines.append(f"{name:>18}{100 * d.a:8.2f}{100 * d.b:8.2f}{change:+8.2f}   {between:^15}{p}")
     lines += [f"macro_f1 of {side}: {note}" for side, note in zip("AB", found.macro_notes, strict=True) if note]
     same = found.rows - len(found.better) - len(found.worse)

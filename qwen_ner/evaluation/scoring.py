@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..codec import PROBLEM_KINDS, Decoded
+from ..columns import join_names
 from ..entities import CLUENER, Example, LabelSet, NerError
 
 Pair = tuple[str, str]
@@ -93,9 +94,8 @@ class Scores:
 
     def __add__(self, other: Scores) -> Scores:
         if self.labels != other.labels:
-            ours, theirs = map(LabelSet.of, (self.labels, other.labels))
-            remedy = "score both parts with the same label set"
-            raise NerError(f"cannot add scores of other labels than {ours}", value=str(theirs), remedy=remedy)
+            what = f"cannot add scores of other labels than {join_names(self.labels)}"
+            raise NerError(what, value=join_names(other.labels), remedy="score both parts with the same label set")
         if (self.seen is None) != (other.seen is None):
             remedy = "give `train` to both calls of score"
             raise NerError("cannot add scores with and without seen/unseen", remedy=remedy)
@@ -250,7 +250,8 @@ def score(
     problems: Counter[str] = Counter()
     for example, decoded in zip(gold, predicted, strict=True):
         if alien := {e.label for e in example.entities} - names:
-            what, place = f"the label is not in the label set ({labels})", example.source or example.id
+            what = f"the label is not in the label set ({join_names(labels.names, 20)})"
+            place = example.source or example.id
             raise NerError(what, value=", ".join(sorted(alien)), place=place, remedy="add it to the label set")
         (gold_pairs, written), spans = views(example, decoded)
         surface.compare(gold_pairs, written)

@@ -73,7 +73,7 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
     unseen              33.33   50.00   40.00        2
     0 not JSON · 0 truncated · 1 unknown label · 1 not in text · 0 duplicate · 0 wrong type
     """
-    body = [(printable(label, LABEL), scores.surface[label], f"f1_{label}") for label in scores.labels]
+    body = [(name_cell(label), scores.surface[label], f"f1_{label}") for label in scores.labels]
     if unknown := list(scores.surface.values())[len(scores.labels) :]:
         body.append(("unknown labels", sum(unknown, Counts()), ""))
     sums = [("f1", scores.micro, "f1"), ("span_f1", scores.span_micro, "span_f1")]
@@ -105,6 +105,18 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
             " · ".join(kinds),
         ]
     )
+
+
+def name_cell(label: str) -> str:
+    """A label on one line, cut to `LABEL` columns.
+
+    >>> name_cell("药" * 99) == "药" * 19 + "…"
+    True
+    """
+    shown = printable(label).replace("\n", "\\n")
+    if width(shown) <= LABEL:
+        return shown
+    return next(f"{shown[:n]}…" for n in range(LABEL, -1, -1) if width(shown[:n]) < LABEL)
 
 
 def macro_note(scores: Scores) -> str:

@@ -21,7 +21,7 @@ def is_label(label: object, labels: LabelSet | None, report: Report) -> bool:
         return False
     if labels is not None and label not in labels:
         meant = nearest(label, labels.names)
-        report(f"label {quote(label)} is unknown{meant or f'; the known ones are {labels}'}")
+        report(f"label {quote(label)} is unknown{meant or '; the known ones are ' + ', '.join(labels.names)}")
         return False
     return True
 
