@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from ..data.datasets import is_local
 from ..entities import Example, fingerprint
 from ..evaluation.report import write_report
 from ..evaluation.result import EvaluationResult
@@ -44,6 +45,7 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
     training = {
         "model": recipe.model.model_name_or_path,
         "dataset": recipe.data.dataset,
+        "local_data": is_local(recipe.data.dataset),
         "data_fingerprint": plan.config.data_fingerprint,
         "train_rows": len(plan.fitting_rows),
         "steps": state.global_step,
@@ -61,6 +63,8 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
         evaluated = replace(evaluated, confidence=confidence)
         write_report(evaluated, output, training=training, history=state.log_history)
         print(evaluated.table())
+        if not splits.final:
+            print(_basis(recipe.data.dataset, len(gold), chose=state.best_global_step is not None))
         for text, entities in zip(recipe.data.examples, extractor.extract(recipe.data.examples), strict=True):
             found = " · ".join(f"{e.label} {e.text} [{e.start}, {e.end})" for e in entities)
             print(f"\n{text}\n  {found or 'no entity'}")
@@ -68,6 +72,15 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
         if recipe.model.model_name_or_path == "tiny" and recipe.data.dataset == "sample":
             print(TOY)
     return {**evaluated.scores.to_dict(), "training": training}
+
+
+def _basis(dataset: str, rows: int, *, chose: bool) -> str:
+    """On what the final score rests where the data set has no dev split."""
+    kind = ", which also chose the checkpoint, so it is a little too good" if chose else ""
+    found = (
+        f"{dataset} has no {FINAL_SPLIT} split: the score is of the {rows:,} validation rows, held out of train"
+    )
+    return f"{found}{kind}; for a final test give the data set a {FINAL_SPLIT} split"
 
 
 def calibrate(extractor: Extractor, held_out: Sequence[Example]) -> tuple[Extractor, list[Judged]]:
