@@ -77,10 +77,9 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
 def _basis(dataset: str, rows: int, *, chose: bool) -> str:
     """On what the final score rests where the data set has no dev split."""
     kind = ", which also chose the checkpoint, so it is a little too good" if chose else ""
-    found = (
-        f"{dataset} has no {FINAL_SPLIT} split: the score is of the {rows:,} validation rows, held out of train"
-    )
-    return f"{found}{kind}; for a final test give the data set a {FINAL_SPLIT} split"
+    held = f"{rows:,} validation row{'s'[: rows != 1]}, held out of train"
+    found = f"{dataset} has no {FINAL_SPLIT} split: the score is of {held}{kind}"
+    return f"{found}; for a final test give the data set a {FINAL_SPLIT} split"
 
 
 def calibrate(extractor: Extractor, held_out: Sequence[Example]) -> tuple[Extractor, list[Judged]]:
