@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from ..columns import printable
 from ..data.datasets import is_local
 from ..entities import Example, fingerprint
 from ..evaluation.report import write_report
@@ -67,7 +68,7 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
             print(_basis(recipe.data.dataset, len(gold), chose=state.best_global_step is not None))
         for text, entities in zip(recipe.data.examples, extractor.extract(recipe.data.examples), strict=True):
             found = " · ".join(f"{e.label} {e.text} [{e.start}, {e.end})" for e in entities)
-            print(f"\n{text}\n  {found or 'no entity'}")
+            print(f"\n{printable(text)}\n  {printable(found) or 'no entity'}")
         print(f"\nreport: {output / 'report.html'}")
         if recipe.model.model_name_or_path == "tiny" and recipe.data.dataset == "sample":
             print(TOY)

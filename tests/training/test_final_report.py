@@ -18,13 +18,16 @@ def test_without_a_dev_split_it_is_said_on_what_the_score_rests(tiny, tmp_path, 
     path = tmp_path / "recipe.yaml"
     path.write_text(
         f"model_name_or_path: {tiny}\ndataset: {data}\nvalidation_rows: 4\nmax_steps: 1\nuse_cpu: true\n"
-        "max_new_tokens: 4\nreport_to: none\n",
+        "max_new_tokens: 4\nreport_to: none\n"
+        'examples: ["三星\\e[31m手机"]\n',
         encoding="utf-8",
     )
 
     def said(*more):
         train(load_recipe(path, ["--output_dir", str(tmp_path / f"out{len(more)}"), *more]))
-        return [line for line in capsys.readouterr().out.splitlines() if "has no dev split" in line]
+        out = capsys.readouterr().out
+        assert "\n三星\\x1b[31m手机\n" in out, "a text cannot write to the terminal"
+        return [line for line in out.splitlines() if "has no dev split" in line]
 
     (line,) = said()
     assert "the score is of 4 validation rows, held out of train, which also chose the checkpoint" in line

@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import get_args
 
+from ...columns import printable
 from ...entities import NerError
 from ..batches.collate import PaddedCollator
 from ..finding import FaultsError, Finding, Level
@@ -43,7 +44,7 @@ def doctor(path: Path, overrides: Sequence[str] = (), accelerate_config: Path | 
         plan = TrainingPlan(recipe, Path(folder), launch=launch, outline=True)
         for finding in chain(refused, check_launcher(path), examine(plan)):
             levels.append(finding.level)
-            print(finding, flush=True)
+            print(printable(str(finding)), flush=True)
         try:
             print("\n" + "\n".join(example_as_trained(plan, shutil.get_terminal_size((120, 24)).columns)) + "\n")
         except NerError:
