@@ -13,13 +13,14 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u206
 """Control characters but tab and line feed, marks of writing direction, half a surrogate pair."""
 
 
-def printable(text: str) -> str:
-    """`text` with what would command the terminal, or could not be printed, as escapes.
+def printable(text: str, *, one_line: bool = False) -> str:
+    """`text` with what would command the terminal, or could not be printed, as escapes; line feeds too if `one_line`.
 
     >>> print(printable("\x1b[31m地址"))
     \\x1b[31m地址
     """
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    safe = _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return safe.replace("\n", "\\n") if one_line else safe
 
 
 def join_names(items: Iterable[str], limit: int = 5) -> str:
@@ -28,7 +29,7 @@ def join_names(items: Iterable[str], limit: int = 5) -> str:
     >>> join_names(["a", "b", "c"], limit=2)
     'a, b and 1 more'
     """
-    every = list(items)
+    every = [printable(item, one_line=True) for item in items]
     more = f" and {len(every) - limit:,} more" if len(every) > limit else ""
     return ", ".join(every[:limit]) + more
 
@@ -54,7 +55,7 @@ def align(rows: Sequence[Sequence[str]]) -> list[str]:
     药品  1,200
     a         3
     """
-    rows = [[printable(cell).replace("\n", "\\n") for cell in row] for row in rows]
+    rows = [[printable(cell, one_line=True) for cell in row] for row in rows]
     columns = [max(map(width, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

@@ -86,11 +86,11 @@ def comparison_lines(
     lines += ["", f"{len(found.better):,} rows better in B, {len(found.worse):,} worse, {same:,} equal{of}"]
     for what, rows in (("better", found.better), ("worse", found.worse)):
         for n in rows[:SHOWN_ROWS]:
-            lines.append(f"{what}: {printable(gold[n].text)}")
+            lines.append(f"{what}: {gold[n].text}")
             for side, row in (("gold", gold[n]), ("A", a[n]), ("B", b[n])):
                 pairs = " · ".join(f"{label} {surface}" for label, surface in row.surfaces)
-                lines.append(f"    {side:5}{printable(pairs) or 'none'}")
-    return lines
+                lines.append(f"    {side:5}{pairs or 'none'}")
+    return [printable(line, one_line=True) for line in lines]
 
 
 def _runs(side: str, runs: Sequence[dict[str, float]]) -> list[str]:

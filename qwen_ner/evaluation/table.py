@@ -113,7 +113,7 @@ def name_cell(label: str) -> str:
     >>> name_cell("药" * 99) == "药" * 19 + "…"
     True
     """
-    shown = printable(label).replace("\n", "\\n")
+    shown = printable(label, one_line=True)
     if width(shown) <= LABEL:
         return shown
     return next(f"{shown[:n]}…" for n in range(LABEL, -1, -1) if width(shown[:n]) < LABEL)

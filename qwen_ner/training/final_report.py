@@ -68,7 +68,7 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
             print(_basis(recipe.data.dataset, len(gold), chose=state.best_global_step is not None))
         for text, entities in zip(recipe.data.examples, extractor.extract(recipe.data.examples), strict=True):
             found = " · ".join(f"{e.label} {e.text} [{e.start}, {e.end})" for e in entities)
-            print(f"\n{printable(text)}\n  {printable(found) or 'no entity'}")
+            print(printable(f"\n{text}\n  {found or 'no entity'}"))
         print(f"\nreport: {output / 'report.html'}")
         if recipe.model.model_name_or_path == "tiny" and recipe.data.dataset == "sample":
             print(TOY)

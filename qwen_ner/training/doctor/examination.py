@@ -54,7 +54,7 @@ def _as_warning(check: Check) -> Check:
 
 
 TRAINING_CHECKS: tuple[Check, ...] = (
-    *(check for name, check in CHECKS if name in ("pad token", "end token", "prompt", "room")),
+    *(check for name, check in CHECKS if name in ("data", "pad token", "end token", "prompt", "room")),
     *(_as_warning(check) for name, check in CHECKS if name in ("rows", "answers")),
 )
 """What a training checks of itself before its first step: what takes seconds and would waste hours."""
