@@ -1,6 +1,7 @@
 """Check a recipe, its data and this machine before training.
 
-Prints one line for each check: ok, warn or fail, with what to do about it. The exit code is 1 if any check fails.
+Prints one line for each check: ok, warn or fail, with what to do about it, or skip. The exit code is 1 if any check
+fails.
 Options of the form `--key value` override any key of the recipe.
 """
 

@@ -183,6 +183,15 @@ def has_split(dataset: str, split: str, data_dir: str | Path | None = None) -> b
     return bool(set(SPLIT_NAMES.get(split, (split,))) & set(split_names(dataset)))
 
 
+def is_local(dataset: str) -> bool:
+    """Whether this is a file or folder of this machine, and neither one of `NAMED` nor an id on the Hub.
+
+    >>> is_local("sample"), is_local("owner/name"), is_local("./owner/name")
+    (False, False, True)
+    """
+    return dataset not in NAMED and (Path(dataset).expanduser().exists() or not is_hub_id(dataset))
+
+
 def check_place(dataset: str, data_dir: str | Path | None = None) -> None:
     """Raise `NerError` unless this is a data set: one of `NAMED`, a path, or the id of one on the Hub."""
     if data_dir is not None and dataset != "cluener":

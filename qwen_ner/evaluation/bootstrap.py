@@ -13,7 +13,7 @@ import numpy as np
 
 from ..codec import Decoded
 from ..entities import Example, LabelSet, NerError
-from .scoring import Counts, Pair, Scores, score
+from .scoring import Pair, is_cluener, score, views
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -49,20 +49,18 @@ def row_counts(
     The columns are the L labels and the sum of all unknown labels in the surface view, the same in the span view, then
     seen and unseen (zeros without `train`). Raises the errors of `score`.
     """
-    if len(gold) != len(predicted):
-        score(gold, predicted, labels)  # raises
-    counts = np.zeros((len(gold), 2 * len(labels) + 4, 3))
-    for n, (one, found) in enumerate(zip(gold, predicted, strict=True)):
-        counts[n] = [(c.tp, c.fp, c.fn) for c in _columns(score([one], [found], labels, train=train))]
+    score(gold, predicted, labels)  # raises
+    other = len(labels)  # the column of all unknown labels
+    column = {label: n for n, label in enumerate(labels.names)}
+    counts = np.zeros((len(gold), 2 * other + 4, 3))
+    for of_row, example, decoded in zip(counts, gold, predicted, strict=True):
+        for start, (true, found) in zip((0, other + 1), views(example, decoded), strict=True):
+            for at, items in enumerate((true & found, found - true, true - found)):
+                for item in items:
+                    of_row[start + column.get(item[0], other), at] += 1
+                    if train is not None and not start:
+                        of_row[-2 if item in train else -1, at] += 1
     return counts
-
-
-def _columns(scores: Scores) -> list[Counts]:
-    columns = []
-    for view in (scores.surface, scores.span):
-        columns += [view[label] for label in scores.labels]
-        columns.append(sum((counts for label, counts in view.items() if label not in scores.labels), Counts()))
-    return [*columns, scores.seen or Counts(), scores.unseen or Counts()]
 
 
 def rates(counts: np.ndarray, labels: Sequence[str]) -> dict[str, np.ndarray]:
@@ -71,12 +69,13 @@ def rates(counts: np.ndarray, labels: Sequence[str]) -> dict[str, np.ndarray]:
     surface, span = counts[..., : size + 1, :], counts[..., size + 1 : 2 * size + 2, :]
     micro, span_micro = surface.sum(-2), span.sum(-2)
     by_label = _f1(surface[..., :size, :])
+    averaged = surface[..., :size, :].any(-1) | is_cluener(labels)
     return {
         "f1": _f1(micro),
         "precision": _share(micro[..., 0], micro[..., 0] + micro[..., 1]),
         "recall": _share(micro[..., 0], micro[..., 0] + micro[..., 2]),
         "span_f1": _f1(span_micro),
-        "macro_f1": by_label.mean(-1),
+        "macro_f1": _share(by_label.sum(-1), averaged.sum(-1)),
         **{f"f1_{label}": by_label[..., i] for i, label in enumerate(labels)},
         "seen_f1": _f1(counts[..., -2, :]),
         "unseen_f1": _f1(counts[..., -1, :]),

@@ -16,6 +16,8 @@ from ..codec import Decoded
 from ..columns import printable
 from ..entities import Example, LabelSet
 from .bootstrap import Difference, differences, rates, row_counts
+from .scoring import score
+from .table import macro_note, name_cell
 
 SHOWN_ROWS = 10
 MAIN = ("f1", "span_f1", "macro_f1")
@@ -26,7 +28,8 @@ class Comparison:
     """The result of `compare`.
 
     `a` and `b` hold {metric: rate} for each run. `better` and `worse` are the numbers of the rows in which B has fewer,
-    or more, errors than A in the surface view, largest change first. They are of the first runs, if there are several.
+    or more, errors than A in the surface view, largest change first; `macro_notes` are `table.macro_note` of A and B.
+    Both are of the first runs, if there are several.
     """
 
     rows: int
@@ -35,6 +38,7 @@ class Comparison:
     differences: list[Difference]
     better: list[int]
     worse: list[int]
+    macro_notes: tuple[str, str]
 
 
 def compare(
@@ -56,6 +60,7 @@ def compare(
         differences(counts_a, counts_b, labels.names),
         [n for n in order if change[n] < 0],
         [n for n in order if change[n] > 0],
+        (macro_note(score(gold, a[0], labels)), macro_note(score(gold, b[0], labels))),
     )
 
 
@@ -73,7 +78,9 @@ def comparison_lines(
             continue
         between = f"{100 * d.interval.low:+.2f} … {100 * d.interval.high:+.2f}"
         p = "" if d.p is None else f"{d.p:8.4f}"
-        lines.append(f"{d.name:>18}{100 * d.a:8.2f}{100 * d.b:8.2f}{100 * (d.b - d.a):+8.2f}   {between:^15}{p}")
+        name, change = name_cell(d.name), 100 * (d.b - d.a)
+        lines.append(f"{name:>18}{100 * d.a:8.2f}{100 * d.b:8.2f}{change:+8.2f}   {between:^15}{p}")
+    lines += [f"macro_f1 of {side}: {note}" for side, note in zip("AB", found.macro_notes, strict=True) if note]
     same = found.rows - len(found.better) - len(found.worse)
     of = " (of the first runs)" if several else ""
     lines += ["", f"{len(found.better):,} rows better in B, {len(found.worse):,} worse, {same:,} equal{of}"]

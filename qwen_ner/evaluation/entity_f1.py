@@ -31,8 +31,8 @@ class EntityF1(evaluate.Metric):
         finished (list of bool, optional): whether the model wrote its end token; default: always.
     Returns:
         dict of fractions and counts: f1 (micro, over each row's set of (label, surface) pairs), span_f1 (label and
-        offsets), macro_f1 (mean over labels), precision, recall, f1_<label>, tp, fp, fn, and the number of completions
-        with each kind of fault: not_json, truncated, ...
+        offsets), macro_f1 (mean over macro_labels labels: those in gold or predictions, or CLUENER's ten), precision,
+        recall, f1_<label>, tp, fp, fn, and the number of completions with each kind of fault: not_json, truncated, ...
 
     In a single process the rows stay in memory. The default of `evaluate` is one Arrow file with one lock, for which
     the ranks of a training would queue. In `compute_metrics` load it without `num_process`: the Trainer gathers.

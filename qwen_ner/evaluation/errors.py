@@ -7,7 +7,8 @@ scores by properties of the sentence. Knows nothing of models and files.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
@@ -28,7 +29,7 @@ KINDS = {
 """The kinds and what they mean."""
 
 NONE = "-"
-"""Row and column of the confusion matrix for entities without a counterpart."""
+"""The label in `confusion` of an entity without a counterpart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def error_count(errors: Iterable[Error]) -> int:
     return sum(error.counts.fp + error.counts.fn for error in errors)
 
 
-def errors_of(gold: Example, predicted: Decoded, labels: Sequence[str]) -> list[Error]:
+def errors_of(gold: Example, predicted: Decoded, labels: Container[str]) -> list[Error]:
     """The errors of one row. Their false positives and negatives add up to those of `Scores.span_micro`.
 
     Each gold entity and each prediction is in at most one pair. Pairs with equal offsets come first, then those with
@@ -104,25 +105,24 @@ def count_kinds(errors: Iterable[Sequence[Error]]) -> dict[str, Counts]:
 
 
 def confusion(
-    gold: Sequence[Example], errors: Sequence[Sequence[Error]], labels: Sequence[str]
-) -> dict[str, dict[str, int]]:
-    """How often an entity of one label was predicted as another: {gold label: {predicted label: count}}.
+    gold: Sequence[Example], errors: Sequence[Sequence[Error]], labels: Container[str]
+) -> Counter[tuple[str, str]]:
+    """How often an entity of one label was predicted as another: {(gold label, predicted label): count}.
 
-    Counts pairs of entities that overlap, whatever their boundaries, so the diagonal counts right labels. The row `-`
-    counts predictions without a gold entity, the column `-` gold entities without a prediction.
+    Counts pairs of entities that overlap, whatever their boundaries, so the diagonal counts right labels. The label `-`
+    stands for the missing side: a gold entity without a prediction, or a prediction without a gold entity. Pairs that
+    never occurred are not in it, since they grow with the square of the labels.
     """
-    table = {row: dict.fromkeys((*labels, NONE), 0) for row in (*labels, NONE)}
+    found: Counter[tuple[str, str]] = Counter()
     for example, row in zip(gold, errors, strict=True):
         failed = {error.gold for error in row if error.gold}
-        for entity in example.entities:
-            if entity not in failed:
-                table[entity.label][entity.label] += 1
+        found.update((entity.label, entity.label) for entity in example.entities if entity not in failed)
         for error in row:
             label = error.gold.label if error.gold else NONE
             given = error.predicted.label if error.predicted else error.written[0] if error.written else NONE
-            if given in table[label]:
-                table[label][given] += 1
-    return table
+            if given in labels or given == NONE:
+                found[label, given] += 1
+    return found
 
 
 def by_sentence(gold: Sequence[Example], predicted: Sequence[Decoded]) -> dict[str, dict[str, Counts]]:

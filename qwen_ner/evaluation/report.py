@@ -19,7 +19,7 @@ from ..files import write_json, write_text
 from .bootstrap import LEVEL, RESAMPLES, SEED
 from .errors import KINDS, NONE
 from .result import EvaluationResult, Row
-from .table import VIEWS
+from .table import VIEWS, macro_note
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 SENTENCES = 2000
 """Maximum number of rows on the page, those with the most errors first; errors.jsonl has them all."""
+
+MATRIX, PAIRS = 30, 50
+"""With more labels the page has no matrix of confusions, but so many of the commonest pairs; metrics.json has all."""
 
 INK, FIRST, SECOND = "#1f2933", "#2563a8", "#b4540a"
 
@@ -61,6 +64,7 @@ def page(evaluated: EvaluationResult, history: Sequence[Mapping[str, Any]] = ())
     """The content of report.html."""
     from markupsafe import Markup
 
+    pairs = [(pair, count) for pair, count in evaluated.tally.confusion.most_common() if pair[0] != pair[1]]
     return (
         templates("qwen_ner.evaluation")
         .get_template("report.html.j2")
@@ -73,7 +77,11 @@ def page(evaluated: EvaluationResult, history: Sequence[Mapping[str, Any]] = ())
             seed=SEED,
             kinds=KINDS,
             absent=NONE,
-            hottest=max(1, max(max(row.values()) for row in evaluated.tally.confusion.values())),
+            macro_note=macro_note(evaluated.scores),
+            pairs=pairs,
+            matrix=[*evaluated.labels.names, NONE] if len(evaluated.labels) <= MATRIX else None,
+            hottest=max(evaluated.tally.confusion.values(), default=1),
+            few=PAIRS,
             plots=[(title, Markup(svg)) for title, svg in plots(evaluated, history)],
             sentences=[_sentence(row) for row in islice(evaluated.worst_first(), SENTENCES)],
             hues={label: round(360 * i / len(evaluated.labels)) for i, label in enumerate(evaluated.labels.names)},

@@ -21,7 +21,7 @@ from ..codec import Decoded, entity_row
 from ..entities import Example, LabelSet
 from .baselines import Lookup, ceiling
 from .bootstrap import LEVEL, RESAMPLES, SEED, Interval, intervals, row_counts
-from .errors import Error, by_sentence, confusion, count_kinds, error_count, errors_of, spurious
+from .errors import NONE, Error, by_sentence, confusion, count_kinds, error_count, errors_of, spurious
 from .scoring import Counts, Pair, Scores, score
 from .table import Contract, confidence_line, table
 
@@ -54,7 +54,7 @@ class Tally:
     ceiling: Scores
     floor: Scores | None
     kinds: dict[str, Counts]
-    confusion: dict[str, dict[str, int]]
+    confusion: Counter[tuple[str, str]]
     by_sentence: dict[str, dict[str, Counts]]
     spurious: np.ndarray
     lengths: dict[str, Counter[int]]
@@ -74,7 +74,8 @@ def tally(
 ) -> Tally:
     """The `Tally` of these rows; `seen` and `floor` are from the training data. Raises the errors of `score`."""
     scores = score(gold, predicted, labels, train=seen)
-    errors = [errors_of(g, p, labels.names) for g, p in zip(gold, predicted, strict=True)]
+    names = frozenset(labels.names)
+    errors = [errors_of(g, p, names) for g, p in zip(gold, predicted, strict=True)]
     lengths = {
         "gold": Counter(len(entity.text) for example in gold for entity in example.entities),
         "predicted": Counter(len(entity.text) for decoded in predicted for entity in decoded.entities),
@@ -85,7 +86,7 @@ def tally(
         ceiling(gold, labels),
         None if floor is None else score(gold, [floor(example.text) for example in gold], labels),
         count_kinds(errors),
-        confusion(gold, errors, labels.names),
+        confusion(gold, errors, names),
         by_sentence(gold, predicted),
         np.array(spurious(gold, predicted)),
         lengths,
@@ -186,7 +187,7 @@ class EvaluationResult:
                 **{name: [interval.low, interval.high] for name, interval in self.intervals.items()},
             },
             "errors": {kind: {"fp": counts.fp, "fn": counts.fn} for kind, counts in self.tally.kinds.items()},
-            "confusion": self.tally.confusion,
+            "confusion": self._confusion(),
             "by_sentence": {
                 name: {group: counts.to_dict() for group, counts in of.items()} for name, of in self.by_sentence.items()
             },
@@ -196,13 +197,24 @@ class EvaluationResult:
             "confidence": dict(self.confidence),
         }
 
+    def _confusion(self) -> dict[str, dict[str, int]]:
+        """{gold label: {predicted label: count}} of the pairs that occurred, in the order of the labels."""
+        order = {label: n for n, label in enumerate((*self.labels.names, NONE))}
+        found: dict[str, dict[str, int]] = {}
+        for (label, given), count in sorted(
+            self.tally.confusion.items(), key=lambda item: [order[side] for side in item[0]]
+        ):
+            found.setdefault(label, {})[given] = count
+        return found
+
     def worst_first(self) -> Iterator[Row]:
         """All rows, those with the most false positives and negatives first."""
+        names = frozenset(self.labels.names)
         order = np.argsort(-np.concatenate(self.tally.wrong).astype(int), kind="stable")
         for at in range(0, len(order), ROWS):
             part = order[at : at + ROWS].tolist()
             for gold, predicted in zip(_select(self.gold, part), _select(self.predicted, part), strict=True):
-                yield Row(gold, predicted, errors_of(gold, predicted, self.labels.names))
+                yield Row(gold, predicted, errors_of(gold, predicted, names))
 
     def rows_with_errors(self) -> Iterator[Row]:
         """The rows with an error, those with the most first."""

@@ -7,7 +7,7 @@ There are three views of the same predictions, which are never mixed:
 
 - `f1`: micro F1 over each row's *set* of (label, surface) pairs, which is what the model writes.
 - `span_f1`: micro F1 over (label, start, end), strict.
-- `macro_f1`: the mean over labels of the surface F1, CLUENER's own metric (`Scores.macro_f1`).
+- `macro_f1`: the mean over `Scores.averaged` labels of the surface F1.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ from typing import Any
 
 from ..codec import PROBLEM_KINDS, Decoded
 from ..columns import join_names
-from ..entities import Example, LabelSet, NerError
+from ..entities import CLUENER, Example, LabelSet, NerError
 
 Pair = tuple[str, str]
 """A label and a surface."""
+
+
+def is_cluener(labels: Iterable[str]) -> bool:
+    """Whether these are CLUENER's ten labels, whose `macro_f1` has a definition of its own."""
+    return set(labels) == set(CLUENER.names)
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Counts:
 class Scores:
     """The counts of `score`. Rates are properties; the scores of two parts of a data set add up to those of the whole.
 
-    `labels` are the names of the label set. `surface` and `span` have an entry for each of them, and one for each
+    `labels` are the names of the label set. `surface` and `span` have an entry for each of them, then one for each
     unknown label that was predicted. `seen` and `unseen` split the surface view by whether the pair occurs in the
     training data; both are None if `score` was not given any.
     """
@@ -89,8 +94,8 @@ class Scores:
 
     def __add__(self, other: Scores) -> Scores:
         if self.labels != other.labels:
-            what = f"cannot add scores of other labels than {', '.join(self.labels)}"
-            raise NerError(what, value=", ".join(other.labels), remedy="score both parts with the same label set")
+            what = f"cannot add scores of other labels than {join_names(self.labels)}"
+            raise NerError(what, value=join_names(other.labels), remedy="score both parts with the same label set")
         if (self.seen is None) != (other.seen is None):
             remedy = "give `train` to both calls of score"
             raise NerError("cannot add scores with and without seen/unseen", remedy=remedy)
@@ -139,25 +144,34 @@ class Scores:
         return self.span_micro.f1
 
     @property
+    def averaged(self) -> tuple[str, ...]:
+        """The labels that `macro_f1` is the mean of: all if they are CLUENER's ten, else those in gold or predictions.
+
+        A label that occurs in neither says nothing about the model; CLUENER's scorer counts it as 0.
+        """
+        every = is_cluener(self.labels)
+        return tuple(label for label in self.labels if every or self.surface[label] != Counts())
+
+    @property
     def macro_f1(self) -> float:
-        """The unweighted mean over the label set of the surface F1, each from counts over the whole data set.
+        """The unweighted mean over `averaged` of the surface F1, each from counts over the whole data set.
 
         Source: the scorer published with CLUENER2020 (`get_f1_score_label`, `get_f1_score`). It compares the keys of
-        {label: {surface: spans}} row by row, sums the counts of each label, and averages the F1 of its ten labels.
-        Three differences: a label without gold, prediction or hit scores 0.0 where that script divides by zero; the
-        labels are those of the label set; unequal numbers of rows are an error where it drops the rest. Unknown labels
-        are not part of the mean.
+        {label: {surface: spans}} row by row, sums the counts of each label, and averages the F1 of its ten labels. Two
+        differences: a label without gold, prediction or hit scores 0.0 where that script divides by zero, and unequal
+        numbers of rows are an error where it drops the rest. Unknown labels are not part of the mean.
         """
-        return sum(self.surface[label].f1 for label in self.labels) / len(self.labels)
+        return sum(self.surface[label].f1 for label in self.averaged) / max(1, len(self.averaged))
 
     def metrics(self) -> dict[str, float | int]:
         """All metrics as a flat dictionary, for the Trainer, wandb and `evaluate`. Rates are fractions in [0, 1].
 
-        `f1_<label>` exists for each label of the label set. `tp`, `fp` and `fn` are those of the surface view. Each
-        kind of problem has its own key. `seen_f1`, `unseen_f1` and their supports exist only with `seen` counts.
+        `macro_f1` is the mean of `macro_labels` labels; `f1_<label>` exists for each of the label set. `tp`, `fp` and
+        `fn` are those of the surface view. Each kind of problem has its own key. `seen_f1`, `unseen_f1` and their
+        supports exist only with `seen` counts.
 
         >>> list(score([], [], LabelSet.of(["drug"])).metrics())  # doctest: +NORMALIZE_WHITESPACE
-        ['f1', 'precision', 'recall', 'span_f1', 'span_precision', 'span_recall', 'macro_f1', 'f1_drug',
+        ['f1', 'precision', 'recall', 'span_f1', 'span_precision', 'span_recall', 'macro_f1', 'macro_labels', 'f1_drug',
          'tp', 'fp', 'fn', 'rows', 'not_json', 'truncated', 'unknown_label', 'not_in_text', 'duplicate', 'wrong_type']
         """
         micro, span = self.micro, self.span_micro
@@ -166,6 +180,7 @@ class Scores:
             **{rate: getattr(micro, rate) for rate in ("f1", "precision", "recall")},
             **{f"span_{rate}": getattr(span, rate) for rate in ("f1", "precision", "recall")},
             "macro_f1": self.macro_f1,
+            "macro_labels": len(self.averaged),
             **{f"f1_{label}": self.surface[label].f1 for label in self.labels},
             **{f"{name}_{of}": getattr(counts, of) for of in ("f1", "support") for name, counts in split.items()},
             **{"tp": micro.tp, "fp": micro.fp, "fn": micro.fn, "rows": self.rows},
@@ -194,19 +209,13 @@ class Scores:
         True
         """
         try:
-            seen, unseen = value["seen"], value["unseen"]
-            return cls(
-                int(value["rows"]),
-                tuple(value["labels"]),
-                {label: Counts.from_dict(counts) for label, counts in value["surface"].items()},
-                {label: Counts.from_dict(counts) for label, counts in value["span"].items()},
-                {kind: int(value["problems"][kind]) for kind in PROBLEM_KINDS},
-                None if seen is None else Counts.from_dict(seen),
-                None if unseen is None else Counts.from_dict(unseen),
-            )
+            surface, span = ({x: Counts.from_dict(of) for x, of in value[v].items()} for v in ("surface", "span"))
+            split = [value[name] and Counts.from_dict(value[name]) for name in ("seen", "unseen")]
+            problems: dict[str, int] = {kind: int(value["problems"][kind]) for kind in PROBLEM_KINDS}
+            return cls(int(value["rows"]), tuple(value["labels"]), surface, span, problems, *split)
         except KeyError as missing:
-            remedy = "write them with Scores.to_dict"
-            raise NerError("missing from the scores", place=missing.args[0], remedy=remedy) from None
+            what, remedy = "missing from the scores", "write them with Scores.to_dict"
+            raise NerError(what, place=missing.args[0], remedy=remedy) from None
 
 
 def score(
@@ -235,23 +244,18 @@ def score(
     if len(gold) != len(predicted):
         remedy = "give one prediction for each row, an empty Decoded() if there is none"
         raise NerError(f"expected {len(gold)} predictions", value=len(predicted), remedy=remedy)
-    # A set is used as it is, so that scoring row by row does not build it for every row.
     train_pairs = train if train is None or isinstance(train, Set) else {p for row in train for p in row.surfaces}
-    surface, span = _Tally(), _Tally()
-    known, unknown = _Tally(), _Tally()
+    surface, span, known, unknown = (_Tally() for _ in range(4))
+    names = set(labels.names)
     problems: Counter[str] = Counter()
     for example, decoded in zip(gold, predicted, strict=True):
-        if alien := {e.label for e in example.entities} - set(labels.names):
+        if alien := {e.label for e in example.entities} - names:
             what = f"the label is not in the label set ({join_names(labels.names, 20)})"
-            place, remedy = example.source or example.id, "add it to the label set"
-            raise NerError(what, value=", ".join(sorted(alien)), place=place, remedy=remedy)
-        gold_pairs = set(example.surfaces)
-        written = {*decoded.surfaces, *((e.label, e.text) for e in decoded.entities)}
+            place = example.source or example.id
+            raise NerError(what, value=", ".join(sorted(alien)), place=place, remedy="add it to the label set")
+        (gold_pairs, written), spans = views(example, decoded)
         surface.compare(gold_pairs, written)
-        span.compare(
-            {(e.label, e.start, e.end) for e in example.entities},
-            {*((e.label, e.start, e.end) for e in decoded.entities), *decoded.ungrounded},
-        )
+        span.compare(*spans)
         if train_pairs is not None:
             known.compare(gold_pairs & train_pairs, written & train_pairs)
             unknown.compare(gold_pairs - train_pairs, written - train_pairs)
@@ -267,8 +271,15 @@ def score(
     )
 
 
+def views(gold: Example, predicted: Decoded) -> tuple[tuple[set[Any], set[Any]], tuple[set[Any], set[Any]]]:
+    """The sets that a row compares, (gold, predicted) by surface and by span: tuples whose first element is a label."""
+    written = {*predicted.surfaces, *((e.label, e.text) for e in predicted.entities)}
+    true, found = ({(e.label, e.start, e.end) for e in side.entities} for side in (gold, predicted))
+    return (set(gold.surfaces), written), (true, {*found, *predicted.ungrounded})
+
+
 class _Tally:
-    """Growing counts by label. The items it compares are tuples whose first element is their label."""
+    """Growing counts by label of the items of `views`."""
 
     def __init__(self) -> None:
         self.tp: Counter[str] = Counter()

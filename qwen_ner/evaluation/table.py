@@ -13,6 +13,9 @@ from ..columns import printable, width
 from .bootstrap import LEVEL, Interval
 from .scoring import Counts, Scores
 
+LABEL = 40
+"""Terminal columns of a label in the table; a longer one is cut."""
+
 VIEWS = "f1: set of (label, surface) per row · span_f1: label and offsets · macro_f1: mean f1 of the labels"
 
 
@@ -70,39 +73,66 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
     unseen              33.33   50.00   40.00        2
     0 not JSON · 0 truncated · 1 unknown label · 1 not in text · 0 duplicate · 0 wrong type
     """
-    shown = {label: printable(label, one_line=True) for label in scores.labels}
-    body = [(shown[label], scores.surface[label]) for label in scores.labels]
-    if unknown := [counts for label, counts in scores.surface.items() if label not in scores.labels]:
-        body.append(("unknown labels", sum(unknown, Counts())))
-    sums = [("f1", scores.micro), ("span_f1", scores.span_micro)]
-    split = [(name, of) for name, of in (("seen", scores.seen), ("unseen", scores.unseen)) if of is not None]
+    body = [(name_cell(label), scores.surface[label], f"f1_{label}") for label in scores.labels]
+    if unknown := list(scores.surface.values())[len(scores.labels) :]:
+        body.append(("unknown labels", sum(unknown, Counts()), ""))
+    sums = [("f1", scores.micro, "f1"), ("span_f1", scores.span_micro, "span_f1")]
+    seen = (("seen", scores.seen, "seen_f1"), ("unseen", scores.unseen, "unseen_f1"))
     known = intervals or {}
-    of_line = {"seen": "seen_f1", "unseen": "unseen_f1", **{shown[label]: f"f1_{label}" for label in scores.labels}}
-    first = max(width(name) for name in ("macro_f1", *(name for name, _ in body)))
+    first = max(width(name) for name in ("macro_f1", *(row[0] for row in body)))
     column = f"  {f'{LEVEL:.0%} of f1'.replace('%', ' %'):^13}" if known else ""
     header = f"{' ' * first}  precision  recall      f1{column}  support"
 
-    def between(name: str) -> str:
-        interval = known.get(of_line.get(name, name))
-        return f"  {interval or ''!s:^13}" if known else ""
+    def between(rate: str) -> str:
+        return f"  {known.get(rate, '')!s:^13}" if known else ""
 
-    def line(name: str, counts: Counts) -> str:
+    def line(name: str, counts: Counts, rate: str) -> str:
         rates = f"{100 * counts.precision:>11.2f}{100 * counts.recall:>8.2f}{100 * counts.f1:>8.2f}"
-        return f"{name}{' ' * (first - width(name))}{rates}{between(name)}{counts.support:>9,}"
+        return f"{name}{' ' * (first - width(name))}{rates}{between(rate)}{counts.support:>9,}"
 
+    note = macro_note(scores)
+    macro = f"macro_f1{' ' * (first - len('macro_f1'))}{100 * scores.macro_f1:>27.2f}{between('macro_f1').rstrip()}"
     kinds = [f"{count:,} {kind.replace('_', ' ').replace('json', 'JSON')}" for kind, count in scores.problems.items()]
     return "\n".join(
         [
             *([str(contract), VIEWS] if contract else []),
             header,
-            *(line(name, counts) for name, counts in body),
+            *(line(*row) for row in body),
             "-" * len(header),
-            *(line(name, counts) for name, counts in sums),
-            f"macro_f1{' ' * (first - len('macro_f1'))}{100 * scores.macro_f1:>27.2f}{between('macro_f1').rstrip()}",
-            *(line(name, counts) for name, counts in split),
+            *(line(*row) for row in sums),
+            f"{macro}  ({note})" if note else macro,
+            *(line(name, counts, rate) for name, counts, rate in seen if counts is not None),
             " · ".join(kinds),
         ]
     )
+
+
+def name_cell(label: str) -> str:
+    """A label on one line, cut to `LABEL` columns.
+
+    >>> name_cell("药" * 99) == "药" * 19 + "…"
+    True
+    """
+    shown = printable(label, one_line=True)
+    if width(shown) <= LABEL:
+        return shown
+    return next(f"{shown[:n]}…" for n in range(LABEL, -1, -1) if width(shown[:n]) < LABEL)
+
+
+def macro_note(scores: Scores) -> str:
+    """What `macro_f1` is the mean of, unless it is each label with a figure of its own.
+
+    >>> from qwen_ner.codec import Decoded
+    >>> from qwen_ner.entities import Example, LabelSet
+    >>> from qwen_ner.evaluation.scoring import score
+    >>> macro_note(score([Example("0", "北京")], [Decoded((), (("a", "东京"),))], LabelSet.of("abc")))
+    'mean of 1 of 3 labels: those in gold or predictions'
+    """
+    every, averaged = len(scores.labels), len(scores.averaged)
+    if averaged < every:
+        return f"mean of {averaged:,} of {every:,} labels: those in gold or predictions"
+    absent = sum(scores.surface[label] == Counts() for label in scores.labels)
+    return f"mean of all {every} labels: {absent} in neither gold nor predictions count as 0" if absent else ""
 
 
 def confidence_line(confidence: Mapping[str, Any]) -> str:

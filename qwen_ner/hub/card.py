@@ -17,16 +17,29 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..contract import NerConfig
+from ..data.formats.cluener import SPLITS
 from ..data.tokenize import takes_system_turn
 from ..entities import NerError
 from ..evaluation.bootstrap import Interval
 from ..evaluation.report import CURVES, draw_curves, templates
 from ..evaluation.scoring import Scores
-from ..evaluation.table import VIEWS, Contract
+from ..evaluation.table import VIEWS, Contract, macro_note
 from ..files import write_text
-from ..inference.hub_download import ADAPTER, may_be_repo_id
+from ..inference.hub_download import ADAPTER
 from ..inference.loading import load_tokenizer
-from .neutral import CARD, CURVE, STATE, check_folder, neutral_metrics, neutral_recipe, read_metrics, read_recipe
+from .neutral import (
+    CARD,
+    CURVE,
+    STATE,
+    check_folder,
+    data_name,
+    is_local_data,
+    neutral_metrics,
+    neutral_recipe,
+    parent_of,
+    read_metrics,
+    read_recipe,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -36,6 +49,9 @@ WEAKEST = 3
 
 FEW = 30
 """With fewer surfaces than this to score, a label's figure means little."""
+
+LISTED = 20
+"""Labels that a limit names; more are counted."""
 
 CURVE_LINES = 12
 """Evaluations in the card's table; the plot has all."""
@@ -64,11 +80,13 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
     """
     folder = Path(folder)
     config = check_folder(folder)
-    recipe = neutral_recipe(read_recipe(folder), base_model)
-    values = read_metrics(folder)
+    values, known, given = read_metrics(folder), read_metrics(parent_of(folder)) or {}, read_recipe(folder)
+    recipe = neutral_recipe(given, base_model, known)
     metrics = {} if values is None else neutral_metrics(values, repo_id, base_model)
-    dataset = str(recipe.get("dataset", ""))
     sentence = (recipe.get("examples") or [SENTENCE])[0]
+    trained_on = str(given.get("dataset") or known.get("training", {}).get("dataset", ""))
+    scored_on = values["contract"]["data"] if values else ""
+    public = [name for name in (trained_on, scored_on) if name and not is_local_data(name, known)]
     log = history(folder)
     intervals = metrics.get("intervals", {})
     environment = templates("qwen_ner.hub", html=False)
@@ -76,20 +94,23 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
     environment.filters["python"] = lambda text: json.dumps(text, ensure_ascii=False)
     environment.filters["interval"] = lambda name: str(Interval(*bounds)) if (bounds := intervals.get(name)) else ""
     return environment.get_template("model_card.md.j2").render(
-        metadata=metadata(folder, repo_id, metrics, recipe, base_model).to_yaml(),
+        metadata=metadata(folder, repo_id, metrics, recipe, base_model, public).to_yaml(),
         repo_id=repo_id,
         base=base_model or recipe.get("model_name_or_path"),
         toy=recipe.get("model_name_or_path") == "tiny",
         adapter=(folder / ADAPTER).is_file(),
         config=config,
         messages=_messages(folder, config, sentence),
-        public=dataset in ("cluener", "sample") or may_be_repo_id(dataset),
-        dataset=dataset or metrics.get("training", {}).get("dataset"),
+        dataset=data_name(trained_on, known) if trained_on else "",
+        local_data=trained_on not in public,
+        # A validation split was held out of train by the training: no command finds it again.
+        scored_again=scored_on in public and metrics["contract"]["split"] in SPLITS,
         sentence=sentence,
         metrics=metrics,
         contract=Contract(**metrics["contract"]) if metrics else None,
         **_label_figures(metrics),
         few_surfaces=FEW,
+        listed=LISTED,
         views=VIEWS,
         seed=recipe.get("seed"),
         recipe=fence_block(yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False).strip()) if recipe else "",
@@ -118,6 +139,7 @@ def _label_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "scores": scores,
         "weakest": [(label, known[label]) for label in ranked[:WEAKEST]],
+        "macro_note": macro_note(scores),
         "few": [(label, counts) for label, counts in known.items() if counts.support < FEW],
         "absent": [label for label in scores.labels if label not in known],
     }
@@ -140,37 +162,41 @@ def fence_block(text: str) -> str:
 
 
 def metadata(
-    folder: Path, repo_id: str, metrics: Mapping[str, Any], recipe: Mapping[str, Any], base_model: str | None
+    folder: Path,
+    repo_id: str,
+    metrics: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    base_model: str | None,
+    public: Sequence[str],
 ) -> ModelCardData:
-    """The YAML at the head of the card; `metrics` and `recipe` are neutral already."""
+    """The YAML at the head of the card; `metrics` and `recipe` are neutral, `public` names data sets of the Hub."""
     from huggingface_hub import EvalResult, ModelCardData
 
     adapter = (folder / ADAPTER).is_file()
-    dataset = str(recipe.get("dataset", ""))
-    contract = metrics.get("contract", {})
+    contract, dataset = metrics.get("contract", {}), str(recipe.get("dataset", ""))
     results = [
         EvalResult(
             task_type="token-classification",
             task_name="Named entity recognition",
-            dataset_type=str(contract["data"]),
+            dataset_type=contract["data"].partition(":")[0] if contract["data"] in public else "local",
             dataset_name=str(contract["data"]),
             dataset_split=contract["split"],
             dataset_revision=contract["fingerprint"],
             dataset_args={"rows": contract["rows"], "decoding": contract["decoding"]},
             metric_type="f1",
             metric_name=name,
-            metric_value=metrics["metrics"][name],
+            metric_value=getattr(Scores.from_dict(metrics), name),
         )
         for name in ("f1", "span_f1", "macro_f1")
         if contract
     ]
     return ModelCardData(
-        language="zh" if is_chinese(_texts(folder, recipe)) else None,  # another language is the user's to add
+        language="zh" if is_chinese(_texts(folder, recipe, public)) else None,  # another language is the user's to add
         library_name="peft" if adapter else "transformers",
         pipeline_tag="token-classification",
         base_model=base_model,
         base_model_relation=None if base_model is None else "adapter" if adapter else "finetune",
-        datasets=[dataset.partition(":")[0]] if dataset == "cluener" or may_be_repo_id(dataset) else None,
+        datasets=[dataset.partition(":")[0]] if dataset in public and dataset != "sample" else None,
         tags=["named-entity-recognition", "ner", "information-extraction", "json", "qwen_ner"],
         metrics=["f1"],
         model_name=repo_id.split("/")[-1],
@@ -178,9 +204,9 @@ def metadata(
     )
 
 
-def _texts(folder: Path, recipe: Mapping[str, Any]) -> list[str]:
+def _texts(folder: Path, recipe: Mapping[str, Any], public: Sequence[str]) -> list[str]:
     """Texts to tell the language by: the scored rows, or the examples of the recipe."""
-    if recipe.get("dataset") in ("cluener", "sample"):
+    if {"cluener", "sample"} & set(public):
         return [SENTENCE]
     path = folder / "predictions.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from ..contract import NerConfig
+from ..data.datasets import NAMED, is_local
 from ..entities import NerError
 from ..files import write_json, write_text
 from ..inference.hub_download import ADAPTER, MODEL_FILES, WEIGHTS
@@ -55,10 +56,15 @@ def check_folder(folder: Path) -> NerConfig:
 
 def read_recipe(folder: Path) -> dict[str, Any]:
     """The recipe of the model in `folder`, empty if there is none; a checkpoint's is in its parent folder."""
-    for place in (folder, folder.parent) if folder.name.startswith("checkpoint-") else (folder,):
+    for place in (folder, parent_of(folder)):
         if (place / RECIPE).is_file():
             return yaml.safe_load((place / RECIPE).read_text(encoding="utf-8")) or {}
     return {}
+
+
+def parent_of(folder: Path) -> Path:
+    """The output folder of the training that wrote `folder`, which may be that itself or a checkpoint in it."""
+    return folder.parent if folder.name.startswith("checkpoint-") else folder
 
 
 def read_metrics(folder: Path) -> dict[str, Any] | None:
@@ -96,21 +102,44 @@ def neutralise(folder: Path, out: Path, repo_id: str, base: str | None) -> None:
                 values["base_model_name_or_path"] = base
             # `write_json` replaces the link; writing through it would change the training's file.
             write_json(out / name, values)
+    metrics, known = read_metrics(folder), read_metrics(parent_of(folder))
     if recipe := read_recipe(folder):
         head = f"# The recipe of {repo_id}, without paths and account settings.\n"
-        text = yaml.safe_dump(neutral_recipe(recipe, base), allow_unicode=True, sort_keys=False)
+        text = yaml.safe_dump(neutral_recipe(recipe, base, known), allow_unicode=True, sort_keys=False)
         write_text(out / RECIPE, [head, text])
-    if metrics := read_metrics(folder):
+    if metrics:
         write_json(out / METRICS, neutral_metrics(metrics, repo_id, base))
 
 
-def neutral_recipe(values: Mapping[str, Any], base: str | None) -> dict[str, Any]:
+def is_local_data(dataset: str, metrics: Mapping[str, Any] | None) -> bool:
+    """Whether a data set is a file or folder, as metrics.json says of the one trained on; otherwise as it looks here.
+
+    `data/medicine` may be a folder of the machine that trained, and a name of the Hub everywhere else.
+    """
+    if dataset in NAMED:
+        return False
+    training = (metrics or {}).get("training", {})
+    if dataset == training.get("dataset") and "local_data" in training:
+        return bool(training["local_data"])
+    return is_local(dataset)
+
+
+def data_name(dataset: str, metrics: Mapping[str, Any] | None) -> str:
+    """What to publish of a data set's name: of a path its last part."""
+    return Path(dataset).expanduser().resolve().name if is_local_data(dataset, metrics) else dataset
+
+
+def neutral_recipe(
+    values: Mapping[str, Any], base: str | None, metrics: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """A recipe without the keys that name a place or an account, and with only the last part of each path.
 
     >>> neutral_recipe({"dataset": "/home/me/medicine", "output_dir": "/scratch/me/1", "learning_rate": 1e-3}, None)
     {'dataset': 'medicine', 'learning_rate': 0.001}
     """
     kept = {key: value if key in TEXTS else neutral(value) for key, value in values.items() if key not in PRIVATE_KEYS}
+    if "dataset" in kept:
+        kept["dataset"] = data_name(str(values["dataset"]), metrics)
     if "model_name_or_path" in kept:
         kept["model_name_or_path"] = base or Path(kept["model_name_or_path"]).name
     return kept
@@ -118,8 +147,11 @@ def neutral_recipe(values: Mapping[str, Any], base: str | None) -> dict[str, Any
 
 def neutral_metrics(values: Mapping[str, Any], repo_id: str, base: str | None) -> dict[str, Any]:
     """metrics.json with `repo_id` as the model's name and without paths."""
-    contract = {key: neutral(value) for key, value in values["contract"].items()} | {"model": repo_id}
+    data = data_name(values["contract"]["data"], values)
+    contract = {key: neutral(value) for key, value in values["contract"].items()} | {"model": repo_id, "data": data}
     training = {key: neutral(value) for key, value in values.get("training", {}).items()}
+    if "dataset" in training:
+        training["dataset"] = data_name(values["training"]["dataset"], values)
     if "model" in training:
         training["model"] = base or Path(training["model"]).name
     return {**values, "contract": contract, **({"training": training} if training else {})}

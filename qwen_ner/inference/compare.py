@@ -37,8 +37,6 @@ def compare(a: str, b: str, *, data: str | None = None, split: str = "dev", data
                 raise NerError(what, place=path, remedy="predict the same split")
             runs[-1].append(predicted)
     assert gold is not None
-    labels = labels_of(gold)
-    if set(labels.names) <= set(CLUENER.names):
-        labels = CLUENER
+    labels = CLUENER if data in ("cluener", "sample") else labels_of(gold)
     found = compare_runs(gold, runs[0], runs[1], labels)
     return "\n".join(comparison_lines(found, gold, runs[0][0], runs[1][0], (a, b)))

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from ..codec import Decoded, entity_row, unique_keys
+from ..columns import join_names
 from ..entities import LabelSet, NerError
 
 LINES_TYPE = "application/x-ndjson"
@@ -187,7 +188,7 @@ def read_request(raw: bytes, limits: Limits, labels: LabelSet) -> ExtractRequest
         if count > limit:
             raise HTTPException(413, f"{count:,} {unit} exceed the limit of {limit:,}; split the request")
     if unknown := [label for label in request.labels or () if label not in labels]:
-        raise HTTPException(422, f"labels: unknown label {unknown[0]!r}; the model has {', '.join(labels.names)}")
+        raise HTTPException(422, f"labels: unknown label {unknown[0]!r}; the model has {join_names(labels.names, 20)}")
     return request.model_copy(update={"texts": [_check_text(text) for text in request.texts]})
 
 

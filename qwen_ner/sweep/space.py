@@ -118,22 +118,23 @@ def read_parameter(spec: Any) -> Space:
     'Optuna has no normal; use uniform, log_uniform_values or values'
     """
     if not isinstance(spec, dict):
-        raise NerError("not a mapping", value=spec, remedy=f"write value: {spec}")
+        key = "values" if isinstance(spec, list) else "value"
+        raise NerError("not a mapping", value=spec, remedy=f"write {key}: {'null' if spec is None else spec}")
     if "parameters" in spec:
         raise NerError("a recipe has no nested parameters", remedy="list the mappings to try under values")
     kind = spec.get("distribution") or _imply(spec)
-    if kind not in FIELDS:
-        raise NerError("unknown", value=kind, place="distribution", remedy=f"choose from {', '.join(FIELDS)}")
-    if strange := [key for key in spec if key not in (*FIELDS[kind], "distribution")]:
+    if kind not in [*FIELDS]:  # a list: what YAML has there may not be hashable
+        near = difflib.get_close_matches(str(kind), FIELDS, n=1)
+        remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(FIELDS)}"
+        raise NerError("unknown", value=kind, place="distribution", remedy=remedy)
+    if strange := [str(key) for key in spec if key not in (*FIELDS[kind], "distribution")]:
         raise unknown(strange[0], FIELDS[kind])
     if kind == "constant":
         return Space(_values([spec["value"]] if "value" in spec else None))
     if kind.startswith("categorical"):
-        uneven = NerError("Optuna draws all values alike", remedy="remove probabilities")
-        return Space(_values(spec.get("values")), unsupported=uneven if "probabilities" in spec else None)
+        return _categorical(_values(spec.get("values")), spec.get("probabilities"))
     if kind not in SUPPORTED:
-        remedy = "use uniform, log_uniform_values or values"
-        return Space((1,), unsupported=NerError(f"Optuna has no {kind}", remedy=remedy))
+        return _unsupported(kind, spec)
     low, high, q = (_number(spec, key, default) for key, default in (("min", None), ("max", None), ("q", 1)))
     if low >= high:
         raise NerError(f"not below max, which is {high}", value=low, place="min")
@@ -142,7 +143,32 @@ def read_parameter(spec: Any) -> Space:
     if kind == "int_uniform" and not (isinstance(low, int) and isinstance(high, int)):
         raise NerError("int_uniform needs whole numbers for min and max", value=(low, high))
     step = q if kind == "int_uniform" or kind.startswith("q_") else None
-    return Space(low=low, high=high, step=step, log="log" in kind)
+    space = Space(low=low, high=high, step=step, log="log" in kind)
+    if space.value(low) == space.value(high):
+        raise NerError(f"every value would be rounded to {space.value(low)}", value=q, place="q", remedy="lower it")
+    return space
+
+
+def _categorical(values: tuple[Any, ...], probabilities: Any) -> Space:
+    if probabilities is None:
+        return Space(values)
+    shares = probabilities if isinstance(probabilities, list) else []
+    if len(shares) != len(values) or not all(_is_number(share) and share >= 0 for share in shares):
+        raise NerError(f"needs a list of {len(values)} numbers", value=probabilities, place="probabilities")
+    uneven = NerError("Optuna draws all values alike", remedy="remove probabilities")
+    return Space(values, unsupported=uneven)
+
+
+def _unsupported(kind: str, spec: dict[str, Any]) -> Space:
+    """What wandb can draw and Optuna cannot, its fields checked all the same."""
+    given = {key: _number(spec, key, None) for key in FIELDS[kind] if key in spec}
+    for key in {"sigma", "q", "a", "b"} & given.keys():
+        if given[key] <= 0:
+            raise NerError("not above 0", value=given[key], place=key)
+    if "min" in FIELDS[kind] and not given.get("min", -math.inf) < given.get("max", math.inf):
+        raise NerError(f"not below max, which is {given['max']}", value=given["min"], place="min")
+    remedy = "use uniform, log_uniform_values or values"
+    return Space((1,), unsupported=NerError(f"Optuna has no {kind}", remedy=remedy))
 
 
 def _imply(spec: dict[str, Any]) -> str:
@@ -152,6 +178,9 @@ def _imply(spec: dict[str, Any]) -> str:
     if "values" in spec:
         return "categorical_w_probabilities" if "probabilities" in spec else "categorical"
     if "min" not in spec or "max" not in spec:
+        known = {field for fields in FIELDS.values() for field in fields} | {"distribution"}
+        if strange := [str(key) for key in spec if key not in known]:
+            raise unknown(strange[0], ("value", "values", "min", "max", "distribution"))
         raise NerError("needs value, values, or min and max")
     return "int_uniform" if isinstance(spec["min"], int) and isinstance(spec["max"], int) else "uniform"
 
@@ -159,14 +188,23 @@ def _imply(spec: dict[str, Any]) -> str:
 def _values(values: Any) -> tuple[Any, ...]:
     if not isinstance(values, list) or not values:
         raise NerError("needs value, or a non-empty list of values", value=values)
-    if len({str(value) for value in values}) < len(values):
+    if len({str(int(value) if _is_number(value) and value == int(value) else value) for value in values}) < len(values):
         raise NerError("values repeat", value=values)
     return tuple(values)
 
 
 def _number(spec: dict[str, Any], key: str, default: float | None) -> float:
     value = spec.get(key, default)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+    if value is None or not _is_number(value):
         remedy = "YAML reads 1.0e-4 as a number, 1e-4 as text" if isinstance(value, str) else None
         raise NerError("not a number", value=value, place=key, remedy=remedy)
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300  # nor inf or nan
+
+
+def is_whole(value: Any, least: int) -> bool:
+    """Whether this is a whole number from `least` on; True is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

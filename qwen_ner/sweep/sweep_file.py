@@ -18,7 +18,8 @@ import yaml
 
 from ..entities import NerError
 from ..training.finding import FaultsError
-from .space import Space, nest, read_parameter, unknown
+from ..training.unique_keys import NOT_YAML, UniqueKeys
+from .space import Space, is_whole, nest, read_parameter, unknown
 
 METRICS: dict[str, Literal["minimize", "maximize"]] = {
     "f1": "maximize",
@@ -119,15 +120,17 @@ def read_sweep(path: Path) -> Sweep:
     if method not in METHODS:
         remedy = f"choose from {', '.join(METHODS)}"
         faults.append(NerError("unknown method", value=method, place="method", remedy=remedy))
-    if not isinstance(cap := tree.get("run_cap", 1), int) or cap < 1:
+    if not is_whole(cap := tree.get("run_cap", 1), 1):
         faults.append(NerError("not a positive number", value=cap, place="run_cap"))
     metric = _metric(tree.get("metric"), faults)
     spaces = _parameters(tree["parameters"], method == "grid", faults)
-    command = _command(tree.get("command") or COMMAND, program, faults)
+    command = _command(tree.get("command", COMMAND), program, faults)
     early = tree.get("early_terminate") or {}
     local_faults = [nest(key, space.unsupported) for key, space in spaces.items() if space.unsupported]
-    local_faults += _early_faults(early)
+    faults += _early_faults(tree.get("early_terminate"))
     raise_faults(path, faults)
+    if early.get("strict"):
+        local_faults.append(NerError("Optuna has none", place="early_terminate.strict", remedy="remove it"))
     identity = {key: tree.get(key) for key in KEYS if key != "run_cap"} | {program: _read_yaml(Path(program))}
     fixed = {key: space.values[0] for key, space in spaces.items() if len(space.values) == 1}
     varied = {key: space for key, space in spaces.items() if key not in fixed}
@@ -168,17 +171,21 @@ def check_recipe(sweep: Sweep) -> tuple[list[NerError], list[NerError], list[str
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
     except OSError as error:
         remedy = "see recipes/sweep.yaml for an example"
         raise NerError(f"cannot read the sweep file ({error.strerror})", place=path, remedy=remedy) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except NOT_YAML as error:
         raise NerError(f"not YAML: {error}", place=path) from None
     return {str(key): value for key, value in tree.items()} if isinstance(tree, dict) else {}
 
 
 def _metric(given: Any, faults: list[NerError]) -> str:
-    metric = given if isinstance(given, dict) else {}
+    if not isinstance(given, dict):
+        remedy = "write metric: {name: eval/f1, goal: maximize}"
+        faults.append(NerError("must be a mapping of name and goal", value=given, place="metric", remedy=remedy))
+        return ""
+    metric = {str(key): value for key, value in given.items()}
     prefix, _, name = str(metric.get("name")).partition("/")
     goal = metric.get("goal", "minimize")  # wandb's default
     if prefix != "eval" or name not in METRICS:
@@ -223,15 +230,15 @@ def _command(given: Any, program: str, faults: list[NerError]) -> tuple[str, ...
 
 
 def _early_faults(early: Any) -> list[NerError]:
-    if not early:
+    if early is None or early == {}:
         return []
     if not isinstance(early, dict) or early.get("type") != "hyperband":
         kind = early.get("type") if isinstance(early, dict) else early
-        remedy = "Optuna has hyperband only"
+        remedy = "write early_terminate: {type: hyperband, min_iter: 3}, wandb's only type"
         return [NerError("unknown type", value=kind, place="early_terminate.type", remedy=remedy)]
-    faults = [unknown(key, HYPERBAND) for key in early if key not in ("type", *HYPERBAND)]
+    faults = [unknown(str(key), HYPERBAND) for key in early if key not in ("type", "strict", *HYPERBAND)]
     for key, least in HYPERBAND.items():
-        if not isinstance(early.get(key, least), int) or early.get(key, least) < least:
+        if not is_whole(early.get(key, least), least):
             remedy = f"give a whole number from {least} on"
             faults.append(NerError("out of range", value=early[key], place=key, remedy=remedy))
     if not {"min_iter", "max_iter"} & set(early):

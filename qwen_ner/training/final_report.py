@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..columns import printable
+from ..data.datasets import is_local
 from ..entities import Example, fingerprint
 from ..evaluation.report import write_report
 from ..evaluation.result import EvaluationResult
@@ -45,6 +46,7 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
     training = {
         "model": recipe.model.model_name_or_path,
         "dataset": recipe.data.dataset,
+        "local_data": is_local(recipe.data.dataset),
         "data_fingerprint": plan.config.data_fingerprint,
         "train_rows": len(plan.fitting_rows),
         "steps": state.global_step,
@@ -63,6 +65,8 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
         evaluated = replace(evaluated, confidence=confidence)
         write_report(evaluated, output, training=training, history=state.log_history)
         print(evaluated.table())
+        if not splits.final:
+            print(_basis(recipe.data.dataset, len(gold), chose=state.best_global_step is not None))
         for text, entities in zip(recipe.data.examples, extractor.extract(recipe.data.examples), strict=True):
             found = " · ".join(f"{e.label} {e.text} [{e.start}, {e.end})" for e in entities)
             print(printable(f"\n{text}\n  {found or 'no entity'}"))
@@ -70,6 +74,14 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
         if recipe.model.model_name_or_path == "tiny" and recipe.data.dataset == "sample":
             print(TOY)
     return {**evaluated.scores.to_dict(), "training": training}
+
+
+def _basis(dataset: str, rows: int, *, chose: bool) -> str:
+    """On what the final score rests where the data set has no dev split."""
+    kind = ", which also chose the checkpoint, so it is a little too good" if chose else ""
+    held = f"{rows:,} validation row{'s'[: rows != 1]}, held out of train"
+    found = f"{dataset} has no {FINAL_SPLIT} split: the score is of {held}{kind}"
+    return f"{found}; for a final test give the data set a {FINAL_SPLIT} split"
 
 
 def calibrate(extractor: Extractor, held_out: Sequence[Example]) -> tuple[Extractor, list[Judged]]:

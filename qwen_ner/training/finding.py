@@ -1,4 +1,4 @@
-"""The result of a check: ok, a warning or a failure, with its remedy.
+"""The result of a check: ok, a warning, a failure or skipped, with its remedy.
 
 In: what was found. Out: a line for the terminal, or what a training does about it. Does not know what is checked.
 """
@@ -16,7 +16,8 @@ from ..entities import NerError
 
 log = logging.getLogger(__name__)
 
-Level = Literal["ok", "warn", "fail"]
+Level = Literal["ok", "warn", "fail", "skip"]
+"""A `fail` makes the training worthless or impossible, a `warn` does not; what could not be checked is a `skip`."""
 
 NAME_WIDTH = 17
 """Width of the column of names: the doctor's longest is "generation_config"."""

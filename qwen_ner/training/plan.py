@@ -153,7 +153,7 @@ class TrainingPlan:
                 "every training row has more tokens",
                 value=self.max_length,
                 place="max_length",
-                remedy="raise max_length or split the texts",
+                remedy="split the texts" + (" or raise max_length" if self.max_length < self.context else ""),
             )
         return self.rows if len(fitting) == len(lengths) else self.rows.select(fitting)
 

@@ -25,13 +25,12 @@ from transformers import HfArgumentParser
 from ..entities import NerError
 from .arguments import DataArguments, ModelArguments, NerTrainingArguments
 from .finding import FaultsError
+from .unique_keys import NOT_YAML as NOT_YAML
+from .unique_keys import UniqueKeys
 
 LAUNCHER_KEY = 'if __name__ == "__main__"'
 """A recipe is also a Python file, so that `accelerate launch recipes/X.yaml` works. To YAML, the line that makes it one
 is this key."""
-
-NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
-"""What PyYAML raises: its own errors, and Python's for numbers, dates and nesting beyond its limits."""
 
 
 @dataclass(frozen=True)
@@ -92,20 +91,9 @@ def examine_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
     return Recipe(data, model, training, {key: values[key] for key in values if key != "hub_token"}), faults
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses a repeated key, where the plain loader would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key, (key_node, _) in zip(keys, node.value, strict=True):
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", key_node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        tree = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
     except UnicodeDecodeError as error:
         raise NerError(f"not UTF-8 at byte {error.start}", place=path, remedy="save it as UTF-8") from None
     except OSError as error:

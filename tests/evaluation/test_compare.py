@@ -1,6 +1,7 @@
 import pytest
 from evaluation.cases import ABC, random_rows
 
+from qwen_ner.entities import LabelSet
 from qwen_ner.evaluation.compare import compare, comparison_lines
 from qwen_ner.evaluation.scoring import score
 
@@ -33,6 +34,14 @@ def test_seeds_give_a_mean_and_a_deviation():
     spread = next(line for line in lines if line.startswith("B 2 runs"))
     assert f"f1 {50 * (1 + f1):.2f} ± {100 * (1 - f1) / 2**0.5:.2f}" in spread
     assert not any(line.startswith("A 1 runs") for line in lines)
+
+
+def test_what_macro_f1_is_the_mean_of_is_said_for_either_side():
+    gold, a = random_rows(1, rows=40)
+    labels = LabelSet.of([*"abc", "never"])
+    lines = comparison_lines(compare(gold, [a], [perfect(gold)], labels), gold, a, a, ("one", "two"))
+    for side in "AB":
+        assert f"macro_f1 of {side}: mean of 3 of 4 labels: those in gold or predictions" in lines
 
 
 def perfect(gold):

@@ -135,7 +135,7 @@ def test_a_browser_shows_it_and_filters_it(evaluated, tmp_path):
       const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
       document.body.setAttribute("data-found", JSON.stringify({
         shown: rows.length, said: document.getElementById("shown").value, title: document.title, wide,
-        missed: rows.every((row) => row.dataset.kinds.split("|").includes("missed")),
+        missed: rows.every((row) => row.dataset.kinds.split("\\n").includes("missed")),
         script: text.includes("<script>document.title='owned'"),
       }));
     </script>"""

@@ -9,10 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from evaluation.cases import random_rows
 
 from qwen_ner.codec import PROBLEM_KINDS, Codec, Decoded, Problem
 from qwen_ner.entities import CLUENER, Entity, Example, LabelSet, NerError
-from qwen_ner.evaluation.bootstrap import Interval
+from qwen_ner.evaluation.bootstrap import Interval, rates, row_counts
 from qwen_ner.evaluation.scoring import Counts, Scores, score
 from qwen_ner.evaluation.table import Contract, table
 
@@ -150,7 +151,7 @@ def test_an_unknown_label_is_a_false_positive_of_its_own_and_outside_of_the_macr
     assert scores.surface == {"a": Counts(tp=1), "b": Counts(), "c": Counts(), "z": Counts(fp=1)}
     assert scores.span == {"a": Counts(tp=2), "b": Counts(), "c": Counts(), "z": Counts(fp=1)}
     assert scores.f1 == 2 / 3
-    assert scores.macro_f1 == 1 / 3
+    assert (scores.macro_f1, scores.averaged) == (1.0, ("a",))
     assert "f1_z" not in scores.metrics()
 
 
@@ -261,6 +262,44 @@ def test_macro_f1_is_the_one_that_cluener_defines(seed):
     assert 0 < ours.macro_f1 < 1
 
 
+def test_a_label_that_occurs_nowhere_is_outside_of_the_mean_and_the_table_says_so():
+    """One label of many annotated: micro and macro are the same figure, whatever else the label set has."""
+    for seed in range(50):
+        gold, predicted = random_rows(seed)
+        few, wide = score(gold, predicted, ABC), score(gold, predicted, LabelSet.of([*"abcdefg"]))
+        assert few.macro_f1 == wide.macro_f1
+        assert few.averaged == wide.averaged == tuple(x for x in "abc" if few.surface[x] != Counts())
+        assert wide.metrics()["macro_labels"] == len(few.averaged)
+        line = next(line for line in table(wide).splitlines() if line.startswith("macro_f1"))
+        assert line.endswith(f"(mean of {len(few.averaged)} of 7 labels: those in gold or predictions)")
+
+
+def test_cluener_s_mean_is_over_its_ten_labels_and_the_table_says_how_many_count_as_0():
+    gold = [example("三星", ("company", 0, 2))]
+    shuffled = LabelSet.of(reversed(CLUENER.names))
+    for labels in (CLUENER, shuffled):
+        scores = scores_of(gold, ['{"company":["三星"]}'], labels)
+        assert (scores.f1, scores.macro_f1, scores.metrics()["macro_labels"]) == (1.0, 0.1, 10)
+        assert "(mean of all 10 labels: 9 in neither gold nor predictions count as 0)" in table(scores)
+        assert rates(row_counts(gold, [Decoded()], labels).sum(0), labels.names)["macro_f1"] == 0
+    nine = LabelSet.of(CLUENER.names[:9])
+    assert scores_of(gold, ['{"company":["三星"]}'], nine).macro_f1 == 1.0
+
+
+def test_a_label_s_name_is_not_taken_for_a_line_of_the_table_and_cannot_write_to_the_terminal():
+    labels = LabelSet.of(["f1", "seen", "macro_f1", "\x1b[31m红\n", "长" * 500, "__proto__"])
+    gold = [example("三星北京", ("f1", 0, 2), ("__proto__", 2, 4), ("长" * 500, 1, 3))]
+    scores = scores_of(gold, ["{}"], labels, train=set())
+    rates_of = ("f1_f1", "f1_seen", "f1_macro_f1", "f1", "seen_f1", "macro_f1")
+    known = {name: Interval(n / 10, n / 10) for n, name in enumerate(rates_of)}
+    shown = table(scores, None, known)
+    assert "\x1b" not in shown
+    assert "\\x1b[31m红\\n" in shown
+    assert max(map(columns, shown.splitlines()[:-1])) < 150
+    of = {line.split()[0]: line for line in shown.splitlines() if line.startswith(("f1 ", "seen ", "macro_f1 "))}
+    assert [f"{n}0.0 – {n}0.0" in of[name] for n, name in ((3, "f1"), (4, "seen"), (5, "macro_f1"))] == [True] * 3
+
+
 def test_scores_survive_json(documents):
     scores = score(*documents, ABC, train=documents[0][:5])
     written = json.loads(json.dumps(scores.to_dict(), ensure_ascii=False))
@@ -274,7 +313,7 @@ def test_scores_survive_json(documents):
 def test_metrics_are_flat_and_named():
     keys = list(score([], [], CLUENER, train=set()).metrics())
     assert keys == [
-        *("f1", "precision", "recall", "span_f1", "span_precision", "span_recall", "macro_f1"),
+        *("f1", "precision", "recall", "span_f1", "span_precision", "span_recall", "macro_f1", "macro_labels"),
         *(f"f1_{name}" for name in CLUENER.names),
         *("seen_f1", "unseen_f1", "seen_support", "unseen_support"),
         *("tp", "fp", "fn", "rows"),
@@ -333,7 +372,9 @@ def test_every_line_of_the_table_ends_in_the_same_column(bare):
     assert names == [*labels.names, "unknown", "-" * columns(header), "f1", "span_f1", "macro_f1", "seen", "unseen"]
     assert {columns(line) for line in body if not line.startswith("macro_f1")} == {columns(header)}
     macro = next(line for line in body if line.startswith("macro_f1"))
-    assert columns(macro.removesuffix("50.0 – 100.0").rstrip()) == columns(header[: header.index("f1") + 2])
+    rate, note = macro.split("  (")
+    assert columns(rate.removesuffix("50.0 – 100.0").rstrip()) == columns(header[: header.index("f1") + 2])
+    assert note == "mean of 2 of 3 labels: those in gold or predictions)"
     assert body[0].split() == ["地点", *["100.00"] * 3, *([] if bare else ["50.0", "–", "100.0"]), "1,234"]
     assert sum("50.0 – 100.0" in line for line in body) == (
         0 if bare else len(body) - 2

@@ -147,3 +147,80 @@ def test_a_long_curve_is_thinned_but_keeps_its_ends():
 def test_the_card_holds_no_row_of_the_data(trained):
     card = model_card(trained["adapter"], "tester/ner")
     assert not any(gold.text in card for gold in EIGHT)
+
+
+def retell(folder, dataset, **told):
+    """The folder as a training on `dataset` would have left it; `told` is what metrics.json says of it."""
+    recipe, metrics = folder / "recipe.yaml", json.loads((folder / "metrics.json").read_text())
+    recipe.write_text(re.sub("^dataset: .*$", f"dataset: {dataset}", recipe.read_text(), flags=re.MULTILINE))
+    metrics["contract"]["data"] = metrics["training"]["dataset"] = str(dataset)
+    metrics["training"] = {key: value for key, value in metrics["training"].items() if key != "local_data"} | told
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return metrics
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["data/medicine", "./data/medicine", "/home/me/data/medicine", "~/data/medicine", "../medicine"])  # fmt: skip
+def test_a_local_data_set_is_called_local_and_not_named_as_one_of_the_hub(folder, dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where there is no data/medicine
+    metrics = retell(folder, dataset, local_data=True)
+    card = model_card(folder, "tester/ner")
+    data = ModelCard(card).data
+    assert data.datasets is None
+    assert {result.dataset_type for result in data.eval_results} == {"local"}
+    training = metrics["training"]
+    said = f"{training['train_rows']} rows, fingerprint {training['data_fingerprint']}"
+    assert f"on a local data set (medicine: {said})" in card
+    assert "qwen-ner evaluate tester/ner --data DATA\n" in card
+    assert str(dataset) not in card
+    assert "/home/me" not in card
+
+
+@pytest.mark.slow
+def test_a_path_that_looks_like_a_name_of_the_hub_is_local_if_it_is_there(folder, tmp_path, monkeypatch):
+    """An older training did not write down that its data were local."""
+    retell(folder, "data/medicine")
+    monkeypatch.chdir(tmp_path)
+    assert ModelCard(model_card(folder, "tester/ner")).data.datasets == ["data/medicine"]
+    (tmp_path / "data" / "medicine").mkdir(parents=True)
+    assert ModelCard(model_card(folder, "tester/ner")).data.datasets is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dataset", "datasets", "named"),
+    [
+        ("owner/name:zh", ["owner/name"], "owner/name:zh"),
+        ("cluener", ["cluener"], "cluener"),
+        ("sample", None, "sample"),
+    ],
+)
+def test_a_public_data_set_is_named_and_its_line_evaluates_it(folder, dataset, datasets, named):
+    retell(folder, dataset, local_data=False)
+    card = model_card(folder, "tester/ner")
+    assert ModelCard(card).data.datasets == datasets
+    assert f"qwen-ner evaluate tester/ner --data {named} --split dev\n" in card
+    assert f"trained with qwen_ner on {named}." in card
+
+
+@pytest.mark.slow
+def test_rows_held_out_of_train_are_no_split_to_evaluate(folder):
+    metrics = retell(folder, "owner/name", local_data=False)
+    metrics["contract"]["split"] = "validation"
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert "qwen-ner evaluate tester/ner --data DATA\n" in model_card(folder, "tester/ner")
+
+
+@pytest.mark.slow
+def test_a_checkpoint_knows_what_its_training_said_of_the_data(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    retell(folder, "data/medicine", local_data=True)
+    checkpoint = folder / "checkpoint-40"
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    checkpoint.mkdir()
+    for path in [*folder.iterdir()]:
+        if path.is_file() and path.name not in ("metrics.json", "recipe.yaml"):
+            shutil.copy(path, checkpoint)
+    card = model_card(checkpoint, "tester/ner")
+    assert ModelCard(card).data.datasets is None
+    assert "on a local data set (medicine)" in card

@@ -247,7 +247,12 @@ def test_the_command_is_the_one_that_wandbs_agent_runs(write, monkeypatch):
         ({"command": ["python", "${args}"]}, "command", None, ""),
         ({"command": ["python", "${program}", "--x=${args}", "${args}"]}, "command", "--x=${args}", ""),
         ({"command": ["${program}", "${args_no_hyphens}", "${args}"]}, "command", "${args_no_hyphens}", ""),
+        ({"command": []}, "command", None, ""),
+        ({"command": False}, "command", False, ""),
+        ({"metric": "eval/f1"}, "metric", "eval/f1", "name: eval/f1"),
+        ({"metric": {"name": "eval/f1", "goal": "maximize", 7: 1}}, "metric.7", None, "known: name, goal"),
         ({"run_cap": 0}, "run_cap", 0, ""),
+        ({"run_cap": True}, "run_cap", True, ""),
     ],
     ids=str,
 )
@@ -265,16 +270,75 @@ def test_a_faulty_file(write, keys, place, value, remedy):
     ("early", "place", "value", "remedy"),
     [
         ({"type": "envelope"}, "early_terminate.type", "envelope", "hyperband"),
+        ({"type": ["hyperband"], "min_iter": 2}, "early_terminate.type", ["hyperband"], "hyperband"),
+        ("hyperband", "early_terminate.type", "hyperband", "hyperband"),
+        ([], "early_terminate.type", [], "hyperband"),
+        (False, "early_terminate.type", False, "hyperband"),
         ({"type": "hyperband", "min_iter": 2, "etta": 3}, "early_terminate.etta", None, "did you mean eta?"),
+        ({"type": "hyperband", "min_iter": 2, 7: 3}, "early_terminate.7", None, "known: min_iter"),
         ({"type": "hyperband", "min_iter": 2, "eta": 1}, "early_terminate.eta", 1, "from 2 on"),
+        ({"type": "hyperband", "min_iter": True}, "early_terminate.min_iter", True, "from 1 on"),
+        ({"type": "hyperband", "min_iter": "x"}, "early_terminate.min_iter", "x", "from 1 on"),
         ({"type": "hyperband"}, "early_terminate", None, "min_iter, or max_iter and s"),
     ],
     ids=str,
 )
-def test_early_termination_that_optuna_cannot_do(write, early, place, value, remedy):
-    (fault,) = read_sweep(write(early_terminate=early)).local_faults
+def test_early_termination_that_nobody_can_do(write, early, place, value, remedy):
+    with pytest.raises(FaultsError) as caught:
+        read_sweep(write(early_terminate=early))
+    (fault,) = caught.value.faults
     assert (fault.place, fault.value) == (place, value)
     assert remedy in fault.remedy
+
+
+def test_early_termination_that_only_wandb_can_do(write):
+    early = {"type": "hyperband", "min_iter": 2, "strict": True}
+    assert [fault.place for fault in read_sweep(write(early_terminate=early)).local_faults] == [
+        "early_terminate.strict"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "place", "remedy"),
+    [
+        ({"parameters": {"learning_rate": {"min": 1, "max": 2}}}, "learning_rate", "values"),
+        ({"distribution": ["uniform"], "min": 1, "max": 2}, "learning_rate.distribution", "did you mean uniform?"),
+        ({"distribution": {"a": 1}}, "learning_rate.distribution", "choose from"),
+        ({"distribution": "unifrom", "min": 1, "max": 2}, "learning_rate.distribution", "did you mean uniform?"),
+        ({"distribution": "log_normal", "mu": "a"}, "learning_rate.mu", ""),
+        ({"distribution": "normal", "sigma": -1}, "learning_rate.sigma", ""),
+        ({"distribution": "log_uniform", "min": 3, "max": 2}, "learning_rate.min", ""),
+        ({"distribution": "log_uniform", "min": True, "max": 2}, "learning_rate.min", ""),
+        ({"distribution": "q_log_uniform_values", "min": 1e-4, "max": 1e-2}, "learning_rate.q", "lower it"),
+        ({"distribution": "q_uniform", "min": 0.1, "max": 0.9, "q": 5}, "learning_rate.q", "lower it"),
+        ({"values": [1, 2], "probabilities": "x"}, "learning_rate.probabilities", ""),
+        ({"values": [1, 2], "probabilities": [1]}, "learning_rate.probabilities", ""),
+        ({"values": [1, 1.0]}, "learning_rate", ""),
+        ({"values": [1, 2], "min": 1}, "learning_rate.min", "known: values"),
+        ({"Min": 1, "max": 2}, "learning_rate.Min", "did you mean min?"),
+        ({"min": 1, "max": 2, 7: 1}, "learning_rate.7", "known: min, max"),
+        ({"min": [1], "max": 2}, "learning_rate.min", ""),
+        ({"min": 1, "max": 10**400}, "learning_rate.max", ""),
+        ([1, 2], "learning_rate", "write values: [1, 2]"),
+        (0.1, "learning_rate", "write value: 0.1"),
+        (None, "learning_rate", "write value: null"),
+    ],
+    ids=str,
+)
+def test_a_parameter_that_nobody_can_draw(write, spec, place, remedy):
+    with pytest.raises(FaultsError) as caught:
+        read_sweep(write(method="random", parameters={"learning_rate": spec}))
+    (fault,) = caught.value.faults
+    assert fault.place == place
+    assert remedy in (fault.remedy or "")
+
+
+def test_a_key_given_twice_is_refused(write):
+    path = write()
+    path.write_text(path.read_text(encoding="utf-8") + "\nmethod: random\n", encoding="utf-8")
+    with pytest.raises(NerError, match="method is given twice") as caught:
+        read_sweep(path)
+    assert caught.value.place == path
 
 
 def test_the_recipe_checks_every_key_and_value(write):

@@ -138,3 +138,7 @@ def test_a_model_whose_folder_is_gone_is_reported_at_its_key(recipe, tmp_path, n
     with pytest.raises(NerError, match="no such folder") as error:
         _ = TrainingPlan(gone, tmp_path, outline=True).model
     assert (error.value.place, error.value.value) == ("model_name_or_path", name)
+    assert [finding.name for finding in findings if finding.level == "fail"] == ["data"]
+    skipped = [finding.message for finding in findings if finding.level == "skip"]
+    assert len(skipped) > 5
+    assert set(skipped) == {"skipped: needs data, which failed above"}

@@ -29,7 +29,10 @@ RARE = 10
 """A label with fewer surfaces in the training rows is called rare."""
 
 LEAKED_SHARE = 0.01
-"""From this share of the held-out rows on, a leak is a failure; below, it moves the score by less than its noise."""
+"""From this share of the dev rows on, a leak is a failure; below, it moves the score by less than its noise."""
+
+LOST_ROWS, LOST_ANSWERS = 0.5, 0.2
+"""From this share on, rows that are left out, or answers that can never be written, leave a model of no worth."""
 
 COMPARED = 32
 """Rows, spread over the training rows, whose prompts are made again as inference makes them."""
@@ -53,7 +56,7 @@ def check_labels(plan: TrainingPlan) -> Finding:
     if absent or rare:
         parts = [f"never in the training rows: {join_names(absent, 20)}"] if absent else []
         parts += [f"rare in the training rows: {join_names(rare, 20)}"] if rare else []
-        return warn("; ".join(parts), "annotate more of them, or remove them from `labels`: they count in macro_f1")
+        return warn("; ".join(parts), "annotate more of them, or remove them from `labels`")
     most, least = max(names, key=lambda n: surfaces[n]), min(names, key=lambda n: surfaces[n])
     span = f"from {surfaces[least]:,} surfaces ({least}) to {surfaces[most]:,} ({most})"
     return ok(f"all {len(names)} occur in the training rows, {span}")
@@ -78,9 +81,13 @@ def check_leakage(split: str) -> Callable[[TrainingPlan], Finding]:
         pairs = {id(held): f"{held.source} = {seen.source}" for seen, held in leaks(plan.splits.train, held_out)}
         if not pairs:
             return ok(f"none of the {len(held_out):,} {split} rows is in the training rows")
-        level = fail if len(pairs) >= LEAKED_SHARE * len(held_out) else warn
         found = f"{len(pairs):,} of {len(held_out):,} {split} rows are in the training rows too: "
-        return level(found + join_names(pairs.values()), "delete them from one of the two, or the score is too good")
+        found += join_names(pairs.values())
+        if split == "validation":  # held out by us: the train split repeats itself
+            remedy = "delete what repeats from the train split (`qwen-ner stats` lists it), or validation is too kind"
+            return warn(found, remedy)
+        level = fail if len(pairs) >= LEAKED_SHARE * len(held_out) else warn
+        return level(found, "delete them from one of the two, or the score is too good")
 
     return check
 
@@ -105,10 +112,7 @@ def check_pad(plan: TrainingPlan) -> Finding:
     shipped = str(tokenizer.init_kwargs.get("pad_token"))
     if shipped != tokenizer.pad_token:
         fault = "no pad token" if shipped == "None" else f"its end token {shipped} as pad token"
-        return warn(
-            f"the tokenizer ships with {fault}; {tokenizer.pad_token} is used instead and saved in output_dir",
-            "nothing to do here, but other tools that start from this tokenizer need pad_token set",
-        )
+        return ok(f"the tokenizer ships with {fault}; {tokenizer.pad_token} is used instead and saved in output_dir")
     spelled = " or ".join(tokenizer.convert_ids_to_tokens(list(ends)))
     return ok(f"{tokenizer.pad_token}; an answer ends with {spelled}")
 
@@ -203,13 +207,16 @@ def check_rows(plan: TrainingPlan) -> Finding:
     long = [i for i, length in enumerate(lengths) if length > limit]
     if not long:
         return ok(f"the longest has {max(lengths):,} of {limit:,} tokens")
+    if len(long) == len(examples):
+        _ = plan.fitting_rows  # raises: what needs rows to train on fails with it
     lost, entities = sum(len(examples[i].entities) for i in long), sum(len(example.entities) for example in examples)
     named = join_names(f"{examples[i].source} ({lengths[i]:,} tokens)" for i in long)
     found = (
         f"{len(long):,} of {len(examples):,} rows, with {lost:,} of {entities:,} entities, are longer than "
         f"max_length={limit:,} tokens and left out of training: {named}"
     )
-    return (fail if len(long) == len(examples) else warn)(found, "split these texts or raise max_length")
+    remedy = "split these texts" + (" or raise max_length" if limit < plan.context else "")
+    return (fail if len(long) >= LOST_ROWS * len(examples) else warn)(found, remedy)
 
 
 def check_answers(plan: TrainingPlan) -> Finding:
@@ -221,7 +228,9 @@ def check_answers(plan: TrainingPlan) -> Finding:
         return ok(f"the longest has {max(lengths):,} of max_new_tokens={limit:,} tokens")
     named = join_names(f"{sources(n)} ({lengths[n]:,} tokens)" for n in long)
     found = f"{len(long):,} of {len(lengths):,} answers are longer than max_new_tokens={limit:,} and would be cut"
-    return warn(f"{found}: {named}", f"raise max_new_tokens to {lengths[long[0]]:,}")
+    needed, prompts = lengths[long[0]], max(map(len, column(plan.gold_rows, "prompt_ids")), default=0)
+    remedy = f"raise max_new_tokens to {needed:,}" if needed + prompts <= plan.context else "split these texts"
+    return (fail if len(long) >= LOST_ANSWERS * len(lengths) else warn)(f"{found}: {named}", remedy)
 
 
 def check_room(plan: TrainingPlan) -> Finding:
@@ -230,7 +239,9 @@ def check_room(plan: TrainingPlan) -> Finding:
     lengths = [len(ids) for ids in column(plan.gold_rows, "prompt_ids")]
     if long := [f"{e.source} ({n:,} tokens)" for n, e in zip(lengths, plan.gold, strict=True) if n > room]:
         found = f"{len(long):,} of {len(lengths):,} prompts to score are longer than {room:,} tokens"
-        return fail(f"{found}, which leaves no room for an answer: {join_names(long, 10)}", "split these texts")
+        answers, left = max(map(len, column(plan.gold_rows, "answer_ids"))), plan.context - max(lengths)
+        remedy = "split these texts" + (f", or lower max_new_tokens to {left:,}" if answers <= left else "")
+        return fail(f"{found}, which leaves no room for an answer: {join_names(long, 10)}", remedy)
     return ok(f"the longest prompt to score has {max(lengths):,} of {room:,} tokens")
 
 

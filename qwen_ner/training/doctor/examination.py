@@ -42,22 +42,40 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("hub", machine.check_hub),
 )
 
-_OF_TRAINING = ("data", "rows", "pad token", "end token", "prompt", "room", "answers")
 
-TRAINING_CHECKS = tuple(check for name, check in CHECKS if name in _OF_TRAINING)
+def _as_warning(check: Check) -> Check:
+    """A trial of a few steps may lose most of its rows or answers: a training says so, and the doctor fails it."""
+
+    def warned(plan: TrainingPlan) -> Finding:
+        finding = check(plan)
+        return replace(finding, level="warn") if finding.level == "fail" else finding
+
+    return warned
+
+
+TRAINING_CHECKS: tuple[Check, ...] = (
+    *(check for name, check in CHECKS if name in ("data", "pad token", "end token", "prompt", "room")),
+    *(_as_warning(check) for name, check in CHECKS if name in ("rows", "answers")),
+)
 """What a training checks of itself before its first step: what takes seconds and would waste hours."""
 
 
 def examine(plan: TrainingPlan) -> Iterator[Finding]:
-    """A finding for each of `CHECKS`, as it is made. A missing part is reported once, by the first check."""
-    reported: dict[NerError, str] = {}
+    """A finding for each of `CHECKS`, as it is made. A missing part fails the first check that needs it alone."""
+    reported: list[tuple[NerError, str]] = []
     for name, check in CHECKS:
         try:
             finding = check(plan)
         except NerError as error:
-            if error in reported:
-                finding = fail(f"not checked, because {reported[error]} failed", "see above")
+            base = plan.recipe.model.model_name_or_path
+            if cause := next((of for known, of in reported if _is_same(known, error, base)), None):
+                finding = Finding("skip", f"skipped: needs {cause}, which failed above")
             else:
-                reported[error] = name
+                reported.append((error, name))
                 finding = fail(str(error))
         yield replace(finding, name=name)
+
+
+def _is_same(one: NerError, other: NerError, base: str) -> bool:
+    """Whether both are the same error, or both say that `base` cannot be had: its model, then its tokenizer."""
+    return one is other or all(base in (error.value, str(error.place)) for error in (one, other))

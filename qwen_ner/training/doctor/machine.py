@@ -43,7 +43,7 @@ def check_model(plan: TrainingPlan) -> Finding:
     name, files = plan.recipe.model.model_name_or_path, ("model.safetensors", "model.safetensors.index.json")
     if Path(name).is_dir():
         if not any((Path(name) / file).is_file() for file in files):
-            return warn(f"{found}; {name} has no weights", "put model.safetensors beside config.json")
+            return fail(f"{found}; {name} has no weights", "put model.safetensors beside config.json")
     elif name != "tiny":
         revision = plan.recipe.model.model_revision
         if not any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in files):
@@ -125,8 +125,16 @@ def compare_memory(expected: costs.Memory, available: int | None, device: str) -
     found = f"{needs}, of {costs.format_size(available)} on the {device}"
     if expected.total * HEADROOM <= available:
         return ok(found)
-    remedy = "halve per_device_train_batch_size and double gradient_accumulation_steps, or set activation_checkpointing"
-    return (fail if expected.total > available else warn)(found, remedy)
+    return (fail if expected.total > available else warn)(found, _memory_remedy(expected, available, device))
+
+
+def _memory_remedy(expected: costs.Memory, available: int, device: str) -> str:
+    """What would help: a smaller batch only if all but the batch fits."""
+    if (expected.total - expected.activations - expected.logits) * HEADROOM <= available:
+        smaller = "halve per_device_train_batch_size and double gradient_accumulation_steps"
+        return f"{smaller}, or set activation_checkpointing: true"
+    adapter = "train an adapter (lora_r: 16), " if expected.optimizer > expected.weights else ""
+    return f"{adapter}shard over several {device}s, or use a smaller model: no smaller batch fits"
 
 
 def check_disk(plan: TrainingPlan) -> Finding:
@@ -190,7 +198,7 @@ def check_trackers(plan: TrainingPlan) -> Finding:
     if source:
         return ok(f"{reports}; wandb's key for {host} is in {source}")
     remedy = "run `wandb login`, set WANDB_API_KEY, or WANDB_MODE=offline"
-    return fail(f"report_to: wandb has no key for {host}", remedy)
+    return warn(f"report_to: wandb has no key for {host}, so its run stays on this disk", remedy)
 
 
 def missing_trackers(report_to: Sequence[str], installed: Callable[[str], Any] = find_spec) -> list[str]:
@@ -200,16 +208,19 @@ def missing_trackers(report_to: Sequence[str], installed: Callable[[str], Any] =
 
 
 def check_hub(plan: TrainingPlan) -> Finding:
-    """A push, if one is asked for, can be made. Only the Hub knows whether the token is valid."""
+    """A push, if one is asked for, can be made. Only the Hub knows whether the token is valid.
+
+    What cannot be pushed is warned of, as in training, which keeps the model in output_dir.
+    """
     args, base = plan.recipe.training, plan.recipe.model.model_name_or_path
     if not args.push_to_hub:
         return ok("nothing is pushed")
     if constants.HF_HUB_OFFLINE:
-        return fail("push_to_hub is set, but so is HF_HUB_OFFLINE", "unset it, or set push_to_hub: false")
+        return warn("push_to_hub is set, but so is HF_HUB_OFFLINE", "unset it, or set push_to_hub: false")
     if not (args.hub_token or get_token()):
-        return fail("push_to_hub is set, but there is no token", "run `hf auth login`, or set HF_TOKEN")
+        return warn("push_to_hub is set, but there is no token", "run `hf auth login`, or set HF_TOKEN")
     if plan.recipe.model.lora() and (base == "tiny" or Path(base).expanduser().exists()):
-        return fail(
+        return warn(
             f"push_to_hub of an adapter whose base, {base}, is not on the Hub: nobody could load the two",
             "give model_name_or_path as a Hub id, or set push_to_hub: false and run `qwen-ner push … --merge`",
         )

@@ -14,14 +14,16 @@ import time
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import get_args
 
+from ...columns import printable
 from ...entities import NerError
 from ..batches.collate import PaddedCollator
-from ..finding import FaultsError, Finding
+from ..finding import FaultsError, Finding, Level
 from ..launch import Launch
 from ..plan import TrainingPlan
 from ..preparation import check_processes
-from ..recipe import Recipe, load_recipe
+from ..recipe import LAUNCHER_KEY, Recipe, load_recipe
 from .examination import examine
 from .token_view import token_table
 
@@ -40,16 +42,30 @@ def doctor(path: Path, overrides: Sequence[str] = (), accelerate_config: Path | 
         return 0
     with tempfile.TemporaryDirectory(prefix="qwen_ner_doctor_") as folder:
         plan = TrainingPlan(recipe, Path(folder), launch=launch, outline=True)
-        for finding in chain(refused, examine(plan)):
+        for finding in chain(refused, check_launcher(path), examine(plan)):
             levels.append(finding.level)
-            print(finding, flush=True)
+            print(printable(str(finding)), flush=True)
         try:
             print("\n" + "\n".join(example_as_trained(plan, shutil.get_terminal_size((120, 24)).columns)) + "\n")
         except NerError:
             print("\nNo example to show: see above.\n")
-    counted = " · ".join(f"{levels.count(level)} {level}" for level in ("ok", "warn", "fail"))
+    counted = " · ".join(f"{n} {level}" for level in get_args(Level) if (n := levels.count(level)) or level != "skip")
     print(f"{counted} in {time.time() - started:.1f} s")
     return levels.count("fail")
+
+
+def check_launcher(path: Path) -> list[Finding]:
+    """A warning if `accelerate launch`, which has Python run the file, would not start a training."""
+    text = path.read_text(encoding="utf-8")
+    try:
+        compile(text, str(path), "exec")
+        if LAUNCHER_KEY in text:
+            return []
+    except (SyntaxError, ValueError):
+        pass
+    found = f"`accelerate launch {path}` would not train: it has Python run the file, which is no program"
+    remedy = f"type `accelerate launch -m qwen_ner train {path}`, or begin and end the file as recipes/lora.yaml does"
+    return [Finding("warn", found, remedy, "launcher")]
 
 
 def example_as_trained(plan: TrainingPlan, width: int) -> list[str]:

@@ -32,7 +32,8 @@ class LogLines(TrainerCallback):
     """
 
     keys = (
-        "loss", "grad_norm", "learning_rate", "f1", "span_f1", "macro_f1", "not_json", "truncated", "train_runtime",
+        "loss", "grad_norm", "learning_rate", "f1", "span_f1", "macro_f1", "macro_labels", "not_json", "truncated",
+        "train_runtime",
     )  # fmt: skip
 
     def on_log(

@@ -232,8 +232,7 @@ class WandbTracking(WandbCallback):
         data, output = self.recipe.data.dataset, self.trainer.args.output_dir
         contract = Contract(output, data, split, len(gold), fingerprint(gold), "free")
         evaluated = EvaluationResult(contract, gold, predicted, self.splits.labels)
-        confusion = evaluated.tally.confusion
-        counts = [[gold_label, label, n] for gold_label, row in confusion.items() for label, n in row.items()]
+        counts = [[*labels, n] for labels, n in evaluated.tally.confusion.items()]
         columns = ["Actual", "Predicted", "nPredictions"]  # the names that wandb's chart reads
         return {
             "worst_predictions": self._wandb.Table(columns=list(WORST_COLUMNS), data=worst_rows(evaluated)),

@@ -1,6 +1,7 @@
 """Memory, disk and accounts: what is needed against what is there."""
 
 from collections import namedtuple
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -26,6 +27,20 @@ def test_too_little_memory():
     assert compare_memory(need, 105, "GPU").level == "warn"
     assert compare_memory(need, 99, "GPU").level == "fail"
     assert compare_memory(need, None, "GPU").level == "ok"
+
+
+def test_a_smaller_batch_is_advised_only_where_the_rest_fits():
+    """Each remedy, followed, fits: half the batch has half the activations, an adapter has hardly any moments."""
+    large = Memory(weights=10, gradients=10, optimizer=20, activations=80, logits=20)
+    assert "halve per_device_train_batch_size" in compare_memory(large, 100, "GPU").remedy
+    assert compare_memory(replace(large, activations=40, logits=10), 100, "GPU").level == "ok"
+    full = Memory(weights=10, gradients=10, optimizer=20, activations=5, logits=1)
+    assert compare_memory(full, 30, "GPU").remedy.startswith("train an adapter (lora_r: 16)")
+    adapter = replace(full, gradients=1, optimizer=2)
+    assert compare_memory(adapter, 30, "GPU").level == "ok"
+    for needed in (full, adapter):
+        assert "halve" not in compare_memory(needed, 9, "GPU").remedy
+    assert "adapter" not in compare_memory(adapter, 9, "GPU").remedy
 
 
 def test_a_disk_that_is_too_small(tiny, tmp_path, monkeypatch):
@@ -57,7 +72,7 @@ def no_key(tmp_path, monkeypatch):
 @pytest.mark.parametrize("env", [{"WANDB_API_KEY": "x" * 40}, {"WANDB_MODE": "offline"}, {"WANDB_MODE": "disabled"}])
 def test_wandb_with_a_key_or_without_need_of_one(tmp_path, monkeypatch, no_key, env):
     wandb = plan(tmp_path, report_to="wandb")
-    assert check_trackers(wandb).level == "fail"
+    assert check_trackers(wandb).level == "warn", "the run is kept on the disk"
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     assert check_trackers(wandb).level == "ok"
@@ -67,7 +82,7 @@ def test_the_key_of_wandb_login_is_for_its_host(tmp_path, monkeypatch, no_key):
     (tmp_path / ".netrc").write_text("machine api.wandb.ai\n  login user\n  password k\n")
     assert check_trackers(plan(tmp_path, report_to="wandb")).level == "ok"
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert check_trackers(plan(tmp_path, report_to="wandb")).level == "fail"
+    assert check_trackers(plan(tmp_path, report_to="wandb")).level == "warn"
 
 
 def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):
@@ -78,7 +93,7 @@ def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("push", "token", "offline", "level"),
-    [(False, None, True, "ok"), (True, None, False, "fail"), (True, "hf_x", True, "fail"), (True, "hf_x", False, "ok")],
+    [(False, None, True, "ok"), (True, None, False, "warn"), (True, "hf_x", True, "warn"), (True, "hf_x", False, "ok")],
 )
 def test_a_push_needs_a_token_and_a_network(tmp_path, monkeypatch, push, token, offline, level):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)

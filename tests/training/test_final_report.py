@@ -1,0 +1,38 @@
+"""What is said at the end of a training."""
+
+import json
+
+import pytest
+from rows import EIGHT
+
+from qwen_ner.data.datasets import write_jsonl
+from qwen_ner.training.recipe import load_recipe
+from qwen_ner.training.run import train
+
+
+@pytest.mark.slow
+def test_without_a_dev_split_it_is_said_on_what_the_score_rests(tiny, tmp_path, capsys):
+    rows = [type(gold)(f"{i}-{k}", f"{gold.text}{k}", gold.entities) for k in range(3) for i, gold in enumerate(EIGHT)]
+    data = tmp_path / "data"
+    write_jsonl(data / "train.jsonl", rows[8:])
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"model_name_or_path: {tiny}\ndataset: {data}\nvalidation_rows: 4\nmax_steps: 1\nuse_cpu: true\n"
+        "max_new_tokens: 4\nreport_to: none\n"
+        'examples: ["三星\\e[31m手机"]\n',
+        encoding="utf-8",
+    )
+
+    def said(*more):
+        train(load_recipe(path, ["--output_dir", str(tmp_path / f"out{len(more)}"), *more]))
+        out = capsys.readouterr().out
+        assert "\n三星\\x1b[31m手机\n" in out, "a text cannot write to the terminal"
+        return [line for line in out.splitlines() if "has no dev split" in line]
+
+    (line,) = said()
+    assert "the score is of 4 validation rows, held out of train, which also chose the checkpoint" in line
+    assert json.loads((tmp_path / "out0" / "metrics.json").read_text())["training"]["local_data"] is True
+    (line,) = said("--eval_strategy", "no", "--load_best_model_at_end", "false")
+    assert "chose" not in line, "no evaluation chose anything"
+    write_jsonl(data / "dev.jsonl", rows[:8])
+    assert said("--seed", "1") == []
