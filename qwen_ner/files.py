@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .entities import NerError
 
@@ -39,6 +39,8 @@ def write_text(path: Path, pieces: Iterable[str]) -> None:
 def beside(path: Path) -> Iterator[Path]:
     """An empty temporary file next to `path`. It replaces `path` if the block succeeds and is removed if it fails.
 
+    It takes the mode of the file that it replaces, or 0644.
+
     Its name cannot be guessed, so nobody can put a link there first. Raises `OSError` if the folder is not writable.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
@@ -46,7 +48,7 @@ def beside(path: Path) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
-        os.chmod(part, 0o644)
+        os.chmod(part, path.stat().st_mode & 0o777 if path.exists() else 0o644)
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -54,12 +56,12 @@ def beside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def lock(path: Path, *, wait: bool = True, owner: str = "") -> Iterator[None]:
-    """Hold the lock file `path` until the block ends or this process does, however it ends. The file stays.
+def lock(path: Path, *, wait: bool = True, owner: str = "") -> Iterator[IO[str]]:
+    """Hold the lock file `path`, opened "a+", until the block ends or this process does, however it ends. It stays.
 
     If another process holds it, wait for that one, or with `wait=False` raise `NerError` with the `owner` it gave.
-    A file system without locks is warned of. Threads of one process do not exclude each other, and opening and
-    closing `path` elsewhere in this process releases it.
+    Without an `owner` what is in the file stays. A file system without locks is warned of. Threads of one process do
+    not exclude each other, and opening and closing `path` elsewhere in this process releases it.
     """
     with open(path, "a+", encoding="utf-8") as file:
         try:
@@ -71,7 +73,8 @@ def lock(path: Path, *, wait: bool = True, owner: str = "") -> Iterator[None]:
             raise NerError(what, place=path.parent, remedy="wait until it ends, or stop it") from None
         except OSError as error:
             log.warning("cannot lock %s (%s); make sure that no other process writes there", path, error.strerror)
-        file.truncate(0)
-        file.write(owner)
-        file.flush()
-        yield
+        if owner:
+            file.truncate(0)
+            file.write(owner)
+            file.flush()
+        yield file
