@@ -39,10 +39,13 @@ def write_text(path: Path, pieces: Iterable[str]) -> None:
 def beside(path: Path) -> Iterator[Path]:
     """An empty temporary file next to `path`. It replaces `path` if the block succeeds and is removed if it fails.
 
-    It takes the mode of the file that it replaces, or 0644.
-
-    Its name cannot be guessed, so nobody can put a link there first. Raises `OSError` if the folder is not writable.
+    It takes the mode of the file that it replaces, or 0644. Of a link, the file that it points to is replaced.
+    Its name cannot be guessed, so nobody can put a link there first. Raises `OSError` if the folder is not writable,
+    and `NerError` if `path` is a device, a pipe or a folder, which must not be replaced.
     """
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file():
+        raise NerError("not a regular file", place=path, remedy="give the name of a file")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     os.close(handle)
     part = Path(name)

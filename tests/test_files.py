@@ -59,3 +59,19 @@ def test_an_error_inside_of_a_lock_passes_through_and_frees_it(tmp_path):
         raise KeyError
     with lock(tmp_path / "l", wait=False):
         pass
+
+
+def test_what_is_no_regular_file_is_not_replaced_and_a_link_stays_one(tmp_path):
+    """`--json /dev/null` would put a file in the place of the device."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(NerError) as caught:
+            write_json(tmp_path / name, {})
+        assert caught.value.place == tmp_path / name
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "link").symlink_to("file")
+    write_json(tmp_path / "file", 1)
+    write_json(tmp_path / "link", 2)
+    assert (tmp_path / "link").is_symlink()
+    assert json.loads((tmp_path / "file").read_text()) == 2

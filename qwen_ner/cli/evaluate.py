@@ -48,8 +48,7 @@ def run(options: Namespace, _: list[str]) -> None:
     if options.json:
         check_writable(options.json)
     if options.report:
-        options.report.mkdir(parents=True, exist_ok=True)
-        check_writable(options.report / "report.html")
+        check_writable(options.report / "report.html", make_folder=True)
     both = options.decoding == "both" and not Path(options.model).is_file()
     scores: dict[str, Any] = {"model": options.model, "data": options.data, "split": options.split}
     same = ("revision", "data_dir", "limit", "min_score", "thresholds", "batch_tokens", "negatives")

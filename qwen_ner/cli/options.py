@@ -5,7 +5,6 @@ In: the parser of a command. Out: the parser with more arguments. Knows nothing 
 
 from __future__ import annotations
 
-import os
 import tempfile
 from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
@@ -65,16 +64,18 @@ def score(given: str) -> float:
     return value
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *, make_folder: bool = False) -> None:
     """Raise `NerError` unless a file can be written at `path`. Called before the work whose result it takes."""
     from ..entities import NerError
 
     if path.exists() and not path.is_file():
         raise NerError("not a regular file", place=path, remedy="give the name of a file")
     try:
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             path.open("ab").close()
         tempfile.TemporaryFile(dir=path.parent).close()  # files are written beside their place, then moved there
     except OSError as error:
-        remedy = "write elsewhere" if os.path.lexists(path.parent) else f"create {path.parent}, or write elsewhere"
+        remedy = "write elsewhere" if path.parent.exists() else f"create {path.parent}, or write elsewhere"
         raise NerError(f"cannot be written ({error.strerror})", place=path, remedy=remedy) from error

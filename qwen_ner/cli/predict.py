@@ -102,11 +102,12 @@ def _check(options: Namespace, names: list[str]) -> None:
 
 
 def _may_pause(name: str) -> bool:
-    """Whether it is a pipe or a terminal, not a file."""
+    """Whether it is a pipe or a device, such as a terminal."""
     try:
-        return not stat.S_ISREG((os.fstat(sys.stdin.fileno()) if name == STDIN else os.stat(name)).st_mode)
+        mode = (os.fstat(sys.stdin.fileno()) if name == STDIN else os.stat(name)).st_mode
     except (OSError, ValueError):
         return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def _join_group(*, live: bool) -> tuple[int, int, str | None]:
