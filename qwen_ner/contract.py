@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -117,7 +117,7 @@ def _are_labels(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # as false of NaN, and of 400 digits
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _is_calibration(value: Any) -> bool:

@@ -10,7 +10,8 @@ import fcntl
 import json
 import logging
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,19 +40,21 @@ def write_text(path: Path, pieces: Iterable[str]) -> None:
 def beside(path: Path) -> Iterator[Path]:
     """An empty temporary file next to `path`. It replaces `path` if the block succeeds and is removed if it fails.
 
-    It takes the mode of the file that it replaces, or 0644. Of a link, the file that it points to is replaced.
-    Its name cannot be guessed, so nobody can put a link there first. Raises `OSError` if the folder is not writable,
-    and `NerError` if `path` is a device, a pipe or a folder, which must not be replaced.
+    It has the mode of the file that it replaces, else the one that the umask leaves. Its name cannot be guessed, so
+    nobody can put a link there first. Of a link, the file that it points to is replaced. Raises `OSError` if the folder
+    is not writable, and `NerError` if `path` is a device, a pipe or a folder, which must not be replaced.
     """
     path = path.resolve() if path.is_symlink() else path
     if path.exists() and not path.is_file():
         raise NerError("not a regular file", place=path, remedy="give the name of a file")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
-    os.close(handle)
-    part = Path(name)
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
+    # Not mkstemp, whose files are private whatever the umask is.
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else 0o600))
     try:
         yield part
-        os.chmod(part, path.stat().st_mode & 0o777 if path.exists() else 0o644)
+        if mode is not None:
+            os.chmod(part, mode)
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)

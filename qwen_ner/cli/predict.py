@@ -83,6 +83,7 @@ def run(options: Namespace, _: list[str]) -> None:
 
 def _check(options: Namespace, names: list[str]) -> None:
     """Raise `NerError` for files that cannot be read or written, before the model is loaded."""
+    from ..data.datasets import read_texts
     from ..data.formats.rows import lines_of
     from ..entities import NerError
 
@@ -96,7 +97,7 @@ def _check(options: Namespace, names: list[str]) -> None:
         raise NerError("standard input is closed", remedy="give files or --text")
     for name in names:
         if name != STDIN and not _may_pause(name):
-            next(lines_of(name), None)
+            next(read_texts(lines_of(name), name), None)
     if options.output and not (options.output.exists() and _may_pause(str(options.output))):
         check_writable(options.output)
 
