@@ -75,7 +75,7 @@ def check_writable(path: Path, *, make_folder: bool = False) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             path.open("ab").close()
-        tempfile.TemporaryFile(dir=path.resolve().parent).close()  # files are written beside their place, then moved there
+        tempfile.TemporaryFile(dir=path.resolve().parent).close()  # where it is made first
     except OSError as error:
         remedy = "write elsewhere" if path.parent.exists() else f"create {path.parent}, or write elsewhere"
         raise NerError(f"cannot be written ({error.strerror})", place=path, remedy=remedy) from error
