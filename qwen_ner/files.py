@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .entities import NerError
 
@@ -41,8 +41,12 @@ def beside(path: Path) -> Iterator[Path]:
     """An empty temporary file next to `path`. It replaces `path` if the block succeeds and is removed if it fails.
 
     It has the mode of the file that it replaces, else the one that the umask leaves. Its name cannot be guessed, so
-    nobody can put a link there first. Raises `OSError` if the folder is not writable.
+    nobody can put a link there first. Of a link, the file that it points to is replaced. Raises `OSError` if the folder
+    is not writable, and `NerError` if `path` is a device, a pipe or a folder, which must not be replaced.
     """
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file():
+        raise NerError("not a regular file", place=path, remedy="give the name of a file")
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
     # Not mkstemp, whose files are private whatever the umask is.
@@ -58,12 +62,12 @@ def beside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def lock(path: Path, *, wait: bool = True, owner: str = "") -> Iterator[None]:
-    """Hold the lock file `path` until the block ends or this process does, however it ends. The file stays.
+def lock(path: Path, *, wait: bool = True, owner: str = "") -> Iterator[IO[str]]:
+    """Hold the lock file `path`, opened "a+", until the block ends or this process does, however it ends. It stays.
 
     If another process holds it, wait for that one, or with `wait=False` raise `NerError` with the `owner` it gave.
-    A file system without locks is warned of. Threads of one process do not exclude each other, and opening and
-    closing `path` elsewhere in this process releases it.
+    Without an `owner` what is in the file stays. A file system without locks is warned of. Threads of one process do
+    not exclude each other, and opening and closing `path` elsewhere in this process releases it.
     """
     with open(path, "a+", encoding="utf-8") as file:
         try:
@@ -75,7 +79,8 @@ def lock(path: Path, *, wait: bool = True, owner: str = "") -> Iterator[None]:
             raise NerError(what, place=path.parent, remedy="wait until it ends, or stop it") from None
         except OSError as error:
             log.warning("cannot lock %s (%s); make sure that no other process writes there", path, error.strerror)
-        file.truncate(0)
-        file.write(owner)
-        file.flush()
-        yield
+        if owner:
+            file.truncate(0)
+            file.write(owner)
+            file.flush()
+        yield file

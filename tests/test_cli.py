@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -271,6 +272,116 @@ def test_predict_reads_standard_input_and_the_command_line(trained, capsys, monk
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("第一句\n\n第二句\r\n".encode())))
     code, out, _ = in_process(capsys, "predict", folder)
     assert [json.loads(line)["text"] for line in out.splitlines()] == ["第一句", "第二句"]
+
+
+@pytest.mark.slow
+def test_predict_goes_on_only_with_what_the_same_model_and_settings_wrote(trained, capsys, tmp_path):
+    folder, _ = trained
+    texts, out = tmp_path / "texts.txt", tmp_path / "out.jsonl"
+    texts.write_text("\n".join(gold.text for gold in EIGHT[:3]), encoding="utf-8")
+    command = ["predict", folder, texts, "--output", out]
+    assert in_process(capsys, *command)[0] == 0
+    before = out.read_bytes()
+    moved = shutil.copytree(folder, tmp_path / "moved", ignore=shutil.ignore_patterns("checkpoint-*"))
+    assert in_process(capsys, "predict", moved, *command[2:])[0] == 0
+    with (moved / "ner_config.json").open("a") as config:
+        config.write("\n")
+    for other in (
+        ["predict", moved, *command[2:]],
+        [*command, "--min-score", "0.5"],
+        [*command, "--thresholds", "auto"],
+    ):
+        code, _, err = in_process(capsys, *other)
+        assert code == 1
+        assert f"{out}: was written with " in err
+        assert "remove the file" in err
+    assert out.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_predict_answers_a_pipe_as_its_lines_come_and_ends_behind_them(trained, tmp_path):
+    folder, _ = trained
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "qwen_ner", "predict", folder, pipe]
+    with warm_python.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with pipe.open("w", encoding="utf-8") as lines:
+            for gold in EIGHT[:3]:
+                print(gold.text, file=lines, flush=True)
+                assert json.loads(process.stdout.readline())["text"] == gold.text
+            process.terminate()
+            assert process.wait(60) == 128 + signal.SIGTERM
+        assert process.stdout.read() == ""
+        assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.slow
+def test_of_several_files_each_id_names_its_file(trained, capsys, tmp_path, monkeypatch):
+    folder, _ = trained
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("一\n\n二\n", encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text('{"id": 1, "text": "三"}\n', encoding="utf-8")
+    code, out, _ = in_process(capsys, "predict", folder, "a.txt", "b.jsonl")
+    assert code == 0
+    assert [json.loads(line)["id"] for line in out.splitlines()] == ["a.txt:1", "a.txt:3", "b.jsonl:1"]
+    for more in (["a.txt", "./a.txt"], ["a.txt", "b.jsonl", "--format", "cluener"], ["a.txt", "no.txt"]):
+        assert in_process(capsys, "predict", folder, *more)[:2] == (1, "")
+
+
+@pytest.mark.slow
+def test_a_sentence_of_the_command_line_is_a_text_whatever_it_looks_like(trained, capsys):
+    folder, _ = trained
+    given = ['{"text": "一"}', "  ", "二"]
+    code, out, _ = in_process(capsys, "predict", folder, *(part for text in given for part in ("--text", text)))
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 1
+    assert [line.get("text") for line in lines] == [given[0], None, given[2]]
+    assert "empty" in lines[1]["error"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(
+            ["--limit", "-298"],
+            ["--limit", "0"],
+            ["--min-score", "nan"],
+            ["--min-score", "2"],
+            ["--batch-tokens", "-1"],
+        ),
+        ["--split", os.fsdecode(b"\xff")],
+    ],
+)
+def test_numbers_out_of_range_and_bytes_that_are_no_text_are_wrong_arguments(capsys, wrong):
+    code, out, err = in_process(capsys, "evaluate", "x", "--data", "sample", *wrong)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+
+
+def test_what_cannot_be_written_is_said_before_the_work(capsys, tmp_path):
+    """Before the model is looked for, even."""
+    (tmp_path / "file").touch()
+    place, file, pipe = tmp_path / "no" / "x", tmp_path / "file" / "x", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    evaluate = ["evaluate", "nowhere", "--data", "sample"]
+    for command, path in [
+        *(([*evaluate, "--json"], path) for path in (place, file, tmp_path, pipe)),
+        *((["predict", "nowhere", "--text", "一", "--output"], path) for path in (place, file, tmp_path)),
+        ([*evaluate, "--report"], tmp_path / "file"),
+    ]:
+        code, _, err = in_process(capsys, *command, path)
+        assert code == 1
+        assert err.startswith(f"error: {path}")
+        assert "; " in err, "a remedy"
+    assert sorted(os.listdir(tmp_path)) == ["file", "pipe"]
+
+
+def test_ctrl_c_at_any_moment_ends_without_a_traceback(capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "build_parser", interrupted)
+    assert in_process(capsys, "predict", "x") == (130, "", "interrupted\n")
 
 
 @pytest.mark.slow

@@ -76,3 +76,19 @@ def test_a_file_has_the_mode_that_the_umask_leaves_or_that_it_had(tmp_path, umas
             assert (stat.S_IMODE(path.stat().st_mode), path.read_text()) == (mode, "new")
     finally:
         os.umask(before)
+
+
+def test_what_is_no_regular_file_is_not_replaced_and_a_link_stays_one(tmp_path):
+    """`--json /dev/null` would put a file in the place of the device."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(NerError) as caught:
+            write_json(tmp_path / name, {})
+        assert caught.value.place == tmp_path / name
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "link").symlink_to("file")
+    write_json(tmp_path / "file", 1)
+    write_json(tmp_path / "link", 2)
+    assert (tmp_path / "link").is_symlink()
+    assert json.loads((tmp_path / "file").read_text()) == 2

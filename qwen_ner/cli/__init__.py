@@ -31,11 +31,28 @@ WITH_OVERRIDES = ("train", "doctor")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit. Called by `qwen-ner`, `python -m qwen_ner`, and a recipe that is itself launched."""
-    if argv is None:
-        argv = sys.argv[1:]
-        if Path(sys.argv[0]).suffix in (".yaml", ".yml"):  # `accelerate launch recipes/X.yaml`
-            argv = ["train", *sys.argv]
+    try:
+        if argv is None:
+            argv = sys.argv[1:]
+            if Path(sys.argv[0]).suffix in (".yaml", ".yml"):  # `accelerate launch recipes/X.yaml`
+                argv = ["train", *sys.argv]
+        _run(argv)
+    except OSError as error:
+        if _end_output() and isinstance(error, BrokenPipeError):
+            sys.exit(128 + 13)  # what a shell reports for a process that SIGPIPE has ended
+        sys.exit(f"error: {printable(_explain(error))}")
+    except KeyboardInterrupt as error:
+        print(f"interrupted {error}".strip(), file=sys.stderr)
+        sys.exit(130)
+    finally:
+        _leave_group()
+
+
+def _run(argv: Sequence[str]) -> None:
     parser = build_parser(argv[:1])
+    for argument in argv:
+        if argument != argument.encode(errors="replace").decode():
+            parser.error(f"an argument is not UTF-8: {os.fsencode(argument)!r}; rename the file, or set a UTF-8 locale")
     options, rest = parser.parse_known_args(argv)
     if rest and options.command not in WITH_OVERRIDES:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -47,15 +64,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
     except NerError as error:
         sys.exit(f"error: {error}")
-    except OSError as error:
-        if _end_output() and isinstance(error, BrokenPipeError):
-            sys.exit(128 + 13)  # what a shell reports for a process that SIGPIPE has ended
-        sys.exit(f"error: {printable(_explain(error))}")
-    except KeyboardInterrupt as error:
-        print(f"interrupted {error}".strip(), file=sys.stderr)
-        sys.exit(130)
-    finally:
-        _leave_group()
 
 
 def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:

@@ -9,13 +9,13 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from .options import add_data, add_extraction, add_model
+from .options import add_data, add_extraction, add_model, check_writable, count
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_model(parser, file=True)
     add_data(parser)
-    parser.add_argument("--limit", type=int, metavar="N", help="score the first N rows only")
+    parser.add_argument("--limit", type=count, metavar="N", help="score the first N rows only")
     add_extraction(parser)
     parser.add_argument(
         "--decoding",
@@ -45,6 +45,10 @@ def run(options: Namespace, _: list[str]) -> None:
     from ..inference.evaluate import evaluate
 
     log = history(Path(options.model))
+    if options.json:
+        check_writable(options.json)
+    if options.report:
+        check_writable(options.report / "report.html", make_folder=True)
     both = options.decoding == "both" and not Path(options.model).is_file()
     scores: dict[str, Any] = {"model": options.model, "data": options.data, "split": options.split}
     same = ("revision", "data_dir", "limit", "min_score", "thresholds", "batch_tokens", "negatives")

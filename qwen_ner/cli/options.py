@@ -5,7 +5,8 @@ In: the parser of a command. Out: the parser with more arguments. Knows nothing 
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+import tempfile
+from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 
 
@@ -30,7 +31,7 @@ def add_model(parser: ArgumentParser, *, file: bool = False) -> None:
 
 
 def add_extraction(parser: ArgumentParser) -> None:
-    parser.add_argument("--min-score", type=float, default=0.0, help="drop entities with a lower score; default: 0")
+    parser.add_argument("--min-score", type=score, default=0.0, help="drop entities with a lower score; default: 0")
     parser.add_argument(
         "--thresholds",
         choices=("none", "auto"),
@@ -42,4 +43,39 @@ def add_extraction(parser: ArgumentParser) -> None:
 
 def add_batch_tokens(parser: ArgumentParser, when: str) -> None:
     what = f"tokens in a batch; lower it if {when}; default: 16384"
-    parser.add_argument("--batch-tokens", type=int, default=16384, metavar="N", help=what)
+    parser.add_argument("--batch-tokens", type=count, default=16384, metavar="N", help=what)
+
+
+def count(given: str) -> int:
+    """A whole number from 1 on."""
+    if not given.isdecimal() or len(given) > 18 or int(given) < 1:
+        raise ArgumentTypeError(f"{given} is out of range; give a whole number from 1 on")
+    return int(given)
+
+
+def score(given: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        value = float(given)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise ArgumentTypeError(f"{given} is out of range; give a number from 0 to 1")
+    return value
+
+
+def check_writable(path: Path, *, make_folder: bool = False) -> None:
+    """Raise `NerError` unless a file can be written at `path`. Called before the work whose result it takes."""
+    from ..entities import NerError
+
+    if path.exists() and not path.is_file():
+        raise NerError("not a regular file", place=path, remedy="give the name of a file")
+    try:
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            path.open("ab").close()
+        tempfile.TemporaryFile(dir=path.resolve().parent).close()  # where it is made first
+    except OSError as error:
+        remedy = "write elsewhere" if path.parent.exists() else f"create {path.parent}, or write elsewhere"
+        raise NerError(f"cannot be written ({error.strerror})", place=path, remedy=remedy) from error

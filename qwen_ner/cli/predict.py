@@ -1,21 +1,27 @@
 """Extract entities from texts.
 
-Writes one JSON object per text: id, text, entities with half-open character offsets, and problems if there are any.
+Writes one JSON object per text: id, text, entities with half-open character offsets, and problems if there are any. The
+id is that of the row or the number of the line; of several files, with the name of its file before it.
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import stat
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .options import add_extraction, add_model
+from .options import add_extraction, add_model, check_writable
 
 if TYPE_CHECKING:
     from ..data.datasets import TextRow
+
+STDIN = "-"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -33,30 +39,79 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace, _: list[str]) -> None:
-    from ..entities import NerError
+    from ..data.arriving import Arriving
     from ..inference.batch_predict import stream
     from ..inference.extractor import Extractor
+    from ..inference.hub_download import local_folder
+    from ..inference.output_file import model_fingerprint, open_output
 
-    if options.text and options.files:
-        raise NerError("give either --text or files, not both", remedy="leave one of them out")
-    rank, ranks, device = _join_group(standard_input=not options.text and "-" in (options.files or ["-"]))
-    extractor = Extractor.from_pretrained(options.model, revision=options.revision, device=device)
-    refused = stream(
-        extractor,
-        _texts(options),
-        options.output or sys.stdout,
-        rank=rank,
-        ranks=ranks,
-        submission=options.format == "cluener",
-        min_score=options.min_score,
-        thresholds=options.thresholds,
-        batch_tokens=options.batch_tokens,
-    )
+    names = [] if options.text else options.files or [STDIN]
+    _check(options, names)
+    live = any(map(_may_pause, names))
+    rank, ranks, device = _join_group(live=live)
+    folder = local_folder(options.model, options.revision)
+    record = {
+        "model": options.model,
+        "fingerprint": model_fingerprint(folder) if options.output else "",
+        "format": options.format,
+        "min_score": options.min_score,
+        "thresholds": options.thresholds,
+    }
+    with open_output(options.output, record, write=rank == 0) as output:
+        extractor = Extractor.from_pretrained(folder, device=device)
+        rows: Any = _texts(options.text, names)
+        if live:
+            rows = Arriving(rows)
+            signal.signal(signal.SIGTERM, lambda *_: (rows.stop(), signal.signal(signal.SIGTERM, signal.SIG_DFL)))
+        refused = stream(
+            extractor,
+            rows,
+            output,
+            rank=rank,
+            ranks=ranks,
+            submission=options.format == "cluener",
+            min_score=options.min_score,
+            thresholds=options.thresholds,
+            batch_tokens=options.batch_tokens,
+        )
+    if live and rows.stopped:
+        print("terminated; what had been read is answered", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
     if refused and rank == 0:
         sys.exit(f'error: {refused} texts were refused; their lines in the output give the reason under "error"')
 
 
-def _join_group(*, standard_input: bool) -> tuple[int, int, str | None]:
+def _check(options: Namespace, names: list[str]) -> None:
+    """Raise `NerError` for files that cannot be read or written, before the model is loaded."""
+    from ..data.datasets import read_texts
+    from ..data.formats.rows import lines_of
+    from ..entities import NerError
+
+    if options.text and options.files:
+        raise NerError("give either --text or files, not both", remedy="leave one of them out")
+    if len({os.path.realpath(name) for name in names}) < len(names):
+        raise NerError("a file is given twice", value=names, remedy="give each once")
+    if len(names) > 1 and options.format == "cluener":
+        raise NerError("a submission is made from one file", value=names, remedy="give test.json alone")
+    if STDIN in names and sys.stdin is None:
+        raise NerError("standard input is closed", remedy="give files or --text")
+    for name in names:
+        if name != STDIN and not _may_pause(name):
+            next(read_texts(lines_of(name), name), None)
+    if options.output and not (options.output.exists() and _may_pause(str(options.output))):
+        check_writable(options.output)
+
+
+def _may_pause(name: str) -> bool:
+    """Whether it is a pipe or a device, such as a terminal."""
+    try:
+        mode = (os.fstat(sys.stdin.fileno()) if name == STDIN else os.stat(name)).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _join_group(*, live: bool) -> tuple[int, int, str | None]:
     """(rank, ranks, device) under accelerate, or (0, 1, None). Raises `NerError` where ranks cannot share the work."""
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if ranks == 1:
@@ -67,8 +122,8 @@ def _join_group(*, standard_input: bool) -> tuple[int, int, str | None]:
 
     from ..entities import NerError
 
-    if standard_input:
-        raise NerError("several processes cannot share standard input", remedy="give files")
+    if live:
+        raise NerError("several processes cannot share a pipe", remedy="give files")
     state = PartialState(cpu=not torch.cuda.is_available())  # else each process on a CPU believes that it is alone
     if state.num_processes != ranks:
         remedy = "check the accelerate config"
@@ -76,14 +131,20 @@ def _join_group(*, standard_input: bool) -> tuple[int, int, str | None]:
     return state.process_index, state.num_processes, str(state.device)
 
 
-def _texts(options: Namespace) -> Iterator[TextRow]:
-    from ..data.datasets import read_texts
+def _texts(given: list[str] | None, names: list[str]) -> Iterator[TextRow]:
+    from ..data.datasets import given_texts, read_texts
+    from ..data.formats.rows import lines_of
 
-    if options.text:
-        yield from read_texts((text.encode() for text in options.text), "--text")
-    for name in options.files or ([] if options.text else ["-"]):
-        if name == "-":
-            yield from read_texts(sys.stdin.buffer, "standard input")
-        else:
-            with open(name, "rb") as lines:
-                yield from read_texts(lines, name)
+    yield from given_texts(given or (), "--text")
+    for name in names:
+        rows = read_texts(_standard_input(), "standard input") if name == STDIN else read_texts(lines_of(name), name)
+        for row in rows:
+            yield replace(row, id=f"{name}:{row.id}") if len(names) > 1 else row
+
+
+def _standard_input() -> Iterable[bytes]:
+    """Its lines, by a file of their own: that of `sys.stdin` may not be in use by a thread when Python ends."""
+    try:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except (OSError, ValueError):
+        return sys.stdin.buffer

@@ -7,11 +7,14 @@ nothing of tokens, models or recipes.
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..columns import join_names
 from ..entities import Example, LabelSet, NerError
@@ -23,7 +26,7 @@ from .formats.jsonl import as_row as as_row
 from .formats.jsonl import read_jsonl as read_jsonl
 from .formats.jsonl import write_jsonl as write_jsonl
 from .formats.registry import Source, find, open_source
-from .formats.rows import decode_line, identity_of, json_object, number_lines, rows_in, text_of
+from .formats.rows import decode_line, identity_of, json_object, number_lines, text_of
 from .notes import Watch
 
 log = logging.getLogger(__name__)
@@ -67,32 +70,83 @@ class TextRow:
     fault: str | None = None
 
 
+TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".parquet", ".arrow")
+OBJECT_START = re.compile(r"""[\[{\s]*\{\s*(["'])\w*\1\s*:""")
+
+
 def read_texts(lines: Iterable[bytes], source: str) -> Iterator[TextRow]:
     """The texts of a stream of lines, one at a time as they arrive, in order; blank lines are skipped.
 
-    JSONL if `source` ends in .jsonl or the first line is an object with a "text", else one text a line. Never raises
-    for a bad line: it comes back with its fault. The id is that of the row, else the line number; ids are not compared.
+    JSONL if `source` ends in .jsonl or the first line is an object with a "text", else one text a line. A bad line
+    comes back with its fault. The id is that of the row, else the line number; ids are not compared. Raises `NerError`
+    before the first text for what is neither: a table, or JSON that is an array or extends over several lines.
 
     >>> for row in read_texts([b'{"id": "a", "text": "hello"}', b'{"id": "b"}'], "in.jsonl"):
     ...     print(row)
     TextRow(id='a', text='hello', source='in.jsonl:1', fault=None)
     TextRow(id='b', text=None, source='in.jsonl:2', fault='in.jsonl:2: {"id": "b"} lacks "text"; give it its sentence')
     """
+    if source.lower().endswith(TABLES):
+        remedy = 'save its sentences as lines of text, or as JSONL: {"text": …} a line'
+        raise NerError("a table is not read", place=source, remedy=remedy)
     is_jsonl: bool | None = True if source.endswith(".jsonl") else None
     for line, raw in number_lines(lines):
+        if not raw.decode(errors="replace").strip():
+            continue
         if is_jsonl is None:
-            is_jsonl = "text" in next(rows_in(raw), {})
-        place, identity, faults = f"{source}:{line}", str(line), list[str]()
-        text: str | None = None
-        try:
-            row = json_object(raw) if is_jsonl else {"text": decode_line(raw)}
-            if not is_jsonl and not row["text"].strip():
-                continue
-            identity = identity_of(row, identity, faults.append)
-            text = text_of(row, faults.append)
-        except LineFault as error:
-            faults.append(str(error))
-        yield TextRow(identity, None if faults else text, place, f"{place}: {'; '.join(faults)}" if faults else None)
+            is_jsonl = _is_row(raw, source)
+        yield _text_row(raw, str(line), f"{source}:{line}", json_object if is_jsonl else _plain)
+
+
+def given_texts(texts: Iterable[str], source: str) -> Iterator[TextRow]:
+    """A row for each of `texts` as it stands, also for a blank one; its id is its number.
+
+    >>> next(given_texts(['{"text": "a"}'], "--text"))
+    TextRow(id='1', text='{"text": "a"}', source='--text:1', fault=None)
+    """
+    for number, text in enumerate(texts, start=1):
+        yield _text_row(text.encode("utf-8", "surrogateescape"), str(number), f"{source}:{number}", _plain)
+
+
+def _text_row(raw: bytes, number: str, place: str, read: Callable[[bytes], dict[str, Any]]) -> TextRow:
+    identity, faults, text = number, list[str](), None
+    try:
+        row = read(raw)
+        identity = identity_of(row, number, faults.append)
+        text = text_of(row, faults.append)
+    except LineFault as error:
+        faults.append(str(error))
+    return TextRow(identity, None if faults else text, place, f"{place}: {'; '.join(faults)}" if faults else None)
+
+
+def _plain(raw: bytes) -> dict[str, Any]:
+    return {"text": decode_line(raw)}
+
+
+def _is_row(first: bytes, source: str) -> bool:
+    """Whether the first line is a row with a text, rather than a text. Raises `NerError` if it is other JSON."""
+    line, found = first.decode(errors="replace").strip(), ""
+    try:
+        value = json.loads(line) if line.startswith(("{", "[")) else None
+    except json.JSONDecodeError as error:
+        unfinished = error.pos == len(line)  # more would follow, on the next lines
+        if unfinished or OBJECT_START.match(line):
+            found = "JSON over several lines" if unfinished else f"broken JSON ({error.msg})"
+    except (ValueError, RecursionError) as error:
+        found = f"broken JSON ({error})"
+    else:
+        if isinstance(value, dict):
+            found = "" if "text" in value else 'a JSON object without "text"'
+            if not found:
+                return True
+        elif isinstance(value, list) and not any(type(item) in (int, float) for item in value):  # like "[1]" in a text
+            found = "a JSON array"
+    if found:
+        remedy = (
+            'give one {"text": …} a line, as `jq -c "if type==\\"array\\" then .[] else . end" IN > OUT.jsonl` writes'
+        )
+        raise NerError(f"starts with {found}", value=line[:40], place=source, remedy=remedy)
+    return False
 
 
 def read_dataset(

@@ -1,12 +1,11 @@
 """Any number of texts to lines of JSON, one for each text, in order.
 
-In: an `Extractor`, and `TextRow`s as they are read. Out: lines, appended to a file, which shows how far it got; with
-several ranks each extracts its share and the first one writes. Knows nothing of how texts are read or models loaded.
+In: an `Extractor`, and `TextRow`s as they are read. Out: lines, appended to a file or a stream; with several ranks each
+extracts its share and the first one writes. Knows nothing of how texts are read or models loaded.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -18,10 +17,11 @@ from typing import IO, Any
 from tqdm.auto import tqdm
 
 from ..codec import entity_row
+from ..data.arriving import Arriving
 from ..data.datasets import TextRow
 from ..data.formats.predictions import submission_row
-from ..entities import NerError
 from .extractor import Extractor, TextTooLong
+from .output_file import line_of, resume
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ ROWS = 512
 
 def stream(
     extractor: Extractor,
-    rows: Iterator[TextRow],
+    rows: Iterator[TextRow] | Arriving[TextRow],
     output: Path | IO[str],
     *,
     rank: int = 0,
@@ -44,23 +44,27 @@ def stream(
     A line has the text and its entities; with `submission` it is one of CLUENER's submission
     (`data.formats.predictions.submission_row`). `options` are those of `Extractor.predictions`.
 
-    If `output` is a file that already holds lines of the first of these rows, it is continued. With several `ranks`
-    (in accelerate's process group, which must be initialized) all read the same rows. Raises `NerError` if the file
-    holds lines of other texts.
+    A file (`output_file.open_output`) that already holds lines of the first of these rows is continued, as
+    `output_file.resume` says. `rows` that are `Arriving` are answered as they come. With several `ranks` (in
+    accelerate's process group, which must be initialized) all read the same rows.
     """
+
+    def answer(chunk: Sequence[TextRow]) -> list[dict[str, Any]]:
+        return _gather(list(_lines(extractor, chunk[rank::ranks], submission, options)), ranks)
+
     done = refused = 0
     file: Any = nullcontext(output)
     if isinstance(output, Path):
-        done, refused = _skip_done(output, rows, write=rank == 0)
+        done, refused = resume(output, rows, answer, size=ROWS, write=rank == 0)
         file = (Path(os.devnull) if rank else output).open("a", encoding="utf-8")
     if done:
         log.warning("%s already holds %d of these texts; continuing. Remove it to start again.", output, done)
     with file as out, tqdm(desc="Extracting", unit="text", disable=True if rank else None) as bar:
-        while chunk := list(islice(rows, ROWS)):
-            lines = _gather(list(_lines(extractor, chunk[rank::ranks], submission, options)), ranks)
+        while chunk := rows.chunk(ROWS) if isinstance(rows, Arriving) else list(islice(rows, ROWS)):
+            lines = answer(chunk)
             refused += sum("error" in line for line in lines)
             if rank == 0:
-                out.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+                out.writelines(map(line_of, lines))
                 out.flush()
             bar.update(len(chunk))
     return refused
@@ -97,30 +101,3 @@ def _gather(lines: list[dict[str, Any]], ranks: int) -> list[dict[str, Any]]:
     shares: list[list[dict[str, Any]]] = [[] for _ in range(ranks)]
     all_gather_object(shares, lines)
     return [shares[i % ranks][i // ranks] for i in range(sum(map(len, shares)))]
-
-
-def _skip_done(output: Path, rows: Iterator[TextRow], *, write: bool) -> tuple[int, int]:
-    """Take from `rows` those that `output` has lines of; returns how many, and how many of them hold an error.
-
-    With `write`, a last line that was cut off is removed from the file.
-    """
-    done = refused = whole = 0
-    if not output.exists():
-        return done, refused
-    with output.open("rb") as file:
-        for raw in file:
-            if not raw.endswith(b"\n"):
-                break
-            row = next(rows, None)
-            try:
-                line = json.loads(raw)
-                same = row is not None and str(line["id"]) == row.id and line.get("text", row.text) == row.text
-            except (ValueError, KeyError, TypeError, AttributeError):
-                same = False
-            if not same:
-                remedy = "remove the file, or choose another --output"
-                raise NerError("this line belongs to another text", place=f"{output}:{done + 1}", remedy=remedy)
-            done, refused, whole = done + 1, refused + ("error" in line), whole + len(raw)
-    if write and whole < output.stat().st_size:
-        os.truncate(output, whole)
-    return done, refused

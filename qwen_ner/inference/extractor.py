@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm.auto import tqdm
@@ -50,6 +51,8 @@ class TextTooLong(NerError):
 class Extractor:
     """Finds the entities of texts with one model: a `Backend`, or a transformers model, which the torch backend runs.
 
+    Threads may share one; they take turns.
+
     >>> extractor = Extractor.from_pretrained("outputs/quickstart")  # doctest: +SKIP
     >>> extractor.extract(["三星WCG2011北京赛区魔兽争霸3最终名次"])  # doctest: +SKIP
     [(Entity(label='company', text='三星', start=0, end=2, score=0.9826), …)]
@@ -64,6 +67,7 @@ class Extractor:
         self.codec = config.codec()
         self.tokens = 0
         """Tokens of all prompts and answers so far."""
+        self._lock = Lock()
 
     @classmethod
     def from_pretrained(
@@ -181,12 +185,13 @@ class Extractor:
         `options` are those of `Backend.complete`: `batch_tokens`, `on_rows`.
         """
         limit = self.config.max_new_tokens
-        grammar = self.grammar if constrained else self._grammar_or_none
-        guides = [grammar.constraint(text, limit) for text in texts] if grammar else None
-        prompts = prompt_ids(self.tokenizer, self.codec, texts)
-        constraints, hints = (guides, None) if constrained else (None, guides)
-        completions = self.backend.complete(prompts, limit, constraints, hints=hints, **options)
-        self.tokens += sum(map(len, prompts)) + sum(len(completion.ids) for completion in completions)
+        with self._lock:  # what a backend keeps between calls is for one at a time
+            grammar = self.grammar if constrained else self._grammar_or_none
+            guides = [grammar.constraint(text, limit) for text in texts] if grammar else None
+            prompts = prompt_ids(self.tokenizer, self.codec, texts)
+            constraints, hints = (guides, None) if constrained else (None, guides)
+            completions = self.backend.complete(prompts, limit, constraints, hints=hints, **options)
+            self.tokens += sum(map(len, prompts)) + sum(len(completion.ids) for completion in completions)
         answers = decode_ids(self.tokenizer, [completion.ids for completion in completions])
         decoded = []
         for n, (text, answer, completion) in enumerate(zip(texts, answers, completions, strict=True)):

@@ -53,8 +53,21 @@ def load_weights(path: Path, dtype: torch.dtype) -> PreTrainedModel:
     if adapter:
         refuse_tied(model, path / ADAPTER, "train it again without these layers in lora_target_modules")
         # Merged in float32: bfloat16 would round most of a small adapter away.
-        return model.merge_and_unload().to(dtype)
+        return refuse_not_finite(model.merge_and_unload().to(dtype), str(path))
     refuse_others(found, str(path))
+    return refuse_not_finite(model, str(path))
+
+
+def refuse_not_finite(model: PreTrainedModel, place: str) -> PreTrainedModel:
+    """`model`; raises `NerError` if a weight is NaN or infinite: every text would become an entity without a score."""
+    import torch
+
+    # A sum is not finite if one of its terms is not, and takes a twentieth of the time of looking at each.
+    wrong = [name for name, values in model.named_parameters() if not values.sum(dtype=torch.float32).isfinite()]
+    if wrong:
+        found_names = f"{', '.join(wrong[:5])}, {len(wrong)} in all"
+        remedy = "use an earlier checkpoint, or train again with a lower learning rate"
+        raise NerError(f"weights are not finite numbers: {found_names}", place=place, remedy=remedy)
     return model
 
 

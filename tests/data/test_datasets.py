@@ -333,6 +333,47 @@ def test_a_broken_first_line_does_not_turn_a_jsonl_file_into_plain_text():
     assert [row.text for row in rows] == [None, "b"]
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['[{"text": "一"}, {"text": "二"}]'],
+        ["[", '{"text": "一"},', "{", "]"],
+        ["\ufeff[", '  {"text": "一"}', "]"],
+        ["{", ' "text": "一"', "}"],
+        ['{"text": "一",', '"id": 1}'],
+        ['[{"text": "一"},'],
+        ['["一", "二"]'],
+        ["[]"],
+        ["", '{"content": "一"}', '{"content": "二"}'],
+        ['{"text": "一", }'],
+        ["{'text': '一'}"],
+        ['{"text": "一"}{"text": "二"}'],
+    ],
+)
+@pytest.mark.parametrize("source", ["in.json", "standard input", "in.txt"])
+def test_json_that_is_not_a_row_a_line_is_refused_instead_of_read_as_sentences(lines, source):
+    with pytest.raises(NerError) as caught:
+        next(read_texts([line.encode() + b"\n" for line in lines], source))
+    assert caught.value.place == source
+    assert '{"text": …} a line' in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["[图片] 三星在北京", "[1] 三星", "[1]", "[1, 2]", "{三星}在北京", '"三星"', "[三星", '{"三星"在北京}', "{}三星"],
+)
+def test_a_sentence_may_begin_with_a_bracket(line):
+    first, second = read_texts([line.encode(), '[{"text": "一"}]'.encode()], "in.txt")
+    assert (first.text, second.text) == (line, '[{"text": "一"}]')
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.TSV", "in.xlsx", "in.parquet"])
+def test_a_table_is_refused(name):
+    with pytest.raises(NerError) as caught:
+        next(read_texts([b"text\n"], name))
+    assert caught.value.place == name
+
+
 def test_texts_come_one_by_one_as_the_lines_do():
     taken = []
 

@@ -1,9 +1,12 @@
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from rows import EIGHT
-from transformers import AutoModelForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, DynamicCache
 
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import prompt_ids
@@ -39,6 +42,20 @@ def test_any_iterable_of_texts_is_read(folder):
     assert any(expected)
     for other in ((text for text in texts), iter(texts), map(str, texts), dict.fromkeys(texts), tuple(texts)):
         assert extractor.extract(other) == expected
+
+
+def test_threads_that_share_an_extractor_get_their_own_entities(folder, monkeypatch):
+    """Each text shortens the prefix that is kept; slowed down there, threads that are not kept apart mix up caches."""
+    texts = [gold.text for gold in EIGHT] * 2
+    expected = [Extractor.from_pretrained(folder).predict([text])[0].scored({}) for text in texts]
+    length = DynamicCache.get_seq_length
+    monkeypatch.setattr(
+        DynamicCache, "get_seq_length", lambda *args, **kwargs: time.sleep(0.001) or length(*args, **kwargs)
+    )
+    extractor = Extractor.from_pretrained(folder)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda text: extractor.predict([text])[0].scored({}), texts))
+    assert found == expected
 
 
 def test_a_transformers_model_is_run_by_the_torch_backend(folder):
@@ -214,3 +231,25 @@ def test_a_hub_that_cannot_be_reached_is_no_missing_tokenizer(monkeypatch):
         load_tokenizer("someone/model")
     assert caught.value.place == "someone/model"
     assert "HF_HUB_OFFLINE is set" in caught.value.remedy
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(folder, value):
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] = value
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(NerError) as caught:
+        Extractor.from_pretrained(folder)
+    assert caught.value.place == str(folder)
+    assert "model.layers.1.mlp.up_proj.weight, 1 in all" in caught.value.what
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+def test_a_model_that_computes_no_numbers_is_an_error_not_an_entity(folder, constrained):
+    """As a training that has diverged, whose model no loading has seen."""
+    extractor = Extractor.from_pretrained(folder)
+    for value in (float("nan"), float("inf")):
+        extractor.model.model.norm.weight.data.fill_(value)
+        with pytest.raises(NerError) as caught:
+            extractor.extract(["三星在北京"], constrained=constrained)
+        assert "not finite" in caught.value.what

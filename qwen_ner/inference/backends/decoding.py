@@ -6,6 +6,7 @@ completed. Knows nothing of how batches are made; running out of memory is for i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ...entities import NerError
 from .base import Constraint
 from .prefix_cache import keeps_every_token, repeat_cache
 
@@ -97,7 +99,8 @@ class BatchWriter:
 
     def _take(self, rows: Sequence[Row], logits: torch.Tensor) -> list[int]:
         """Add to each row the tokens that its `logits` (row, column, vocabulary) give: its draft, as far as the model
-        would have written it itself, and one more. Returns how many tokens of each draft were refused."""
+        would have written it itself, and one more. Returns how many tokens of each draft were refused. Raises
+        `NerError` if a probability is not finite."""
         likeliest, normalizers = logits.argmax(-1).tolist(), logits.logsumexp(-1)
         taken: list[tuple[Row, torch.Tensor]] = []
         refused: list[int] = []
@@ -114,6 +117,9 @@ class BatchWriter:
                     break
             refused.append(len(row.draft) - k)
         values = torch.stack([logprob for _, logprob in taken]).tolist()  # one transfer a step
+        if not all(map(math.isfinite, values)):
+            remedy = "use an earlier checkpoint, or train with a lower learning rate"
+            raise NerError("the model's logits are not finite numbers", remedy=remedy)
         for (row, _), value in zip(taken, values, strict=True):
             row.logprobs.append(value)
         return refused

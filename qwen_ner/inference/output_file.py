@@ -1,0 +1,162 @@
+"""The file that a batch prediction writes, and goes on with.
+
+In: a path, a record of what makes the lines (model, format, thresholds), and rows. Out: the path, for one process at a
+time, and how many of the rows it has; `FILE.meta.json` beside it holds the record and is the lock. A file with another
+record, or lines of other rows, is refused. Knows nothing of how lines are made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from ..data.datasets import TextRow
+from ..entities import NerError
+from ..files import beside, lock
+from .hub_download import MODEL_FILES
+
+META = ".meta.json"
+
+NAME = "model"
+"""Key of the record that says how the model was called. It may change: the fingerprint says which model it is."""
+
+ERROR = re.compile(rb'\{"id": "(?:[^"\\]|\\.)*", "error": ')
+
+START_AGAIN = "remove the file to start again, or choose another --output"
+
+
+def model_fingerprint(folder: Path) -> str:
+    """16 hexadecimal digits of the contents of a trained folder: weights or adapter, tokenizer, `ner_config.json`.
+
+    The same after the folder was moved or copied. Reads every byte, about a second for each GB.
+    """
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)}):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def open_output(path: Path | None, record: Mapping[str, Any], *, write: bool = True) -> Iterator[Path | IO[str]]:
+    """Where to write lines: `path`, locked until the block ends, or a stream for None, a pipe or a device.
+
+    Of several ranks one has `write`; the others get the path to read what is done. Raises `NerError` if another process
+    writes the file, or it has lines of a run with another `record`.
+    """
+    if path is None or _is_standard_output(path):
+        yield sys.stdout
+        return
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with (path if write else Path(os.devnull)).open("a", encoding="utf-8") as stream:
+            yield stream
+        return
+    path = path.resolve() if path.is_symlink() else path
+    with ExitStack() as stack:
+        if write:
+            try:
+                file = stack.enter_context(lock(path.with_name(path.name + META), wait=False))
+            except NerError as error:
+                remedy = "wait until it ends, or choose another --output"
+                raise NerError("another process writes this file", place=path, remedy=remedy) from error
+            _check_record(path, file, record)
+        yield path
+
+
+def _is_standard_output(path: Path) -> bool:
+    """Whether it is another name of it, such as /dev/stdout."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:
+        return False
+
+
+def _check_record(path: Path, file: IO[str], record: Mapping[str, Any]) -> None:
+    """Write the record to `file`, or compare it with the one there if `path` has whole lines."""
+    with suppress(FileNotFoundError), path.open("rb") as lines:
+        if lines.readline().endswith(b"\n"):
+            file.seek(0)
+            try:
+                before = dict(json.load(file))
+            except (ValueError, TypeError):
+                what = f"holds lines, and no {path.name}{META} says what wrote them"
+                raise NerError(what, place=path, remedy=START_AGAIN) from None
+            other = [key for key in {**before, **record} if before.get(key) != record.get(key)]
+            if set(other) - {NAME}:
+                found = "; ".join(f"{key} {before.get(key)}, not {record.get(key)}" for key in other)
+                raise NerError(f"was written with {found}", place=path, remedy=START_AGAIN)
+    file.truncate(0)
+    json.dump(record, file, indent=2)
+    file.write("\n")
+    file.flush()
+
+
+def resume(
+    path: Path,
+    rows: Iterator[TextRow],
+    answer: Callable[[Sequence[TextRow]], list[dict[str, Any]]],
+    *,
+    size: int,
+    write: bool,
+) -> tuple[int, int]:
+    """Take from `rows` those that the file has lines of; returns how many, and how many of them hold an error.
+
+    A line with an error is replaced by the `answer` to its row if that reads otherwise now; up to `size` rows are
+    answered at a time. With `write`, a last line that was cut off is removed. Raises `NerError`, and leaves the file
+    unchanged, at a line of another text.
+    """
+    done = refused = whole = 0
+    if not path.exists():
+        return done, refused
+    with ExitStack() as stack:
+        old = stack.enter_context(path.open("rb"))
+        new: BinaryIO | None = None
+        if any(map(ERROR.match, old)) and write:
+            new = stack.enter_context(stack.enter_context(beside(path)).open("wb"))
+        old.seek(0)
+        whole_lines = (raw for raw in old if raw.endswith(b"\n"))
+        while lines := list(islice(whole_lines, size)):
+            read = [_match(raw, next(rows, None), f"{path}:{done + i}") for i, raw in enumerate(lines, start=1)]
+            again = [i for i, (line, row) in enumerate(read) if "error" in line and line["error"] != row.fault]
+            for i, line in zip(again, answer([read[i][1] for i in again]) if again else (), strict=True):
+                read[i], lines[i] = (line, read[i][1]), line_of(line).encode()
+            if new:
+                new.writelines(lines)
+            done, whole = done + len(lines), whole + sum(map(len, lines))
+            refused += sum("error" in line for line, _ in read)
+    if write and whole < path.stat().st_size:
+        os.truncate(path, whole)
+    return done, refused
+
+
+def line_of(line: Mapping[str, Any]) -> str:
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _match(raw: bytes, row: TextRow | None, place: str) -> tuple[dict[str, Any], TextRow]:
+    """A line with its row. Raises `NerError` if it is not the row's."""
+    try:
+        line = json.loads(raw)
+        if row is not None and (line["id"] == row.id or line["id"] == int(row.id)):  # a submission's ids are numbers
+            text = row.text
+            if "error" in line or (text is not None and line.get("text", text) == text and _fits(line, text)):
+                return line, row
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise NerError("this line belongs to another text", place=place, remedy=START_AGAIN)
+
+
+def _fits(line: Mapping[str, Any], text: str) -> bool:
+    """Whether the surfaces of a submission's line stand in `text`, which the line does not have."""
+    found = [item for surfaces in line.get("label", {}).values() for item in surfaces.items()]
+    return all(text[start : last + 1] == surface for surface, spans in found for start, last in spans)
