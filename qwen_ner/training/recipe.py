@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-import math
 import os
 import re
 import typing
@@ -20,10 +19,11 @@ from string import Template
 from typing import Any
 
 import yaml
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, Trainer
 
 from ..entities import NerError
 from .arguments import DataArguments, ModelArguments, NerTrainingArguments
+from .contradictions import UNSUPPORTED, contradictions
 from .finding import FaultsError
 
 LAUNCHER_KEY = 'if __name__ == "__main__"'
@@ -83,12 +83,18 @@ def examine_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
             faults.append(NerError(f"the environment variable {error.args[0]} is not set", value=value, place=key))
         except ValueError as error:
             faults.append(NerError(str(error), place=key))
-    faults += _contradictions({**given, **values})
+    faults += contradictions({**given, **values})
     try:
         # Without the faulty keys, so that the objections of TrainingArguments itself are found too.
-        data, model, training = parser.parse_dict(dict(values))
+        data, model, training = parser.parse_dict({key: values[key] for key in values if key not in UNSUPPORTED})
     except (ValueError, TypeError, KeyError, ImportError, OverflowError) as error:
         return None, [*faults, NerError(" ".join(str(error).split()))]
+    if "optim" in values and all(fault.place != "optim" for fault in faults):
+        try:
+            Trainer.get_optimizer_cls_and_kwargs(training)
+        except (ImportError, ValueError) as error:
+            if "install" in str(error):  # others are about the model, which it gets later
+                faults.append(NerError(str(error), value=values["optim"], place="optim"))
     return Recipe(data, model, training, {key: values[key] for key in values if key != "hub_token"}), faults
 
 
@@ -190,50 +196,3 @@ def _literal(text: str) -> Any:
             return yaml.safe_load(text)
         except NOT_YAML:
             return text
-
-
-def _contradictions(values: dict[str, Any]) -> list[NerError]:
-    """Values that TrainingArguments does not object to, and that are out of range or contradict each other."""
-    faults: list[NerError] = []
-
-    def report(key: str, what: str, remedy: str | None = None, value: Any = None) -> None:
-        faults.append(NerError(what, value=value, place=key, remedy=remedy))
-
-    if values.get("lora_r") is None:
-        for key in ("lora_alpha", "lora_dropout", "lora_target_modules"):
-            if values.get(key) is not None:
-                report(key, "set without lora_r, so no adapter would be trained", "set lora_r or remove it")
-    if values.get("eval_strategy") == "no":
-        for key, off in (("early_stopping_patience", "none"), ("eval_on_start", "false")):
-            if values.get(key):
-                report(key, "eval_strategy: no evaluates nothing", f"set it to steps or epoch, or {key}: {off}")
-    if values.get("early_stopping_patience") is not None and values.get("load_best_model_at_end") is False:
-        what = "needs load_best_model_at_end: true, or the last model is kept, which is worse"
-        report("early_stopping_patience", what, "or set early_stopping_patience: none")
-    if values.get("remove_unused_columns"):
-        report("remove_unused_columns", "must stay false", "predictions find their gold by the row column")
-    if values.get("label_smoothing_factor") and "label_smoothing" not in (values.get("step_transforms") or ()):
-        what = "has no effect without its step transform"
-        report("label_smoothing_factor", what, "add label_smoothing to step_transforms")
-    if values.get("negatives_from") is not None and values.get("negatives") is None:
-        report("negatives_from", "set without negatives, so no row would be added", "say how many, negatives: 0.1")
-    if (choice := values.get("nonfinite_gradients", "stop")) not in ("stop", "skip"):
-        report("nonfinite_gradients", "neither stop nor skip", value=choice)
-    share = values.get("negatives")
-    if isinstance(share, (int, float)) and not 0 < share < math.inf:
-        report("negatives", "not a share above 0", "0.1 adds one row for every ten", share)
-    for key in ("validation_rows", "max_new_tokens", "lora_r", "max_length", "max_train_samples", "max_eval_samples"):
-        if isinstance(values.get(key), int) and values[key] <= 0:
-            report(key, "not a positive number", value=values[key])
-    return faults + _unknown_transforms(values.get("step_transforms"))
-
-
-def _unknown_transforms(names: Any) -> list[NerError]:
-    from .batches.transforms import TRANSFORMS as known
-
-    given, remedy = names if isinstance(names, list) else [], f"choose from {', '.join(known)}"
-    return [
-        NerError("unknown step transform", value=name, place="step_transforms", remedy=remedy)
-        for name in given
-        if name not in known
-    ]
