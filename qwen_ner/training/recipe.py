@@ -30,6 +30,13 @@ LAUNCHER_KEY = 'if __name__ == "__main__"'
 """A recipe is also a Python file, so that `accelerate launch recipes/X.yaml` works. To YAML, the line that makes it one
 is this key."""
 
+QUOTES = '"""'
+
+CLOSING = f"# {QUOTES}"
+"""The last line of such a recipe: it ends the string that Python takes the keys for."""
+
+LAUNCHER_LINE = f"{LAUNCHER_KEY}: from qwen_ner.cli import main; main(); r{QUOTES}"
+
 NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 """What PyYAML raises: its own errors, and Python's for numbers, dates and nesting beyond its limits."""
 
@@ -111,7 +118,8 @@ class _UniqueKeys(yaml.SafeLoader):
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.load(text, _UniqueKeys)
     except UnicodeDecodeError as error:
         raise NerError(f"not UTF-8 at byte {error.start}", place=path, remedy="save it as UTF-8") from None
     except OSError as error:
@@ -121,7 +129,27 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise NerError(f"not YAML: {error}", place=path) from None
     if not isinstance(tree, dict):
         raise NerError(f"a recipe is `key: value` lines, this is a {type(tree).__name__}", place=path)
+    if LAUNCHER_KEY in tree:
+        _check_python(path, text)
     return {str(key): value for key, value in tree.items() if key != LAUNCHER_KEY}
+
+
+def _check_python(path: Path, text: str) -> None:
+    """Raise `NerError` unless a recipe that can be launched is one statement to Python, with all keys in its string.
+
+    Python would run what is outside after the training, and print it where that fails.
+    """
+    remedy = f"put all keys between the launcher line and a last line {CLOSING}, with no other {QUOTES} there"
+    try:
+        statements = ast.parse(text).body
+    except SyntaxError as error:
+        what = f"`accelerate launch` would run it as Python, which cannot read it ({error.msg})"
+        raise NerError(what, place=f"{path}:{error.lineno}", remedy=remedy) from None
+    except (ValueError, RecursionError, MemoryError):
+        raise NerError("`accelerate launch` would run it as Python, which cannot read it", place=path) from None
+    if outside := [statement.lineno for statement in statements if not isinstance(statement, ast.If)]:
+        what = "this line is outside of the quotes, where Python would run it"
+        raise NerError(what, place=f"{path}:{outside[0]}", remedy=remedy)
 
 
 def _read_overrides(tokens: Sequence[str], faults: list[NerError]) -> dict[str, Any]:

@@ -1,14 +1,18 @@
 """What a training prepares: the rows that are added to the training rows, and the processes."""
 
 import logging
+import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.entities import Entity, Example, NerError
+from qwen_ner.training import preparation
 from qwen_ner.training.arguments import DataArguments, NerTrainingArguments
-from qwen_ner.training.preparation import check_processes, read_splits
+from qwen_ner.training.preparation import check_processes, read_splits, use_cores
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +85,31 @@ def test_one_process_takes_one_gpu_and_names_the_command_for_all(tmp_path, caplo
     assert args.n_gpu == 1
     assert "Training on one of 2 GPUs" in caplog.text
     assert "accelerate launch --num_processes 2" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("launched", "environ", "command", "cores", "threads"),
+    [
+        (True, {}, ["accelerate", "launch"], 2, 2),
+        (True, {}, ["accelerate", "launch"], 1, 1),
+        (True, {"OMP_NUM_THREADS": "1"}, ["accelerate", "launch"], 2, 1),
+        (True, {}, ["accelerate", "launch", "--num-cpu-threads-per-process=1"], 2, 1),
+        (False, {}, ["bash"], 2, 1),
+    ],
+)
+def test_threads_are_those_the_user_chose_and_cores_those_it_may_use(
+    monkeypatch, launched, environ, command, cores, threads
+):
+    parent = SimpleNamespace(environ=lambda: environ, cmdline=lambda: command)
+    monkeypatch.setattr(preparation.psutil, "Process", lambda number: parent)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda number: set(range(cores)))
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    if launched:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        use_cores(SimpleNamespace(device=torch.device("cpu"), world_size=1))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

@@ -2,12 +2,13 @@ import math
 from dataclasses import fields
 
 import pytest
+from rows import ROOT
 
 from qwen_ner.entities import NerError
 from qwen_ner.training.arguments import DataArguments, ModelArguments, NerTrainingArguments
 from qwen_ner.training.contradictions import MUST_BE, RANGES, UNSUPPORTED
 from qwen_ner.training.finding import FaultsError
-from qwen_ner.training.recipe import load_recipe
+from qwen_ner.training.recipe import LAUNCHER_LINE, load_recipe
 
 
 @pytest.fixture
@@ -210,6 +211,47 @@ def test_a_file_that_is_no_recipe(tmp_path, content, said):
     with pytest.raises(NerError, match=said) as error:
         load_recipe(path)
     assert error.value.place == path
+
+
+def launchable(tmp_path, body):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"# A recipe\n{LAUNCHER_LINE}\noutput_dir: out\nuse_cpu: true\n{body}", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("behind", ["", "\n\n", "# a remark\n", '   # three quotes: """\n'])
+def test_nothing_but_remarks_may_be_behind_the_closing_quotes(tmp_path, behind):
+    assert load_recipe(launchable(tmp_path, f'seed: 3\n# """\n{behind}')).training.seed == 3
+
+
+@pytest.mark.parametrize(
+    "behind", ["seed: 4", "hub_token: hf_secret", "run_name: a b", "examples:\n  - a b", "seed: 0x1G"]
+)
+def test_keys_behind_the_closing_quotes_are_refused_and_not_printed(tmp_path, behind):
+    path = launchable(tmp_path, f'max_steps: 3\n# """\n{behind}\n')
+    with pytest.raises(NerError) as error:
+        load_recipe(path)
+    assert str(error.value.place).startswith(str(path))
+    assert behind.partition(" ")[2] not in str(error.value)
+    assert '# """' in error.value.remedy
+
+
+@pytest.mark.parametrize("body", ["seed: 3\n", 'system_prompt: |\n  a """ b\n# """\n'])
+def test_quotes_that_do_not_hold_all_keys_are_refused(tmp_path, body):
+    path = launchable(tmp_path, body)
+    with pytest.raises(NerError) as error:
+        load_recipe(path)
+    assert str(error.value.place).startswith(str(path))
+    assert '# """' in error.value.remedy
+
+
+def test_the_shipped_recipes_have_the_launcher_line():
+    for path in (ROOT / "recipes").glob("*.yaml"):
+        assert (LAUNCHER_LINE in path.read_text(encoding="utf-8")) is (path.name != "sweep.yaml")
+
+
+def test_a_recipe_that_is_yaml_alone_may_have_any_quotes(write):
+    assert load_recipe(write('seed: 3\n# """\nmax_steps: 3\n')).training.max_steps == 3
 
 
 def test_no_file(tmp_path):

@@ -21,7 +21,7 @@ from ..finding import FaultsError, Finding
 from ..launch import Launch
 from ..plan import TrainingPlan
 from ..preparation import check_processes
-from ..recipe import Recipe, load_recipe
+from ..recipe import CLOSING, LAUNCHER_LINE, Recipe, load_recipe
 from .examination import examine
 from .token_view import token_table
 
@@ -30,6 +30,10 @@ def doctor(path: Path, overrides: Sequence[str] = (), accelerate_config: Path | 
     """Print a line per check, and the example. Returns how many checks failed. Only the first process prints."""
     started, levels = time.time(), []
     recipe, refused = _load_for_here(path, overrides)
+    if LAUNCHER_LINE not in path.read_text(encoding="utf-8"):
+        found = f"start it with qwen-ner train {path}, or accelerate launch -m qwen_ner train {path}"
+        more = f"accelerate launch {path} needs this line above the keys, and {CLOSING} below:\n{LAUNCHER_LINE}"
+        refused = [*refused, Finding("ok", found, more, name="recipe")]
     try:
         check_processes(recipe.training)
         launch = Launch.of_file(accelerate_config) if accelerate_config else Launch.of_environment(os.environ)
