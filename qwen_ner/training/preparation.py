@@ -98,6 +98,14 @@ def _negatives(data: DataArguments, train: Sequence[Example], annotated: Sequenc
     return added
 
 
+def check_metric(args: NerTrainingArguments, labels: LabelSet) -> None:
+    """Raise `NerError` if the best checkpoint is to be chosen by the f1 of a label that the data set lacks."""
+    metric = str(args.metric_for_best_model).removeprefix("eval_")
+    if metric.startswith("f1_") and metric.removeprefix("f1_") not in labels.names:
+        remedy = f"choose f1, or f1_ and one of {', '.join(labels.names)}"
+        raise NerError("no such label", value=metric, place="metric_for_best_model", remedy=remedy)
+
+
 def check_processes(args: NerTrainingArguments) -> None:
     """Take one GPU per process. Raises `NerError` if processes do not know of each other, or would save no model.
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from qwen_ner.data.datasets import write_jsonl
-from qwen_ner.entities import Entity, Example, NerError
+from qwen_ner.entities import CLUENER, Entity, Example, NerError
 from qwen_ner.training import preparation
 from qwen_ner.training.arguments import DataArguments, NerTrainingArguments
-from qwen_ner.training.preparation import check_processes, read_splits, use_cores
+from qwen_ner.training.preparation import check_metric, check_processes, read_splits, use_cores
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +113,15 @@ def test_threads_are_those_the_user_chose_and_cores_those_it_may_use(
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_label_of_the_metric_is_one_of_the_data(tmp_path):
+    def args(metric):
+        return NerTrainingArguments(output_dir=str(tmp_path), use_cpu=True, metric_for_best_model=metric)
+
+    for metric in ("f1", "eval_f1_company", "f1_game"):
+        check_metric(args(metric), CLUENER)
+    with pytest.raises(NerError) as error:
+        check_metric(args("f1_drug"), CLUENER)
+    assert (error.value.place, error.value.value) == ("metric_for_best_model", "f1_drug")
+    assert "company" in error.value.remedy
