@@ -19,7 +19,7 @@ from string import Template
 from typing import Any
 
 import yaml
-from transformers import HfArgumentParser, Trainer
+from transformers import HfArgumentParser
 
 from ..entities import NerError
 from .arguments import DataArguments, ModelArguments, NerTrainingArguments
@@ -97,6 +97,8 @@ def examine_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
     except (ValueError, TypeError, KeyError, ImportError, OverflowError) as error:
         return None, [*faults, NerError(" ".join(str(error).split()))]
     if "optim" in values and all(fault.place != "optim" for fault in faults):
+        from transformers import Trainer
+
         try:
             Trainer.get_optimizer_cls_and_kwargs(training)
         except (ImportError, ValueError) as error:

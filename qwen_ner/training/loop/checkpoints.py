@@ -148,7 +148,7 @@ def checkpoint_to_resume(recipe: Recipe, origin: dict[str, Any]) -> str | None:
             return None
         log.info("Resuming from %s; to start over, set resume_from_checkpoint: none.", found)
         _warn_of_changes(output / RECIPE_NAME, recipe)
-    if warning := check_origin(found, origin):
+    if warning := check_origin(found, origin, beside=str(found) != wanted):
         log.warning("%s.", warning)
     if recipe.training.load_best_model_at_end:
         _check_best(found)
@@ -213,7 +213,7 @@ def _warn_of_changes(before: Path, recipe: Recipe) -> None:
     except NOT_YAML as error:
         log.warning("Cannot read %s (%s), so changes of the recipe go unnoticed.", before, error)
         return
-    keys = sorted(map(str, (old.keys() | recipe.values.keys()) - {"output_dir"}))
+    keys = sorted(map(str, (old.keys() | recipe.values.keys()) - {"output_dir", "resume_from_checkpoint"}))
     changed = [key for key in keys if old.get(key) != recipe.values.get(key)]
     if changed:
         log.warning(

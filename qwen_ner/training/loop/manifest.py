@@ -194,8 +194,8 @@ def _check_state(path: Path) -> None:
         int(entry["step"])
 
 
-def check_origin(checkpoint: Path, origin: dict[str, Any]) -> str:
-    """Raise `NerError` if the weights of `checkpoint` are not of this training.
+def check_origin(checkpoint: Path, origin: dict[str, Any], *, beside: bool) -> str:
+    """Raise `NerError` if the weights of `checkpoint` are not of this training; `beside`: it was found in output_dir.
 
     Returns what to warn of: what an older version did not store, and random numbers that begin anew; usually nothing.
     """
@@ -218,8 +218,8 @@ def check_origin(checkpoint: Path, origin: dict[str, Any]) -> str:
             "the training of this checkpoint differs from this one (then → now)",
             value="; ".join(f"{key} {_shown(old)} → {_shown(new)}" for key, (old, new) in changed.items()),
             place=str(checkpoint),
-            remedy="choose another --output_dir, or train from the beginning with --resume_from_checkpoint none, which "
-            "replaces what is there",
+            remedy="train from the beginning with --resume_from_checkpoint none, which replaces what is in output_dir"
+            + (", or choose another --output_dir" if beside else ""),
         )
     return warning
 

@@ -194,6 +194,9 @@ def test_a_training_goes_on_only_from_its_own_data_prompt_model_and_settings(ful
         assert error.value.value.endswith(" → another")
         assert "--output_dir" in error.value.remedy
         assert "--resume_from_checkpoint none" in error.value.remedy
+    with pytest.raises(NerError) as error:  # which another output_dir would not help
+        chosen(full, "--resume_from_checkpoint", str(full / LAST), now=now | {"seed": 5})
+    assert "--output_dir" not in error.value.remedy
 
 
 def test_validation_rows_count_only_where_they_are_scored(full):
