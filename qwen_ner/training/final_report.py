@@ -30,6 +30,10 @@ This was a toy model on made-up data: it shows how things work, not how good a Q
   accelerate launch --config_file accelerate_configs/single_gpu.yaml recipes/lora.yaml --per_device_train_batch_size 60
   accelerate launch --config_file accelerate_configs/ddp_4gpu.yaml recipes/full_ft.yaml"""  # noqa: E501
 
+TOY_ON_OWN_DATA = """
+This was a toy model: it shows how things work, not how good a Qwen is. For the real thing, on a GPU, add:
+  --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --lora_r 16 --output_dir {output}-lora"""
+
 
 def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float) -> dict[str, Any]:
     """Score the final split, write the report, print the table and the examples.
@@ -71,8 +75,8 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
             found = " · ".join(f"{e.label} {e.text} [{e.start}, {e.end})" for e in entities)
             print(printable(f"\n{text}\n  {found or 'no entity'}"))
         print(f"\nreport: {output / 'report.html'}")
-        if recipe.model.model_name_or_path == "tiny" and recipe.data.dataset == "sample":
-            print(TOY)
+        if recipe.model.model_name_or_path == "tiny":
+            print(TOY if recipe.data.dataset == "sample" else TOY_ON_OWN_DATA.format(output=output))
     return {**evaluated.scores.to_dict(), "training": training}
 
 

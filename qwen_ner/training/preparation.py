@@ -18,6 +18,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import psutil
 import torch
 import yaml
 
@@ -104,6 +105,14 @@ def _negatives(data: DataArguments, train: Sequence[Example], annotated: Sequenc
     return added
 
 
+def check_metric(args: NerTrainingArguments, labels: LabelSet) -> None:
+    """Raise `NerError` if the best checkpoint is to be chosen by the f1 of a label that the data set lacks."""
+    metric = str(args.metric_for_best_model).removeprefix("eval_")
+    if metric.startswith("f1_") and metric.removeprefix("f1_") not in labels.names:
+        remedy = f"choose f1, or f1_ and one of {', '.join(labels.names)}"
+        raise NerError("no such label", value=metric, place="metric_for_best_model", remedy=remedy)
+
+
 def check_processes(args: NerTrainingArguments) -> None:
     """Take one GPU per process. Raises `NerError` if processes do not know of each other, or would save no model.
 
@@ -125,11 +134,26 @@ def check_processes(args: NerTrainingArguments) -> None:
 
 
 def use_cores(args: NerTrainingArguments) -> None:
-    """Train on all cores if `accelerate launch` without a config left one: it sets OMP_NUM_THREADS=1, for GPUs."""
-    cores = os.cpu_count() or 1
-    if args.device.type == "cpu" and args.world_size == 1 and torch.get_num_threads() == 1 and cores > 1:
+    """Train on all cores that this process may use if `accelerate launch` left one: OMP_NUM_THREADS=1 is for GPUs.
+
+    A number of threads that the user chose is kept.
+    """
+    cores = len(os.sched_getaffinity(0))
+    if args.device.type != "cpu" or args.world_size > 1 or torch.get_num_threads() > 1 or cores == 1:
+        return
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and not _threads_chosen():
         torch.set_num_threads(cores)
         log.info("Training on the CPU with %d threads.", cores)
+
+
+def _threads_chosen() -> bool:
+    """Whether the launcher that started this process was told a number of threads, or cannot be asked."""
+    try:
+        parent = psutil.Process(os.getppid())
+        told = any("num_cpu_threads_per_process" in part.replace("-", "_") for part in parent.cmdline())
+        return told or "OMP_NUM_THREADS" in parent.environ()
+    except psutil.Error:
+        return True
 
 
 def claim_output(recipe: Recipe) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-import math
 import os
 import re
 import typing
@@ -24,6 +23,7 @@ from transformers import HfArgumentParser
 
 from ..entities import NerError
 from .arguments import DataArguments, ModelArguments, NerTrainingArguments
+from .contradictions import UNSUPPORTED, contradictions
 from .finding import FaultsError
 from .unique_keys import NOT_YAML as NOT_YAML
 from .unique_keys import UniqueKeys
@@ -31,6 +31,13 @@ from .unique_keys import UniqueKeys
 LAUNCHER_KEY = 'if __name__ == "__main__"'
 """A recipe is also a Python file, so that `accelerate launch recipes/X.yaml` works. To YAML, the line that makes it one
 is this key."""
+
+QUOTES = '"""'
+
+CLOSING = f"# {QUOTES}"
+"""The last line of such a recipe: it ends the string that Python takes the keys for."""
+
+LAUNCHER_LINE = f"{LAUNCHER_KEY}: from qwen_ner.cli import main; main(); r{QUOTES}"
 
 
 @dataclass(frozen=True)
@@ -82,18 +89,27 @@ def examine_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
             faults.append(NerError(f"the environment variable {error.args[0]} is not set", value=value, place=key))
         except ValueError as error:
             faults.append(NerError(str(error), place=key))
-    faults += _contradictions({**given, **values})
+    faults += contradictions({**given, **values})
     try:
         # Without the faulty keys, so that the objections of TrainingArguments itself are found too.
-        data, model, training = parser.parse_dict(dict(values))
+        data, model, training = parser.parse_dict({key: values[key] for key in values if key not in UNSUPPORTED})
     except (ValueError, TypeError, KeyError, ImportError, OverflowError) as error:
         return None, [*faults, NerError(" ".join(str(error).split()))]
+    if "optim" in values and all(fault.place != "optim" for fault in faults):
+        from transformers import Trainer
+
+        try:
+            Trainer.get_optimizer_cls_and_kwargs(training)
+        except (ImportError, ValueError) as error:
+            if "install" in str(error):  # others are about the model, which it gets later
+                faults.append(NerError(str(error), value=values["optim"], place="optim"))
     return Recipe(data, model, training, {key: values[key] for key in values if key != "hub_token"}), faults
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.load(text, UniqueKeys)
     except UnicodeDecodeError as error:
         raise NerError(f"not UTF-8 at byte {error.start}", place=path, remedy="save it as UTF-8") from None
     except OSError as error:
@@ -103,7 +119,27 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise NerError(f"not YAML: {error}", place=path) from None
     if not isinstance(tree, dict):
         raise NerError(f"a recipe is `key: value` lines, this is a {type(tree).__name__}", place=path)
+    if LAUNCHER_KEY in tree:
+        _check_python(path, text)
     return {str(key): value for key, value in tree.items() if key != LAUNCHER_KEY}
+
+
+def _check_python(path: Path, text: str) -> None:
+    """Raise `NerError` unless a recipe that can be launched is one statement to Python, with all keys in its string.
+
+    Python would run what is outside after the training, and print it where that fails.
+    """
+    remedy = f"put all keys between the launcher line and a last line {CLOSING}, with no other {QUOTES} there"
+    try:
+        statements = ast.parse(text).body
+    except SyntaxError as error:
+        what = f"`accelerate launch` would run it as Python, which cannot read it ({error.msg})"
+        raise NerError(what, place=f"{path}:{error.lineno}", remedy=remedy) from None
+    except (ValueError, RecursionError, MemoryError):
+        raise NerError("`accelerate launch` would run it as Python, which cannot read it", place=path) from None
+    if outside := [statement.lineno for statement in statements if not isinstance(statement, ast.If)]:
+        what = "this line is outside of the quotes, where Python would run it"
+        raise NerError(what, place=f"{path}:{outside[0]}", remedy=remedy)
 
 
 def _read_overrides(tokens: Sequence[str], faults: list[NerError]) -> dict[str, Any]:
@@ -178,50 +214,3 @@ def _literal(text: str) -> Any:
             return yaml.safe_load(text)
         except NOT_YAML:
             return text
-
-
-def _contradictions(values: dict[str, Any]) -> list[NerError]:
-    """Values that TrainingArguments does not object to, and that are out of range or contradict each other."""
-    faults: list[NerError] = []
-
-    def report(key: str, what: str, remedy: str | None = None, value: Any = None) -> None:
-        faults.append(NerError(what, value=value, place=key, remedy=remedy))
-
-    if values.get("lora_r") is None:
-        for key in ("lora_alpha", "lora_dropout", "lora_target_modules"):
-            if values.get(key) is not None:
-                report(key, "set without lora_r, so no adapter would be trained", "set lora_r or remove it")
-    if values.get("eval_strategy") == "no":
-        for key, off in (("early_stopping_patience", "none"), ("eval_on_start", "false")):
-            if values.get(key):
-                report(key, "eval_strategy: no evaluates nothing", f"set it to steps or epoch, or {key}: {off}")
-    if values.get("early_stopping_patience") is not None and values.get("load_best_model_at_end") is False:
-        what = "needs load_best_model_at_end: true, or the last model is kept, which is worse"
-        report("early_stopping_patience", what, "or set early_stopping_patience: none")
-    if values.get("remove_unused_columns"):
-        report("remove_unused_columns", "must stay false", "predictions find their gold by the row column")
-    if values.get("label_smoothing_factor") and "label_smoothing" not in (values.get("step_transforms") or ()):
-        what = "has no effect without its step transform"
-        report("label_smoothing_factor", what, "add label_smoothing to step_transforms")
-    if values.get("negatives_from") is not None and values.get("negatives") is None:
-        report("negatives_from", "set without negatives, so no row would be added", "say how many, negatives: 0.1")
-    if (choice := values.get("nonfinite_gradients", "stop")) not in ("stop", "skip"):
-        report("nonfinite_gradients", "neither stop nor skip", value=choice)
-    share = values.get("negatives")
-    if isinstance(share, (int, float)) and not 0 < share < math.inf:
-        report("negatives", "not a share above 0", "0.1 adds one row for every ten", share)
-    for key in ("validation_rows", "max_new_tokens", "lora_r", "max_length", "max_train_samples", "max_eval_samples"):
-        if isinstance(values.get(key), int) and values[key] <= 0:
-            report(key, "not a positive number", value=values[key])
-    return faults + _unknown_transforms(values.get("step_transforms"))
-
-
-def _unknown_transforms(names: Any) -> list[NerError]:
-    from .batches.transforms import TRANSFORMS as known
-
-    given, remedy = names if isinstance(names, list) else [], f"choose from {', '.join(known)}"
-    return [
-        NerError("unknown step transform", value=name, place="step_transforms", remedy=remedy)
-        for name in given
-        if name not in known
-    ]

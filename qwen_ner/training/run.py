@@ -16,10 +16,19 @@ from .doctor.machine import check_disk
 from .final_report import report
 from .finding import raise_or_warn
 from .loop.checkpoints import alone_in, checkpoint_to_resume
+from .loop.manifest import origin_of
 from .loop.metrics import EntityMetrics
 from .loop.trainer import NerTrainer
 from .plan import TrainingPlan
-from .preparation import check_processes, check_shared, claim_output, explain_full_disk, save_recipe, use_cores
+from .preparation import (
+    check_metric,
+    check_processes,
+    check_shared,
+    claim_output,
+    explain_full_disk,
+    save_recipe,
+    use_cores,
+)
 from .recipe import Recipe
 from .tracking.trackers import Tracking, tracking
 
@@ -40,14 +49,17 @@ def train(recipe: Recipe) -> dict[str, Any]:
 
 def _train(plan: TrainingPlan, output: Path, trackers: Tracking) -> dict[str, Any]:
     started = time.monotonic()
+    check_metric(plan.recipe.training, plan.splits.labels)
     raise_or_warn(check(plan) for check in TRAINING_CHECKS)
     disk = check_disk(plan)
     raise_or_warn([replace(disk, level="warn") if disk.level == "fail" else disk])  # the need is an estimate
 
+    origin = origin_of(plan)
     trainer = NerTrainer(
         model=plan.model,
         args=plan.recipe.training,
         ner_config=plan.config,
+        origin=origin,
         processing_class=plan.tokenizer,
         data_collator=plan.collator,
         train_dataset=plan.fitting_rows,
@@ -55,7 +67,7 @@ def _train(plan: TrainingPlan, output: Path, trackers: Tracking) -> dict[str, An
         compute_metrics=EntityMetrics(plan.gold, plan.codec, plan.tokenizer, plan.end_token_ids),
     )
     trackers.watch(trainer, plan.splits)
-    checkpoint = checkpoint_to_resume(plan.recipe)
+    checkpoint = checkpoint_to_resume(plan.recipe, origin)
     if trainer.is_world_process_zero():
         save_recipe(plan.recipe, output)
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -59,7 +59,7 @@ def test_a_base_that_may_be_on_the_hub_is_named(adapter, base):
 
 def test_the_command_line_names_the_folder_that_is_gone(adapter):
     with pytest.raises(SystemExit, match=r"^error: .*adapter_config\.json: .* '/gone/base'"):
-        cli.main(["predict", str(adapter("/gone/base")), "三星在北京"])
+        cli.main(["predict", str(adapter("/gone/base")), "--text", "三星在北京"])
 
 
 def test_a_tokenizer_of_a_folder_that_is_gone():

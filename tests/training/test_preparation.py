@@ -1,14 +1,18 @@
 """What a training prepares: the rows that are added to the training rows, and the processes."""
 
 import logging
+import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from qwen_ner.data.datasets import write_jsonl
-from qwen_ner.entities import Entity, Example, NerError
+from qwen_ner.entities import CLUENER, Entity, Example, NerError
+from qwen_ner.training import preparation
 from qwen_ner.training.arguments import DataArguments, NerTrainingArguments
-from qwen_ner.training.preparation import check_processes, read_splits
+from qwen_ner.training.preparation import check_metric, check_processes, read_splits, use_cores
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +99,43 @@ def test_a_label_that_only_dev_has_is_named_with_its_rows_and_the_key(tmp_path):
     labels = {"name": "", "address": ""}
     splits = read_splits(DataArguments(dataset=str(tmp_path), validation_rows=1, labels=labels))
     assert splits.labels.names == ("name", "address")
+
+
+@pytest.mark.parametrize(
+    ("launched", "environ", "command", "cores", "threads"),
+    [
+        (True, {}, ["accelerate", "launch"], 2, 2),
+        (True, {}, ["accelerate", "launch"], 1, 1),
+        (True, {"OMP_NUM_THREADS": "1"}, ["accelerate", "launch"], 2, 1),
+        (True, {}, ["accelerate", "launch", "--num-cpu-threads-per-process=1"], 2, 1),
+        (False, {}, ["bash"], 2, 1),
+    ],
+)
+def test_threads_are_those_the_user_chose_and_cores_those_it_may_use(
+    monkeypatch, launched, environ, command, cores, threads
+):
+    parent = SimpleNamespace(environ=lambda: environ, cmdline=lambda: command)
+    monkeypatch.setattr(preparation.psutil, "Process", lambda number: parent)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda number: set(range(cores)))
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    if launched:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        use_cores(SimpleNamespace(device=torch.device("cpu"), world_size=1))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_label_of_the_metric_is_one_of_the_data(tmp_path):
+    def args(metric):
+        return NerTrainingArguments(output_dir=str(tmp_path), use_cpu=True, metric_for_best_model=metric)
+
+    for metric in ("f1", "eval_f1_company", "f1_game"):
+        check_metric(args(metric), CLUENER)
+    with pytest.raises(NerError) as error:
+        check_metric(args("f1_drug"), CLUENER)
+    assert (error.value.place, error.value.value) == ("metric_for_best_model", "f1_drug")
+    assert "company" in error.value.remedy

@@ -1,10 +1,14 @@
 import math
+from dataclasses import fields
 
 import pytest
+from rows import ROOT
 
 from qwen_ner.entities import NerError
+from qwen_ner.training.arguments import DataArguments, ModelArguments, NerTrainingArguments
+from qwen_ner.training.contradictions import MUST_BE, RANGES, UNSUPPORTED
 from qwen_ner.training.finding import FaultsError
-from qwen_ner.training.recipe import load_recipe
+from qwen_ner.training.recipe import LAUNCHER_LINE, load_recipe
 
 
 @pytest.fixture
@@ -33,13 +37,13 @@ def test_every_fault_is_found_at_once(write):
     assert [(fault.place, fault.value) for fault in found] == [
         (None, "stray"), ("learnin_rate", None), ("lora_r", "sixteen"), ("bf16", "maybe"), ("max_steps", 4.5),
         ("lr_scheduler_type", "cosin"), ("labels", ["drug"]), ("seed", [1]), ("foo", None),
-        ("early_stopping_patience", None), ("early_stopping_patience", None), ("max_new_tokens", -1),
+        ("max_new_tokens", -1), ("early_stopping_patience", None), ("early_stopping_patience", None),
     ]  # fmt: skip
     remedies = [fault.remedy for fault in found]
     assert remedies[:2] == ["write it as --key value", "did you mean learning_rate?"]
     assert "cosine" in remedies[5]
-    assert "eval_strategy" in found[9].what
-    assert "load_best_model_at_end" in found[10].what
+    assert "eval_strategy" in found[10].what
+    assert "load_best_model_at_end" in found[11].what
 
 
 def test_numbers_and_lists_beyond_all_bounds_are_faults(write):
@@ -59,7 +63,7 @@ def test_what_the_trainer_itself_objects_to_is_found_with_the_rest(write):
     ("text", "what", "value", "remedy"),
     [
         ("lora_alpha: 16\n", "without lora_r", None, "set lora_r"),
-        ("remove_unused_columns: true\n", "must stay false", None, ""),
+        ("remove_unused_columns: true\n", "must stay false", True, ""),
         ("label_smoothing_factor: 0.1\n", "no effect", None, "add label_smoothing to step_transforms"),
         ("learning_rate:\n", "needs a value", None, ""),
         ("lora_r: true\n", "whole number", True, ""),
@@ -69,6 +73,39 @@ def test_what_the_trainer_itself_objects_to_is_found_with_the_rest(write):
         ("negatives: many\n", "a number", "many", ""),
         ("negatives_from: calm.txt\n", "without negatives", None, "negatives: 0.1"),
         ("nonfinite_gradients: go\n", "stop", "go", ""),
+        ("prediction_loss_only: true\n", "f1", True, "remove"),
+        ("eval_do_concat_batches: false\n", "must stay true", False, ""),
+        ("do_train: false\n", "must stay true", False, "evaluate"),
+        ("use_liger_kernel: true\n", "packed", True, "reduced_head"),
+        ("torch_compile: true\n", "packed", True, "remove"),
+        ("torch_compile_mode: default\n", "packed", "default", "remove"),
+        ("auto_find_batch_size: true\n", "no effect", True, "parts"),
+        ("neftune_noise_alpha: 5\n", "packing", 5.0, "remove"),
+        ("dataloader_drop_last: true\n", "evaluation", True, "remove"),
+        ("fsdp: full_shard\n", "accelerate config", "full_shard", "accelerate_configs/"),
+        ("deepspeed: ds.json\n", "accelerate config", "ds.json", "accelerate_configs/"),
+        ("include_for_metrics: [inputs]\n", "no effect", ["inputs"], "remove"),
+        ("metric_for_best_model: f2\n", "unknown metric", "f2", "macro_f1"),
+        ("metric_for_best_model: tp\n", "unknown metric", "tp", "macro_f1"),
+        ("greater_is_better: false\n", "highest", False, "remove"),
+        ("greater_is_better: true\nmetric_for_best_model: eval_loss\n", "lowest", True, "remove"),
+        ("per_device_train_batch_size: 0\n", "positive", 0, ""),
+        ("per_device_eval_batch_size: -1\n", "positive", -1, ""),
+        ("gradient_accumulation_steps: 0\n", "positive", 0, ""),
+        ("eval_accumulation_steps: 0\n", "positive", 0, ""),
+        ("num_train_epochs: 0\n", "positive", 0.0, ""),
+        ("max_steps: 0\n", "positive", 0, ""),
+        ("early_stopping_patience: 0\n", "positive", 0, ""),
+        ("learning_rate: -1e-4\n", "from 0 on", -1e-4, ""),
+        ("adam_beta2: 1\n", "up to 1", 1.0, ""),
+        ("seed: -1\n", "2³²", -1, ""),
+        ("load_best_model_at_end: true\neval_strategy: no\nsave_strategy: no\n", "nothing", None, "eval"),
+        ("save_strategy: best\neval_strategy: no\nload_best_model_at_end: false\n", "nothing", None, "eval"),
+        ("dataloader_persistent_workers: true\n", "without workers", None, "dataloader_num_workers"),
+        ("accelerator_config: {dispatch_batches: true}\n", "dispatch_batches", None, "remove"),
+        ("lr_scheduler_kwargs: {waves: 2}\n", "waves", {"waves": 2}, ""),
+        ("optim: lomo\n", "backward", "lomo", "adamw"),
+        ("optim: galore_adamw\n", "install", "galore_adamw", ""),
     ],
 )
 def test_one_fault(write, text, what, value, remedy):
@@ -78,10 +115,27 @@ def test_one_fault(write, text, what, value, remedy):
     assert remedy in (fault.remedy or "")
 
 
+def test_every_key_of_the_installed_trainer_that_is_refused_or_bounded_exists():
+    """A release that renames one fails here by name."""
+    known = {field.name for kind in (DataArguments, ModelArguments, NerTrainingArguments) for field in fields(kind)}
+    bounded = {key for keys, _, _ in RANGES for key in keys.split()}
+    assert known >= {*UNSUPPORTED, *MUST_BE, *bounded}
+
+
+def test_what_is_not_supported_may_be_off(write):
+    off = (key for key, default in vars(NerTrainingArguments("out", use_cpu=True)).items() if default is False)
+    load_recipe(write("".join(f"{key}: false\n" for key in sorted(UNSUPPORTED.keys() & set(off)))))
+
+
+def test_a_rate_of_a_label_and_the_loss_can_choose_the_best_checkpoint(write):
+    for metric in ("f1_company", "eval_span_f1", "loss", "recall"):
+        load_recipe(write(f"metric_for_best_model: {metric}\n"))
+
+
 def test_values_are_cast_by_the_type_of_their_field(write):
     recipe = load_recipe(
         write("learning_rate: 2e-5\nwarmup_steps: 0.1\nlora_r: 8\neval_strategy: steps\nsave_strategy: steps\neval_steps: 10\n"
-              "lr_scheduler_kwargs: {num_cycles: 2}\nlabels: {drug: 药品}\ndataset: '123'\n")
+              "lr_scheduler_type: cosine_with_restarts\nlr_scheduler_kwargs: {num_cycles: 2}\nlabels: {drug: 药品}\ndataset: '123'\n")
     )  # fmt: skip
     assert recipe.training.learning_rate == 2e-5
     assert recipe.training.warmup_steps == 0.1
@@ -157,6 +211,47 @@ def test_a_file_that_is_no_recipe(tmp_path, content, said):
     with pytest.raises(NerError, match=said) as error:
         load_recipe(path)
     assert error.value.place == path
+
+
+def launchable(tmp_path, body):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"# A recipe\n{LAUNCHER_LINE}\noutput_dir: out\nuse_cpu: true\n{body}", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("behind", ["", "\n\n", "# a remark\n", '   # three quotes: """\n'])
+def test_nothing_but_remarks_may_be_behind_the_closing_quotes(tmp_path, behind):
+    assert load_recipe(launchable(tmp_path, f'seed: 3\n# """\n{behind}')).training.seed == 3
+
+
+@pytest.mark.parametrize(
+    "behind", ["seed: 4", "hub_token: hf_secret", "run_name: a b", "examples:\n  - a b", "seed: 0x1G"]
+)
+def test_keys_behind_the_closing_quotes_are_refused_and_not_printed(tmp_path, behind):
+    path = launchable(tmp_path, f'max_steps: 3\n# """\n{behind}\n')
+    with pytest.raises(NerError) as error:
+        load_recipe(path)
+    assert str(error.value.place).startswith(str(path))
+    assert behind.partition(" ")[2] not in str(error.value)
+    assert '# """' in error.value.remedy
+
+
+@pytest.mark.parametrize("body", ["seed: 3\n", 'system_prompt: |\n  a """ b\n# """\n'])
+def test_quotes_that_do_not_hold_all_keys_are_refused(tmp_path, body):
+    path = launchable(tmp_path, body)
+    with pytest.raises(NerError) as error:
+        load_recipe(path)
+    assert str(error.value.place).startswith(str(path))
+    assert '# """' in error.value.remedy
+
+
+def test_the_shipped_recipes_have_the_launcher_line():
+    for path in (ROOT / "recipes").glob("*.yaml"):
+        assert (LAUNCHER_LINE in path.read_text(encoding="utf-8")) is (path.name != "sweep.yaml")
+
+
+def test_a_recipe_that_is_yaml_alone_may_have_any_quotes(write):
+    assert load_recipe(write('seed: 3\n# """\nmax_steps: 3\n')).training.max_steps == 3
 
 
 def test_no_file(tmp_path):

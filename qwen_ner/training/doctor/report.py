@@ -23,7 +23,7 @@ from ..finding import FaultsError, Finding, Level
 from ..launch import Launch
 from ..plan import TrainingPlan
 from ..preparation import check_processes
-from ..recipe import LAUNCHER_KEY, Recipe, load_recipe
+from ..recipe import CLOSING, LAUNCHER_LINE, Recipe, load_recipe
 from .examination import examine
 from .token_view import token_table
 
@@ -32,6 +32,10 @@ def doctor(path: Path, overrides: Sequence[str] = (), accelerate_config: Path | 
     """Print a line per check, and the example. Returns how many checks failed. Only the first process prints."""
     started, levels = time.time(), []
     recipe, refused = _load_for_here(path, overrides)
+    if LAUNCHER_LINE not in path.read_text(encoding="utf-8"):
+        found = f"start it with qwen-ner train {path}, or accelerate launch -m qwen_ner train {path}"
+        more = f"accelerate launch {path} needs this line above the keys, and {CLOSING} below:\n{LAUNCHER_LINE}"
+        refused = [*refused, Finding("ok", found, more, name="recipe")]
     try:
         check_processes(recipe.training)
         launch = Launch.of_file(accelerate_config) if accelerate_config else Launch.of_environment(os.environ)
@@ -42,7 +46,7 @@ def doctor(path: Path, overrides: Sequence[str] = (), accelerate_config: Path | 
         return 0
     with tempfile.TemporaryDirectory(prefix="qwen_ner_doctor_") as folder:
         plan = TrainingPlan(recipe, Path(folder), launch=launch, outline=True)
-        for finding in chain(refused, check_launcher(path), examine(plan)):
+        for finding in chain(refused, examine(plan)):
             levels.append(finding.level)
             print(printable(str(finding)), flush=True)
         try:
@@ -52,20 +56,6 @@ def doctor(path: Path, overrides: Sequence[str] = (), accelerate_config: Path | 
     counted = " · ".join(f"{n} {level}" for level in get_args(Level) if (n := levels.count(level)) or level != "skip")
     print(f"{counted} in {time.time() - started:.1f} s")
     return levels.count("fail")
-
-
-def check_launcher(path: Path) -> list[Finding]:
-    """A warning if `accelerate launch`, which has Python run the file, would not start a training."""
-    text = path.read_text(encoding="utf-8")
-    try:
-        compile(text, str(path), "exec")
-        if LAUNCHER_KEY in text:
-            return []
-    except (SyntaxError, ValueError):
-        pass
-    found = f"`accelerate launch {path}` would not train: it has Python run the file, which is no program"
-    remedy = f"type `accelerate launch -m qwen_ner train {path}`, or begin and end the file as recipes/lora.yaml does"
-    return [Finding("warn", found, remedy, "launcher")]
 
 
 def example_as_trained(plan: TrainingPlan, width: int) -> list[str]:

@@ -11,20 +11,20 @@ import logging
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from ...entities import NerError
 from ...files import PARTIAL, lock
 from ..finding import join_names
 from ..preparation import RECIPE_NAME
 from ..recipe import NOT_YAML, Recipe
+from .manifest import MODEL_ONLY, STATE, WEIGHTS, check_origin, damage_of, fault_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,10 +35,6 @@ UNFINISHED = f".checkpoint{PARTIAL}"
 """The folder inside the output folder that holds checkpoints while they are written and while they are removed."""
 
 LOCK = ".lock"
-
-STATE = "trainer_state.json"
-
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
 _STEP = re.compile(r"^checkpoint-(\d+)$")
 
@@ -88,42 +84,29 @@ def in_order(output: Path) -> list[Path]:
     return [path for _, path in sorted(numbered)]
 
 
-def rotate(output: Path, limit: int | None, best: str | None) -> None:
-    """Remove the oldest checkpoints until `limit` are left, but never the last one and `best`."""
-    checkpoints = in_order(output)
-    kept = {checkpoints[-1].name, Path(best).name if best else ""} if checkpoints else set()
-    excess = len(checkpoints) - max(limit, len(kept - {""})) if limit else 0
+def rotate(output: Path, step: int, limit: int | None, best: str | None) -> None:
+    """Remove the oldest checkpoints until `limit` are left, but never that of `step`, the last one, and `best`.
+
+    Later ones were left by an earlier run and would be resumed from; they are removed first.
+    """
+    checkpoints, last = in_order(output), checkpoint_of(output, step)
+    for later in checkpoints[checkpoints.index(last) + 1 :]:
+        log.info("Removing %s, a later step that an earlier run has left.", later)
+        remove(later)
+    checkpoints = checkpoints[: checkpoints.index(last) + 1]
+    kept = {last.name, Path(best).name if best else last.name}
+    excess = len(checkpoints) - max(limit, len(kept)) if limit else 0
     for checkpoint in [path for path in checkpoints if path.name not in kept][: max(0, excess)]:
         remove(checkpoint)
 
 
-def fault_of(checkpoint: Path) -> str | None:
-    """Why a training cannot resume from `checkpoint`, as far as this shows without reading all of it; else None."""
-    if not checkpoint.is_dir():
-        return "no such folder"
-    state = checkpoint / STATE
-    if not state.is_file():
-        return f"it has no {STATE}"
-    weights = [path for name in WEIGHTS if (path := checkpoint / name).is_file()]
-    if not weights:
-        return "it has no weights"
-    shards: set[str] = set()
-    try:
-        json.loads(state.read_text(encoding="utf-8"))
-        if weights[0].suffix == ".json":
-            shards = set(json.loads(weights[0].read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        return f"{STATE} or {weights[0].name} is not the JSON of a checkpoint ({error})"
-    for path in [*(checkpoint / name for name in sorted(shards)), *checkpoint.glob("*.safetensors")]:
-        try:
-            with safe_open(path, framework="numpy"):  # reads the header, and compares it with the length of the file
-                pass
-        except (SafetensorError, OSError) as error:
-            return f"{path.name} cannot be read ({error})"
-    for path in (*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")):
-        if not zipfile.is_zipfile(path):
-            return f"{path.name} is cut off"
-    return None
+def best_of(checkpoint: Path) -> Path | None:
+    """The best checkpoint so far when `checkpoint` was written, or None: beside it, wherever both have been moved."""
+    recorded = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["best_model_checkpoint"]
+    if not recorded:
+        return None
+    beside = checkpoint.parent / Path(recorded).name
+    return beside if beside.is_dir() else Path(recorded)  # of a training that resumed from another folder
 
 
 def check_weights(checkpoint: str | bool, model: PreTrainedModel) -> None:
@@ -141,26 +124,48 @@ def check_weights(checkpoint: str | bool, model: PreTrainedModel) -> None:
         )
 
 
-def checkpoint_to_resume(recipe: Recipe) -> str | None:
+def checkpoint_to_resume(recipe: Recipe, origin: dict[str, Any]) -> str | None:
     """The checkpoint that `resume_from_checkpoint` asks for, or None to start from the beginning.
 
     `auto` takes the last complete one in the output folder. A warning lists the keys of the recipe that have changed
-    since. Raises `NerError` if the checkpoint is incomplete, or if the machines of a training find different ones.
+    since. Raises `NerError` if the checkpoint is incomplete, its training had another `origin`, its best checkpoint is
+    gone, or if the machines of a training find different ones.
     """
     wanted, output = recipe.training.resume_from_checkpoint, Path(recipe.training.output_dir)
     if wanted in (None, "", "no", "none", "false"):
         return None
-    if wanted not in ("auto", "yes", "true"):
-        if fault := fault_of(Path(wanted)):
-            raise NerError(
-                f"not a complete checkpoint: {fault}",
-                value=wanted,
-                place="resume_from_checkpoint",
-                remedy="use auto, none or another folder",
-            )
-        return wanted
-    found = _last_whole(output)
-    if recipe.training.world_size > 1:
+    found: Path | None = None if wanted in ("auto", "yes", "true") else Path(wanted)
+    if found and (fault := fault_of(found)):
+        raise NerError(
+            f"not a complete checkpoint: {fault}",
+            value=wanted,
+            place="resume_from_checkpoint",
+            remedy="use auto, none or another folder",
+        )
+    if found is None:
+        found = _last_whole(output, recipe.training.world_size)
+        if found is None:
+            return None
+        log.info("Resuming from %s; to start over, set resume_from_checkpoint: none.", found)
+        _warn_of_changes(output / RECIPE_NAME, recipe)
+    if warning := check_origin(found, origin, beside=str(found) != wanted):
+        log.warning("%s.", warning)
+    if recipe.training.load_best_model_at_end:
+        _check_best(found)
+    return str(found)
+
+
+def _last_whole(output: Path, world_size: int) -> Path | None:
+    """The last checkpoint that can be resumed from, the same on all processes."""
+    found, faults = None, dict[Path, str]()
+    for path in reversed(in_order(output)):
+        if fault := fault_of(path):
+            faults[path] = fault
+            log.warning("Skipping %s, which is incomplete (%s).", path, fault)
+        else:
+            found = path
+            break
+    if world_size > 1:
         from accelerate.utils import gather_object
 
         steps = gather_object([found.name if found else "none"])
@@ -171,31 +176,45 @@ def checkpoint_to_resume(recipe: Recipe) -> str | None:
                 place="output_dir",
                 remedy="put it on a disk that all machines share, or train with save_on_each_node: true",
             )
-    if found is None:
-        return None
-    log.info("Resuming from %s; to start over, set resume_from_checkpoint: none.", found)
-    _warn_of_changes(output / RECIPE_NAME, recipe)
-    return str(found)
+    if found is None and MODEL_ONLY in faults.values():
+        raise NerError(
+            "a training can resume from none of its checkpoints, which were saved with save_only_model: true",
+            value=str(output),
+            place="output_dir",
+            remedy="choose another --output_dir, or train from the beginning with --resume_from_checkpoint none",
+        )
+    if found is None and faults:
+        log.warning("No checkpoint in %s is complete: training from the beginning.", output)
+    return found
 
 
-def _last_whole(output: Path) -> Path | None:
-    for path in reversed(in_order(output)):
-        if fault := fault_of(path):
-            log.warning("Skipping %s, which is incomplete (%s).", path, fault)
-        else:
-            return path
-    return None
+def _check_best(checkpoint: Path) -> None:
+    """Raise `NerError` if the best checkpoint so far cannot be loaded at the end."""
+    best = best_of(checkpoint)
+    if best is None or best == checkpoint:
+        return
+    if fault := damage_of(best):
+        raise NerError(
+            f"the best checkpoint so far, which the training would end with, cannot be loaded: {fault}",
+            value=str(best),
+            place=str(checkpoint),
+            remedy="put it back, set load_best_model_at_end: false to end with the last step instead, or train from "
+            "the beginning with --resume_from_checkpoint none",
+        )
 
 
 def _warn_of_changes(before: Path, recipe: Recipe) -> None:
     if not before.is_file():
         return
     try:
-        old = yaml.safe_load(before.read_text(encoding="utf-8")) or {}
+        old = yaml.safe_load(before.read_text(encoding="utf-8"))
+        if not isinstance(old, dict):
+            raise ValueError(f"a {type(old).__name__}")
     except NOT_YAML as error:
         log.warning("Cannot read %s (%s), so changes of the recipe go unnoticed.", before, error)
         return
-    changed = sorted(key for key in old.keys() | recipe.values.keys() if old.get(key) != recipe.values.get(key))
+    keys = sorted(map(str, (old.keys() | recipe.values.keys()) - {"output_dir", "resume_from_checkpoint"}))
+    changed = [key for key in keys if old.get(key) != recipe.values.get(key)]
     if changed:
         log.warning(
             "The recipe has changed since that checkpoint: %s. To start over, choose "

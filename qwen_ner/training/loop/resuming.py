@@ -6,8 +6,10 @@ mean of the training loss that is logged next covers the steps since the resume 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,10 +17,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import IntervalStrategy
 
-from .checkpoints import checkpoint_of
+from .checkpoints import best_of, checkpoint_of
 
 if TYPE_CHECKING:
     from .trainer import NerTrainer
+
+
+log = logging.getLogger(__name__)
 
 
 class TrainingComplete(Exception):
@@ -48,12 +53,22 @@ class Resumption(TrainerCallback):
     ) -> None:
         self._random_state = torch.get_rng_state()
         self.saved_step = state.global_step
+        if isinstance(self.checkpoint, str):
+            best = best_of(Path(self.checkpoint))
+            state.best_model_checkpoint = str(best) if best and best.is_dir() else None
+            if best and best.is_dir():
+                log.info("The best checkpoint so far is %s.", best)
         if state.global_step and evaluation_is_due(args, state):
             metrics = self.trainer._evaluate(None, None)
             if self.trainer._determine_best_metric(metrics=metrics, trial=None):
                 given = isinstance(self.checkpoint, str)  # it may be in another folder
                 checkpoint = self.checkpoint if given else checkpoint_of(args.output_dir, state.global_step)
                 state.best_model_checkpoint = str(checkpoint)
+        if state.global_step and (control.should_training_stop or state.global_step >= state.max_steps):
+            log.info(
+                "Nothing is left to train after step %d of %d; the model is saved and scored again.",
+                *(state.global_step, state.max_steps),
+            )
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -83,6 +98,21 @@ def evaluation_is_due(args: TrainingArguments, state: TrainerState) -> bool:
         return args.eval_delay <= step and (step % state.eval_steps == 0 or step >= state.max_steps)
     by_epoch = args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= epoch
     return by_epoch and (epoch == int(epoch) or step >= state.max_steps)
+
+
+@contextmanager
+def without_lost_best() -> Iterator[None]:
+    """Leave out the Trainer's line that the best checkpoint is lost: `Resumption` finds it where its folder is now."""
+    logger = logging.getLogger("transformers.trainer")
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("The best checkpoint")
+
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 @contextmanager

@@ -24,11 +24,12 @@ from ..batches.collate import IGNORED, PaddedCollator, PrefixSharedCollator, Row
 from ..batches.swiglu import recompute_activation
 from ..batches.transforms import DEFAULT, make_step
 from .callbacks import EarlyStopping, LogLines, ProgressLines, StopOnSignal, Stopped
-from .checkpoints import STATE, UNFINISHED, check_weights, checkpoint_of, publish, rotate
+from .checkpoints import UNFINISHED, check_weights, checkpoint_of, publish, rotate
 from .gradients import CollapseWarnings, NonFiniteGradients
+from .manifest import STATE, write_manifest
 from .oom_replay import OutOfMemoryReplay
 from .push import PushCallback
-from .resuming import Resumption, TrainingComplete, replace_attributes
+from .resuming import Resumption, TrainingComplete, replace_attributes, without_lost_best
 from .sharded import WholeModel
 
 
@@ -37,7 +38,8 @@ class NerTrainer(Trainer):
 
     `data_collator` is a `PaddedCollator` or a `PrefixSharedCollator`; training and evaluation data are rows of
     `data.tokenize.build_dataset`. `step_transforms` names the levers of the training step
-    (`batches.transforms.TRANSFORMS`), by default those of `args`. Predictions are token ids (rows, longest),
+    (`batches.transforms.TRANSFORMS`), by default those of `args`. `origin` is stored in each checkpoint
+    (`manifest.origin_of`). Predictions are token ids (rows, longest),
     `label_ids` the row numbers (rows,).
     """
 
@@ -49,6 +51,7 @@ class NerTrainer(Trainer):
         ner_config: NerConfig,
         data_collator: PaddedCollator | PrefixSharedCollator,
         step_transforms: Sequence[str] | None = None,
+        origin: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         args = kwargs["args"]
@@ -64,7 +67,7 @@ class NerTrainer(Trainer):
         if getattr(self.model.config, "tie_word_embeddings", False):
             # A head that is the embedding is saved once, and not missing where it is loaded.
             self.model._keys_to_ignore_on_save = set(getattr(self.model, "_tied_weights_keys", None) or ())
-        self.ner_config = ner_config
+        self.ner_config, self.origin = ner_config, origin or {}
         self.batch_tokens = BATCH_TOKENS
         pad = self.processing_class.pad_token_id
         self.generation_config = neutral_generation_config(ner_config.end_token_ids, pad, ner_config.max_new_tokens)
@@ -107,6 +110,7 @@ class NerTrainer(Trainer):
             stack.enter_context(replace_attributes(self.args, eval_on_start=on_start))
             stack.enter_context(self.step.around(self.model, self.train_dataset))
             stack.enter_context(self.stop.listening())
+            stack.enter_context(without_lost_best())
             for callback in (self.resumption, self.stop):  # last: they may evaluate, and end the process
                 self.add_callback(callback)
                 stack.callback(self.callback_handler.callbacks.remove, callback)
@@ -216,13 +220,13 @@ class NerTrainer(Trainer):
         self.resumption.restore_random_state()
         with replace_attributes(args, output_dir=str(written.parent), push_to_hub=False):
             super()._save_checkpoint(model, trial)
-        best = checkpoint_of(args.output_dir, state.best_global_step) if state.best_global_step else None
-        state.best_model_checkpoint = str(best) if best and (best == checkpoint or best.is_dir()) else before
+        state.best_model_checkpoint = str(checkpoint) if state.best_global_step == state.global_step else before
         self.accelerator.wait_for_everyone()
         if args.should_save:
             state.save_to_json(str(written / STATE))
+            write_manifest(written, self.origin)
             publish(written, checkpoint)
-            rotate(checkpoint.parent, args.save_total_limit, state.best_model_checkpoint)
+            rotate(checkpoint.parent, state.global_step, args.save_total_limit, state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
         self.resumption.saved_step = state.global_step
 

@@ -151,7 +151,7 @@ def test_a_file_that_accelerate_launch_cannot_run_is_said(capsys, recipe):
         with pytest.raises(SystemExit) as stopped:
             cli.main(["doctor", str(path)])
         assert stopped.value.code == 0
-        return "warn  launcher" in capsys.readouterr().out
+        return f"start it with qwen-ner train {path}" in capsys.readouterr().out
 
     path = recipe()
     assert said(path)

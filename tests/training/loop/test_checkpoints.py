@@ -1,6 +1,5 @@
 """A checkpoint has its name when it is whole; which are kept, and which is gone on from."""
 
-import json
 import logging
 import os
 import subprocess
@@ -19,75 +18,37 @@ from qwen_ner.training.loop.checkpoints import (
     UNFINISHED,
     alone_in,
     checkpoint_to_resume,
-    fault_of,
     in_order,
     publish,
     rotate,
 )
+from qwen_ner.training.loop.manifest import fault_of, write_manifest
+
+ORIGIN = {"labels": ["name"], "seed": 1}
 
 
-def make(folder):
+def make(folder, origin=None):
     folder.mkdir(parents=True)
     save_file({"weight": torch.ones(3)}, folder / "model.safetensors")
-    torch.save({"state": {}}, folder / "optimizer.pt")
-    (folder / "trainer_state.json").write_text('{"global_step": 1}')
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({"state": {}}, folder / name)
+    (folder / "trainer_state.json").write_text('{"global_step": 1, "best_model_checkpoint": null}')
+    write_manifest(folder, origin or ORIGIN)
     return folder
 
 
 def recipe(output, resume="auto", world_size=1):
-    training = SimpleNamespace(resume_from_checkpoint=resume, output_dir=str(output), world_size=world_size)
+    training = SimpleNamespace(
+        resume_from_checkpoint=resume, output_dir=str(output), world_size=world_size, load_best_model_at_end=True
+    )
     return SimpleNamespace(training=training, values={"seed": 1})
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def flipped(path):
-    content = bytearray(path.read_bytes())
-    content[9] ^= 0xFF
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("name", "tear", "said"),
-    [
-        ("model.safetensors", cut, "model.safetensors cannot be read"),
-        ("model.safetensors", flipped, "model.safetensors cannot be read"),
-        ("model.safetensors", lambda path: path.unlink(), "it has no weights"),
-        ("optimizer.pt", cut, "optimizer.pt is cut off"),
-        ("trainer_state.json", cut, "not the JSON"),
-        ("trainer_state.json", lambda path: path.unlink(), "it has no trainer_state.json"),
-    ],
-)
-def test_a_torn_checkpoint_is_skipped_with_a_line(tmp_path, caplog, name, tear, said):
-    whole, torn = make(tmp_path / "checkpoint-5"), make(tmp_path / "checkpoint-10")
-    assert checkpoint_to_resume(recipe(tmp_path)) == str(torn)
-    tear(torn / name)
-    assert said in fault_of(torn)
-    with caplog.at_level(logging.WARNING):
-        assert checkpoint_to_resume(recipe(tmp_path)) == str(whole)
-    assert f"Skipping {torn}" in caplog.text
-    with pytest.raises(NerError, match=said) as error:
-        checkpoint_to_resume(recipe(tmp_path, resume=str(torn)))
-    assert (error.value.place, error.value.value) == ("resume_from_checkpoint", str(torn))
-
-
-def test_every_shard_is_looked_at(tmp_path):
-    checkpoint = make(tmp_path / "checkpoint-5")
-    shard = checkpoint / "model-00001-of-00001.safetensors"
-    os.rename(checkpoint / "model.safetensors", shard)
-    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"weight": shard.name}}))
-    assert fault_of(checkpoint) is None
-    shard.unlink()
-    assert fault_of(checkpoint).startswith(f"{shard.name} cannot be read")
 
 
 def test_processes_that_find_different_checkpoints_do_not_begin(tmp_path, monkeypatch):
     make(tmp_path / "checkpoint-5")
     monkeypatch.setattr("accelerate.utils.gather_object", lambda here: [*here, "none"])
     with pytest.raises(NerError) as error:
-        checkpoint_to_resume(recipe(tmp_path, world_size=2))
+        checkpoint_to_resume(recipe(tmp_path, world_size=2), ORIGIN)
     assert (error.value.place, error.value.value) == ("output_dir", ["checkpoint-5", "none"])
     assert "save_on_each_node" in error.value.remedy
 
@@ -111,8 +72,17 @@ def test_the_last_and_the_best_are_kept_whatever_the_clock_says(tmp_path, limit,
     for step in (5, 10, 15, 20):
         path = make(tmp_path / f"checkpoint-{step}")
         os.utime(path, (time.time() - 1000 * step,) * 2)
-    rotate(tmp_path, limit, best and str(tmp_path / best))
+    rotate(tmp_path, 20, limit, best and str(tmp_path / best))
     assert [path.name for path in in_order(tmp_path)] == [f"checkpoint-{step}" for step in kept]
+
+
+def test_checkpoints_of_a_training_before_are_removed_where_they_would_be_the_last(tmp_path, caplog):
+    for step in (4, 8, 12):
+        make(tmp_path / f"checkpoint-{step}")
+    with caplog.at_level(logging.INFO):
+        rotate(tmp_path, 8, None, None)
+    assert [path.name for path in in_order(tmp_path)] == ["checkpoint-4", "checkpoint-8"]
+    assert f"Removing {tmp_path / 'checkpoint-12'}" in caplog.text
 
 
 def test_a_checkpoint_half_removed_has_another_name(tmp_path, monkeypatch):

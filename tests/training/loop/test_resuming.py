@@ -1,6 +1,7 @@
 """A training that is stopped at some moment ends, by the same command, as one that was not."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -15,7 +16,8 @@ from rows import ROOT
 from warm_python import warm_python
 
 from qwen_ner.entities import NerError
-from qwen_ner.training.loop.checkpoints import UNFINISHED, fault_of, in_order
+from qwen_ner.training.loop.checkpoints import UNFINISHED, in_order
+from qwen_ner.training.loop.manifest import MANIFEST, fault_of, write_manifest
 from qwen_ner.training.loop.trainer import NerTrainer
 from qwen_ner.training.recipe import load_recipe
 from qwen_ner.training.run import train
@@ -104,6 +106,41 @@ def test_a_finished_training_given_again_is_as_it_was(recipe, uninterrupted, tmp
 
 
 @pytest.mark.slow
+def test_a_folder_that_was_moved_goes_on_with_its_own_best_checkpoint(recipe, uninterrupted, tmp_path, caplog):
+    whole, options = uninterrupted(*STEPS), [*STEPS, "--learning_rate", "5e-3"]
+    first, moved = shutil.copytree(whole, tmp_path / "first"), tmp_path / "moved"
+    for checkpoint in in_order(first):  # as if all of it had been written there
+        state = json.loads((checkpoint / "trainer_state.json").read_text())
+        state["best_model_checkpoint"] = state["best_model_checkpoint"].replace(str(whole), str(first))
+        (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+        write_manifest(checkpoint, json.loads((checkpoint / MANIFEST).read_text())["origin"])
+    first.rename(moved)
+    with caplog.at_level(logging.INFO):
+        train(load_recipe(recipe, [*options, "--output_dir", str(moved)]))
+    assert differences(moved, whole) == []
+    assert "Nothing is left to train after step 12 of 12" in caplog.text
+    assert not first.exists()
+
+
+@pytest.mark.slow
+def test_other_data_or_labels_are_not_trained_into_the_weights_of_before(recipe, uninterrupted, tmp_path):
+    again, other = shutil.copytree(uninterrupted(), tmp_path / "again"), tmp_path / "other"
+    other.mkdir()
+    for name in ("train.jsonl", "dev.jsonl"):
+        text = (recipe.parent / name).read_text(encoding="utf-8")
+        (other / name).write_text(text.replace('"company"', '"firm"'), encoding="utf-8")
+    command = ["--output_dir", str(again), "--dataset", str(other)]
+    files = {path: path.stat().st_mtime_ns for path in again.rglob("*") if path.name != ".lock"}
+    with pytest.raises(NerError) as error:
+        train(load_recipe(recipe, command))
+    assert error.value.place == str(in_order(again)[-1])
+    assert "data_fingerprint" in error.value.value
+    assert {path: path.stat().st_mtime_ns for path in again.rglob("*") if path.is_file() and path in files} == {
+        path: time for path, time in files.items() if path.is_file()
+    }
+
+
+@pytest.mark.slow
 def test_the_clock_set_back_costs_no_checkpoint(recipe, uninterrupted, tmp_path):
     """The Trainer goes by the times of the folders, and would remove the one that it has just written."""
     command = [*STEPS, "--output_dir", str(tmp_path)]
@@ -182,6 +219,7 @@ def test_torn_checkpoints_are_passed_over_and_others_refused(recipe, uninterrupt
     assert fault_of(last) is None, "trained and written anew"
     weights = first / "model.safetensors"
     weights.write_bytes(weights.read_bytes().replace(b"layers.1.", b"layers.7.", 1))
+    write_manifest(first, {})
     with pytest.raises(NerError, match=r"model\.layers\.1\..*missing") as error:
         train(load_recipe(recipe, [*STEPS, "--output_dir", str(out), "--resume_from_checkpoint", str(first)]))
     assert error.value.place == str(first)
