@@ -66,7 +66,7 @@ class Client:
         """The status and a row a text. Raises OSError or EOFError where the connection ends before."""
         body = json.dumps({"texts": texts}, ensure_ascii=False).encode()
         accept = b"application/x-ndjson" if lines else b"application/json"
-        head = b"POST /v1/extract HTTP/1.1\r\nHost: x\r\nAccept: %b\r\n%b\r\n" % (accept, JSON % len(body))
+        head = b"POST /v1/extract HTTP/1.1\r\nHost: localhost\r\nAccept: %b\r\n%b\r\n" % (accept, JSON % len(body))
         status, answer = await self.exchange(head + body)
         if status != 200:
             return status, []
@@ -117,7 +117,7 @@ def verdict(text: str, row: dict[str, Any], expected: list[Place]) -> str:
 
 async def batches(server: Server) -> tuple[float, float]:
     """How many batches and windows the server has read so far."""
-    _, text = await Client(server.port).exchange(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    _, text = await Client(server.port).exchange(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
     values = dict(line.rsplit(" ", 1) for line in text.decode().splitlines() if not line.startswith("#"))
     return float(values["qwen_ner_batch_windows_count"]), float(values["qwen_ner_batch_windows_sum"])
 
@@ -160,7 +160,7 @@ async def malformed(server: Server, texts: list[str], count: int) -> dict[str, i
 
     def broken(n: int) -> bytes:
         body = json.dumps({"texts": chance.sample(texts, 3), "min_score": 0.5}, ensure_ascii=n % 2 == 0).encode()
-        whole = bytearray(b"POST /v1/extract HTTP/1.1\r\nHost: x\r\n%b\r\n" % (JSON % len(body)) + body)
+        whole = bytearray(b"POST /v1/extract HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (JSON % len(body)) + body)
         if n % 4 == 0:
             return chance.randbytes(chance.randrange(1, 2000))
         if n % 4 == 1:

@@ -77,15 +77,15 @@ def test_no_source_runs_or_unpacks_untrusted_input(path):
             assert given.get("weights_only") == "True", f"{path}:{call.lineno}: a pickle"
         if name == "yaml.load":
             loaders = [ast.unparse(arg) for arg in call.args[1:]]
-            assert loaders == ["_UniqueKeys"], f"{path}:{call.lineno}: which is a SafeLoader"
+            assert loaders == ["UniqueKeys"], f"{path}:{call.lineno}: which is a SafeLoader"
         if path.is_relative_to(ROOT / "qwen_ner") and name.startswith("Auto") and name.endswith(".from_pretrained"):
             assert "trust_remote_code" in given or None in given, f"{path}:{call.lineno}: asks who sits at the terminal"
 
 
 def test_recipes_are_read_by_a_safe_loader():
-    from qwen_ner.training.recipe import _UniqueKeys
+    from qwen_ner.training.unique_keys import UniqueKeys
 
-    assert issubclass(_UniqueKeys, yaml.SafeLoader)
+    assert issubclass(UniqueKeys, yaml.SafeLoader)
 
 
 @pytest.mark.parametrize(

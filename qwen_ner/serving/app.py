@@ -10,7 +10,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -27,15 +27,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..inference.extractor import Extractor
 from . import schemas
 from .batcher import Batcher, QueueFull
-from .http_io import Lines, read_body, respond, updates
+from .http_io import Lines, is_local, read_body, read_host, respond, updates
+from .limits import Limits
 from .metrics import Monitor
 from .page import render_page
-from .schemas import LINES_TYPE, ExtractResponse, Limits, ModelInfo, read_request, to_json
+from .schemas import LINES_TYPE, ExtractResponse, ModelInfo, read_request, to_json
 
 log = logging.getLogger(__name__)
 
 OPEN = {"", "docs", "healthz", "readyz", "openapi.json"}
-"""First parts of paths that need no token: they reveal nothing of texts and of the model's answers."""
+"""First parts of paths that need no token: if there is one, they reveal nothing of the model and its answers."""
 
 PROBES = {"/healthz", "/readyz", "/metrics"}
 """Paths that are answered while the server drains."""
@@ -47,8 +48,10 @@ DOCS_POLICY = b"default-src 'self' 'unsafe-inline'; img-src 'self' data:; base-u
 class Service:
     """One model behind one app: its queue, its metrics, and whether it still accepts requests."""
 
-    def __init__(self, extractor: Extractor, limits: Limits, token: str | None) -> None:
-        self.limits, self.token, self.monitor = limits, token, Monitor()
+    def __init__(
+        self, extractor: Extractor, limits: Limits, token: str | None, hosts: Collection[str] | None = None
+    ) -> None:
+        self.limits, self.token, self.hosts, self.monitor = limits, token, hosts, Monitor()
         self.batcher = Batcher(extractor, limits, on_batch=self.monitor.batch)
         self.monitor.watch(self.batcher)
         self.reader: asyncio.Task[None] | None = None
@@ -74,7 +77,7 @@ def _log_crash(task: asyncio.Task[None]) -> None:
 
 
 class Gate:
-    """Checks the token, refuses requests while the server drains, and counts.
+    """Checks host and token, refuses requests while the server drains, answers HEAD as GET, and counts.
 
     It is outside all routes and handlers, and inside Starlette's ServerErrorMiddleware.
     """
@@ -86,6 +89,8 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # the HTTP server leaves out the body
+            scope = {**scope, "method": "GET"}
         service, started, status = self.service, time.perf_counter(), 499
         probe, first = scope["path"] in PROBES, scope["path"].lstrip("/").partition("/")[0]
 
@@ -99,11 +104,7 @@ class Gate:
             await send(message)
 
         service.open += not probe
-        app = self.app
-        if service.draining and not probe:
-            app = fail(503, "the server is shutting down; try again in a moment", {"retry-after": "1"})
-        elif service.token and first not in OPEN and not _has_token(scope, service.token):
-            app = fail(401, "a token is required: Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
+        app = self._refusal(scope, probe, first) or self.app
         try:
             await app(scope, receive, count_and_send)
         except Exception:
@@ -113,6 +114,21 @@ class Gate:
             service.open -= not probe
             route = getattr(scope.get("route"), "path", "other")
             service.monitor.request(route, status, time.perf_counter() - started)
+
+    def _refusal(self, scope: Scope, probe: bool, first: str) -> Response | None:
+        service, named = self.service, dict(scope["headers"]).get(b"host")
+        if not scope["path"].startswith("/"):
+            return fail(400, "the request's target is not a path, and this server is no proxy")
+        # A page of another site can make its name lead to this machine (DNS rebinding), but then asks with that name.
+        if service.hosts is not None and named is not None:
+            host = read_host(named.decode("latin-1"))
+            if host not in service.hosts and not is_local(host):
+                return fail(421, f"no host {host!r} here; ask localhost, or start the server with --allowed-host")
+        if service.draining and not probe:
+            return fail(503, "the server is shutting down; try again in a moment", {"retry-after": "1"})
+        if service.token and first not in OPEN and not _has_token(scope, service.token):
+            return fail(401, "a token is required: Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
+        return None
 
 
 def _has_token(scope: Scope, token: str) -> bool:
@@ -140,14 +156,16 @@ def create_app(
     scores: dict[str, Any] | None = None,
     limits: Limits | None = None,
     token: str | None = None,
+    hosts: Collection[str] | None = None,
     examples: Sequence[str] = (),
 ) -> FastAPI:
     """An app that answers with `extractor`, which nothing else may use meanwhile; its `Service` is `app.state.service`.
 
     `/v1/model` reports `name` and `scores`; the page offers the sentences `examples`. If there is a `token`, requests
-    must bring it.
+    must bring it, and what is open to all tells neither labels nor scores. `hosts` are the host names that requests may
+    use beside those of this machine, in lower case; None allows any.
     """
-    service = Service(extractor, limits or Limits(), token)
+    service = Service(extractor, limits or Limits(), token, hosts)
     app = FastAPIOffline(
         title="qwen_ner",
         version=version("qwen_ner"),
@@ -172,8 +190,9 @@ def create_app(
     )
     _add_api(app, service, info)
     _add_probes(app, service)
+    shown = info.model_dump(include={"model", "version", "labels", "scores"})
     html, policy = render_page(
-        **info.model_dump(include={"model", "version", "labels", "scores"}),
+        **(shown | {"labels": {}, "scores": None} if token else shown),
         characters=limits.max_characters,
         texts=limits.max_texts,
         examples=list(examples),
@@ -201,7 +220,7 @@ def _add_api(app: FastAPI, service: Service, info: ModelInfo) -> None:
         response_model=ExtractResponse,
         responses={200: schemas.LINES, **schemas.ERRORS},
         dependencies=secured,
-        openapi_extra=schemas.document_request(limits, labels.names),
+        openapi_extra=schemas.document_request(limits, () if service.token else labels.names),
     )
     async def extract(request: Request) -> Response:
         """The entities of each text, in order. With `Accept: application/x-ndjson`, texts are streamed as lines."""
@@ -211,12 +230,15 @@ def _add_api(app: FastAPI, service: Service, info: ModelInfo) -> None:
             job = service.batcher.submit(query.texts, query.min_score)
         except QueueFull as full:
             raise HTTPException(429, str(full), {"retry-after": str(full.seconds)}) from None
+        service.monitor.texts.inc(len(query.texts))
         changes = updates(service.batcher, job, request, started)
         if LINES_TYPE in request.headers.get("accept", ""):
             return Lines(job, query, changes)
         return await respond(job, query, changes)
 
-    @app.get("/v1/model", responses={status: schemas.ERRORS[status] for status in (401, 503)}, dependencies=secured)
+    @app.get(
+        "/v1/model", responses={status: schemas.ERRORS[status] for status in (401, 421, 503)}, dependencies=secured
+    )
     async def model() -> ModelInfo:
         """The model, its labels and scores, and the limits of a request."""
         return info

@@ -19,12 +19,16 @@ from ..codec import Decoded
 from ..entities import NerError
 from ..inference.extractor import Extractor, join_windows
 from ..inference.windows import Window
-from .schemas import Limits, Refusal
+from .limits import Limits
+from .schemas import Refusal
 
 log = logging.getLogger(__name__)
 
 WAITING_SHARE = 0.02
 """How long to wait at most for requests that are likely to follow a batch, as a share of the time that it took."""
+
+MOST_WAITING = 1024
+"""Requests that may wait, whatever their size: each holds a connection."""
 
 RETRY_SECONDS = (1, 60)
 """Bounds of the wait that a refused request is told."""
@@ -33,9 +37,9 @@ RETRY_SECONDS = (1, 60)
 class QueueFull(Exception):
     """The queue has no room for a request; `seconds` is when to try again."""
 
-    def __init__(self, tokens: int, limit: int, seconds: int) -> None:
+    def __init__(self, found: int, limit: int, unit: str, seconds: int) -> None:
         self.seconds = seconds
-        super().__init__(f"the queue is full ({tokens:,} tokens, limit {limit:,}); try again in {seconds} s")
+        super().__init__(f"the queue is full ({found:,} {unit}, limit {limit:,}); try again in {seconds} s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +104,9 @@ class Batcher:
     sentence by one batch at most. A request that finds the model idle is read at once, with one exception: after a
     batch of several requests, which are likely to be followed by others, the model waits until as many have arrived,
     for at most `max_wait` seconds or `WAITING_SHARE` of the last batch's time, whichever is longer. No more than
-    `max_waiting` tokens may wait, except for a request that finds the queue empty. Both limits count prompt, answer and
-    each character as a token. `on_batch` is called after each batch: see `metrics.Monitor.batch`.
+    `max_waiting` tokens and `MOST_WAITING` requests may wait, except for a request that finds the queue empty. Both
+    limits of tokens count prompt, answer and each character as a token. `on_batch` is called after each batch: see
+    `metrics.Monitor.batch`.
     """
 
     def __init__(self, extractor: Extractor, limits: Limits, on_batch: Callable[..., object]) -> None:
@@ -121,10 +126,15 @@ class Batcher:
         windows = [self.extractor.windows(text) if isinstance(text, str) else [] for text in texts]
         job = Job(texts, windows, min_score)
         size = sum(map(self._size, job.parts))
-        if self.tokens and self.tokens + size > self.limits.max_waiting:
+        full = (
+            (self.tokens, self.limits.max_waiting, "tokens") if self.tokens + size > self.limits.max_waiting else None
+        )
+        if len(self.waiting) >= MOST_WAITING:
+            full = len(self.waiting), MOST_WAITING, "requests"
+        if full and self.tokens and job.parts:
             least, most = RETRY_SECONDS
             seconds = math.ceil(self.tokens / self._rate) if self._rate else least
-            raise QueueFull(self.tokens, self.limits.max_waiting, min(most, max(least, seconds)))
+            raise QueueFull(*full, min(most, max(least, seconds)))
         if job.parts:
             self.waiting.append(job)
             self.tokens += size
@@ -213,13 +223,20 @@ class Batcher:
         if not texts:
             return []
         try:
-            return list(self.extractor.read(texts, batch_tokens=self.limits.batch_tokens))
+            return [_check(found) for found in self.extractor.read(texts, batch_tokens=self.limits.batch_tokens)]
         except NerError as error:
             if len(texts) == 1:
-                return [Refusal(str(error))]
+                return [Refusal(str(error), fault=True)]
         except Exception as error:
             if len(texts) == 1:
                 log.exception("The model failed on a text of %d characters.", len(texts[0]))
-                return [Refusal(f"the model failed on this text ({type(error).__name__}); see the server's log")]
+                reason = f"the model failed on this text ({type(error).__name__}); see the server's log"
+                return [Refusal(reason, fault=True)]
         half = len(texts) // 2
         return [*self._read_fitting(texts[:half]), *self._read_fitting(texts[half:])]
+
+
+def _check(found: Decoded) -> Decoded | Refusal:
+    if all(entity.score is None or math.isfinite(entity.score) for entity in found.entities):
+        return found
+    return Refusal("the model's scores are not finite numbers; its weights may be damaged", fault=True)

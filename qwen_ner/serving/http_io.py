@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
+import re
 import time
 from collections.abc import AsyncGenerator
 
@@ -16,10 +18,32 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .batcher import Batcher, Job
-from .schemas import LINES_TYPE, ExtractRequest, Limits, to_json, to_response, to_result
+from .limits import Limits
+from .schemas import LINES_TYPE, ExtractRequest, Refusal, to_json, to_response, to_result
 
 SLOW_SECONDS = 30.0
 """How long a client may take to send the body of a request, and to receive a piece of the answer."""
+
+
+_HOST = re.compile(r"(?:\[(?P<address>[\da-f:.]+)\]|(?P<name>[^\[\]:@/?#\\\s]+))(?::\d*)?", re.IGNORECASE)
+
+
+def read_host(value: str) -> str:
+    """The host of a Host header in lower case, without its port; "" if it is malformed.
+
+    >>> read_host("[::1]:8000"), read_host("LocalHost"), read_host("a@b")
+    ('::1', 'localhost', '')
+    """
+    found = _HOST.fullmatch(value.strip())
+    return (found["address"] or found["name"].rstrip(".")).lower() if found else ""
+
+
+def is_local(host: str) -> bool:
+    """Whether `host`, a name or an address, always means the machine of whoever asks for it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
@@ -78,11 +102,14 @@ async def _wait_for_disconnect(receive: Receive) -> None:
 
 
 async def respond(job: Job, query: ExtractRequest, changes: AsyncGenerator[None, None]) -> Response:
-    """The answer to `query` once `job` is done."""
+    """The answer to `query` once `job` is done. Raises `HTTPException` (500) if the model failed on all texts."""
     async with contextlib.aclosing(changes):
         async for _ in changes:
             pass
     outcomes = [outcome for outcome in job.outcomes if outcome is not None]
+    faults = [outcome.reason for outcome in outcomes if isinstance(outcome, Refusal) and outcome.fault]
+    if faults and len(faults) == len(outcomes):
+        raise HTTPException(500, faults[0])
     return Response(to_json(to_response(outcomes, query)), media_type="application/json")
 
 

@@ -24,6 +24,7 @@ class Monitor:
         histogram = partial(Histogram, registry=self.registry, namespace="qwen_ner")
         self.requests = counter("requests", "Requests by path and status.", ["path", "status"])
         self.seconds = histogram("request_seconds", "Duration of a request.", ["path"], buckets=SECONDS)
+        self.texts = counter("texts", "Texts of accepted requests.")
         self.characters = counter("characters", "Characters read by the model.")
         self.tokens = counter("tokens", "Tokens of prompts and answers.")
         self.batch_windows = histogram("batch_windows", "Texts, or windows of texts, per batch.", buckets=SIZES)

@@ -6,7 +6,6 @@ nothing of how requests are answered.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
 import math
@@ -14,6 +13,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,8 +23,10 @@ import uvicorn
 from ..entities import NerError
 from ..inference.extractor import Extractor
 from .app import Service, create_app
-from .http_io import SLOW_SECONDS
-from .schemas import Limits
+from .connection import Connection
+from .http_io import SLOW_SECONDS, is_local, read_host
+from .limits import Limits
+from .schemas import refuse_constant
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,11 @@ TOKEN_VARIABLE = "QWEN_NER_TOKEN"
 EXAMPLES = ("三星WCG2011北京赛区魔兽争霸3最终名次", "店长李明说周末去西湖", "王芳在深圳的苹果店买了《红楼梦》")
 """Sentences that the page offers."""
 
-CONNECTIONS = 1024
-"""Connections beyond this number get HTTP 503."""
+OPEN_FILES = 4096
+"""How many files the process asks the system to let it open: a connection is one."""
+
+TOKEN_LENGTH = 16
+"""Characters that a token must have at least."""
 
 
 def serve(
@@ -44,70 +49,115 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     token_file: Path | None = None,
+    allowed_hosts: Sequence[str] = (),
     limits: Limits | None = None,
 ) -> None:
     """Serve `model` at `host`:`port` until SIGTERM or Ctrl-C; port 0 takes a free one.
 
     Requests accepted by then are answered, later ones get HTTP 503. The token is read from `token_file` or the
-    environment variable QWEN_NER_TOKEN. Raises `NerError` if the model, the address or the token cannot be used, and
-    `KeyboardInterrupt` after Ctrl-C.
+    environment variable QWEN_NER_TOKEN. Requests must name localhost, `host` or one of `allowed_hosts`; if there are
+    none of these and others than this machine can reach the server, any name will do. Raises `NerError` if the model,
+    the address, a name or the token cannot be used, and `KeyboardInterrupt` after Ctrl-C.
     """
     token = read_token(token_file)
+    names = {_check_name(name) for name in allowed_hosts}
     listener = open_socket(host, port)
+    local = is_local(listener.getsockname()[0])
+    hosts = {*names, host.lower()} if names or local else None
     extractor = Extractor.from_pretrained(model, revision=revision)
     extractor.extract(["北京"])  # the first call is slow
     name = Path(model).resolve().name if Path(model).is_dir() else f"{model}@{revision}" if revision else model
     scores = read_scores(model, revision)
-    app = create_app(extractor, name=name, scores=scores, limits=limits, token=token, examples=EXAMPLES)
-    if token is None and not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+    app = create_app(extractor, name=name, scores=scores, limits=limits, token=token, hosts=hosts, examples=EXAMPLES)
+    if token is None and not local:
         advice = f"set {TOKEN_VARIABLE}, pass --token-file, or omit --host"
         log.warning("Anyone who can reach %s can use this server; %s.", host, advice)
+    files = _raise_file_limit()
+    Connection.most = files // 2
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
         lifespan="on",
-        limit_concurrency=CONNECTIONS,
+        http=Connection,
+        ws="none",
+        backlog=files // 16,  # asyncio accepts as many at once, several times before the first is closed
         timeout_graceful_shutdown=5,
     )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # its warnings are a line for each malformed request
     server = DrainingServer(config, app.state.service, name)
     server.run(sockets=[listener])
+    if server.forced and server.signal is not None:  # the model's thread would keep the process until its batch is read
+        signal.signal(server.signal, signal.SIG_DFL)
+        signal.raise_signal(server.signal)
     if server.signal == signal.SIGINT:
         raise KeyboardInterrupt
 
 
 class DrainingServer(uvicorn.Server):
     """A uvicorn server that, on a signal, keeps listening until it has answered what it has accepted: new requests get
-    HTTP 503, and so does `/readyz`. A second signal ends it at once."""
+    HTTP 503, and so does `/readyz`. A second signal ends it at once, without answers."""
 
     def __init__(self, config: uvicorn.Config, service: Service, name: str) -> None:
         super().__init__(config)
         self.service, self.name = service, name
         self.signal: int | None = None
+        self.forced = False
         self.end = math.inf
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or ():
+            listener.listen(1024)  # as many may wait in the system
             host, port = listener.getsockname()[:2]
             log.info("%s answers at http://%s:%d", self.name, f"[{host}]" if ":" in host else host, port)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.should_exit = self.force_exit = self.signal is not None
+        self.forced = self.signal is not None
         self.signal = sig
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: stop accepting requests after a signal, and exit once all are answered."""
+        """Ten times a second: stop accepting requests after a signal, and exit once all answers are sent."""
         service = self.service
+        connections = [one for one in self.server_state.connections if isinstance(one, Connection)]
+        if counter % 10 == 0:
+            for connection in connections:
+                connection.end_if_stalled()
         if self.signal is not None and not service.draining:
             service.draining = True
             self.end = time.monotonic() + service.limits.deadline + SLOW_SECONDS
             log.info("Stopping; requests in progress: %d", service.open)
-        if service.draining and (not service.open or time.monotonic() > self.end):
-            self.should_exit = True
+        if service.draining:
+            late = self.forced or time.monotonic() > self.end
+            self.should_exit = late or not (service.open or any(one.unsent for one in connections))
+            if late:
+                log.warning("Stopped; requests without an answer: %d", service.open)
+                for connection in connections:
+                    connection.abort()
         return await super().on_tick(counter)
+
+
+def _raise_file_limit() -> int:
+    """How many files this process may open, `OPEN_FILES` at most, once it has asked for more."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return OPEN_FILES
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now == resource.RLIM_INFINITY or now >= OPEN_FILES:
+        return OPEN_FILES
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    return wanted
+
+
+def _check_name(name: str) -> str:
+    host = read_host(f"[{name}]" if name.count(":") > 1 and "[" not in name else name)
+    if not host or name.lower().rstrip(".") not in (host, f"[{host}]"):
+        remedy = "give the name alone, without scheme, port and path"
+        raise NerError("not a host name", value=name, place="--allowed-host", remedy=remedy)
+    return host
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -136,9 +186,9 @@ def read_token(file: Path | None) -> str | None:
     if value is None:
         return None
     token = value.strip()
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        remedy = "make one with: openssl rand -hex 32"
-        raise NerError("the token must be printable ASCII without spaces", place=place, remedy=remedy)
+    if len(token) < TOKEN_LENGTH or not token.isascii() or not token.isprintable() or " " in token:
+        what = f"the token must be {TOKEN_LENGTH} or more characters of printable ASCII, without spaces"
+        raise NerError(what, place=place, remedy="make one with: openssl rand -hex 32")
     return token
 
 
@@ -151,7 +201,7 @@ def read_scores(model: str, revision: str | None = None) -> dict[str, Any] | Non
     try:
         if not Path(model).is_dir():
             path = Path(hf_hub_download(model, "metrics.json", revision=revision))
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
         rates = {key: round(values["metrics"][key], 4) for key in ("f1", "span_f1", "macro_f1")}
         contract = {key: values["contract"][key] for key in ("data", "split", "rows", "decoding")}
         return {**rates, **contract, "data": Path(contract["data"]).name}  # the path of the data is private

@@ -1,4 +1,4 @@
-"""What the API accepts and returns: limits, requests, responses, and their OpenAPI documentation.
+"""What the API accepts and returns: requests, responses, and their OpenAPI documentation.
 
 In: the body of a request; what was decoded for its texts. Out: an `ExtractRequest`, or an `HTTPException` that says why
 not; JSON. Knows nothing of sockets and models.
@@ -7,59 +7,27 @@ not; JSON. Knows nothing of sockets and models.
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from ..codec import Decoded, entity_row, unique_keys
-from ..columns import join_names
-from ..entities import LabelSet, NerError
+from ..entities import LabelSet
+from .limits import Limits
 
 LINES_TYPE = "application/x-ndjson"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What a server accepts. Raises `NerError` for a limit that would let no request through.
-
-    `max_texts` and `max_characters` hold for one request, which is answered within `deadline` seconds. `max_waiting` is
-    the queue limit in tokens, `batch_tokens` the size of a batch, and `max_wait` the seconds that the model waits for
-    requests to come together.
-    """
-
-    max_texts: int = 1000
-    max_characters: int = 100_000
-    max_waiting: int = 1_000_000
-    batch_tokens: int = 16_384
-    max_wait: float = 0.01
-    deadline: float = 120.0
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            place = f"--{name.replace('_', '-')}"
-            if name == "max_wait":
-                if not 0 <= value < math.inf:
-                    raise NerError("the wait must be finite", value=value, place=place, remedy="give 0 or more")
-            elif not 0 < value < math.inf:
-                remedy = "give a number above 0"
-                raise NerError("the limit must be positive and finite", value=value, place=place, remedy=remedy)
-
-    @property
-    def body(self) -> int:
-        """Maximum size of a request body in bytes. A character takes up to 12 in JSON, as two \\u escapes."""
-        return 12 * self.max_characters + 8 * self.max_texts + 4096
-
-
-@dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why there is no answer for one text."""
+    """Why there is no answer for one text. `fault`: the model failed, and the text may be well."""
 
     reason: str
+    fault: bool = field(default=False, repr=False)
 
 
 _REQUEST: dict[str, Any] = {"texts": ["三星WCG2011北京赛区魔兽争霸3最终名次", "快递太慢了", 7], "min_score": 0.5}
@@ -138,6 +106,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         415: "The content type is not application/json.",
         422: "The body is not valid JSON, does not match the schema, or names an unknown label.",
         429: "The queue is full; see the Retry-After header.",
+        421: "The server does not answer for the host that the request names.",
+        500: "The model failed on all texts; see the server's log.",
         503: "The server is shutting down.",
         504: "The request was not finished before the deadline.",
     }.items()
@@ -158,10 +128,11 @@ LINES: dict[str, Any] = {
 
 
 def document_request(limits: Limits, labels: Sequence[str]) -> dict[str, Any]:
-    """The OpenAPI requestBody of a server with these limits and labels."""
+    """The OpenAPI requestBody of a server with these limits; `labels` are named in it unless there are none."""
     schema = ExtractRequest.model_json_schema()
     schema["properties"]["texts"] |= {"maxItems": limits.max_texts}
-    schema["properties"]["labels"]["anyOf"][0]["items"] |= {"enum": list(labels)}
+    if labels:
+        schema["properties"]["labels"]["anyOf"][0]["items"] |= {"enum": list(labels)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
@@ -173,11 +144,11 @@ def read_request(raw: bytes, limits: Limits, labels: LabelSet) -> ExtractRequest
     ['三星', Refusal(reason='expected a string, got a number')]
     """
     try:
-        values = json.loads(raw, object_pairs_hook=unique_keys, parse_constant=_refuse_constant)
+        values = json.loads(raw, object_pairs_hook=unique_keys, parse_constant=refuse_constant)
         request = ExtractRequest.model_validate(values)
     except ValidationError as error:
-        faults = (": ".join([*filter(None, [".".join(map(str, e["loc"]))]), e["msg"]]) for e in error.errors())
-        raise HTTPException(422, "; ".join(faults)) from None
+        faults = [": ".join([*filter(None, [".".join(map(str, e["loc"]))]), e["msg"]]) for e in error.errors()]
+        raise HTTPException(422, _listed(faults, "; ")) from None
     except (ValueError, RecursionError) as error:
         raise HTTPException(422, f"the body is not valid JSON: {error}") from None
     characters = sum(len(text) for text in request.texts if isinstance(text, str))
@@ -188,8 +159,13 @@ def read_request(raw: bytes, limits: Limits, labels: LabelSet) -> ExtractRequest
         if count > limit:
             raise HTTPException(413, f"{count:,} {unit} exceed the limit of {limit:,}; split the request")
     if unknown := [label for label in request.labels or () if label not in labels]:
-        raise HTTPException(422, f"labels: unknown label {unknown[0]!r}; the model has {join_names(labels.names, 20)}")
+        raise HTTPException(422, f"labels: unknown label {unknown[0][:99]!r}; the model has {_listed(labels.names)}")
     return request.model_copy(update={"texts": [_check_text(text) for text in request.texts]})
+
+
+def _listed(items: Sequence[str], separator: str = ", ", most: int = 20) -> str:
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return separator.join(item[:200] for item in items[:most]) + more
 
 
 _KINDS = {bool: "a boolean", type(None): "null", list: "an array", dict: "an object"}
@@ -205,7 +181,7 @@ def _check_text(value: Any) -> str | Refusal:
     return value
 
 
-def _refuse_constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
@@ -227,5 +203,7 @@ def to_response(outcomes: Iterable[Decoded | Refusal], request: ExtractRequest) 
 
 
 def to_json(value: Any) -> bytes:
-    """`value` as one line of JSON; lone surrogates, which UTF-8 cannot encode, are escaped."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+    """`value` as one line of JSON; lone surrogates, which UTF-8 cannot encode, are escaped. Raises `ValueError` for a
+    number that is not finite: JSON has none."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace")

@@ -6,11 +6,13 @@ from itertools import pairwise
 import pytest
 from rows import EIGHT
 
-from qwen_ner.codec import entity_row
+from qwen_ner.codec import Decoded, entity_row
+from qwen_ner.entities import Entity, LabelSet
 
 pytest.importorskip("fastapi")
 
-from qwen_ner.serving.schemas import ExtractRequest, ExtractResponse, Limits, ModelInfo
+from qwen_ner.serving.limits import Limits
+from qwen_ner.serving.schemas import ExtractRequest, ExtractResponse, ModelInfo
 
 TEXTS = [gold.text for gold in EIGHT]
 DOCUMENT = "".join(TEXTS) * 3
@@ -131,6 +133,30 @@ def test_a_text_that_crashes_the_model_does_not_affect_the_others(extractor, ser
     assert "device-side assert" in caplog.text
 
 
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
+def test_a_score_that_is_no_number_never_leaves(extractor, serving, score):
+    """Of damaged weights, say. JSON has no NaN: JavaScript and most other readers refuse it."""
+    read = extractor.read
+
+    def broken(texts, **options):
+        bad = Decoded((Entity("company", "三星", 0, 2, score),))
+        return [bad if "三星" in text else found for text, found in zip(texts, read(texts, **options), strict=True)]
+
+    extractor.read = broken
+
+    async def main():
+        async with serving(extractor) as client:
+            lines = await client.post("/v1/extract", json={"texts": ["三星", "北京"]}, headers=NDJSON)
+            return await asked(client, ["三星", "三星在北京"]), await asked(client, ["三星", "北京"]), lines
+
+    failed, half, lines = asyncio.run(main())
+    assert failed.status_code == 500
+    assert "not finite" in failed.json()["error"]
+    assert half.status_code == 200
+    for rows in (half.json()["results"], [json.loads(line) for line in lines.text.splitlines()]):
+        assert ["not finite" in row.get("error", "") for row in rows] == [True, False]
+
+
 LIMITS = Limits(max_texts=20, max_characters=400)
 JSON = {"content-type": "application/json"}
 
@@ -234,6 +260,26 @@ def test_a_full_queue_says_when_to_retry(extractor, hold, serving):
     assert int(full.headers["retry-after"]) >= 1
     assert "limit 400" in full.json()["error"]
     assert [answer.status_code for answer in answers] == [200, 200, 200]
+
+
+def test_no_more_requests_wait_than_connections_are_held_for(extractor, hold, serving, monkeypatch):
+    monkeypatch.setattr("qwen_ner.serving.batcher.MOST_WAITING", 3)
+
+    async def main():
+        async with serving(extractor) as client:
+            tasks = [asyncio.create_task(asked(client, TEXTS[:1]))]
+            await until(lambda: hold.asked)
+            tasks += [asyncio.create_task(asked(client, TEXTS[:1])) for _ in range(3)]
+            await until(lambda: len(client.app.state.service.batcher.waiting) == 3)
+            full, nothing = await asked(client, TEXTS[:1]), await asked(client, ["", " "])
+            hold.go.set()
+            return full, [nothing, *await asyncio.gather(*tasks)]
+
+    full, answers = asyncio.run(main())
+    assert full.status_code == 429
+    assert int(full.headers["retry-after"]) >= 1
+    assert "3 requests" in full.json()["error"]
+    assert [answer.status_code for answer in answers] == [200] * 5
 
 
 def test_the_deadline_ends_a_request_and_drops_what_is_queued(extractor, hold, serving):
@@ -436,6 +482,104 @@ def test_only_requests_with_the_token_are_answered(extractor, serving):
     assert refused.status_code == 401
 
 
+def test_without_the_token_nothing_is_told_of_the_model(extractor, serving):
+    extractor.config = type(extractor.config)(LabelSet.of(["secret_label"]), "找出实体", 12, (2, 0))
+
+    async def main(token):
+        async with serving(extractor, scores={"f1": 0.87654}, token=token) as client:
+            return [(await client.get(path)).text for path in ("/", "/openapi.json", "/docs", "/healthz", "/readyz")]
+
+    for text in asyncio.run(main("0123456789abcdef")):
+        assert not {word for word in ("0.87654", "secret_label") if word in text}
+    page, document, *_ = asyncio.run(main(None))
+    assert "0.87654" in page
+    assert "secret_label" in document
+
+
+def test_head_is_answered_as_get_without_a_body(extractor, serving):
+    paths = ("/", "/healthz", "/readyz", "/metrics", "/v1/model", "/docs", "/openapi.json", "/nowhere")
+
+    async def main():
+        async with serving(extractor) as client:
+            both = [(await client.head(path), await client.get(path)) for path in paths]
+            return both, await client.head("/v1/extract"), (await client.get("/metrics")).text
+
+    both, extract, metrics = asyncio.run(main())
+    for head, get in both:
+        assert (head.status_code, head.headers["content-type"]) == (get.status_code, get.headers["content-type"])
+        assert head.content == b""
+    assert (extract.status_code, extract.headers["allow"]) == (405, "POST")
+    assert 'qwen_ner_requests_total{path="/healthz",status="200"} 2.0' in metrics
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("localhost", 200), ("LOCALHOST:8000", 200), ("localhost.", 200), ("ner.localhost", 200), ("127.0.0.1", 200),
+     ("127.8.9.1:80", 200), ("[::1]:8000", 200), ("ner.example", 200), ("Ner.Example:443", 200), (None, 200),
+     ("evil.example", 421), ("localhost.evil.example", 421), ("localhost:80.evil.example", 421), ("evillocalhost", 421),
+     ("evil.example@localhost", 421), ("evil.example/localhost", 421), ("localhost evil.example", 421), ("", 421),
+     ("[::1]evil.example", 421), ("[::2]", 421), ("192.168.0.7", 421), ("ner.example.evil.example", 421)],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/healthz", "/", "/v1/model"])
+def test_only_hosts_of_this_machine_or_named_ones_are_answered(app_for_named, host, status, path):
+    """Else a page of another site whose name comes to lead to this machine could read the answers."""
+    assert app_for_named(path, host) == status
+
+
+@pytest.fixture(scope="module")
+def app_for_named(asked_folder):
+    """Asks an app for local names and ner.example: the status of GET `path` with the header Host `host`."""
+    from qwen_ner.inference.extractor import Extractor
+    from qwen_ner.serving.app import create_app
+
+    app = create_app(Extractor.from_pretrained(asked_folder), hosts={"ner.example"})
+
+    def status_of(path, host):
+        said = []
+
+        async def receive():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message):
+            said.append(message.get("status"))
+
+        headers = [] if host is None else [(b"host", host.encode())]
+        app.state.service.reader = asyncio.new_event_loop().create_future()
+        scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "query_string": b"",
+                 "scheme": "http", "server": ("server", 80), "http_version": "1.1"}  # fmt: skip
+        asyncio.run(app(scope, receive, send))
+        return said[0]
+
+    return status_of
+
+
+def test_the_texts_of_accepted_requests_are_counted(extractor, serving):
+    async def main():
+        async with serving(extractor, limits=LIMITS) as client:
+            for texts in (TEXTS, ["", 7], [], ["a"] * 21):
+                await asked(client, texts)
+            return (await client.get("/metrics")).text
+
+    assert "qwen_ner_texts_total 10.0" in asyncio.run(main())
+
+
+def test_a_long_list_is_cut_in_a_message_and_the_rest_counted(extractor, serving):
+    labels = LabelSet.of([f"label_{n:04d}" for n in range(1200)])
+    extractor.config = type(extractor.config)(labels, "找出实体", 12, (2, 0))
+
+    async def main():
+        async with serving(extractor) as client:
+            wrong = [await asked(client, [], labels=given) for given in (["drug"], ["x" * 9999], list(range(5000)))]
+            return wrong, [await client.get(path) for path in ("/", "/openapi.json", "/v1/model")]
+
+    (unknown, long, many), told = asyncio.run(main())
+    assert "label_0019 and 1,180 more" in unknown.json()["error"]
+    assert "and 4,980 more" in many.json()["error"]
+    assert {answer.status_code for answer in (unknown, long, many)} == {422}
+    assert max(len(answer.text) for answer in (unknown, long, many)) < 5000
+    assert [(answer.status_code, len(answer.content) < 200_000) for answer in told] == [(200, True)] * 3
+
+
 def test_other_origins_may_not_read_an_answer(extractor, serving):
     async def main():
         async with serving(extractor) as client:
@@ -491,4 +635,4 @@ def test_the_examples_in_the_openapi_document_match_their_schemas(extractor, ser
     assert [json.loads(line) for line in lines] == [{"index": i} | row for i, row in enumerate(answer["results"])]
     for text, row in zip(request["texts"], answer["results"], strict=True):
         assert "error" in row or all(text[e["start"] : e["end"]] == e["text"] for e in row["entities"])
-    assert {"401", "408", "413", "415", "422", "429", "503", "504"} <= post["responses"].keys()
+    assert {"401", "408", "413", "415", "421", "422", "429", "500", "503", "504"} <= post["responses"].keys()

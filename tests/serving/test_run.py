@@ -22,6 +22,7 @@ from qwen_ner.entities import NerError
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("uvicorn")
 
+from qwen_ner.serving.limits import Limits  # noqa: E402
 from qwen_ner.serving.run import TOKEN_VARIABLE, DrainingServer, open_socket, read_scores, read_token, serve  # noqa: E402
 
 TEXTS = [gold.text for gold in EIGHT]
@@ -106,7 +107,9 @@ def test_broken_clients_neither_crash_nor_block_the_server(server, expected):
     """Random bytes, corrupt requests, unfinished heads and bodies; other clients are still answered."""
     chance = random.Random(5)
     body = json.dumps({"texts": TEXTS}).encode()
-    head = b"POST /v1/extract HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    head = (
+        b"POST /v1/extract HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
     whole = head % len(body) + body
     holders = []
     for data in (head % len(body), whole[:-3], b"GET / HTTP/1.1\r\nHost:", b""):
@@ -196,9 +199,11 @@ def test_a_second_signal_stops_at_once(asked_folder):
     with pytest.raises(subprocess.TimeoutExpired):
         server.process.wait(timeout=1)
     server.process.send_signal(signal.SIGTERM)
-    server.process.communicate(timeout=15)
+    rest = server.process.communicate(timeout=15)[1]
     client.join(timeout=15)
-    assert outcome != [200]
+    assert isinstance(outcome[0], httpx.HTTPError), "no answer rather than a false one"
+    assert server.process.returncode == -signal.SIGTERM
+    assert rest == "Stopped; requests without an answer: 1\n"
 
 
 def test_a_missing_package_is_named_with_the_extra(monkeypatch, capsys):
@@ -219,6 +224,9 @@ def test_a_missing_package_is_named_with_the_extra(monkeypatch, capsys):
         (["--port", "0"], "nowhere", "None"),
         (["--host", "no.such.host.invalid", "--port", "9"], "no.such.host.invalid:9", "None"),
         (["--port", "70000"], "--port", "70000"),
+        (["--allowed-host", "http://ner.example"], "--allowed-host", "http://ner.example"),
+        (["--allowed-host", "ner.example:80"], "--allowed-host", "ner.example:80"),
+        (["--allowed-host", ""], "--allowed-host", ""),
     ],
 )
 def test_invalid_options_are_refused_before_the_model_is_loaded(options, place, value, tmp_path, monkeypatch):
@@ -227,6 +235,39 @@ def test_invalid_options_are_refused_before_the_model_is_loaded(options, place, 
         cli.main(["serve", "nowhere", *options])
     refusal = caught.value.__context__
     assert (refusal.place, str(refusal.value)) == (place, value)
+
+
+def test_the_limits_of_the_command_are_those_of_a_server():
+    given = vars(cli.build_parser(["serve"]).parse_args(["serve", "x"]))
+    assert Limits(**{name: given[name] for name in Limits.__dataclass_fields__}) == Limits()
+
+
+@pytest.mark.parametrize(
+    ("host", "names", "hosts"),
+    [("127.0.0.1", [], {"127.0.0.1"}), ("localhost", [], {"localhost"}), ("0.0.0.0", [], None),
+     ("127.0.0.1", ["Ner.Example", "::2", "[::3]"], {"127.0.0.1", "ner.example", "::2", "::3"}),
+     ("0.0.0.0", ["ner.example"], {"0.0.0.0", "ner.example"})],
+)  # fmt: skip
+def test_a_local_server_answers_local_names_a_public_one_any_unless_named(
+    asked_folder, monkeypatch, host, names, hosts
+):
+    ran = []
+    monkeypatch.setattr(DrainingServer, "run", lambda self, sockets: ran.append(self.service.hosts))
+    serve(str(asked_folder), host=host, port=0, allowed_hosts=names)
+    assert ran == [hosts]
+
+
+@pytest.mark.slow
+def test_the_started_server_refuses_other_hosts_and_targets(server):
+    for target, host, status in (
+        ("/healthz", "localhost", 200),
+        ("/v1/model", "evil.example", 421),
+        ("http://evil.example/v1/model", "localhost", 400),
+        ("*", "localhost", 400),
+    ):
+        head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-Host: localhost\r\n\r\n"
+        assert rough(server.port, head.encode()).startswith(b"HTTP/1.1 %d " % status)
+    assert rough(server.port, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
 def test_an_address_in_use_is_refused():
@@ -242,20 +283,22 @@ def test_an_address_in_use_is_refused():
 def test_a_token_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
     assert read_token(None) is None
-    monkeypatch.setenv(TOKEN_VARIABLE, "of-environment")
-    assert read_token(None) == "of-environment"
+    monkeypatch.setenv(TOKEN_VARIABLE, "token-of-environment")
+    assert read_token(None) == "token-of-environment"
     file = tmp_path / "token"
-    file.write_text("of-file\n")
-    assert read_token(file) == "of-file"
-    for bad in ("", "\n", "two words", "中文"):
+    file.write_text("the-token-of-a-file\n")
+    assert read_token(file) == "the-token-of-a-file"
+    for bad in ("", "\n", "fifteen-letters", "two words of a token", "中文" * 8):
         file.write_text(bad, encoding="utf-8")
         with pytest.raises(NerError, match="ASCII") as caught:
             read_token(file)
         assert (caught.value.place, caught.value.value) == (str(file), None), "the token itself is not printed"
+        assert "openssl rand" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
-    ("host", "token", "warned"), [("0.0.0.0", None, True), ("0.0.0.0", "t", False), ("127.0.0.1", None, False)]
+    ("host", "token", "warned"),
+    [("0.0.0.0", None, True), ("0.0.0.0", "0123456789abcdef", False), ("127.0.0.1", None, False)],
 )
 def test_a_public_server_without_a_token_gets_a_warning(asked_folder, monkeypatch, caplog, host, token, warned):
     monkeypatch.setattr(DrainingServer, "run", lambda self, sockets: None)
@@ -273,4 +316,8 @@ def test_the_scores_are_those_of_metrics_json_without_paths(tmp_path, hub):
     (tmp_path / "metrics.json").write_text(json.dumps({"metrics": metrics, "contract": contract}))
     hub.create("tester/ner", files={"metrics.json": (tmp_path / "metrics.json").read_bytes()})
     assert read_scores("tester/base") is None
+    (tmp_path / "metrics.json").write_text(
+        json.dumps({"metrics": metrics | {"f1": float("nan")}, "contract": contract})
+    )
+    assert read_scores(str(tmp_path)) is None, "NaN is no JSON"
     assert read_scores("tester/ner") == {"f1": 0.5123, "span_f1": 0.5, "macro_f1": 0.4, "data": "data", "split": "dev", "rows": 7, "decoding": "free"}  # fmt: skip
