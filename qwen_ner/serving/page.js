@@ -12,14 +12,18 @@ function translate() {
   at("language").lang = language === "zh" ? "en" : "zh";
   at("labels").ariaLabel = say("labels");
   at("find").ariaLabel = at("find").placeholder = language === "zh" ? "筛选表格" : "Filter the table";
-  const s = about.scores, percent = (rate) => (100 * rate).toFixed(1);
-  at("scores").textContent = s
-    ? `F1 ${percent(s.f1)} · span F1 ${percent(s.span_f1)} · macro F1 ${percent(s.macro_f1)} (${say("scores", s)})` : "";
+  showScores();
   at("status").textContent = at("note").textContent = "";
   showFault(fault);
   showInput();
   if (result) { showLabels(); show(); }
   showHistory();
+}
+
+function showScores() {
+  const s = about.scores, percent = (rate) => (100 * rate).toFixed(1);
+  at("scores").textContent = s
+    ? `F1 ${percent(s.f1)} · span F1 ${percent(s.span_f1)} · macro F1 ${percent(s.macro_f1)} (${say("scores", s)})` : "";
 }
 
 function showFault(shown) {
@@ -136,6 +140,7 @@ async function ask(rows, of, docs) {
   const answer = await fetch("v1/extract", { method: "POST", headers, body, signal: running.signal });
   if (answer.status === 401) at("asks").hidden = false;
   if (!answer.ok) throw refusal(answer, token);
+  if (!descriptions.size) await learnModel(headers);
   let read = 0;
   for await (const line of linesOf(answer.body)) {
     if (line.progress) {
@@ -148,6 +153,16 @@ async function ask(rows, of, docs) {
     if (of > 1) showProgress(docs.length, of);
   }
   if (read < rows.length) throw new Fault("torn");
+}
+
+// A server with a token tells its labels and scores only to those who send it.
+async function learnModel(headers) {
+  const answer = await fetch("v1/model", { headers, signal: running.signal });
+  if (!answer.ok) return;
+  const { labels, scores } = await answer.json();
+  about.scores = scores;
+  learnLabels(labels);
+  showScores();
 }
 
 function refusal(answer, token) {

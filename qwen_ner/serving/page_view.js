@@ -8,8 +8,13 @@ let links = new Map(); // entity -> its marks and its row of the table
 let sorting = { key: null, down: false };
 let most = 1; // a page holds 200 texts and 2,000 rows of the table
 let chosen = null; // what is being corrected: {doc, start, end, entity}; entity is null for a new one
-const descriptions = new Map(Object.entries(about.labels));
-const hues = new Map([...descriptions.keys()].map((label, i, all) => [label, Math.round((360 * i) / all.length)]));
+const descriptions = new Map(), hues = new Map();
+
+function learnLabels(labels) {
+  for (const [label, description] of Object.entries(labels)) descriptions.set(label, description);
+  [...descriptions.keys()].forEach((label, i, all) => hues.set(label, Math.round((360 * i) / all.length)));
+}
+learnLabels(about.labels);
 
 const scoreOf = (e) => e.score ?? 1;
 const aboveFloor = (e) => scoreOf(e) >= (floors.get(e.label) ?? Number(at("floor").value));

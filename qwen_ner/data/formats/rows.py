@@ -55,9 +55,8 @@ def lines_of(path: str | Path) -> Iterator[bytes]:
     """
     try:
         with Path(path).expanduser().open("rb") as lines:
-            mark = lines.read(4)
+            mark = lines.peek(4)  # not read: a pipe cannot be wound back
             encoding = next((name for start, name in MARKS if mark.startswith(start)), None)
-            lines.seek(0)
             if encoding is None:
                 yield from lines
             else:
