@@ -67,7 +67,7 @@ class BatchWriter:
             out = self.model(
                 input_ids=ids,
                 attention_mask=mask,
-                position_ids=(mask.cumsum(-1) - 1).clamp_min(0)[:, -ids.shape[1] :],
+                position_ids=(mask.cumsum(-1)[:, -ids.shape[1] :] - 1).clamp_min(0),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=judged,
@@ -91,11 +91,11 @@ class BatchWriter:
                     room = min(DRAFT_TOKENS, self.limit - len(row.ids) - 1)
                     row.draft = row.guide.forecast(room) if row.guide else []
                 fed = pad_left([[row.ids[-1], *row.draft] for row in rows], 0)
-                ids, new = fed["input_ids"].to(device), fed["attention_mask"].to(device)
+                ids, mask = fed["input_ids"].to(device), torch.cat([mask, fed["attention_mask"].to(device)], dim=1)
             else:
                 ids = torch.tensor([row.ids[-1:] for row in rows]).to(device, non_blocking=True)  # launch, do not wait
-                new = torch.ones_like(ids)
-            mask, judged = torch.cat([mask, new], dim=1), ids.shape[1]
+                mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+            judged = ids.shape[1]
 
     def _take(self, rows: Sequence[Row], logits: torch.Tensor) -> list[int]:
         """Add to each row the tokens that its `logits` (row, column, vocabulary) give: its draft, as far as the model

@@ -75,8 +75,10 @@ class Automaton:
 
     def can_grow(self, state: State) -> bool:
         """Whether what is written of a surface can become one that is not used."""
-        # At its place in the text it goes on to the end of a character.
-        return not any(used.startswith(state.written) for used in state.used) or any(self._growths(state))
+        for used in state.used:
+            if used.startswith(state.written):
+                return any(self._growths(state))
+        return True  # at its place in the text it goes on to the end of a character
 
     def read_surface(self, state: State, piece: bytes) -> tuple[State, bytes | None] | None:
         """`state`, which is in a surface, with what `piece` adds to it, and what follows its closing quote.
