@@ -80,6 +80,15 @@ def test_extract_speed(run, tmp_path):
     assert (tmp_path / "out.png").is_file()
 
 
+def test_host_time(run):
+    report, printed = run("host_time.py", "--rows", "16", "40")
+    assert report["table"].keys() == {"16"}, "quick"
+    assert all(value > 0 for value in report["table"]["16"].values())
+    assert [claim["holds"] for claim in report["claims"] if claim["name"].startswith("answers")] == [True]
+    assert {claim["bound"] for claim in report["claims"]} == {10, 0.1, 1}
+    assert "µs a row and step" in printed
+
+
 def test_growth(run):
     tasks = ("convert", "train", "predict", "report")
     report, printed = run("growth.py", "--tasks", *tasks)

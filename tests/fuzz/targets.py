@@ -331,19 +331,15 @@ TEXTS = st.text('ab三星京"\\\n😀\x07', min_size=1, max_size=7)
 def grammar(drawn: tuple[str, list[int], str]) -> None:
     """It accepts what the codec would have written, and what is begun can be ended."""
     from qwen_ner.inference.constraints.automaton import Automaton
+    from qwen_ner.inference.constraints.fixed_text import FixedText
 
     text, choices, other = drawn
     codec = Codec(LabelSet.of(["x", "y"]))
-    automaton = Automaton(codec.labels.names, text)
-    done = automaton.after(automaton.after(automaton.beginning, ord("{")), ord("}"))
+    automaton = Automaton(FixedText(codec.labels.names), text)
+    done = automaton.after(automaton.beginning, b"{}")
 
     def accepted(completion: str) -> bool:
-        state = automaton.beginning
-        for byte in completion.encode("utf-8", "surrogatepass"):
-            state = automaton.after(state, byte)
-            if state is None:
-                return False
-        return state == done
+        return automaton.after(automaton.beginning, completion.encode("utf-8", "surrogatepass")) == done
 
     def canonical(completion: str) -> bool:
         """Whether it is what `encode` writes, for some subset of the text's substrings, in some order."""
@@ -357,12 +353,13 @@ def grammar(drawn: tuple[str, list[int], str]) -> None:
 
     state, walked = automaton.beginning, b""
     for choice in choices:
-        following = sorted(b for b in automaton.next_bytes(state) if automaton.after(state, b) is not None)
+        following = [bytes([byte]) for byte in sorted(automaton.next_bytes(state))]
+        following = [byte for byte in following if automaton.after(state, byte) is not None]
         if not following:
             assert state == done
             break
         byte = following[choice % len(following)]
-        state, walked = automaton.after(state, byte), walked + bytes([byte])
+        state, walked = automaton.after(state, byte), walked + byte
     whole = (walked + automaton.closing(state)).decode("utf-8")
     assert accepted(whole)
     assert canonical(whole)

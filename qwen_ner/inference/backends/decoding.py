@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,13 +29,17 @@ DRAFT_TOKENS = 6
 
 @dataclass(eq=False)
 class Row:
-    """A prompt and its answer while it is written; `guide` is None once the answer has left what it forecasts."""
+    """A prompt and its answer while it is written: `done` when `finished` or at the limit.
+
+    `guide` is None once the answer has left what it forecasts.
+    """
 
     prompt: Sequence[int]
     guide: Constraint | None
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finished: bool = False
+    done: bool = False
     draft: list[int] = field(default_factory=list)
 
 
@@ -58,25 +61,25 @@ class BatchWriter:
         """
         device, shared = self.model.device, prefix.get_seq_length()
         ids, mask = own["input_ids"].to(device), own["attention_mask"].to(device)
-        positions = shared + (mask.cumsum(-1) - 1).clamp_min(0)
         mask = torch.nn.functional.pad(mask, (shared, 0), value=1)
         cache = repeat_cache(prefix, len(rows), self.model)
         drafting = keeps_every_token(cache) and not self.temperature  # else a refused draft could not be taken back
+        judged = 1  # columns: what a row takes, and the draft behind it
         while True:
             out = self.model(
                 input_ids=ids,
                 attention_mask=mask,
-                position_ids=positions,
+                position_ids=(mask.cumsum(-1)[:, -ids.shape[1] :] - 1).clamp_min(0),
                 past_key_values=cache,
                 use_cache=True,
-                logits_to_keep=1 + max(len(row.draft) for row in rows),
+                logits_to_keep=judged,
             )
             refused = self._take(rows, out.logits.float())
-            going = [i for i, row in enumerate(rows) if not self._done(row)]
+            going = [i for i, row in enumerate(rows) if not row.done]
             if not going:
                 return
             if len(going) < len(rows):
-                kept = torch.tensor(going, device=device)
+                kept = torch.tensor(going).to(device, non_blocking=True)
                 cache.batch_select_indices(kept)
                 mask, rows, refused = mask[kept], [rows[i] for i in going], [refused[i] for i in going]
             for i, count in enumerate(refused):
@@ -85,66 +88,79 @@ class BatchWriter:
             if cut := min(refused):
                 cache.crop(-cut)
                 mask = mask[:, :-cut]
-            for row in rows:
-                row.draft = []
-                if drafting and row.guide and len(rows) <= DRAFT_ROWS:
-                    row.draft = row.guide.forecast(min(DRAFT_TOKENS, self.limit - len(row.ids) - 1))
-            fed = pad_left([[row.ids[-1], *row.draft] for row in rows], 0)
-            ids, mask = fed["input_ids"].to(device), torch.cat([mask, fed["attention_mask"].to(device)], dim=1)
-            last = torch.tensor([len(row.prompt) + len(row.ids) - 1 + len(row.draft) for row in rows], device=device)
-            positions = (last[:, None] - torch.arange(ids.shape[1] - 1, -1, -1, device=device)).clamp_min(0)
-
-    def _done(self, row: Row) -> bool:
-        return row.finished or len(row.ids) == self.limit
+            if drafting and len(rows) <= DRAFT_ROWS:
+                for row in rows:
+                    room = min(DRAFT_TOKENS, self.limit - len(row.ids) - 1)
+                    row.draft = row.guide.forecast(room) if row.guide else []
+                fed = pad_left([[row.ids[-1], *row.draft] for row in rows], 0)
+                ids, mask = fed["input_ids"].to(device), torch.cat([mask, fed["attention_mask"].to(device)], dim=1)
+            else:
+                ids = torch.tensor([row.ids[-1:] for row in rows]).to(device, non_blocking=True)  # launch, do not wait
+                mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+            judged = ids.shape[1]
 
     def _take(self, rows: Sequence[Row], logits: torch.Tensor) -> list[int]:
         """Add to each row the tokens that its `logits` (row, column, vocabulary) give: its draft, as far as the model
         would have written it itself, and one more. Returns how many tokens of each draft were refused. Raises
-        `NerError` if a probability is not finite."""
-        likeliest, normalizers = logits.argmax(-1).tolist(), logits.logsumexp(-1)
-        taken: list[tuple[Row, torch.Tensor]] = []
-        refused: list[int] = []
-        for i, row in enumerate(rows):
-            first = logits.shape[1] - 1 - len(row.draft)
-            for k, drafted in enumerate([*row.draft, None]):
-                token = self._choose(row, logits[i, first + k], likeliest[i][first + k])
-                taken.append((row, logits[i, first + k, token] - normalizers[i, first + k]))
-                row.finished = token in self.ends
-                if not row.finished:
-                    row.ids.append(token)
-                    row.finished = self.constrained and row.guide is not None and row.guide.closed
-                if self._done(row) or token != drafted:
-                    break
-            refused.append(len(row.draft) - k)
-        values = torch.stack([logprob for _, logprob in taken]).tolist()  # one transfer a step
-        if not all(map(math.isfinite, values)):
-            remedy = "use an earlier checkpoint, or train with a lower learning rate"
-            raise NerError("the model's logits are not finite numbers", remedy=remedy)
-        for (row, _), value in zip(taken, values, strict=True):
-            row.logprobs.append(value)
+        `NerError` if a probability is not finite.
+
+        The likeliest tokens of all rows come from the device at once; rows that may not take theirs choose together.
+        """
+        best, normalizers = logits.max(-1), logits.logsumexp(-1)
+        likeliest, logprobs = best.indices.T.tolist(), (best.values - normalizers).T.tolist()
+        refused = [0] * len(rows)
+        writing = list(enumerate(rows))
+        for column, (tokens, values) in enumerate(zip(likeliest, logprobs, strict=True)):
+            behind = logits.shape[1] - 1 - column  # so many tokens of a draft stand behind this column
+            here = [(i, row) for i, row in writing if len(row.draft) >= behind]
+            if not all(math.isfinite(values[i]) for i, _ in here):
+                remedy = "use an earlier checkpoint, or train with a lower learning rate"
+                raise NerError("the model's logits are not finite numbers", remedy=remedy)
+            if choosing := [i for i, row in here if self.temperature or not self._allows(row, tokens[i])]:
+                chosen = self._choose(logits[choosing, column], [rows[i].guide for i in choosing])
+                gains = logits[choosing, column, chosen] - normalizers[choosing, column]
+                for i, token, gain in zip(choosing, chosen.tolist(), gains.tolist(), strict=True):
+                    tokens[i], values[i] = token, gain
+            for i, row in here:
+                self._add(row, tokens[i], values[i])
+                if behind and (row.done or tokens[i] != row.draft[-behind]):
+                    refused[i] = behind
+                    writing.remove((i, row))
         return refused
 
-    def _choose(self, row: Row, logits: torch.Tensor, likeliest: int) -> int:
-        """The next token of `row` from its `logits` (vocabulary,); its guide is advanced."""
-        token, guide = likeliest, row.guide
-        allowed = None  # all: the set is asked for only where it is needed
-        if guide and self.constrained and (self.temperature or not guide.allows(token)):
-            allowed = guide.allowed()
-            logits = logits[allowed]
-        if self.temperature:
-            token = int(torch.multinomial((logits / self.temperature).softmax(-1), 1))
-        elif allowed is not None:
-            token = int(logits.argmax())
-        if allowed is not None:
-            token = allowed[token]
-        if guide:
+    def _allows(self, row: Row, token: int) -> bool:
+        return not self.constrained or row.guide is None or row.guide.allows(token)
+
+    def _choose(self, logits: torch.Tensor, guides: Sequence[Constraint | None]) -> torch.Tensor:
+        """The tokens that rows take whose `logits` (row, vocabulary) are restricted by `guides`, if these bind."""
+        if not self.constrained:
+            return self._pick(logits)
+        allowed = [torch.tensor(guide.allowed()) for guide in guides if guide]
+        ids = torch.nn.utils.rnn.pad_sequence(allowed, batch_first=True, padding_value=-1).to(logits.device)
+        scores = logits.gather(1, ids.clamp_min(0)).masked_fill(ids < 0, -torch.inf)
+        return ids.gather(1, self._pick(scores)[:, None])[:, 0]
+
+    def _pick(self, scores: torch.Tensor) -> torch.Tensor:
+        """A column of each row of `scores`: the greatest, or with a temperature a drawn one."""
+        if not self.temperature:
+            return scores.argmax(-1)
+        return torch.multinomial((scores / self.temperature).softmax(-1), 1)[:, 0]
+
+    def _add(self, row: Row, token: int, logprob: float) -> None:
+        """Have `row` and its guide take `token`."""
+        row.logprobs.append(logprob)
+        if row.guide:
             try:
-                guide.advance(token)
+                row.guide.advance(token)
             except ValueError:
                 if self.constrained:
                     raise
                 row.guide = None  # the model writes something else than was forecast
-        return token
+        row.finished = token in self.ends
+        if not row.finished:
+            row.ids.append(token)
+            row.finished = self.constrained and row.guide is not None and row.guide.closed
+        row.done = row.finished or len(row.ids) == self.limit
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
@@ -153,7 +169,7 @@ def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, t
     >>> pad_left([[5, 6], [7]], pad_token_id=0)["input_ids"].tolist()
     [[5, 6], [0, 7]]
     """
-    pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True, padding_side="left")
-    rows = [torch.tensor(prompt, dtype=torch.long) for prompt in prompts]
-    mask = pad([torch.ones_like(row) for row in rows])
-    return {"input_ids": pad(rows, padding_value=pad_token_id), "attention_mask": mask}
+    longest = max(map(len, prompts))
+    padding = torch.tensor([longest - len(prompt) for prompt in prompts])
+    ids = torch.tensor([[*[pad_token_id] * (longest - len(prompt)), *prompt] for prompt in prompts])
+    return {"input_ids": ids, "attention_mask": (torch.arange(longest) >= padding[:, None]).long()}

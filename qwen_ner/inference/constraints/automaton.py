@@ -1,6 +1,7 @@
 """The answers that one text allows, as an automaton over bytes.
 
-In: label names and a text. Out: which bytes may follow in an answer, and how it can be closed. Knows nothing of tokens.
+In: the fixed text of answers and a text. Out: which bytes may follow in an answer, and how it can be closed. Knows
+nothing of tokens.
 
 A general grammar engine (the tests compare with llguidance) can express all of the format but two rules: no surface
 twice, and an end that is reached in time. Both are natural for an automaton that is made for this one format, and
@@ -10,153 +11,149 @@ nothing has to be compiled for each text.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
 
-QUOTE = ord('"')
-UNWRITABLE = 0xFF
+from .fixed_text import FixedText, Place
+
+QUOTE = b'"'
+UNWRITABLE = b"\xff"
 """Stands for a character that UTF-8 cannot encode (a lone surrogate); no UTF-8 string contains this byte."""
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+ESCAPE = re.compile(rb"\\(?:u....|.)")
+BEGINS = bytes(byte & 0xC0 != 0x80 for byte in range(256))
+"""Of each byte, whether UTF-8 begins a character with it."""
 
-@dataclass(frozen=True, slots=True)
-class Literal:
-    """Inside fixed text: the strings one of which must follow, and where each leads."""
-
-    options: tuple[tuple[bytes, Place], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Surface:
-    """Inside a surface under the last of `labels`: what is `written` of it, the places `at` which that ends in the
-    text, and the surfaces that the label has already `used`."""
-
-    labels: tuple[int, ...]
-    used: frozenset[bytes]
-    written: bytes
-    at: tuple[int, ...]
+SPELLED = 6
+"""The most bytes that a character takes: \\u001f."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Between two pieces. `kind` is "start", "surface" (before its first byte), "quote" (behind its closing quote),
-    "list" (behind a label's list) or "done"; `labels` are the numbers of those written so far, `used` the surfaces of
-    the last one."""
+class State(NamedTuple):
+    """A point in an answer: the `place` passed last, what is `written` since then, and the surfaces that the label has
+    already `used`. In a surface, `at` is the first place of the text where what is written of it stands."""
 
-    kind: str
-    labels: tuple[int, ...] = ()
+    place: Place
+    written: bytes = b""
     used: frozenset[bytes] = frozenset()
-
-
-State = Literal | Surface | Place
+    at: int = 0
 
 
 class Automaton:
-    """The answers that one text allows, byte by byte. States are values; `after` and `next_bytes` lead along them."""
+    """The answers that one text allows. States are values; `after` and `next_bytes` lead along them."""
 
-    def __init__(self, labels: Sequence[str], text: str) -> None:
-        self.labels = labels
-        self.keys = [json.dumps(label, ensure_ascii=False).encode() + b':["' for label in labels]
-        spelled = bytearray()
-        starts = [0]  # of each character, and the end of the text
-        for character in text:
-            if 0xD800 <= ord(character) <= 0xDFFF:
-                spelled.append(UNWRITABLE)
-            else:
-                spelled += json.dumps(character, ensure_ascii=False)[1:-1].encode()
-            starts.append(len(spelled))
-        self.text = bytes(spelled)
-        self.is_start = bytearray(len(spelled) + 1)
-        for start in starts:
-            self.is_start[start] = 1
-        self.first = tuple(start for start in starts[:-1] if self.text[start] != UNWRITABLE)
-        self.beginning = self._enter(Place("start"))
+    def __init__(self, fixed: FixedText, text: str) -> None:
+        self.fixed = fixed
+        # A lone surrogate becomes U+DCFF, of which this error handler makes the one byte UNWRITABLE.
+        spelled = SURROGATE.sub("\udcff", json.dumps(text, ensure_ascii=False)[1:-1])
+        self.text = spelled.encode("utf-8", "surrogateescape")
+        self.is_start = bytearray(self.text.translate(BEGINS) + b"\x01")  # of a character, and the end of the text
+        for escape in ESCAPE.finditer(self.text):
+            self.is_start[escape.start() + 1 : escape.end()] = bytes(len(escape[0]) - 1)
+        # Where nothing can be copied from the text, no label is left to write.
+        nothing = not self.text.strip(UNWRITABLE)
+        self.beginning = State(Place("start", tuple(range(len(fixed.labels))) if nothing else ()))
 
-    def _enter(self, place: Place) -> State:
-        """The state at `place`: what may follow there."""
-        if place.kind == "surface":
-            return Surface(place.labels, place.used, b"", self.first)
-        lists = [
-            (key, Place("surface", (*place.labels, label)))
-            for label, key in enumerate(self.keys)
-            if label not in place.labels and self._can_grow(b"", self.first, frozenset())
-        ]
-        if place.kind == "start":
-            return Literal(((b"{}", Place("done")), *((b"{" + key, then) for key, then in lists)))
-        if place.kind == "list":
-            return Literal(((b"}", Place("done")), *((b"," + key, then) for key, then in lists)))
-        if place.kind == "quote":
-            closed: tuple[tuple[bytes, Place], ...] = ((b"]", Place("list", place.labels)),)
-            if self._can_grow(b"", self.first, place.used):
-                closed += ((b',"', Place("surface", place.labels, place.used)),)
-            return Literal(closed)
-        return place
+    def _places(self, written: bytes, at: int) -> Iterator[int]:
+        """Where `written` stands in the text, as whole characters but for its last; from `at` on."""
+        place = -1 if UNWRITABLE in written else self.text.find(written, at)
+        while place >= 0:
+            if self.is_start[place]:
+                yield place
+            place = self.text.find(written, place + 1)
 
-    def _ends(self, at: int, written: bytes) -> Iterator[bytes]:
-        """`written` continued from `at` in the text, up to the end of each character, shortest first."""
-        for end in range(at, len(self.text) + 1):
-            if end > at and self.text[end - 1] == UNWRITABLE:
-                return
-            if self.is_start[end]:
-                whole = written + self.text[at:end]
-                if whole:
+    def _growths(self, state: State) -> Iterator[bytes]:
+        """The surfaces that may still come of what is written: at its first place in the text, from short to long;
+        then at its next."""
+        for place in self._places(state.written, state.at):
+            for end in range(place + max(1, len(state.written)), len(self.text) + 1):
+                if self.text[end - 1] == UNWRITABLE[0]:
+                    break
+                if self.is_start[end] and (whole := self.text[place:end]) not in state.used:
                     yield whole
 
-    def _can_grow(self, written: bytes, at: tuple[int, ...], used: Collection[bytes]) -> bool:
-        """Whether `written`, continued at any of `at`, can still become a surface that is not `used`."""
-        return any(whole not in used for place in at for whole in self._ends(place, written))
+    def can_grow(self, state: State) -> bool:
+        """Whether what is written of a surface can become one that is not used."""
+        for used in state.used:
+            if used.startswith(state.written):
+                return any(self._growths(state))
+        return True  # at its place in the text it goes on to the end of a character
 
-    def after(self, state: State, byte: int) -> State | None:
-        """The state behind `byte`; None if it may not come."""
-        if isinstance(state, Literal):
-            going = tuple((rest[1:], then) for rest, then in state.options if rest[0] == byte)
-            if len(going) == 1 and not going[0][0]:
-                return self._enter(going[0][1])
-            return Literal(going) if going else None
-        if isinstance(state, Surface):
-            # If one occurrence is between two characters, all are: the bytes say where a character ends.
-            if byte == QUOTE and self.is_start[state.at[0]]:
-                if not state.written or state.written in state.used:
-                    return None
-                return self._enter(Place("quote", state.labels, state.used | {state.written}))
-            at = tuple(place + 1 for place in state.at if place < len(self.text) and self.text[place] == byte)
-            written = state.written + bytes([byte])
-            if byte == UNWRITABLE or not at or not self._can_grow(written, at, state.used):
+    def read_surface(self, state: State, piece: bytes) -> tuple[State, bytes | None] | None:
+        """`state`, which is in a surface, with what `piece` adds to it, and what follows its closing quote.
+
+        None follows where the surface stays open. None is returned if the surface is not in the text.
+        """
+        quote = -1
+        while True:
+            quote = piece.find(QUOTE, quote + 1)
+            written = state.written + (piece if quote < 0 else piece[:quote])
+            at = next(self._places(written, state.at), -1)
+            if at < 0:
                 return None
-            return Surface(state.labels, state.used, written, at)
-        return None
+            longer = State(state.place, written, state.used, at)
+            if quote < 0:
+                return longer, None
+            if self.is_start[at + len(written)]:  # else the quote is a part of a character: \"
+                return longer, piece[quote + 1 :]
+
+    def after(self, state: State, piece: bytes) -> State | None:
+        """The state behind `piece`; None if it may not come."""
+        while piece:
+            if state.place.kind != "surface":
+                found = self.fixed.follow(state.place, state.written, piece)
+                if found is None:
+                    return None
+                place, written, piece = found
+                state = State(place, written, state.used if place.labels == state.place.labels else frozenset())
+                continue
+            read = self.read_surface(state, piece)
+            if read is None:
+                return None
+            state, rest = read
+            if rest is None:
+                return state if self.can_grow(state) else None
+            if not state.written or state.written in state.used:
+                return None
+            piece, labels, used = rest, state.place.labels, state.used | {state.written}
+            another = self.can_grow(State(state.place, used=used))
+            state = State(Place("quote" if another else "last", labels), used=used)
+        return state
 
     def next_bytes(self, state: State) -> set[int]:
         """The bytes that may come next, and some that `after` will refuse."""
-        if isinstance(state, Literal):
-            return {rest[0] for rest, _ in state.options}
-        if isinstance(state, Surface):
-            return {QUOTE, *(self.text[place] for place in state.at if place < len(self.text))}
-        return set()
+        if state.place.kind != "surface":
+            return {option[0] for option, _ in self.fixed.options(state.place, state.written)}
+        ends = (place + len(state.written) for place in self._places(state.written, state.at))
+        return {QUOTE[0], *(self.text[end] for end in ends if end < len(self.text))}
 
     def forecast(self, state: State, length: int) -> bytes:
         """About `length` bytes ahead: those that must come, or in a surface how its first place in the text goes on."""
         ahead = b""
         while len(ahead) < length:
-            if isinstance(state, Surface):
+            if state.place.kind == "surface":
                 if not state.written:
                     break
-                place = state.at[0]
-                going = self.text[place : place + length].partition(bytes([UNWRITABLE]))[0]
-                return ahead + going
-            if not isinstance(state, Literal) or len(state.options) > 1:
+                end = state.at + len(state.written)
+                return ahead + self.text[end : end + length].partition(UNWRITABLE)[0]
+            options = self.fixed.options(state.place, state.written)
+            if len(options) != 1:
                 break
-            ahead += state.options[0][0]
-            state = self._enter(state.options[0][1])
+            ahead += options[0][0]
+            state = State(options[0][1])
         return ahead
 
     def closing(self, state: State) -> bytes:
         """A short string that leads from `state` to the end of the answer."""
-        if isinstance(state, Literal):
-            rest, then = min(state.options, key=lambda option: (option[1].kind == "surface", len(option[0])))
-            return rest + self.closing(self._enter(then))
-        if isinstance(state, Surface):
-            surface = next(
-                whole for at in state.at for whole in self._ends(at, state.written) if whole not in state.used
-            )
-            return surface[len(state.written) :] + b'"]}'
-        return b""
+        if state.place.kind == "surface":
+            return next(self._growths(state))[len(state.written) :] + b'"]}'
+        options = self.fixed.options(state.place, state.written)
+        if not options:
+            return b""
+        rest, then = min(options, key=lambda option: (option[1].kind == "surface", len(option[0])))
+        return rest + self.closing(State(then, used=state.used if then.labels == state.place.labels else frozenset()))
+
+    def closing_bound(self, state: State) -> int:
+        """No fewer bytes than `closing` has: a key, and one character more than there are surfaces to avoid."""
+        return self.fixed.longest + SPELLED * (len(state.used) + 1) + len('"]}')

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ...entities import NerError
-from .automaton import QUOTE, Automaton, Place, State, Surface
+from .automaton import Automaton, State
+from .fixed_text import FixedText
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -44,68 +45,64 @@ class Constraint:
         self.plan: tuple[int, ...] = ()
         self.forced_surfaces: frozenset[tuple[str, str]] = frozenset()
         self._repeating = False  # whether the model chose to end the current surface as a repetition
+        self._asked: tuple[int, State | None] | None = None  # the token that was asked for last, and the state behind
 
     def _in_time(self, state: State, remaining: int) -> bool:
         """Whether the answer can be closed and ended from `state` in `remaining` tokens."""
+        if self.automaton.closing_bound(state) < remaining:  # a token is at least a byte
+            return True
         rest = self.automaton.closing(state)
         return len(rest) < remaining or len(self.vocabulary.spell(rest)) < remaining
 
-    def _plan_end(self) -> tuple[int, ...]:
+    def _may_lead(self, token: int, state: State) -> bool:
+        """Whether `token`, behind which is `state`, leaves time to end the answer."""
+        if self._in_time(state, self.remaining - 1):
+            return True
         if not self.plan and self.state is not None:
             self.plan = self.vocabulary.spell(self.automaton.closing(self.state))
-        return self.plan
+        return token == self.plan[0]
 
     def _behind(self, token: int) -> State | None:
         """The state behind `token`; None if it may not come."""
-        state = self.state
         if token in self.vocabulary.ends:
-            return state if state == Place("done") else None
+            return self.state if self.closed else None
         spelling = self.vocabulary.bytes.get(token)
-        if not spelling or state is None:
+        if not spelling or self.state is None:
             return None
-        for byte in spelling:
-            state = self.automaton.after(state, byte)
-            if state is None:
-                return None
-        in_time = self._in_time(state, self.remaining - 1) or token == self._plan_end()[0]
-        return state if in_time else None
+        state = self.automaton.after(self.state, spelling)
+        return state if state is not None and self._may_lead(token, state) else None
 
     def allows(self, token: int) -> bool:
-        if self._behind(token) is not None:
-            return True
-        self._repeating = self._repeating or self._repeats(token)
-        return False
+        behind = self._behind(token)
+        self._asked = token, behind
+        if behind is None and (closed := self._closes(token)) and closed.written in closed.used:
+            # What cannot become a new surface is refused for that, whether or not `token` closes it.
+            self._repeating = self._repeating or self.automaton.can_grow(closed)
+        return behind is not None
 
-    def _repeats(self, token: int) -> bool:
-        """Whether `token`, which is refused, would close a surface that its list already has."""
-        state = self.state
-        for byte in self.vocabulary.bytes.get(token, b""):
-            if not isinstance(state, Surface):
-                return False
-            if byte == QUOTE:
-                return state.written in state.used
-            state = self.automaton.after(state, byte)
-        return False
+    def _closes(self, token: int) -> State | None:
+        """The surface that `token` would close, before its quote; None if it would close none."""
+        spelling = self.vocabulary.bytes.get(token)
+        if not spelling or self.state is None or self.state.place.kind != "surface":
+            return None
+        read = self.automaton.read_surface(self.state, spelling)
+        return read[0] if read and read[1] is not None else None
 
     def allowed(self) -> list[int]:
         """All tokens that may come next: at least one until an end token was taken."""
-        if self.state == Place("done"):
-            return sorted(self.vocabulary.ends)
         if self.state is None:
             return []
+        if self.closed:
+            return sorted(self.vocabulary.ends)
         reached = self._reach(self.state, b"", 0, len(self.vocabulary.spellings))
-        return [
-            token
-            for token, state in reached
-            if self._in_time(state, self.remaining - 1) or token == self._plan_end()[0]
-        ]
+        return [token for token, state in reached if self._may_lead(token, state)]
 
     def _reach(self, state: State, prefix: bytes, low: int, high: int) -> Iterator[tuple[int, State]]:
         """The tokens of `spellings[low:high]`, which begin with `prefix`, that may come, and the state behind each."""
         for byte in self.automaton.next_bytes(state):
             longer = prefix + bytes([byte])
             first, last = self.vocabulary.narrow(longer, low, high)
-            if first == last or (then := self.automaton.after(state, byte)) is None:
+            if first == last or (then := self.automaton.after(state, bytes([byte]))) is None:
                 continue
             while first < last and self.vocabulary.spellings[first] == longer:
                 yield self.vocabulary.numbers[first], then
@@ -115,7 +112,7 @@ class Constraint:
     @property
     def closed(self) -> bool:
         """Whether the answer is complete: only an end token may follow."""
-        return self.state == Place("done")
+        return self.state is not None and self.state.place.kind == "done"
 
     def forecast(self, limit: int) -> list[int]:
         """Up to `limit` tokens that must or are likely to come: fixed text, and in a surface how the text goes on."""
@@ -125,26 +122,17 @@ class Constraint:
 
     def advance(self, token: int) -> None:
         """Take `token`. Raises `ValueError` if it may not come."""
-        behind = self._behind(token)
+        behind = self._asked[1] if self._asked and self._asked[0] == token else self._behind(token)
         if behind is None:
             raise ValueError(f"token {token} may not come here")
-        if self._repeating and token not in self.vocabulary.ends:
-            self._note_forced(token)
+        if self._repeating and (closed := self._closes(token)):
+            label = self.automaton.fixed.labels[closed.place.labels[-1]]
+            self.forced_surfaces |= {(label, json.loads(b'"' + closed.written + b'"'))}
+            self._repeating = False
         self.plan = self.plan[1:] if self.plan[:1] == (token,) else ()
         self.state = None if token in self.vocabulary.ends else behind
+        self._asked = None
         self.remaining -= 1
-
-    def _note_forced(self, token: int) -> None:
-        """Add the surface that `token` closes, if any, to `forced_surfaces`: the model had chosen to repeat another."""
-        state = self.state
-        for byte in self.vocabulary.bytes[token]:
-            assert state is not None
-            if isinstance(state, Surface) and byte == QUOTE:
-                label, surface = self.automaton.labels[state.labels[-1]], json.loads(b'"' + state.written + b'"')
-                self.forced_surfaces |= {(label, surface)}
-                self._repeating = False
-                return
-            state = self.automaton.after(state, byte)
 
 
 class Grammar:
@@ -156,8 +144,8 @@ class Grammar:
     """
 
     def __init__(self, labels: Sequence[str], tokenizer: PreTrainedTokenizerBase, end_token_ids: Sequence[int]) -> None:
-        self.labels = list(labels)
+        self.fixed = FixedText(labels)
         self.vocabulary = Vocabulary(tokenizer, end_token_ids)
 
     def constraint(self, text: str, max_new_tokens: int) -> Constraint:
-        return Constraint(self.vocabulary, Automaton(self.labels, text), max_new_tokens)
+        return Constraint(self.vocabulary, Automaton(self.fixed, text), max_new_tokens)

@@ -150,6 +150,25 @@ def test_a_grammar_binds_and_forecasts_and_the_end_is_not_asked_for(model, promp
     assert ids_of(run(model, prompts, 24, hints=guides())) == ids_of(run(model, prompts, 24))
 
 
+@pytest.mark.parametrize("drafts", [0, 8])
+def test_bound_rows_are_written_together_as_alone(model, prompts, tokenizer, monkeypatch, drafts):
+    """Most of the random model's own choices may not come, so that rows choose among few tokens, each in its own set."""
+    monkeypatch.setattr("qwen_ner.inference.backends.decoding.DRAFT_ROWS", drafts)
+    grammar = Grammar(CLUENER.names, tokenizer, (2, 0))
+    guides = [grammar.constraint(gold.text, 24) for gold in EIGHT]
+    together = run(model, prompts, 24, constraints=guides)
+    for prompt, one, text in zip(prompts, together, (gold.text for gold in EIGHT), strict=True):
+        guide, expected = grammar.constraint(text, 24), []
+        while not guide.closed:
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([[*prompt, *one.ids[: len(expected)]]])).logits[0, -1]
+            token = max(guide.allowed(), key=logits.tolist().__getitem__)
+            expected.append(token)
+            guide.advance(token)
+            assert one.logprobs[len(expected) - 1] == pytest.approx(float(logits.log_softmax(-1)[token]), abs=1e-4)
+        assert one.ids == expected
+
+
 def test_a_hot_random_model_writes_valid_answers(model, prompts, tokenizer, codec):
     """Temperature 1.5, and texts of quotes, backslashes, braces, emoji, one character."""
     grammar = Grammar(CLUENER.names, tokenizer, (2, 0))

@@ -11,6 +11,7 @@ from rows import EIGHT
 from qwen_ner.codec import Codec
 from qwen_ner.entities import CLUENER, LabelSet, NerError
 from qwen_ner.inference.constraints.automaton import Automaton
+from qwen_ner.inference.constraints.fixed_text import FixedText
 from qwen_ner.inference.constraints.grammar import Constraint, Grammar
 
 END = 2
@@ -69,11 +70,10 @@ def test_all_of_cluener_may_be_written(cluener_dir, codec):
     from qwen_ner.data.formats.cluener import read_cluener
 
     for example in read_cluener("train", cluener_dir)[::5]:
-        automaton = Automaton(CLUENER.names, example.text)
-        state = automaton.beginning
-        for byte in codec.encode(example).encode():
-            state = automaton.after(state, byte)
-            assert state is not None, example
+        automaton = Automaton(FixedText(CLUENER.names), example.text)
+        state = automaton.after(automaton.beginning, codec.encode(example).encode())
+        assert state is not None, example
+        assert state.place.kind == "done"
 
 
 @pytest.mark.parametrize("text", [*(gold.text for gold in EIGHT), *NASTY])
@@ -135,15 +135,36 @@ def write(grammar, constraint, text):
         constraint.advance(token)
 
 
-def test_a_surface_that_replaces_a_repetition_is_forced(grammar):
-    text = "工行目前在工行使用，北京"
+@pytest.mark.parametrize(
+    ("text", "listed", "rest"),
+    [("工行目前在工行使用，北京", "工行", "使用"), ('好，他说好"坏"', "好", '"坏'), ('"好"，"好"坏', '"好"', "坏")],
+)
+def test_a_surface_that_replaces_a_repetition_is_forced(grammar, text, listed, rest):
+    """Also where a quote of the text, which is written \\", is no end of a surface."""
     constraint = grammar.constraint(text, 64)
-    write(grammar, constraint, '{"address":["北京"],"company":["工行","工行')
-    quote = next(token for token, spelling in grammar.vocabulary.bytes.items() if spelling == b'"')
-    assert not constraint.allows(quote)
-    write(grammar, constraint, '使用"]}')
+    listed, rest = (json.dumps(part, ensure_ascii=False)[1:-1] for part in (listed, rest))
+    write(grammar, constraint, f'{{"address":["，"],"company":["{listed}","{listed}')
+    assert not constraint.allows(grammar.vocabulary.spell(b'"')[0])
+    write(grammar, constraint, rest + '"]}')
     assert constraint.closed
-    assert constraint.forced_surfaces == {("company", "工行使用")}
+    assert constraint.forced_surfaces == {("company", json.loads(f'"{listed}{rest}"'))}
+
+
+@pytest.mark.parametrize("text", ["aab", "工行\n使用\n工行", *NASTY])
+def test_an_answer_is_read_alike_in_pieces_of_any_length(text):
+    """Whole, or byte by byte, what may come and where it leads is the same."""
+    automaton = Automaton(FixedText(["x", "y"]), text)
+    for seed in range(20):
+        chance, state, written = random.Random(seed), automaton.beginning, b""
+        while state is not None and state.place.kind != "done":
+            following = automaton.next_bytes(state) | {chance.choice(b'"\\a]') for _ in range(seed % 5 == 0)}
+            byte = bytes([chance.choice(sorted(following))])
+            then, written = automaton.after(state, byte), written + byte
+            cut = chance.randrange(len(written))
+            part = automaton.after(automaton.beginning, written[:cut])
+            assert part is not None
+            assert automaton.after(part, written[cut:]) == then
+            state, written = (state, written[:-1]) if then is None else (then, written)
 
 
 def test_a_constraint_begins_again(grammar, end):
@@ -179,13 +200,10 @@ def test_chosen_surfaces_are_not_forced(grammar):
 
 @pytest.mark.parametrize("label", CLUENER.names)
 def test_labels_come_in_any_order_and_each_once(label):
-    automaton = Automaton(CLUENER.names, "三星")
-    state = automaton.beginning
-    for byte in b'{"game":["' + "三星".encode() + b'"]':
-        state = automaton.after(state, byte)
-    for byte in f',"{label}":["'.encode():
-        state = automaton.after(state, byte) if state else None
-    assert (state is not None) == (label != "game")
+    automaton = Automaton(FixedText(CLUENER.names), "三星")
+    state = automaton.after(automaton.beginning, b'{"game":["' + "三星".encode() + b'"]')
+    assert state is not None
+    assert (automaton.after(state, f',"{label}":["'.encode()) is not None) == (label != "game")
 
 
 def test_an_empty_text_has_one_answer(grammar):
@@ -234,7 +252,7 @@ SUB: %regex {{"substring_chunks": {chunks}}} & /(?s:.+)/
     other = llguidance.LLMatcher(from_tokenizer(tokenizer), llguidance.LLMatcher.grammar_from_lark(lark))
     assert not other.is_error(), other.get_error()
     grammar = Grammar(labels, tokenizer, (end,))
-    constraint = Constraint(grammar.vocabulary, Automaton(labels, text), 1000)
+    constraint = Constraint(grammar.vocabulary, Automaton(FixedText(labels), text), 1000)
     compared = 0
     for token in tokenizer('{"company":["三星\\"在')["input_ids"]:
         bits = other.compute_bitmask()
