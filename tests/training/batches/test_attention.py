@@ -100,12 +100,21 @@ def test_activation_checkpointing_changes_nothing(tiny, rows):
     assert_equal_to_row_by_row(model, [(collate, rows)], rows)
 
 
-def test_bfloat16_autocast_takes_the_mask(tiny, rows):
+def test_bfloat16_is_as_exact_in_a_pack_as_in_the_rows_one_by_one(tiny, rows):
+    def passed(batches, half):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            return loss_and_gradients(model, batches, sum(len(row["answer_ids"]) for row in rows))
+
+    def off(found):
+        return sum(float((found[name] - gradient).pow(2).sum()) for name, gradient in wanted.items()) ** 0.5
+
     model, collate = load(tiny)
-    whole = model(**collate(rows)).loss.item()
-    with torch.autocast("cpu", torch.bfloat16):
-        half = model(**collate(rows)).loss.item()
-    assert half == pytest.approx(whole, rel=2e-2)
+    alone = [PaddedCollator(0)([row]) for row in rows]
+    whole, wanted = passed(alone, half=False)
+    _, rounded = passed(alone, half=True)
+    loss, gradients = passed([collate(rows)], half=True)
+    assert loss == pytest.approx(whole, rel=1e-3)
+    assert off(gradients) <= 1.2 * off(rounded)
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
@@ -192,7 +201,7 @@ def test_in_bfloat16_short_examples_attend_as_exactly_as_by_torchs_kernel(monkey
     torch.manual_seed(0)
     rows, heads, groups, own, prefix, size = 3, 6, 2, 11, 4, 16
     shapes = [(1, heads, prefix + rows * own, size), *[(1, groups, prefix + rows * own, size)] * 2]
-    exact = [torch.randn(shape) for shape in shapes]
+    exact = [2 * torch.randn(shape) for shape in shapes]  # scores so large that it would show if they were rounded
     mask = torch.ones(own, prefix + own, dtype=torch.bool).tril(prefix)[None, None]
     places = prefix + torch.arange(rows * own).view(rows, own)
     module = torch.nn.Module()
@@ -214,4 +223,4 @@ def test_in_bfloat16_short_examples_attend_as_exactly_as_by_torchs_kernel(monkey
         assert found.shape == want.shape
         off = (found.float() - want).norm() / want.norm()
         assert off <= 0.02
-        assert off <= 2 * (blocked.float() - want).norm() / want.norm()
+        assert off <= 1.2 * (blocked.float() - want).norm() / want.norm()
