@@ -195,6 +195,7 @@ def test_a_training_in_bfloat16_on_a_cpu_attends_by_products(tiny, rows, tokeniz
         data_collator=collate, train_dataset=Dataset.from_list(rows),
     ).train()  # fmt: skip
     assert taken == [{torch.bfloat16}] * 2 * model.config.num_hidden_layers
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}, "what a GPU does to layers is for GPUs"
 
 
 def test_in_bfloat16_short_examples_attend_as_exactly_as_by_torchs_kernel(monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from qwen_ner.inference.backends.torch import TorchBackend
 from qwen_ner.training.batches.gpu import layers
 from qwen_ner.training.batches.gpu.layers import LoRALinear, fuse_layers
 from qwen_ner.training.model import add_adapter
@@ -140,6 +141,16 @@ def test_disabled_and_merged_adapters_do_as_they_are_told(base, exact):
     twin = copy.deepcopy(model)
     torch.testing.assert_close(model.merge_and_unload()(input_ids=ids).logits, with_adapter)
     torch.testing.assert_close(twin(input_ids=ids).logits, with_adapter)
+
+
+def test_text_is_generated_as_before(base, exact):
+    def written(model):
+        backend = TorchBackend(model, end_token_ids=[2], pad_token_id=0)
+        return [(one.ids, one.finished) for one in backend.complete([[5, 6, 7, 8], [5, 6, 9], [5, 6, 7]], 12)]
+
+    model = adapted(base).double().eval()
+    before = written(model)
+    assert written(fuse_layers(model, torch.double)) == before
 
 
 def test_outside_of_autocast_the_stock_layer_computes(base):
