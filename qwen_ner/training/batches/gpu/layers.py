@@ -119,9 +119,10 @@ def _adapting(stock: Any) -> type:
     def forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         dtype, base = autocast_dtype(x.device), self.base_layer
         name = self.active_adapters[0] if len(self.active_adapters) == 1 else None
-        plain = name in self.lora_A and name not in self.lora_variant and not self.lora_bias[name]
-        frozen = type(base) is torch.nn.Linear and not any(weight.requires_grad for weight in base.parameters())
-        if dtype is None or self.merged or self.disable_adapters or not (plain and frozen):
+        plain = type(base) is torch.nn.Linear and name in self.lora_A and name not in self.lora_variant
+        plain = plain and not self.lora_bias[name]
+        trained = base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad)
+        if dtype is None or self.merged or self.disable_adapters or trained or not plain:
             return stock.forward(self, x, *args, **kwargs)
         x, dropout = x.to(dtype), self.lora_dropout[name]
         dropped = dropout(x) if isinstance(dropout, torch.nn.Dropout) and dropout.training else None

@@ -69,14 +69,17 @@ class Gather(torch.autograd.Function):
 
 
 def runs_on(query: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether `varlen_attention` can be used: a kernel is installed, and this GPU and this dtype can run it."""
-    return query.is_cuda and dtype in (torch.bfloat16, torch.float16) and has_kernel()
+    """Whether `varlen_attention` can be used: a kernel is installed, and takes these heads and this dtype."""
+    size = query.shape[-1]
+    return query.is_cuda and dtype in (torch.bfloat16, torch.float16) and size % 8 == 0 and size <= 256 and has_kernel()
 
 
 @cache
 def has_kernel() -> bool:
-    """Whether a kernel is installed for the GPU of this process; FlashAttention needs an Ampere or a later one."""
-    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0) and kernel() is not None
+    """Whether a kernel is installed for the GPU of this process: one of NVIDIA, of the Ampere generation or later."""
+    if torch.version.cuda is None or not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0):
+        return False
+    return kernel() is not None
 
 
 @cache

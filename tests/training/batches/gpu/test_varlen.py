@@ -2,16 +2,18 @@
 
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from gpu_kernels import attend_by_sequence
 from rows import EIGHT
 from transformers import AutoModelForCausalLM
+from transformers.utils import is_flash_attn_2_available
 
 from qwen_ner.codec import Codec
 from qwen_ner.data.tokenize import build_dataset
-from qwen_ner.entities import CLUENER
+from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.training.batches import attention, collate
 from qwen_ner.training.batches.collate import PaddedCollator, PrefixSharedCollator, choose_collator
 from qwen_ner.training.batches.gpu import varlen
@@ -93,9 +95,10 @@ def test_a_dtype_or_an_attention_that_the_kernel_does_not_have_takes_the_other_p
     model(**pack)
     assert not calls, "the kernel has no dropout"
     monkeypatch.undo()
-    query = torch.zeros(1)
-    assert not varlen.runs_on(query, torch.bfloat16), "no GPU"
-    assert not varlen.runs_on(query, torch.float32)
+    monkeypatch.setattr(varlen, "has_kernel", lambda: True)
+    assert not varlen.runs_on(torch.zeros(1, 2, 3, 64), torch.bfloat16), "not on a GPU"
+    for size, dtype, runs in ((64, torch.bfloat16, True), (64, torch.float32, False), (20, torch.float16, False)):
+        assert varlen.runs_on(SimpleNamespace(is_cuda=True, shape=(1, 2, 3, size)), dtype) is runs
 
 
 def test_torchs_own_kernel_is_found():
@@ -116,3 +119,14 @@ def test_flash_attention_2_means_packs_where_there_is_a_kernel_and_says_why_not_
         assert choose_collator(model, 0) == PrefixSharedCollator(varlen=True)
     assert model.config._attn_implementation == attention.PREFIX_SHARED
     assert "FlashAttention" in caplog.text
+
+
+def test_flash_attention_2_that_is_not_installed_is_not_needed(tiny):
+    if is_flash_attn_2_available():
+        pytest.skip("it is installed")
+    with pytest.raises(NerError) as error:
+        load_model(str(tiny), attn_implementation="flash_attention_2")
+    assert "attn_implementation" in error.value.remedy
+    with pytest.raises(NerError) as error:
+        load_model(str(tiny / "missing"))
+    assert not error.value.remedy
