@@ -8,14 +8,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from train_rivals import LORA
 
-VARLEN = "prefix_varlen"
 ATTENTIONS = ("sdpa", "eager", "varlen")
 
 
@@ -113,78 +112,15 @@ def make_rows(device: Device, count: int, seed: int = 0) -> list[dict[str, Any]]
 
 
 def batch_for(device: Device, model: Any, rows: list[dict[str, Any]], attention: str) -> dict[str, Any]:
-    """`rows` as one batch on the device, with `model` set to attend as `attention` says; "padded" shares no prefix."""
-    from transformers import AttentionInterface
+    """`rows` as one batch on the device, with `model` set to attend as `attention` says.
 
+    "varlen" is what a training on a GPU takes, "sdpa" what it takes without that kernel; "padded" shares no prefix.
+    """
     from qwen_ner.training.batches.collate import PaddedCollator, choose_collator
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if attention == "padded":
         base.set_attn_implementation("sdpa")
         return device.move(PaddedCollator(0)(rows))
-    if attention == "varlen":
-        AttentionInterface.register(VARLEN, varlen_attention)
-        base.set_attn_implementation(VARLEN)
-        return device.move(varlen_batch(rows))
-    base.set_attn_implementation(attention)
-    return device.move(choose_collator(model, 0)(rows))
-
-
-def varlen_batch(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A packed row, and the sequences of one varlen kernel call: the prefix, then each example.
-
-    The queries are the packed row as it stands. The keys of an example are the prefix and its own tokens, so they are
-    gathered: `gather` holds prefix, prefix + example 1, prefix + example 2, … as places in the row.
-    """
-    from qwen_ner.inference.backends.prefix_cache import shared_prefix
-    from qwen_ner.training.batches.collate import PrefixSharedCollator
-
-    batch = PrefixSharedCollator()(rows)
-    for name in ("own", "place", "attention_mask"):
-        del batch[name]
-    prefix = len(shared_prefix([row["prompt_ids"] for row in rows]))
-    own = [len(row["prompt_ids"]) - prefix + len(row["answer_ids"]) for row in rows]
-    gather, place = list(range(prefix)), prefix
-    for length in own:
-        gather += [*range(prefix), *range(place, place + length)]
-        place += length
-
-    def ends(lengths: list[int]) -> torch.Tensor:
-        return torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-
-    return {
-        **batch,
-        "gather": torch.tensor(gather),
-        "query_ends": ends([prefix, *own]),
-        "key_ends": ends([prefix, *(prefix + length for length in own)]),
-        "longest_query": max(prefix, *own),
-        "longest_key": prefix + max(own),
-    }
-
-
-def varlen_attention(
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: Any,
-    *,
-    gather: torch.Tensor,
-    query_ends: torch.Tensor,
-    key_ends: torch.Tensor,
-    longest_query: int,
-    longest_key: int,
-    scaling: float | None = None,
-    **options: Any,
-) -> tuple[torch.Tensor, None]:
-    """A prototype: torch's variable-length attention in bfloat16, causal from the bottom right, a call a layer."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    queries = query[0].transpose(0, 1).to(torch.bfloat16)
-    keys, values = (states[0].index_select(1, gather).transpose(0, 1).to(torch.bfloat16) for states in (key, value))
-    grouped = {"enable_gqa": True} if "enable_gqa" in varlen_attn.__annotations__ else {}
-    out = varlen_attn(
-        queries, keys, values, query_ends, key_ends, longest_query, longest_key,
-        scale=scaling, window_size=(-1, 0), **grouped,
-    )  # fmt: skip
-    return out[None], None
+    base.set_attn_implementation("eager" if attention == "eager" else "sdpa")
+    return device.move(replace(choose_collator(model, 0), varlen=attention == "varlen")(rows))

@@ -8,7 +8,6 @@ import sys
 import pytest
 import torch
 from rows import EIGHT, ROOT
-from torch.nn.functional import scaled_dot_product_attention
 from warm_python import warm_python
 
 from qwen_ner.codec import Codec
@@ -171,33 +170,6 @@ def test_on_gpu(tmp_path):
     assert all(claims.values()), report["claims"]
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     assert [json.loads(line) for line in lines] == report["table"], "each result is printed as soon as it is there"
-
-
-def test_the_varlen_prototype_attends_as_the_rows_do(monkeypatch):
-    """The layout that its one kernel call is given; the kernel needs CUDA, and is replaced by sdpa a sequence."""
-    varlen = pytest.importorskip("torch.nn.attention.varlen")
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    from gpu_models import Device, batch_for, make_model, make_rows
-    from on_gpu import differences, loss_and_gradients
-
-    def kernel(query, key, value, query_ends, key_ends, *longest, scale, **options):
-        outs = []
-        for at in range(len(query_ends) - 1):
-            q = query[query_ends[at] : query_ends[at + 1]].transpose(0, 1)
-            k, v = (s[key_ends[at] : key_ends[at + 1]].transpose(0, 1) for s in (key, value))
-            seen = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool).tril(k.shape[1] - q.shape[1])
-            outs.append(scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale, enable_gqa=True))
-        return torch.cat(outs, 1).transpose(0, 1)
-
-    monkeypatch.setattr(varlen, "varlen_attn", kernel)
-    device = Device("cpu", tiny=True)
-    model, rows = make_model(device, lora=False).eval(), make_rows(device, 5)
-    exact = loss_and_gradients(device, model, [batch_for(device, model, rows, "padded")], bf16=False)
-    padded, found = (
-        differences(loss_and_gradients(device, model, [batch_for(device, model, rows, attention)], bf16=True), exact)
-        for attention in ("padded", "varlen")
-    )
-    assert found["gradient, norm"] < 1.2 * padded["gradient, norm"]
 
 
 def test_a_check_of_on_gpu_skips_what_its_time_does_not_allow(tmp_path):

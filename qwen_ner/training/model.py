@@ -46,7 +46,13 @@ def load_model(
             **SAFE,
         )
     except UNLOADABLE as error:
-        raise NerError(f"cannot be loaded ({error})", value=model_name_or_path, place="model_name_or_path") from error
+        own = "leave attn_implementation out: packs use torch's FlashAttention on GPUs that have it"
+        raise NerError(
+            f"cannot be loaded ({error})",
+            value=model_name_or_path,
+            place="model_name_or_path",
+            remedy=own if "flash" in (attn_implementation or "") else None,
+        ) from error
     if found["missing_keys"]:  # unexpected keys, such as the head of another task, are ignored
         refuse_others(found, f"model_name_or_path: {model_name_or_path}")
     return add_adapter(model, lora, downloaded_commit(model_name_or_path, revision))

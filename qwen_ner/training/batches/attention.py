@@ -13,6 +13,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .cpu.grouped_attention import grouped_attention, is_faster
+from .gpu.layers import autocast_dtype
+from .gpu.varlen import LAYOUT, runs_on, varlen_attention
+
 PREFIX_SHARED = "prefix_shared"
 """The name to select it by: `model.set_attn_implementation(PREFIX_SHARED)`."""
 
@@ -33,11 +37,20 @@ def prefix_shared_attention(
     tokens in the row (anything beyond its end), `place` the positions of the row's tokens after the prefix in (n · s),
     and `attention_mask` (1, 1, s, prefix + s) is causal after a prefix that every token sees. The prefix attends to
     itself; the examples attend to the prefix and themselves, as a batch of n. Without `own` this is transformers' sdpa.
+
+    On a GPU in bfloat16 or float16 one kernel computes the row, if `options` have the tensors of `gpu.varlen.layout`.
     """
+    sequences = {name: options.pop(name) for name in LAYOUT if name in options}
     if own is None or place is None or attention_mask is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     rows, longest = own.shape
     prefix = attention_mask.shape[-1] - longest
+    # As autocast has it: the rotary embedding leaves queries and keys in float32.
+    dtype = autocast_dtype(query.device) or query.dtype
+    if sequences and runs_on(query, dtype) and not options.get("dropout") and options.get("softcap") is None:
+        scale = options.get("scaling")
+        return varlen_attention((query, key, value), sequences, dtype, prefix, longest, scale), None
+    query, key, value = (states.to(dtype) for states in (query, key, value))
 
     def apart(states: torch.Tensor) -> torch.Tensor:
         """(1, heads, tokens, size) to (rows, heads, longest, size)."""
@@ -48,11 +61,8 @@ def prefix_shared_attention(
         return torch.cat([states[:, :, :prefix].expand(rows, -1, -1, -1), apart(states)], dim=2)
 
     attend: Any = sdpa_attention_forward
-    if query.device.type == "cpu":
-        from .cpu.grouped_attention import grouped_attention, is_faster
-
-        if is_faster(query, attention_mask) and options.get("softcap") is None:  # sdpa refuses a softcap
-            attend = grouped_attention
+    if is_faster(query, attention_mask) and options.get("softcap") is None:  # sdpa refuses a softcap
+        attend = grouped_attention
     out, _ = attend(module, apart(query), behind_prefix(key), behind_prefix(value), attention_mask, **options)
     out = out.flatten(0, 1).index_select(0, place)[None]
     if prefix:

@@ -17,14 +17,17 @@ import torch
 
 from ...inference.backends.prefix_cache import shared_prefix
 from .attention import PREFIX_SHARED
+from .gpu.varlen import has_kernel, layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
+FLASH = "flash_attention_2"
+
 SHARING = ("sdpa", PREFIX_SHARED, "eager")
-"""The attention implementations that support several examples in one row."""
+"""The attention implementations that support several examples in one row; so does `FLASH` where `has_kernel`."""
 
 IGNORED = -100
 """The label of an unsupervised position, as in torch's cross entropy."""
@@ -118,9 +121,12 @@ class PrefixSharedCollator:
     ([[2, 3, 4], [5, 6, 0]], [0, 1, 2, 3, 4])
     >>> batch["attention_mask"][0, 0].int().tolist()
     [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+
+    With `varlen` it holds the tensors of `gpu.varlen.layout` too, for GPUs with that kernel.
     """
 
     attention: str = PREFIX_SHARED
+    varlen: bool = False
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         prefix = shared_prefix([row["prompt_ids"] for row in rows])
@@ -136,7 +142,8 @@ class PrefixSharedCollator:
             **supervision(torch.tensor([labels])),
         }
         if self.attention == PREFIX_SHARED:
-            return {**batch, **_apart(len(prefix), lengths)}
+            sequences = layout(len(prefix), lengths) if self.varlen else {}
+            return {**batch, **_apart(len(prefix), lengths), **sequences}
         segment = torch.repeat_interleave(torch.tensor([len(prefix), *lengths]))[None]  # 0 is the prefix
         keys, queries = segment[:, None, None, :], segment[:, None, :, None]
         seen = ((keys == 0) | (keys == queries)).tril()
@@ -158,7 +165,8 @@ def _apart(prefix: int, lengths: Sequence[int]) -> dict[str, torch.Tensor]:
 def choose_collator(model: PreTrainedModel, pad_token_id: int) -> PaddedCollator | PrefixSharedCollator:
     """Prefix sharing where the model supports it, otherwise padding, with one log line that says why.
 
-    A model with sdpa is switched to the attention that packed batches need; other batches compute as before.
+    A model with sdpa or flash_attention_2 is switched to the attention that packed batches need; all other batches
+    compute by sdpa.
     """
     reason = not_shareable(model)
     if reason:
@@ -166,9 +174,11 @@ def choose_collator(model: PreTrainedModel, pad_token_id: int) -> PaddedCollator
         return PaddedCollator(pad_token_id)
     torch.backends.cuda.enable_cudnn_sdp(False)  # cuDNN plans anew for each shape, and nearly every pack has a new one
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if base.config._attn_implementation == "sdpa":
+    if base.config._attn_implementation == FLASH:
+        log.info("Packed batches use FlashAttention where they are in bfloat16 or float16, and sdpa elsewhere.")
+    if base.config._attn_implementation in ("sdpa", FLASH):
         base.set_attn_implementation(PREFIX_SHARED)
-    return PrefixSharedCollator(base.config._attn_implementation)
+    return PrefixSharedCollator(base.config._attn_implementation, varlen=has_kernel())
 
 
 def not_shareable(model: PreTrainedModel) -> str | None:
@@ -183,7 +193,11 @@ def not_shareable(model: PreTrainedModel) -> str | None:
         return f"some layers are {', '.join(sorted(other))}"
     if not getattr(config, "layer_types", None) and getattr(config, "sliding_window", None):
         return f"its attention has a window of {config.sliding_window} tokens"
-    if config._attn_implementation not in SHARING:
+    if config._attn_implementation == FLASH and not has_kernel():
+        return (
+            f"attn_implementation {FLASH} needs an NVIDIA GPU of the Ampere generation or later; sdpa and eager do not"
+        )
+    if config._attn_implementation not in (*SHARING, FLASH):
         return f"attn_implementation {config._attn_implementation} does not support prefix sharing; sdpa and eager do"
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if "position_ids" not in inspect.signature(base.forward).parameters:

@@ -77,7 +77,9 @@ def head_over(tokens: torch.Tensor, model: PreTrainedModel) -> Iterator[int]:
         if not head.training:
             return stock(logits, labels, vocab_size, shift_labels=shift_labels, **options)
         target = pad(labels, (0, 1), value=IGNORED)[..., 1:] if shift_labels is None else shift_labels
-        place = places.to(target.device)[target.clamp_min(0)].masked_fill(target == IGNORED, IGNORED)
+        nonlocal places
+        places = places.to(target.device)  # where it stays
+        place = places[target.clamp_min(0)].masked_fill(target == IGNORED, IGNORED)
         return stock(logits, labels, len(tokens), shift_labels=place, **options)
 
     stock = base.loss_function

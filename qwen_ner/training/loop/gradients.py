@@ -38,11 +38,19 @@ class NonFiniteGradients(TrainerCallback):
     def __init__(self, trainer: NerTrainer) -> None:
         self.trainer = trainer
         self.skipped, self._in_a_row = 0, 0
+        self._clipped: Any = None
+        self._clip = trainer.accelerator.clip_grad_norm_
+        trainer.accelerator.clip_grad_norm_ = self._clip_and_keep
+
+    def _clip_and_keep(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer computes the norm in every step, but shows it to no callback."""
+        self._clipped = self._clip(*args, **kwargs)
+        return self._clipped
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        """Runs after clipping, which turns infinite entries into NaN. If only the norm overflows, it leaves zeros."""
+        """Runs after clipping, with the norm before it: clipped by a norm that overflows, a gradient is all zeros."""
         if self.trainer.accelerator.scaler is not None or math.isfinite(self._norm(model)):
             self._in_a_row = 0
             return
@@ -64,7 +72,9 @@ class NonFiniteGradients(TrainerCallback):
     def _norm(self, model: torch.nn.Module) -> float:
         if self.trainer.deepspeed is not None:
             return float(self.trainer.deepspeed.get_global_grad_norm())
-        norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        norm, self._clipped = self._clipped, None
+        if norm is None:  # gradients of several device meshes are clipped by other means
+            norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # FSDP: over all shards
 
 

@@ -21,6 +21,7 @@ from ...contract import NerConfig
 from ...inference.backends.oom import out_of_memory
 from ...inference.backends.torch import BATCH_TOKENS, TorchBackend, neutral_generation_config
 from ..batches.collate import IGNORED, PaddedCollator, PrefixSharedCollator, RowCollator
+from ..batches.gpu.layers import fuse_layers
 from ..batches.swiglu import recompute_activation
 from ..batches.transforms import DEFAULT, make_step
 from .callbacks import EarlyStopping, LogLines, ProgressLines, StopOnSignal, Stopped
@@ -30,7 +31,7 @@ from .manifest import STATE, write_manifest
 from .oom_replay import OutOfMemoryReplay
 from .push import PushCallback
 from .resuming import Resumption, TrainingComplete, replace_attributes, without_lost_best
-from .sharded import WholeModel
+from .sharded import COMPUTE, WholeModel
 
 
 class NerTrainer(Trainer):
@@ -62,6 +63,9 @@ class NerTrainer(Trainer):
         with replace_attributes(args, push_to_hub=False, label_smoothing_factor=0.0):
             super().__init__(data_collator=RowCollator(data_collator), **kwargs)
         recompute_activation(self.model)
+        dtype = COMPUTE.get(self.accelerator.mixed_precision)
+        if dtype and args.device.type == "cuda" and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            fuse_layers(self.model, dtype)
         if args.save_on_each_node:  # transformers 5.23 would save in the first process only
             self.model.should_save_on_this_rank = bool
         if getattr(self.model.config, "tie_word_embeddings", False):

@@ -102,6 +102,24 @@ def test_a_model_without_a_number_left_is_not_trained_for_ever(make_trainer):
     assert trainer.skipped == PATIENCE - 1
 
 
+@pytest.mark.parametrize("clip", [1.0, 0.0], ids=["clipped", "not clipped"])
+def test_the_norm_is_computed_once_a_step(make_trainer, clip):
+    trainer = make_trainer(max_steps=3, max_grad_norm=clip)
+    with torch.profiler.profile() as seen:
+        trainer.train()
+    norms = sum(event.count for event in seen.key_averages() if event.key == "aten::linalg_vector_norm")
+    assert norms == 3 * (1 + len(list(trainer.model.parameters())))
+
+
+def test_a_gradient_whose_norm_overflows_stops_too(make_trainer):
+    """All of its entries are finite, and clipped by an infinite norm they would be zero."""
+    trainer = make_trainer()
+    trainer.model.model.norm.weight.register_hook(lambda gradient: torch.full_like(gradient, 1e30))
+    with pytest.raises(NerError) as error:
+        trainer.train()
+    assert error.value.place == "step 1"
+
+
 def evaluated(f1=0.0, tp=0, fp=0, fn=3):
     return {"eval_f1": f1, "eval_tp": tp, "eval_fp": fp, "eval_fn": fn, "eval_rows": 2}
 

@@ -1,1 +1,1 @@
-"""Optimizations that help on CPUs only; nothing here is imported on a GPU."""
+"""Optimizations that help on CPUs only; a GPU computes without them."""
