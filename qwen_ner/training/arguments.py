@@ -112,7 +112,7 @@ class NerTrainingArguments(TrainingArguments):
                 "This GPU only emulates bf16, slower than float32: training in float32. Faster, if the loss stays "
                 "finite: float16, by --bf16 false --fp16 true."
             )
-            self.bf16 = False
+            self.bf16: bool = False
             if MIXED_PRECISION in os.environ:
                 os.environ[MIXED_PRECISION] = "no"
         super().__post_init__()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 PHRASES = (
-    "out of memory",  # CUDA, HIP, XPU, MPS; the driver ("CUDA error: out of memory"); NCCL ("Cuda failure 2 'out of …'")
+    "out of memory",  # CUDA, HIP, XPU, MPS; the driver's "CUDA error: out of memory"; NCCL's "Cuda failure 2"
     "alloc failed",  # CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED, …
     "allocation failed",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
     "failed to cuda calloc",  # NCCL

@@ -87,7 +87,8 @@ class TorchBackend:
         on_rows: Callable[[int], object] | None = None,
         temperature: float = 0.0,
     ) -> list[Completion]:
-        """See `Backend.complete`. The ids are those of transformers' own greedy `generate` without penalties.
+        """See `Backend.complete`. In float32 the ids are those of transformers' own greedy `generate` without
+        penalties, whatever the batch; in bfloat16 near ties move with it.
 
         Prompts are sorted by length and taken in batches of `batch_tokens`; a longer prompt goes alone. A batch that
         runs out of memory is retried by halves. With a `temperature`, tokens are drawn by torch's global generator.
