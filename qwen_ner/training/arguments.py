@@ -117,6 +117,12 @@ class NerTrainingArguments(TrainingArguments):
                 os.environ[MIXED_PRECISION] = "no"
         super().__post_init__()
 
+    @property
+    def device(self) -> torch.device:
+        """The device of this process. One of several on a CPU gets "cpu:0", which `torch.load` does not know."""
+        found: torch.device = super().device
+        return torch.device("cpu") if found.type == "cpu" else found
+
 
 def emulates_bf16() -> bool:
     """Whether the GPU computes in bfloat16 by way of float32 only."""

@@ -46,7 +46,7 @@ def limited(model, tokens, where="forward", error=None):
                 kwargs["inputs_embeds"].register_hook(lambda _: runs_out(error))
         return args, kwargs
 
-    base.register_forward_pre_hook(before, with_kwargs=True)
+    model.register_forward_pre_hook(before, with_kwargs=True)
     return model
 
 
