@@ -178,9 +178,11 @@ def compare_driver(nvidia_smi: str, built: str | None) -> Finding:
     found = f"driver {driver[1]} (CUDA {newest[1]}), {torch_here}"
     if not built:
         return warn(found, "it cannot use the GPU: install a torch with CUDA, see pytorch.org/get-started")
-    if int(built.partition(".")[0]) <= int(newest[1].partition(".")[0]):
+    needed, has = (int(version.partition(".")[0]) for version in (built, newest[1]))
+    if needed <= has:
         return ok(found)
-    return fail(found, "update the driver (CUDA 13 needs 580 or later), or pip install 'torch<2.11', for CUDA 12.8")
+    older = ", or pip install 'torch<2.11', which is built for CUDA 12" if has == 12 else ""
+    return fail(found, f"update the driver (CUDA 12 needs 525, CUDA 13 needs 580){older}")
 
 
 def check_processes(plan: TrainingPlan) -> Finding:

@@ -117,6 +117,7 @@ def test_the_driver_against_the_cuda_that_torch_is_built_for(driver, cuda, built
     found = compare_driver(SMI.format(driver=driver, cuda=cuda), built)
     assert (found.level, bool(found.remedy)) == (level, level != "ok")
     assert f"driver {driver} (CUDA {cuda})" in found.found
+    assert ("torch<2.11" in found.remedy) == (level == "fail" and cuda.startswith("12."))
     assert f"built for {f'CUDA {built}' if built else 'no CUDA'}" in found.found
 
 
