@@ -139,7 +139,9 @@ def _handler(hub):
             with hub.lock:
                 if repo_id in hub.repos:
                     return self.answer(409, {"error": "You already created this model repo", **url})
-                hub.create(repo_id, private=asked.get("visibility") == "private")
+                hub.create(
+                    repo_id, private=asked.get("private") or asked.get("visibility") == "private"
+                )  # as of 1.5, 2.4
             return self.answer(200, url)
 
         def validate(self, user, body):

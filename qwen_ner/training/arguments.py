@@ -6,6 +6,8 @@ Three dataclasses, each field with the help text of its key. They do not know ho
 # ruff: noqa: RUF009 (`key` is `dataclasses.field`)
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +16,16 @@ import torch
 from transformers import TrainingArguments
 
 from ..codec import SYSTEM_PROMPT
+
+log = logging.getLogger(__name__)
+
+CHECKPOINTING = next(
+    name for name in ("activation_checkpointing", "gradient_checkpointing") if hasattr(TrainingArguments, name)
+)
+"""The key that computes activations again in the backward pass: transformers renamed it in 5.23."""
+
+MIXED_PRECISION = "ACCELERATE_MIXED_PRECISION"
+"""Where `accelerate launch` leaves the precision of its config."""
 
 
 def key(default: Any, help: str) -> Any:
@@ -86,5 +98,32 @@ class NerTrainingArguments(TrainingArguments):
     ddp_broadcast_buffers: bool | None = key(
         False, "off: the buffers are constant, and broadcasting them would prevent retrying a batch in halves"
     )
+    ddp_find_unused_parameters: bool | None = key(
+        False, "off: every step uses every trained weight, and looking for others takes time"
+    )
     dataloader_pin_memory: bool = key(torch.cuda.is_available, "default: true if there is a GPU")
     disable_tqdm: bool | None = key(lambda: not sys.stderr.isatty(), "default: bars on a terminal only")
+
+    def __post_init__(self) -> None:
+        """As the base class's, in float32 where the GPU has no bfloat16 of its own (before Ampere: T4, V100)."""
+        asked = self.bf16 or (not self.fp16 and os.environ.get(MIXED_PRECISION) == "bf16")
+        if asked and not self.use_cpu and emulates_bf16():
+            log.warning(
+                "This GPU only emulates bf16, slower than float32: training in float32. Faster, if the loss stays "
+                "finite: float16, by --bf16 false --fp16 true."
+            )
+            self.bf16: bool = False
+            if MIXED_PRECISION in os.environ:
+                os.environ[MIXED_PRECISION] = "no"
+        super().__post_init__()
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process. One of several on a CPU gets "cpu:0", which `torch.load` does not know."""
+        found: torch.device = super().device
+        return torch.device("cpu") if found.type == "cpu" else found
+
+
+def emulates_bf16() -> bool:
+    """Whether the GPU computes in bfloat16 by way of float32 only."""
+    return torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)

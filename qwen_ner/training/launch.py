@@ -154,6 +154,8 @@ def check_launch(
     """
     on_cpu = use_cpu or launch.use_cpu
     precision = "bf16" if bf16 else launch.mixed_precision
+    if launch.mixed_precision == "bf16" and gpus and not (bf16 or gpu_has_bf16 or on_cpu):
+        precision = "no: the GPU only emulates bf16"
     faults = _process_faults(launch, gpus, use_cpu)
     if precision == "bf16" and not (on_cpu or gpu_has_bf16 or faults):
         faults.append("bf16 is set, but no GPU here supports it; set bf16: false, or use_cpu: true for a trial")

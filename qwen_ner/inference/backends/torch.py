@@ -62,11 +62,13 @@ class TorchBackend:
     ) -> TorchBackend:
         """The model in `folder`, its adapter merged, its linear layers packed on a CPU: not to be trained further.
 
-        `device` defaults to the GPU if there is one. `dtype` defaults to bfloat16 on a GPU that has it, else float32.
+        `device` defaults to the GPU if there is one. `dtype` defaults to bfloat16 on a GPU that has it (from
+        Ampere on), else float32.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if dtype is None:
-            dtype = "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
+            native = torch.cuda.is_bf16_supported(including_emulation=False)  # emulated, it is slower than float32
+            dtype = "bfloat16" if device.startswith("cuda") and native else "float32"
         model = load_weights(folder, getattr(torch, dtype))
         return cls(pack(model.to(device)), config.end_token_ids, tokenizer.pad_token_id)
 
@@ -86,7 +88,8 @@ class TorchBackend:
         on_rows: Callable[[int], object] | None = None,
         temperature: float = 0.0,
     ) -> list[Completion]:
-        """See `Backend.complete`. The ids are those of transformers' own greedy `generate` without penalties.
+        """See `Backend.complete`. In float32 the ids are those of transformers' own greedy `generate` without
+        penalties, whatever the batch; in bfloat16 near ties move with it.
 
         Prompts are sorted by length and taken in batches of `batch_tokens`; a longer prompt goes alone. A batch that
         runs out of memory is retried by halves. With a `temperature`, tokens are drawn by torch's global generator.

@@ -15,7 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ...inference.backends.prefix_cache import shared_prefix
-from ..arguments import NerTrainingArguments
+from ..arguments import CHECKPOINTING, NerTrainingArguments
 from ..batches.collate import PaddedCollator, PrefixSharedCollator, choose_collator
 from ..batches.reduced_head import head_over
 
@@ -111,7 +111,7 @@ def expected_memory(
         activations = _fake_kept_bytes(model, batch, bf16, mode)
         if checkpointing:
             of_a_layer = activations // config.num_hidden_layers  # one layer at a time is computed again
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            getattr(model, f"{CHECKPOINTING}_enable")({"use_reentrant": False})
             model.enable_input_require_grads()
             activations = of_a_layer + _fake_kept_bytes(model, batch, bf16, mode)
     gradients = FLOAT32 * trained * (2 if processes > 1 else 1)

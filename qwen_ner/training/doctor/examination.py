@@ -37,6 +37,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("steps", machine.check_steps),
     ("memory", machine.check_memory),
     ("disk", machine.check_disk),
+    ("driver", machine.check_driver),
     ("processes", machine.check_processes),
     ("trackers", machine.check_trackers),
     ("hub", machine.check_hub),

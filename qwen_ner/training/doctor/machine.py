@@ -6,7 +6,9 @@ In: a `TrainingPlan`. Out: a `Finding` per check. Does not use the network.
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +20,7 @@ from huggingface_hub import constants, get_token, try_to_load_from_cache
 
 from ...data.tokenize import longest_first
 from ...entities import NerError
+from ..arguments import CHECKPOINTING, emulates_bf16
 from ..batches.collate import PrefixSharedCollator, not_shareable
 from ..batches.reduced_head import tokens_of
 from ..finding import Finding, fail, join_names, ok, warn
@@ -92,8 +95,8 @@ def check_memory(plan: TrainingPlan) -> Finding:
     try:
         expected = costs.expected_memory(
             *(scratch, largest, plan.collator),
-            bf16=args.bf16 or (not args.fp16 and launch.mixed_precision == "bf16"),
-            checkpointing=args.activation_checkpointing,
+            bf16=args.bf16 or (not args.fp16 and launch.mixed_precision == "bf16" and not emulates_bf16()),
+            checkpointing=getattr(args, CHECKPOINTING),
             processes=launch.num_processes,
             tokens=tokens_of(rows) if "reduced_head" in args.step_transforms else None,
         )
@@ -132,7 +135,7 @@ def _memory_remedy(expected: costs.Memory, available: int, device: str) -> str:
     """What would help: a smaller batch only if all but the batch fits."""
     if (expected.total - expected.activations - expected.logits) * HEADROOM <= available:
         smaller = "halve per_device_train_batch_size and double gradient_accumulation_steps"
-        return f"{smaller}, or set activation_checkpointing: true"
+        return f"{smaller}, or set {CHECKPOINTING}"
     adapter = "train an adapter (lora_r: 16), " if expected.optimizer > expected.weights else ""
     return f"{adapter}shard over several {device}s, or use a smaller model: no smaller batch fits"
 
@@ -161,6 +164,35 @@ def check_disk(plan: TrainingPlan) -> Finding:
     return (fail if free < min(count, 1) * one + final else warn)(found, remedy)
 
 
+def check_driver(plan: TrainingPlan) -> Finding:
+    """The driver of the GPUs is new enough for the CUDA that torch is built for."""
+    try:
+        said = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        said = ""
+    found = compare_driver(said, torch.version.cuda)
+    return ok(found.message) if uses_cpu(plan) else found
+
+
+def compare_driver(nvidia_smi: str, built: str | None) -> Finding:
+    """What `nvidia-smi` prints, empty if there is none, against `torch.version.cuda`, None for a torch without CUDA.
+
+    A driver runs what is built for any release of its own major version of CUDA.
+    """
+    torch_here = f"torch {torch.__version__.partition('+')[0]} built for {f'CUDA {built}' if built else 'no CUDA'}"
+    driver, newest = (re.search(rf"{of} Version\s*:\s*(\d[\d.]*)", nvidia_smi) for of in ("Driver", r"CUDA(?: \w+)?"))
+    if not driver or not newest:
+        return ok(f"{torch_here}; no NVIDIA driver here")
+    found = f"driver {driver[1]} (CUDA {newest[1]}), {torch_here}"
+    if not built:
+        return warn(found, "it cannot use the GPU: install a torch with CUDA, see pytorch.org/get-started")
+    needed, has = (int(version.partition(".")[0]) for version in (built, newest[1]))
+    if needed <= has:
+        return ok(found)
+    older = ", or pip install 'torch<2.11', which is built for CUDA 12" if has == 12 else ""
+    return fail(found, f"update the driver (CUDA 12 needs 525, CUDA 13 needs 580){older}")
+
+
 def check_processes(plan: TrainingPlan) -> Finding:
     """The processes that are launched suit the devices of this machine."""
     args, gpus, on_cpu = plan.recipe.training, torch.cuda.device_count(), uses_cpu(plan)
@@ -171,7 +203,7 @@ def check_processes(plan: TrainingPlan) -> Finding:
     return check_launch(
         plan.launch,
         gpus=gpus,
-        gpu_has_bf16=bool(gpus) and torch.cuda.is_bf16_supported(),
+        gpu_has_bf16=bool(gpus) and not emulates_bf16(),
         use_cpu=on_cpu,
         bf16=args.bf16 and args.use_cpu == on_cpu,  # otherwise reading the recipe has reported it
         layers=layers,

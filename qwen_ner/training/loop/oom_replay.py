@@ -25,6 +25,7 @@ from accelerate.utils.memory import clear_device_cache
 
 from ...entities import NerError
 from ...inference.backends.oom import out_of_memory
+from ..arguments import CHECKPOINTING
 from ..batches.collate import IGNORED
 from ..batches.step import Step
 
@@ -38,7 +39,7 @@ Batch = dict[str, Any]
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
-SMALLER = "set activation_checkpointing: true, lower max_length, train an adapter (lora_r: 16), or use more memory"
+SMALLER = f"set {CHECKPOINTING}: true, lower max_length, train an adapter (lora_r: 16), or use more memory"
 
 
 def parts_of(rows: Rows, held: int | None) -> Iterator[Rows]:

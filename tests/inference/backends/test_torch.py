@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -337,3 +338,20 @@ def test_padding_is_on_the_left():
     batch = pad_left([[5, 6, 7], [8]], 0)
     assert batch["input_ids"].tolist() == [[5, 6, 7], [0, 0, 8]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("device", "native", "dtype"),
+    [("cuda", True, torch.bfloat16), ("cuda:1", False, torch.float32), ("cpu", True, torch.float32)],
+)
+def test_bfloat16_is_the_default_only_on_a_gpu_that_has_it(monkeypatch, device, native, dtype):
+    """Not on one that emulates it."""
+    chosen = []
+    model = SimpleNamespace(to=lambda device: model, eval=lambda: model)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    monkeypatch.setattr(
+        "qwen_ner.inference.backends.torch.load_weights", lambda _, dtype: chosen.append(dtype) or model
+    )
+    monkeypatch.setattr("qwen_ner.inference.backends.torch.pack", lambda model: model)
+    TorchBackend.load(None, SimpleNamespace(pad_token_id=0), SimpleNamespace(end_token_ids=[2]), device=device)
+    assert chosen == [dtype]

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER, NerError
-from qwen_ner.training.arguments import NerTrainingArguments
+from qwen_ner.training.arguments import CHECKPOINTING, NerTrainingArguments
 from qwen_ner.training.batches.collate import PaddedCollator, choose_collator
 from qwen_ner.training.batches.reduced_head import head_over, tokens_of
 from qwen_ner.training.doctor.costs import (
@@ -47,7 +47,7 @@ def test_the_activations_are_those_that_autograd_keeps_of_real_tensors(tiny, row
         real = kept_bytes(model, collator(rows), bf16=bf16)
         if checkpointing:
             of_a_layer = real // 2
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            getattr(model, f"{CHECKPOINTING}_enable")({"use_reentrant": False})
             model.enable_input_require_grads()
             real = of_a_layer + kept_bytes(model, collator(rows), bf16=bf16)
     outline = outline_model(str(tiny), lora=lora)

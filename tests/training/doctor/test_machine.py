@@ -1,15 +1,24 @@
 """Memory, disk and accounts: what is needed against what is there."""
 
+import os
 from collections import namedtuple
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from qwen_ner.training.arguments import ModelArguments, NerTrainingArguments
 from qwen_ner.training.doctor import machine
 from qwen_ner.training.doctor.costs import BESIDE_THE_WEIGHTS, Memory
-from qwen_ner.training.doctor.machine import check_disk, check_hub, check_trackers, compare_memory
+from qwen_ner.training.doctor.machine import (
+    check_disk,
+    check_driver,
+    check_hub,
+    check_trackers,
+    compare_driver,
+    compare_memory,
+)
 from qwen_ner.training.launch import Launch
 from qwen_ner.training.model import outline_model
 
@@ -99,3 +108,69 @@ def test_a_push_needs_a_token_and_a_network(tmp_path, monkeypatch, push, token, 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(machine, "get_token", lambda: None)
     assert check_hub(plan(tmp_path, push_to_hub=push, hub_token=token)).level == level
+
+
+SMI = """
+| NVIDIA-SMI {driver}             Driver Version: {driver}     CUDA Version: {cuda}     |
+|-----------------------------------------+------------------------+----------------------+
+"""
+
+
+@pytest.mark.parametrize(
+    ("driver", "cuda", "built", "level"),
+    [
+        ("570.124.06", "12.8", "13.0", "fail"),
+        ("570.124.06", "12.8", "12.8", "ok"),
+        ("535.54.03", "12.2", "12.8", "ok"),  # within a major version
+        ("470.82", "11.4", "12.8", "fail"),
+        ("580.95.05", "13.0", "13.2", "ok"),
+        ("580.95.05", "13.0", "12.8", "ok"),
+        ("570.124.06", "12.8", None, "warn"),
+    ],
+)
+def test_the_driver_against_the_cuda_that_torch_is_built_for(driver, cuda, built, level):
+    found = compare_driver(SMI.format(driver=driver, cuda=cuda), built)
+    assert (found.level, bool(found.remedy)) == (level, level != "ok")
+    assert f"driver {driver} (CUDA {cuda})" in found.found
+    assert ("torch<2.11" in found.remedy) == (level == "fail" and cuda.startswith("12."))
+    assert f"built for {f'CUDA {built}' if built else 'no CUDA'}" in found.found
+
+
+@pytest.mark.parametrize("said", ["", "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."])
+def test_without_a_driver_there_is_nothing_to_compare(said):
+    assert compare_driver(said, "13.0").level == "ok"
+
+
+@pytest.mark.parametrize(("use_cpu", "level"), [(True, "ok"), (False, "fail")])
+def test_an_old_driver_fails_only_a_training_on_gpus(tmp_path, monkeypatch, use_cpu, level):
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 'Driver Version: 570.1   CUDA Version: 12.8'")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    assert check_driver(SimpleNamespace(recipe=SimpleNamespace(values={"use_cpu": use_cpu}))).level == level
+
+
+def test_a_gpu_that_only_emulates_bf16_trains_in_float32(tmp_path, monkeypatch, caplog):
+    """Whether the recipe asks for bf16 or the accelerate config, and not where the CPU trains, or bf16 is native."""
+    native = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(
+        "torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation or bool(native)
+    )
+
+    def precision(config="no", **values):
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", config)
+        args = NerTrainingArguments(output_dir=str(tmp_path), **values)
+        return args.mixed_precision, Launch.of_environment(os.environ).mixed_precision
+
+    monkeypatch.setattr(NerTrainingArguments, "device", torch.device("cpu"))  # there is no GPU here
+    assert precision(bf16=True) == precision("bf16") == precision("bf16", bf16=True) == ("no", "no")
+    assert len([record for record in caplog.records if "emulates bf16" in record.message]) == 3
+    caplog.clear()
+    assert precision("bf16", bf16=True, use_cpu=True) == ("bf16", "bf16")
+    assert precision("bf16", fp16=True)[0] == precision(fp16=True)[0] == "fp16"
+    native.append(True)
+    assert precision("bf16", bf16=True) == ("bf16", "bf16")
+    assert precision(bf16=True)[0] == "bf16"
+    assert not caplog.records

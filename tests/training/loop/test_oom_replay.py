@@ -14,6 +14,7 @@ from qwen_ner.codec import Codec
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER, NerError
+from qwen_ner.training.arguments import CHECKPOINTING
 from qwen_ner.training.batches.collate import BatchRows, PaddedCollator, choose_collator
 from qwen_ner.training.batches.step import StepTransform
 from qwen_ner.training.batches.transforms import TRANSFORMS
@@ -45,7 +46,7 @@ def limited(model, tokens, where="forward", error=None):
                 kwargs["inputs_embeds"].register_hook(lambda _: runs_out(error))
         return args, kwargs
 
-    base.register_forward_pre_hook(before, with_kwargs=True)
+    model.register_forward_pre_hook(before, with_kwargs=True)
     return model
 
 
@@ -197,7 +198,7 @@ def test_a_row_that_does_not_fit_alone_is_an_error_with_its_remedy(make_trainer,
     with pytest.raises(NerError, match="single row") as raised:
         make_trainer(limited(load_model(str(tiny)), 5, error=error)).train()
     assert raised.value.place == "step 1"
-    assert "activation_checkpointing: true" in raised.value.remedy
+    assert f"{CHECKPOINTING}: true" in raised.value.remedy
 
 
 def test_another_error_stays_what_it_is(make_trainer, tiny):

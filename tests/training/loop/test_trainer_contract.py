@@ -17,7 +17,7 @@ OVERRIDDEN = {
     "prediction_step": "self, model, inputs, prediction_loss_only, ignore_keys",
     "save_model": "self, output_dir, _internal_call",
     "_save_checkpoint": "self, model, trial",
-    "push_to_hub": "self, commit_message, blocking, token, revision, private, kwargs",
+    "push_to_hub": "self, commit_message, blocking, token, revision, kwargs",
 }
 
 CALLED = {
@@ -26,6 +26,9 @@ CALLED = {
     "_finalize_training": "self, trial, num_train_samples, start_time",
     "_prepare_inputs": "self, inputs",
 }
+
+LATER = {"push_to_hub": ("private",)}
+"""Parameters that only newer releases have, and that are not given."""
 
 EVENTS = (
     "on_train_begin", "on_epoch_begin", "on_pre_optimizer_step", "on_step_end", "on_epoch_end", "on_evaluate",
@@ -43,7 +46,8 @@ def test_it_overrides_at_most_eight_methods_two_of_them_private():
 
 @pytest.mark.parametrize("name", [*OVERRIDDEN, *CALLED])
 def test_the_installed_trainer_has_the_signature_that_is_relied_on(name):
-    assert ", ".join(inspect.signature(getattr(Trainer, name)).parameters) == (OVERRIDDEN | CALLED)[name]
+    found = [each for each in inspect.signature(getattr(Trainer, name)).parameters if each not in LATER.get(name, ())]
+    assert ", ".join(found) == (OVERRIDDEN | CALLED)[name]
 
 
 @pytest.mark.parametrize("event", EVENTS)
