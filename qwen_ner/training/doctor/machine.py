@@ -135,7 +135,7 @@ def _memory_remedy(expected: costs.Memory, available: int, device: str) -> str:
     """What would help: a smaller batch only if all but the batch fits."""
     if (expected.total - expected.activations - expected.logits) * HEADROOM <= available:
         smaller = "halve per_device_train_batch_size and double gradient_accumulation_steps"
-        return f"{smaller}, or set {CHECKPOINTING}"
+        return f"{smaller}, or set {CHECKPOINTING}: true"
     adapter = "train an adapter (lora_r: 16), " if expected.optimizer > expected.weights else ""
     return f"{adapter}shard over several {device}s, or use a smaller model: no smaller batch fits"
 
