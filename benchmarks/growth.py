@@ -104,7 +104,10 @@ def in_process(task: str, folder: Path, model: str) -> dict[str, Any]:
 
 def own_memory(pid: int) -> int:
     """KiB of a process's memory that are not pages of files; 0 once it has ended."""
-    status = Path(f"/proc/{pid}/status").read_text()
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
     found = re.search(r"RssAnon:\s+(\d+)", status)
     return int(found[1]) if found else 0
 
