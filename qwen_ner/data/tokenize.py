@@ -11,9 +11,11 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from ..codec import Codec
@@ -64,17 +66,31 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence
     ]
 
 
+PATIENCE = 20.0
+"""Seconds for a chat template to write two turns, which takes less than a millisecond."""
+
 HARMLESS = "\ue000text\ue000"
 """A text that no template changes, and that can be found in what the template makes of it."""
 
 
 def takes_system_turn(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template writes a system turn, rather than refuse it (Gemma) or leave it out."""
-    try:
-        turns = [{"role": "system", "content": HARMLESS}, {"role": "user", "content": "?"}]
-        return HARMLESS in _rendered(tokenizer, turns)
-    except NerError:
-        return False
+    """Whether the chat template writes a system turn, rather than refuse it (Gemma) or leave it out.
+
+    Raises `NerError` for a template that does not end: it is a program, and two nested loops can take days.
+    """
+    turns, rendered = [{"role": "system", "content": HARMLESS}, {"role": "user", "content": "?"}], list[str]()
+
+    def render() -> None:
+        with suppress(NerError):
+            rendered.append(_rendered(tokenizer, turns))
+
+    probe = Thread(target=render, daemon=True)
+    probe.start()
+    probe.join(PATIENCE)
+    if probe.is_alive():
+        what, remedy = f"the chat template does not end within {PATIENCE:g} s", "use a model with another chat template"
+        raise NerError(what, place=tokenizer.name_or_path, remedy=remedy)
+    return HARMLESS in "".join(rendered)
 
 
 def unclosed_thought(tokenizer: PreTrainedTokenizerBase) -> str | None:

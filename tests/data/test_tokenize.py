@@ -172,6 +172,14 @@ def test_a_template_with_a_system_turn_is_given_one(tokenizer, codec):
     assert tokenize.takes_system_turn(trims)
 
 
+def test_a_template_that_does_not_end_is_an_error(tokenizer, codec, monkeypatch):
+    monkeypatch.setattr(tokenize, "PATIENCE", 0.2)
+    loops = "{% for i in range(5000) %}{% for j in range(5000) %}{% endfor %}{% endfor %}"  # ends after a second
+    with pytest.raises(NerError, match=r"within 0\.2 s") as error:
+        prompt_ids(with_template(tokenizer, loops), codec, ["三星"])
+    assert error.value.place == tokenizer.name_or_path
+
+
 @pytest.mark.parametrize(
     "template", ["{{ raise_exception('never') }}", "{{ 1 + messages }}", "{% for %}", "{{ messages[9].content.x }}"]
 )
