@@ -37,9 +37,9 @@ def add_extraction(parser: ArgumentParser) -> None:
         default="none",
         help="auto: drop entities below the calibrated threshold of their label; default: none",
     )
-    add_batch_tokens(parser, "memory is short")
+    add_batch_tokens(parser, "memory is short", None, "16384, or on a GPU what fits into its memory")
 
 
-def add_batch_tokens(parser: ArgumentParser, when: str) -> None:
-    what = f"tokens in a batch; lower it if {when}; default: 16384"
-    parser.add_argument("--batch-tokens", type=int, default=16384, metavar="N", help=what)
+def add_batch_tokens(parser: ArgumentParser, when: str, default: int | None, shown: str) -> None:
+    what = f"tokens in a batch; lower it if {when}; default: {shown}"
+    parser.add_argument("--batch-tokens", type=int, default=default, metavar="N", help=what)

@@ -17,7 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, reachable from this machine only")
     parser.add_argument("--port", type=int, default=8000, help="default: 8000")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="file that holds the token clients must send")
-    add_batch_tokens(parser, "memory is short or latency too high")
+    add_batch_tokens(parser, "memory is short or latency too high", 16384, "16384")
     for flag, default, what in (
         ("--max-texts", 1000, "most texts in a request"),
         ("--max-characters", 100_000, "most characters in a request"),
