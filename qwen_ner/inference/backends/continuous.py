@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .base import BATCH_TOKENS
-from .decoding import BatchWriter, Row, judge
+from .decoding import BatchWriter, Judged, Row
 from .prefix_cache import repeat_cache
 from .static import ROWS, StaticDecoder
 
@@ -85,7 +85,7 @@ class ContinuousWriter(BatchWriter):
         self.decoder.fill(places, cache)
         for place, row in zip(places, taken, strict=True):
             rows[place] = row
-        self._take(taken, logits, *judge(logits))
+        self._take(taken, logits, Judged.of(logits))
         return taken
 
     def _move_together(self, rows: list[Row]) -> list[Row]:

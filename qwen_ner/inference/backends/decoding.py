@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -40,6 +40,22 @@ class Row:
     finished: bool = False
     done: bool = False
     draft: list[int] = field(default_factory=list)
+
+
+class Judged(NamedTuple):
+    """What the host knows of logits: the likeliest token of each row and its log-probability, by column.
+
+    A logit less its normalizer, which stays on the device as (row, column), is a log-probability.
+    """
+
+    likeliest: list[list[int]]
+    logprobs: list[list[float]]
+    normalizers: torch.Tensor
+
+    @classmethod
+    def of(cls, logits: torch.Tensor) -> Judged:
+        likeliest, logprobs, normalizers = judge(logits)
+        return cls(likeliest.T.tolist(), logprobs.T.tolist(), normalizers)
 
 
 @dataclass(frozen=True)
@@ -85,7 +101,7 @@ class BatchWriter:
                 logits_to_keep=judged,
             )
             logits = out.logits.float()
-            refused = self._take(rows, logits, *judge(logits))
+            refused = self._take(rows, logits, Judged.of(logits))
             going = [i for i, row in enumerate(rows) if not row.done]
             if not going:
                 break
@@ -111,24 +127,20 @@ class BatchWriter:
             judged = ids.shape[1]
         yield all_rows
 
-    def _take(
-        self, rows: Sequence[Row], logits: torch.Tensor, likeliest: torch.Tensor, normalizers: torch.Tensor
-    ) -> list[int]:
+    def _take(self, rows: Sequence[Row], logits: torch.Tensor, judged: Judged) -> list[int]:
         """Add to each row that is not done the tokens that its `logits` (row, column, vocabulary) give: its draft, as
-        far as the model would have written it itself, and one more. The others are what `judge` makes of the logits.
-        Returns how many tokens of each draft were refused.
+        far as the model would have written it itself, and one more. Returns how many tokens of each draft were refused.
 
-        The likeliest tokens of all rows come from the device at once; rows that may not take theirs choose together.
+        Rows that may not take their likeliest tokens choose together.
         """
         refused = [0] * len(rows)
         writing = [(i, row) for i, row in enumerate(rows) if not row.done]
-        for column, (numbers, values) in enumerate(zip(*likeliest.transpose(1, 2).tolist(), strict=True)):
-            tokens = list(map(int, numbers))
+        for column, (tokens, values) in enumerate(zip(judged.likeliest, judged.logprobs, strict=True)):
             behind = logits.shape[1] - 1 - column  # so many tokens of a draft stand behind this column
             here = [(i, row) for i, row in writing if len(row.draft) >= behind]
             if choosing := [i for i, row in here if self.temperature or not self._allows(row, tokens[i])]:
                 chosen = self._choose(logits[choosing, column], [rows[i].guide for i in choosing])
-                gains = logits[choosing, column, chosen].float() - normalizers[choosing, column]
+                gains = logits[choosing, column, chosen].float() - judged.normalizers[choosing, column]
                 for i, token, gain in zip(choosing, chosen.tolist(), gains.tolist(), strict=True):
                     tokens[i], values[i] = token, gain
             for i, row in here:
@@ -173,16 +185,11 @@ class BatchWriter:
         row.done = row.finished or len(row.ids) == self.limit
 
 
-def judge(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The likeliest tokens and their log-probabilities, (2, row, column), and the logarithms of the sums that make
-    probabilities of `logits` (row, column, vocabulary).
-
-    Tokens and log-probabilities are one tensor, so that the host waits for the device once: below 2²⁴ float32 holds
-    each token exactly.
-    """
+def judge(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of `logits` (row, column, vocabulary) the likeliest tokens, their log-probabilities, and the normalizers."""
     logits = logits.float()
     best, normalizers = logits.max(-1), logits.logsumexp(-1)
-    return torch.stack([best.indices.float(), best.values - normalizers]), normalizers
+    return best.indices, best.values - normalizers, normalizers
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, torch.Tensor]:

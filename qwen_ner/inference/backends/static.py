@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import embedding, linear, rms_norm, scaled_dot_product_attention, silu
 
 from .base import BATCH_TOKENS
-from .decoding import judge
+from .decoding import Judged, judge
 from .oom import out_of_memory
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ little: the weights are read once for all."""
 FREE = 0.7
 """The share of the free memory that rows may take: the rest is for their prompts' passes."""
 
-Judged = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Seen = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class Layer(NamedTuple):
@@ -93,7 +93,7 @@ class StaticDecoder:
         self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
         self.size, self.eps = attention.head_dim, config.rms_norm_eps
         self.layers = [_join(layer) for layer in model.model.layers]
-        self.graphs: dict[tuple[int, int], tuple[Callable[[], object], Judged]] = {}
+        self.graphs: dict[tuple[int, int], tuple[Callable[[], object], Seen]] = {}
         self.graphing = self.device.type == "cuda"
         self.inputs = torch.zeros(2, ROWS[-1], dtype=torch.long, device=self.device)
         self.places = torch.arange(ROWS[-1], device=self.device)
@@ -163,18 +163,22 @@ class StaticDecoder:
         self.rows = rows
         self._cache(rows, self.length)[:, : len(places)] = alive
 
-    def step(self, ids: Sequence[int], positions: Sequence[int]) -> Judged:
-        """Logits (row, 1, vocabulary) behind the tokens `ids` at `positions`, one for each row, and what `judge` makes
-        of them. They are overwritten by the next step."""
+    def step(self, ids: Sequence[int], positions: Sequence[int]) -> tuple[torch.Tensor, Judged]:
+        """Logits (row, 1, vocabulary) behind the tokens `ids` at `positions`, one for each row, and what they say.
+
+        The next step overwrites them. The host waits for the device once.
+        """
         self.inputs[:, : self.rows].copy_(torch.tensor([ids, positions]), non_blocking=True)
         key = (self.rows, self.length)
         if self.graphing and key not in self.graphs:
             self._capture(key)
-        if key not in self.graphs:
-            return self._compute(*key)
-        replay, judged = self.graphs[key]
-        replay()
-        return judged
+        if key in self.graphs:
+            replay, (logits, best, normalizers) = self.graphs[key]
+            replay()
+        else:
+            logits, best, normalizers = self._compute(*key)
+        tokens, logprobs = best.tolist()
+        return logits, Judged([list(map(int, tokens))], [logprobs], normalizers)
 
     def _capture(self, key: tuple[int, int]) -> None:
         """Record a step for `key` as a graph; where that fails, steps are launched kernel by kernel from then on."""
@@ -189,15 +193,16 @@ class StaticDecoder:
                 graph = torch.cuda.CUDAGraph()
                 self.pool = self.pool or torch.cuda.graph_pool_handle()
                 with torch.cuda.graph(graph, pool=self.pool, stream=side, capture_error_mode="thread_local"):
-                    judged = self._compute(*key)
-                self.graphs[key] = graph.replay, judged
+                    seen = self._compute(*key)
+                self.graphs[key] = graph.replay, seen
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
             self.graphing = False
             log.warning("No CUDA graph could be recorded, so decoding takes longer: %s", error)
 
-    def _compute(self, rows: int, length: int) -> Judged:
+    def _compute(self, rows: int, length: int) -> Seen:
+        """Logits (row, 1, vocabulary), their greatest and its log-probability (2, row), normalizers (row, 1)."""
         ids, positions = self.inputs[:, :rows]
         cos, sin = self.cos[positions], self.sin[positions]
         unseen = self.columns[:length] > positions[:, None]
@@ -210,7 +215,9 @@ class StaticDecoder:
             hidden.addmm_(silu(gate) * up, layer.down.T)
         logits = self.logits[:rows]
         torch.mm(self._norm(hidden, self.model.model.norm.weight), self.model.lm_head.weight.T, out=logits)
-        return logits[:, None], *judge(logits[:, None])
+        tokens, logprobs, normalizers = judge(logits[:, None])
+        # One tensor, so that one transfer does; below 2²⁴ float32 holds each token exactly.
+        return logits[:, None], torch.stack([tokens[:, 0].float(), logprobs[:, 0]]), normalizers
 
     def _attend(
         self,
