@@ -3,8 +3,8 @@
 In: a Qwen2 or Qwen3 for inference, and the tokens that its rows wrote last. Out: what judges the next. Knows nothing of
 prompts, ends and constraints.
 
-A step of few rows takes as long as its launches: for the 0.5B transformers launches 1,066 kernels, this some 350, and
-a graph is one.
+A step of few rows takes as long as its launches: for the 0.5B transformers launches 1,066 kernels, this less than 400,
+and a graph is one.
 """
 
 from __future__ import annotations
