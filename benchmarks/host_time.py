@@ -148,12 +148,11 @@ class Reduced:
 class Ready:
     """A model that has its logits ready: each row's answer, token by token. A row whose answer is whole has left."""
 
-    device = "cpu"
-
     def __init__(self, answers: Sequence[Sequence[int]], size: int) -> None:
         import torch
         from transformers import Qwen2Config
 
+        self.device = torch.device("cpu")
         self.config = Qwen2Config(num_hidden_layers=1)
         self.steps = []
         for step in range(max(map(len, answers))):

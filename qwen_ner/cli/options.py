@@ -38,12 +38,8 @@ def add_extraction(parser: ArgumentParser) -> None:
         default="none",
         help="auto: drop entities below the calibrated threshold of their label; default: none",
     )
-    add_batch_tokens(parser, "memory is short")
-
-
-def add_batch_tokens(parser: ArgumentParser, when: str) -> None:
-    what = f"tokens in a batch; lower it if {when}; default: 16384"
-    parser.add_argument("--batch-tokens", type=count, default=16384, metavar="N", help=what)
+    what = "tokens in a batch; lower it if memory is short; default: 16384, or on a GPU what fits into its memory"
+    parser.add_argument("--batch-tokens", type=count, metavar="N", help=what)
 
 
 def count(given: str) -> int:

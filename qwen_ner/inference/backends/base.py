@@ -20,7 +20,8 @@ BACKENDS = {"torch": "qwen_ner.inference.backends.torch:TorchBackend"}
 `load(folder, tokenizer, config, *, device=None, dtype=None)` that makes one from a trained folder."""
 
 BATCH_TOKENS = 16_384
-"""Default for the tokens in a batch, prompts and answers: about 400 MB of keys and values for a 0.5B in float32."""
+"""Default for the tokens in a batch, prompts and answers: about 400 MB of keys and values for a 0.5B in float32. On
+a GPU the torch backend takes what fits into its memory, and so many for a pass over prompts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ completed. Knows nothing of how batches are made; running out of memory is for i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -29,11 +29,12 @@ DRAFT_TOKENS = 6
 
 @dataclass(eq=False)
 class Row:
-    """A prompt and its answer while it is written: `done` when `finished` or at the limit.
+    """Prompt `number` and its answer while it is written: `done` when `finished` or at the limit.
 
     `guide` is None once the answer has left what it forecasts.
     """
 
+    number: int
     prompt: Sequence[int]
     guide: Constraint | None
     ids: list[int] = field(default_factory=list)
@@ -43,22 +44,49 @@ class Row:
     draft: list[int] = field(default_factory=list)
 
 
+class Judged(NamedTuple):
+    """What the host knows of logits: the likeliest token of each row and its log-probability, by column.
+
+    A logit less its normalizer, which stays on the device as (row, column), is a log-probability.
+    """
+
+    likeliest: list[list[int]]
+    logprobs: list[list[float]]
+    normalizers: torch.Tensor
+
+    @classmethod
+    def of(cls, logits: torch.Tensor) -> Judged:
+        likeliest, logprobs, normalizers = judge(logits)
+        return cls(likeliest.T.tolist(), logprobs.T.tolist(), normalizers)
+
+
 @dataclass(frozen=True)
 class BatchWriter:
     """Writes the answers of one batch, step after step."""
 
     model: PreTrainedModel
     ends: Sequence[int]
+    pad_token_id: int
     limit: int
     temperature: float
     constrained: bool
 
-    def write(self, rows: list[Row], own: dict[str, torch.Tensor], prefix: DynamicCache) -> None:
-        """Complete `rows`; `own` are their prompts behind `prefix`, padded on the left.
+    def length(self, row: Row) -> int:
+        """The tokens that `row` takes, prompt and answer."""
+        return len(row.prompt) + self.limit
+
+    def together(self, waiting: Sequence[Row], budget: int) -> int:
+        """How many rows of `waiting`, which come longest first, take `budget` tokens; a longer one goes alone."""
+        return min(len(waiting), max(1, budget // self.length(waiting[0])))
+
+    def write(self, waiting: Sequence[Row], together: int, prefix: DynamicCache) -> Iterator[list[Row]]:
+        """Complete some of `waiting`, so many `together`, whose prompts begin with `prefix`. Yields the completed ones.
 
         A step feeds each row the token that it took last and a draft, padded on the left. Columns of the cache that
         hold padding or refused drafts are masked, and positions are counted as if they were not there.
         """
+        rows = all_rows = list(waiting[:together])
+        own = pad_left([row.prompt[prefix.get_seq_length() :] for row in rows], self.pad_token_id)
         device, shared = self.model.device, prefix.get_seq_length()
         ids, mask = own["input_ids"].to(device), own["attention_mask"].to(device)
         mask = torch.nn.functional.pad(mask, (shared, 0), value=1)
@@ -74,10 +102,11 @@ class BatchWriter:
                 use_cache=True,
                 logits_to_keep=judged,
             )
-            refused = self._take(rows, out.logits.float())
+            logits = out.logits.float()
+            refused = self._take(rows, logits, Judged.of(logits))
             going = [i for i, row in enumerate(rows) if not row.done]
             if not going:
-                return
+                break
             if len(going) < len(rows):
                 kept = torch.tensor(going).to(device, non_blocking=True)
                 cache.batch_select_indices(kept)
@@ -98,19 +127,18 @@ class BatchWriter:
                 ids = torch.tensor([row.ids[-1:] for row in rows]).to(device, non_blocking=True)  # launch, do not wait
                 mask = torch.nn.functional.pad(mask, (0, 1), value=1)
             judged = ids.shape[1]
+        yield all_rows
 
-    def _take(self, rows: Sequence[Row], logits: torch.Tensor) -> list[int]:
-        """Add to each row the tokens that its `logits` (row, column, vocabulary) give: its draft, as far as the model
-        would have written it itself, and one more. Returns how many tokens of each draft were refused. Raises
-        `NerError` if a probability is not finite.
+    def _take(self, rows: Sequence[Row], logits: torch.Tensor, judged: Judged) -> list[int]:
+        """Add to each row that is not done the tokens that its `logits` (row, column, vocabulary) give: its draft, as
+        far as the model would have written it itself, and one more. Returns how many tokens of each draft were refused.
+        Raises `NerError` if a probability is not finite.
 
-        The likeliest tokens of all rows come from the device at once; rows that may not take theirs choose together.
+        Rows that may not take their likeliest tokens choose together.
         """
-        best, normalizers = logits.max(-1), logits.logsumexp(-1)
-        likeliest, logprobs = best.indices.T.tolist(), (best.values - normalizers).T.tolist()
         refused = [0] * len(rows)
-        writing = list(enumerate(rows))
-        for column, (tokens, values) in enumerate(zip(likeliest, logprobs, strict=True)):
+        writing = [(i, row) for i, row in enumerate(rows) if not row.done]
+        for column, (tokens, values) in enumerate(zip(judged.likeliest, judged.logprobs, strict=True)):
             behind = logits.shape[1] - 1 - column  # so many tokens of a draft stand behind this column
             here = [(i, row) for i, row in writing if len(row.draft) >= behind]
             if not all(math.isfinite(values[i]) for i, _ in here):
@@ -118,7 +146,7 @@ class BatchWriter:
                 raise NerError("the model's logits are not finite numbers", remedy=remedy)
             if choosing := [i for i, row in here if self.temperature or not self._allows(row, tokens[i])]:
                 chosen = self._choose(logits[choosing, column], [rows[i].guide for i in choosing])
-                gains = logits[choosing, column, chosen] - normalizers[choosing, column]
+                gains = logits[choosing, column, chosen].float() - judged.normalizers[choosing, column]
                 for i, token, gain in zip(choosing, chosen.tolist(), gains.tolist(), strict=True):
                     tokens[i], values[i] = token, gain
             for i, row in here:
@@ -161,6 +189,13 @@ class BatchWriter:
             row.ids.append(token)
             row.finished = self.constrained and row.guide is not None and row.guide.closed
         row.done = row.finished or len(row.ids) == self.limit
+
+
+def judge(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of `logits` (row, column, vocabulary) the likeliest tokens, their log-probabilities, and the normalizers."""
+    logits = logits.float()
+    best, normalizers = logits.max(-1), logits.logsumexp(-1)
+    return best.indices, best.values - normalizers, normalizers
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, torch.Tensor]:

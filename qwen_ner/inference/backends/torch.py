@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +20,13 @@ from ...entities import NerError
 from ..loading import load_weights
 from .base import BATCH_TOKENS as BATCH_TOKENS
 from .base import Completion, Constraint
+from .continuous import ContinuousWriter
 from .decoding import BatchWriter, Row
 from .decoding import pad_left as pad_left
 from .oom import out_of_memory
 from .packed_linear import pack
 from .prefix_cache import PrefixCache, shared_prefix
+from .static import StaticDecoder, unfit
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -35,17 +37,25 @@ log = logging.getLogger(__name__)
 class TorchBackend:
     """Writes with `model`, which is put in evaluation mode.
 
+    On a GPU a model for inference only, whose layers are those of Qwen2 or Qwen3, decodes with a `StaticDecoder`.
     The keys and values of what all prompts begin with are kept between calls: make a new backend when the weights have
     changed. `batch_tokens` is lowered for good when a batch runs out of memory.
     """
 
     def __init__(
-        self, model: PreTrainedModel, end_token_ids: Sequence[int], pad_token_id: int, batch_tokens: int = BATCH_TOKENS
+        self, model: PreTrainedModel, end_token_ids: Sequence[int], pad_token_id: int, batch_tokens: int | None = None
     ) -> None:
         self.model = model.eval()
         self.ends = list(end_token_ids)
         self.pad_token_id = pad_token_id
-        self.batch_tokens = batch_tokens
+        self.decoder: StaticDecoder | None = None
+        if model.device.type == "cuda":
+            if reason := unfit(model):
+                log.info("Decoding kernel by kernel, without a CUDA graph: %s.", reason)
+            else:
+                self.decoder = StaticDecoder(model)
+        # On a GPU the memory that is free bounds a batch.
+        self.batch_tokens = batch_tokens or (sys.maxsize if self.decoder else BATCH_TOKENS)
         self.prefix = PrefixCache()
         self.memory_tokens = sys.maxsize  # the batch that fitted into memory, once a larger one did not
         torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for each new shape, and every step is one
@@ -69,7 +79,7 @@ class TorchBackend:
         if dtype is None:
             native = torch.cuda.is_bf16_supported(including_emulation=False)  # emulated, it is slower than float32
             dtype = "bfloat16" if device.startswith("cuda") and native else "float32"
-        model = load_weights(folder, getattr(torch, dtype))
+        model = load_weights(folder, getattr(torch, dtype)).requires_grad_(False)
         return cls(pack(model.to(device)), config.end_token_ids, tokenizer.pad_token_id)
 
     @property
@@ -97,33 +107,32 @@ class TorchBackend:
         """
         if not prompts:
             return []
-        writer = BatchWriter(self.model, self.ends, limit, temperature, constrained=bool(constraints))
+        common = (self.model, self.ends, self.pad_token_id, limit, temperature, bool(constraints))
+        writer = ContinuousWriter(*common, self.decoder) if self.decoder else BatchWriter(*common)
         guides: Sequence[Constraint | None] = constraints or hints or [None] * len(prompts)
         prefix = self._prefix(prompts)
         budget = min(batch_tokens or self.batch_tokens, self.memory_tokens)
-        lengths = [len(prompt) + limit for prompt in prompts]
-        waiting = sorted(range(len(prompts)), key=lambda i: -lengths[i])
+        rows = [Row(i, prompt, guide) for i, (prompt, guide) in enumerate(zip(prompts, guides, strict=True))]
+        waiting = sorted(rows, key=lambda row: -len(row.prompt))
         done: dict[int, Completion] = {}
         while waiting:
-            chosen = waiting[: max(1, budget // lengths[waiting[0]])]
-            rows = [Row(prompts[i], guides[i]) for i in chosen]
-            own = pad_left([row.prompt[prefix.get_seq_length() :] for row in rows], self.pad_token_id)
-            if fits_memory(partial(writer.write, rows, own, prefix)):
-                for i, row in zip(chosen, rows, strict=True):
-                    done[i] = Completion(row.ids, row.finished, row.logprobs)
-                waiting = waiting[len(chosen) :]
-                if on_rows:
-                    on_rows(len(chosen))
+            together = writer.together(waiting, budget)
+            write = partial(_collect, writer.write(waiting, together, prefix), done, on_rows)
+            fits = fits_memory(write, self.decoder.release if self.decoder else None)
+            waiting = [row for row in waiting if row.number not in done]
+            if fits:
                 continue
-            if len(chosen) == 1:
+            if together == 1:
                 what = "the tokens of a prompt and its answer do not fit into memory"
-                raise NerError(what, value=lengths[chosen[0]], remedy=f"use a shorter text, or {MORE_MEMORY}")
-            budget = self.memory_tokens = len(chosen) // 2 * lengths[chosen[0]]
+                length = len(waiting[0].prompt) + limit
+                raise NerError(what, value=length, remedy=f"use a shorter text, or {MORE_MEMORY}")
+            budget = self.memory_tokens = together // 2 * writer.length(waiting[0])
             self.batch_tokens = min(self.batch_tokens, budget)
-            log.warning("A batch of %d rows ran out of memory; using up to %d tokens a batch.", len(chosen), budget)
-            for i in chosen:
-                if guide := guides[i]:
+            log.warning("A batch of %d rows ran out of memory; using up to %d tokens a batch.", together, budget)
+            for guide in [guides[row.number] for row in waiting]:
+                if guide:
                     guide.restart()
+            waiting = [Row(row.number, row.prompt, guides[row.number]) for row in waiting]
         return [done[i] for i in range(len(prompts))]
 
     def _prefix(self, prompts: Sequence[Sequence[int]]) -> DynamicCache:
@@ -140,8 +149,18 @@ class TorchBackend:
 MORE_MEMORY = "a smaller model, or a device with more memory"
 
 
-def fits_memory(compute: Callable[[], object]) -> bool:
-    """Call `compute`; False, with what it held freed, if the memory ran out."""
+def _collect(
+    written: Iterator[list[Row]], done: dict[int, Completion], on_rows: Callable[[int], object] | None
+) -> None:
+    """Put rows into `done` as they are `written`."""
+    for rows in written:
+        done |= {row.number: Completion(row.ids, row.finished, row.logprobs) for row in rows}
+        if on_rows:
+            on_rows(len(rows))
+
+
+def fits_memory(compute: Callable[[], object], release: Callable[[], object] | None = None) -> bool:
+    """Call `compute`; False, after `release` and with what it held freed, if the memory ran out."""
     from accelerate.utils.memory import clear_device_cache
 
     try:
@@ -150,6 +169,8 @@ def fits_memory(compute: Callable[[], object]) -> bool:
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
+    if release:
+        release()
     clear_device_cache(garbage_collection=True)  # here, where the error no longer holds the batch's tensors
     return False
 

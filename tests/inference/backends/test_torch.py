@@ -294,7 +294,12 @@ def test_other_models_generate_the_same_way(tiny, prompts, kind):
     """Sliding windows share no prefix; an adapter is used as it stands, unmerged."""
     torch.manual_seed(0)
     if kind == "window":
-        config = Qwen2Config.from_pretrained(tiny, use_sliding_window=True, sliding_window=16, max_window_layers=1)
+        window = {
+            "use_sliding_window": True,
+            "sliding_window": 16,
+            "layer_types": ["full_attention", "sliding_attention"],
+        }
+        config = Qwen2Config.from_pretrained(tiny, **window)
         model = Qwen2ForCausalLM(config).eval()
     else:
         model = load_model(str(tiny), lora={"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}).eval()
