@@ -108,12 +108,9 @@ def _rendered(
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, **options)
     except Exception as error:  # a template is a program of its own
-        roles = ", ".join(message["role"] for message in messages)
-        fault, remedy = (
-            f"the chat template fails ({error})",
-            "use an instruct model whose chat template takes these turns",
-        )
-        raise NerError(fault, value=roles, place=tokenizer.name_or_path, remedy=remedy) from error
+        what, roles = f"the chat template fails ({error})", ", ".join(message["role"] for message in messages)
+        remedy = "use an instruct model that takes these turns"
+        raise NerError(what, value=roles, place=tokenizer.name_or_path, remedy=remedy) from error
 
 
 def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

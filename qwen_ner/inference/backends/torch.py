@@ -72,14 +72,10 @@ class TorchBackend:
     ) -> TorchBackend:
         """The model in `folder`, its adapter merged, its linear layers packed on a CPU: not to be trained further.
 
-        `device` defaults to the GPU if there is one. `dtype` defaults to bfloat16 on a GPU that has it (from
-        Ampere on), else float32.
+        `device` defaults to the GPU if there is one, `dtype` to `default_dtype`.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if dtype is None:
-            native = torch.cuda.is_bf16_supported(including_emulation=False)  # emulated, it is slower than float32
-            dtype = "bfloat16" if device.startswith("cuda") and native else "float32"
-        model = load_weights(folder, getattr(torch, dtype)).requires_grad_(False)
+        model = load_weights(folder, getattr(torch, dtype or default_dtype(device))).requires_grad_(False)
         return cls(pack(model.to(device)), config.end_token_ids, tokenizer.pad_token_id)
 
     @property
@@ -144,6 +140,12 @@ class TorchBackend:
         what = "the tokens that all prompts begin with do not fit into memory"
         remedy = f"use a shorter system_prompt, or {MORE_MEMORY}"
         raise NerError(what, value=len(shared_prefix(prompts)), remedy=remedy)
+
+
+def default_dtype(device: str) -> str:
+    """bfloat16 on a GPU that has it (from Ampere on), else float32."""
+    native = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)  # emulated: slower
+    return "bfloat16" if native else "float32"
 
 
 MORE_MEMORY = "a smaller model, or a device with more memory"

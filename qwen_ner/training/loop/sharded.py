@@ -1,7 +1,8 @@
-"""A model whose weights are sharded over the ranks (FSDP2, DeepSpeed ZeRO-3), gathered whole for an evaluation.
+"""The model that an evaluation reads with: on a GPU, or where weights are sharded, a plain copy for inference.
 
-In: the Trainer's sharded model. Out: a plain copy of it on every rank for as long as it is needed. Knows nothing of
-data and of how text is generated.
+In: the Trainer's model. Out: for as long as it is needed, a copy on every rank with all weights (FSDP2 and DeepSpeed
+ZeRO-3 shard them), its adapter merged, in the type that `Extractor` loads it in: what is scored is what ships. Knows
+nothing of data.
 
 Every layer of a sharded model synchronizes all ranks. Ranks write different numbers of tokens, so one would wait
 forever for another that is done. Running empty forward passes instead (`synced_gpus`) makes every rank as slow as the
@@ -19,6 +20,7 @@ import torch
 from transformers import PreTrainedModel, TrainerCallback
 
 from ...entities import NerError
+from ...inference.backends.torch import TorchBackend, default_dtype
 
 if TYPE_CHECKING:
     from .trainer import NerTrainer
@@ -74,13 +76,26 @@ def _gathered(parameter: torch.nn.Parameter) -> torch.Tensor:
     return parameter.detach().clone()
 
 
+def merge(model: Any, dtype: torch.dtype) -> Any:
+    """`model` with its adapter merged, in `dtype`. Each layer is merged in float32, as `load_weights` merges."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in [module for module in model.modules() if isinstance(module, BaseTunerLayer)]:
+        weight = layer.get_base_layer().weight
+        weight.data = weight.data.float()
+        layer.merge()
+        weight.data = weight.data.to(dtype)
+    return model.unload().to(dtype)
+
+
 class WholeModel(TrainerCallback):
-    """The model with all of its weights on this rank, from the first call of `get` to the end of the evaluation."""
+    """The model to evaluate with, and its backend, from the first call of `get` to the end of the evaluation."""
 
     def __init__(self, trainer: NerTrainer) -> None:
         args, self.trainer = trainer.args, trainer
         self._outline: Any = None
         self._copy: PreTrainedModel | None = None
+        self._backend: TorchBackend | None = None
         if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and not trainer.is_fsdp_enabled:
             raise NerError(
                 "FSDP was requested, but accelerate shards on GPUs only: on the CPU every process would silently hold "
@@ -94,8 +109,13 @@ class WholeModel(TrainerCallback):
                 place="nonfinite_gradients",
                 remedy="set it to stop, or launch with FSDP2 (accelerate_configs/fsdp2_4gpu.yaml)",
             )
-        if trainer.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3):
-            self._outline = outline(trainer.model)
+        sharded = trainer.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
+        if sharded or args.device.type == "cuda":
+            self.copy_first()
+
+    def copy_first(self) -> None:
+        """Have `get` copy the model as it is built now; its weights may change and its layers be patched."""
+        self._outline = outline(self.trainer.model)
 
     def get(self) -> Any:
         """All ranks must call it, once in an evaluation at least; afterwards they may go different ways."""
@@ -103,13 +123,22 @@ class WholeModel(TrainerCallback):
         if self._outline is None:
             return trainer.accelerator.unwrap_model(trainer.model)
         if self._copy is None:
-            dtype = COMPUTE.get(trainer.accelerator.mixed_precision)
-            self._copy = fill(self._outline, trainer.model, trainer.args.device, dtype)
+            dtype, adapted = getattr(torch, default_dtype(trainer.args.device.type)), hasattr(self._outline, "unload")
+            whole = fill(self._outline, trainer.model, trainer.args.device, None if adapted else dtype)
+            self._copy = (merge(whole, dtype) if adapted else whole).requires_grad_(False)
         return self._copy
 
+    def backend(self) -> TorchBackend:
+        """What writes with `get()`. It keeps the prompts' common prefix, and on a GPU graphs, for one evaluation."""
+        if self._backend is None:
+            trainer = self.trainer
+            ends, pad = trainer.ner_config.end_token_ids, trainer.processing_class.pad_token_id
+            self._backend = TorchBackend(self.get(), ends, pad, trainer.batch_tokens)
+        return self._backend
+
     def free(self) -> None:
-        """Forget the copy, whose weights the next training step makes outdated."""
-        self._copy = None
+        """Forget the copy and the backend, which the next training step makes outdated."""
+        self._copy = self._backend = None
 
     def on_evaluate(self, *args: Any, **kwargs: Any) -> None:
         self.free()

@@ -19,7 +19,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ...contract import NerConfig
 from ...inference.backends.oom import out_of_memory
-from ...inference.backends.torch import BATCH_TOKENS, TorchBackend, neutral_generation_config
+from ...inference.backends.torch import neutral_generation_config
 from ..batches.collate import IGNORED, PaddedCollator, PrefixSharedCollator, RowCollator
 from ..batches.gpu.layers import fuse_layers
 from ..batches.swiglu import recompute_activation
@@ -62,6 +62,7 @@ class NerTrainer(Trainer):
         # The callback pushes, and the step smooths; the Trainer's own ways know neither our files nor packed rows.
         with replace_attributes(args, push_to_hub=False, label_smoothing_factor=0.0):
             super().__init__(data_collator=RowCollator(data_collator), **kwargs)
+        self.whole = WholeModel(self)  # before the layers are patched for training
         recompute_activation(self.model)
         dtype = COMPUTE.get(self.accelerator.mixed_precision)
         if dtype and args.device.type == "cuda" and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
@@ -72,13 +73,12 @@ class NerTrainer(Trainer):
             # A head that is the embedding is saved once, and not missing where it is loaded.
             self.model._keys_to_ignore_on_save = set(getattr(self.model, "_tied_weights_keys", None) or ())
         self.ner_config, self.origin = ner_config, origin or {}
-        self.batch_tokens = BATCH_TOKENS
+        self.batch_tokens: int | None = None  # the backend's own default
         pad = self.processing_class.pad_token_id
         self.generation_config = neutral_generation_config(ner_config.end_token_ids, pad, ner_config.max_new_tokens)
         # Whatever the base ships (sampling, a repetition penalty) must not travel on with the trained weights.
         self.model.generation_config = self.generation_config
         self.replay = OutOfMemoryReplay(self, self.step)
-        self.whole = WholeModel(self)
         self.gradients = NonFiniteGradients(self)
         self.resumption = Resumption(self)
         self.pushing = PushCallback(self)
@@ -184,9 +184,7 @@ class NerTrainer(Trainer):
             loss = self.replay.evaluate(model, rows, inputs)
         if prediction_loss_only:
             return loss, None, None
-        # One backend a call: its prefix cache must not outlive a change of the weights.
-        ends, pad = self.ner_config.end_token_ids, self.processing_class.pad_token_id
-        backend = TorchBackend(model, ends, pad, self.batch_tokens)
+        backend, ends = self.whole.backend(), self.ner_config.end_token_ids
         completions = backend.complete([row["prompt_ids"] for row in rows], self.ner_config.max_new_tokens)
         self.batch_tokens = backend.batch_tokens  # lower where memory ran out, which is then warned of only once
         written = [[*one.ids, *(ends[:1] if one.finished else ())] for one in completions]

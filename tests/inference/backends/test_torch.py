@@ -1,5 +1,4 @@
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +8,13 @@ from transformers import AutoModelForCausalLM, GenerationConfig, Qwen2Config, Qw
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.inference.backends.prefix_cache import shared_prefix
-from qwen_ner.inference.backends.torch import TorchBackend, neutral_generation_config, pad_left, until_end
+from qwen_ner.inference.backends.torch import (
+    TorchBackend,
+    default_dtype,
+    neutral_generation_config,
+    pad_left,
+    until_end,
+)
 from qwen_ner.inference.constraints.grammar import Grammar
 from qwen_ner.training.model import load_model
 
@@ -346,17 +351,9 @@ def test_padding_is_on_the_left():
 
 
 @pytest.mark.parametrize(
-    ("device", "native", "dtype"),
-    [("cuda", True, torch.bfloat16), ("cuda:1", False, torch.float32), ("cpu", True, torch.float32)],
+    ("device", "native", "dtype"), [("cuda", True, "bfloat16"), ("cuda:1", False, "float32"), ("cpu", True, "float32")]
 )
 def test_bfloat16_is_the_default_only_on_a_gpu_that_has_it(monkeypatch, device, native, dtype):
     """Not on one that emulates it."""
-    chosen = []
-    model = SimpleNamespace(to=lambda device: model, eval=lambda: model)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation or native)
-    monkeypatch.setattr(
-        "qwen_ner.inference.backends.torch.load_weights", lambda _, dtype: chosen.append(dtype) or model
-    )
-    monkeypatch.setattr("qwen_ner.inference.backends.torch.pack", lambda model: model)
-    TorchBackend.load(None, SimpleNamespace(pad_token_id=0), SimpleNamespace(end_token_ids=[2]), device=device)
-    assert chosen == [dtype]
+    assert default_dtype(device) == dtype

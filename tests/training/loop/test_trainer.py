@@ -14,6 +14,7 @@ from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.evaluation.scoring import score
+from qwen_ner.inference.backends.torch import TorchBackend
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.training.batches.collate import PaddedCollator, PrefixSharedCollator, choose_collator
 from qwen_ner.training.loop.metrics import EntityMetrics
@@ -48,6 +49,29 @@ def make_trainer(tiny, tokenizer, codec, tmp_path):
         )
 
     return make
+
+
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_on_a_gpu_an_evaluation_reads_with_what_ships(make_trainer, monkeypatch, tmp_path, lora):
+    """The saved folder as `Extractor` loads it there: the adapter merged, in bfloat16. Here on the CPU."""
+    monkeypatch.setattr("qwen_ner.training.loop.sharded.default_dtype", lambda device: "bfloat16")
+    trainer = make_trainer(lora, max_steps=40, learning_rate=2e-2)
+    trainer.whole.copy_first()
+    trainer.train()
+    with trainer.gathered() as model:
+        scored = {name: weight.clone() for name, weight in model.state_dict().items()}
+    predicted = trainer.predict(trainer.eval_dataset).predictions
+    trainer.save_model()
+    loaded = TorchBackend.load(tmp_path / "out", trainer.processing_class, trainer.ner_config, dtype="bfloat16")
+    shipped = loaded.model.state_dict()
+    assert scored.keys() == shipped.keys()
+    assert all(torch.equal(scored[name], shipped[name]) for name in shipped), "bit for bit"
+    written = loaded.complete([row["prompt_ids"] for row in trainer.eval_dataset], 64)
+    assert [[t for t in row if t >= 0 and t not in (0, 2)] for row in predicted.tolist()] == [
+        one.ids for one in written
+    ]
+    assert any(one.ids for one in written)
+    assert trainer.whole._copy is None, "not kept for other weights"
 
 
 def weights(trainer):
