@@ -105,7 +105,7 @@ def check_memory(plan: TrainingPlan) -> Finding:
         return warn(f"not estimated ({reason})", "watch the first steps, whose batches may be the largest")
     expected = expected.sharded(launch.num_processes, weights=launch.shards_weights, states=launch.shards_states)
     if torch.cuda.is_available() and not on_cpu:
-        return compare_memory(expected, torch.cuda.get_device_properties(0).total_memory, "GPU")
+        return compare_memory(expected, torch.cuda.mem_get_info(0)[0], "GPU")
     asks_for_gpus = args.use_cpu or launch.num_processes > 1 or launch.mixed_precision != "no"
     if asks_for_gpus and not on_cpu and not launch.use_cpu:
         return compare_memory(expected, None, "GPU")
@@ -125,7 +125,7 @@ def compare_memory(expected: costs.Memory, available: int | None, device: str) -
     needs = f"about {costs.format_size(expected.total)} per process ({parts})"
     if available is None:
         return ok(f"{needs}; no {device} here to compare with")
-    found = f"{needs}, of {costs.format_size(available)} on the {device}"
+    found = f"{needs}, of {costs.format_size(available)} free on the {device}"
     if expected.total * HEADROOM <= available:
         return ok(found)
     return (fail if expected.total > available else warn)(found, _memory_remedy(expected, available, device))
