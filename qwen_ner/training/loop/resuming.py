@@ -17,6 +17,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import IntervalStrategy
 
+from ...entities import NerError
+from ...inference.backends.oom import out_of_memory
 from .checkpoints import best_of, checkpoint_of
 
 if TYPE_CHECKING:
@@ -98,6 +100,25 @@ def evaluation_is_due(args: TrainingArguments, state: TrainerState) -> bool:
         return args.eval_delay <= step and (step % state.eval_steps == 0 or step >= state.max_steps)
     by_epoch = args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= epoch
     return by_epoch and (epoch == int(epoch) or step >= state.max_steps)
+
+
+@contextmanager
+def explain_loading(checkpoint: str | None) -> Iterator[None]:
+    """Raise `NerError` if `checkpoint`, whose form is right, cannot be loaded: it is that of another model or training.
+
+    Only one without checksums comes so far.
+    """
+    try:
+        yield
+    except Exception as error:  # torch, peft and transformers have no common one
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            raise
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise NerError(
+            f"cannot be loaded into this training ({' '.join(line.strip() for line in lines[:2])})",
+            place=checkpoint,
+            remedy="remove it, which leaves the one before, or choose another --output_dir",
+        ) from error
 
 
 @contextmanager

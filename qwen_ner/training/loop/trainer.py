@@ -30,7 +30,7 @@ from .gradients import CollapseWarnings, NonFiniteGradients
 from .manifest import STATE, write_manifest
 from .oom_replay import OutOfMemoryReplay
 from .push import PushCallback
-from .resuming import Resumption, TrainingComplete, replace_attributes, without_lost_best
+from .resuming import Resumption, TrainingComplete, explain_loading, replace_attributes, without_lost_best
 from .sharded import COMPUTE, WholeModel
 
 
@@ -139,6 +139,18 @@ class NerTrainer(Trainer):
                 raise self.replay.explain(error) from error
             raise
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with explain_loading(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with explain_loading(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with explain_loading(checkpoint):
+            super()._load_rng_state(checkpoint)
+
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         return super().get_batch_samples(self._count_once(epoch_iterator), num_batches, device)
 
@@ -155,8 +167,7 @@ class NerTrainer(Trainer):
             rows = batch["rows"].rows
             # Not accelerate's own `remainder`: the loader of an epoch that is resumed has none.
             last = len(self.train_dataset) % (len(rows) * self.args.world_size)
-            ends = self.accelerator.gradient_state.end_of_dataloader and not self.args.dataloader_drop_last
-            if repeats and last and ends:
+            if repeats and last and self.accelerator.gradient_state.end_of_dataloader:
                 # The first rank takes the first rows of the last batches, the second the next.
                 first = last - self.args.process_index * len(rows)
                 batch = self.data_collator([{**row, "counted": i < first} for i, row in enumerate(rows)])
