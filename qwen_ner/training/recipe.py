@@ -132,11 +132,9 @@ def _check_python(path: Path, content: bytes) -> None:
     remedy = f"put all keys between the launcher line and a last line {CLOSING}, with no other {QUOTES} there"
     try:
         statements = ast.parse(content).body
-    except SyntaxError as error:
-        what = f"`accelerate launch` would run it as Python, which cannot read it ({error.msg})"
-        raise NerError(what, place=f"{path}:{error.lineno}", remedy=remedy) from None
-    except (ValueError, RecursionError, MemoryError):
-        raise NerError("`accelerate launch` would run it as Python, which cannot read it", place=path) from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        what = f"`accelerate launch` would run it as Python, which cannot read it ({getattr(error, 'msg', error)})"
+        raise NerError(what, place=f"{path}:{getattr(error, 'lineno', 1)}", remedy=remedy) from None
     first = statements[0]
     launched = first.body if isinstance(first, ast.If) else []
     outside = [line.lineno for line in (*statements[1:], *launched) if line.lineno > first.lineno]

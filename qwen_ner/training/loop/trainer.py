@@ -18,6 +18,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ...contract import NerConfig
+from ...entities import NerError
 from ...inference.backends.oom import out_of_memory
 from ...inference.backends.torch import BATCH_TOKENS, TorchBackend, neutral_generation_config
 from ..batches.collate import IGNORED, PaddedCollator, PrefixSharedCollator, RowCollator
@@ -30,7 +31,7 @@ from .gradients import CollapseWarnings, NonFiniteGradients
 from .manifest import STATE, write_manifest
 from .oom_replay import OutOfMemoryReplay
 from .push import PushCallback
-from .resuming import Resumption, TrainingComplete, explain_loading, replace_attributes, without_lost_best
+from .resuming import Resumption, TrainingComplete, replace_attributes, without_lost_best
 from .sharded import COMPUTE, WholeModel
 
 
@@ -106,7 +107,7 @@ class NerTrainer(Trainer):
         """As the Trainer's. Raises `Stopped`, a `KeyboardInterrupt`, after a signal, with a checkpoint on the disk."""
         on_start = self.args.eval_on_start
         self.replay.step_rows.clear()
-        self.resumption.checkpoint = resume_from_checkpoint
+        self.resumption.checkpoint, self.resumption.loading = resume_from_checkpoint, bool(resume_from_checkpoint)
         if resume_from_checkpoint:
             on_start = False  # a resumed training evaluates first only where its last evaluation was cut short
             check_weights(resume_from_checkpoint, self.model)
@@ -134,22 +135,12 @@ class NerTrainer(Trainer):
             if self.resumption.saved_step != self.state.global_step:  # an evaluation was cut short
                 self._save_checkpoint(self.model_wrapped, None)
             raise
-        except RuntimeError as error:
-            if out_of_memory(error):
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and out_of_memory(error):
                 raise self.replay.explain(error) from error
+            if self.resumption.loading and not isinstance(error, NerError):
+                raise self.resumption.explain(error) from error
             raise
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        with explain_loading(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        with explain_loading(checkpoint):
-            super()._load_optimizer_and_scheduler(checkpoint)
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        with explain_loading(checkpoint):
-            super()._load_rng_state(checkpoint)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         return super().get_batch_samples(self._count_once(epoch_iterator), num_batches, device)
