@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from ..contract import NER_CONFIG_NAME, NerConfig
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
-"""Raised by loading weights that are missing, torn, of another shape, or need a package that is not installed."""
+UNLOADABLE = (
+    *(OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError),
+    *(SafetensorError, StrictDataclassError),
+)
+"""Raised by loading weights that are missing, torn, of another shape, or need a package that is not installed, and by
+a config.json whose values are none of theirs."""
 
 
 def load_weights(path: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -142,10 +147,12 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
     copy = "copy the tokenizer files beside the weights"
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (*UNLOADABLE, AttributeError) as error:
         if isinstance(error.__cause__, (HfHubHTTPError, LocalEntryNotFoundError)):
             raise explain(error.__cause__, str(path), revision) from error
-        raise NerError(f"no tokenizer could be loaded ({error})", place=path, remedy=copy) from error
+        config = "put the config.json of these weights there again"
+        remedy = config if isinstance(error, StrictDataclassError) else copy
+        raise NerError(f"no tokenizer could be loaded ({error})", place=path, remedy=remedy) from error
     if not tokenizer("a")["input_ids"]:  # transformers makes an empty one if only the model type is known
         raise NerError("no tokenizer found", place=path, remedy=copy)
     if not tokenizer.chat_template:

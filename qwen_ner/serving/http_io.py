@@ -25,7 +25,7 @@ SLOW_SECONDS = 30.0
 """How long a client may take to send the body of a request, and to receive a piece of the answer."""
 
 
-_HOST = re.compile(r"(?:\[(?P<address>[\da-f:.]+)\]|(?P<name>[^\[\]:@/?#\\\s]+))(?::\d*)?", re.IGNORECASE)
+_HOST = re.compile(r"(?:\[(?P<address>[\da-f:.]+)\]|(?P<name>[\w.-]+))(?::\d*)?", re.IGNORECASE | re.ASCII)
 
 
 def read_host(value: str) -> str:

@@ -155,7 +155,7 @@ def _raise_file_limit() -> int:
 def _check_name(name: str) -> str:
     host = read_host(f"[{name}]" if name.count(":") > 1 and "[" not in name else name)
     if not host or name.lower().rstrip(".") not in (host, f"[{host}]"):
-        remedy = "give the name alone, without scheme, port and path"
+        remedy = "give each name alone, in ASCII (xn--…), without wildcard, scheme, port and path"
         raise NerError("not a host name", value=name, place="--allowed-host", remedy=remedy)
     return host
 

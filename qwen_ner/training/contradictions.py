@@ -67,7 +67,7 @@ RANGES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         "eval_accumulation_steps early_stopping_patience num_train_epochs logging_steps eval_steps save_steps "
         "dataloader_prefetch_factor ddp_timeout",
         "not a positive number",
-        lambda value: value > 0,
+        lambda value: 0 < value < math.inf,
     ),
     (
         "learning_rate weight_decay adam_epsilon max_grad_norm warmup_steps dataloader_num_workers eval_delay "

@@ -54,26 +54,30 @@ class Launch:
 
         try:
             config = load_config_from_file(str(path))
+            fsdp, deepspeed = config.fsdp_config or {}, config.deepspeed_config or {}
+            kind = getattr(config.distributed_type, "value", str(config.distributed_type))
+            stage = int(deepspeed.get("zero_stage", 2)) if kind == "DEEPSPEED" else 0
+            fsdp_version = int(fsdp.get("fsdp_version", 1))
+            if min(int(config.num_processes), int(config.num_machines)) < 1:
+                raise ValueError("num_processes and num_machines are at least 1")
         except Exception as error:  # YAML's own errors have no other base
             reason = " ".join(str(error).split())
             remedy = "the shipped configs are in accelerate_configs/"
             raise NerError(f"not an accelerate config ({reason})", place=path, remedy=remedy) from None
-        kind = getattr(config.distributed_type, "value", str(config.distributed_type))
-        fsdp, deepspeed = config.fsdp_config or {}, config.deepspeed_config or {}
         _check_nested(path, {"fsdp_config": fsdp, "deepspeed_config": deepspeed})
         return cls(
             place=str(path),
             distributed_type=kind,
-            num_processes=config.num_processes,
-            num_machines=config.num_machines,
+            num_processes=int(config.num_processes),
+            num_machines=int(config.num_machines),
             use_cpu=config.use_cpu,
             mixed_precision=config.mixed_precision or "no",
             gpu_ids=config.gpu_ids,
             main_process_ip=config.main_process_ip,
         )._sharded(
-            stage=int(deepspeed.get("zero_stage", 2)) if kind == "DEEPSPEED" else 0,
+            stage=stage,
             save_16bit=deepspeed.get("zero3_save_16bit_model"),
-            fsdp_version=int(fsdp.get("fsdp_version", 1)),
+            fsdp_version=fsdp_version,
             state_dict_type=fsdp.get("fsdp_state_dict_type"),
             layers=str(fsdp.get("fsdp_transformer_layer_cls_to_wrap") or ""),
         )

@@ -76,11 +76,13 @@ def outline_model(
             model = AutoModelForCausalLM.from_config(config, **options)
     except UNLOADABLE as error:
         reason = " ".join(str(error).split())
+        download = f"run hf download {model_name_or_path} where there is a network, or give a folder"
+        put_back = "put the config.json of these weights there again, and leave attn_implementation out if it is set"
         raise NerError(
             f"cannot be built from its config.json ({reason})",
             value=model_name_or_path,
             place="model_name_or_path",
-            remedy=f"run hf download {model_name_or_path} where there is a network, or give a folder",
+            remedy=put_back if Path(model_name_or_path).is_dir() else download,
         ) from error
     with torch.device("meta"):
         return add_adapter(model, lora)

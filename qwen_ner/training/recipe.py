@@ -108,8 +108,8 @@ def examine_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-        tree = yaml.load(text, UniqueKeys)
+        content = path.read_bytes()
+        tree = yaml.load(content.decode("utf-8-sig"), UniqueKeys)
     except UnicodeDecodeError as error:
         raise NerError(f"not UTF-8 at byte {error.start}", place=path, remedy="save it as UTF-8") from None
     except OSError as error:
@@ -120,24 +120,27 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise NerError(f"a recipe is `key: value` lines, this is a {type(tree).__name__}", place=path)
     if LAUNCHER_KEY in tree:
-        _check_python(path, text)
+        _check_python(path, content)
     return {str(key): value for key, value in tree.items() if key != LAUNCHER_KEY}
 
 
-def _check_python(path: Path, text: str) -> None:
+def _check_python(path: Path, content: bytes) -> None:
     """Raise `NerError` unless a recipe that can be launched is one statement to Python, with all keys in its string.
 
     Python would run what is outside after the training, and print it where that fails.
     """
     remedy = f"put all keys between the launcher line and a last line {CLOSING}, with no other {QUOTES} there"
     try:
-        statements = ast.parse(text).body
-    except SyntaxError as error:
-        what = f"`accelerate launch` would run it as Python, which cannot read it ({error.msg})"
-        raise NerError(what, place=f"{path}:{error.lineno}", remedy=remedy) from None
-    except (ValueError, RecursionError, MemoryError):
-        raise NerError("`accelerate launch` would run it as Python, which cannot read it", place=path) from None
-    if outside := [statement.lineno for statement in statements if not isinstance(statement, ast.If)]:
+        statements = ast.parse(content).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        what = f"`accelerate launch` would run it as Python, which cannot read it ({getattr(error, 'msg', error)})"
+        raise NerError(what, place=f"{path}:{getattr(error, 'lineno', 1)}", remedy=remedy) from None
+    first = statements[0]
+    launched = first.body if isinstance(first, ast.If) else []
+    outside = [line.lineno for line in (*statements[1:], *launched) if line.lineno > first.lineno]
+    if not launched or not isinstance(getattr(launched[-1], "value", None), ast.Constant):  # the keys, as a string
+        outside.append(first.end_lineno or first.lineno)
+    if outside:
         what = "this line is outside of the quotes, where Python would run it"
         raise NerError(what, place=f"{path}:{outside[0]}", remedy=remedy)
 

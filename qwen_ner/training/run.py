@@ -21,7 +21,6 @@ from .loop.metrics import EntityMetrics
 from .loop.trainer import NerTrainer
 from .plan import TrainingPlan
 from .preparation import (
-    check_metric,
     check_processes,
     check_shared,
     claim_output,
@@ -49,7 +48,6 @@ def train(recipe: Recipe) -> dict[str, Any]:
 
 def _train(plan: TrainingPlan, output: Path, trackers: Tracking) -> dict[str, Any]:
     started = time.monotonic()
-    check_metric(plan.recipe.training, plan.splits.labels)
     raise_or_warn(check(plan) for check in TRAINING_CHECKS)
     disk = check_disk(plan)
     raise_or_warn([replace(disk, level="warn") if disk.level == "fail" else disk])  # the need is an estimate

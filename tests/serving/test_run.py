@@ -227,6 +227,8 @@ def test_a_missing_package_is_named_with_the_extra(monkeypatch, capsys):
         (["--allowed-host", "http://ner.example"], "--allowed-host", "http://ner.example"),
         (["--allowed-host", "ner.example:80"], "--allowed-host", "ner.example:80"),
         (["--allowed-host", ""], "--allowed-host", ""),
+        (["--allowed-host", "*"], "--allowed-host", "*"),
+        (["--allowed-host", "例.example"], "--allowed-host", "例.example"),
     ],
 )
 def test_invalid_options_are_refused_before_the_model_is_loaded(options, place, value, tmp_path, monkeypatch):

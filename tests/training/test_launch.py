@@ -50,7 +50,10 @@ def test_the_shipped_configs_are_read_and_a_broken_one_is_refused(tmp_path):
     assert all(launch.saves_whole and launch.fsdp_version == 2 for launch in read.values() if launch.shards_states)
     assert read["zero3_4gpu"].shards_weights
     assert (read["zero2_4gpu"].shards_states, read["two_nodes_8gpu"].processes_here) == (True, 4)
-    for text in ("num_process: 4\ndistributed_type: MULTI_GPU\n", "a: [", "- x\n"):
+    broken = ("num_processes: -1", "num_processes: two", "num_process: 4", "num_machines: 0", "deepspeed_config: [a]")
+    for text in ("a: [", "- x\n", "", *(f"distributed_type: DEEPSPEED\n{line}\n" for line in broken),
+                 "distributed_type: DEEPSPEED\ndeepspeed_config: {zero_stage: x}\n",
+                 "distributed_type: FSDP\nfsdp_config: {fsdp_version: two}\n"):  # fmt: skip
         (tmp_path / "broken.yaml").write_text(text)
         with pytest.raises(NerError) as error:
             Launch.of_file(tmp_path / "broken.yaml")

@@ -19,6 +19,7 @@ from ...data.tokenize import column, prompt_ids, takes_system_turn, unclosed_tho
 from ...entities import Example
 from ...inference.loading import load_tokenizer
 from ..finding import Finding, fail, join_names, ok, warn
+from ..preparation import check_metric
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,6 +41,7 @@ COMPARED = 32
 
 def check_data(plan: TrainingPlan) -> Finding:
     splits = plan.splits
+    check_metric(plan.recipe.training, splits.labels)
     parts = {"train": splits.train, "validation": splits.validation, "dev": splits.final}
     counted = " · ".join(f"{name} {len(examples):,}" for name, examples in parts.items() if examples)
     entities = sum(len(example.entities) for example in splits.train)

@@ -38,9 +38,7 @@ def parameters(model: PreTrainedModel) -> tuple[int, int]:
 
 def count_steps(args: NerTrainingArguments, rows: int, processes: int) -> tuple[int, int]:
     """(optimizer steps of the training, steps of an epoch), as the Trainer counts them."""
-    batch = args.per_device_train_batch_size
-    share = rows // processes if args.dataloader_drop_last else -(-rows // processes)
-    batches = share // batch if args.dataloader_drop_last else -(-share // batch)
+    batches = -(-rows // (processes * args.per_device_train_batch_size))
     an_epoch = max(-(-batches // args.gradient_accumulation_steps), 1)
     return args.max_steps if args.max_steps > 0 else -int(-args.num_train_epochs * an_epoch // 1), an_epoch
 

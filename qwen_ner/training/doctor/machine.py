@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 from huggingface_hub import constants, get_token, try_to_load_from_cache
+from safetensors import SafetensorError, safe_open
 
 from ...data.tokenize import longest_first
 from ...entities import NerError
@@ -47,6 +48,12 @@ def check_model(plan: TrainingPlan) -> Finding:
     if Path(name).is_dir():
         if not any((Path(name) / file).is_file() for file in files):
             return fail(f"{found}; {name} has no weights", "put model.safetensors beside config.json")
+        for path in sorted(Path(name).glob("model*.safetensors")):
+            try:
+                with safe_open(path, framework="numpy"):  # compares the header with the length of the file
+                    pass
+            except (OSError, SafetensorError) as error:
+                return fail(f"{found}; {path} cannot be read ({error})", "put the whole file there again")
     elif name != "tiny":
         revision = plan.recipe.model.model_revision
         if not any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in files):

@@ -48,7 +48,7 @@ def publish(written: Path, checkpoint: Path) -> None:
     """Rename `written`, a folder on the same disk, to `checkpoint`, after all of it has been synced to the disk."""
     for path in (*written.rglob("*"), written):
         _sync(path)
-    if checkpoint.exists():
+    if os.path.lexists(checkpoint):
         remove(checkpoint)
     os.replace(written, checkpoint)
     _sync(checkpoint.parent)
@@ -69,9 +69,16 @@ def remove(checkpoint: Path) -> None:
     gone = checkpoint.parent / UNFINISHED / f"removed-{checkpoint.name}"
     gone.parent.mkdir(exist_ok=True)
     os.replace(checkpoint, gone)
-    shutil.rmtree(gone, ignore_errors=True)
+    _discard(gone)
     with suppress(OSError):  # another checkpoint may be in there
         gone.parent.rmdir()
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:  # a link, or a file of the user's
+        path.unlink(missing_ok=True)
 
 
 def in_order(output: Path) -> list[Path]:
@@ -102,9 +109,11 @@ def rotate(output: Path, step: int, limit: int | None, best: str | None) -> None
 
 def best_of(checkpoint: Path) -> Path | None:
     """The best checkpoint so far when `checkpoint` was written, or None: beside it, wherever both have been moved."""
-    recorded = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["best_model_checkpoint"]
-    if not recorded:
+    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    if not (recorded := state["best_model_checkpoint"]):
         return None
+    if Path(recorded).name == checkpoint_of("", state["global_step"]).name:  # itself, whatever its name is now
+        return checkpoint
     beside = checkpoint.parent / Path(recorded).name
     return beside if beside.is_dir() else Path(recorded)  # of a training that resumed from another folder
 
@@ -131,10 +140,10 @@ def checkpoint_to_resume(recipe: Recipe, origin: dict[str, Any]) -> str | None:
     since. Raises `NerError` if the checkpoint is incomplete, its training had another `origin`, its best checkpoint is
     gone, or if the machines of a training find different ones.
     """
-    wanted, output = recipe.training.resume_from_checkpoint, Path(recipe.training.output_dir)
-    if wanted in (None, "", "no", "none", "false"):
+    wanted, output = recipe.training.resume_from_checkpoint or "none", Path(recipe.training.output_dir)
+    if wanted.lower() in ("no", "none", "false"):
         return None
-    found: Path | None = None if wanted in ("auto", "yes", "true") else Path(wanted)
+    found = by_path = None if wanted.lower() in ("auto", "yes", "true") else Path(wanted)
     if found and (fault := fault_of(found)):
         raise NerError(
             f"not a complete checkpoint: {fault}",
@@ -148,7 +157,7 @@ def checkpoint_to_resume(recipe: Recipe, origin: dict[str, Any]) -> str | None:
             return None
         log.info("Resuming from %s; to start over, set resume_from_checkpoint: none.", found)
         _warn_of_changes(output / RECIPE_NAME, recipe)
-    if warning := check_origin(found, origin, beside=str(found) != wanted):
+    if warning := check_origin(found, origin, beside=by_path is None):
         log.warning("%s.", warning)
     if recipe.training.load_best_model_at_end:
         _check_best(found)
@@ -241,10 +250,7 @@ def alone_in(output: Path, rank: int) -> Iterator[None]:
 def _clear(output: Path) -> None:
     left = sorted(output.glob(f".*{PARTIAL}"))
     for path in left:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _discard(path)
     if left:
         names = ", ".join(path.name for path in left)
         log.info("%s: removed unfinished files of a stopped training: %s.", output, names)

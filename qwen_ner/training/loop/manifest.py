@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ STATE = "trainer_state.json"
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
-MODEL_ONLY = "it was saved with save_only_model: true, without optimizer"
+MODEL_ONLY = "it has a model alone, without optimizer, as save_only_model: true leaves it"
 
 NEEDED = {
     STATE: (STATE,),
@@ -62,6 +63,7 @@ def origin_of(plan: TrainingPlan) -> dict[str, Any]:
     origin = {
         "data_fingerprint": config.data_fingerprint,
         "training rows": len(plan.fitting_rows),
+        "tokens of the first rows": _tokens_fingerprint(plan.fitting_rows[:32]),
         "validation fingerprint": fingerprint(splits.validation) if evaluates else None,
         "validation rows": len(splits.validation) if evaluates else None,
         "metric_for_best_model": args.metric_for_best_model if evaluates else None,
@@ -76,6 +78,12 @@ def origin_of(plan: TrainingPlan) -> dict[str, Any]:
     return plain
 
 
+def _tokens_fingerprint(rows: dict[str, Any]) -> str:
+    """Sixteen hexadecimal digits that change with the tokenizer and the chat template."""
+    ids = [list(map(list, rows[key])) for key in ("prompt_ids", "answer_ids")]
+    return hashlib.sha256(repr(ids).encode()).hexdigest()[:16]
+
+
 def _prompt_of(config: NerConfig) -> dict[str, Any]:
     return {"labels": list(config.labels.names), "system_prompt": config.codec().system_prompt}
 
@@ -88,6 +96,7 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
     digest = hashlib.sha256()
     for name, weight in model.named_parameters():
         if "lora_" not in name:
+            name = name.removeprefix("base_model.model.").replace(".base_layer.", ".")  # as without an adapter
             some = weight.detach().flatten()[:: max(1, weight.numel() // 64)][:64].float().cpu().numpy()
             digest.update(repr((name, some.tolist())).encode())
     return digest.hexdigest()[:16]
@@ -185,8 +194,8 @@ def _check_state(path: Path) -> None:
     state = TrainerState.load_from_json(str(path))
     numbers = (state.epoch, state.max_steps, state.logging_steps, state.eval_steps, state.save_steps, state.total_flos)
     optional = (state.best_metric, state.best_global_step)
-    if not all(isinstance(value, (int, float)) for value in (*numbers, *(v for v in optional if v is not None))):
-        raise TypeError
+    if not all(math.isfinite(value) for value in (*numbers, *(v for v in optional if v is not None))):
+        raise ValueError
     if type(state.global_step) is not int or state.global_step < 1 or "TrainerControl" not in state.stateful_callbacks:
         raise ValueError
     Path(state.best_model_checkpoint or "")

@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import IntervalStrategy
 
+from ...entities import NerError
 from .checkpoints import best_of, checkpoint_of
 
 if TYPE_CHECKING:
@@ -35,13 +36,14 @@ class Resumption(TrainerCallback):
 
     Evaluations leave the training's random numbers alone, so it does not matter how often and how far one runs. The
     order of an epoch grouped by length is drawn from the number of the epoch. `saved_step` is the last step that has a
-    checkpoint.
+    checkpoint; `loading` says that `checkpoint` is not in use yet.
     """
 
     def __init__(self, trainer: NerTrainer) -> None:
         self.trainer = trainer
         self.saved_step = -1
         self.checkpoint: str | bool | None = None
+        self.loading = False
         self._random_state = torch.get_rng_state()
 
     def restore_random_state(self) -> None:
@@ -82,6 +84,20 @@ class Resumption(TrainerCallback):
             seed = args.seed if args.data_seed is None else args.data_seed
             sampler.generator = torch.Generator().manual_seed(seed + int(state.epoch or 0))
 
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.loading = False
+
+    def explain(self, error: Exception) -> NerError:
+        """What to raise for an error of loading `checkpoint`: its form is right, but it has no checksums."""
+        lines = str(error).splitlines() or [type(error).__name__]
+        return NerError(
+            f"cannot be loaded into this training ({' '.join(line.strip() for line in lines[:2])})",
+            place=self.checkpoint,
+            remedy="remove it, which leaves the one before, or choose another --output_dir",
+        )
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._random_state = torch.get_rng_state()
 
@@ -103,12 +119,8 @@ def evaluation_is_due(args: TrainingArguments, state: TrainerState) -> bool:
 @contextmanager
 def without_lost_best() -> Iterator[None]:
     """Leave out the Trainer's line that the best checkpoint is lost: `Resumption` finds it where its folder is now."""
-    logger = logging.getLogger("transformers.trainer")
-
-    def keep(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("The best checkpoint")
-
-    logger.addFilter(keep)
+    logger, lost = logging.getLogger("transformers.trainer"), "The best checkpoint"
+    logger.addFilter(keep := lambda record: not record.getMessage().startswith(lost))
     try:
         yield
     finally:

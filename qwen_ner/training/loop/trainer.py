@@ -18,6 +18,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ...contract import NerConfig
+from ...entities import NerError
 from ...inference.backends.oom import out_of_memory
 from ...inference.backends.torch import neutral_generation_config
 from ..batches.collate import IGNORED, PaddedCollator, PrefixSharedCollator, RowCollator
@@ -106,7 +107,7 @@ class NerTrainer(Trainer):
         """As the Trainer's. Raises `Stopped`, a `KeyboardInterrupt`, after a signal, with a checkpoint on the disk."""
         on_start = self.args.eval_on_start
         self.replay.step_rows.clear()
-        self.resumption.checkpoint = resume_from_checkpoint
+        self.resumption.checkpoint, self.resumption.loading = resume_from_checkpoint, bool(resume_from_checkpoint)
         if resume_from_checkpoint:
             on_start = False  # a resumed training evaluates first only where its last evaluation was cut short
             check_weights(resume_from_checkpoint, self.model)
@@ -134,9 +135,11 @@ class NerTrainer(Trainer):
             if self.resumption.saved_step != self.state.global_step:  # an evaluation was cut short
                 self._save_checkpoint(self.model_wrapped, None)
             raise
-        except RuntimeError as error:
-            if out_of_memory(error):
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and out_of_memory(error):
                 raise self.replay.explain(error) from error
+            if self.resumption.loading and not isinstance(error, NerError):
+                raise self.resumption.explain(error) from error
             raise
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
@@ -155,8 +158,7 @@ class NerTrainer(Trainer):
             rows = batch["rows"].rows
             # Not accelerate's own `remainder`: the loader of an epoch that is resumed has none.
             last = len(self.train_dataset) % (len(rows) * self.args.world_size)
-            ends = self.accelerator.gradient_state.end_of_dataloader and not self.args.dataloader_drop_last
-            if repeats and last and ends:
+            if repeats and last and self.accelerator.gradient_state.end_of_dataloader:
                 # The first rank takes the first rows of the last batches, the second the next.
                 first = last - self.args.process_index * len(rows)
                 batch = self.data_collator([{**row, "counted": i < first} for i, row in enumerate(rows)])

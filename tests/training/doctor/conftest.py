@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from rows import EIGHT
+from safetensors.numpy import save_file
 from training.doctor.scenes import LABELS, numbered
 
 from qwen_ner.data.datasets import write_jsonl
@@ -21,10 +22,10 @@ def folder(tmp_path):
 
 @pytest.fixture
 def base(tiny, folder):
-    """A copy of the tiny model whose weights are empty: a doctor reads none. To plant faults in."""
+    """A copy of the tiny model whose file of weights holds none: a doctor reads none. To plant faults in."""
     copy = folder / "base"
     shutil.copytree(tiny, copy)
-    (copy / "model.safetensors").write_bytes(b"")
+    save_file({}, copy / "model.safetensors")
     return copy
 
 

@@ -1,5 +1,6 @@
 """Every failure is one line, its consequences are skipped, and what its remedy says mends it."""
 
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -53,6 +54,26 @@ CASES = {
         "put model.safetensors beside config.json",
         lambda s: (s.base / "model.safetensors").unlink(),
         lambda s: s.restore("model.safetensors"),
+    ),
+    "data, metric": (
+        "choose f1",
+        lambda s: s.set(metric_for_best_model="f1_drug"),
+        lambda s: s.set(metric_for_best_model="f1"),
+    ),
+    "model, torn": (
+        "put the whole file there again",
+        lambda s: os.truncate(s.base / "model.safetensors", 9),
+        lambda s: s.restore("model.safetensors"),
+    ),
+    "model, config": (
+        "put the config.json of these weights there again",
+        lambda s: edit(s.base / "config.json", hidden_size="x"),
+        lambda s: s.restore("config.json"),
+    ),
+    "model, activation": (
+        "put the config.json of these weights there again",
+        lambda s: edit(s.base / "config.json", hidden_act="nope"),
+        lambda s: s.restore("config.json"),
     ),
     "tokenizer": (
         "use the tokenizer that belongs to the model",

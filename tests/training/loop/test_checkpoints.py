@@ -85,6 +85,19 @@ def test_checkpoints_of_a_training_before_are_removed_where_they_would_be_the_la
     assert f"Removing {tmp_path / 'checkpoint-12'}" in caplog.text
 
 
+@pytest.mark.parametrize("put", [lambda path, other: path.symlink_to(other), lambda path, other: path.write_text("x")])
+@pytest.mark.parametrize("other", ["checkpoint-1", "nowhere"])
+def test_links_and_files_that_bear_the_name_are_replaced_and_leave_nothing(tmp_path, put, other):
+    output = tmp_path / "out"
+    kept = make(tmp_path / "checkpoint-1")
+    written = make(output / UNFINISHED / "checkpoint-5")
+    put(output / "checkpoint-5", tmp_path / other)
+    publish(written, output / "checkpoint-5")
+    assert fault_of(output / "checkpoint-5") is None
+    assert os.listdir(output) == ["checkpoint-5"]
+    assert fault_of(kept) is None, "what a link leads to is the user's"
+
+
 def test_a_checkpoint_half_removed_has_another_name(tmp_path, monkeypatch):
     checkpoint = make(tmp_path / "checkpoint-5")
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from qwen_ner.entities import NerError
-from qwen_ner.training.loop.checkpoints import checkpoint_to_resume
+from qwen_ner.training.loop.checkpoints import best_of, checkpoint_to_resume
 from qwen_ner.training.loop.manifest import MANIFEST, MODEL_ONLY, fault_of, weights_fingerprint, write_manifest
 from qwen_ner.training.model import load_model
 from qwen_ner.training.recipe import load_recipe
@@ -126,6 +126,7 @@ STATES = {
     "no callbacks": lambda state: state | {"stateful_callbacks": {}},
     "a best score that is a word": lambda state: state | {"best_metric": "high"},
     "a best checkpoint that is a number": lambda state: state | {"best_model_checkpoint": 40},
+    "a best score that is no number": lambda state: state | {"best_metric": float("nan")},
     "an epoch that is none": lambda state: state | {"epoch": None},
 }
 
@@ -185,7 +186,15 @@ def test_a_saved_recipe_that_is_none_costs_only_the_list_of_changes(full, tmp_pa
 
 def test_a_training_goes_on_only_from_its_own_data_prompt_model_and_settings(full):
     now = origin(full)
-    assert {"data_fingerprint", "labels", "system_prompt", "validation fingerprint", "adapter", "seed"} < now.keys()
+    assert {
+        "tokens of the first rows",
+        "data_fingerprint",
+        "labels",
+        "system_prompt",
+        "validation fingerprint",
+        "adapter",
+        "seed",
+    } < now.keys()
     for key in now.keys() - {"processes"}:
         with pytest.raises(NerError) as error:
             chosen(full, now=now | {key: "another"})
@@ -194,9 +203,10 @@ def test_a_training_goes_on_only_from_its_own_data_prompt_model_and_settings(ful
         assert error.value.value.endswith(" → another")
         assert "--output_dir" in error.value.remedy
         assert "--resume_from_checkpoint none" in error.value.remedy
-    with pytest.raises(NerError) as error:  # which another output_dir would not help
-        chosen(full, "--resume_from_checkpoint", str(full / LAST), now=now | {"seed": 5})
-    assert "--output_dir" not in error.value.remedy
+    for path in (f"{full / LAST}", f"{full / LAST}/"):
+        with pytest.raises(NerError) as error:  # which another output_dir would not help
+            chosen(full, "--resume_from_checkpoint", path, now=now | {"seed": 5})
+        assert "--output_dir" not in error.value.remedy
 
 
 def test_validation_rows_count_only_where_they_are_scored(full):
@@ -229,6 +239,19 @@ def test_the_best_checkpoint_is_the_one_in_the_folder_as_it_is_now(full, caplog)
         assert chosen(full, "--load_best_model_at_end", "false", now=now) == LAST
 
 
+@pytest.mark.parametrize("name", [BEFORE, LAST])
+def test_a_checkpoint_that_is_its_own_best_may_have_any_name(full, tmp_path, name):
+    """It is given by its path; the folder that it was written to is gone."""
+    state = json.loads((full / name / "trainer_state.json").read_text())
+    path = full / name / "trainer_state.json"
+    path.write_text(json.dumps(state | {"best_model_checkpoint": f"/gone/{name}", "best_global_step": int(name[11:])}))
+    write_manifest(full / name, origin(full))
+    mine = (full / name).rename(tmp_path / "mine")
+    now = json.loads((mine / MANIFEST).read_text())["origin"]
+    assert chosen(full, "--resume_from_checkpoint", f"{mine}/", now=now) == str(mine)
+    assert best_of(mine) == mine
+
+
 def test_other_weights_have_another_fingerprint_and_an_adapter_changes_nothing(tiny, trained):
     base = weights_fingerprint(load_model(str(tiny)))
     assert base == weights_fingerprint(load_model(str(tiny)))
@@ -238,5 +261,5 @@ def test_other_weights_have_another_fingerprint_and_an_adapter_changes_nothing(t
     with torch.no_grad():
         for name, weight in two.named_parameters():
             weight += "lora_" in name
-    assert weights_fingerprint(one) == weights_fingerprint(two)
+    assert base == weights_fingerprint(one) == weights_fingerprint(two)
     assert load_file(tiny / "model.safetensors")

@@ -11,8 +11,10 @@ import time
 from contextlib import contextmanager
 
 import pytest
+import torch
 from kills import differences, small_recipe
 from rows import ROOT
+from safetensors.torch import load_file, save_file
 from warm_python import warm_python
 
 from qwen_ner.entities import NerError
@@ -223,3 +225,34 @@ def test_torn_checkpoints_are_passed_over_and_others_refused(recipe, uninterrupt
     with pytest.raises(NerError, match=r"model\.layers\.1\..*missing") as error:
         train(load_recipe(recipe, [*STEPS, "--output_dir", str(out), "--resume_from_checkpoint", str(first)]))
     assert error.value.place == str(first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_without_checksums_what_cannot_be_loaded_is_refused_with_a_remedy(recipe, uninterrupted, tmp_path, name):
+    """Its form is right, its content that of another model or training."""
+    out = shutil.copytree(uninterrupted(*STEPS), tmp_path / "out")
+    last = in_order(out)[-1]
+    (last / MANIFEST).unlink()
+    if name == "model.safetensors":
+        save_file({key: weight[:5].clone() for key, weight in load_file(last / name).items()}, last / name)
+    else:
+        torch.save({"state": 3}, last / name)
+    with pytest.raises(NerError) as error:
+        train(load_recipe(recipe, [*STEPS, "--output_dir", str(out), "--max_steps", "14"]))
+    assert error.value.place == str(last)
+    assert error.value.remedy.startswith("remove it")
+    shutil.rmtree(last)
+    assert train(load_recipe(recipe, [*STEPS, "--output_dir", str(out), "--max_steps", "14"]))
+
+
+@pytest.mark.slow
+def test_another_chat_template_is_another_training(recipe, uninterrupted, tmp_path):
+    out = shutil.copytree(uninterrupted(*STEPS), tmp_path / "out")
+    model = shutil.copytree(recipe.parent / "model", tmp_path / "model")
+    template = model / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|im_start|>", " <|im_start|>", 1))
+    with pytest.raises(NerError) as error:
+        train(load_recipe(recipe, [*STEPS, "--output_dir", str(out), "--model_name_or_path", str(model)]))
+    assert error.value.place == str(in_order(out)[-1])
+    assert error.value.value.startswith("tokens of the first rows")
