@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 SHOWN = 10
 """How many places are listed for each kind of note; all are counted."""
 
+SPACE = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200b\u2060\ufeff"
+"""White space, and characters that take no space and show nothing."""
+
 TRIMMED = "spans with outer white space, trimmed"
 BLANK = "spans of white space only, left out"
 
@@ -69,15 +72,15 @@ class Watch:
         """The examples, with entities trimmed."""
         for example in examples:
             self.labels.update(entity.label for entity in example.entities)
-            if any(entity.text != entity.text.strip() for entity in example.entities):
+            if any(entity.text != entity.text.strip(SPACE) for entity in example.entities):
                 example = self._trimmed(example)
             yield example
 
     def _trimmed(self, example: Example) -> Example:
         kept: dict[tuple[str, int, int], Entity] = {}
         for entity in example.entities:
-            text = entity.text.strip()
-            start = entity.start + len(entity.text) - len(entity.text.lstrip())
+            text = entity.text.strip(SPACE)
+            start = entity.start + len(entity.text) - len(entity.text.lstrip(SPACE))
             if text != entity.text:
                 place = f"{example.source}: {entity.label} {quote(entity.text)} [{entity.start}, {entity.end})"
                 self.warn(TRIMMED if text else BLANK, place)
@@ -121,6 +124,6 @@ def look_alikes(labels: Counter[str]) -> list[list[tuple[str, int]]]:
     """
     groups: dict[str, list[tuple[str, int]]] = {}
     for name, count in labels.items():
-        key = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+        key = "".join(char for char in unicodedata.normalize("NFKC", name).casefold() if char not in SPACE)
         groups.setdefault(key, []).append((name, count))
     return [group for group in groups.values() if len(group) > 1]

@@ -17,7 +17,7 @@ from qwen_ner.entities import Entity, Example
 from qwen_ner.training.arguments import DataArguments
 from qwen_ner.training.preparation import read_splits
 
-SPACED = "张伟 在\u3000北京\n"
+SPACED = "张伟 在\u3000北京\ufeff"
 
 
 def test_white_space_around_entities_is_trimmed_counted_and_listed():
@@ -42,6 +42,7 @@ def test_rows_without_white_space_pass_as_they_are():
         (["地址 ", "地址"], [["地址 ", "地址"]]),
         (["Address", "name", "ＡＤＤＲＥＳＳ", "addr ess"], [["Address", "ＡＤＤＲＥＳＳ", "addr ess"]]),
         (["地\u3000点", "地点", "地址"], [["地\u3000点", "地点"]]),
+        (["PER", "PER\u200b"], [["PER", "PER\u200b"]]),
         (["A", "B", "人名", "人"], []),
     ],
 )

@@ -21,7 +21,7 @@ from typing import Any
 from ...entities import CLUENER, Entity, Example, LabelSet, NerError
 from .errors import Note, ignore, quote
 from .mentions import EntityReader, without_scores
-from .rows import ARRAY, lines_of, read_rows, rows_in, write_rows
+from .rows import lines_of, read_rows, rows_in, write_rows
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ TIMEOUT = 30
 
 
 def sniff(head: bytes, name: str) -> bool:
-    """By the name, unless it is an array of rows with "entities", which no row of CLUENER has."""
-    return name.endswith(SUFFIXES) and not (ARRAY.match(head) and "entities" in next(rows_in(head), {}))
+    """By the name, unless the first row has "entities", which no row of CLUENER has."""
+    return name.endswith(SUFFIXES) and "entities" not in next(rows_in(head), {})
 
 
 def read(

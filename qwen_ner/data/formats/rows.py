@@ -57,6 +57,8 @@ def lines_of(path: str | Path) -> Iterator[bytes]:
         with Path(path).expanduser().open("rb") as lines:
             mark = lines.peek(4)  # not read: a pipe cannot be wound back
             encoding = next((name for start, name in MARKS if mark.startswith(start)), None)
+            if encoding is None and b"\0" in mark[:4]:
+                raise NerError("looks like UTF-16 without its mark", place=path, remedy="save the file as UTF-8")
             if encoding is None:
                 yield from lines
             else:
