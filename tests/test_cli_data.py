@@ -93,10 +93,9 @@ def test_audit_of_clean_data_and_with_predictions(capsys, folder):
     code, out, _ = call(capsys, "audit", "--data", folder / "eight.jsonl", "--predictions", folder / "p.jsonl")
     assert code == 0
     assert out == "eight.jsonl:3  0.80  predicted: nothing → company 快递 [2, 4)  (1 of 1 models write it, with 0.80)\n"
-    assert (
-        call(capsys, "audit", "--data", folder / "eight.jsonl", "--predictions", folder / "p.jsonl", "--limit", "0")[1]
-        == ""
-    )
+    given = ["audit", "--data", folder / "eight.jsonl", "--predictions", folder / "p.jsonl", "--limit"]
+    assert call(capsys, *given, "1")[1] == out
+    assert call(capsys, *given, "-1")[0] == 2
 
 
 def audit(folder, **options):
