@@ -190,7 +190,7 @@ def iter_dataset(
 
 def _watched(source: Source, labels: LabelSet | None, unlabelled: bool, watch: Watch | None) -> Iterator[Example]:
     watching = watch or Watch()
-    yield from watching.examples(source.examples(labels, unlabelled=unlabelled, warn=watching.warn))
+    yield from watching.examples(source.examples(labels, unlabelled=unlabelled, warn=watching.note))
     if watch is None:
         watching.log(source.path)
 

@@ -59,14 +59,10 @@ class Notes:
 
 
 @dataclass
-class Watch:
-    """Watches rows as they are read. `warn` is for their format, `lines` are what to warn of afterwards."""
+class Watch(Notes):
+    """Watches rows as they are read. `note` is for their format too, `lines` are what to warn of afterwards."""
 
-    notes: Notes = field(default_factory=Notes)
     labels: Counter[str] = field(default_factory=Counter)
-
-    def warn(self, what: str, where: str) -> None:
-        self.notes.note(what, where)
 
     def examples(self, examples: Iterable[Example]) -> Iterator[Example]:
         """The examples, with entities trimmed."""
@@ -83,7 +79,7 @@ class Watch:
             start = entity.start + len(entity.text) - len(entity.text.lstrip(SPACE))
             if text != entity.text:
                 place = f"{example.source}: {entity.label} {quote(entity.text)} [{entity.start}, {entity.end})"
-                self.warn(TRIMMED if text else BLANK, place)
+                self.note(TRIMMED if text else BLANK, place)
             if text:
                 kept.setdefault(
                     (entity.label, start, start + len(text)),
@@ -100,8 +96,8 @@ class Watch:
         (['张伟'], ['spans with outer white space, trimmed: 1 (a.jsonl:7: name "张伟 " [0, 3))'])
         """
         found = []
-        for what, number in self.notes.counts.items():
-            places = self.notes.places[what]
+        for what, number in self.counts.items():
+            places = self.places[what]
             more = f" and {number - len(places):,} more" if number > len(places) else ""
             found.append(f"{what}: {number:,} ({', '.join(dict.fromkeys(places))}{more})")
         groups = [[f"{quote(name)} ({count:,})" for name, count in group] for group in look_alikes(self.labels)]

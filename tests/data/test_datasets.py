@@ -125,7 +125,7 @@ def items(**changes: object) -> dict[str, object]:
         ({"text": None, "label": {}}, '"text" is null'),
         ({"text": "", "label": {}}, 'the text "" is empty'),
         ({"text": " \u3000", "label": {}}, "is empty"),
-        ({"text": "一"}, 'lacks "label" or "entities"'),
+        ({"text": "一"}, 'lacks "entities"'),
         ({"text": "一", "label": {}, "entities": []}, 'both "label" and "entities"'),
         ({"text": "一", "label": {}, "id": True}, '"id" is true'),
         ({"text": "一", "label": {}, "id": 1.0}, '"id" is 1.0'),

@@ -26,8 +26,8 @@ def test_white_space_around_entities_is_trimmed_counted_and_listed():
     watch = Watch()
     (read,) = watch.examples([row])
     assert read.entities == (Entity("A", "张伟", 0, 2, 0.5), Entity("A", "北京", 5, 7, 0.5))
-    assert watch.notes.counts == {TRIMMED: 2, BLANK: 1}
-    assert watch.notes.places[BLANK] == ['a:1: A " " [2, 3)']
+    assert watch.counts == {TRIMMED: 2, BLANK: 1}
+    assert watch.places[BLANK] == ['a:1: A " " [2, 3)']
 
 
 def test_rows_without_white_space_pass_as_they_are():

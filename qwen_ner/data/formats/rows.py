@@ -262,6 +262,17 @@ def identity_of(row: dict[str, Any], default: str, report: Report) -> str:
     return str(identity)
 
 
+def lacks_entities(row: dict[str, Any], key: str, none: object) -> str:
+    """The fault of a row without annotation under `key`, which its format would write as `none` if it had no entity.
+
+    >>> lacks_entities({"text": "三星", "spans": [{"start": 0}]}, "entities", []).rpartition("; ")[2]
+    'rename "spans" to "entities" if it holds them'
+    """
+    others = [name for name, value in row.items() if isinstance(value, (list, dict)) and value and name != "entities"]
+    remedy = f'rename {quote(others[0])} to "entities" if it holds them' if len(others) == 1 else ""
+    return f"{quote(row)} lacks {quote(key)}; {remedy or f'a sentence without entities has {quote(key)}: {none}'}"
+
+
 def text_of(row: dict[str, Any], report: Report) -> str | None:
     """The "text" of the row, or "data" as older doccano calls it; None, and a report, if there is none to work on."""
     key = "data" if "text" not in row and isinstance(row.get("data"), str) else "text"
