@@ -1,6 +1,7 @@
 """`qwen-ner stats` and `qwen-ner audit` as a user types them."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -96,6 +97,17 @@ def test_audit_of_clean_data_and_with_predictions(capsys, folder):
     given = ["audit", "--data", folder / "eight.jsonl", "--predictions", folder / "p.jsonl", "--limit"]
     assert call(capsys, *given, "1")[1] == out
     assert call(capsys, *given, "-1")[0] == 2
+
+
+def test_where_to_write_and_what_to_read_are_checked_first(capsys, tmp_path):
+    (tmp_path / "in.jsonl").write_text("no data")
+    out = tmp_path / "missing" / "out"
+    for command in (["stats", "--json", out], ["audit", "--output", out]):
+        code, _, _ = call(capsys, *command, "--data", tmp_path / "in.jsonl")
+        assert str(code).startswith(f"error: {out}: cannot be written")
+    os.mkfifo(tmp_path / "pipe")
+    for command in (["stats", "--data", tmp_path / "pipe"], ["convert", tmp_path / "pipe", tmp_path / "out.jsonl"]):
+        assert str(call(capsys, *command)[0]).startswith(f"error: {tmp_path / 'pipe'}: is a pipe")
 
 
 def audit(folder, **options):

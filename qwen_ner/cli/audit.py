@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 from collections import Counter
 from pathlib import Path
 
-from .options import add_data, count
+from .options import add_data, check_writable, count
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -33,6 +33,8 @@ def run(options: Namespace, _: list[str]) -> None:
     from ..data.analysis.findings import write_findings
     from ..data.datasets import read_dataset
 
+    if options.output:
+        check_writable(options.output)
     examples = read_dataset(options.data, options.split, data_dir=options.data_dir)
     findings = audit(examples, [predictions_by_text(file, examples) for file in options.predictions])
     if options.output:
