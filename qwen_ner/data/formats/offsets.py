@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 SPECIAL = re.compile(r"[\U00010000-\U0010ffff]|\s\s")
 """What tools count differently: characters outside the Basic Multilingual Plane, CRLF, runs of white space."""
@@ -123,8 +123,9 @@ class Survey:
     def unit(self) -> Unit:
         """The unit that explains most spans; of several the one that gives clearly better words, else the simplest."""
         best = min(UNITS, key=lambda unit: self.misfits[unit])  # the first of them
-        return self._told()[0] if best == CHARACTERS else best
+        return self._told[0] if best == CHARACTERS else best
 
+    @cached_property
     def _told(self) -> tuple[Unit, dict[tuple[str, tuple[int, int]], None]]:
         """Characters, or another unit that explains as many spans and gives better words; spans that leave it open."""
         told, most, unclear = CHARACTERS, 0, dict[tuple[str, tuple[int, int]], None]()
@@ -159,7 +160,7 @@ class Survey:
     def warnings(self) -> Iterator[tuple[str, str]]:
         """(what, where) of what cannot be told, or looks wrong."""
         if self.unit() == CHARACTERS:
-            yield from ((UNCLEAR, place) for place, _ in self._told()[1])
+            yield from ((UNCLEAR, place) for place, _ in self._told[1])
         if self.bare > 1 and 50 * self.edges <= self.bare <= 5 * len(self.odd):
             yield from ((INCLUSIVE, place) for place in self.odd)
 
