@@ -139,6 +139,7 @@ def items(**changes: object) -> dict[str, object]:
         ({"text": "一", "label": {"nam": ["一"]}}, 'label "nam" is unknown; did you mean "name"?'),
         ({"text": "一", "label": {"药": ["一"]}}, 'label "药" is unknown; the known ones are address, book, company'),
         ({"text": "一", "label": {"": ["一"]}}, 'the label is ""'),
+        ({"text": "一", "label": {" ": ["一"]}}, 'the label is " "'),
         ({"text": TEXT, "label": {"name": ["周大舟"]}}, 'name "周大舟" is not in the text "周小舟在渝北图书馆读'),
         ({"text": TEXT, "label": {"name": ["周小舟", "周小舟"]}}, 'name "周小舟" is given twice'),
         ({"text": TEXT, "label": {"name": {"周小舟": []}}}, 'name "周小舟" has the spans []'),
