@@ -44,7 +44,7 @@ def beside(path: Path) -> Iterator[Path]:
     nobody can put a link there first. Of a link, the file that it points to is replaced. Raises `OSError` if the folder
     is not writable, and `NerError` if `path` is a device, a pipe or a folder, which must not be replaced.
     """
-    path = path.resolve() if path.is_symlink() else path
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     if path.exists() and not path.is_file():
         raise NerError("not a regular file", place=path, remedy="give the name of a file")
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None

@@ -207,6 +207,12 @@ def test_a_submission_has_cluener_s_form_and_is_read_back(trained, data, capsys,
     again = in_process(capsys, "predict", folder, tmp_path / "test.json", "--format", "cluener", "--output", submission)
     assert again[0] == 0
     assert submission.read_bytes() == before
+    other = tmp_path / "other" / "test.json"
+    other.parent.mkdir()
+    other.write_text("".join(json.dumps({**row, "text": "好"}) + "\n" for row in rows))
+    code, _, err = in_process(capsys, "predict", folder, other, "--format", "cluener", "--output", submission)
+    assert (code, submission.read_bytes()) == (1, before)
+    assert "was written with input" in err
     code, _, _ = in_process(capsys, "evaluate", submission, "--data", data, "--json", tmp_path / "given.json")
     assert code == 0
     _, _, _ = in_process(capsys, "evaluate", folder, "--data", data, "--json", tmp_path / "model.json")
@@ -324,7 +330,12 @@ def test_of_several_files_each_id_names_its_file(trained, capsys, tmp_path, monk
     code, out, _ = in_process(capsys, "predict", folder, "a.txt", "b.jsonl")
     assert code == 0
     assert [json.loads(line)["id"] for line in out.splitlines()] == ["a.txt:1", "a.txt:3", "b.jsonl:1"]
-    for more in (["a.txt", "./a.txt"], ["a.txt", "b.jsonl", "--format", "cluener"], ["a.txt", "no.txt"]):
+    for more in (
+        ["a.txt", "./a.txt"],
+        ["a.txt", "b.jsonl", "--format", "cluener"],
+        ["a.txt", "no.txt"],
+        ["a.txt", "--output", "a.txt"],
+    ):
         assert in_process(capsys, "predict", folder, *more)[:2] == (1, "")
 
 

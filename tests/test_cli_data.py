@@ -1,6 +1,7 @@
 """`qwen-ner stats` and `qwen-ner audit` as a user types them."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -93,10 +94,20 @@ def test_audit_of_clean_data_and_with_predictions(capsys, folder):
     code, out, _ = call(capsys, "audit", "--data", folder / "eight.jsonl", "--predictions", folder / "p.jsonl")
     assert code == 0
     assert out == "eight.jsonl:3  0.80  predicted: nothing → company 快递 [2, 4)  (1 of 1 models write it, with 0.80)\n"
-    assert (
-        call(capsys, "audit", "--data", folder / "eight.jsonl", "--predictions", folder / "p.jsonl", "--limit", "0")[1]
-        == ""
-    )
+    given = ["audit", "--data", folder / "eight.jsonl", "--predictions", folder / "p.jsonl", "--limit"]
+    assert call(capsys, *given, "1")[1] == out
+    assert call(capsys, *given, "-1")[0] == 2
+
+
+def test_where_to_write_and_what_to_read_are_checked_first(capsys, tmp_path):
+    (tmp_path / "in.jsonl").write_text("no data")
+    out = tmp_path / "missing" / "out"
+    for command in (["stats", "--json", out], ["audit", "--output", out]):
+        code, _, _ = call(capsys, *command, "--data", tmp_path / "in.jsonl")
+        assert str(code).startswith(f"error: {out}: cannot be written")
+    os.mkfifo(tmp_path / "pipe")
+    for command in (["stats", "--data", tmp_path / "pipe"], ["convert", tmp_path / "pipe", tmp_path / "out.jsonl"]):
+        assert str(call(capsys, *command)[0]).startswith(f"error: {tmp_path / 'pipe'}: is a pipe")
 
 
 def audit(folder, **options):

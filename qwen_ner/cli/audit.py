@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 from collections import Counter
 from pathlib import Path
 
-from .options import add_data
+from .options import add_data, check_writable, count
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="output of `qwen-ner predict` for these texts; repeat it for several models, trained on other rows",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the findings to FILE as JSONL")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N findings only")
+    parser.add_argument("--limit", type=count, metavar="N", help="the first N findings only")
 
 
 def run(options: Namespace, _: list[str]) -> None:
@@ -33,6 +33,8 @@ def run(options: Namespace, _: list[str]) -> None:
     from ..data.analysis.findings import write_findings
     from ..data.datasets import read_dataset
 
+    if options.output:
+        check_writable(options.output)
     examples = read_dataset(options.data, options.split, data_dir=options.data_dir)
     findings = audit(examples, [predictions_by_text(file, examples) for file in options.predictions])
     if options.output:

@@ -5,6 +5,7 @@ In: the parser of a command. Out: the parser with more arguments. Knows nothing 
 
 from __future__ import annotations
 
+import os
 import tempfile
 from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
@@ -71,7 +72,7 @@ def check_writable(path: Path, *, make_folder: bool = False) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             path.open("ab").close()
-        tempfile.TemporaryFile(dir=path.resolve().parent).close()  # where it is made first
+        tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent).close()  # where it is made first
     except OSError as error:
         remedy = "write elsewhere" if path.parent.exists() else f"create {path.parent}, or write elsewhere"
         raise NerError(f"cannot be written ({error.strerror})", place=path, remedy=remedy) from error

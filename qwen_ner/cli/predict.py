@@ -43,7 +43,7 @@ def run(options: Namespace, _: list[str]) -> None:
     from ..inference.batch_predict import stream
     from ..inference.extractor import Extractor
     from ..inference.hub_download import local_folder
-    from ..inference.output_file import model_fingerprint, open_output
+    from ..inference.output_file import fingerprint, model_fingerprint, open_output
 
     names = [] if options.text else options.files or [STDIN]
     _check(options, names)
@@ -57,6 +57,8 @@ def run(options: Namespace, _: list[str]) -> None:
         "min_score": options.min_score,
         "thresholds": options.thresholds,
     }
+    if options.output and options.format == "cluener":
+        record["input"] = fingerprint(map(Path, names))  # whose texts are not in the lines
     with open_output(options.output, record, write=rank == 0) as output:
         extractor = Extractor.from_pretrained(folder, device=device)
         rows: Any = _texts(options.text, names)
@@ -91,8 +93,10 @@ def _check(options: Namespace, names: list[str]) -> None:
         raise NerError("give either --text or files, not both", remedy="leave one of them out")
     if len({os.path.realpath(name) for name in names}) < len(names):
         raise NerError("a file is given twice", value=names, remedy="give each once")
-    if len(names) > 1 and options.format == "cluener":
+    if options.format == "cluener" and (len(names) != 1 or not os.path.isfile(names[0])):
         raise NerError("a submission is made from one file", value=names, remedy="give test.json alone")
+    if options.output and os.path.realpath(options.output) in map(os.path.realpath, names):
+        raise NerError("is the input itself", place=options.output, remedy="choose another --output")
     if STDIN in names and sys.stdin is None:
         raise NerError("standard input is closed", remedy="give files or --text")
     for name in names:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from .options import add_data
+from .options import add_data, check_writable
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -32,6 +32,8 @@ def run(options: Namespace, _: list[str]) -> None:
     from ..inference.loading import load_tokenizer
     from ..training.tiny import tiny_tokenizer
 
+    if options.json:
+        check_writable(options.json)
     splits = read_all(options.data, data_dir=options.data_dir)
     labels = labels_of(example for examples in splits.values() for example in examples)
     trained = (Path(options.model) / NER_CONFIG_NAME).is_file()

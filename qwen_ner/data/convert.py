@@ -34,7 +34,7 @@ class Conversion:
 
     def __iter__(self) -> Iterator[Example]:
         self.rows, self.entities, self.losses, self.watch = 0, 0, Notes(), Watch()
-        read = self.source.examples(repair=self.repair, note=self.note, warn=self.watch.warn)
+        read = self.source.examples(repair=self.repair, note=self.note, warn=self.watch.note)
         for example in self.watch.examples(read):
             self.rows += 1
             self.entities += len(example.entities)

@@ -190,7 +190,7 @@ def iter_dataset(
 
 def _watched(source: Source, labels: LabelSet | None, unlabelled: bool, watch: Watch | None) -> Iterator[Example]:
     watching = watch or Watch()
-    yield from watching.examples(source.examples(labels, unlabelled=unlabelled, warn=watching.warn))
+    yield from watching.examples(source.examples(labels, unlabelled=unlabelled, warn=watching.note))
     if watch is None:
         watching.log(source.path)
 
@@ -252,6 +252,8 @@ def check_place(dataset: str, data_dir: str | Path | None = None) -> None:
         remedy = "give the path itself as the dataset"
         raise NerError("can only be used with dataset cluener", value=str(data_dir), place="data_dir", remedy=remedy)
     path = Path(dataset).expanduser()
+    if path.exists() and not path.is_file() and not path.is_dir():  # data are read several times
+        raise NerError("is a pipe or a device", place=dataset, remedy="save the data to a file and give that")
     # If there is a folder of that name, owner/name is a mistyped path.
     if dataset not in NAMED and not path.exists() and (path.parent.is_dir() or not is_hub_id(dataset)):
         remedy = (

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 SHOWN = 10
 """How many places are listed for each kind of note; all are counted."""
 
+SPACE = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200b\u2060\ufeff"
+"""White space, and characters that take no space and show nothing."""
+
 TRIMMED = "spans with outer white space, trimmed"
 BLANK = "spans of white space only, left out"
 
@@ -56,31 +59,27 @@ class Notes:
 
 
 @dataclass
-class Watch:
-    """Watches rows as they are read. `warn` is for their format, `lines` are what to warn of afterwards."""
+class Watch(Notes):
+    """Watches rows as they are read. `note` is for their format too, `lines` are what to warn of afterwards."""
 
-    notes: Notes = field(default_factory=Notes)
     labels: Counter[str] = field(default_factory=Counter)
-
-    def warn(self, what: str, where: str) -> None:
-        self.notes.note(what, where)
 
     def examples(self, examples: Iterable[Example]) -> Iterator[Example]:
         """The examples, with entities trimmed."""
         for example in examples:
             self.labels.update(entity.label for entity in example.entities)
-            if any(entity.text != entity.text.strip() for entity in example.entities):
+            if any(entity.text != entity.text.strip(SPACE) for entity in example.entities):
                 example = self._trimmed(example)
             yield example
 
     def _trimmed(self, example: Example) -> Example:
         kept: dict[tuple[str, int, int], Entity] = {}
         for entity in example.entities:
-            text = entity.text.strip()
-            start = entity.start + len(entity.text) - len(entity.text.lstrip())
+            text = entity.text.strip(SPACE)
+            start = entity.start + len(entity.text) - len(entity.text.lstrip(SPACE))
             if text != entity.text:
                 place = f"{example.source}: {entity.label} {quote(entity.text)} [{entity.start}, {entity.end})"
-                self.warn(TRIMMED if text else BLANK, place)
+                self.note(TRIMMED if text else BLANK, place)
             if text:
                 kept.setdefault(
                     (entity.label, start, start + len(text)),
@@ -97,8 +96,8 @@ class Watch:
         (['张伟'], ['spans with outer white space, trimmed: 1 (a.jsonl:7: name "张伟 " [0, 3))'])
         """
         found = []
-        for what, number in self.notes.counts.items():
-            places = self.notes.places[what]
+        for what, number in self.counts.items():
+            places = self.places[what]
             more = f" and {number - len(places):,} more" if number > len(places) else ""
             found.append(f"{what}: {number:,} ({', '.join(dict.fromkeys(places))}{more})")
         groups = [[f"{quote(name)} ({count:,})" for name, count in group] for group in look_alikes(self.labels)]
@@ -121,6 +120,6 @@ def look_alikes(labels: Counter[str]) -> list[list[tuple[str, int]]]:
     """
     groups: dict[str, list[tuple[str, int]]] = {}
     for name, count in labels.items():
-        key = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+        key = "".join(char for char in unicodedata.normalize("NFKC", name).casefold() if char not in SPACE)
         groups.setdefault(key, []).append((name, count))
     return [group for group in groups.values() if len(group) > 1]

@@ -209,8 +209,8 @@ def _texts(folder: Path, recipe: Mapping[str, Any], public: Sequence[str]) -> li
     if {"cluener", "sample"} & set(public):
         return [SENTENCE]
     path = folder / "predictions.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line)["text"] for line in lines] or recipe.get("examples") or []
+    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []  # a text may hold U+2028
+    return [json.loads(line)["text"] for line in lines if line] or recipe.get("examples") or []
 
 
 def is_chinese(texts: Iterable[str]) -> bool:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -34,12 +34,14 @@ START_AGAIN = "remove the file to start again, or choose another --output"
 
 
 def model_fingerprint(folder: Path) -> str:
-    """16 hexadecimal digits of the contents of a trained folder: weights or adapter, tokenizer, `ner_config.json`.
+    """`fingerprint` of a trained folder: weights or adapter, tokenizer, `ner_config.json`."""
+    return fingerprint(sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)}))
 
-    The same after the folder was moved or copied. Reads every byte, about a second for each GB.
-    """
+
+def fingerprint(paths: Iterable[Path]) -> str:
+    """16 hexadecimal digits of the names and contents of files, wherever they lie. A second for each GB or so."""
     digest = hashlib.sha256()
-    for path in sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)}):
+    for path in paths:
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):
@@ -61,7 +63,7 @@ def open_output(path: Path | None, record: Mapping[str, Any], *, write: bool = T
         with (path if write else Path(os.devnull)).open("a", encoding="utf-8") as stream:
             yield stream
         return
-    path = path.resolve() if path.is_symlink() else path
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     with ExitStack() as stack:
         if write:
             try:
@@ -82,17 +84,17 @@ def _is_standard_output(path: Path) -> bool:
 
 
 def _check_record(path: Path, file: IO[str], record: Mapping[str, Any]) -> None:
-    """Write the record to `file`, or compare it with the one there if `path` has whole lines."""
+    """Write the record to `file`, or compare it with the one there if `path` has lines; any other file is refused."""
     with suppress(FileNotFoundError), path.open("rb") as lines:
-        if lines.readline().endswith(b"\n"):
+        if first := lines.readline():
             file.seek(0)
             try:
                 before = dict(json.load(file))
             except (ValueError, TypeError):
-                what = f"holds lines, and no {path.name}{META} says what wrote them"
+                what = f"is not empty, and no {path.name}{META} says what wrote it"
                 raise NerError(what, place=path, remedy=START_AGAIN) from None
             other = [key for key in {**before, **record} if before.get(key) != record.get(key)]
-            if set(other) - {NAME}:
+            if set(other) - {NAME} and first.endswith(b"\n"):
                 found = "; ".join(f"{key} {before.get(key)}, not {record.get(key)}" for key in other)
                 raise NerError(f"was written with {found}", place=path, remedy=START_AGAIN)
     file.truncate(0)
@@ -147,16 +149,9 @@ def _match(raw: bytes, row: TextRow | None, place: str) -> tuple[dict[str, Any],
     """A line with its row. Raises `NerError` if it is not the row's."""
     try:
         line = json.loads(raw)
-        if row is not None and (line["id"] == row.id or line["id"] == int(row.id)):  # a submission's ids are numbers
-            text = row.text
-            if "error" in line or (text is not None and line.get("text", text) == text and _fits(line, text)):
-                return line, row
+        same = row and (line["id"] == row.id or line["id"] == int(row.id))  # a submission's ids are numbers
+        if row and same and ("error" in line or line.get("text", row.text) == row.text):
+            return line, row
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise NerError("this line belongs to another text", place=place, remedy=START_AGAIN)
-
-
-def _fits(line: Mapping[str, Any], text: str) -> bool:
-    """Whether the surfaces of a submission's line stand in `text`, which the line does not have."""
-    found = [item for surfaces in line.get("label", {}).values() for item in surfaces.items()]
-    return all(text[start : last + 1] == surface for surface, spans in found for start, last in spans)

@@ -133,9 +133,9 @@ def test_a_line_break_in_a_text_is_no_token(tmp_path):
 
 
 def test_a_file_may_begin_with_what_looks_like_its_mark(tmp_path):
-    write_jsonl(tmp_path / "in.jsonl", [Example("1", "\ufeff三", (Entity("A", "\ufeff三", 0, 2),))])
+    write_jsonl(tmp_path / "in.jsonl", [Example("1", "\ufeff三", (Entity("A", "三", 1, 2),))])
     convert(str(tmp_path / "in.jsonl"), tmp_path / "out.bio")
-    assert said(read_dataset(str(tmp_path / "out.bio"), "train")) == [("\ufeff三", (Entity("A", "\ufeff三", 0, 2),))]
+    assert said(read_dataset(str(tmp_path / "out.bio"), "train")) == [("\ufeff三", (Entity("A", "三", 1, 2),))]
 
 
 def test_other_keys_columns_and_document_marks_are_listed(tmp_path):

@@ -17,7 +17,7 @@ from qwen_ner.entities import Entity, Example
 from qwen_ner.training.arguments import DataArguments
 from qwen_ner.training.preparation import read_splits
 
-SPACED = "张伟 在\u3000北京\n"
+SPACED = "张伟 在\u3000北京\ufeff"
 
 
 def test_white_space_around_entities_is_trimmed_counted_and_listed():
@@ -26,8 +26,8 @@ def test_white_space_around_entities_is_trimmed_counted_and_listed():
     watch = Watch()
     (read,) = watch.examples([row])
     assert read.entities == (Entity("A", "张伟", 0, 2, 0.5), Entity("A", "北京", 5, 7, 0.5))
-    assert watch.notes.counts == {TRIMMED: 2, BLANK: 1}
-    assert watch.notes.places[BLANK] == ['a:1: A " " [2, 3)']
+    assert watch.counts == {TRIMMED: 2, BLANK: 1}
+    assert watch.places[BLANK] == ['a:1: A " " [2, 3)']
 
 
 def test_rows_without_white_space_pass_as_they_are():
@@ -42,6 +42,7 @@ def test_rows_without_white_space_pass_as_they_are():
         (["地址 ", "地址"], [["地址 ", "地址"]]),
         (["Address", "name", "ＡＤＤＲＥＳＳ", "addr ess"], [["Address", "ＡＤＤＲＥＳＳ", "addr ess"]]),
         (["地\u3000点", "地点", "地址"], [["地\u3000点", "地点"]]),
+        (["PER", "PER\u200b"], [["PER", "PER\u200b"]]),
         (["A", "B", "人名", "人"], []),
     ],
 )

@@ -31,6 +31,7 @@ from qwen_ner.data.formats.label_studio import as_task as label_studio_task
 from qwen_ner.data.formats.predictions import read_predictions
 from qwen_ner.data.formats.registry import open_source
 from qwen_ner.data.formats.schemes import SCHEMES
+from qwen_ner.data.notes import SPACE
 from qwen_ner.entities import CLUENER, Entity, Example, LabelSet, NerError
 
 from .mutation import mutated, mutated_text
@@ -408,7 +409,7 @@ def _examples(draw: Any) -> list[Example]:
         for _ in range(draw(st.integers(0, 3))):
             start = draw(st.integers(end, len(text)))
             end = draw(st.integers(start, len(text)))
-            if end > start and text[start:end] == text[start:end].strip():  # else it is trimmed
+            if end > start and text[start:end] == text[start:end].strip(SPACE):  # else it is trimmed
                 spans.append(Entity(draw(st.sampled_from(["x", "y-z", "名"])), text[start:end], start, end))
         rows.append(Example(f"r{at}", text, tuple(spans), f"rows.jsonl:{at + 1}"))
     return rows

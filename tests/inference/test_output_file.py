@@ -82,9 +82,12 @@ def test_lines_without_a_record_are_refused(tmp_path):
     write(file, rows_of(*TEXTS[:3]))
     for wrong in ("", "[1]", '{"model": '):
         (tmp_path / f"out.jsonl{META}").write_text(wrong)
-        with pytest.raises(NerError) as caught:
-            write(file, rows_of(*TEXTS))
-        assert caught.value.place == file
+        for content in (file.read_bytes(), b"a user's notes without a line end"):
+            file.write_bytes(content)
+            with pytest.raises(NerError) as caught:
+                write(file, rows_of(*TEXTS))
+            assert caught.value.place == file
+            assert file.read_bytes() == content
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
@@ -106,7 +109,7 @@ def test_a_mended_text_is_read_and_takes_the_place_of_its_error(tmp_path, monkey
     assert len(os.listdir(tmp_path)) == 4, "and nothing else is left"
 
 
-def test_a_submission_is_gone_on_with_by_its_ids_and_its_surfaces(tmp_path):
+def test_a_submission_is_gone_on_with_by_its_ids(tmp_path):
     def texts(*rows):
         return iter([TextRow(identity, text, "test.json") for identity, text in rows])
 
@@ -115,7 +118,7 @@ def test_a_submission_is_gone_on_with_by_its_ids_and_its_surfaces(tmp_path):
     assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == [7, 8]
     assert write(file, texts(("07", "李明"), ("8", "王芳")), submission=True) == 0
     with pytest.raises(NerError) as caught:
-        write(file, texts(("07", "李明"), ("8", "在西湖")), submission=True)
+        write(file, texts(("07", "李明"), ("9", "王芳")), submission=True)
     assert caught.value.place == f"{file}:2"
 
 

@@ -82,6 +82,8 @@ class Layout:
 
     def split(self, line: str) -> tuple[str, str] | str:
         """Token and tag of a line, or what is wrong with it."""
+        if "\r" in line[1:]:
+            return f"{quote(line)} has a carriage return inside; end the lines with line feeds"
         if self.separator == "\t" or self.columns == 2:
             parts = line.rsplit(self.separator, self.columns - 1)
         else:

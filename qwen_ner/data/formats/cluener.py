@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from ...entities import CLUENER, Entity, Example, LabelSet, NerError
-from .errors import Note, ignore, quote
+from .errors import Note, ignore
 from .mentions import EntityReader, without_scores
-from .rows import ARRAY, lines_of, read_rows, rows_in, write_rows
+from .rows import lacks_entities, lines_of, read_rows, rows_in, write_rows
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ TIMEOUT = 30
 
 
 def sniff(head: bytes, name: str) -> bool:
-    """By the name, unless it is an array of rows with "entities", which no row of CLUENER has."""
-    return name.endswith(SUFFIXES) and not (ARRAY.match(head) and "entities" in next(rows_in(head), {}))
+    """By the name, unless the first row has "entities", which no row of CLUENER has."""
+    return name.endswith(SUFFIXES) and "entities" not in next(rows_in(head), {})
 
 
 def read(
@@ -62,7 +62,7 @@ def read(
         nonlocal labelled
         labelled = "label" in row if labelled is None else labelled  # the first row decides
         if labelled and "label" not in row:
-            reader.report(f'{quote(row)} lacks "label"; a sentence without entities has "label": {{}}')
+            reader.report(lacks_entities(row, "label", {}))
         elif labelled:
             return replace(reader, inclusive=True).from_label(row["label"])
         elif "label" in row:

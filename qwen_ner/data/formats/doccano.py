@@ -22,7 +22,7 @@ from typing import Any
 from ...entities import Entity, Example, LabelSet
 from .errors import Note, ignore, quote
 from .mentions import EntityReader, without_scores
-from .rows import lines_of, read_rows, rows_in, write_rows
+from .rows import lacks_entities, lines_of, read_rows, rows_in, write_rows
 
 NAME = "doccano"
 SUFFIXES = (".jsonl",)
@@ -53,8 +53,8 @@ def read(
 def _entities_of(row: dict[str, Any], reader: EntityReader) -> Iterator[Entity]:
     keys = [key for key in ("label", "labels", "entities") if key in row]
     if len(keys) != 1:
-        found = " and ".join(map(quote, keys)) or "no label"
-        reader.report(f'{quote(row)} has {found}; give it one of "label", "entities"')
+        both = f"{quote(row)} has {' and '.join(map(quote, keys))}; keep one"
+        reader.report(both if keys else lacks_entities(row, "label", []))
         return
     if not isinstance(items := row[keys[0]], list):
         reader.report(f'{quote(keys[0])} is {quote(items)}; make it a list, [[0, 2, "company"]]')

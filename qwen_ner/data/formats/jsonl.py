@@ -13,9 +13,9 @@ from typing import Any
 
 from ...entities import Entity, Example, LabelSet, NerError
 from ...files import beside
-from .errors import Note, ignore, quote
+from .errors import Note, ignore
 from .mentions import EntityReader
-from .rows import lines_of, looks_like_object, read_rows, rows_in, write_rows
+from .rows import lacks_entities, lines_of, looks_like_object, read_rows, rows_in, write_rows
 
 NAME = "jsonl"
 SUFFIXES = (".jsonl",)
@@ -35,8 +35,8 @@ def read(
 def _entities_of(row: dict[str, Any], reader: EntityReader) -> Iterable[Entity]:
     keys = [key for key in ("label", "entities") if key in row]
     if len(keys) != 1:
-        lacks = f'{quote(row)} lacks "label" or "entities"; a sentence without entities has "entities": []'
-        reader.report('the row has both "label" and "entities"; keep one' if keys else lacks)
+        both = 'the row has both "label" and "entities"; keep one'
+        reader.report(both if keys else lacks_entities(row, "entities", []))
         return ()
     return reader.from_items(row["entities"]) if keys == ["entities"] else reader.from_label(row["label"])
 

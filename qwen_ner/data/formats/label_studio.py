@@ -4,7 +4,7 @@ In: a JSON export (not JSON-MIN). Out: `Example`s, or one `DataError` with every
 
 A task's text is `data.text`, or the only string in its data. If one of several annotations is marked as ground truth it
 is taken; otherwise they must agree. Cancelled annotations, predictions and results that are no labels on a span are
-left out and noted. Labels of a <HyperText> are read if the text has no HTML tags.
+left out and noted. Labels of a <HyperText> are read if the text has no HTML.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .rows import ARRAY, identity_of, json_value, lines_of, rows_in, text_of, un
 LABELS = ("labels", "hypertextlabels")
 """Types of results that are labels on a span, and the keys of their labels."""
 
-_TAG = re.compile(r"<[A-Za-z/!][^<>]*>")
+_HTML = re.compile(r"<[A-Za-z/!][^<>]*>|&#?\w+;")
 
 NAME = "label-studio"
 SUFFIXES = (".json",)
@@ -36,11 +36,9 @@ DESCRIPTION = "Label Studio's JSON"
 
 
 def sniff(head: bytes, name: str) -> bool:
-    """An array of objects of which the first has the keys of a task; an empty array in a .json file."""
+    """An array of objects of which the first has the keys of a task."""
     task = next(rows_in(head), {}) if ARRAY.match(head) else {}
-    if isinstance(task.get("data"), dict) or {"annotations", "completions"} & task.keys():
-        return True
-    return not name.endswith(".jsonl") and head.strip() == b"[]"
+    return isinstance(task.get("data"), dict) or bool({"annotations", "completions"} & task.keys())
 
 
 def read(
@@ -125,7 +123,7 @@ def _entities(results: object, reader: EntityReader, place: str, note: Note) -> 
         reader.report(f'"result" is {quote(results)}; export the project as JSON')
         return
     of_html = any(isinstance(result, dict) and result.get("type") == "hypertextlabels" for result in results)
-    if of_html and _TAG.search(reader.text):
+    if of_html and _HTML.search(reader.text):
         remedy = "take the text out of the HTML and annotate that with <Labels>, or delete the task"
         reader.report(f"its labels are on HTML, {quote(reader.text)}; {remedy}")
         return
@@ -152,8 +150,8 @@ def _offsets(value: dict[str, Any]) -> tuple[object, object]:
     """Start and end. Those of a <HyperText> are XPaths, with offsets in the nodes and perhaps in the whole text."""
     if isinstance(whole := value.get("globalOffsets"), dict):
         return whole.get("start"), whole.get("end")
-    if isinstance(value["start"], str):
-        return value.get("startOffset"), value.get("endOffset")
+    if "startOffset" in value and isinstance(value["start"], str):
+        return value["startOffset"], value.get("endOffset")
     return value["start"], value["end"]
 
 

@@ -20,7 +20,7 @@ SPACED = "surfaces whose white space is not that of the text, read by their offs
 
 def is_label(label: object, labels: LabelSet | None, report: Report) -> bool:
     """Whether this is a label of the set; if not, it is reported."""
-    if not isinstance(label, str) or not label:
+    if not isinstance(label, str) or not label.strip():
         report(f"the label is {quote(label)}; make it a non-empty string")
         return False
     if labels is not None and label not in labels:

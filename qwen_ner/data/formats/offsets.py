@@ -11,21 +11,21 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 SPECIAL = re.compile(r"[\U00010000-\U0010ffff]|\s\s")
 """What tools count differently: characters outside the Basic Multilingual Plane, CRLF, runs of white space."""
 
 UNCLEAR = (
-    "spans behind an emoji or rare character that may count UTF-16 units; they are read as characters: compare them "
-    "with your annotation tool"
+    "spans behind an emoji, a rare character or a CRLF, which may count UTF-16 units or CRLF as one; they are read as "
+    "characters: compare them with your annotation tool"
 )
 INCLUSIVE = (
     "the ends of the spans look inclusive (surfaces of one character, words cut before their last); they are read as "
     "exclusive: if they are inclusive, add 1 to each"
 )
 CLEAR, TELLING = 3, 10
-"""The evidence for one unit must be `CLEAR` times that for the other, and for UTF-16 be in one of `TELLING` spans."""
+"""Evidence for one unit must be `CLEAR` times that for the other; if not for characters, in one of `TELLING` spans."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,10 @@ UNITS = (
     Unit("UTF-16 units, a run of white space as one", utf16=True, run=r"\s+"),
 )
 """The first one that explains most spans is taken."""
+
+BARE = UNITS[1:4]
+"""Those that spans without a surface can tell by the words that they give. Only Label Studio, which writes surfaces,
+collapses white space."""
 
 
 @lru_cache(maxsize=len(UNITS))
@@ -117,23 +121,28 @@ class Survey:
                 self.odd.append(place)
 
     def unit(self) -> Unit:
-        """The unit that explains most spans; of several the simplest, or UTF-16 units if they give better words."""
+        """The unit that explains most spans; of several the one that gives clearly better words, else the simplest."""
         best = min(UNITS, key=lambda unit: self.misfits[unit])  # the first of them
-        return UTF16 if best == CHARACTERS and self._favoured() == UTF16 else best
+        return self._told[0] if best == CHARACTERS else best
 
-    def _favoured(self) -> Unit | None:
-        """Characters or UTF-16 units, None if it cannot be told: by misfits, else by what bare spans hold."""
-        if self.misfits[UTF16] > self.misfits[CHARACTERS]:
-            return CHARACTERS
-        gains = [self._quality(text, two) - self._quality(text, one) for _, text, one, two in self._differing()]
-        better, worse = sum(gain for gain in gains if gain > 0), -sum(gain for gain in gains if gain < 0)
-        if better > max(1, CLEAR * worse, len(gains) / TELLING):
-            return UTF16
-        return CHARACTERS if worse > max(1, CLEAR * better) or not gains else None
+    @cached_property
+    def _told(self) -> tuple[Unit, dict[tuple[str, tuple[int, int]], None]]:
+        """Characters, or another unit that explains as many spans and gives better words; spans that leave it open."""
+        told, most, unclear = CHARACTERS, 0, dict[tuple[str, tuple[int, int]], None]()
+        for unit in (unit for unit in BARE if self.misfits[unit] <= self.misfits[CHARACTERS]):
+            differing = [*self._differing(unit)]
+            gains = [self._quality(text, two) - self._quality(text, one) for _, text, one, two in differing]
+            better, worse = sum(gain for gain in gains if gain > 0), -sum(gain for gain in gains if gain < 0)
+            if better > max(1, CLEAR * worse, len(gains) / TELLING):
+                if better - worse > most:
+                    told, most = unit, better - worse
+            elif worse <= max(1, CLEAR * better):
+                unclear |= dict.fromkeys((place, span) for place, _, span, _ in differing)
+        return told, unclear
 
-    def _differing(self) -> Iterator[tuple[str, str, tuple[int, int], tuple[int, int]]]:
+    def _differing(self, unit: Unit) -> Iterator[tuple[str, str, tuple[int, int], tuple[int, int]]]:
         for place, text, start, end in self.unsure:
-            one, two = CHARACTERS.span(text, start, end), UTF16.span(text, start, end)
+            one, two = CHARACTERS.span(text, start, end), unit.span(text, start, end)
             if one and two and one != two:
                 yield place, text, one, two
 
@@ -150,8 +159,8 @@ class Survey:
 
     def warnings(self) -> Iterator[tuple[str, str]]:
         """(what, where) of what cannot be told, or looks wrong."""
-        if self.unit() == CHARACTERS and self._favoured() is None:
-            yield from ((UNCLEAR, place) for place, *_ in self._differing())
+        if self.unit() == CHARACTERS:
+            yield from ((UNCLEAR, place) for place, _ in self._told[1])
         if self.bare > 1 and 50 * self.edges <= self.bare <= 5 * len(self.odd):
             yield from ((INCLUSIVE, place) for place in self.odd)
 

@@ -57,6 +57,8 @@ def lines_of(path: str | Path) -> Iterator[bytes]:
         with Path(path).expanduser().open("rb") as lines:
             mark = lines.peek(4)  # not read: a pipe cannot be wound back
             encoding = next((name for start, name in MARKS if mark.startswith(start)), None)
+            if encoding is None and b"\0" in mark[:4]:
+                raise NerError("looks like UTF-16 without its mark", place=path, remedy="save the file as UTF-8")
             if encoding is None:
                 yield from lines
             else:
@@ -258,6 +260,17 @@ def identity_of(row: dict[str, Any], default: str, report: Report) -> str:
         report(f'"id" is {quote(identity)}; make it a string or a whole number, or leave it out')
         return default
     return str(identity)
+
+
+def lacks_entities(row: dict[str, Any], key: str, none: object) -> str:
+    """The fault of a row without annotation under `key`, which its format would write as `none` if it had no entity.
+
+    >>> lacks_entities({"text": "三星", "spans": [{"start": 0}]}, "entities", []).rpartition("; ")[2]
+    'rename "spans" to "entities" if it holds them'
+    """
+    others = [name for name, value in row.items() if isinstance(value, (list, dict)) and value and name != "entities"]
+    remedy = f'rename {quote(others[0])} to "entities" if it holds them' if len(others) == 1 else ""
+    return f"{quote(row)} lacks {quote(key)}; {remedy or f'a sentence without entities has {quote(key)}: {none}'}"
 
 
 def text_of(row: dict[str, Any], report: Report) -> str | None:

@@ -70,7 +70,8 @@ def test_what_doccano_says_beside_entities_is_noted(tmp_path):
 @pytest.mark.parametrize(
     ("annotation", "fault"),
     [
-        ({}, "has no label"),
+        ({}, 'lacks "label"; a sentence without entities has "label": []'),
+        ({"spans": [[0, 2, "company"]]}, 'rename "spans" to "entities"'),
         ({"label": [], "entities": []}, 'has "label" and "entities"'),
         ({"label": {"company": ["三星"]}}, "make it a list"),
         ({"label": [[0, 2]]}, "the annotation [0, 2]"),

@@ -138,8 +138,14 @@ def test_labels_of_hypertext_are_read_in_plain_text(tmp_path, value):
 
 def test_labels_on_html_are_refused_once_a_task(tmp_path):
     with pytest.raises(DataError) as error:
-        studio(tmp_path, hyper("张伟"), hyper("<p>张伟</p>"), hyper("好<br>张伟"))
-    assert [fault.split(": ")[1] for fault in error.value.faults] == ["task 2", "task 3"]
+        studio(tmp_path, hyper("张伟"), hyper("<p>张伟</p>"), hyper("好<br>张伟"), hyper("张伟&amp;李娜"))
+    assert [fault.split(": ")[1] for fault in error.value.faults] == ["task 2", "task 3", "task 4"]
+
+
+def test_offsets_that_are_strings_are_shown(tmp_path):
+    with pytest.raises(DataError) as error:
+        studio(tmp_path, task(result("0", "2", "三星", "company")))
+    assert '["0", "2")' in error.value.faults[0]
 
 
 def test_no_span_becomes_a_row_without_entities_unsaid(tmp_path):

@@ -94,6 +94,16 @@ def test_without_surfaces_utf16_is_told_where_it_gives_better_words(row):
     assert UNCLEAR not in dict(again.warnings())
 
 
+def test_without_surfaces_crlf_as_one_is_told_or_warned_of():
+    text, crlf = "姓名:张伟\r\n单位:北京大学。\r\n地址:上海市", UNITS[2]
+    assert see((text, (3, 5), (9, 13), (18, 21))).unit() == crlf
+    right = see((text, (3, 5), (10, 14), (20, 23)))
+    assert (right.unit(), list(right.warnings())) == (CHARACTERS, [])
+    assert see(("😀" + text, (5, 7), (11, 15), (20, 23))).unit() == UNITS[3]
+    open_ = see(("好\r\n昨天张伟在北京上班", (4, 6)), ("好\r\n昨天李娜在上海上班", (4, 6)))
+    assert (open_.unit(), [what for what, _ in open_.warnings()]) == (CHARACTERS, [UNCLEAR])
+
+
 def test_a_surface_that_other_rows_have_is_evidence():
     rows = [("王强在深圳", (0, 2), (3, 5)), ("😀王强在深圳上班", (2, 4), (5, 7))]
     assert see(*rows).unit() == UTF16
@@ -103,7 +113,7 @@ def test_a_surface_that_other_rows_have_is_evidence():
 def test_what_cannot_be_told_is_a_warning_and_read_as_characters():
     survey = see(("😀昨天张伟在北京上班", (4, 6)), ("🎉昨天李娜在上海上班", (4, 6)))
     assert survey.unit() == CHARACTERS
-    assert list(survey.warnings()) == [(UNCLEAR, "x:1")] * 2
+    assert list(survey.warnings()) == [(UNCLEAR, "x:1")]
     assert not list(see(("张伟在北京😀", (0, 2))).warnings())  # nothing behind it
 
 

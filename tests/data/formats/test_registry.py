@@ -93,7 +93,7 @@ def test_the_table_of_the_readme_is_that_of_the_registry():
             "hugging-face",
         ),
         ("dev.bio", "[]\tO\n三\tB-C\n", "bio"),
-        ("dev.json", "[]", "label-studio"),
+        ("dev.json", '{"text": "三星", "entities": []}\n', "jsonl"),
     ],
 )
 def test_a_file_is_told_by_its_content(tmp_path, name, content, found):
