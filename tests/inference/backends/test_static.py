@@ -1,13 +1,13 @@
 """The way of a GPU on a CPU, where only the graph is missing: it writes what the batch by batch way writes."""
 
 import inspect
-from collections import Counter
 from contextlib import contextmanager, nullcontext
 from itertools import chain, pairwise
 from types import SimpleNamespace
 
 import pytest
 import torch
+from gpu_kernels import Launches
 from rows import EIGHT
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
@@ -347,23 +347,6 @@ def test_a_replayed_step_writes_the_same(model, prompts, grammar, monkeypatch):
             assert replays, "the graph was used"
             replays.clear()
     assert {rows for rows, _ in backend.decoder.graphs} == {8, 1}
-
-
-class Launches(TorchDispatchMode):
-    """Counts the operators that launch a kernel."""
-
-    NONE = ("_unsafe_view", "detach", "empty", "empty_strided", "_reshape_alias")
-
-    def __init__(self):
-        super().__init__()
-        self.of = Counter()
-
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        name = operator._schema.name.split("::")[-1]
-        view = any(each.alias_info and not each.alias_info.is_write for each in operator._schema.returns)
-        if not view and name not in self.NONE:
-            self.of[name] += 1
-        return operator(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(("family", "layers"), [("qwen2", 24), ("qwen3", 28)])

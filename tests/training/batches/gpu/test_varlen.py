@@ -8,6 +8,7 @@ import pytest
 import torch
 from gpu_kernels import attend_by_sequence
 from rows import EIGHT
+from training.batches.test_attention import loss_and_gradients
 from transformers import AutoModelForCausalLM
 from transformers.utils import is_flash_attn_2_available
 
@@ -37,16 +38,6 @@ def calls(monkeypatch):
     monkeypatch.setattr(attention, "runs_on", lambda query, dtype: True)
     monkeypatch.setattr(varlen, "kernel", lambda: kernel)
     return lengths
-
-
-def loss_and_gradients(model, batches, tokens):
-    model.zero_grad()
-    total = 0.0
-    for batch in batches:
-        loss = model(**batch, num_items_in_batch=tokens).loss
-        loss.backward()
-        total += loss.item()
-    return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize(
