@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 def attend_by_sequence(query, key, value, query_ends, key_ends, longest_query, longest_key, *, scale):
@@ -86,3 +92,54 @@ class Launches(TorchDispatchMode):
     @property
     def waits(self) -> dict[str, int]:
         return {name: self.of[name] for name in self.WAITS if self.of[name]}
+
+
+class Recorded(TorchDispatchMode):
+    """As a CUDA graph: what ran within is run again by `replay`, on the same memory and with the same numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Any] = []
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = operator(*args, **(kwargs or {}))
+        self.calls.append((operator, args, kwargs or {}, out))
+        return out
+
+    def replay(self) -> None:
+        for operator, args, kwargs, out in self.calls:
+            again = operator(*args, **kwargs)
+            for old, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
+                if torch.is_tensor(old) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+def record_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have torch.cuda record and replay on the CPU. Returns a list that gets the number of calls in each replay.
+
+    Unlike on a GPU, what is recorded computes, too.
+    """
+    replays = []
+
+    class Graph(Recorded):
+        def replay(self) -> None:
+            replays.append(len(self.calls))
+            with torch.no_grad():
+                super().replay()
+
+    real = inspect.signature(torch.cuda.graph.__init__)
+
+    @contextmanager
+    def graph(*args: Any, **options: Any) -> Iterator[None]:
+        real.bind(None, *args, **options)
+        with args[0]:
+            yield
+
+    cuda = SimpleNamespace(wait_stream=lambda other: None)
+    for name in ("device", "stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda place: nullcontext())
+    for name in ("Stream", "current_stream", "synchronize", "graph_pool_handle"):
+        monkeypatch.setattr(torch.cuda, name, lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    return replays

@@ -73,13 +73,16 @@ def answer_labels(row: dict[str, Any]) -> list[int]:
     return answer if row.get("counted", True) else [IGNORED] * len(answer)
 
 
-def supervision(labels: torch.Tensor) -> dict[str, torch.Tensor]:
+def supervision(labels: torch.Tensor, multiple: int = 1) -> dict[str, torch.Tensor]:
     """`labels` (rows, tokens), the columns whose logits are needed, and the tokens to predict there.
 
-    Columns instead of a mask: transformers before 5.21 takes no mask, and a mask costs a GPU synchronization.
+    Columns instead of a mask: transformers before 5.21 takes no mask, and a mask costs a GPU synchronization. Others
+    join them until their number is a `multiple`.
     """
     shifted = torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
-    keep = (shifted != IGNORED).any(0).nonzero()[:, 0]
+    needed = (shifted != IGNORED).any(0)
+    count = int(needed.sum())
+    keep = needed.sort(descending=True, stable=True).indices[: count + -count % multiple].sort().values
     return {"labels": labels, "logits_to_keep": keep, "shift_labels": shifted[:, keep]}
 
 
@@ -122,28 +125,43 @@ class PrefixSharedCollator:
     >>> batch["attention_mask"][0, 0].int().tolist()
     [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
 
-    With `varlen` it holds the tensors of `gpu.varlen.layout` too, for GPUs with that kernel.
+    With `varlen` it holds the tensors of `gpu.varlen.layout` too, for GPUs with that kernel. With `padded`, an example
+    of padding without labels ends the row, so that packs of as many rows are of few shapes, those that CUDA graphs are
+    recorded for:
+
+    >>> padded = PrefixSharedCollator(padded=True)(rows)
+    >>> [padded[name].shape[-1] for name in ("input_ids", "logits_to_keep")]
+    [64, 64]
     """
 
     attention: str = PREFIX_SHARED
     varlen: bool = False
+    padded: bool = False
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         prefix = shared_prefix([row["prompt_ids"] for row in rows])
         own = [row["prompt_ids"][len(prefix) :] + row["answer_ids"] for row in rows]
+        multiple = 1
+        if self.padded:
+            total = len(prefix) + sum(map(len, own))
+            # An eighth to a sixteenth of the row, half of which is padding on average.
+            multiple = min(512, max(64, 1 << total.bit_length() - 4))
+            own.append([0] * (multiple - total % multiple))
         lengths = [len(ids) for ids in own]
         behind = [range(len(prefix), len(prefix) + length) for length in lengths]
         labels = [IGNORED] * len(prefix)
-        for row, length in zip(rows, lengths, strict=True):
+        for row, length in zip(rows, lengths, strict=False):
             labels += [IGNORED] * (length - len(row["answer_ids"])) + answer_labels(row)
+        labels += [IGNORED] * (len(prefix) + sum(lengths) - len(labels))
         batch = {
             "input_ids": torch.tensor([list(chain(prefix, *own))]),
             "position_ids": torch.tensor([list(chain(range(len(prefix)), *behind))]),
-            **supervision(torch.tensor([labels])),
+            **supervision(torch.tensor([labels]), multiple),
         }
         if self.attention == PREFIX_SHARED:
             sequences = layout(len(prefix), lengths) if self.varlen else {}
-            return {**batch, **_apart(len(prefix), lengths), **sequences}
+            longest = max(lengths)
+            return {**batch, **_apart(len(prefix), lengths, longest + -longest % multiple), **sequences}
         segment = torch.repeat_interleave(torch.tensor([len(prefix), *lengths]))[None]  # 0 is the prefix
         keys, queries = segment[:, None, None, :], segment[:, None, :, None]
         seen = ((keys == 0) | (keys == queries)).tril()
@@ -151,9 +169,9 @@ class PrefixSharedCollator:
         return {**batch, "attention_mask": mask}
 
 
-def _apart(prefix: int, lengths: Sequence[int]) -> dict[str, torch.Tensor]:
-    """The position of each example after a prefix of that length, as `prefix_shared_attention` reads it."""
-    longest = max(lengths)
+def _apart(prefix: int, lengths: Sequence[int], longest: int) -> dict[str, torch.Tensor]:
+    """The position of each example after a prefix of that length, as `prefix_shared_attention` reads it; none is longer
+    than `longest`."""
     real = torch.arange(longest) < torch.tensor(lengths)[:, None]
     own = torch.zeros(real.shape, dtype=torch.long)
     own[real] = torch.arange(prefix, prefix + sum(lengths))

@@ -17,8 +17,11 @@ from .step import Loss, StepTransform
 class LabelSmoothing(StepTransform):
     """(1 − ε) · loss + ε · the mean of −log p over the vocabulary."""
 
+    replayable = True
+
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, count: Any, compute: Loss) -> torch.Tensor:
         share = self.args.label_smoothing_factor
         wide = logits.float()
-        uniform = (wide.logsumexp(-1) - wide.mean(-1))[targets != IGNORED].sum() / count
+        spread = wide.logsumexp(-1) - wide.mean(-1)
+        uniform = spread.masked_fill(targets == IGNORED, 0.0).sum() / count
         return (1 - share) * compute(logits, targets) + share * uniform

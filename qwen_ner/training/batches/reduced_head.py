@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 class ReducedHead(StepTransform):
     """`head_over` the tokens of the training rows, for a whole training."""
 
+    replayable = True
+
     @contextmanager
     def around(self, model: PreTrainedModel, rows: Dataset) -> Iterator[None]:
         tokens = tokens_of(rows)

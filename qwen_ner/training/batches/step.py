@@ -31,7 +31,13 @@ Run = Callable[[], torch.Tensor]
 
 
 class StepTransform:
-    """One change to the training step. Override the hooks that you need; evaluation never meets them."""
+    """One change to the training step. Override the hooks that you need; evaluation never meets them.
+
+    Set `replayable` if `loss` computes the same in every step and never waits for the GPU: a CUDA graph then repeats
+    what it launched in the first.
+    """
+
+    replayable = False
 
     def __init__(self, args: TrainingArguments) -> None:
         self.args = args
@@ -60,6 +66,11 @@ class Step:
     def __init__(self, transforms: Sequence[StepTransform]) -> None:
         self.transforms = list(transforms)
         self.has_loss = False
+
+    @property
+    def replayable(self) -> bool:
+        """Whether a micro-batch is one pass, in which the transforms compute the same each time."""
+        return all(one.replayable and type(one).step is StepTransform.step for one in self.transforms)
 
     @contextmanager
     def around(self, model: PreTrainedModel, rows: Dataset) -> Iterator[None]:

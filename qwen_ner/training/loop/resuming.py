@@ -128,13 +128,13 @@ def without_lost_best() -> Iterator[None]:
 
 
 @contextmanager
-def replace_attributes(args: TrainingArguments, **values: Any) -> Iterator[None]:
-    """Give attributes of `args` other values while the context lasts."""
-    before = {name: getattr(args, name) for name in values}
+def replace_attributes(owner: object, **values: Any) -> Iterator[None]:
+    """Give attributes of `owner` other values while the context lasts."""
+    before = {name: getattr(owner, name) for name in values}
     for name, value in values.items():
-        setattr(args, name, value)
+        setattr(owner, name, value)
     try:
         yield
     finally:
         for name, value in before.items():
-            setattr(args, name, value)
+            setattr(owner, name, value)

@@ -6,8 +6,10 @@ F1. Knows nothing of YAML.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import time
 from typing import Any
@@ -22,6 +24,7 @@ from ...entities import NerError
 from ...inference.backends.oom import out_of_memory
 from ...inference.backends.torch import neutral_generation_config
 from ..batches.collate import IGNORED, PaddedCollator, PrefixSharedCollator, RowCollator
+from ..batches.gpu.graphs import GraphedPasses, obstacle
 from ..batches.gpu.layers import fuse_layers
 from ..batches.swiglu import recompute_activation
 from ..batches.transforms import DEFAULT, make_step
@@ -33,6 +36,11 @@ from .oom_replay import OutOfMemoryReplay
 from .push import PushCallback
 from .resuming import Resumption, TrainingComplete, replace_attributes, without_lost_best
 from .sharded import COMPUTE, WholeModel
+
+log = logging.getLogger(__name__)
+
+COUNT = "num_items_in_batch"
+"""The number of supervised tokens in a step, as the Trainer calls it."""
 
 
 class NerTrainer(Trainer):
@@ -79,6 +87,7 @@ class NerTrainer(Trainer):
         self.generation_config = neutral_generation_config(ner_config.end_token_ids, pad, ner_config.max_new_tokens)
         # Whatever the base ships (sampling, a repetition penalty) must not travel on with the trained weights.
         self.model.generation_config = self.generation_config
+        self.graphs: GraphedPasses | None = None
         self.replay = OutOfMemoryReplay(self, self.step)
         self.gradients = NonFiniteGradients(self)
         self.resumption = Resumption(self)
@@ -114,6 +123,7 @@ class NerTrainer(Trainer):
         with ExitStack() as stack:
             stack.enter_context(replace_attributes(self.args, eval_on_start=on_start))
             stack.enter_context(self.step.around(self.model, self.train_dataset))
+            stack.enter_context(self._graphs())
             stack.enter_context(self.stop.listening())
             stack.enter_context(without_lost_best())
             for callback in (self.resumption, self.stop):  # last: they may evaluate, and end the process
@@ -123,6 +133,18 @@ class NerTrainer(Trainer):
         if self.stop.received:
             raise Stopped(self.state.global_step)
         return output
+
+    @contextmanager
+    def _graphs(self) -> Iterator[None]:
+        """On a GPU, replay the passes of this training as CUDA graphs if nothing stands against it."""
+        if reason := obstacle(self):
+            if self.args.device.type == "cuda":
+                log.info("Training steps are launched kernel by kernel, without a CUDA graph: %s.", reason)
+            yield
+            return
+        padded = RowCollator(replace(self.data_collator.collate, padded=True))
+        with replace_attributes(self, graphs=GraphedPasses(self.args.device), data_collator=padded):
+            yield
 
     def _train(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -168,10 +190,18 @@ class NerTrainer(Trainer):
         """Forward and backward pass of one micro-batch, through the step's transforms, in parts where memory ends."""
         rows, _ = inputs.pop("rows").rows, inputs.pop("row")
 
-        def run(batch: dict[str, Any]) -> torch.Tensor:
-            return super(NerTrainer, self).training_step(model, batch, num_items_in_batch)
+        def run(batch: dict[str, Any], count: Any = num_items_in_batch) -> torch.Tensor:
+            return super(NerTrainer, self).training_step(model, batch, count)
 
-        return self.replay.train(model, rows, inputs, num_items_in_batch, run)
+        def run_graph(batch: dict[str, Any]) -> torch.Tensor:
+            assert self.graphs is not None
+            return self.graphs(model, self._prepare_inputs({**batch, COUNT: num_items_in_batch}), run_counted)
+
+        def run_counted(batch: dict[str, Any]) -> torch.Tensor:
+            return run(batch, batch.pop(COUNT))
+
+        graphed = self.graphs is not None and num_items_in_batch is not None
+        return self.replay.train(model, rows, inputs, num_items_in_batch, run_graph if graphed else run)
 
     def prediction_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None

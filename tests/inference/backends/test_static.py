@@ -1,16 +1,12 @@
 """The way of a GPU on a CPU, where only the graph is missing: it writes what the batch by batch way writes."""
 
-import inspect
-from contextlib import contextmanager, nullcontext
 from itertools import chain, pairwise
-from types import SimpleNamespace
 
 import pytest
 import torch
-from gpu_kernels import Launches
+from gpu_kernels import Launches, record_on_a_cpu
 from rows import EIGHT
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves
+from torch.utils._python_dispatch import _disable_current_modes
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from qwen_ner.data.tokenize import prompt_ids
@@ -279,73 +275,22 @@ def test_where_no_graph_can_be_recorded_decoding_goes_on(model, prompts, monkeyp
     assert len([record for record in caplog.records if "not permitted" in record.message]) == 1
 
 
-class Recorded(TorchDispatchMode):
-    """As a CUDA graph: what ran within is run again by `replay`, on the same memory and with the same numbers."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        out = operator(*args, **(kwargs or {}))
-        self.calls.append((operator, args, kwargs or {}, out))
-        return out
-
-    def replay(self):
-        for operator, args, kwargs, out in self.calls:
-            again = operator(*args, **kwargs)
-            for old, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
-                if old.data_ptr() != new.data_ptr():
-                    old.copy_(new)
-
-
 def test_a_replayed_step_writes_the_same(model, prompts, grammar, monkeypatch):
     """Nothing that changes from step to step is kept by a graph, in any number of rows and at any length."""
-    replays = []
-
-    class Graph(Recorded):
-        def replay(self):
-            replays.append(len(self.calls))
-            super().replay()
-
-    real = inspect.signature(torch.cuda.graph.__init__)
-
-    @contextmanager
-    def graph(*args, **options):
-        real.bind(None, *args, **options)
-        with args[0]:
-            yield
-
-    cuda = SimpleNamespace(wait_stream=lambda other: None)
-    for name in ("device", "stream"):
-        monkeypatch.setattr(torch.cuda, name, lambda place: nullcontext())
-    for name in ("Stream", "current_stream", "synchronize", "graph_pool_handle"):
-        monkeypatch.setattr(torch.cuda, name, lambda: cuda)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    replays = record_on_a_cpu(monkeypatch)
     backend = static_backend(model)
     backend.decoder.graphing = True
     plain = TorchBackend(model, (2, 0), 0)
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.cuda, "graph", graph)
-        for some, limit, budget in (
-            (40, 24, 8 * 96),
-            (40, 24, 16_384),
-            (1, 24, None),
-            (9, 200, None),
-            (40, 24, 8 * 96),
-        ):
-            found, wanted = (
-                one.complete(
-                    prompts[:some],
-                    limit,
-                    [grammar.constraint(text, limit) for text in TEXTS[:some]],
-                    batch_tokens=budget,
-                )
-                for one in (backend, plain)
+    for some, limit, budget in ((40, 24, 8 * 96), (40, 24, 16_384), (1, 24, None), (9, 200, None), (40, 24, 8 * 96)):
+        found, wanted = (
+            one.complete(
+                prompts[:some], limit, [grammar.constraint(text, limit) for text in TEXTS[:some]], batch_tokens=budget
             )
-            assert_same(found, wanted)
-            assert replays, "the graph was used"
-            replays.clear()
+            for one in (backend, plain)
+        )
+        assert_same(found, wanted)
+        assert replays, "the graph was used"
+        replays.clear()
     assert {rows for rows, _ in backend.decoder.graphs} == {8, 1}
 
 
