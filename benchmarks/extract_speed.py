@@ -33,6 +33,7 @@ import sys
 import tempfile
 import time
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -140,26 +141,39 @@ def read_all(way: str, options: argparse.Namespace) -> dict[str, Any]:
         "each": seconds,
         "ids": found,
         "grammar": grammar / took,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "memory": peak_memory(),
     }
 
 
+def peak_memory() -> float:
+    """GiB of the GPU, or of the process where there is none."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 def by_hand(folder: str) -> Any:
-    """The model as transformers and peft load it, an adapter merged, without what `Extractor.from_pretrained` adds."""
+    """The model as transformers and peft load it, an adapter merged, without what `Extractor.from_pretrained` adds; in
+    the dtype that it takes."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from qwen_ner.contract import NerConfig
+    from qwen_ner.inference.backends.torch import default_dtype
     from qwen_ner.inference.extractor import Extractor
     from qwen_ner.inference.loading import load_tokenizer
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = getattr(torch, default_dtype(device))
     if (Path(folder) / "adapter_config.json").is_file():
         from peft import AutoPeftModelForCausalLM
 
-        model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).merge_and_unload()
+        model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).merge_and_unload().to(dtype)
     else:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    model = model.to(device)
     return Extractor(model, load_tokenizer(folder), NerConfig.load(folder))
 
 
@@ -211,7 +225,8 @@ def by_continuous_batching(extractor: Any, texts: list[str], prompts: list[list[
 
     config, pad = extractor.config, extractor.tokenizer.pad_token_id
     settings = neutral_generation_config(config.end_token_ids, pad, config.max_new_tokens)
-    extractor.model.set_attn_implementation("paged|sdpa")
+    flash = extractor.model.device.type == "cuda" and find_spec("flash_attn")
+    extractor.model.set_attn_implementation("paged|flash_attention_2" if flash else "paged|sdpa")
     start = time.perf_counter()
     found = extractor.model.generate_batch(inputs=prompts, generation_config=settings, progress_bar=False)
     ids = [until_end(one.generated_tokens, set(config.end_token_ids))[0] for one in found.values()]

@@ -17,7 +17,7 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,8 @@ from typing import Any
 import torch
 from common import claim, finish, machine
 from gpu_decoding import Result, decode, graph, median_seconds
-from gpu_models import ATTENTIONS, Device, batch_for, cudnn_attention, make_model, make_rows
+from gpu_models import ATTENTIONS, Device, batch_for, config_of, cudnn_attention, make_model, make_rows
+from train_measure import count_flops
 
 STEPS = (  # adapter, layers in fewer kernels, attention, rows a batch
     (True, True, "varlen", 15),
@@ -40,6 +41,7 @@ STEPS = (  # adapter, layers in fewer kernels, attention, rows a batch
     (False, False, "sdpa", 15),
     (False, True, "varlen", 60),
     (False, False, "sdpa", 60),
+    (False, True, "varlen", 240),
 )
 
 
@@ -223,6 +225,7 @@ def step(device: Device) -> Iterator[Result]:
 
 
 def measure_step(device: Device, lora: bool, fused: bool, attention: str, count: int) -> dict[str, Any]:
+    from qwen_ner.training.batches.gpu.graphs import GraphedPasses
     from qwen_ner.training.batches.gpu.layers import fuse_layers
     from qwen_ner.training.batches.reduced_head import head_over
     from qwen_ner.training.batches.swiglu import recompute_activation
@@ -237,18 +240,48 @@ def measure_step(device: Device, lora: bool, fused: bool, attention: str, count:
     batch = batch_for(device, model, rows, attention)
     tokens = torch.tensor(sorted({token for row in rows for token in row["prompt_ids"] + row["answer_ids"]}))
 
-    def once() -> None:
+    def launched(batch: dict[str, Any]) -> torch.Tensor:
         with device.autocast():
             loss = model(**batch).loss
         loss.backward()
+        return loss.detach()
+
+    def once(run: Callable[[dict[str, Any]], object] = launched) -> None:
+        run(batch)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
+    warm, times = (1, 2) if device.tiny else (3, 6)
     with head_over(tokens, model) if lora else nullcontext():
-        seconds = median_seconds(device, once, 1 if device.tiny else 3, 2 if device.tiny else 6)
+        seconds = median_seconds(device, once, warm, times)
         found: dict[str, Any] = {"ms": 1e3 * seconds, "rows/s": count / seconds}
-        return found | (profile_step(device, once) if device.cuda else {})
+        if device.cuda:
+            found |= profile_step(device, once)
+        if device.cuda and fused:  # as a training does
+            graphed = partial(GraphedPasses(torch.device("cuda", 0)), model, run=launched)
+            seconds = median_seconds(device, partial(once, graphed), warm, times)
+            flops = count_flops(model, work_of(batch, rows, len(tokens) if lora else None), full=not lora)
+            found |= {
+                "graph ms": 1e3 * seconds,
+                "graph rows/s": count / seconds,
+                "graph TFLOP/s": flops / seconds / 1e12,
+            }
+        return found
+
+
+def work_of(batch: dict[str, Any], rows: list[Any], vocabulary: int | None) -> dict[str, float]:
+    """What a pack of `rows` computes, as `train_measure.count_flops` takes it; a frozen head costs two thirds."""
+    prefix = 32
+    own = [len(row["prompt_ids"]) + len(row["answer_ids"]) - prefix for row in rows]
+    pairs = (prefix * prefix + sum(length * (length + 2 * prefix) for length in own)) / 2
+    logits = batch["logits_to_keep"].numel()
+    full = config_of(tiny=False).vocab_size
+    return {
+        "tokens": prefix + sum(own),
+        "pairs": pairs,
+        "logits": logits * 1.5 if vocabulary is None else logits * vocabulary / full,
+    }
 
 
 def profile_step(device: Device, call: Any) -> dict[str, Any]:

@@ -42,6 +42,8 @@ def train_static(
             ids.append(whole + [0] * pad)
             mask.append([1] * len(whole) + [0] * pad)
             labels.append([-100] * len(row["prompt_ids"]) + row["answer_ids"] + [-100] * pad)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         start = time.perf_counter()
         batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
@@ -129,7 +131,7 @@ def clock(log: list[Any], options: argparse.Namespace) -> Any:
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             import torch
 
-            if torch.cuda.is_available():
+            if torch.cuda.is_available():  # the loss was read before the optimizer's step
                 torch.cuda.synchronize()
             log.append((time.perf_counter() - self.trainer._started, self.trainer._loss, self.trainer._examples))
             control.should_training_stop |= enough(log, options)
@@ -189,7 +191,7 @@ def train_trl(rival: str, model: Any, rows: list[Any], options: argparse.Namespa
         for row in rows
     ]
     special: dict[str, Any] = {"max_length": None}
-    if rival == "trl-padding-free":
+    if rival.startswith("trl-padding-free"):
         special["padding_free"] = True
     if rival == "trl-packed":
         mean = statistics.mean(len(row["input_ids"]) for row in whole)
@@ -204,6 +206,7 @@ def train_trl(rival: str, model: Any, rows: list[Any], options: argparse.Namespa
                     **trainer_options(options, folder),
                     "remove_unused_columns": True,
                     "completion_only_loss": True,
+                    "use_liger_kernel": rival.endswith("-liger"),
                     **special,
                 }
             ),

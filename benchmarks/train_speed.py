@@ -10,7 +10,7 @@ taking turns for `--repeats` rounds:
     static     a plain loop as tutorials have it: prompt padded to 50 tokens at least, answer to 140, all logits
     dynamic    the stock Trainer with DataCollatorForSeq2Seq, which pads to the longest row of the batch
     trl-*      TRL's SFTTrainer on prompt and completion: padded, padding-free, packed (bfd); loss_type "nll", the only
-               one of its two that is this objective
+               one of its two that is this objective; on a GPU also padding-free with Liger's kernels, if installed
     ours       NerTrainer with the collator that a recipe would get; beside an adapter its loss is over the tokens that
                the rows have, and lower than the others' for that
     *-guide    trl and ours with a guideline prompt of about `--guideline` tokens
@@ -41,13 +41,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from common import Points, claim, finish, machine, sweep
 
 OUT_OF_MEMORY = "killed for its memory"
-TRL = ("trl-padded", "trl-padding-free", "trl-packed")
+LIGER = ("trl-padding-free-liger",) if torch.cuda.is_available() and find_spec("liger_kernel") else ()
+TRL = ("trl-padded", "trl-padding-free", "trl-packed", *LIGER)
 PLAIN = ("static", "dynamic", *TRL, "ours")
 GUIDED = ("trl-padded-guide", "trl-padding-free-guide", "trl-packed-guide", "ours-guide")
 
