@@ -24,7 +24,7 @@ from ...entities import NerError
 from ...inference.backends.oom import out_of_memory
 from ...inference.backends.torch import neutral_generation_config
 from ..batches.collate import IGNORED, PaddedCollator, PrefixSharedCollator, RowCollator
-from ..batches.gpu.graphs import GraphedPasses, obstacle
+from ..batches.gpu.graphs import GraphedPasses, listed_parameters, obstacle
 from ..batches.gpu.layers import fuse_layers
 from ..batches.swiglu import recompute_activation
 from ..batches.transforms import DEFAULT, make_step
@@ -143,7 +143,8 @@ class NerTrainer(Trainer):
             yield
             return
         padded = RowCollator(replace(self.data_collator.collate, padded=True))
-        with replace_attributes(self, graphs=GraphedPasses(self.args.device), data_collator=padded):
+        graphs = GraphedPasses(self.args.device)
+        with replace_attributes(self, graphs=graphs, data_collator=padded), listed_parameters(self.model):
             yield
 
     def _train(self, *args: Any, **kwargs: Any) -> Any:

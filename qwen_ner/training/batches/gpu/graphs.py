@@ -10,8 +10,10 @@ and the host takes 170 ms to launch them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -122,6 +124,19 @@ class GraphedPasses:
         finally:
             for weight, gradient in before.items():
                 weight.grad = gradient
+
+
+@contextmanager
+def listed_parameters(model: Any) -> Iterator[None]:
+    """While the context lasts, `model` looks for its parameters once: the Trainer asks for them, and for their number,
+    in each step, and in the modules of an adapted 0.5B a server takes 5 ms to find them."""
+    weights = list(model.parameters())
+    model.parameters = lambda recurse=True: iter(weights)
+    model.num_parameters = cache(model.num_parameters)
+    try:
+        yield
+    finally:
+        del model.parameters, model.num_parameters
 
 
 def obstacle(trainer: NerTrainer) -> str:
