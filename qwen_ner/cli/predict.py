@@ -86,7 +86,7 @@ def run(options: Namespace, _: list[str]) -> None:
 def _check(options: Namespace, names: list[str]) -> None:
     """Raise `NerError` for files that cannot be read or written, before the model is loaded."""
     from ..data.datasets import read_texts
-    from ..data.formats.rows import lines_of
+    from ..data.formats.lines import lines_of
     from ..entities import NerError
 
     if options.text and options.files:
@@ -137,7 +137,7 @@ def _join_group(*, live: bool) -> tuple[int, int, str | None]:
 
 def _texts(given: list[str] | None, names: list[str]) -> Iterator[TextRow]:
     from ..data.datasets import given_texts, read_texts
-    from ..data.formats.rows import lines_of
+    from ..data.formats.lines import lines_of
 
     yield from given_texts(given or (), "--text")
     for name in names:

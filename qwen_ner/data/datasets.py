@@ -25,8 +25,9 @@ from .formats.hugging_face import SPLIT_NAMES, is_folder, is_hub_id, split_names
 from .formats.jsonl import as_row as as_row
 from .formats.jsonl import read_jsonl as read_jsonl
 from .formats.jsonl import write_jsonl as write_jsonl
+from .formats.lines import decode_line, number_lines
 from .formats.registry import Source, find, open_source
-from .formats.rows import decode_line, identity_of, json_object, number_lines, text_of
+from .formats.rows import identity_of, json_object, text_of
 from .notes import Watch
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..entities import Example, NerError
 from .datasets import read_texts
 from .formats.errors import DataError
-from .formats.rows import lines_of
+from .formats.lines import lines_of
 from .surfaces import Surfaces, balanced
 
 SHORTEST = 6

@@ -16,9 +16,9 @@ from rows import EIGHT
 from qwen_ner import cli
 from qwen_ner.data.convert import convert
 from qwen_ner.data.datasets import has_split, read_dataset, write_jsonl
-from qwen_ner.data.formats.bio import VARIANTS
 from qwen_ner.data.formats.errors import DataError
 from qwen_ner.data.formats.registry import FORMATS, detect, open_source, writers
+from qwen_ner.data.formats.tagged.bio import VARIANTS
 from qwen_ner.entities import Entity, Example, NerError
 
 FLAT = [Example(str(at), e.text, e.entities) for at, e in enumerate(EIGHT, start=1)]

@@ -24,13 +24,13 @@ from qwen_ner.codec import Codec, ground, locate
 from qwen_ner.contract import NER_CONFIG_NAME, NerConfig
 from qwen_ner.data.convert import convert
 from qwen_ner.data.datasets import as_row, read_dataset, read_jsonl, read_texts, write_jsonl
-from qwen_ner.data.formats.bio import VARIANTS, tag_lines
 from qwen_ner.data.formats.doccano import as_row as doccano_row
 from qwen_ner.data.formats.jsonl import parse
 from qwen_ner.data.formats.label_studio import as_task as label_studio_task
 from qwen_ner.data.formats.predictions import read_predictions
 from qwen_ner.data.formats.registry import open_source
-from qwen_ner.data.formats.schemes import SCHEMES
+from qwen_ner.data.formats.tagged.bio import VARIANTS, tag_lines
+from qwen_ner.data.formats.tagged.schemes import SCHEMES
 from qwen_ner.data.notes import SPACE
 from qwen_ner.entities import CLUENER, Entity, Example, LabelSet, NerError
 

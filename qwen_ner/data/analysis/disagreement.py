@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ...entities import Entity, Example, NerError
 from ..formats.errors import Faults, quote
-from ..formats.rows import json_object, lines_of, number_lines
+from ..formats.lines import lines_of, number_lines
+from ..formats.rows import json_object
 from .corpus import overlapping, share_at_least
 from .findings import Finding
 

@@ -20,8 +20,9 @@ from typing import Any
 
 from ...entities import CLUENER, Entity, Example, LabelSet, NerError
 from .errors import Note, ignore
+from .lines import lines_of
 from .mentions import EntityReader, without_scores
-from .rows import lacks_entities, lines_of, read_rows, rows_in, write_rows
+from .rows import lacks_entities, read_rows, rows_in, write_rows
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,9 @@ from typing import Any
 
 from ...entities import Entity, Example, LabelSet
 from .errors import Note, ignore, quote
+from .lines import lines_of
 from .mentions import EntityReader, without_scores
-from .rows import lacks_entities, lines_of, read_rows, rows_in, write_rows
+from .rows import lacks_entities, read_rows, rows_in, write_rows
 
 NAME = "doccano"
 SUFFIXES = (".jsonl",)

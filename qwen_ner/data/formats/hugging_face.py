@@ -18,8 +18,8 @@ from ...entities import Example, LabelSet, NerError
 from .errors import Faults, Note, ignore, quote
 from .mentions import without_scores
 from .rows import identity_of, rows_in
-from .schemes import BIO2, Scheme, scheme_of
-from .tagging import TagReader, are_indexed, are_words, tags_for
+from .tagged.schemes import BIO2, Scheme, scheme_of
+from .tagged.tagging import TagReader, are_indexed, are_words, tags_for
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -14,8 +14,9 @@ from typing import Any
 from ...entities import Entity, Example, LabelSet, NerError
 from ...files import beside
 from .errors import Note, ignore
+from .lines import lines_of
 from .mentions import EntityReader
-from .rows import lacks_entities, lines_of, looks_like_object, read_rows, rows_in, write_rows
+from .rows import lacks_entities, looks_like_object, read_rows, rows_in, write_rows
 
 NAME = "jsonl"
 SUFFIXES = (".jsonl",)
@@ -29,10 +30,10 @@ def sniff(head: bytes, name: str) -> bool:
 def read(
     path: str | Path, labels: LabelSet | None = None, *, note: Note = ignore, warn: Note = ignore, **_: Any
 ) -> Iterator[Example]:
-    return read_rows(partial(lines_of, path), path, labels, _entities_of, note=note, warn=warn)
+    return read_rows(partial(lines_of, path), path, labels, entities_of, note=note, warn=warn)
 
 
-def _entities_of(row: dict[str, Any], reader: EntityReader) -> Iterable[Entity]:
+def entities_of(row: dict[str, Any], reader: EntityReader) -> Iterable[Entity]:
     keys = [key for key in ("label", "entities") if key in row]
     if len(keys) != 1:
         both = 'the row has both "label" and "entities"; keep one'
@@ -78,7 +79,7 @@ def read_jsonl(path: str | Path, labels: LabelSet | None = None) -> list[Example
 
 def parse(data: bytes, path: str | Path) -> list[Example]:
     """The examples in the content of a file; `path` is its name in messages. Raises as `read_jsonl` does."""
-    return list(read_rows(partial(data.split, b"\n"), path, None, _entities_of))
+    return list(read_rows(partial(data.split, b"\n"), path, None, entities_of))
 
 
 def write_jsonl(path: str | Path, examples: Iterable[Example]) -> None:

@@ -21,9 +21,10 @@ from typing import Any
 
 from ...entities import Entity, Example, LabelSet, NerError
 from .errors import Faults, LineFault, Note, Report, ignore, quote
+from .lines import lines_of, write_lines
 from .mentions import EntityReader, distinct
 from .offsets import Survey
-from .rows import ARRAY, identity_of, json_value, lines_of, rows_in, text_of, unreported, warn_at, write_lines
+from .rows import ARRAY, identity_of, json_value, rows_in, text_of, unreported, warn_at
 
 LABELS = ("labels", "hypertextlabels")
 """Types of results that are labels on a span, and the keys of their labels."""

@@ -94,6 +94,9 @@ class Survey:
     """Surfaces at which all units agree."""
     unsure: list[tuple[str, str, int, int]] = field(default_factory=list)
     """(place, text, start, end) of spans without a surface that the units read differently."""
+    exclusive: int = 0
+    last: int = 0
+    """Spans that hold their surface with an exclusive end, and those that do with an inclusive one."""
     bare: int = 0
     edges: int = 0
     odd: list[str] = field(default_factory=list)
@@ -109,6 +112,8 @@ class Survey:
             for unit, span in spans.items():
                 self.misfits[unit] += not span or any(not same_surface(s, text[slice(*span)]) for s in surfaces)
         if surfaces:
+            self.exclusive += all(surface == text[start:end] for surface in surfaces)
+            self.last += start >= 0 and all(surface == text[start : end + 1] for surface in surfaces)
             return
         if len(set(spans.values())) > 1:
             self.unsure.append((place, text, start, end))
@@ -124,6 +129,11 @@ class Survey:
         """The unit that explains most spans; of several the one that gives clearly better words, else the simplest."""
         best = min(UNITS, key=lambda unit: self.misfits[unit])  # the first of them
         return self._told[0] if best == CHARACTERS else best
+
+    @property
+    def inclusive(self) -> bool:
+        """Whether the surfaces prove that ends are inclusive: those of two spans at least, and against no other."""
+        return self.last > 1 and not self.exclusive
 
     @cached_property
     def _told(self) -> tuple[Unit, dict[tuple[str, tuple[int, int]], None]]:

@@ -20,8 +20,9 @@ from ...codec import PROBLEM_KINDS, Decoded, Problem
 from ...entities import Entity, Example, LabelSet, NerError
 from .cluener import inclusive_spans
 from .errors import Faults, LineFault, quote
+from .lines import lines_of, number_lines
 from .mentions import EntityReader
-from .rows import json_object, lines_of, number_lines
+from .rows import json_object
 
 PREDICTIONS_NAME = "predictions.jsonl"
 

@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from ...entities import Example, LabelSet, NerError
-from . import bio, cluener, doccano, hugging_face, jsonl, label_studio
+from . import cluener, doccano, hugging_face, jsonl, label_studio, tools
 from .hugging_face import SPLIT_NAMES, the_one
-from .rows import lines_of
+from .lines import lines_of
+from .tagged import bio
 
-FORMATS: list[Any] = [jsonl, cluener, hugging_face, bio, doccano, label_studio]
+FORMATS: list[Any] = [jsonl, cluener, hugging_face, bio, doccano, tools, label_studio]
 """The last one is asked first, so that a special dialect goes after a general one. In a folder, the suffixes of the
 first are looked for first."""
 

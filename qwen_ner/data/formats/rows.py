@@ -7,7 +7,6 @@ In: lines of bytes, the name of their file, a function that reads the annotation
 from __future__ import annotations
 
 import codecs
-import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +19,7 @@ from typing import Any
 from ...codec import unique_keys
 from ...entities import Entity, Example, LabelSet, NerError
 from .errors import Faults, LineFault, Note, Report, ignore, quote
+from .lines import decode_line, number_lines, write_lines
 from .mentions import EntityReader, distinct
 from .offsets import Survey
 
@@ -28,15 +28,16 @@ HALF_PAIR = re.compile("[\ud800-\udfff]")
 EntitiesOf = Callable[[dict[str, Any], EntityReader], Iterable[Entity]]
 """Reads the annotation of a row, with the reader of its text."""
 
-ARRAY = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*\{")
-"""The beginning of a JSON array of objects."""
+RowOf = Callable[[Any], dict[str, Any] | str]
+"""The row that a JSON value stands for, or why it is left out. Raises `LineFault` if it stands for none."""
 
-MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
-         (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
-"""Byte order marks of encodings other than UTF-8; the mark of UTF-16 begins that of UTF-32."""
+ARRAY = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*[\[{]")
+"""The beginning of a JSON array of objects, or of arrays."""
 
 SAMPLE = 1_000
 """Rows that are surveyed before a file is read; beyond them, those that `_SPECIAL` matches."""
+
+ONE_A_LINE = "write one JSON object a line"
 
 _GAP = re.compile(r"[\s,]*")
 
@@ -47,66 +48,50 @@ _READ = frozenset({"id", "text", "label", "labels", "entities"})
 _READ_OF_ITEMS = frozenset({"id", "label", "start", "end", "start_offset", "end_offset", "text", "surface", "score"})
 
 
-def lines_of(path: str | Path) -> Iterator[bytes]:
-    """The lines of a file, read as they are needed, split at line feeds only. Raises `NerError` if it cannot be read.
-
-    A byte order mark tells UTF-16, whose lines come as UTF-8. `str.splitlines` would also split at a U+2028 inside a
-    text.
-    """
-    try:
-        with Path(path).expanduser().open("rb") as lines:
-            mark = lines.peek(4)  # not read: a pipe cannot be wound back
-            encoding = next((name for start, name in MARKS if mark.startswith(start)), None)
-            if encoding is None and b"\0" in mark[:4]:
-                raise NerError("looks like UTF-16 without its mark", place=path, remedy="save the file as UTF-8")
-            if encoding is None:
-                yield from lines
-            else:
-                yield from (line.encode() for line in io.TextIOWrapper(lines, encoding, newline="\n"))
-    except UnicodeDecodeError as error:
-        what = f"begins with the mark of {error.encoding.upper()}, but is not written in it ({error.reason})"
-        raise NerError(what, place=path, remedy="save the file as UTF-8") from error
-    except OSError as error:
-        remedy = f"check the path, relative to {Path.cwd()}"
-        raise NerError(f"cannot be read ({error.strerror})", place=path, remedy=remedy) from error
-
-
 def read_rows(
     lines: Callable[[], Iterable[bytes]],
     path: str | Path,
     labels: LabelSet | None,
     entities_of: EntitiesOf,
     *,
+    row_of: RowOf | None = None,
     number_from: int | None = None,
     note: Note = ignore,
     warn: Note = ignore,
 ) -> Iterator[Example]:
-    """The examples of a file's rows, one at a time: an object a line, or a JSON array of objects (in memory).
+    """The examples of a file's rows, one at a time: a row a line, or a JSON array of rows (in memory).
 
-    `lines` opens the file, which is looked through once before it is read; `path` is its name in messages. A row
-    without an id gets the number of its line, or of its row from `number_from` on. `note` gets the keys that are not
-    read, `warn` what is read otherwise than it is written. Raises `DataError` with all faults, or `NerError` if there
-    is no row, after the last line: the examples before are valid only if it does not. Only the ids stay in memory.
+    `lines` opens the file, which is looked through once before it is read; `path` is its name in messages; rows are
+    objects, or what `row_of` makes them of. A row without an id gets the number of its line, or of its row from
+    `number_from` on. `note` gets the keys that are not read, `warn` what is read otherwise than it is written.
+    Raises `DataError` with all faults, or `NerError` if there is no row, after the last line: the examples before are
+    valid only if it does not. Only the ids stay in memory.
     """
-    name, faults = Path(path).name, Faults(str(path))
-    survey = _survey(lines(), name, path, entities_of)
-    unit = survey.unit()
+    name, faults, row_of = Path(path).name, Faults(str(path)), row_of or as_object
+    survey = _survey(lines(), name, path, entities_of, row_of)
+    unit, inclusive = survey.unit(), survey.inclusive
     for what, where in survey.warnings():
         warn(what, where)
-    for place, line, raw in _numbered(lines(), name, path):
+    if inclusive:
+        warn("ends of spans that are inclusive, as their surfaces prove, read as such", name)
+    for place, line, raw in numbered(lines(), name, path):
         report = faults.row(place)
         faults.unit = "line" if place == f"{name}:{line}" else "row"
         try:
-            row = json_object(raw)
+            row = row_of(json_value(raw, ONE_A_LINE))
         except LineFault as fault:
             report(str(fault))
+            continue
+        if isinstance(row, str):
+            warn(row, place)
             continue
         default = line if number_from is None else faults.rows - 1 + number_from
         identity = identity_of(row, str(default), report)
         faults.check_id(identity, line, report)
         text = text_of(row, report)
         if text is not None:
-            reader = EntityReader(text, labels, report, unit=unit, warn=partial(warn_at, warn, place))
+            warn_here = partial(warn_at, warn, place)
+            reader = EntityReader(text, labels, report, inclusive=inclusive, unit=unit, warn=warn_here)
             entities = distinct(entities_of(row, reader), report)
             if not faults.found:
                 yield Example(identity, text, entities, place)
@@ -121,14 +106,16 @@ def warn_at(warn: Note, place: str, what: str) -> None:
     warn(what, place)
 
 
-def _survey(lines: Iterable[bytes], name: str, path: str | Path, entities_of: EntitiesOf) -> Survey:
+def _survey(lines: Iterable[bytes], name: str, path: str | Path, entities_of: EntitiesOf, row_of: RowOf) -> Survey:
     survey = Survey()
-    for number, (place, _, raw) in enumerate(_numbered(lines, name, path)):
+    for number, (place, _, raw) in enumerate(numbered(lines, name, path)):
         if number >= SAMPLE and not _SPECIAL.search(raw):
             continue
         try:
-            row = json_object(raw)
+            row = row_of(json_value(raw, ONE_A_LINE))
         except LineFault:
+            continue
+        if isinstance(row, str):
             continue
         if (text := text_of(row, unreported)) is not None:
             reader = EntityReader(text, None, unreported, see=partial(survey.see, place))
@@ -141,7 +128,7 @@ def unreported(_: str) -> None:
     """The `Report` of a survey: the reading that follows reports all faults."""
 
 
-def _numbered(lines: Iterable[bytes], name: str, path: str | Path) -> Iterator[tuple[str, int, bytes]]:
+def numbered(lines: Iterable[bytes], name: str, path: str | Path) -> Iterator[tuple[str, int, bytes]]:
     """Place, number and content of each row. Raises `NerError` if a JSON array cannot be read."""
     left, first = iter(lines), list[bytes]()
     for line in left:
@@ -159,18 +146,17 @@ def _numbered(lines: Iterable[bytes], name: str, path: str | Path) -> Iterator[t
         yield f"{name}: row {number}", number, json.dumps(item, ensure_ascii=False).encode()
 
 
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write UTF-8 with line feeds, as they come."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(lines)
-
-
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write a JSON object a line."""
     write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def rows_in(head: bytes) -> Iterator[dict[str, Any]]:
+    """The objects among `values_in`."""
+    return (value for value in values_in(head) if isinstance(value, dict))
+
+
+def values_in(head: bytes) -> Iterator[Any]:
     """The rows at the beginning of a file that can be read, of lines or of an array; none if it begins otherwise."""
     if ARRAY.match(head):
         text, decoder = head.decode(errors="replace"), json.JSONDecoder()
@@ -178,29 +164,17 @@ def rows_in(head: bytes) -> Iterator[dict[str, Any]]:
         with suppress(ValueError, RecursionError):  # the end of the array or of the head, or a fault
             while True:
                 row, at = decoder.raw_decode(text, _GAP.match(text, at).end())  # type: ignore[union-attr]
-                if isinstance(row, dict):
-                    yield row
-    elif looks_like_object(head):
+                yield row
+    elif looks_like_object(head) or head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b'["'):
         for _, raw in number_lines(head.split(b"\n")):
-            try:
-                yield json_object(raw)
-            except LineFault:
-                continue
+            with suppress(LineFault):
+                yield json_value(raw, ONE_A_LINE)
 
 
 def looks_like_object(head: bytes) -> bool:
     """Whether the first line of a file has the braces of a JSON object."""
     first = next((raw.strip() for _, raw in number_lines(head.split(b"\n"))), b"")
     return first.startswith(b"{") and first.endswith(b"}")
-
-
-def number_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Line numbers and lines, without blank lines, line ends and a byte order mark."""
-    for number, line in enumerate(lines, start=1):
-        if number == 1:
-            line = line.removeprefix(codecs.BOM_UTF8)
-        if line.strip():
-            yield number, line.rstrip(b"\r\n")
 
 
 def _unread(row: dict[str, Any]) -> set[str]:
@@ -214,24 +188,16 @@ def _unread(row: dict[str, Any]) -> set[str]:
     return keys
 
 
-def decode_line(raw: bytes) -> str:
-    """The line as text. Raises `LineFault` if it is not UTF-8."""
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        fault = f"byte 0x{raw[error.start]:02x} at offset {error.start} of the line is not UTF-8"
-        remedy = "save the file as UTF-8 (from GBK: iconv -f GB18030 -t UTF-8)"
-        if b"\0" in raw:  # as in UTF-16, but in no other text
-            fault, remedy = "the line is not UTF-8, but looks like UTF-16", "save the file as UTF-8"
-        raise LineFault(fault, remedy=remedy) from error
-
-
 def json_object(raw: bytes) -> dict[str, Any]:
     """The line as a JSON object. Raises `LineFault` if it is none, or has a key twice, of which JSON keeps the last."""
-    row = json_value(raw, "write one JSON object a line")
-    if not isinstance(row, dict):
-        raise LineFault(f"{quote(row)} is not an object", remedy="write one JSON object a line")
-    return row
+    return as_object(json_value(raw, ONE_A_LINE))
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """The value, which is an object. Raises `LineFault` if it is none."""
+    if not isinstance(value, dict):
+        raise LineFault(f"{quote(value)} is not an object", remedy=ONE_A_LINE)
+    return value
 
 
 def json_value(raw: bytes, remedy: str) -> Any:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_ner.data.formats.bio import first_line_mark, read, survey, tag_lines
 from qwen_ner.data.formats.errors import NESTED, DataError
-from qwen_ner.data.formats.schemes import BIO2, IO, SCHEMES
-from qwen_ner.data.formats.tagging import BARE, INDEXED, flat, join
+from qwen_ner.data.formats.tagged.bio import first_line_mark, read, survey, tag_lines
+from qwen_ner.data.formats.tagged.schemes import BIO2, IO, SCHEMES
+from qwen_ner.data.formats.tagged.tagging import BARE, INDEXED, flat, join
 from qwen_ner.entities import Entity, Example, LabelSet, NerError
 
 ALPHABET = "甲乙。，aZ3#[{ \u3000\t\r\u2028\x85\x0b\x1c\u0301😀\ufeff-O"

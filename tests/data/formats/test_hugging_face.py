@@ -11,8 +11,8 @@ from qwen_ner.data.formats import hugging_face
 from qwen_ner.data.formats.errors import DataError
 from qwen_ner.data.formats.hugging_face import read, survey, write
 from qwen_ner.data.formats.registry import open_source
-from qwen_ner.data.formats.schemes import BIO2
-from qwen_ner.data.formats.tagging import tags_for
+from qwen_ner.data.formats.tagged.schemes import BIO2
+from qwen_ner.data.formats.tagged.tagging import tags_for
 from qwen_ner.entities import NerError
 
 LABELS = sorted({entity.label for example in EIGHT for entity in example.entities})

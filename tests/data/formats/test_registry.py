@@ -8,8 +8,8 @@ from rows import EIGHT, ROOT
 from qwen_ner.data.convert import convert
 from qwen_ner.data.datasets import has_split, iter_dataset, read_all, write_jsonl
 from qwen_ner.data.formats import registry
+from qwen_ner.data.formats.lines import lines_of, write_lines
 from qwen_ner.data.formats.mentions import without_scores
-from qwen_ner.data.formats.rows import lines_of, write_lines
 from qwen_ner.entities import Entity, Example
 
 ROWS = [Example(str(at), e.text, e.entities) for at, e in enumerate(EIGHT, start=1)]

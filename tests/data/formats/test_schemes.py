@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_ner.data.formats.schemes import BIO2, OUTSIDE, SCHEMES, parse_tag, scheme_of, spans_of, tags_of
+from qwen_ner.data.formats.tagged.schemes import BIO2, OUTSIDE, SCHEMES, parse_tag, scheme_of, spans_of, tags_of
 
 BY_NAME = {scheme.name: scheme for scheme in SCHEMES}
 

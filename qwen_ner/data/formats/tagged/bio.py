@@ -20,10 +20,11 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-from ...entities import Example, LabelSet
-from .errors import LINE_BREAKS, Faults, LineFault, Note, ignore, quote
-from .mentions import without_scores
-from .rows import decode_line, lines_of, looks_like_object, write_lines
+from ....entities import Example, LabelSet
+from ..errors import LINE_BREAKS, Faults, LineFault, Note, ignore, quote
+from ..lines import decode_line, lines_of, write_lines
+from ..mentions import without_scores
+from ..rows import looks_like_object
 from .schemes import SCHEMES, Scheme, Tag, parse_tag, scheme_of
 from .tagging import TagReader, are_indexed, are_words, tags_for
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ...entities import Entity, Example, LabelSet, NerError
-from .errors import NESTED, Faults, Note, quote
-from .mentions import is_label
+from ....entities import Entity, Example, LabelSet, NerError
+from ..errors import NESTED, Faults, Note, quote
+from ..mentions import is_label
 from .schemes import IO, OUTSIDE, Scheme, Span, Tag, nearest_tag, parse_tag, spans_of, tags_of
 
 OUT_OF_ORDER = "tags out of order, read as conlleval does"

@@ -1,0 +1,98 @@
+"""Lines of text files as UTF-8, however they are written, and back.
+
+In: a path. Out: lines of bytes. Knows nothing of formats.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ...entities import NerError
+from .errors import LineFault
+
+log = logging.getLogger(__name__)
+
+MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
+         (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
+"""Byte order marks of encodings other than UTF-8; the mark of UTF-16 begins that of UTF-32."""
+
+HEAD = 1 << 16
+"""Bytes at the beginning of a file that tell its encoding."""
+
+FOREIGN = 0.3
+"""The share of bytes beyond ASCII that cannot be UTF-8, from which a file is taken for another encoding. One wrong byte
+in a file of UTF-8 is a fault of its line."""
+
+
+def lines_of(path: str | Path) -> Iterator[bytes]:
+    """The lines of a file, read as they are needed, split at line feeds only. Raises `NerError` if it cannot be read.
+
+    A byte order mark tells UTF-16; what is not UTF-8 but Chinese in GB18030 (GBK), as Excel saves it, is logged. Their
+    lines come as UTF-8. `str.splitlines` would also split at a U+2028 inside a text.
+    """
+    try:
+        with io.BufferedReader(Path(path).expanduser().open("rb", buffering=0), HEAD) as lines:
+            mark = lines.peek(HEAD)  # not read: a pipe cannot be wound back
+            encoding = next((name for start, name in MARKS if mark.startswith(start)), None)
+            if encoding is None and b"\0" in mark[:4]:
+                raise NerError("looks like UTF-16 without its mark", place=path, remedy="save the file as UTF-8")
+            if encoding is None and is_gbk(mark):
+                encoding = "gb18030"
+                log.warning("%s is read as GB18030, which it is written in instead of UTF-8.", path)
+            if encoding is None:
+                yield from lines
+            else:
+                yield from (line.encode() for line in io.TextIOWrapper(lines, encoding, newline="\n"))
+    except UnicodeDecodeError as error:
+        what = f"begins like {error.encoding.upper()}, but is not written in it ({error.reason})"
+        raise NerError(what, place=path, remedy="save the file as UTF-8") from error
+    except OSError as error:
+        remedy = f"check the path, relative to {Path.cwd()}"
+        raise NerError(f"cannot be read ({error.strerror})", place=path, remedy=remedy) from error
+
+
+def is_gbk(head: bytes) -> bool:
+    """Whether this beginning of a file is Chinese in GB18030, of which GBK is a part, rather than UTF-8.
+
+    >>> is_gbk("三星在北京".encode("gbk")), is_gbk("三星在北京".encode()), is_gbk(b"Samsung")
+    (True, False, False)
+    """
+    beyond = sum(byte > 0x7F for byte in head)
+    if not beyond or head.decode(errors="replace").count("\ufffd") < FOREIGN * beyond:
+        return False
+    try:
+        codecs.getincrementaldecoder("gb18030")().decode(head)  # may end amid a character
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write UTF-8 with line feeds, as they come."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(lines)
+
+
+def number_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Line numbers and lines, without blank lines, line ends and a byte order mark."""
+    for number, line in enumerate(lines, start=1):
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        if line.strip():
+            yield number, line.rstrip(b"\r\n")
+
+
+def decode_line(raw: bytes) -> str:
+    """The line as text. Raises `LineFault` if it is not UTF-8."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        fault = f"byte 0x{raw[error.start]:02x} at offset {error.start} of the line is not UTF-8"
+        remedy = "save the file as UTF-8 (from GBK: iconv -f GB18030 -t UTF-8)"
+        if b"\0" in raw:  # as in UTF-16, but in no other text
+            fault, remedy = "the line is not UTF-8, but looks like UTF-16", "save the file as UTF-8"
+        raise LineFault(fault, remedy=remedy) from error

@@ -1,0 +1,1 @@
+"""A character and its tag a line: schemes, what tags mean, and the files."""
