@@ -112,7 +112,7 @@ def items(**changes: object) -> dict[str, object]:
     ("row", "fault"),
     [
         ('{"text": "一",', '"{\\"text\\": \\"一\\"," is not JSON (Expecting property name'),
-        (b'{"text": "\xd6\xdc"}', "byte 0xd6 at offset 10 of the line"),
+        (b'{"text": "\xff\xdc"}', "byte 0xff at offset 10 of the line"),
         ("[1, 2]", "[1, 2] is not an object"),
         ('{"text": "一", "text": "二", "label": {}}', 'the key "text" appears twice'),
         ('{"text": "一", "label": {"name": [], "name": ["一"]}}', 'the key "name" appears twice'),

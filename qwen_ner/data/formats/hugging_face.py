@@ -29,6 +29,8 @@ SUFFIXES = (".parquet",)
 DESCRIPTION = "Hugging Face data sets with tokens and ner_tags (Parquet, JSON, save_to_disk, Hub)"
 
 TOKENS, TAGS = "tokens", "ner_tags"
+OTHERS = {TOKENS: ("words", "chars", "characters", "text"), TAGS: ("tags", "labels", "ner", "label", "bio_tags")}
+"""What the columns are called elsewhere."""
 
 SAMPLE = 1_000
 """Rows that tell whether the tokens are characters or words."""
@@ -41,7 +43,8 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 def sniff(head: bytes, name: str) -> bool:
     first = next(rows_in(head), {})
-    return name.endswith(SUFFIXES) or (TOKENS in first and "text" not in first)
+    lists = [name for name in (TOKENS, *OTHERS[TOKENS]) if isinstance(first.get(name), list)]
+    return name.endswith(SUFFIXES) or bool(lists and (lists == ["text"] or "text" not in first))
 
 
 def is_hub_id(name: str) -> bool:
@@ -127,6 +130,10 @@ def survey(source: str, split: str | None = None) -> TokenSet:
         else:
             saved = _load(source, lambda: datasets.load_from_disk(str(path)))
             rows = saved[wanted] if wanted else saved
+    for column, others in OTHERS.items():
+        found = [name for name in others if name in rows.column_names and _is_list(rows.features[name])]
+        if column not in rows.column_names and len(found) == 1:
+            rows = rows.rename_column(found[0], column)
     features = rows.features
     if missing := {TOKENS, TAGS} - features.keys():
         what = f"no column {' and '.join(sorted(missing))}, only {', '.join(features)}"
@@ -142,6 +149,10 @@ def survey(source: str, split: str | None = None) -> TokenSet:
     indexed = are_indexed(sample)
     words = not indexed and are_words([token for tokens in sample for token in tokens])
     return TokenSet(source, split or "", rows, names, scheme, words, indexed)
+
+
+def _is_list(feature: Any) -> bool:
+    return hasattr(feature, "feature")
 
 
 def _load(source: str, load: Any) -> Any:

@@ -9,6 +9,7 @@ import codecs
 import io
 import logging
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from ...entities import NerError
@@ -42,7 +43,7 @@ def lines_of(path: str | Path) -> Iterator[bytes]:
                 raise NerError("looks like UTF-16 without its mark", place=path, remedy="save the file as UTF-8")
             if encoding is None and is_gbk(mark):
                 encoding = "gb18030"
-                log.warning("%s is read as GB18030, which it is written in instead of UTF-8.", path)
+                _warn(str(path))
             if encoding is None:
                 yield from lines
             else:
@@ -53,6 +54,12 @@ def lines_of(path: str | Path) -> Iterator[bytes]:
     except OSError as error:
         remedy = f"check the path, relative to {Path.cwd()}"
         raise NerError(f"cannot be read ({error.strerror})", place=path, remedy=remedy) from error
+
+
+@cache
+def _warn(path: str) -> None:
+    """Once: a file is looked through several times."""
+    log.warning("%s is read as GB18030, which it is written in instead of UTF-8.", path)
 
 
 def is_gbk(head: bytes) -> bool:

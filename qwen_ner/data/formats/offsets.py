@@ -22,7 +22,7 @@ UNCLEAR = (
 )
 INCLUSIVE = (
     "the ends of the spans look inclusive (surfaces of one character, words cut before their last); they are read as "
-    "exclusive: if they are inclusive, add 1 to each"
+    'exclusive: if they are inclusive, add 1 to each, or give each entity its surface as "text", which proves it'
 )
 CLEAR, TELLING = 3, 10
 """Evidence for one unit must be `CLEAR` times that for the other; if not for characters, in one of `TELLING` spans."""

@@ -6,6 +6,7 @@ A format is a module of this folder (or any object) with
     SUFFIXES     file names to look for in a folder of splits, and by which `convert` chooses what to write
     DESCRIPTION  one line for help texts, documentation and the log
     sniff        (head, name) -> whether a file with this beginning and this name is of this format
+    claims       (path) -> whether a file or folder is of this format by what lies beside or in it, if that can tell
     read         (path, labels, *, note, warn, **options) -> its `Example`s
     write        (path, examples, lose), if it can be written; `examples` can be iterated over several times
     survey       (path), if it must be looked through before it is read: `read` gets the result (or None) as `layout`,
@@ -17,6 +18,7 @@ and an entry in `FORMATS`. `convert`, `train`, `stats` and the others know forma
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -24,14 +26,17 @@ from pathlib import Path
 from typing import Any
 
 from ...entities import Example, LabelSet, NerError
-from . import cluener, doccano, hugging_face, jsonl, label_studio, tools
+from . import cluener, doccano, hugging_face, jsonl, label_studio
+from .foreign import inline, standoff, tables, tools
 from .hugging_face import SPLIT_NAMES, the_one
 from .lines import lines_of
 from .tagged import bio
 
-FORMATS: list[Any] = [jsonl, cluener, hugging_face, bio, doccano, tools, label_studio]
+FORMATS: list[Any] = [jsonl, cluener, hugging_face, bio, doccano, tools, label_studio, inline, standoff, tables]
 """The last one is asked first, so that a special dialect goes after a general one. In a folder, the suffixes of the
 first are looked for first."""
+
+_PARTS = re.compile(r"[._-]+")
 
 HEAD = 1 << 20
 """Bytes at the beginning of a file that tell its format."""
@@ -64,7 +69,7 @@ def open_source(dataset: str, split: str | None) -> Source:
     Raises `NerError` if there is none or its format is unknown.
     """
     path = Path(dataset).expanduser()
-    file = path if path.is_file() else find(path, split) if split else None
+    file = path if path.is_file() or standoff.claims(path) else find(path, split) if split else None
     if file:
         found = detect(file)
         return Source(str(file), found, found.survey(str(file)) if hasattr(found, "survey") else None)
@@ -79,9 +84,23 @@ def open_source(dataset: str, split: str | None) -> Source:
 
 
 def find(folder: Path, split: str) -> Path | None:
-    """The file of a split in a folder; dev may have another of its `SPLIT_NAMES`. Raises `NerError` for several."""
-    names = [f"{name}{suffix}" for name in SPLIT_NAMES.get(split, (split,)) for suffix in suffixes()]
-    name = the_one(folder, split, [name for name in names if (folder / name).is_file()])
+    """The file of a split in a folder, or its folder of brat files; dev may have another of its `SPLIT_NAMES`.
+
+    A name that is the split's and a known suffix goes before one with the split's name among its parts, such as
+    `train.char.bmes` or `weiboNER.train`. Raises `NerError` for several.
+    """
+    aliases = SPLIT_NAMES.get(split, (split,))
+    names = [f"{name}{suffix}" for name in aliases for suffix in suffixes()]
+    if found := [folder / name for name in names if (folder / name).is_file()]:
+        if pair := [path for path in found if path.suffix == ".ann" and path.with_suffix(".txt") in found]:
+            found = [path for path in found if path.with_suffix(".ann") not in pair] + pair
+        return folder / str(the_one(folder, split, [path.name for path in found]))
+    named = [
+        path.name
+        for path in sorted(folder.iterdir() if folder.is_dir() else ())
+        if set(_PARTS.split(path.name.lower())) & {*aliases} and (path.is_file() or standoff.claims(path))
+    ]
+    name = the_one(folder, split, named)
     return folder / name if name else None
 
 
@@ -95,6 +114,9 @@ def detect(path: Path) -> Any:
     The content cannot tell what offsets in rows of {label: surfaces} mean; the name does: half-open in .jsonl (and any
     other), CLUENER's inclusive ones in .json.
     """
+    for format in FORMATS:
+        if hasattr(format, "claims") and format.claims(path):
+            return format
     lines, size = [], 0
     for line in lines_of(path):  # whole lines, so that the last one can be read
         lines.append(line)

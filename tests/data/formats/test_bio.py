@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_ner.data.formats.errors import NESTED, DataError
+from qwen_ner.data.formats.registry import detect
 from qwen_ner.data.formats.tagged.bio import first_line_mark, read, survey, tag_lines
 from qwen_ner.data.formats.tagged.schemes import BIO2, IO, SCHEMES
 from qwen_ner.data.formats.tagged.tagging import BARE, INDEXED, flat, join
@@ -227,8 +228,7 @@ def test_bare_labels_are_read_as_io_and_said(tmp_path):
     ("words", "remedy"),
     [
         ("三/ORG 星/ORG 在/O 北/B-LOC", "perhaps to B-ORG"),  # mixed
-        ("三/ORG-B 星/ORG-I 在/O", "perhaps to B-ORG"),
-        ("三/BORG 星/IORG 在/O", "correct it"),
+        ("三/ORG-B 星/ORG-I 在/O 北/LOC", "perhaps to B-ORG"),  # mixed
         ("三/B 星/I 在/O", "correct it"),
         ("三/NR 在/P 北/NR", "perhaps to B-NR"),  # no O: another column
     ],
@@ -237,6 +237,32 @@ def test_what_is_no_bare_label_has_a_remedy(tmp_path, words, remedy):
     faults = faults_of(write(tmp_path, spaced(words)))
     assert faults[0].startswith("train.bio:1: ")
     assert remedy in faults[0]
+
+
+SPELLED = {
+    "BIO2 written as ORG-B": "三 ORG-B|星 ORG-I|在 O|北 LOC-B",
+    "BIO2 written as BORG": "三 BORG|星 IORG|在 O|北 BLOC",
+    "BIOES written as ORG-B": "三 ORG_B|星 ORG_E|在 O|北 LOC_S",
+    "BM": "三 B_ORG|星 M_ORG|在 O|北 B_LOC",
+    "the tag first": "B-ORG 三|I-ORG 星|O 在|B-LOC 北",
+    "4 columns, the token second": "1\t三\t_\tB-ORG|2\t星\t_\tI-ORG|3\t在\t_\tO|4\t北\t_\tB-LOC",
+}
+
+
+@pytest.mark.parametrize("said_so", SPELLED)
+@pytest.mark.parametrize("name", ["train.txt", "train.bio"])
+def test_tags_and_columns_in_another_order(tmp_path, said_so, name):
+    sentence = SPELLED[said_so].replace("|", "\n")
+    path = write(tmp_path, f"{sentence}\n\n{sentence}\n", name)
+    assert detect(path).NAME == "bio"
+    assert said_so in str(survey(path))
+    assert said(read(path)) == [("三星在北", (Entity("ORG", "三星", 0, 2), Entity("LOC", "北", 3, 4)))] * 2
+
+
+def test_numbers_that_are_text_are_not_an_index(tmp_path):
+    """Rows of numbers in another column order: only what counts from 1 without a gap is an index."""
+    path = write(tmp_path, "1 NUM B-A\n3 NUM I-A\n好 ADJ O\n\n")
+    assert [row.text for row in read(path)] == ["13好"]
 
 
 def test_characters_with_their_index_are_read_without_it_and_said(tmp_path):

@@ -13,7 +13,7 @@ from qwen_ner.data.formats.hugging_face import read, survey, write
 from qwen_ner.data.formats.registry import open_source
 from qwen_ner.data.formats.tagged.schemes import BIO2
 from qwen_ner.data.formats.tagged.tagging import tags_for
-from qwen_ner.entities import NerError
+from qwen_ner.entities import Entity, NerError
 
 LABELS = sorted({entity.label for example in EIGHT for entity in example.entities})
 NAMES = ["O", *(f"{prefix}-{label}" for label in LABELS for prefix in "BI")]
@@ -136,7 +136,8 @@ def test_all_faults_come_at_once_with_their_rows(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"words": [["三"]], "ner_tags": [["O"]]}, "no column tokens, only words, ner_tags"),
+        ({"pieces": [["三"]], "ner_tags": [["O"]]}, "no column tokens, only pieces, ner_tags"),
+        ({"words": [["三"]], "chars": [["三"]], "ner_tags": [["O"]]}, "no column tokens, only words, chars, ner_tags"),
         ({"tokens": [["三"]], "ner_tags": [[0]]}, "numbers without names"),
     ],
 )
@@ -145,6 +146,12 @@ def test_columns_that_are_not_there_are_named(tmp_path, columns, said):
         opened(tmp_path, **columns)
     assert error.value.place == str(tmp_path / "saved")
     assert error.value.remedy
+
+
+@pytest.mark.parametrize(("tokens", "tags"), [("words", "labels"), ("chars", "tags"), ("text", "label")])
+def test_columns_of_other_names_are_read(tmp_path, tokens, tags):
+    found = opened(tmp_path, **{tokens: [["三", "星"]], tags: [["B-A", "I-A"]]})
+    assert said(read(found.source, layout=found)) == [("三星", (Entity("A", "三星", 0, 2),))]
 
 
 def test_a_hub_id_without_a_network_is_one_clear_error():

@@ -59,6 +59,8 @@ def _looks_tagged(lines: Iterable[bytes]) -> bool:
     pairs = [(line.rpartition("\t"), line.rpartition(" ")) for line in kept]
     if 2 * sum(any(found and parse_tag(tag) for _, found, tag in pair) for pair in pairs) > len(kept):
         return True
+    if 2 * sum(len(parts) > 1 and parse_tag(parts[0]) is not None for parts in map(str.split, kept)) > len(kept):
+        return True  # the tag first
     # Bare labels are told by the characters beside them.
     columns = [line.split() for line in kept]
     bare = all(len(parts) == 2 and len(parts[0]) == 1 for parts in columns)
@@ -68,18 +70,21 @@ def _looks_tagged(lines: Iterable[bytes]) -> bool:
 @dataclass(frozen=True)
 class Layout:
     """How a file of tagged lines is written. `words` says that its tokens are words and not characters,
-    `indexed` that they are characters with their index in the word."""
+    `indexed` that they are characters with their index in the word; `token` and `tag` are their columns."""
 
     scheme: Scheme
     separator: str = "\t"
     columns: int = 2
     words: bool = False
     indexed: bool = False
+    token: int = 0
+    tag: int = -1
 
     def __str__(self) -> str:
         unit = "word" if self.words else "character"
         columns = f", {self.columns} columns" if self.columns > 2 else ""
-        return f"{self.scheme.name}, one {unit} a line, separated by {_NAMES[self.separator]}s{columns}"
+        columns += ", the tag first" if self.tag == 0 else ", the token second" if self.token else ""
+        return f"{self.scheme}, one {unit} a line, separated by {_NAMES[self.separator]}s{columns}"
 
     def split(self, line: str) -> tuple[str, str] | str:
         """Token and tag of a line, or what is wrong with it."""
@@ -94,10 +99,10 @@ class Layout:
         if len(parts) != self.columns:
             columns = f"{self.columns} columns of this file, separated by {_NAMES[self.separator]}s"
             return f"{quote(line)} has {len(parts)} of the {columns}; give it its token and tag"
-        token = parts[0]
+        token = parts[self.token]
         if self.separator == " ":  # several spaces may separate two columns, and the token may be a space
             token = token.rstrip(" ") or token[:1]
-        return (token, parts[-1]) if token else f"{quote(line)} has no token; write it, a space as a space"
+        return (token, parts[self.tag]) if token else f"{quote(line)} has no token; write it, a space as a space"
 
 
 _NAMES = {"\t": "tab", " ": "space"}
@@ -111,17 +116,38 @@ def survey(path: str | Path) -> Layout:
     # A line that begins with a separator has it as its token, which would count as one more column.
     split = [raw.split(b"\t") if tabs else raw.split() for raw in sample if not raw.startswith((b" ", b"\t"))]
     columns = max(2, Counter(map(len, split)).most_common(1)[0][0]) if split else 2
-    words = are_words([parts[0].decode(errors="replace") for parts in split])
+    token, tag = _places([[part.decode(errors="replace") for part in parts] for parts in split], columns)
+    words = are_words([parts[token].decode(errors="replace") for parts in split if len(parts) == columns])
 
     def columns_of(at: int) -> Iterator[list[str]]:
-        """The first (0) or last (-1) column of each sentence."""
+        """A column of each sentence, where it is there."""
         sentences = groupby(_strip_lines(path), lambda raw: bool(raw) and not raw.startswith(DOCUMENT))
         for is_sentence, lines in sentences:
             if is_sentence:
-                yield [raw.split(separator.encode())[at].decode(errors="replace") for raw in lines]
+                parts = (raw.split(separator.encode()) for raw in lines)
+                yield [part[at].decode(errors="replace") for part in parts if at < len(part)]
 
-    indexed = words and are_indexed(islice(columns_of(0), SAMPLE))
-    return Layout(scheme_of(columns_of(-1)), separator, columns, words and not indexed, indexed)
+    indexed = words and are_indexed(islice(columns_of(token), SAMPLE))
+    scheme = scheme_of(columns_of(tag))
+    return Layout(scheme, separator, columns, words and not indexed, indexed, token, tag)
+
+
+def _places(lines: list[list[str]], columns: int) -> tuple[int, int]:
+    """The columns of token and tag: the first and the last, unless the first holds tags, or counts the tokens.
+
+    >>> _places([["三", "B-ORG"], ["星", "I-ORG"]], 2), _places([["B-ORG", "三"], ["I-ORG", "星"]], 2)
+    ((0, -1), (-1, 0))
+    >>> _places([["1", "三", "_", "B-ORG"], ["2", "星", "_", "I-ORG"], ["1", "好", "_", "O"]], 4)
+    (1, -1)
+    """
+    whole = [parts for parts in lines if len(parts) == columns]
+    first, last = ([parse_tag(parts[at]) is not None for parts in whole] for at in (0, -1))
+    if 2 * sum(first) > len(whole) > 2 * sum(last):
+        return -1, 0
+    # Counts begin anew with each sentence, whose ends are not known here.
+    counts = [int(parts[0]) if parts[0].isdecimal() else 0 for parts in whole]
+    steps = all(one == 1 or one == before + 1 for before, one in zip([0, *counts], counts, strict=False))
+    return (1, -1) if columns > 2 and len(counts) > 1 and steps and max(counts) > 1 else (0, -1)
 
 
 def _strip_lines(path: str | Path) -> Iterator[bytes]:

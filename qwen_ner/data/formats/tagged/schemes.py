@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class Scheme:
     """The prefixes of an entity's first, inner and last token, and of an entity of one token.
 
     `closed` schemes mark the end of every entity. In IOB1 ("BIO" of CoNLL-2003) an entity begins with B- only directly
-    after another one of its label.
+    after another one of its label. `spelling` is one of `SPELLINGS`.
     """
 
     name: str
@@ -41,6 +41,14 @@ class Scheme:
     inner: str
     last: str
     single: str
+    spelling: str = "B-ORG"
+
+    def __str__(self) -> str:
+        return self.name if self.spelling == "B-ORG" else f"{self.name} written as {self.spelling}"
+
+    def parse(self, name: str) -> Tag | None:
+        """Prefix and label of a tag as it is spelled here, or None if it is not a tag."""
+        return parse_tag(SPELLINGS[self.spelling](name))
 
     @cached_property
     def roles(self) -> dict[str, str]:
@@ -73,19 +81,48 @@ SCHEMES = (
 BIO2 = SCHEMES[0]
 IO = Scheme("IO", "I", "I", "I", "I")
 """Tags that are bare labels: neighbours of one label are one entity. Read, but not written."""
+BM = Scheme("BM", "B", "M", "M", "B")
+"""As BIO2, with M- for I-. Read, but not written."""
 
 
 _SUFFIXED = re.compile(r"(.+)[-_]([BIMESLU])")
 
 
-def _are_bare(names: set[str]) -> bool:
-    """Whether these are labels alone, without a prefix written in another way (ORG-B, BORG, or B without a label).
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "B-ORG": lambda name: name,
+    "ORG-B": lambda name: f"{found[2]}-{found[1]}" if (found := _SUFFIXED.fullmatch(name)) else name,
+    "BORG": lambda name: f"{name[0]}-{name[1:]}" if len(name) > 1 else name,
+}
+"""How tags are written, and as `parse_tag` reads them."""
 
-    >>> _are_bare({"ORG", "LOC"}), _are_bare({"ORG-B", "ORG-I"}), _are_bare({"BORG", "IORG"}), _are_bare({"B", "I"})
+
+def spelling_of(names: set[str]) -> str:
+    """How these tags are written. Letters stuck to labels are told by a label that begins and goes on.
+
+    >>> spelling_of({"B-ORG", "I-ORG"}), spelling_of({"ORG-B", "ORG-I"}), spelling_of({"BORG", "IORG"})
+    ('B-ORG', 'ORG-B', 'BORG')
+    >>> spelling_of({"ORG", "LOC"}), spelling_of({"BOOK", "SCENE"})
+    ('B-ORG', 'B-ORG')
+    """
+    if not names or any(map(parse_tag, names)):
+        return "B-ORG"
+    if all(map(_SUFFIXED.fullmatch, names)):
+        return "ORG-B"
+    begun = {name[1:] for name in names if name[0] in "BSU"}
+    glued = any(name[0] in "IMEL" and name[1:] in begun for name in names)
+    if glued and all(len(name) > 1 and name[0] in "BIMESLU" and name[1:] in begun for name in names):
+        return "BORG"
+    return "B-ORG"
+
+
+def _are_bare(names: set[str]) -> bool:
+    """Whether these are labels alone, and none has a prefix of some kind.
+
+    >>> _are_bare({"ORG", "LOC"}), _are_bare({"B", "I"}), _are_bare({"ORG-B", "LOC"}), _are_bare({"BORG", "IORG", "X"})
     (True, False, False, False)
     """
     prefixed = any(len(name) < 2 or _SUFFIXED.fullmatch(name) for name in names)
-    glued = any(name[0] in "IMELU" and f"B{name[1:]}" in names for name in names - {""})
+    glued = any(name[0] in "IMELU" and f"B{name[1:]}" in names for name in names)
     return bool(names) and not prefixed and not glued
 
 
@@ -193,7 +230,7 @@ def tags_of(length: int, spans: Iterable[Span], scheme: Scheme) -> list[str]:
 
 
 def scheme_of(sentences: Iterable[Iterable[str]]) -> Scheme:
-    """The scheme in which the tags of these sentences have the fewest faults; what is no tag does not count.
+    """The scheme, and its spelling, in which the tags of these sentences have the fewest faults; others do not count.
 
     Two schemes that both fit read the tags alike; then it is the first of `SCHEMES`. If there are O and bare labels
     alone, it is `IO`.
@@ -201,14 +238,18 @@ def scheme_of(sentences: Iterable[Iterable[str]]) -> Scheme:
     >>> scheme_of([["B-ORG", "M-ORG", "E-ORG", "O"]]).name
     'BMES'
     """
-    pairs: Counter[tuple[Tag, Tag]] = Counter()
-    others: set[str] = set()
+    named: Counter[tuple[str, str]] = Counter()
     for names in sentences:
-        names = [*names]
-        others.update(name for name in names if parse_tag(name) is None)
-        pairs.update(pairwise((EDGE, *filter(None, map(parse_tag, names)), EDGE)))
-    if {tag for pair in pairs for tag in pair} == {EDGE, OUTSIDE} and _are_bare(others):
+        named.update(pairwise(("", *names, "")))  # what is empty stands for the edges
+    others = {name for pair in named for name in pair} - {"", "O"}
+    spelling = spelling_of(others)
+    if others and not any(parse_tag(SPELLINGS[spelling](name)) for name in others) and _are_bare(others):
         return IO
+    pairs: Counter[tuple[Tag, Tag]] = Counter()
+    for pair, number in named.items():
+        before, tag = (parse_tag(SPELLINGS[spelling](name)) if name else EDGE for name in pair)
+        if before and tag:
+            pairs[before, tag] += number
 
     def faults(scheme: Scheme) -> int:
         return sum(
@@ -216,4 +257,4 @@ def scheme_of(sentences: Iterable[Iterable[str]]) -> Scheme:
             for (before, tag), number in pairs.items()
         )
 
-    return min(SCHEMES, key=faults)
+    return replace(min((*SCHEMES, BM), key=faults), spelling=spelling)

@@ -12,14 +12,14 @@ space. Nothing is detokenised: `call .` keeps its space.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from ....entities import Entity, Example, LabelSet, NerError
 from ..errors import NESTED, Faults, Note, quote
 from ..mentions import is_label
-from .schemes import IO, OUTSIDE, Scheme, Span, Tag, nearest_tag, parse_tag, spans_of, tags_of
+from .schemes import IO, OUTSIDE, Scheme, Span, Tag, nearest_tag, scheme_of, spans_of, tags_of
 
 OUT_OF_ORDER = "tags out of order, read as conlleval does"
 BARE = "tags without a prefix, read as IO: neighbours of one label are one entity"
@@ -50,7 +50,7 @@ class TagReader:
 
     def tag(self, name: str) -> Tag | str:
         """The tag of this name, or what is wrong with it."""
-        tag: Tag | None = ("I", name) if self.scheme == IO and name not in ("", "O") else parse_tag(name)
+        tag: Tag | None = ("I", name) if self.scheme == IO and name not in ("", "O") else self.scheme.parse(name)
         if tag and (tag == OUTSIDE or tag[0] in self.scheme.roles):
             return tag
         prefixes = ", ".join(f"{prefix}-…" for prefix in sorted(self.scheme.roles))
@@ -99,6 +99,35 @@ class TagReader:
             if one == other:
                 report(at, f"{quote(one)} has no index in its word, as other tokens have (科0 技1); give it one")
         return shorter
+
+
+Sentence = tuple[str, Sequence[str], Sequence[str]]
+"""Place, tokens, names of tags."""
+
+
+def read_sentences(
+    sentences: Sequence[Sentence], path: str, labels: LabelSet | None, mend: Note | None, warn: Note
+) -> Iterator[Example]:
+    """The examples of sentences in memory; ids count them from 1. `mend` and `warn` as for `TagReader`.
+
+    Raises `DataError` with each fault, or `NerError` if there is no sentence, at the end.
+    """
+    faults = Faults(path)
+    tokens = [word for _, words, _ in sentences for word in words]
+    scheme = scheme_of(names for _, _, names in sentences)
+    reader = TagReader(scheme, are_words(tokens), labels, faults, mend, warn, indexed=False)
+    for place, words, names in sentences:
+        report = faults.row(place)
+        if len(words) != len(names):
+            report(f"{len(words)} tokens have {len(names)} tags; give each token a tag")
+            continue
+
+        def at(token: int, place: str = place) -> str:
+            return f"{place}: token {token + 1}"
+
+        if example := reader.example(str(faults.rows), place, words, [reader.tag(name) for name in names], at):
+            yield example
+    faults.finish("no sentence", "write some")
 
 
 def are_indexed(sentences: Iterable[Sequence[str]]) -> bool:

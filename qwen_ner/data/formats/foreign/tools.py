@@ -21,11 +21,11 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
-from ...entities import Example, LabelSet
-from .errors import LineFault, Note, ignore, quote
-from .jsonl import entities_of
-from .lines import lines_of
-from .rows import numbered, read_rows, values_in
+from ....entities import Example, LabelSet
+from ..errors import LineFault, Note, ignore, quote
+from ..jsonl import entities_of
+from ..lines import lines_of
+from ..rows import numbered, read_rows, values_in
 
 NAME = "tools"
 SUFFIXES = (".jsonl", ".json")
@@ -129,7 +129,7 @@ def _row_of(value: Any, before: str = "") -> dict[str, Any] | str:
         remedy = 'a sentence without entities has "entities": []'
         raise LineFault(f"{quote(value)} has no list of entities", remedy=remedy)
     made = {"text": value[text]} if text else {}
-    return _rest(value, text, key, "answer") | made | _annotation(items)
+    return _rest(value, text, key, "answer") | made | annotation_of(items)
 
 
 def _rest(value: dict[str, Any], *read: str | None) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _rest(value: dict[str, Any], *read: str | None) -> dict[str, Any]:
     return {key: held for key, held in value.items() if key not in taken and not (key == "id" and held is None)}
 
 
-def _annotation(items: list[Any]) -> dict[str, Any]:
+def annotation_of(items: list[Any]) -> dict[str, Any]:
     """As "entities" if they have offsets, else as {label: surfaces}."""
     made = [_entity(item) for item in items]
     if not made or any("start" in item for item in made):
@@ -190,7 +190,7 @@ def _answered(answer: Any) -> dict[str, Any]:
     if isinstance(tree, dict) and len(tree) == 1 and isinstance(inner := next(iter(tree.values())), list):
         tree = inner if inner and all(isinstance(item, dict) for item in inner) else tree
     if isinstance(tree, list):
-        return _annotation(tree)
+        return annotation_of(tree)
     if isinstance(tree, dict):  # a label without surfaces, which some write for every label, says nothing
         return {
             "label": {label: [found] if isinstance(found, str) else found for label, found in tree.items() if found}
@@ -237,7 +237,7 @@ def _joined(path: str | Path) -> Iterable[bytes]:
         except (ValueError, TypeError, KeyError, LineFault):
             yield raw
     for text, items in texts.items():
-        yield json.dumps({"text": text, **_annotation(items)}, ensure_ascii=False).encode()
+        yield json.dumps({"text": text, **annotation_of(items)}, ensure_ascii=False).encode()
 
 
 def _is_pair(value: Any) -> bool:

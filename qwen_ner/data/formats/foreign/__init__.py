@@ -1,0 +1,1 @@
+"""Forms that other tools and data sets write; read only."""

@@ -1,0 +1,144 @@
+"""Text with its entities marked in it, a sentence a line.
+
+In: lines in one of three notations.
+
+    {{company:三星}}在{{address:北京}}                  Boson
+    <company>三星</company>在<address>北京</address>    XML with a root or without; <ENAMEX TYPE="company">…
+    三星/company 在/o 北京/address                      MSRA: o, and what has no label, is outside; spaces are no text
+
+Out: `Example`s; ids count the sentences from 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from ....entities import Example, LabelSet
+from ..errors import Faults, LineFault, Note, ignore, quote
+from ..lines import decode_line, lines_of, number_lines
+from ..mentions import EntityReader, distinct
+from ..rows import values_in
+from ..tagged.tagging import join
+
+NAME = "inline"
+SUFFIXES = (".txt", ".xml")
+DESCRIPTION = "text with its entities marked ({{label:text}}, <label>text</label>, text/label)"
+
+Parsed = tuple[str, list[tuple[str, int, int]]]
+"""A text and its (label, start, end)."""
+
+_BOSON = re.compile(r"\{\{([^:{}]+):(.*?)\}\}")
+_ELEMENT = re.compile(r"<(\w+)[^<>]*>[^<>]*</\1>")
+_SLASHED = re.compile(r"\S+/[^\W\d][\w-]*")
+_TYPES = ("TYPE", "type", "label", "LABEL")
+_SENTENCES = ("s", "sent", "sentence", "p", "line", "text")
+OUTSIDE = ("o", "O")
+
+
+def sniff(head: bytes, name: str) -> bool:
+    rows = any(True for _ in values_in(head))  # JSON, whatever its texts hold
+    return not rows and _notation(head.decode(errors="replace").splitlines()[:100]) is not None
+
+
+def _notation(lines: list[str]) -> Callable[[str], Parsed] | None:
+    kept = [line for line in lines if line.strip()]
+    if any(_BOSON.search(line) for line in kept):
+        return _boson
+    if kept and kept[0].lstrip("\ufeff \t").startswith(("<", "<?xml")) and any(_ELEMENT.search(line) for line in kept):
+        return _xml
+    if any(_ELEMENT.search(line) for line in kept) and not any(line.lstrip().startswith(("{", "[")) for line in kept):
+        return _xml
+    slashed = [sum(_SLASHED.fullmatch(word) is not None for word in line.split()) for line in kept]
+    labels = {word.rpartition("/")[2] for line in kept for word in line.split() if _SLASHED.fullmatch(word)}
+    if kept and all(slashed) and len(labels) <= max(8, sum(slashed) // 4):
+        return _slashed
+    return None
+
+
+def read(
+    path: str | Path, labels: LabelSet | None = None, *, note: Note = ignore, warn: Note = ignore, **_: Any
+) -> Iterator[Example]:
+    """Raises `DataError` with each faulty line, or `NerError` if there is no sentence, at the end."""
+    name, faults = Path(path).name, Faults(str(path))
+    lines = [(number, raw) for number, raw in number_lines(lines_of(path))]
+    parse = _notation([raw.decode(errors="replace") for _, raw in lines[:100]]) or _slashed
+    for number, raw in lines:
+        place = f"{name}:{number}"
+        try:
+            line = decode_line(raw)
+            parsed = parse(line)
+        except LineFault as fault:
+            faults.row(place)(str(fault))
+            continue
+        if not parsed[0].strip():
+            continue  # a line of markup alone
+        report = faults.row(place)
+        text, marked = parsed
+        reader = EntityReader(text, labels, report)
+        found: Iterable[Any] = (entity for label, start, end in marked for entity in reader.at(label, start, end))
+        entities = distinct(found, report)
+        if not faults.found:
+            yield Example(str(faults.rows), text, entities, place)
+    faults.finish("no sentences", "write a sentence a line")
+
+
+def _boson(line: str) -> Parsed:
+    text, marked, at = "", list[tuple[str, int, int]](), 0
+    for found in _BOSON.finditer(line):
+        text += line[at : found.start()]
+        marked.append((found[1].strip(), len(text), len(text) + len(found[2])))
+        text += found[2]
+        at = found.end()
+    text += line[at:]
+    if "{{" in text or "}}" in text:
+        raise LineFault(f"{quote(line)} has braces that mark no entity", remedy="write {{label:text}}")
+    return text, marked
+
+
+def _slashed(line: str) -> Parsed:
+    words, named = list[str](), list[str]()
+    for word in line.split():
+        surface, slash, label = word.rpartition("/")
+        marked = _SLASHED.fullmatch(word) is not None
+        words.append(surface if slash and marked else word)
+        named.append(label if slash and marked else "o")
+    text, starts = join(words, words=True)
+    spans = zip(named, starts, words, strict=True)
+    return text, [(label, start, start + len(word)) for label, start, word in spans if label not in OUTSIDE]
+
+
+def _xml(line: str) -> Parsed:
+    """The text of a line and its elements; one element that holds the whole line is a sentence, and so is none of
+    markup alone: `<doc>`."""
+    stripped = line.strip().removeprefix("\ufeff")
+    if re.fullmatch(r"<[?!/]?[^<>]*>", stripped):
+        return "", []
+    try:
+        root = ElementTree.fromstring(f"<s>{stripped}</s>")
+    except ElementTree.ParseError as error:
+        raise LineFault(f"{quote(line)} is not XML ({error})", remedy="close each element in its line") from error
+    outer = list(root)
+    if len(outer) == 1 and not (root.text or "").strip() and not (outer[0].tail or "").strip() and len(outer[0]):
+        root = outer[0]  # <s>…</s> around a sentence
+    elif (
+        len(outer) == 1 and outer[0].tag.lower() in ("s", "sentence", "p", "text", "sent", "line") and not outer[0].tail
+    ):
+        root = outer[0]
+    text, marked = "", list[tuple[str, int, int]]()
+
+    def walk(element: ElementTree.Element) -> None:
+        nonlocal text
+        text += element.text or ""
+        for child in element:
+            start = len(text)
+            walk(child)
+            label = next((child.attrib[key] for key in _TYPES if key in child.attrib), child.tag)
+            marked.append((label, start, len(text)))
+            text += child.tail or ""
+
+    walk(root)
+    return text, marked

@@ -1,0 +1,189 @@
+"""Tables, text with its entities marked, and annotations beside the text say what our own rows say."""
+
+import openpyxl
+import pytest
+
+from qwen_ner.data.datasets import has_split, read_dataset
+from qwen_ner.data.formats.errors import DataError
+from qwen_ner.data.formats.registry import open_source
+from qwen_ner.entities import Entity, NerError
+
+FIRST, SECOND, NONE = "阿司匹林可缓解头痛", "患者服用布洛芬后出现恶心", "今天天气很好"
+DRUG, SYMPTOM = "药品", "症状"
+WANTED = [
+    (FIRST, (Entity(DRUG, "阿司匹林", 0, 4), Entity(SYMPTOM, "头痛", 7, 9))),
+    (SECOND, (Entity(DRUG, "布洛芬", 4, 7), Entity(SYMPTOM, "恶心", 10, 12))),
+    (NONE, ()),
+]
+
+
+def tags_of(text, entities):
+    tags = ["O"] * len(text)
+    for e in entities:
+        tags[e.start : e.end] = [f"B-{e.label}", *[f"I-{e.label}"] * (e.end - e.start - 1)]
+    return tags
+
+
+PAIRS = [list(zip(text, tags_of(text, entities), strict=True)) for text, entities in WANTED]
+TABLES = {
+    "entities": [["text", "label", "start", "end", "entity"], [FIRST, DRUG, 0, 4, "阿司匹林"], [FIRST, SYMPTOM, 7, 9, "头痛"], [SECOND, DRUG, 4, 7, "布洛芬"], [SECOND, SYMPTOM, 10, 12, "恶心"], [NONE, "", "", "", ""]],
+    "entities, inclusive": [["sentence", "type", "begin", "stop", "word"], [FIRST, DRUG, 0, 3, "阿司匹林"], [FIRST, SYMPTOM, 7, 8, "头痛"], [SECOND, DRUG, 4, 6, "布洛芬"], [SECOND, SYMPTOM, 10, 11, "恶心"], [NONE, "", "", "", ""]],
+    "entities in Chinese": [["编号", "句子", "实体", "实体类型"], [1, FIRST, "阿司匹林", DRUG], [2, FIRST, "头痛", SYMPTOM], [3, SECOND, "布洛芬", DRUG], [4, SECOND, "恶心", SYMPTOM], [5, NONE, "", ""]],
+    "json": [["text", "label"], [FIRST, '{"药品": ["阿司匹林"], "症状": ["头痛"]}'], [SECOND, '[{"type": "药品", "text": "布洛芬"}, {"type": "症状", "text": "恶心"}]'], [NONE, "{}"]],
+    "a column a label": [["文本", DRUG, SYMPTOM], [FIRST, "阿司匹林", "头痛"], [SECOND, "布洛芬", "恶心"], [NONE, "", ""]],
+    "characters": [["char", "tag"], *(row for pairs in PAIRS for row in [*map(list, pairs), ["", ""]])],
+    "kaggle": [["Sentence #", "Word", "Tag"], *([f"Sentence: {n}" if at == 0 else "", *pair] for n, pairs in enumerate(PAIRS, 1) for at, pair in enumerate(pairs))],
+}  # fmt: skip
+
+
+def sheet(path, rows):
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.save(path)
+
+
+def written(path, rows, encoding="utf-8", delimiter=","):
+    cells = [[f'"{str(cell).replace(chr(34), chr(34) * 2)}"' if cell != "" else "" for cell in row] for row in rows]
+    path.write_bytes("".join(delimiter.join(row) + "\r\n" for row in cells).encode(encoding))
+
+
+def read(path, warned=None):
+    note = (lambda what, where: warned.append(what)) if warned is not None else (lambda *_: None)
+    return [
+        (e.text, tuple(sorted(e.entities, key=lambda x: x.start)))
+        for e in open_source(str(path), None).examples(warn=note)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["utf-8", "utf-8-sig", "gbk", "semicolon", "xlsx"])
+@pytest.mark.parametrize("name", TABLES)
+def test_tables(tmp_path, name, kind):
+    path = tmp_path / ("train.xlsx" if kind == "xlsx" else "train.csv")
+    if kind == "xlsx":
+        sheet(path, TABLES[name])
+    elif kind == "semicolon":
+        written(path, TABLES[name], delimiter=";")
+    else:
+        written(path, TABLES[name], kind)
+    assert read(path) == WANTED
+    assert [(e.text, e.entities) for e in read_dataset(str(tmp_path), "train")] == read(path)
+
+
+def test_several_surfaces_in_a_cell(tmp_path):
+    text = "三星、苹果和阿里,巴巴在北京"
+    written(tmp_path / "a.csv", [["text", "company"], [text, "三星、苹果；阿里,巴巴"], ["三星和苹果", "三星,苹果"]])
+    found = [[e.text for e in entities] for _, entities in read(tmp_path / "a.csv")]
+    assert found == [["三星", "苹果", "阿里,巴巴"], ["三星", "苹果"]]
+
+
+def test_faults_of_a_table_have_the_number_of_its_row(tmp_path):
+    rows = [*TABLES["entities"][:3], [SECOND, DRUG, 0, 2, "布洛芬"], [NONE, DRUG, 9, 19, ""]]
+    sheet(tmp_path / "a.xlsx", rows)
+    with pytest.raises(DataError) as error:
+        read(tmp_path / "a.xlsx")
+    assert [fault.split(": ")[0] for fault in error.value.faults] == ["a.xlsx:4", "a.xlsx:5"]
+    written(tmp_path / "b.csv", [["text", "label"], [FIRST, "药品"]])
+    with pytest.raises(DataError, match=r"b\.csv:2: .*not JSON"):
+        read(tmp_path / "b.csv")
+    written(tmp_path / "c.csv", [["a", "b"], ["1", "2"]])
+    with pytest.raises(NerError) as header:
+        read(tmp_path / "c.csv")
+    assert header.value.value == ["a", "b"]
+
+
+def test_other_sheets_are_named_and_a_broken_workbook_is_an_error(tmp_path):
+    book = openpyxl.Workbook()
+    for row in TABLES["json"]:
+        book.active.append(row)
+    book.create_sheet("more").append(["text"])
+    book.save(tmp_path / "a.xlsx")
+    warned = []
+    assert read(tmp_path / "a.xlsx", warned) == WANTED
+    assert warned == ["sheets after the first, left out"]
+    (tmp_path / "b.xlsx").write_bytes(b"PK\x03\x04 nothing")
+    with pytest.raises(NerError) as error:
+        read(tmp_path / "b.xlsx")
+    assert "CSV" in error.value.remedy
+
+
+INLINE = {
+    "boson.txt": f"{{{{{DRUG}:阿司匹林}}}}可缓解{{{{{SYMPTOM}:头痛}}}}\n患者服用{{{{{DRUG}:布洛芬}}}}后出现{{{{{SYMPTOM}:恶心}}}}\n{NONE}\n",
+    "msra.txt": f"阿司匹林/{DRUG} 可缓解/o 头痛/{SYMPTOM}\n患者服用/o 布洛芬/{DRUG} 后出现 恶心/{SYMPTOM}\n{NONE}/o\n",
+    "lines.txt": f"<{DRUG}>阿司匹林</{DRUG}>可缓解<{SYMPTOM}>头痛</{SYMPTOM}>\n患者服用<{DRUG}>布洛芬</{DRUG}>后出现<{SYMPTOM}>恶心</{SYMPTOM}>\n{NONE}\n",
+    "doc.xml": f"<?xml version='1.0'?>\n<doc>\n<s><{DRUG}>阿司匹林</{DRUG}>可缓解<{SYMPTOM}>头痛</{SYMPTOM}></s>\n<s>患者服用<{DRUG}>布洛芬</{DRUG}>后出现<{SYMPTOM}>恶心</{SYMPTOM}></s>\n<s>{NONE}</s>\n</doc>\n",
+    "enamex.txt": f'<ENAMEX TYPE="{DRUG}">阿司匹林</ENAMEX>可缓解<ENAMEX TYPE="{SYMPTOM}">头痛</ENAMEX>\n患者服用<ENAMEX TYPE="{DRUG}">布洛芬</ENAMEX>后出现<ENAMEX TYPE="{SYMPTOM}">恶心</ENAMEX>\n{NONE}\n',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INLINE)
+def test_marks_in_the_text(tmp_path, name):
+    (tmp_path / name).write_text(INLINE[name], encoding="utf-8")
+    assert read(tmp_path / name) == WANTED
+
+
+def test_marks_nest_and_are_faults_where_they_do_not_close(tmp_path):
+    (tmp_path / "a.xml").write_text("<org><loc>北京</loc>大学</org>在海淀\n<loc>北京\n", encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        read(tmp_path / "a.xml")
+    assert [fault.split(": ")[0] for fault in error.value.faults] == ["a.xml:2"]
+    (tmp_path / "a.xml").write_text("<org><loc>北京</loc>大学</org>在海淀\n", encoding="utf-8")
+    assert {(e.label, e.text) for e in read(tmp_path / "a.xml")[0][1]} == {("org", "北京大学"), ("loc", "北京")}
+
+
+def brat(folder, name="a"):
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.txt").write_text(f"{FIRST}\n{SECOND}\n{NONE}\n", encoding="utf-8")
+    lines = [
+        f"T1\t{DRUG} 0 4\t阿司匹林",
+        f"T2\t{SYMPTOM} 7 9\t头痛",
+        f"T3\t{DRUG} 14 17\t布洛芬",
+        f"T4\t{SYMPTOM} 20 22\t恶心",
+        "R1\tcures Arg1:T1 Arg2:T2",
+    ]
+    (folder / f"{name}.ann").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_brat(tmp_path):
+    brat(tmp_path / "train")
+    for path in ("train/a.ann", "train/a.txt", "train"):
+        assert read(tmp_path / path) == WANTED
+    assert has_split(str(tmp_path), "train")
+    assert [(e.text, e.entities) for e in read_dataset(str(tmp_path), "train")] == WANTED
+    brat(tmp_path / "train", "b")
+    assert len(read(tmp_path / "train")) == 6
+    (tmp_path / "train" / "b.ann").write_text("T1\t药品 0 4\t阿司匹\nT2\t药品 7 14\t头痛\n患者\n", encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        read(tmp_path / "train")
+    assert len(error.value.faults) == 2
+
+
+def test_tags_beside_tokens(tmp_path):
+    (tmp_path / "source.txt").write_text("".join(" ".join(text) + "\n" for text, _ in WANTED), encoding="utf-8")
+    tags = [" ".join(tags_of(*row)) + "\n" for row in WANTED]
+    (tmp_path / "target.txt").write_text("".join(tags), encoding="utf-8")
+    assert read(tmp_path / "source.txt") == read(tmp_path / "target.txt") == WANTED
+    (tmp_path / "target.txt").write_text(tags[0].split(" ", 1)[1] + tags[1] + tags[2], encoding="utf-8")
+    with pytest.raises(DataError, match=r"source\.txt:1: 9 tokens have 8 tags"):
+        read(tmp_path / "source.txt")
+
+
+@pytest.mark.parametrize(
+    "name", ["train.txt.bieos", "train.char.bmes", "weiboNER_2nd_conll.train", "my-train.csv", "ner.train.jsonl"]
+)
+def test_a_split_under_a_usual_name(tmp_path, name):
+    text = (
+        '{"text": "三星", "entities": []}\n'
+        if name.endswith("jsonl")
+        else "text,label\n三星,{}\n"
+        if name.endswith("csv")
+        else "三 B-A\n星 I-A\n"
+    )
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "README.md").write_text("train", encoding="utf-8")
+    assert [e.text for e in read_dataset(str(tmp_path), "train")] == ["三星"]
+    assert not has_split(str(tmp_path), "dev")
+    (tmp_path / f"train-2-{name}").write_text(text, encoding="utf-8")
+    with pytest.raises(NerError) as error:
+        read_dataset(str(tmp_path), "train")
+    assert len(error.value.value) == 2
