@@ -101,6 +101,7 @@ class NerTrainingArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = key(
         False, "off: every step uses every trained weight, and looking for others takes time"
     )
+    ddp_bf16_gradients: bool = key(False, "processes exchange gradients in bf16, half the bytes; for slow links")
     dataloader_pin_memory: bool = key(torch.cuda.is_available, "default: true if there is a GPU")
     disable_tqdm: bool | None = key(lambda: not sys.stderr.isatty(), "default: bars on a terminal only")
 

@@ -125,7 +125,13 @@ def check_processes(args: NerTrainingArguments) -> None:
             remedy="on CPUs set use_cpu: true in the recipe (accelerate_configs/cpu_2proc.yaml), on GPUs launch with "
             "accelerate_configs/ddp_4gpu.yaml",
         )
-    if faults := sharding_faults(Launch.of_environment(os.environ)):
+    launch = Launch.of_environment(os.environ)
+    faults = sharding_faults(launch)
+    on_cpus = args.world_size > 1 and args.device.type == "cpu"
+    if args.ddp_bf16_gradients and (launch.shards_states or on_cpus):
+        what = "torch compresses gradients on GPUs and with plain data parallelism only (ddp_4gpu.yaml)"
+        faults.append(NerError(what, value=True, place="ddp_bf16_gradients", remedy="remove it"))
+    if faults:
         raise FaultsError(faults)
     if args.n_gpu > 1:
         # DataParallel, the Trainer's own way, would cut a packed row in the middle of its examples.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rows import EIGHT
 from safetensors.torch import save_file
+from torch.nn.parallel import DistributedDataParallel
 from transformers import set_seed
 
 from qwen_ner.codec import Codec
@@ -28,11 +29,13 @@ from qwen_ner.training.recipe import NerTrainingArguments
 TRAIN = [*EIGHT, *EIGHT[:5]]
 EVALUATED = EIGHT[:7]
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear"}
+COMPRESSED = "compressed_full"
 CASES = {
     "padded_full": (False, None),
     "padded_lora": (False, LORA),
     "shared_full": (True, None),
     "shared_lora": (True, LORA),
+    COMPRESSED: (True, None),
 }
 
 
@@ -42,7 +45,7 @@ def train(name: str, model_folder: str, out: Path) -> None:
         output_dir=str(out / "run"), use_cpu=True, learning_rate=2e-2 if lora else 1e-2, adam_epsilon=1e-8 if lora else 1e-3,
         lr_scheduler_type="constant", num_train_epochs=9, gradient_accumulation_steps=2, per_device_eval_batch_size=2,
         logging_steps=1, eval_strategy="no", save_strategy="no", load_best_model_at_end=False, disable_tqdm=True,
-        report_to="none", seed=3,
+        report_to="none", seed=3, ddp_bf16_gradients=name == COMPRESSED,
     )  # fmt: skip
     args.per_device_train_batch_size = 4 // args.world_size
     set_seed(args.seed)
@@ -74,6 +77,8 @@ def train(name: str, model_folder: str, out: Path) -> None:
 
 
 if __name__ == "__main__":
+    # torch compresses gradients on GPUs only, and gloo can do it too.
+    DistributedDataParallel._check_comm_hook = lambda self, hook: None  # type: ignore[method-assign]
     folder, out = sys.argv[1], Path(sys.argv[2])
     out.mkdir(parents=True, exist_ok=True)
     for case in sys.argv[3:] or CASES:

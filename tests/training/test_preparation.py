@@ -12,6 +12,7 @@ from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.entities import CLUENER, Entity, Example, NerError
 from qwen_ner.training import preparation
 from qwen_ner.training.arguments import DataArguments, NerTrainingArguments
+from qwen_ner.training.finding import FaultsError
 from qwen_ner.training.preparation import check_metric, check_processes, read_splits, use_cores
 
 
@@ -85,6 +86,29 @@ def test_one_process_takes_one_gpu_and_names_the_command_for_all(tmp_path, caplo
     assert args.n_gpu == 1
     assert "Training on one of 2 GPUs" in caplog.text
     assert "accelerate launch --num_processes 2" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("env", "ranks", "compressed", "place"),
+    [
+        ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}, 1, True, ["ddp_bf16_gradients"]),
+        ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}, 1, False, []),
+        ({}, 2, True, ["ddp_bf16_gradients"]),
+        ({}, 2, False, []),
+        ({}, 1, True, []),
+    ],
+)
+def test_gradients_are_compressed_only_where_ddp_exchanges_them(tmp_path, monkeypatch, env, ranks, compressed, place):
+    args = NerTrainingArguments(output_dir=str(tmp_path), use_cpu=True, ddp_bf16_gradients=compressed)
+    monkeypatch.setattr(NerTrainingArguments, "world_size", ranks)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    found = []
+    try:
+        check_processes(args)
+    except FaultsError as error:
+        found = [(fault.place, fault.remedy) for fault in error.faults]
+    assert found == [(one, "remove it") for one in place]
 
 
 def test_a_label_that_only_dev_has_is_named_with_its_rows_and_the_key(tmp_path):

@@ -1,11 +1,12 @@
 """What a training costs: steps, tokens, memory, disk.
 
 In: numbers of rows, token lengths, an outline of the model. Out: counts and bytes. Loads no weights and computes no
-loss: batches go through the model as fake tensors, which have shapes and no values.
+loss: batches go through the model and back as fake tensors, which have shapes and no values.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -13,16 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ...inference.backends.prefix_cache import shared_prefix
 from ..arguments import CHECKPOINTING, NerTrainingArguments
+from ..batches import attention
 from ..batches.collate import PaddedCollator, PrefixSharedCollator, choose_collator
+from ..batches.gpu.layers import fuse_layers
 from ..batches.reduced_head import head_over
+from ..batches.swiglu import recompute_activation
+from ..loop.resuming import replace_attributes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-FLOAT32 = 4
+FLOAT32, BFLOAT16 = 4, 2
 ADAM = 2 * FLOAT32
 """Bytes that AdamW keeps per trained parameter: two moments."""
 
@@ -49,28 +56,53 @@ def computed_tokens(prompts: Sequence[Sequence[int]], lengths: Sequence[int], ba
     return sum(lengths) - prefix * (len(lengths) - -(-len(lengths) // batch))
 
 
+def largest_batch(lengths: Sequence[int], size: int, epochs: int, *, shuffled: bool) -> list[int]:
+    """The places of the rows of the batch with the most tokens: the longest rows, or if they are `shuffled` the largest
+    of as many epochs in random order.
+
+    >>> largest_batch([7, 9, 8, 1], 2, 1, shuffled=False)
+    [1, 2]
+    """
+    tokens = torch.tensor(lengths)
+    longest = tokens.argsort(descending=True, stable=True)[:size]
+    if not shuffled or len(lengths) <= size:
+        return longest.tolist()
+    draw = torch.Generator().manual_seed(0)
+    batches = torch.cat(
+        [torch.randperm(len(tokens), generator=draw)[: len(tokens) // size * size] for _ in range(epochs)]
+    )
+    batches = batches.view(-1, size)
+    return batches[tokens[batches].sum(1).argmax()].tolist()
+
+
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process at the peak of a step: an upper estimate, since not all of it is held at the same time.
+    """Bytes of one process: an upper estimate, since not all of it is held at the same time.
 
-    `weights` take 4 bytes per parameter (float32 masters), `gradients` 4 and `optimizer` 8 (Adam's moments) per trained
-    parameter; with several processes the gradients count twice, since the buckets that are exchanged hold them too.
-    `activations` is what autograd keeps of the largest batch for the backward pass, counted tensor by tensor on fake
-    tensors. It contains the cast copies of the weights under bf16, and the log-probabilities: 4 bytes per supervised
-    token and token of the vocabulary (with an adapter, of the training rows). `logits` are two more of these, the
-    logits and their gradient. Not counted: CUDA context and fragmentation (about 1 GB), libraries (about 0.7 GB of
-    RAM), evaluation (less than a step).
+    `weights` take 4 bytes per parameter (float32 masters), frozen ones on a GPU 2 (bf16); `gradients` 4 and `optimizer`
+    8 (Adam's moments) per trained parameter. The gradients count twice with several processes, since the buckets that
+    are exchanged hold them too, and with CUDA graphs, which have their own. `activations` is what the forward and
+    backward pass of the largest batch adds to these at its peak, counted tensor by tensor on fake tensors: what
+    autograd keeps, the logits, the cast copies of the weights under bf16. `graphs` is the same once more: the memory of
+    recorded passes stays reserved, and a pass of a new shape needs its own. `evaluation` is that of `evaluation_bytes`.
+    Not counted: CUDA context and fragmentation (about 1 GB), libraries (about 0.7 GB of RAM).
     """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
-    logits: int
+    graphs: int = 0
+    evaluation: int = 0
+
+    @property
+    def of_batch(self) -> int:
+        """What a smaller batch would need less of."""
+        return self.activations + self.graphs
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+        return self.weights + self.gradients + self.optimizer + self.of_batch + self.evaluation
 
     def sharded(self, processes: int, *, weights: bool, states: bool) -> Memory:
         """The share of one process if they shard weights (FSDP, ZeRO-3), or gradients and moments (ZeRO-2)."""
@@ -89,32 +121,61 @@ def expected_memory(
     collator: PaddedCollator | PrefixSharedCollator,
     *,
     bf16: bool,
+    fused: bool = False,
+    graphs: bool = False,
     checkpointing: bool = False,
     processes: int = 1,
     tokens: torch.Tensor | None = None,
 ) -> Memory:
     """The memory that one process needs for a step on `rows`, the largest batch. Consumes `model`, an outline.
 
-    `tokens` are those of all training rows: the loss is computed over them if the head is frozen (`head_over`).
+    `tokens` are those of all training rows: the loss is computed over them if the head is frozen (`head_over`). `fused`
+    is for a GPU in bf16 (`fuse_layers`, one kernel for attention), `graphs` for one that replays its passes.
     """
-    every, trained = parameters(model)
-    config = model.config.get_text_config()
     if isinstance(collator, PrefixSharedCollator):
         collator = choose_collator(model, 0)  # sets the default attention; other masks are made from values
+        if fused and isinstance(collator, PrefixSharedCollator):
+            collator = replace(collator, varlen=True, padded=graphs)
     batch = collator(rows)
-    supervised = batch["shift_labels"].numel()
+    recompute_activation(model)
+    if fused:
+        fuse_layers(model, torch.bfloat16)
+    if checkpointing:
+        getattr(model, f"{CHECKPOINTING}_enable")({"use_reentrant": False})
+        model.enable_input_require_grads()
     _to_fake(model, mode := FakeTensorMode(allow_non_fake_inputs=True))
     model.train()
-    with nullcontext(config.vocab_size) if tokens is None else head_over(tokens, model) as width:
-        activations = _fake_kept_bytes(model, batch, bf16, mode)
-        if checkpointing:
-            of_a_layer = activations // config.num_hidden_layers  # one layer at a time is computed again
-            getattr(model, f"{CHECKPOINTING}_enable")({"use_reentrant": False})
-            model.enable_input_require_grads()
-            activations = of_a_layer + _fake_kept_bytes(model, batch, bf16, mode)
-    gradients = FLOAT32 * trained * (2 if processes > 1 else 1)
-    logits = 2 * FLOAT32 * supervised * width
-    return Memory(FLOAT32 * every, gradients, ADAM * trained, activations, logits)
+    # The fakes are on the CPU, where no kernel would be found.
+    attention_runs = replace_attributes(attention, runs_on=lambda *_: True) if fused else nullcontext()
+    with nullcontext() if tokens is None else head_over(tokens, model), attention_runs, mode:
+        forward, peak = pass_bytes(model, {key: mode.from_tensor(value) for key, value in batch.items()}, bf16=bf16)
+    weights = sum(weight.untyped_storage().nbytes() for weight in model.parameters())  # here frozen ones may be in bf16
+    _, trained = parameters(model)
+    gradients = FLOAT32 * trained
+    activations = max(0, peak - gradients)
+    return Memory(
+        weights,
+        gradients * (2 if graphs or processes > 1 else 1),
+        ADAM * trained,
+        activations,
+        max(forward, activations) if graphs else 0,
+    )
+
+
+def evaluation_bytes(model: PreTrainedModel, rows: Sequence[dict[str, Any]], max_new_tokens: int) -> int:
+    """Bytes that an evaluation on a GPU adds, with `rows` its longest batch.
+
+    A copy of the weights in bf16, the logits of the loss (in bf16, in float32 and as log-probabilities), and for each
+    place that is written in, 64 at least, the keys and values of a row and what judges its next token.
+    """
+    config = model.config.get_text_config()
+    every, _ = parameters(model)
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    token = 2 * BFLOAT16 * config.num_hidden_layers * config.num_key_value_heads * size
+    longest = max((len(row["prompt_ids"]) for row in rows), default=0) + max_new_tokens
+    logits = (BFLOAT16 + 2 * FLOAT32) * sum(len(row["answer_ids"]) for row in rows)
+    places = max(64, len(rows))
+    return BFLOAT16 * every + config.vocab_size * (logits + 4 * FLOAT32 * places) + places * longest * token
 
 
 def _to_fake(model: PreTrainedModel, mode: FakeTensorMode) -> None:
@@ -132,29 +193,48 @@ def _to_fake(model: PreTrainedModel, mode: FakeTensorMode) -> None:
                     module._buffers[name] = torch.empty(old.shape, dtype=old.dtype)
 
 
-def _fake_kept_bytes(model: PreTrainedModel, batch: dict[str, torch.Tensor], bf16: bool, mode: FakeTensorMode) -> int:
-    fake = {key: mode.from_tensor(value) for key, value in batch.items()}
-    with mode:
-        return kept_bytes(model, fake, bf16=bf16)
+def pass_bytes(model: torch.nn.Module, batch: dict[str, torch.Tensor], *, bf16: bool) -> tuple[int, int]:
+    """The most bytes that a forward pass of `model` on `batch` holds beside its parameters, and those of a whole pass
+    with its gradients."""
+    live = LiveBytes(model)
+    with live:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            loss = model(**batch).loss
+        forward = live.most
+        loss.backward()
+    return forward, live.most
 
 
-def kept_bytes(model: torch.nn.Module, batch: dict[str, torch.Tensor], *, bf16: bool) -> int:
-    """Bytes that autograd keeps of `model`'s loss on `batch` for the backward pass, without its parameters."""
-    own = {p.untyped_storage()._cdata for p in model.parameters()}
-    kept: dict[int, torch.Tensor] = {}
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of what operators allocate, for as long as it is held: `now`, and at `most`.
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = tensor  # held, so that no other storage takes its address
-        return tensor
+    What lies in the parameters of `model` is not counted, and neither is what a kernel needs while it runs.
+    """
 
-    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-    with hooks, torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-        loss = model(**batch).loss
-    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    del loss
-    return total
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.known = {weight.untyped_storage()._cdata for weight in model.parameters()}
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = operator(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage())
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        place, size = storage._cdata, storage.nbytes()
+        if place in self.known:
+            return
+        self.known.add(place)
+        self.now += size
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._free, place, size).atexit = False
+
+    def _free(self, place: int, size: int) -> None:
+        self.known.discard(place)
+        self.now -= size
 
 
 def checkpoint_bytes(every: int, trained: int, lora: bool, *, with_optimizer: bool = True) -> int:

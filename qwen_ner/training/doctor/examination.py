@@ -1,6 +1,6 @@
 """All checks of a training, in the order of their lines.
 
-In: a `TrainingPlan`. Out: a `Finding` per check. The checks are in checks.py and machine.py. Does not know terminals.
+In: a `TrainingPlan`. Out: a `Finding` per check. The checks are in the modules beside it. Does not know terminals.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...entities import NerError
 from ..finding import Finding, fail
-from . import checks, machine
+from . import checks, machine, memory
 
 if TYPE_CHECKING:
     from ..plan import TrainingPlan
@@ -35,7 +35,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("generation_config", checks.check_generation),
     ("batches", machine.check_batches),
     ("steps", machine.check_steps),
-    ("memory", machine.check_memory),
+    ("memory", memory.check_memory),
     ("disk", machine.check_disk),
     ("driver", machine.check_driver),
     ("processes", machine.check_processes),

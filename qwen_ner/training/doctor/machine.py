@@ -1,4 +1,4 @@
-"""What a training needs of the machine, and whether it is there: devices, memory, disk, accounts.
+"""What a training needs of the machine, and whether it is there: devices, disk, accounts.
 
 In: a `TrainingPlan`. Out: a `Finding` per check. Does not use the network.
 """
@@ -14,26 +14,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
 from huggingface_hub import constants, get_token, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
-from ...data.tokenize import longest_first
 from ...entities import NerError
-from ..arguments import CHECKPOINTING, emulates_bf16
+from ..arguments import emulates_bf16
 from ..batches.collate import PrefixSharedCollator, not_shareable
-from ..batches.reduced_head import tokens_of
 from ..finding import Finding, fail, join_names, ok, warn
 from ..launch import check_launch
-from ..model import outline_model
 from . import costs
 
 if TYPE_CHECKING:
     from ..plan import TrainingPlan
-
-HEADROOM = 1.1
-"""How much more than the estimate a device should have: for its context, fragmentation, libraries."""
 
 FEW_STEPS = 10
 
@@ -90,61 +83,6 @@ def check_steps(plan: TrainingPlan) -> Finding:
 def uses_cpu(plan: TrainingPlan) -> bool:
     """Whether the recipe asks for the CPU; without a GPU it may have been read as if it did."""
     return bool(plan.recipe.values.get("use_cpu"))
-
-
-def check_memory(plan: TrainingPlan) -> Finding:
-    """The largest batch fits into the memory of the device."""
-    args, launch, given = plan.recipe.training, plan.launch, plan.recipe.model
-    on_cpu = uses_cpu(plan)
-    rows = longest_first(plan.fitting_rows)
-    largest = [rows[i] for i in range(min(args.per_device_train_batch_size, len(rows)))]
-    scratch = outline_model(plan.base, revision=given.model_revision, lora=given.lora())  # the estimate consumes it
-    try:
-        expected = costs.expected_memory(
-            *(scratch, largest, plan.collator),
-            bf16=args.bf16 or (not args.fp16 and launch.mixed_precision == "bf16" and not emulates_bf16()),
-            checkpointing=getattr(args, CHECKPOINTING),
-            processes=launch.num_processes,
-            tokens=tokens_of(rows) if "reduced_head" in args.step_transforms else None,
-        )
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).partition("\n")[0]
-        return warn(f"not estimated ({reason})", "watch the first steps, whose batches may be the largest")
-    expected = expected.sharded(launch.num_processes, weights=launch.shards_weights, states=launch.shards_states)
-    if torch.cuda.is_available() and not on_cpu:
-        return compare_memory(expected, torch.cuda.mem_get_info(0)[0], "GPU")
-    asks_for_gpus = args.use_cpu or launch.num_processes > 1 or launch.mixed_precision != "no"
-    if asks_for_gpus and not on_cpu and not launch.use_cpu:
-        return compare_memory(expected, None, "GPU")
-    return compare_memory(expected, psutil.virtual_memory().available // launch.processes_here, "CPU")
-
-
-def compare_memory(expected: costs.Memory, available: int | None, device: str) -> Finding:
-    """The estimated peak of a step against what the device has; `available` is None if the device is not here."""
-    sizes = {
-        "weights": expected.weights,
-        "gradients": expected.gradients,
-        "Adam": expected.optimizer,
-        "activations": expected.activations,
-        "logits": expected.logits,
-    }
-    parts = " + ".join(f"{name} {costs.format_size(size)}" for name, size in sizes.items())
-    needs = f"about {costs.format_size(expected.total)} per process ({parts})"
-    if available is None:
-        return ok(f"{needs}; no {device} here to compare with")
-    found = f"{needs}, of {costs.format_size(available)} free on the {device}"
-    if expected.total * HEADROOM <= available:
-        return ok(found)
-    return (fail if expected.total > available else warn)(found, _memory_remedy(expected, available, device))
-
-
-def _memory_remedy(expected: costs.Memory, available: int, device: str) -> str:
-    """What would help: a smaller batch only if all but the batch fits."""
-    if (expected.total - expected.activations - expected.logits) * HEADROOM <= available:
-        smaller = "halve per_device_train_batch_size and double gradient_accumulation_steps"
-        return f"{smaller}, or set {CHECKPOINTING}: true"
-    adapter = "train an adapter (lora_r: 16), " if expected.optimizer > expected.weights else ""
-    return f"{adapter}shard over several {device}s, or use a smaller model: no smaller batch fits"
 
 
 def check_disk(plan: TrainingPlan) -> Finding:

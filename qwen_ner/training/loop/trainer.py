@@ -15,6 +15,7 @@ from time import time
 from typing import Any
 
 import torch
+from accelerate.utils import DDPCommunicationHookType
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -76,6 +77,8 @@ class NerTrainer(Trainer):
         dtype = COMPUTE.get(self.accelerator.mixed_precision)
         if dtype and args.device.type == "cuda" and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             fuse_layers(self.model, dtype)
+        if getattr(args, "ddp_bf16_gradients", False):
+            self.accelerator.ddp_handler.comm_hook = DDPCommunicationHookType.BF16
         if args.save_on_each_node:  # transformers 5.23 would save in the first process only
             self.model.should_save_on_this_rank = bool
         if getattr(self.model.config, "tie_word_embeddings", False):

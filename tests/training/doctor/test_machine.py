@@ -17,8 +17,8 @@ from qwen_ner.training.doctor.machine import (
     check_hub,
     check_trackers,
     compare_driver,
-    compare_memory,
 )
+from qwen_ner.training.doctor.memory import compare_memory
 from qwen_ner.training.launch import Launch
 from qwen_ner.training.model import outline_model
 
@@ -31,19 +31,26 @@ def plan(output, **values):
 
 
 def test_too_little_memory():
-    need = Memory(weights=10, gradients=10, optimizer=20, activations=50, logits=10)
+    need = Memory(weights=10, gradients=10, optimizer=20, activations=60)
     assert compare_memory(need, 200, "GPU").level == "ok"
     assert compare_memory(need, 105, "GPU").level == "warn"
     assert compare_memory(need, 99, "GPU").level == "fail"
     assert compare_memory(need, None, "GPU").level == "ok"
 
 
+def test_a_training_does_without_graphs_that_do_not_fit():
+    need = Memory(weights=10, gradients=20, optimizer=20, activations=20, graphs=20, evaluation=10)
+    assert need.total == 100
+    assert [compare_memory(need, room, "GPU").level for room in (111, 109, 80, 79)] == ["ok", "warn", "warn", "fail"]
+    assert "halve" in compare_memory(need, 80, "GPU").remedy
+
+
 def test_a_smaller_batch_is_advised_only_where_the_rest_fits():
     """Each remedy, followed, fits: half the batch has half the activations, an adapter has hardly any moments."""
-    large = Memory(weights=10, gradients=10, optimizer=20, activations=80, logits=20)
+    large = Memory(weights=10, gradients=10, optimizer=20, activations=100)
     assert "halve per_device_train_batch_size" in compare_memory(large, 100, "GPU").remedy
-    assert compare_memory(replace(large, activations=40, logits=10), 100, "GPU").level == "ok"
-    full = Memory(weights=10, gradients=10, optimizer=20, activations=5, logits=1)
+    assert compare_memory(replace(large, activations=50), 100, "GPU").level == "ok"
+    full = Memory(weights=10, gradients=10, optimizer=20, activations=6)
     assert compare_memory(full, 30, "GPU").remedy.startswith("train an adapter (lora_r: 16)")
     adapter = replace(full, gradients=1, optimizer=2)
     assert compare_memory(adapter, 30, "GPU").level == "ok"

@@ -261,6 +261,23 @@ def test_four_processes_on_a_machine_without_gpus(result):
     assert "4 processes on a machine with no GPU" in said
 
 
+@pytest.mark.parametrize(
+    ("launch", "values", "parts"),
+    [
+        (Launch(mixed_precision="bf16"), {}, {"graphs", "evaluation"}),
+        (Launch(mixed_precision="bf16"), {"gradient_checkpointing": "true"}, {"evaluation"}),
+        (Launch(mixed_precision="bf16"), {"attn_implementation": "eager"}, {"evaluation"}),
+        (Launch(distributed_type="MULTI_GPU", num_processes=2, mixed_precision="bf16"), {}, {"evaluation"}),
+        (Launch(), {"use_cpu": "true"}, set()),
+    ],
+    ids=["one GPU", "checkpointing", "eager", "two GPUs", "a CPU"],
+)
+def test_the_memory_of_a_gpu_includes_graphs_and_an_evaluation(result, launch, values, parts):
+    pytest.importorskip("torch.nn.attention.varlen")
+    _, said = result("memory", launch, **{"use_cpu": "false", **values})
+    assert {part for part in ("graphs", "evaluation") if f"{part} " in said} == parts
+
+
 def test_a_broken_accelerate_config_is_a_line(tmp_path, capsys, recipe):
     (tmp_path / "broken.yaml").write_text("num_process: 4\ndistributed_type: MULTI_GPU\n")
     with pytest.raises(SystemExit) as stopped:
