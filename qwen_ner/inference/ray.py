@@ -35,8 +35,11 @@ BLOCK = 128 * 1024
 """Bytes of a block, some 800 sentences: what is repeated if an actor dies. Ray's own 128 MiB would take hours."""
 
 CPUS = {"actor": 0.2, "read": 0.25, "write": 0.5}
-"""The share of a CPU that each asks for: less than one in all, since actors that had all CPUs would wait in silence for
-blocks that nothing reads. Were actor and read alike, Ray would make one task of both, for a whole file."""
+"""The share of a CPU that each asks for. Actors that had all CPUs would wait in silence for blocks that nothing reads;
+were actor and read alike, Ray would make one task of both, for a whole file."""
+
+LEAST_CPUS = 2
+"""CPUs of the largest node: Ray's filter of what is finished takes one, reading and writing need some beside it."""
 
 
 def extract_dataset(
@@ -110,8 +113,7 @@ class _Replica:
         rows = list(map(_text_row, table.select(list({*ROW} & {*table.column_names})).to_pylist()))
         lines = list(result_lines(self._extractor, rows, False, self._options))
         for name, kind in RESULTS.items():
-            default = None if name == "error" else []
-            values = [line.get(name, None if "error" in line else default) for line in lines]
+            values = [line.get(name, None if "error" in line or name == "error" else []) for line in lines]
             if name in table.column_names:
                 table = table.drop_columns(name)
             table = table.append_column(name, pa.array(values, kind))
@@ -198,11 +200,11 @@ def predict_files(
         open_record(filesystem, folder, f"{job}/record.json", record)
         stack.enter_context(_cluster(address))
         stack.enter_context(_explain(output))
-        dataset = ray.data.read_datasource(
-            Texts(files), override_num_blocks=len(files), ray_remote_args={"num_cpus": CPUS["read"]}
-        )
+        _check_room()
+        dataset = ray.data.read_datasource(Texts(files), override_num_blocks=len(files), num_cpus=CPUS["read"])
         dataset.context.target_max_block_size = BLOCK
         dataset.context.max_consecutive_actor_init_deaths = 3
+        dataset.context.raise_original_map_exception = True
         dataset.context.checkpoint_config = CheckpointConfig(
             KEY, f"{job}/checkpoint", override_filesystem=filesystem, delete_checkpoint_on_success=False
         )
@@ -222,7 +224,8 @@ def _cluster(address: str | None) -> Iterator[None]:
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
-        ray.init(address, log_to_driver=True)
+        cpus = max(LEAST_CPUS, len(os.sched_getaffinity(0))) if address == "local" else None
+        ray.init(address, num_cpus=cpus, include_dashboard=False if address == "local" else None)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         remedy = "start one there with `ray start --head` or `ray up`, or leave --address out to use this machine alone"
         raise NerError(f"no Ray cluster answers ({error})", place=address, remedy=remedy) from error
@@ -230,6 +233,18 @@ def _cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_room() -> None:
+    """Raise `NerError` for a cluster on which a job would wait in silence."""
+    import ray
+
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    if max(nodes) < LEAST_CPUS:
+        remedy = f"start one with `ray start --num-cpus {LEAST_CPUS}`, which may be more than the machine has"
+        raise NerError(
+            f"no node of the cluster has {LEAST_CPUS} CPUs", value=nodes, place="--engine ray", remedy=remedy
+        )
 
 
 @contextmanager

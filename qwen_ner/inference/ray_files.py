@@ -179,7 +179,7 @@ def _parquet_texts(path: Path, name: str) -> Iterator[TextRow]:
         raise NerError(f"cannot be read as Parquet ({error})", place=name, remedy=remedy) from error
 
 
-class Texts(Datasource):  # type: ignore[misc]
+class Texts(Datasource):
     """The rows of text files, with the columns of `READ`: a read task for each file."""
 
     def __init__(self, files: list[TextFile]) -> None:
@@ -194,7 +194,7 @@ class Texts(Datasource):  # type: ignore[misc]
         return [ReadTask(partial(file.tables, number), unknown) for number, file in enumerate(self._files)]
 
 
-class Results(BlockBasedFileDatasink):  # type: ignore[misc]
+class Results(BlockBasedFileDatasink):
     """Writes blocks of `READ` and `RESULTS` to a folder, `PART` rows a file or some more.
 
     `form` is json, lines as `qwen-ner predict` writes them, or parquet. `record` is a file that each node must see.

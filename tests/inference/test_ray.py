@@ -1,7 +1,12 @@
 """On two nodes made on this machine: a result for each row, the results of `predict`, whatever dies amid the work."""
 
+import contextlib
 import json
 import os
+import re
+import shlex
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -9,13 +14,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from rows import EIGHT
+from rows import EIGHT, ROOT
+from warm_python import warm_python
 
 ray = pytest.importorskip("ray")
 
 import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 
+from qwen_ner import cli  # noqa: E402
 from qwen_ner.data.datasets import read_texts  # noqa: E402
 from qwen_ner.entities import NerError  # noqa: E402
 from qwen_ner.inference import ray as on_ray  # noqa: E402
@@ -29,13 +36,13 @@ ROWS = 240
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes of one CPU each; this process is connected to them."""
+    """Two nodes of two CPUs each; this process is connected to them."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        made.add_node(num_cpus=1)
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+        made.add_node(num_cpus=2)
         ray.init(made.address, log_to_driver=False)
         yield made
         ray.shutdown()
@@ -72,33 +79,40 @@ def expected(extractor, path, tmp_path, name=None):
 
 def written(folder):
     lines = [json.loads(line) for path in Path(folder).iterdir() for line in path.read_text().splitlines()]
-    assert max(Counter(line["id"] for line in lines).values()) == 1
+    assert set(Counter(line["id"] for line in lines).values()) <= {1}
     return {line["id"]: line for line in lines}
 
 
 def replicas():
-    """The processes that hold an extractor."""
+    """The processes of this cluster that hold an extractor."""
     found = []
-    for process in psutil.process_iter():
-        try:
-            if "_Replica" in " ".join(process.cmdline()) and process.username() == psutil.Process().username():
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "_Replica" in " ".join(process.cmdline()):
                 found.append(process)
-        except psutil.Error:
-            continue
     return found
 
 
+def finished(folder):
+    """The checkpoints of files that are whole."""
+    place = Path(f"{folder}.job", "checkpoint")
+    return [path for path in place.glob("*.parquet") if not path.name.endswith(".pending.parquet")]
+
+
+def wait_for_results(folder):
+    end = time.monotonic() + 300
+    while not finished(folder) and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 @pytest.mark.slow
-def test_results_are_those_of_predict_though_an_actor_is_killed_and_the_job_then_interrupted(
-    cluster, trained, extractor, tmp_path
-):
+def test_results_are_those_of_predict_though_an_actor_is_killed(cluster, trained, extractor, tmp_path):
     """A row each, none twice; called again it writes nothing more, and other settings are refused."""
     path, out = write_texts(tmp_path / "in.txt", sentences(ROWS)), tmp_path / "out"
     killed = []
 
     def kill():
-        while not (out.is_dir() and any(out.iterdir())):
-            time.sleep(0.01)
+        wait_for_results(out)
         killed.extend(replicas()[:1])
         for process in killed:
             process.kill()
@@ -122,24 +136,40 @@ def test_results_are_those_of_predict_though_an_actor_is_killed_and_the_job_then
 
 
 @pytest.mark.slow
-def test_a_file_that_cannot_be_read_ends_the_job_and_what_is_finished_is_kept(cluster, trained, extractor, tmp_path):
+def test_a_job_whose_driver_was_killed_goes_on_with_what_is_finished(cluster, trained, extractor, tmp_path):
+    path, out = write_texts(tmp_path / "in.txt", sentences(ROWS)), tmp_path / "out"
+    code = f"""
+from qwen_ner.inference import ray, ray_files
+ray.BLOCK, ray_files.PART = 4_000, 20
+ray.predict_files({str(trained["full"])!r}, [{str(path)!r}], {str(out)!r}, address={cluster.address!r}, replicas=1)
+"""
+    with warm_python.start([sys.executable, "-c", code], stdout=subprocess.DEVNULL) as driver:
+        wait_for_results(out)
+        driver.kill()
+    committed = {path.stem: (out / f"{path.stem}.jsonl").read_bytes() for path in finished(out)}
+    assert 0 < len(committed) < ROWS // 20
+    assert predict_files(str(trained["full"]), [str(path)], str(out)) == (ROWS, 0)
+    assert written(out) == expected(extractor, path, tmp_path)
+    assert {name: (out / f"{name}.jsonl").read_bytes() for name in committed} == committed
+
+
+@pytest.mark.slow
+def test_a_file_that_cannot_be_read_ends_the_job(cluster, trained, tmp_path):
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     write_texts(folder / "a.txt", sentences(40))
-    pq.write_table(pa.table({"text": sentences(400)}), folder / "b.parquet", row_group_size=20)
+    pq.write_table(pa.table({"text": sentences(1200)}), folder / "b.parquet", row_group_size=600)
     whole = (folder / "b.parquet").read_bytes()
-    middle = len(whole) // 2
+    middle = len(whole) * 3 // 4  # in the second group of rows: the first look at the file finds nothing
     (folder / "b.parquet").write_bytes(whole[:middle] + bytes(200) + whole[middle + 200 :])
     with pytest.raises(NerError) as caught:
         predict_files(str(trained["full"]), [str(folder)], str(out))
     assert caught.value.place == str(folder / "b.parquet")
     assert "the same command goes on" in caught.value.remedy
-    before = written(out)
     (folder / "b.parquet").write_bytes(whole)
     with pytest.raises(NerError) as caught:  # another input than that of these results
         predict_files(str(trained["full"]), [str(folder)], str(out))
     assert caught.value.place == str(out)
-    assert before.items() <= expected(extractor, folder / "a.txt", tmp_path).items() | before.items()
 
 
 @pytest.mark.slow
@@ -228,3 +258,28 @@ def test_what_is_wrong_is_said_before_a_cluster_is_asked(trained, tmp_path, monk
     with pytest.raises(NerError) as caught:
         predict_files(model, [str(path)], str(full))
     assert caught.value.place == str(full)
+
+
+@pytest.mark.parametrize(
+    ("more", "place"),
+    [
+        (["--engine", "ray", "--output", "out", "--text", "三星"], "--engine ray"),
+        (["in.txt", "--engine", "ray"], "--engine ray"),
+        (["in.txt", "--engine", "ray", "--output", "out", "--format", "cluener"], "--format"),
+        (["in.txt", "--replicas", "2"], "--replicas"),
+        (["in.txt", "--address", "auto"], "--address"),
+        (["in.txt", "--output", "s3://bucket/out"], "s3://bucket/out"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(trained, capsys, more, place):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["predict", str(trained["full"]), *more])
+    assert str(caught.value).startswith(f"error: {place}: ")
+
+
+def test_the_commands_of_the_page_are_understood():
+    page = (ROOT / "docs" / "many_sentences.md").read_text(encoding="utf-8")
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", page, re.S) for line in block.splitlines()]
+    ours = [shlex.split(line)[1:] for line in commands if line.startswith("qwen-ner")]
+    assert len(ours) == 2
+    assert all(cli.build_parser().parse_args(words).engine == "ray" for words in ours)
