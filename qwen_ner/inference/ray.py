@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
@@ -63,7 +64,7 @@ def extract_dataset(
     place = _shared_place(model, folder)
     have = ray.cluster_resources()
     gpus, cpus = int(have.get("GPU", 0)), have.get("CPU", 1)
-    replicas = replicas or gpus or len(ray.nodes())
+    replicas = replicas or gpus or sum(node["Alive"] for node in ray.nodes())
     if gpus and replicas > gpus:
         log.warning("%d replicas take a GPU each, and the cluster has %d; the others wait for more.", replicas, gpus)
     threads = 0 if gpus else max(1, int(cpus // replicas))
@@ -74,7 +75,7 @@ def extract_dataset(
         batch_size=None,
         compute=ActorPoolStrategy(size=replicas),
         num_gpus=1 if gpus else None,
-        num_cpus=min(CPUS["actor"], cpus / 5 / replicas),
+        num_cpus=max(0.0001, min(CPUS["actor"], round(cpus / 5 / replicas, 4))),  # in steps of Ray's
         udf_modifying_row_count=False,
     )
 
@@ -223,10 +224,13 @@ def _cluster(address: str | None) -> Iterator[None]:
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
+        if port.isdecimal():
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself tries for minutes
         cpus = max(LEAST_CPUS, len(os.sched_getaffinity(0))) if address == "local" else None
         ray.init(address, num_cpus=cpus, include_dashboard=False if address == "local" else None)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         remedy = "start one there with `ray start --head` or `ray up`, or leave --address out to use this machine alone"
         raise NerError(f"no Ray cluster answers ({error})", place=address, remedy=remedy) from error
     try:

@@ -260,6 +260,19 @@ def test_what_is_wrong_is_said_before_a_cluster_is_asked(trained, tmp_path, monk
     assert caught.value.place == str(full)
 
 
+def test_no_cluster_at_the_address_and_no_ray_are_told_at_once(trained, tmp_path, monkeypatch):
+    path, out = write_texts(tmp_path / "in.txt", ["三星"]), str(tmp_path / "out")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(NerError) as caught:
+        predict_files(str(trained["full"]), [str(path)], out, address="127.0.0.1:1")
+    assert caught.value.place == "127.0.0.1:1"
+    assert "ray start" in caught.value.remedy
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(NerError) as caught:
+        predict_files(str(trained["full"]), [str(path)], out)
+    assert "qwen_ner[ray]" in caught.value.remedy
+
+
 @pytest.mark.parametrize(
     ("more", "place"),
     [
