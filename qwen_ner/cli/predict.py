@@ -16,26 +16,35 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_extraction, add_model, check_writable
+from .options import add_extraction, add_model, check_writable, count
 
 if TYPE_CHECKING:
     from ..data.datasets import TextRow
 
 STDIN = "-"
+REFUSED = 'error: {} texts were refused; their lines in the output give the reason under "error"'
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("files", nargs="*", help='texts, one a line, or JSONL with "text"; "-" or none: standard input')
     parser.add_argument("--text", action="append", help="a sentence; can be repeated")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
+    parser.add_argument(
+        "--output", type=_place, metavar="FILE", help="default: standard output; of ray a folder or URL"
+    )
     parser.add_argument(
         "--format",
-        choices=("json", "cluener"),
+        choices=("json", "cluener", "parquet"),
         default="json",
-        help="cluener: a submission to CLUENER, made from its test.json; default: json",
+        help="cluener: a submission to CLUENER, made from its test.json; parquet: with ray; default: json",
     )
     add_extraction(parser)
+    what = "ray: files, folders and URLs of texts, JSONL or Parquet, on the machines of a Ray cluster; default: torch"
+    parser.add_argument("--engine", choices=("torch", "ray"), default="torch", help=what)
+    parser.add_argument("--address", metavar="A", help="of a Ray cluster; default: RAY_ADDRESS, or this machine")
+    parser.add_argument(
+        "--replicas", type=count, metavar="N", help="models on the cluster; default: one a GPU, or a node"
+    )
 
 
 def run(options: Namespace, _: list[str]) -> None:
@@ -46,6 +55,11 @@ def run(options: Namespace, _: list[str]) -> None:
     from ..inference.output_file import fingerprint, model_fingerprint, open_output
 
     names = [] if options.text else options.files or [STDIN]
+    if options.engine == "ray":
+        refused = _on_ray(options)
+        if refused:
+            sys.exit(REFUSED.format(refused))
+        return
     _check(options, names)
     live = any(map(_may_pause, names))
     rank, ranks, device = _join_group(live=live)
@@ -80,7 +94,39 @@ def run(options: Namespace, _: list[str]) -> None:
         print("terminated; what had been read is answered", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
     if refused and rank == 0:
-        sys.exit(f'error: {refused} texts were refused; their lines in the output give the reason under "error"')
+        sys.exit(REFUSED.format(refused))
+
+
+def _on_ray(options: Namespace) -> int:
+    """Run the job and print what was written; returns how many texts were refused."""
+    from ..entities import NerError
+    from ..inference.ray import predict_files
+
+    if options.text or not options.files or STDIN in options.files:
+        raise NerError("ray reads files", place="--engine ray", remedy="give files, folders or URLs")
+    if not options.output:
+        raise NerError("ray writes to a folder", place="--engine ray", remedy="name one with --output")
+    if options.format == "cluener":
+        raise NerError("ray keeps no order, which a submission needs", place="--format", remedy="leave --engine out")
+    rows, refused = predict_files(
+        options.model,
+        options.files,
+        str(options.output),
+        form=options.format,
+        address=options.address,
+        revision=options.revision,
+        replicas=options.replicas,
+        min_score=options.min_score,
+        thresholds=options.thresholds,
+        batch_tokens=options.batch_tokens,
+    )
+    print(f"{options.output} holds {rows:,} texts", file=sys.stderr)
+    return refused
+
+
+def _place(given: str) -> Path | str:
+    """A path, or a URL as it is."""
+    return given if "://" in given else Path(given)
 
 
 def _check(options: Namespace, names: list[str]) -> None:
@@ -89,6 +135,12 @@ def _check(options: Namespace, names: list[str]) -> None:
     from ..data.formats.lines import lines_of
     from ..entities import NerError
 
+    for option, value in (("--address", options.address), ("--replicas", options.replicas)):
+        if value is not None:
+            raise NerError("is for Ray", value=value, place=option, remedy="add --engine ray, or leave it out")
+    if options.format == "parquet" or isinstance(options.output, str):
+        remedy = "add --engine ray, or write JSON to a file"
+        raise NerError("only ray writes Parquet, or to a URL", place=options.output, remedy=remedy)
     if options.text and options.files:
         raise NerError("give either --text or files, not both", remedy="leave one of them out")
     if len({os.path.realpath(name) for name in names}) < len(names):

@@ -50,7 +50,7 @@ def stream(
     """
 
     def answer(chunk: Sequence[TextRow]) -> list[dict[str, Any]]:
-        return _gather(list(_lines(extractor, chunk[rank::ranks], submission, options)), ranks)
+        return _gather(list(result_lines(extractor, chunk[rank::ranks], submission, options)), ranks)
 
     done = refused = 0
     file: Any = nullcontext(output)
@@ -70,7 +70,7 @@ def stream(
     return refused
 
 
-def _lines(
+def result_lines(
     extractor: Extractor, rows: Sequence[TextRow], submission: bool, options: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """The output line of each row; one that could not be read or does not fit becomes a line with `error`."""
