@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_extraction, add_model, check_writable
+from .options import add_engine, add_extraction, add_model, check_writable
 
 if TYPE_CHECKING:
     from ..data.datasets import TextRow
@@ -36,6 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="cluener: a submission to CLUENER, made from its test.json; default: json",
     )
     add_extraction(parser)
+    add_engine(parser)
 
 
 def run(options: Namespace, _: list[str]) -> None:
@@ -60,7 +61,7 @@ def run(options: Namespace, _: list[str]) -> None:
     if options.output and options.format == "cluener":
         record["input"] = fingerprint(map(Path, names))  # whose texts are not in the lines
     with open_output(options.output, record, write=rank == 0) as output:
-        extractor = Extractor.from_pretrained(folder, device=device)
+        extractor = Extractor.from_pretrained(folder, backend=options.engine, device=device)
         rows: Any = _texts(options.text, names)
         if live:
             rows = Arriving(rows)
