@@ -93,6 +93,10 @@ class Backend(Protocol):
         """
 
 
+class EngineDown(NerError):
+    """What runs the model is out of reach: no text is to blame, and each would fail alike."""
+
+
 def backend_class(name: str) -> Any:
     """The class of the backend `name`, imported now. Raises `NerError` for a name that is not in `BACKENDS`."""
     if name not in BACKENDS:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import httpx
 
 from ...entities import NerError
+from .base import EngineDown
 
 KEY = "VLLM_API_KEY"
 """The environment variable that holds the server's `--api-key`."""
@@ -57,8 +58,8 @@ class Written(NamedTuple):
 
 
 class Server:
-    """The server at `url`, `http://host:port/v1`. Threads may share one. Its methods raise `NerError` if it does not
-    answer in time, refuses, or says what vLLM would not."""
+    """The server at `url`, `http://host:port/v1`. Threads may share one. Its methods raise `EngineDown` if it does
+    not answer in time, and `NerError` if it refuses, or says what vLLM would not."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
@@ -94,10 +95,10 @@ class Server:
             return self.client.request("POST" if request else "GET", path, json=request)
         except httpx.TimeoutException as error:
             remedy = "look at the server's log, then run the same command again"
-            raise NerError(f"no answer in time ({type(error).__name__})", place=self.url, remedy=remedy) from error
+            raise EngineDown(f"no answer in time ({type(error).__name__})", place=self.url, remedy=remedy) from error
         except httpx.HTTPError as error:
             remedy = "wait until the server has loaded its model, or check the address"
-            raise NerError(f"no server answers ({error})", place=self.url, remedy=remedy) from error
+            raise EngineDown(f"no server answers ({error})", place=self.url, remedy=remedy) from error
 
     def _read(self, answer: httpx.Response, read: Callable[[Any], Value]) -> Value:
         if not answer.is_success:
