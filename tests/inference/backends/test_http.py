@@ -4,21 +4,25 @@ import json
 import logging
 import math
 import os
+import re
+import shlex
 import shutil
 import sys
 import tempfile
 import threading
 import time
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from fake_vllm import FakeVllm
-from rows import EIGHT
+from rows import EIGHT, ROOT
 
 from qwen_ner import cli
 from qwen_ner.contract import NerConfig
+from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.inference import batch_predict
@@ -407,3 +411,37 @@ def test_a_live_server_writes_the_ids_that_torch_writes():
         for one, other in zip(*wrote, strict=True):
             assert list(other.logprobs) == pytest.approx(list(one.logprobs), abs=1e-3)
     assert len(wrote[1]) == n
+
+
+def test_evaluate_scores_what_the_server_writes(asked, server, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    write_jsonl(tmp_path / "data" / "dev.jsonl", [replace(gold, id=str(n)) for n, gold in enumerate(EIGHT)])
+    cli.main(
+        [
+            "evaluate",
+            str(asked),
+            "--data",
+            str(tmp_path / "data"),
+            "--engine",
+            server.url,
+            "--json",
+            str(tmp_path / "s.json"),
+        ]
+    )
+    scores = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
+    for decoding in ("free", "constrained"):
+        assert scores[decoding]["metrics"]["f1"] > 0.8
+        assert scores[decoding]["contract"]["decoding"] == decoding
+
+
+def test_the_commands_of_the_page_are_understood():
+    """Those of vLLM were run by hand, or are said not to have been."""
+    page = (ROOT / "docs" / "vllm.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", page, re.S) for line in block.splitlines()]
+    ours = [shlex.split(line)[1:] for line in lines if line.startswith("qwen-ner")]
+    assert [words[0] for words in ours] == ["predict", "evaluate", "serve", "export"]
+    for words in ours:
+        cli.build_parser().parse_args(words)
+    module = (ROOT / "qwen_ner/inference/constraints/vllm.py").read_text(encoding="utf-8")
+    named = set(re.findall(r"qwen_ner\.inference\.constraints\.vllm:(\w+)", page))
+    assert [f"class {name}(LogitsProcessor)" in module for name in named] == [True]
