@@ -9,7 +9,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from .options import add_data, add_extraction, add_model, check_writable, count
+from .options import add_data, add_engine, add_extraction, add_model, check_writable, count
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -17,6 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_data(parser)
     parser.add_argument("--limit", type=count, metavar="N", help="score the first N rows only")
     add_extraction(parser)
+    add_engine(parser)
     parser.add_argument(
         "--decoding",
         choices=("both", "free", "constrained"),
@@ -53,6 +54,7 @@ def run(options: Namespace, _: list[str]) -> None:
     scores: dict[str, Any] = {"model": options.model, "data": options.data, "split": options.split}
     same = ("revision", "data_dir", "limit", "min_score", "thresholds", "batch_tokens", "negatives")
     given = {name: getattr(options, name) for name in same}
+    given["backend"] = options.engine
     decodings = ("free", "constrained") if options.decoding == "both" else (options.decoding,)
     for result in evaluate(options.model, options.data, options.split, decodings=decodings, **given):
         decoding = result.contract.decoding

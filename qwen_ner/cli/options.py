@@ -43,6 +43,27 @@ def add_extraction(parser: ArgumentParser) -> None:
     parser.add_argument("--batch-tokens", type=count, metavar="N", help=what)
 
 
+def add_engine(parser: ArgumentParser, *others: str) -> None:
+    """`--engine`: torch, one of `others`, or the address of a server."""
+    names = ("torch", *others)
+
+    def engine(given: str) -> str:
+        if given not in names and not given.startswith(("http://", "https://")):
+            raise ArgumentTypeError(f"{given} is none of {', '.join(names)}, http://host:port/v1")
+        return given
+
+    what = "what runs the model: torch, here; or a vLLM server that has it, by its address (docs/vllm.md)"
+    if "ray" in others:
+        what += "; or ray, for files, folders and URLs on a cluster (docs/many_sentences.md)"
+    parser.add_argument(
+        "--engine",
+        type=engine,
+        default="torch",
+        metavar="{" + ",".join((*names, "URL")) + "}",
+        help=f"{what}; default: torch",
+    )
+
+
 def count(given: str) -> int:
     """A whole number from 1 on."""
     if not given.isdecimal() or len(given) > 18 or int(given) < 1:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_extraction, add_model, check_writable, count
+from .options import add_engine, add_extraction, add_model, check_writable, count
 
 if TYPE_CHECKING:
     from ..data.datasets import TextRow
@@ -39,8 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="cluener: a submission to CLUENER, made from its test.json; parquet: with ray; default: json",
     )
     add_extraction(parser)
-    what = "ray: files, folders and URLs of texts, JSONL or Parquet, on the machines of a Ray cluster; default: torch"
-    parser.add_argument("--engine", choices=("torch", "ray"), default="torch", help=what)
+    add_engine(parser, "ray")
     parser.add_argument("--address", metavar="A", help="of a Ray cluster; default: RAY_ADDRESS, or this machine")
     parser.add_argument(
         "--replicas", type=count, metavar="N", help="models on the cluster; default: one a GPU, or a node"
@@ -74,7 +73,7 @@ def run(options: Namespace, _: list[str]) -> None:
     if options.output and options.format == "cluener":
         record["input"] = fingerprint(map(Path, names))  # whose texts are not in the lines
     with open_output(options.output, record, write=rank == 0) as output:
-        extractor = Extractor.from_pretrained(folder, device=device)
+        extractor = Extractor.from_pretrained(folder, backend=options.engine, device=device)
         rows: Any = _texts(options.text, names)
         if live:
             rows = Arriving(rows)

@@ -75,13 +75,15 @@ class Extractor:
     ) -> Extractor:
         """Load what `qwen-ner train` wrote: an output_dir, a checkpoint in it, or a Hub id.
 
-        `backend` is a name in `backends.base.BACKENDS`; `options` are those of its `load`: `device` and `dtype`, which
-        default to what suits it. Raises `NerError` if the folder lacks `ner_config.json`, a tokenizer, a chat template
-        or weights.
+        `backend` is a name in `backends.base.BACKENDS`, or the address of a server that has this model
+        (`http://host:port/v1`); `options` are those of its `load`: `device` and `dtype`, which default to what suits
+        it. Raises `NerError` if the folder lacks `ner_config.json`, a tokenizer, a chat template or weights.
         """
         path = local_folder(folder, revision)
         config = NerConfig.load(path)
         tokenizer = load_tokenizer(path)
+        if "://" in backend:
+            backend, options = "http", options | {"url": backend}
         loaded = backend_class(backend).load(path, tokenizer, config, **options)
         check_limits(config, loaded.max_length, len(tokenizer), path)
         return cls(loaded, tokenizer, config)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from ..codec import Decoded
 from ..entities import NerError
+from ..inference.backends.base import EngineDown
 from ..inference.extractor import Extractor, join_windows
 from ..inference.windows import Window
 from .limits import Limits
@@ -224,6 +225,9 @@ class Batcher:
             return []
         try:
             return [_check(found) for found in self.extractor.read(texts, batch_tokens=self.limits.batch_tokens)]
+        except EngineDown as error:
+            log.error("%s", error)
+            return [Refusal("what runs the model does not answer; try again later", fault=True)] * len(texts)
         except NerError as error:
             if len(texts) == 1:
                 return [Refusal(str(error), fault=True)]

@@ -46,6 +46,7 @@ def serve(
     model: str,
     *,
     revision: str | None = None,
+    backend: str = "torch",
     host: str = "127.0.0.1",
     port: int = 8000,
     token_file: Path | None = None,
@@ -53,6 +54,8 @@ def serve(
     limits: Limits | None = None,
 ) -> None:
     """Serve `model` at `host`:`port` until SIGTERM or Ctrl-C; port 0 takes a free one.
+
+    `revision` and `backend` are those of `Extractor.from_pretrained`.
 
     Requests accepted by then are answered, later ones get HTTP 503. The token is read from `token_file` or the
     environment variable QWEN_NER_TOKEN. Requests must name localhost, `host` or one of `allowed_hosts`; if there are
@@ -64,7 +67,7 @@ def serve(
     listener = open_socket(host, port)
     local = is_local(listener.getsockname()[0])
     hosts = {*names, host.lower()} if names or local else None
-    extractor = Extractor.from_pretrained(model, revision=revision)
+    extractor = Extractor.from_pretrained(model, revision=revision, backend=backend)
     extractor.extract(["北京"])  # the first call is slow
     name = Path(model).resolve().name if Path(model).is_dir() else f"{model}@{revision}" if revision else model
     scores = read_scores(model, revision)

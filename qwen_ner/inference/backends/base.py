@@ -15,9 +15,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from ...entities import NerError
 
-BACKENDS = {"torch": "qwen_ner.inference.backends.torch:TorchBackend"}
+BACKENDS = {
+    "torch": "qwen_ner.inference.backends.torch:TorchBackend",
+    "http": "qwen_ner.inference.backends.http:HttpBackend",
+}
 """Where each backend's class is found: `module:class`. Beside the methods of `Backend` it has a class method
-`load(folder, tokenizer, config, *, device=None, dtype=None)` that makes one from a trained folder."""
+`load(folder, tokenizer, config, *, device=None, dtype=None)` that makes one from a trained folder; that of "http" also
+takes the address of a server, as `url`."""
 
 BATCH_TOKENS = 16_384
 """Default for the tokens in a batch, prompts and answers: about 400 MB of keys and values for a 0.5B in float32. On
@@ -45,9 +49,13 @@ class Constraint(Protocol):
     `allows` says whether a token may come next; `allowed` lists all that may. `closed` says that only an end token may
     follow, so that a backend need not ask the model. `advance` takes a token, and raises `ValueError` for one that may
     not come. `forecast` gives up to `limit` tokens that are likely to follow, to be used as a draft. `restart` returns
-    to the beginning of the answer.
+    to the beginning of the answer. `text` and `labels` are what it was made from, for a server that makes it again.
     """
 
+    @property
+    def text(self) -> str: ...
+    @property
+    def labels(self) -> Sequence[str]: ...
     @property
     def closed(self) -> bool: ...
 
@@ -83,6 +91,10 @@ class Backend(Protocol):
         restricting them, `batch_tokens` bounds the tokens in a batch, and `on_rows` is called with the number of
         prompts each time that some are done.
         """
+
+
+class EngineDown(NerError):
+    """What runs the model is out of reach: no text is to blame, and each would fail alike."""
 
 
 def backend_class(name: str) -> Any:

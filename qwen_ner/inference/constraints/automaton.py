@@ -44,7 +44,7 @@ class Automaton:
     """The answers that one text allows. States are values; `after` and `next_bytes` lead along them."""
 
     def __init__(self, fixed: FixedText, text: str) -> None:
-        self.fixed = fixed
+        self.fixed, self.source = fixed, text
         # A lone surrogate becomes U+DCFF, of which this error handler makes the one byte UNWRITABLE.
         spelled = SURROGATE.sub("\udcff", json.dumps(text, ensure_ascii=False)[1:-1])
         self.text = spelled.encode("utf-8", "surrogateescape")

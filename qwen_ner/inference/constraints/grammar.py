@@ -38,6 +38,14 @@ class Constraint:
         if not self._in_time(automaton.beginning, max_new_tokens):
             raise NerError("no room for {} and its end token", value=max_new_tokens, place="max_new_tokens")
 
+    @property
+    def text(self) -> str:
+        return self.automaton.source
+
+    @property
+    def labels(self) -> Sequence[str]:
+        return self.automaton.fixed.labels
+
     def restart(self) -> None:
         self.state: State | None = self.automaton.beginning
         self.remaining = self.max_new_tokens

@@ -1,0 +1,113 @@
+"""The API of a vLLM server, as far as it is needed: which models it has, and what they write.
+
+In: an address, requests. Out: answers, checked for their form. Knows nothing of constraints and backends.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import httpx
+
+from ...entities import NerError
+from .base import EngineDown
+
+KEY = "VLLM_API_KEY"
+"""The environment variable that holds the server's `--api-key`."""
+
+CONNECTIONS = 128
+"""Requests at a time, of which the server makes a batch."""
+
+SECONDS = 300.0
+"""Patience with one request, which may have to wait for others."""
+
+START = "start the server as docs/vllm.md says"
+
+GREEDY = {"temperature": 0, "top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1}
+GREEDY |= {"presence_penalty": 0, "frequency_penalty": 0, "ignore_eos": True}
+"""Replaces what the base model's generation_config.json would set; only `stop_token_ids` end an answer."""
+
+SHOWN = {"logprobs": 1, "return_token_ids": True, "return_tokens_as_token_ids": True}
+
+Value = TypeVar("Value")
+
+
+class Written(NamedTuple):
+    """An answer as token ids, its end token included: their log-probabilities, and the likeliest token at each place.
+
+    `prompt` is the prompt in the server's own ids.
+    """
+
+    prompt: list[int]
+    ids: list[int]
+    logprobs: list[float]
+    likeliest: list[int]
+
+    @classmethod
+    def of(cls, answer: Any) -> Written:
+        """Read an answer. Raises `ValueError`, `LookupError` or `TypeError` if it is none of vLLM's completions."""
+        (choice,) = answer["choices"]
+        ids, found = choice["token_ids"], choice["logprobs"]
+        likeliest = [int(max(top, key=top.get).rpartition(":")[2]) for top in found["top_logprobs"]]
+        if not len(ids) == len(likeliest) == sum(map(math.isfinite, found["token_logprobs"])):
+            raise ValueError("not one finite log-probability a token")
+        return cls(choice["prompt_token_ids"], ids, found["token_logprobs"], likeliest)
+
+
+class Server:
+    """The server at `url`, `http://host:port/v1`. Threads may share one. Its methods raise `EngineDown` if it does
+    not answer in time, and `NerError` if it refuses, or says what vLLM would not."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        headers = {"authorization": f"Bearer {key}"} if (key := os.environ.get(KEY)) else {}
+        limits = httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=2)  # vLLM closes idle ones after 5 s
+        timeout = httpx.Timeout(SECONDS, connect=10)
+        try:
+            self.client = httpx.Client(base_url=self.url, headers=headers, limits=limits, timeout=timeout)
+        except httpx.InvalidURL as error:
+            raise NerError(f"no address ({error})", value=url, remedy="give http://host:port/v1") from error
+
+    def models(self) -> dict[str, int]:
+        """The context length of each model by its name; that of an adapter is its base's."""
+
+        def read(answer: Any) -> dict[str, int]:
+            cards = {card["id"]: card for card in answer["data"]}
+            parents = {name: card if card["max_model_len"] else cards[card["parent"]] for name, card in cards.items()}
+            return {name: int(card["max_model_len"]) for name, card in parents.items()}
+
+        return self._read(self._send("models", None), read)
+
+    def refuses(self, request: dict[str, Any]) -> str:
+        """The reason why the server cannot take `request` (HTTP 400); empty if it can."""
+        answer = self._send("completions", request | GREEDY | SHOWN)
+        return answer.text if answer.status_code == 400 else self._read(answer, lambda _: "")
+
+    def complete(self, request: dict[str, Any]) -> Written:
+        """What the model writes, greedily."""
+        return self._read(self._send("completions", request | GREEDY | SHOWN), Written.of)
+
+    def _send(self, path: str, request: dict[str, Any] | None) -> httpx.Response:
+        try:
+            return self.client.request("POST" if request else "GET", path, json=request)
+        except httpx.TimeoutException as error:
+            remedy = "look at the server's log, then run the same command again"
+            raise EngineDown(f"no answer in time ({type(error).__name__})", place=self.url, remedy=remedy) from error
+        except httpx.HTTPError as error:
+            remedy = "wait until the server has loaded its model, or check the address"
+            raise EngineDown(f"no server answers ({error})", place=self.url, remedy=remedy) from error
+
+    def _read(self, answer: httpx.Response, read: Callable[[Any], Value]) -> Value:
+        if not answer.is_success:
+            remedies = {401: f"set {KEY} to the server's --api-key", 404: "give an address that ends in /v1"}
+            remedy = remedies.get(answer.status_code, "look at the server's log")
+            what = f"the server refused (HTTP {answer.status_code})"
+            raise NerError(what, value=answer.text[:300], place=self.url, remedy=remedy)
+        try:
+            return read(answer.json())
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            what = f"not an answer of vLLM's ({error!r})"
+            raise NerError(what, value=answer.text[:300], place=self.url, remedy=START) from error
