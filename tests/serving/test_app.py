@@ -108,14 +108,18 @@ def test_an_invalid_text_gets_an_error_and_the_others_their_entities(extractor, 
 
 
 def test_a_text_that_crashes_the_model_does_not_affect_the_others(extractor, serving, caplog):
-    read = extractor.read
+    serve = extractor.serve
 
-    def failing(texts, **options):
-        if any("😀" in text for text in texts):
-            raise RuntimeError("CUDA error: device-side assert triggered")
-        return read(texts, **options)
+    def failing(feed, **options):
+        def take(tokens):
+            given = feed(tokens)
+            if any("😀" in part.text for part in given):
+                raise RuntimeError("CUDA error: device-side assert triggered")
+            return given
 
-    extractor.read = failing
+        serve(take, **options)
+
+    extractor.serve = failing
     document = "三星" * 40 + "😀" + "北京" * 60
 
     async def main():
@@ -136,13 +140,12 @@ def test_a_text_that_crashes_the_model_does_not_affect_the_others(extractor, ser
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
 def test_a_score_that_is_no_number_never_leaves(extractor, serving, score):
     """Of damaged weights, say. JSON has no NaN: JavaScript and most other readers refuse it."""
-    read = extractor.read
+    decode = extractor._decode
 
-    def broken(texts, **options):
-        bad = Decoded((Entity("company", "三星", 0, 2, score),))
-        return [bad if "三星" in text else found for text, found in zip(texts, read(texts, **options), strict=True)]
+    def broken(text, *rest):
+        return Decoded((Entity("company", "三星", 0, 2, score),)) if "三星" in text else decode(text, *rest)
 
-    extractor.read = broken
+    extractor._decode = broken
 
     async def main():
         async with serving(extractor) as client:
