@@ -48,6 +48,9 @@ class ContinuousWriter(BatchWriter):
     def release(self) -> None:
         self.decoder.release()
 
+    def _drop_done(self) -> None:
+        """Their places are free."""
+
     def _read(self, waiting: deque[Row], count: int) -> list[Row]:
         """They are padded on the right: a column of the cache is a position, and no token sees the padding."""
         joining = [waiting.popleft() for _ in range(count)]

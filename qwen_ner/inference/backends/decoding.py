@@ -120,12 +120,14 @@ class BatchWriter:
         Until a row has been yielded it is in `waiting` or `rows`.
         """
         while True:
+            self._drop_done()
             if feed and (room := self._room(waiting)) > 0:
                 waiting.extend(Row(request) for request in feed(room))
             if cancelled := [row for row in (*self.running, *waiting) if row.request.cancelled()]:
                 for row in cancelled:
                     row.cancelled = row.done = True
                 yield cancelled
+                self._drop_done()
                 still = [row for row in waiting if not row.done]
                 waiting.clear()
                 waiting.extend(still)
@@ -173,7 +175,6 @@ class BatchWriter:
 
     def _read(self, waiting: deque[Row], count: int) -> list[Row]:
         """Have the first `count` rows of `waiting` join the batch; returns them, each with its first token."""
-        self._drop_done()
         joining = [waiting.popleft() for _ in range(count)]
         running, self.rows = self.rows, [*self.rows, *joining]
         prefix = self.prefix([row.prompt for row in joining])
@@ -209,7 +210,6 @@ class BatchWriter:
 
     def _step(self) -> list[Row]:
         """Have all rows take a token, or several where drafts were right; returns them."""
-        self._drop_done()
         assert self.batch
         drafting = self.batch.joinable and not self.temperature  # else a refused draft could not be taken back
         if drafting and len(self.rows) <= DRAFT_ROWS:
