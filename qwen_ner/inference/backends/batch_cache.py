@@ -84,3 +84,15 @@ def join(parts: Sequence[BatchCache]) -> BatchCache:
     whole.mask = torch.cat([pad(part.mask, (count, 0)) for part, count in zip(parts, missing, strict=True)])
     whole.first = [column + count for part, count in zip(parts, missing, strict=True) for column in part.first]
     return whole
+
+
+def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask` of shape (prompts, longest), padded on the left, as generation needs it.
+
+    >>> pad_left([[5, 6], [7]], pad_token_id=0)["input_ids"].tolist()
+    [[5, 6], [0, 7]]
+    """
+    longest = max(map(len, prompts))
+    padding = torch.tensor([longest - len(prompt) for prompt in prompts])
+    ids = torch.tensor([[*[pad_token_id] * (longest - len(prompt)), *prompt] for prompt in prompts])
+    return {"input_ids": ids, "attention_mask": (torch.arange(longest) >= padding[:, None]).long()}

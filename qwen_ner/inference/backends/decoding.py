@@ -16,8 +16,9 @@ import torch
 
 from ...entities import NerError
 from .base import Constraint, Request
-from .batch_cache import BatchCache, join
+from .batch_cache import BatchCache, join, pad_left
 from .prefix_cache import keeps_every_token, repeat_cache
+from .row import Row
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
@@ -35,31 +36,6 @@ more, while a batch that lacks so many rows is still large."""
 PASS_TOKENS = 12
 """A pass over prompts costs a CPU as much as so many tokens more: for a 0.5B reading the weights takes 0.085 CPU
 seconds, a token 0.007. Prompts are padded to the longest of their pass, so they share one until padding costs more."""
-
-
-@dataclass(eq=False)
-class Row:
-    """A request and its answer while it is written: `done` when `finished`, at the limit or `cancelled`.
-
-    It is `answered` once its request knows of that. `guide` is None once the answer has left what it forecasts.
-    """
-
-    request: Request
-    guide: Constraint | None = field(init=False)
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    finished: bool = False
-    cancelled: bool = False
-    done: bool = False
-    answered: bool = False
-    draft: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.guide = self.request.guide
-
-    @property
-    def prompt(self) -> Sequence[int]:
-        return self.request.prompt
 
 
 class Judged(NamedTuple):
@@ -305,15 +281,3 @@ def judge(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     logits = logits.float()
     best, normalizers = logits.max(-1), logits.logsumexp(-1)
     return best.indices, best.values - normalizers, normalizers
-
-
-def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """`input_ids` and `attention_mask` of shape (prompts, longest), padded on the left, as generation needs it.
-
-    >>> pad_left([[5, 6], [7]], pad_token_id=0)["input_ids"].tolist()
-    [[5, 6], [0, 7]]
-    """
-    longest = max(map(len, prompts))
-    padding = torch.tensor([longest - len(prompt) for prompt in prompts])
-    ids = torch.tensor([[*[pad_token_id] * (longest - len(prompt)), *prompt] for prompt in prompts])
-    return {"input_ids": ids, "attention_mask": (torch.arange(longest) >= padding[:, None]).long()}

@@ -21,12 +21,13 @@ from ...entities import NerError
 from ..loading import load_weights
 from .base import BATCH_TOKENS as BATCH_TOKENS
 from .base import Completion, Constraint, Feed, Request
+from .batch_cache import pad_left as pad_left
 from .continuous import ContinuousWriter
-from .decoding import BatchWriter, Row
-from .decoding import pad_left as pad_left
+from .decoding import BatchWriter
 from .oom import out_of_memory
 from .packed_linear import pack
 from .prefix_cache import PrefixCache, shared_prefix
+from .row import Row
 from .static import StaticDecoder, unfit
 
 if TYPE_CHECKING:
