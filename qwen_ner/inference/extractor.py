@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tqdm.auto import tqdm
 
@@ -21,12 +20,12 @@ from ..codec import Decoded, locate
 from ..contract import NerConfig
 from ..data.tokenize import prompt_ids
 from ..entities import Entity, Example, NerError
-from .backends.base import Backend, Completion, backend_class
+from .backends.base import BATCH_TOKENS, Backend, Completion, Request, ServingBackend, backend_class
 from .calibration import Calibration, Judged, surface_log_probability
-from .constraints.grammar import Grammar
+from .constraints.grammar import Constraint, Grammar
 from .hub_download import local_folder
 from .loading import check_limits, load_tokenizer
-from .windows import Window, windows
+from .windows import Window, join_windows, windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,6 +45,22 @@ class TextTooLong(NerError):
 
     def __reduce__(self) -> Any:
         return TextTooLong, (self.faults,)
+
+
+class Asked(Protocol):
+    """A text that waits to be read by `Extractor.serve`.
+
+    `answer` is called once, by the thread that reads: with what was decoded and the tokens of prompt and answer, or
+    with (None, 0) when `cancelled` had become true before.
+    """
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def answer(self) -> Callable[[Decoded | None, int], object]: ...
+
+    def cancelled(self) -> bool: ...
 
 
 class Extractor:
@@ -194,13 +209,52 @@ class Extractor:
             constraints, hints = (guides, None) if constrained else (None, guides)
             completions = self.backend.complete(prompts, limit, constraints, hints=hints, **options)
             self.tokens += sum(map(len, prompts)) + sum(len(completion.ids) for completion in completions)
-        answers = decode_ids(self.tokenizer, [completion.ids for completion in completions])
-        decoded = []
-        for n, (text, answer, completion) in enumerate(zip(texts, answers, completions, strict=True)):
-            forced = constraints[n].forced_surfaces if constraints else frozenset()
-            found = self.codec.decode(text, answer, finished=completion.finished, forced_surfaces=forced)
-            decoded.append(found.scored(self._scores(answer, completion)))
-        return decoded
+        bound: Sequence[Constraint | None] = constraints or [None] * len(texts)
+        return [self._decode(*one) for one in zip(texts, bound, completions, strict=True)]
+
+    def serve(self, feed: Callable[[int], Sequence[Asked]], *, batch_tokens: int = BATCH_TOKENS) -> None:
+        """Read what `feed` gives, as `read` would, until it gives nothing and all is answered.
+
+        `feed(tokens)` gives texts that wait, none of them `overlong`, for about so many tokens with prompts and
+        answers; at least one, if any waits. It is asked again while others are read, and what it gives joins them if
+        the backend can do that. If this raises, those without an answer may be asked for again.
+        """
+        limit = self.config.max_new_tokens
+
+        def requests(tokens: int) -> list[Request]:
+            asked = feed(tokens)
+            prompts = prompt_ids(self.tokenizer, self.codec, [one.text for one in asked]) if asked else []
+            return [
+                Request(prompt, guide, partial(self._answer, one, guide, len(prompt)), one.cancelled)
+                for one, prompt in zip(asked, prompts, strict=True)
+                for guide in [self.grammar.constraint(one.text, limit)]
+            ]
+
+        with self._lock:
+            if isinstance(self.backend, ServingBackend):
+                self.backend.serve(requests, limit, batch_tokens=batch_tokens)
+                return
+            while some := requests(batch_tokens):
+                guides = [request.guide for request in some if request.guide]
+                prompts = [request.prompt for request in some]
+                completions = self.backend.complete(prompts, limit, guides, batch_tokens=batch_tokens)
+                for request, completion in zip(some, completions, strict=True):
+                    request.answer(completion)
+
+    def _answer(self, asked: Asked, guide: Constraint, length: int, completion: Completion | None) -> None:
+        if completion is None:
+            asked.answer(None, 0)
+            return
+        tokens = length + len(completion.ids)
+        self.tokens += tokens
+        asked.answer(self._decode(asked.text, guide, completion), tokens)
+
+    def _decode(self, text: str, guide: Constraint | None, completion: Completion) -> Decoded:
+        """What `completion` says of `text`; `guide` is what bound it."""
+        (answer,) = decode_ids(self.tokenizer, [completion.ids])
+        forced = guide.forced_surfaces if guide else frozenset[tuple[str, str]]()
+        found = self.codec.decode(text, answer, finished=completion.finished, forced_surfaces=forced)
+        return found.scored(self._scores(answer, completion))
 
     def overlong(self, texts: Iterable[str]) -> dict[int, str]:
         """What is wrong with those of `texts` that leave no room for an answer, by their position."""
@@ -238,26 +292,6 @@ class Extractor:
             for (label, surface), score in {(e.label, e.text): e.score for e in decoded.entities}.items():
                 if score is not None:
                     yield Judged(label, score, (label, surface) in gold.surfaces)
-
-
-def join_windows(found: Iterable[tuple[Window, Decoded]], floor: Callable[[str], float]) -> Decoded:
-    """What was decoded in the windows of one text as one result, without what scores below `floor(label)`.
-
-    Surfaces whose entities all belong to another window are left out.
-    """
-    kept_parts = [(window, decoded.scored_at_least(floor)) for window, decoded in found]
-    parts = [replace(part, entities=window.entities(part.entities)) for window, part in kept_parts]
-    if len(parts) == 1:
-        return parts[0]
-    surfaces: dict[tuple[str, str], None] = {}
-    for part in parts:
-        kept = {(e.label, e.text) for e in part.entities} | set(part.ungrounded)
-        surfaces |= dict.fromkeys(pair for pair in part.surfaces if pair in kept)
-    return Decoded(
-        tuple(entity for part in parts for entity in part.entities),
-        tuple(surfaces),
-        tuple(problem for part in parts for problem in part.problems),
-    )
 
 
 def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]]) -> list[str]:

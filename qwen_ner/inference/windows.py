@@ -7,9 +7,10 @@ to it, with offsets of the document. Knows nothing of models.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from ..codec import Decoded
 from ..entities import Entity
 
 SENTENCE_END = re.compile(r"""[。！？!?；;…\n]+["'”’」』）)\]》]*|\.(?=\s)""")
@@ -60,3 +61,23 @@ def windows(text: str, length: int) -> Iterator[Window]:
             start, first = end - shared, last
     if start < len(text) or not text:
         yield Window(start, len(text), first, len(text))
+
+
+def join_windows(found: Iterable[tuple[Window, Decoded]], floor: Callable[[str], float]) -> Decoded:
+    """What was decoded in the windows of one text as one result, without what scores below `floor(label)`.
+
+    Surfaces whose entities all belong to another window are left out.
+    """
+    kept_parts = [(window, decoded.scored_at_least(floor)) for window, decoded in found]
+    parts = [replace(part, entities=window.entities(part.entities)) for window, part in kept_parts]
+    if len(parts) == 1:
+        return parts[0]
+    surfaces: dict[tuple[str, str], None] = {}
+    for part in parts:
+        kept = {(e.label, e.text) for e in part.entities} | set(part.ungrounded)
+        surfaces |= dict.fromkeys(pair for pair in part.surfaces if pair in kept)
+    return Decoded(
+        tuple(entity for part in parts for entity in part.entities),
+        tuple(surfaces),
+        tuple(problem for part in parts for problem in part.problems),
+    )

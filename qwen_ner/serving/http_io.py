@@ -1,6 +1,6 @@
 """Read one request and write its answer within the limits, while the client is there.
 
-In: a request, a `batcher.Job`. Out: bytes; an ASGI response. Knows nothing of routes.
+In: a request, a `jobs.Job`. Out: bytes; an ASGI response. Knows nothing of routes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .batcher import Batcher, Job
+from .batcher import Batcher
+from .jobs import Job
 from .limits import Limits
 from .schemas import LINES_TYPE, ExtractRequest, Refusal, to_json, to_response, to_result
 

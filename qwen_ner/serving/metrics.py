@@ -27,9 +27,9 @@ class Monitor:
         self.texts = counter("texts", "Texts of accepted requests.")
         self.characters = counter("characters", "Characters read by the model.")
         self.tokens = counter("tokens", "Tokens of prompts and answers.")
-        self.batch_windows = histogram("batch_windows", "Texts, or windows of texts, per batch.", buckets=SIZES)
-        self.batch_requests = histogram("batch_requests", "Requests per batch.", buckets=SIZES)
-        self.batch_seconds = histogram("batch_seconds", "Duration of a batch.", buckets=SECONDS)
+        self.batch_windows = histogram("batch_windows", "Texts, or windows, begun together.", buckets=SIZES)
+        self.batch_requests = histogram("batch_requests", "Requests begun together.", buckets=SIZES)
+        self.batch_seconds = histogram("batch_seconds", "Until the last of these was answered.", buckets=SECONDS)
 
     def watch(self, batcher: Batcher) -> None:
         gauge = partial(Gauge, registry=self.registry, namespace="qwen_ner")

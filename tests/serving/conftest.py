@@ -27,17 +27,21 @@ def extractor(asked_folder):
 
 
 class Hold:
-    """Blocks a model until `go` is set; `asked` holds the texts of each call."""
+    """Blocks a model until `go` is set; `asked` holds the texts that it took together."""
 
     def __init__(self, extractor):
-        self.go, self.asked, read = threading.Event(), [], extractor.read
+        self.go, self.asked, serve = threading.Event(), [], extractor.serve
 
-        def held(texts, **options):
-            self.asked.append(list(texts))
-            assert self.go.wait(20)
-            return read(texts, **options)
+        def held(feed, **options):
+            def take(tokens):
+                if given := feed(tokens):
+                    self.asked.append([part.text for part in given])
+                    assert self.go.wait(20)
+                return given
 
-        extractor.read = held
+            serve(take, **options)
+
+        extractor.serve = held
 
     @property
     def texts(self):

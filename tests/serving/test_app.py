@@ -108,14 +108,18 @@ def test_an_invalid_text_gets_an_error_and_the_others_their_entities(extractor, 
 
 
 def test_a_text_that_crashes_the_model_does_not_affect_the_others(extractor, serving, caplog):
-    read = extractor.read
+    serve = extractor.serve
 
-    def failing(texts, **options):
-        if any("😀" in text for text in texts):
-            raise RuntimeError("CUDA error: device-side assert triggered")
-        return read(texts, **options)
+    def failing(feed, **options):
+        def take(tokens):
+            given = feed(tokens)
+            if any("😀" in part.text for part in given):
+                raise RuntimeError("CUDA error: device-side assert triggered")
+            return given
 
-    extractor.read = failing
+        serve(take, **options)
+
+    extractor.serve = failing
     document = "三星" * 40 + "😀" + "北京" * 60
 
     async def main():
@@ -136,13 +140,12 @@ def test_a_text_that_crashes_the_model_does_not_affect_the_others(extractor, ser
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
 def test_a_score_that_is_no_number_never_leaves(extractor, serving, score):
     """Of damaged weights, say. JSON has no NaN: JavaScript and most other readers refuse it."""
-    read = extractor.read
+    decode = extractor._decode
 
-    def broken(texts, **options):
-        bad = Decoded((Entity("company", "三星", 0, 2, score),))
-        return [bad if "三星" in text else found for text, found in zip(texts, read(texts, **options), strict=True)]
+    def broken(text, *rest):
+        return Decoded((Entity("company", "三星", 0, 2, score),)) if "三星" in text else decode(text, *rest)
 
-    extractor.read = broken
+    extractor._decode = broken
 
     async def main():
         async with serving(extractor) as client:
@@ -404,11 +407,11 @@ def test_a_long_document_does_not_block_a_sentence(extractor, hold, serving):
             await until(lambda: len(client.app.state.service.batcher.waiting) == 2)
             hold.go.set()
             await sentence
-            return document.done(), len(hold.asked), await document
+            return document.done(), await document
 
-    done, _, answer = asyncio.run(main())
+    done, answer = asyncio.run(main())
     assert not done
-    assert TEXTS[0] in hold.asked[1]
+    assert TEXTS[0] in [*hold.asked[1], *hold.asked[2]], "they take turns"
     assert answer.json()["results"][0]["entities"] == rows_of(extractor.extract([DOCUMENT])[0])
 
 
@@ -431,6 +434,38 @@ def test_a_stream_reports_progress_before_its_results(extractor, serving):
     assert [[e["text"] for e in row["entities"]] for row in found] == [
         [e["text"] for e in row["entities"]] for row in plain.json()["results"]
     ]
+
+
+def test_a_request_joins_others_and_one_that_leaves_makes_room(extractor, hold, serving):
+    """While a document is read, sentences come and go: each gets its own answer, and the queue empties."""
+    expected = {text: rows_of(found) for text, found in zip(TEXTS, extractor.extract(TEXTS), strict=True)}
+
+    async def main():
+        async with serving(extractor, limits=Limits(batch_tokens=400)) as client:
+            batcher = client.app.state.service.batcher
+            document = asyncio.create_task(asked(client, [DOCUMENT]))
+            await until(lambda: hold.asked)
+            calls = [batcher.submit([text]) for text in TEXTS]
+            for job in calls[::2]:
+                batcher.cancel(job)
+            sentences = [asyncio.create_task(asked(client, [text])) for text in TEXTS]
+            await until(lambda: len(batcher.waiting) == 13)
+            hold.go.set()
+            answers = await asyncio.gather(*sentences)
+            left = batcher.submit([DOCUMENT])
+            await until(lambda: left.read)
+            batcher.cancel(left)
+            last = await document, *await asyncio.gather(*(asked(client, [text]) for text in TEXTS))
+            assert left.read < left.windows
+            assert not batcher.waiting
+            assert not batcher.tokens
+            return answers, calls[1::2], last
+
+    answers, kept, (document, *again) = asyncio.run(main())
+    assert [answer.json()["results"][0]["entities"] for answer in answers] == list(expected.values())
+    assert [answer.json()["results"][0]["entities"] for answer in again] == list(expected.values())
+    assert [rows_of(job.outcomes[0].entities) for job in kept] == list(expected.values())[1::2]
+    assert document.json()["results"][0]["entities"] == rows_of(extractor.extract([DOCUMENT])[0])
 
 
 def test_answers_are_not_mixed_up_in_a_burst(extractor, serving):

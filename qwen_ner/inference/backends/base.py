@@ -97,6 +97,36 @@ class EngineDown(NerError):
     """What runs the model is out of reach: no text is to blame, and each would fail alike."""
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Request:
+    """A prompt that waits for its answer.
+
+    `guide` is the constraint or the hint of the answer, if there is one. `answer` is called once: with the completion,
+    or with None when `cancelled` had become true before; it then costs nothing more.
+    """
+
+    prompt: Sequence[int]
+    guide: Constraint | None
+    answer: Callable[[Completion | None], object]
+    cancelled: Callable[[], bool]
+
+
+Feed = Callable[[int], Sequence[Request]]
+"""Gives requests that wait, of about so many tokens with their answers; at least one, if any waits."""
+
+
+@runtime_checkable
+class ServingBackend(Backend, Protocol):
+    """A backend that lets further requests into a running batch. One without this method reads batch after batch."""
+
+    def serve(self, feed: Feed, limit: int, *, batch_tokens: int | None = None) -> None:
+        """Complete what `feed` gives, each with up to `limit` new tokens that keep to its guide.
+
+        `feed` is asked again while others are written; each request is answered as soon as it is done. Returns once
+        `feed` gives none and all are answered. If it raises, those without an answer may be asked for again.
+        """
+
+
 def backend_class(name: str) -> Any:
     """The class of the backend `name`, imported now. Raises `NerError` for a name that is not in `BACKENDS`."""
     if name not in BACKENDS:

@@ -83,7 +83,7 @@ class StaticDecoder:
     """Decoding steps of a model that is not `unfit`, for rows in places whose keys and values stay where they are.
 
     Each row has a position of its own and sees the columns 0 … position of its place, so that nothing is padded on the
-    left. `reserve` makes room, `fill` puts prompts into places, `step` decodes, `keep` moves rows together. The joined
+    left. `reserve` makes room, `fill` puts prompts into places, `step` decodes, `move` moves rows to others. The joined
     weights become those of `model`, too, so that they are held once.
     """
 
@@ -157,11 +157,12 @@ class StaticDecoder:
             both = torch.cat([layer.keys, layer.values], 1).transpose(1, 2)
             kept[at, : both.shape[1]] = both
 
-    def keep(self, places: Sequence[int], rows: int) -> None:
-        """Have the rows at `places` take the first of `rows` places, fewer than there were."""
-        alive = self._cache(self.rows, self.length)[:, torch.tensor(places).to(self.device)]
-        self.rows = rows
-        self._cache(rows, self.length)[:, : len(places)] = alive
+    def move(self, places: Sequence[int], rows: int, length: int) -> None:
+        """`reserve`, and have the rows at `places` take the first of the new places."""
+        columns = min(length, self.length)
+        alive = self._cache(self.rows, self.length)[:, torch.tensor(places, dtype=torch.long).to(self.device), :columns]
+        self.reserve(rows, length)
+        self._cache(rows, length)[:, : len(places), :columns] = alive
 
     def step(self, ids: Sequence[int], positions: Sequence[int]) -> tuple[torch.Tensor, Judged]:
         """Logits (row, 1, vocabulary) behind the tokens `ids` at `positions`, one for each row, and what they say.

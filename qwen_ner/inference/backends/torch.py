@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,13 +20,14 @@ from ...contract import NerConfig
 from ...entities import NerError
 from ..loading import load_weights
 from .base import BATCH_TOKENS as BATCH_TOKENS
-from .base import Completion, Constraint
+from .base import Completion, Constraint, Feed, Request
+from .batch_cache import pad_left as pad_left
 from .continuous import ContinuousWriter
-from .decoding import BatchWriter, Row
-from .decoding import pad_left as pad_left
+from .decoding import BatchWriter
 from .oom import out_of_memory
 from .packed_linear import pack
 from .prefix_cache import PrefixCache, shared_prefix
+from .row import Row
 from .static import StaticDecoder, unfit
 
 if TYPE_CHECKING:
@@ -97,39 +99,75 @@ class TorchBackend:
         """See `Backend.complete`. In float32 the ids are those of transformers' own greedy `generate` without
         penalties, whatever the batch; in bfloat16 near ties move with it.
 
-        Prompts are sorted by length and taken in batches of `batch_tokens`; a longer prompt goes alone. A batch that
-        runs out of memory is retried by halves. With a `temperature`, tokens are drawn by torch's global generator.
-        Raises `NerError` if a single prompt and its answer, or what all prompts begin with, do not fit into memory.
+        Prompts are sorted by length and join a batch of `batch_tokens` as others leave it; a longer prompt goes alone.
+        What runs out of memory is retried by halves. With a `temperature`, tokens are drawn by torch's global
+        generator. Raises `NerError` if a single prompt and its answer, or what all prompts begin with, do not fit into
+        memory.
         """
         if not prompts:
             return []
-        common = (self.model, self.ends, self.pad_token_id, limit, temperature, bool(constraints))
-        writer = ContinuousWriter(*common, self.decoder) if self.decoder else BatchWriter(*common)
         guides: Sequence[Constraint | None] = constraints or hints or [None] * len(prompts)
-        prefix = self._prefix(prompts)
-        budget = min(batch_tokens or self.batch_tokens, self.memory_tokens)
-        rows = [Row(i, prompt, guide) for i, (prompt, guide) in enumerate(zip(prompts, guides, strict=True))]
-        waiting = sorted(rows, key=lambda row: -len(row.prompt))
         done: dict[int, Completion] = {}
-        while waiting:
-            together = writer.together(waiting, budget)
-            write = partial(_collect, writer.write(waiting, together, prefix), done, on_rows)
-            fits = fits_memory(write, self.decoder.release if self.decoder else None)
-            waiting = [row for row in waiting if row.number not in done]
-            if fits:
-                continue
+        rows = [
+            Row(Request(prompt, guide, partial(_put, done, i), _never))
+            for i, (prompt, guide) in enumerate(zip(prompts, guides, strict=True))
+        ]
+        prefix = self._prefix(prompts)
+        self._write(
+            deque(sorted(rows, key=lambda row: -len(row.prompt))),
+            partial(self._writer, limit, temperature, bool(constraints), lambda some: prefix),
+            batch_tokens,
+            on_rows=on_rows,
+        )
+        return [done[i] for i in range(len(prompts))]
+
+    @torch.no_grad()
+    def serve(self, feed: Feed, limit: int, *, batch_tokens: int | None = None) -> None:
+        """See `ServingBackend.serve`. Answers are those of `complete`.
+
+        A request joins the running batch once it has room there, and as many wait as make a pass over prompts
+        worthwhile; nobody is overtaken. Raises what `complete` raises.
+        """
+        prefix = partial(self.prefix.common, self.model)
+        self._write(deque(), partial(self._writer, limit, 0.0, True, prefix), batch_tokens, feed)
+
+    def _writer(
+        self,
+        limit: int,
+        temperature: float,
+        constrained: bool,
+        prefix: Callable[[Sequence[Sequence[int]]], DynamicCache],
+        budget: int,
+    ) -> BatchWriter:
+        given = (self.model, self.ends, self.pad_token_id, limit, temperature, constrained, budget, prefix)
+        return ContinuousWriter(*given, self.decoder) if self.decoder else BatchWriter(*given)
+
+    def _write(
+        self,
+        waiting: deque[Row],
+        make_writer: Callable[[int], BatchWriter],
+        batch_tokens: int | None,
+        feed: Feed | None = None,
+        on_rows: Callable[[int], object] | None = None,
+    ) -> None:
+        """Answer `waiting` and what `feed` gives. What runs out of memory begins again, half as many at a time."""
+        budget = min(batch_tokens or self.batch_tokens, self.memory_tokens)
+        while True:
+            writer = make_writer(budget)
+            if fits_memory(partial(_answer, writer.write(waiting, feed), on_rows), writer.release):
+                return
+            rows, together = [row for row in writer.rows if not row.answered], len(writer.rows)
             if together == 1:
                 what = "the tokens of a prompt and its answer do not fit into memory"
-                length = len(waiting[0].prompt) + limit
+                length = len(rows[0].prompt) + writer.limit
                 raise NerError(what, value=length, remedy=f"use a shorter text, or {MORE_MEMORY}")
-            budget = self.memory_tokens = together // 2 * writer.length(waiting[0])
+            budget = self.memory_tokens = together // 2 * max(map(writer.need, rows))
             self.batch_tokens = min(self.batch_tokens, budget)
             log.warning("A batch of %d rows ran out of memory; using up to %d tokens a batch.", together, budget)
-            for guide in [guides[row.number] for row in waiting]:
-                if guide:
-                    guide.restart()
-            waiting = [Row(row.number, row.prompt, guides[row.number]) for row in waiting]
-        return [done[i] for i in range(len(prompts))]
+            for row in rows:
+                if row.request.guide:
+                    row.request.guide.restart()
+            waiting.extendleft(Row(row.request) for row in reversed(rows))
 
     def _prefix(self, prompts: Sequence[Sequence[int]]) -> DynamicCache:
         """The cache of what `prompts` have in common. It is no longer than one prompt, so it cannot be halved."""
@@ -151,12 +189,21 @@ def default_dtype(device: str) -> str:
 MORE_MEMORY = "a smaller model, or a device with more memory"
 
 
-def _collect(
-    written: Iterator[list[Row]], done: dict[int, Completion], on_rows: Callable[[int], object] | None
-) -> None:
-    """Put rows into `done` as they are `written`."""
+def _never() -> bool:
+    return False
+
+
+def _put(done: dict[int, Completion], number: int, completion: Completion | None) -> None:
+    if completion:
+        done[number] = completion
+
+
+def _answer(written: Iterator[list[Row]], on_rows: Callable[[int], object] | None) -> None:
+    """Answer rows as they are `written`."""
     for rows in written:
-        done |= {row.number: Completion(row.ids, row.finished, row.logprobs) for row in rows}
+        for row in rows:
+            row.answered = True
+            row.request.answer(None if row.cancelled else Completion(row.ids, row.finished, row.logprobs))
         if on_rows:
             on_rows(len(rows))
 

@@ -80,6 +80,44 @@ def test_the_extractor_runs_on_a_backend_of_a_stranger(folder, constrained):
     assert "384" in caught.value.faults[0], "the room that the backend has"
 
 
+class Part:
+    """A text that waits, and what it was answered."""
+
+    def __init__(self, text):
+        self.text, self.answers = text, []
+
+    def cancelled(self):
+        return False
+
+    def answer(self, found, tokens):
+        self.answers.append(found)
+
+
+@pytest.mark.parametrize("backend", ["lookup", "torch"])
+def test_serving_finds_what_predict_finds_also_where_nobody_can_join_a_batch(folder, tiny, backend):
+    if backend == "torch":
+        shutil.copy(tiny / "model.safetensors", folder)
+    extractor = Extractor.from_pretrained(folder, backend=backend)
+    texts = [*(gold.text for gold in EIGHT), "无"]
+    expected, tokens = extractor.predict(texts), extractor.tokens
+    parts, given = [Part(text) for text in texts], []
+
+    def feed(room):
+        given.append(parts[len(given) * 4 : len(given) * 4 + 4])
+        return given[-1]
+
+    extractor.serve(feed)
+    for part, wanted in zip(parts, expected, strict=True):
+        (found,) = part.answers
+        assert [(e.label, e.start, e.end) for e in found.entities] == [
+            (e.label, e.start, e.end) for e in wanted.entities
+        ]
+        assert [e.score for e in found.entities] == pytest.approx([e.score for e in wanted.entities], abs=2e-4)
+    assert extractor.tokens == 2 * tokens
+    if backend == "lookup":
+        assert [len(some) for some in given] == [4, 4, 1, 0]
+
+
 def test_evaluation_and_batch_prediction_run_on_it_too(folder, tmp_path):
     (tmp_path / "data").mkdir()
     write_jsonl(tmp_path / "data" / "dev.jsonl", [replace(gold, id=str(n)) for n, gold in enumerate(EIGHT)])

@@ -6,8 +6,9 @@ import pytest
 import torch
 from gpu_kernels import Launches, record_on_a_cpu
 from rows import EIGHT
+from static_models import make_model, static_backend
 from torch.utils._python_dispatch import _disable_current_modes
-from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM
 
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, NerError
@@ -19,26 +20,6 @@ from qwen_ner.inference.constraints.grammar import Grammar
 from qwen_ner.training.model import load_model
 
 TEXTS = [gold.text[: len(gold.text) - cut] for cut in range(5) for gold in EIGHT]
-
-
-SHAPE = {
-    "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2,
-    "max_position_embeddings": 4096, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
-    "initializer_range": 0.2, "bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
-
-
-def make_model(family, **options):
-    """Of random weights, all norms and biases among them; the heads of a Qwen3 are larger than hidden / heads."""
-    torch.manual_seed(0)
-    if family == "qwen2":
-        model = Qwen2ForCausalLM(Qwen2Config(**SHAPE | {"vocab_size": 1508, "tie_word_embeddings": True} | options))
-    else:
-        model = Qwen3ForCausalLM(Qwen3Config(**SHAPE | {"vocab_size": 1508, "head_dim": 24} | options))
-    for name, weight in model.named_parameters():
-        if weight.dim() == 1:
-            torch.nn.init.uniform_(weight, *((-0.5, 0.5) if "bias" in name else (0.5, 1.5)))
-    return model.eval().requires_grad_(False)
 
 
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
@@ -64,14 +45,6 @@ def prompts(tokenizer, codec):
 @pytest.fixture(scope="module")
 def grammar(tokenizer):
     return Grammar(CLUENER.names, tokenizer, (2, 0))
-
-
-def static_backend(model, ends=(2, 0)):
-    assert not unfit(model)
-    backend = TorchBackend(model, ends, pad_token_id=0)
-    assert backend.decoder is None, "a CPU decodes batch by batch"
-    backend.decoder = StaticDecoder(model)
-    return backend
 
 
 def spreading_end(model, prompts):

@@ -1,0 +1,98 @@
+"""The keys and values of a batch whose rows come and go.
+
+In: the caches of rows, padded on the left. Out: one cache for all of them, and the mask of its columns. Knows nothing
+of what the rows write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import pad
+
+from .prefix_cache import keeps_every_token
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
+
+
+@dataclass(eq=False)
+class BatchCache:
+    """Keys and values of rows, and the `mask` (row, column) of what they see: neither padding nor refused drafts.
+
+    `first` is the first column of each row, known here so that no device is waited for.
+    """
+
+    cache: DynamicCache
+    mask: torch.Tensor
+    first: list[int]
+
+    @property
+    def joinable(self) -> bool:
+        return keeps_every_token(self.cache)
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """The position of each column, counted as if masked ones were not there."""
+        return (self.mask.cumsum(-1) - 1).clamp_min(0)
+
+    def extend(self, mask: torch.Tensor) -> None:
+        """Make columns of `mask` (row, new column) ready for what the model reads next."""
+        self.mask = torch.cat([self.mask, mask.to(self.mask.device, non_blocking=True)], dim=1)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all rows but these, and the columns that only others used."""
+        self.first = [self.first[i] for i in rows]
+        index = torch.tensor(rows).to(self.mask.device, non_blocking=True)
+        if not self.joinable:
+            self.mask = self.mask[index]
+            self.cache.batch_select_indices(index)
+            return
+        unused = min(self.first)
+        self.first = [column - unused for column in self.first]
+        self.mask = self.mask[index, unused:]
+        for layer in self.cache.layers:
+            layer.keys, layer.values = (
+                states[:, :, unused:].index_select(0, index) for states in (layer.keys, layer.values)
+            )
+
+    def take_back(self, counts: Sequence[int]) -> None:
+        """Mask the last columns of each row, so many; those that are masked for all are dropped."""
+        for i, count in enumerate(counts):
+            if count:
+                self.mask[i, -count:] = 0
+        if cut := min(counts):
+            self.cache.crop(-cut)
+            self.mask = self.mask[:, :-cut]
+
+
+def join(parts: Sequence[BatchCache]) -> BatchCache:
+    """One cache for the rows of all `parts`, the first of which becomes it; several must be `joinable`."""
+    whole, *others = parts
+    if not others:
+        return whole
+    width = max(part.mask.shape[1] for part in parts)
+    missing = [width - part.mask.shape[1] for part in parts]
+    for layer, *its in zip(*(part.cache.layers for part in parts), strict=True):
+        for name in ("keys", "values"):
+            states = [getattr(one, name) for one in (layer, *its)]
+            padded = [pad(one, (0, 0, count, 0)) for one, count in zip(states, missing, strict=True)]
+            setattr(layer, name, torch.cat(padded))
+    whole.mask = torch.cat([pad(part.mask, (count, 0)) for part, count in zip(parts, missing, strict=True)])
+    whole.first = [column + count for part, count in zip(parts, missing, strict=True) for column in part.first]
+    return whole
+
+
+def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask` of shape (prompts, longest), padded on the left, as generation needs it.
+
+    >>> pad_left([[5, 6], [7]], pad_token_id=0)["input_ids"].tolist()
+    [[5, 6], [0, 7]]
+    """
+    longest = max(map(len, prompts))
+    padding = torch.tensor([longest - len(prompt) for prompt in prompts])
+    ids = torch.tensor([[*[pad_token_id] * (longest - len(prompt)), *prompt] for prompt in prompts])
+    return {"input_ids": ids, "attention_mask": (torch.arange(longest) >= padding[:, None]).long()}

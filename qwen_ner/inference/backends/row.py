@@ -1,0 +1,36 @@
+"""A request and its answer, while a batch is written.
+
+In: a request. Out: what was written of its answer so far. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .base import Constraint, Request
+
+
+@dataclass(eq=False)
+class Row:
+    """A request and its answer while it is written: `done` when `finished`, at the limit or `cancelled`.
+
+    It is `answered` once its request knows of that. `guide` is None once the answer has left what it forecasts.
+    """
+
+    request: Request
+    guide: Constraint | None = field(init=False)
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finished: bool = False
+    cancelled: bool = False
+    done: bool = False
+    answered: bool = False
+    draft: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.guide = self.request.guide
+
+    @property
+    def prompt(self) -> Sequence[int]:
+        return self.request.prompt

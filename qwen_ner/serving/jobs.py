@@ -1,0 +1,100 @@
+"""What the requests of a server wait for: their texts, in windows, and the outcome of each.
+
+In: the texts of a request. Out: windows to read, in order; what was decoded for each text, or why it could not be
+read, as soon as it is known. Knows nothing of models and HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ..codec import Decoded
+from ..inference.windows import Window, join_windows
+from .schemas import Refusal
+
+
+class Job:
+    """The texts of one request. `outcomes[i]` is None until text i is read.
+
+    Entities below `min_score` are dropped. `parts` are the windows that are still queued; `read` of all `windows` are
+    done. Nobody waits any more for one that is `cancelled`.
+    """
+
+    def __init__(self, texts: Sequence[str | Refusal], windows: Sequence[Sequence[Window]], min_score: float) -> None:
+        self.texts, self.min_score = texts, min_score
+        self.outcomes: list[Decoded | Refusal | None] = [
+            text if isinstance(text, Refusal) else None if own else Decoded()
+            for text, own in zip(texts, windows, strict=True)
+        ]
+        self.parts = deque(Part(self, i, window) for i, own in enumerate(windows) for window in own)
+        self.windows, self.read = len(self.parts), 0
+        self.cancelled = False
+        self._lengths = [len(own) for own in windows]
+        self._decoded: defaultdict[int, dict[Window, Decoded]] = defaultdict(dict)
+        self._changed = asyncio.Event()
+
+    @property
+    def done(self) -> bool:
+        return all(outcome is not None for outcome in self.outcomes)
+
+    async def changed(self) -> None:
+        """Return once more of it is done than at the last call."""
+        await self._changed.wait()
+        self._changed.clear()
+
+    def give_up(self, reason: str) -> None:
+        """Refuse the texts that are not read yet."""
+        self.outcomes = [outcome or Refusal(reason) for outcome in self.outcomes]
+
+    def take(self, part: Part, found: Decoded | Refusal) -> None:
+        """Record the result of `part`; the parts of a text may come in any order."""
+        i = part.number
+        if self.outcomes[i] is not None:  # refused or given up
+            return
+        known = self._decoded[i]
+        if isinstance(found, Refusal):
+            self.outcomes[i] = found
+            self.read += self._lengths[i] - len(known)  # the others will not be read
+        else:
+            known[part.window] = found
+            self.read += 1
+            if len(known) == self._lengths[i]:
+                in_order = sorted(self._decoded.pop(i).items(), key=lambda one: one[0].start)
+                self.outcomes[i] = join_windows(in_order, lambda label: self.min_score)
+        self._changed.set()
+
+
+@dataclass(eq=False)
+class Part:
+    """A window of text `number` of a job. `answer` is set once it is asked for: see `inference.extractor.Asked`."""
+
+    job: Job
+    number: int
+    window: Window
+    answered: bool = False
+    answer: Callable[[Decoded | Refusal | None, int], object] = field(init=False)
+
+    @property
+    def text(self) -> str:
+        return str(self.job.texts[self.number])[self.window.start : self.window.end]
+
+    def cancelled(self) -> bool:
+        """Whether nobody waits for it."""
+        return self.job.cancelled or self.job.outcomes[self.number] is not None
+
+
+@dataclass(eq=False)
+class Batch:
+    """Parts that are begun together: those that were `read` so far, their `tokens`, and how many are `left`."""
+
+    parts: Sequence[Part]
+    started: float = field(default_factory=time.perf_counter)
+    read: list[Part] = field(default_factory=list)
+    tokens: int = 0
+
+    def __post_init__(self) -> None:
+        self.left = len(self.parts)
