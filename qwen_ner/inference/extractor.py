@@ -76,8 +76,8 @@ class Extractor:
         """Load what `qwen-ner train` wrote: an output_dir, a checkpoint in it, or a Hub id.
 
         `backend` is a name in `backends.base.BACKENDS`; `options` are those of its `load`: `device` and `dtype`, which
-        default to what suits it. Raises `NerError` if the folder lacks `ner_config.json`, a tokenizer, a chat template
-        or weights.
+        default to what suits the machine. Raises `NerError` if the folder lacks `ner_config.json`, a tokenizer, a chat
+        template or weights.
         """
         path = local_folder(folder, revision)
         config = NerConfig.load(path)
