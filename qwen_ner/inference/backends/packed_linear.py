@@ -9,7 +9,9 @@ operators when it freezes a model. On 2 cores, 8 rows times (896, 151936) take 9
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import torch
@@ -71,6 +73,9 @@ def pack(model: PreTrainedModel) -> PreTrainedModel:
         for name, child in list(module.named_children()):
             if type(child) is torch.nn.Linear:
                 setattr(module, name, PackedHead(child) if child is head else PackedLinear(child))
+    # glibc would keep what loading, merging and packing have freed: in bfloat16 more than the model takes.
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
     return model
 
 

@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -117,3 +119,30 @@ def test_an_untrained_model_too_writes_whole_json_in_bfloat16(tiny, codec, tmp_p
     found = Extractor.from_pretrained(tmp_path / "model", dtype="bfloat16").predict([gold.text for gold in EIGHT])
     assert any(one.surfaces for one in found)
     assert not any(one.problems for one in found)
+
+
+RESIDENT = """
+import sys, torch
+from qwen_ner.inference.backends import packed_linear
+def resident():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS")) // 1024
+class Model(torch.nn.Module):
+    device, dtype = torch.device("cpu"), torch.float32
+    def __init__(self):
+        super().__init__()
+        first = torch.ones(30 << 18)  # 30 MiB: as it is freed, glibc takes what is smaller from its heap from now on
+        del first
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(1024, 1024, bias=False) for _ in range(50))
+    def get_output_embeddings(self):
+        return None
+before = resident()
+keep = packed_linear.pack(Model())
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_the_memory_of_the_original_weights_goes_back():
+    """200 MiB of weights, which take as much packed."""
+    done = subprocess.run([sys.executable, "-c", RESIDENT], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 230
