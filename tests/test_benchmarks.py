@@ -66,7 +66,7 @@ def test_train_speed(run, tmp_path):
 
 def test_extract_speed(run, tmp_path):
     ways = ("one", "batched", "free", "constrained", "constrained-one", "batched-guide", "free-guide")
-    report, printed = run("extract_speed.py", "--limit", "12", "--sweep", "--ways", *ways)
+    report, printed = run("extract_speed.py", "--limit", "12", "--dtype", "float32", "--sweep", "--ways", *ways)
     table = report["table"]
     assert not any("error" in values for values in table.values()), report
     for way in ("batched", "free", "free-guide"):
@@ -77,6 +77,12 @@ def test_extract_speed(run, tmp_path):
     assert "sentences/s" in printed
     assert {(x, way) for x, way, _ in report["sweep"]["prefix"]} == {(32, "batched"), (32, "free")}
     assert (tmp_path / "out.png").is_file()
+
+
+def test_rivals_compute_in_the_precision_that_ours_does(run):
+    report, _ = run("extract_speed.py", "--limit", "2", "--dtype", "bfloat16", "--ways", "batched", "free")
+    assert {values["dtype"] for values in report["table"].values()} == {"bfloat16"}
+    assert report["settings"]["dtype"] == "bfloat16"
 
 
 def test_host_time(run):

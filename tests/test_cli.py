@@ -17,6 +17,7 @@ from warm_python import warm_python
 
 from qwen_ner import cli
 from qwen_ner.data.datasets import write_jsonl
+from qwen_ner.inference.backends.torch import TorchBackend, default_dtype
 
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
 CONFIGS = ROOT / "accelerate_configs"
@@ -281,6 +282,22 @@ def test_predict_reads_standard_input_and_the_command_line(trained, capsys, monk
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "float16"])
+def test_the_dtype_of_the_command_is_what_the_model_computes_in(trained, data, capsys, monkeypatch, dtype):
+    folder, _ = trained
+    computed, complete = set(), TorchBackend.complete
+
+    def watched(self, *args, **options):
+        computed.add(str(self.model.dtype).removeprefix("torch."))
+        return complete(self, *args, **options)
+
+    monkeypatch.setattr(TorchBackend, "complete", watched)
+    for command in (["predict", folder, "--text", "三星在北京"], ["evaluate", folder, "--data", data]):
+        assert in_process(capsys, *command, "--dtype", dtype)[0] == 0
+    assert computed == {default_dtype("cpu") if dtype == "auto" else dtype}
+
+
+@pytest.mark.slow
 def test_predict_goes_on_only_with_what_the_same_model_and_settings_wrote(trained, capsys, tmp_path):
     folder, _ = trained
     texts, out = tmp_path / "texts.txt", tmp_path / "out.jsonl"
@@ -296,6 +313,7 @@ def test_predict_goes_on_only_with_what_the_same_model_and_settings_wrote(traine
         ["predict", moved, *command[2:]],
         [*command, "--min-score", "0.5"],
         [*command, "--thresholds", "auto"],
+        [*command, "--dtype", "bfloat16"],
     ):
         code, _, err = in_process(capsys, *other)
         assert code == 1
@@ -359,6 +377,7 @@ def test_a_sentence_of_the_command_line_is_a_text_whatever_it_looks_like(trained
             ["--min-score", "nan"],
             ["--min-score", "2"],
             ["--batch-tokens", "-1"],
+            ["--dtype", "int8"],
         ),
         ["--split", os.fsdecode(b"\xff")],
     ],

@@ -52,7 +52,7 @@ def run(options: Namespace, _: list[str]) -> None:
         check_writable(options.report / "report.html", make_folder=True)
     both = options.decoding == "both" and not Path(options.model).is_file()
     scores: dict[str, Any] = {"model": options.model, "data": options.data, "split": options.split}
-    same = ("revision", "data_dir", "limit", "min_score", "thresholds", "batch_tokens", "negatives")
+    same = ("revision", "dtype", "data_dir", "limit", "min_score", "thresholds", "batch_tokens", "negatives")
     given = {name: getattr(options, name) for name in same}
     given["backend"] = options.engine
     decodings = ("free", "constrained") if options.decoding == "both" else (options.decoding,)

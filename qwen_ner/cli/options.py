@@ -10,6 +10,8 @@ import tempfile
 from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 
+from ..inference.backends.base import DTYPES
+
 
 def add_recipe(parser: ArgumentParser) -> None:
     parser.add_argument("recipe", type=Path, help="a YAML file; examples are in recipes/")
@@ -31,7 +33,13 @@ def add_model(parser: ArgumentParser, *, file: bool = False) -> None:
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a model on the Hub")
 
 
+def add_dtype(parser: ArgumentParser) -> None:
+    what = "what the model computes in; default: auto, bfloat16 on a GPU that has it, else float32"
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help=what)
+
+
 def add_extraction(parser: ArgumentParser) -> None:
+    add_dtype(parser)
     parser.add_argument("--min-score", type=score, default=0.0, help="drop entities with a lower score; default: 0")
     parser.add_argument(
         "--thresholds",

@@ -66,6 +66,7 @@ def run(options: Namespace, _: list[str]) -> None:
     record = {
         "model": options.model,
         "fingerprint": model_fingerprint(folder) if options.output else "",
+        "dtype": options.dtype,
         "format": options.format,
         "min_score": options.min_score,
         "thresholds": options.thresholds,
@@ -73,7 +74,7 @@ def run(options: Namespace, _: list[str]) -> None:
     if options.output and options.format == "cluener":
         record["input"] = fingerprint(map(Path, names))  # whose texts are not in the lines
     with open_output(options.output, record, write=rank == 0) as output:
-        extractor = Extractor.from_pretrained(folder, backend=options.engine, device=device)
+        extractor = Extractor.from_pretrained(folder, backend=options.engine, device=device, dtype=options.dtype)
         rows: Any = _texts(options.text, names)
         if live:
             rows = Arriving(rows)

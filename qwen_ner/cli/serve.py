@@ -11,12 +11,13 @@ from dataclasses import fields
 from pathlib import Path
 
 from ..serving.limits import Limits
-from .options import add_engine, add_model
+from .options import add_dtype, add_engine, add_model
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_model(parser)
     add_engine(parser)
+    add_dtype(parser)
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, reachable from this machine only")
     parser.add_argument("--port", type=int, default=8000, help="default: 8000")
     parser.add_argument(
@@ -51,6 +52,7 @@ def run(options: Namespace, _: list[str]) -> None:
         options.model,
         revision=options.revision,
         backend=options.engine,
+        dtype=options.dtype,
         host=options.host,
         port=options.port,
         token_file=options.token_file,

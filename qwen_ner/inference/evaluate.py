@@ -30,6 +30,7 @@ def evaluate(
     *,
     revision: str | None = None,
     backend: str = "torch",
+    dtype: str = "auto",
     data_dir: Path | None = None,
     limit: int | None = None,
     decodings: Sequence[str] = ("free", "constrained"),
@@ -40,13 +41,14 @@ def evaluate(
 ) -> Iterator[EvaluationResult]:
     """One `EvaluationResult` for each of `decodings`; a predictions file gives one, with decoding "given".
 
-    `revision` and `backend` are those of `Extractor.from_pretrained`; `min_score`, `thresholds` and `batch_tokens`
-    those of `Extractor.predictions`. `limit` takes the first rows only. With `negatives`, clauses without entities are
-    cut out of the rows and read too, to see how often something is found where nothing is; they do not count in the
-    scores. Raises `NerError` if the split has no entity to score, and what reading and loading raise.
+    `revision`, `backend` and `dtype` are those of `Extractor.from_pretrained`; `min_score`, `thresholds` and
+    `batch_tokens` those of `Extractor.predictions`. `limit` takes the first rows only. With `negatives`, clauses
+    without entities are cut out of the rows and read too, to see how often something is found where nothing is; they do
+    not count in the scores. Raises `NerError` if the split has no entity to score, and what reading and loading raise.
     """
     read = partial(iter_dataset, data, data_dir=data_dir)
-    extractor = None if Path(model).is_file() else Extractor.from_pretrained(model, revision=revision, backend=backend)
+    load = partial(Extractor.from_pretrained, model, revision=revision, backend=backend, dtype=dtype)
+    extractor = None if Path(model).is_file() else load()
     gold = StoredExamples.of(read(split, labels=extractor.config.labels if extractor else None))[:limit]
     if not any(example.entities for example in gold):
         remedy = "use `qwen-ner predict` on unlabelled texts"

@@ -47,6 +47,7 @@ def serve(
     *,
     revision: str | None = None,
     backend: str = "torch",
+    dtype: str = "auto",
     host: str = "127.0.0.1",
     port: int = 8000,
     token_file: Path | None = None,
@@ -67,7 +68,7 @@ def serve(
     listener = open_socket(host, port)
     local = is_local(listener.getsockname()[0])
     hosts = {*names, host.lower()} if names or local else None
-    extractor = Extractor.from_pretrained(model, revision=revision, backend=backend)
+    extractor = Extractor.from_pretrained(model, revision=revision, backend=backend, dtype=dtype)
     extractor.extract(["北京"])  # the first call is slow
     name = Path(model).resolve().name if Path(model).is_dir() else f"{model}@{revision}" if revision else model
     scores = read_scores(model, revision)

@@ -13,6 +13,7 @@ import threading
 import time
 
 import pytest
+import torch
 from rows import EIGHT, ROOT
 from warm_python import warm_python
 
@@ -237,6 +238,15 @@ def test_invalid_options_are_refused_before_the_model_is_loaded(options, place, 
         cli.main(["serve", "nowhere", *options])
     refusal = caught.value.__context__
     assert (refusal.place, str(refusal.value)) == (place, value)
+
+
+def test_the_model_is_loaded_in_the_dtype_of_the_command(asked_folder, monkeypatch):
+    ran = []
+    monkeypatch.setattr(
+        DrainingServer, "run", lambda self, sockets: ran.append(self.service.batcher.extractor.model.dtype)
+    )
+    cli.main(["serve", str(asked_folder), "--port", "0", "--dtype", "float16"])
+    assert ran == [torch.float16]
 
 
 def test_the_limits_of_the_command_are_those_of_a_server():

@@ -20,8 +20,11 @@ BACKENDS = {
     "http": "qwen_ner.inference.backends.http:HttpBackend",
 }
 """Where each backend's class is found: `module:class`. Beside the methods of `Backend` it has a class method
-`load(folder, tokenizer, config, *, device=None, dtype=None)` that makes one from a trained folder; that of "http" also
+`load(folder, tokenizer, config, *, device=None, dtype="auto")` that makes one from a trained folder; that of "http" also
 takes the address of a server, as `url`."""
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""What the weights may be computed in; "auto" lets the backend choose what suits the device."""
 
 BATCH_TOKENS = 16_384
 """Default for the tokens in a batch, prompts and answers: about 400 MB of keys and values for a 0.5B in float32. On

@@ -39,13 +39,22 @@ class HttpBackend:
 
     @classmethod
     def load(
-        cls, folder: Path, tokenizer: PreTrainedTokenizerBase, config: NerConfig, *, url: str, **_: str | None
+        cls,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        config: NerConfig,
+        *,
+        url: str,
+        dtype: str = "auto",
+        **_: str | None,
     ) -> HttpBackend:
         """The model of the server at `url` (`http://host:port/v1`); of several the one that `#name` behind it names.
 
         Raises `NerError` if there is no such server or model, if it makes other tokens of a text than `tokenizer`, or
-        if its log-probabilities are not the model's own. Device and dtype are the server's affair.
+        if its log-probabilities are not the model's own, or for a dtype, which is the server's affair.
         """
+        if dtype != "auto":
+            raise NerError("the server chooses it", value=dtype, place="dtype", remedy="start the server with it")
         base, _sign, name = url.partition("#")
         server = Server(base)
         lengths = server.models()

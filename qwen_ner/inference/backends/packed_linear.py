@@ -9,7 +9,9 @@ operators when it freezes a model. On 2 cores, 8 rows times (896, 151936) take 9
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,8 +25,12 @@ KERNELS = "32"
 1,024 the memory grows by hundreds of MiB in the first minutes of a server."""
 
 
+EXACT_LOGITS = 8
+"""How many of the largest logits of a token a `PackedHead` computes in float32."""
+
+
 class PackedLinear(torch.nn.Module):
-    """`torch.nn.Linear` for inference in float32 on the CPU; equal to it up to rounding."""
+    """`torch.nn.Linear` for inference in float32 or bfloat16 on the CPU; equal to it up to rounding."""
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()
@@ -35,19 +41,48 @@ class PackedLinear(torch.nn.Module):
         return torch.ops.mkldnn._linear_pointwise(hidden, self.packed, self.bias, "none", [], "")
 
 
-def pack(model: PreTrainedModel) -> PreTrainedModel:
-    """Pack the linear layers of `model` in place, if it is in float32 on a CPU that oneDNN supports, and return it.
+class PackedHead(PackedLinear):
+    """A head in bfloat16 whose logits are float32, the largest of them computed in float32.
 
-    The original weights are freed, except for a head that is tied to the embedding.
+    From 16 to 32 the numbers of bfloat16 are 1/8 apart: likely tokens would often tie, and a log-probability be off by
+    1/16.
     """
-    fits = model.device.type == "cpu" and model.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    # The operators are not part of PyTorch's public interface: a version without them works unpacked.
-    if not fits or not all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")):
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__(linear)
+        self.weight = linear.weight  # also the embedding, in most small models
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(hidden).float()
+        largest = logits.topk(min(EXACT_LOGITS, logits.shape[-1]), sorted=False).indices
+        exact = torch.einsum("...d,...kd->...k", hidden.float(), self.weight[largest].float())
+        return logits.scatter_(-1, largest, exact if self.bias is None else exact + self.bias[largest])
+
+
+def pack(model: PreTrainedModel) -> PreTrainedModel:
+    """Pack the linear layers of `model` in place, if it is on a CPU, in a dtype that oneDNN packs there, and return it.
+
+    The original weights are freed, except for those of a head that is tied to the embedding or in bfloat16.
+    """
+    if model.device.type != "cpu" or model.dtype not in packable():
         return model
     for variable in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):  # read at the first product
         os.environ.setdefault(variable, KERNELS)
+    head = model.get_output_embeddings() if model.dtype == torch.bfloat16 else None
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is torch.nn.Linear:
-                setattr(module, name, PackedLinear(child))
+                setattr(module, name, PackedHead(child) if child is head else PackedLinear(child))
+    # glibc would keep what loading, merging and packing have freed: in bfloat16 more than the model takes.
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
     return model
+
+
+def packable() -> tuple[torch.dtype, ...]:
+    """The dtypes that oneDNN packs on this CPU."""
+    # The operators are not part of PyTorch's public interface: a version without them works unpacked.
+    operators = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
+    if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in operators):
+        return ()
+    return (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)

@@ -20,7 +20,7 @@ from ...contract import NerConfig
 from ...entities import NerError
 from ..loading import load_weights
 from .base import BATCH_TOKENS as BATCH_TOKENS
-from .base import Completion, Constraint, Feed, Request
+from .base import DTYPES, Completion, Constraint, Feed, Request
 from .batch_cache import pad_left as pad_left
 from .continuous import ContinuousWriter
 from .decoding import BatchWriter
@@ -70,14 +70,17 @@ class TorchBackend:
         config: NerConfig,
         *,
         device: str | None = None,
-        dtype: str | None = None,
+        dtype: str = "auto",
     ) -> TorchBackend:
         """The model in `folder`, its adapter merged, its linear layers packed on a CPU: not to be trained further.
 
-        `device` defaults to the GPU if there is one, `dtype` to `default_dtype`.
+        `device` defaults to the GPU if there is one; `dtype` is one of `DTYPES`, where auto is `default_dtype`.
         """
+        if dtype not in DTYPES:
+            raise NerError("unknown dtype", value=dtype, place="dtype", remedy=f"choose one of: {', '.join(DTYPES)}")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model = load_weights(folder, getattr(torch, dtype or default_dtype(device))).requires_grad_(False)
+        name = default_dtype(device) if dtype == "auto" else dtype
+        model = load_weights(folder, getattr(torch, name)).requires_grad_(False)
         return cls(pack(model.to(device)), config.end_token_ids, tokenizer.pad_token_id)
 
     @property

@@ -358,3 +358,10 @@ def test_bfloat16_is_the_default_only_on_a_gpu_that_has_it(monkeypatch, device, 
     """Not on one that emulates it."""
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation or native)
     assert default_dtype(device) == dtype
+
+
+def test_an_unknown_dtype_is_refused_with_those_there_are(tiny, tokenizer):
+    with pytest.raises(NerError) as caught:
+        TorchBackend.load(tiny, tokenizer, None, dtype="int8")
+    assert (caught.value.place, caught.value.value) == ("dtype", "int8")
+    assert "bfloat16" in caught.value.remedy
