@@ -20,8 +20,8 @@ BACKENDS = {
     "http": "qwen_ner.inference.backends.http:HttpBackend",
 }
 """Where each backend's class is found: `module:class`. Beside the methods of `Backend` it has a class method
-`load(folder, tokenizer, config, *, device=None, dtype="auto")` that makes one from a trained folder; that of "http" also
-takes the address of a server, as `url`."""
+`load(folder, tokenizer, config, *, device=None, dtype="auto")` that makes one from a trained folder; that of "http"
+also takes the address of a server, as `url`."""
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """What the weights may be computed in; "auto" lets the backend choose what suits the device."""
