@@ -93,7 +93,7 @@ def near_duplicates(splits: Mapping[str, Sequence[Example]], similar: float = SI
 
 
 def groups_of_alike(texts: Sequence[str], similar: float = SIMILAR) -> list[list[int]]:
-    """The numbers of `texts`, so grouped that no two texts of different groups are alike, as `near_duplicates` compares.
+    """The numbers of `texts`, so grouped that no two texts of different groups are alike (see `near_duplicates`).
 
     Two texts of one group need not be alike, if others lie between them. Groups and numbers are in the texts' order.
 
