@@ -40,7 +40,7 @@ def run(options: Namespace, _: list[str]) -> None:
     from ..entities import NerError
 
     if options.sure and not options.predictions:
-        remedy = "give the predictions.jsonl that `qwen-ner folds` writes"
+        remedy = "give the folds.jsonl that `qwen-ner folds` writes"
         raise NerError("needs what models predict", place="--sure", value="no --predictions", remedy=remedy)
     if options.output:
         check_writable(options.output)

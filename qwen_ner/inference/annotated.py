@@ -1,16 +1,18 @@
-"""How much a model believes in an annotation that it does not write itself.
+"""What a model says of annotated rows: what it finds, and how much it believes in what it does not find.
 
-In: an `Extractor`, annotated `Example`s and what it predicts for them. Out: confidences. Knows nothing of training.
+In: an `Extractor` and annotated `Example`s. Out: confidences, lines of JSON. Knows nothing of training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
-from ..codec import Decoded
+from ..codec import Decoded, entity_row
 from ..data.tokenize import prompt_ids, spelled_out
 from ..entities import Example
-from .extractor import Extractor
+from .extractor import Extractor, TextTooLong
 
 
 class Dictated:
@@ -43,14 +45,14 @@ class Dictated:
 
 
 def confidences_in(
-    extractor: Extractor, examples: Sequence[Example], predicted: Sequence[Decoded], **options: int | None
-) -> list[dict[tuple[str, str], float]]:
+    extractor: Extractor, examples: Sequence[Example], predicted: Sequence[Decoded]
+) -> list[dict[tuple[str, str], float] | None]:
     """For each of `examples`, the confidence in each annotated (label, surface) that its prediction lacks.
 
     It is that of the model writing it where the annotation has it, behind what the annotation has before: the
     probability of its tokens from the end of the surface before it, so of the label's key too, calibrated as a
-    surface's is. Where the annotation's answer does not fit into `max_new_tokens`, or the text is read in several
-    windows, nothing is asked. `options` are those of `Backend.complete`.
+    surface's is. None where that was not asked: the annotation's answer does not fit into `max_new_tokens`, or the text
+    is longer than those of the training.
     """
     wanted = [set(gold.surfaces) - set(found.surfaces) for gold, found in zip(examples, predicted, strict=True)]
     asked = [n for n, example in enumerate(examples) if wanted[n] and len(extractor.windows(example.text)) == 1]
@@ -59,10 +61,35 @@ def confidences_in(
     asked = [n for n in asked if len(ids[n]) < extractor.config.max_new_tokens]
     prompts = prompt_ids(extractor.tokenizer, extractor.codec, [examples[n].text for n in asked])
     limit = max((len(ids[n]) for n in asked), default=0) + 1
-    completions = extractor.backend.complete(prompts, limit, [Dictated(ids[n]) for n in asked], **options)
-    found: list[dict[tuple[str, str], float]] = [{} for _ in examples]
+    completions = extractor.backend.complete(prompts, limit, [Dictated(ids[n]) for n in asked])
+    found: list[dict[tuple[str, str], float] | None] = [None if pairs else {} for pairs in wanted]
     for n, completion in zip(asked, completions, strict=True):
-        for pair, logprob in extractor.log_probabilities(answers[n], completion, with_keys=True):
-            if pair in wanted[n]:
-                found[n][pair] = extractor.calibration(logprob)
+        logprobs = extractor.log_probabilities(answers[n], completion, with_keys=True)
+        found[n] = {pair: extractor.calibration(logprob) for pair, logprob in logprobs if pair in wanted[n]}
     return found
+
+
+def judge(extractor: Extractor, examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
+    """A line for each of `examples`, as `qwen-ner predict` writes it, and with `confidences_in`.
+
+    "annotated" has the entities that `confidences_in` asks for, with these scores; it is absent where they were not
+    asked. A text that does not fit into the model's context has an "error" instead.
+    """
+    texts, faults = [example.text for example in examples], dict[int, str]()
+    try:
+        predicted = extractor.predict(texts, progress=True)
+    except TextTooLong as error:
+        faults = error.faults
+        predicted = extractor.predict(["" if n in faults else text for n, text in enumerate(texts)], progress=True)
+    fitting = [replace(example, entities=()) if n in faults else example for n, example in enumerate(examples)]
+    for n, (example, confidences) in enumerate(
+        zip(fitting, confidences_in(extractor, fitting, predicted), strict=True)
+    ):
+        if n in faults:
+            yield {"id": example.id, "error": faults[n]}
+            continue
+        line = {"id": example.id, "text": example.text, "entities": [entity_row(e) for e in predicted[n].entities]}
+        if confidences is not None:
+            asked = [(e, confidences[e.label, e.text]) for e in example.entities if (e.label, e.text) in confidences]
+            line["annotated"] = [entity_row(replace(entity, score=score)) for entity, score in asked]
+        yield line

@@ -1,6 +1,7 @@
 """What a model thinks of an annotation that it does not write: the probability of its tokens, as the model gives it."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from rows import EIGHT, example
 
 from qwen_ner.codec import Decoded
 from qwen_ner.data.tokenize import prompt_ids
-from qwen_ner.inference.annotated import Dictated, confidences_in
+from qwen_ner.inference.annotated import Dictated, confidences_in, judge
 from qwen_ner.inference.extractor import Extractor
 
 
@@ -60,7 +61,16 @@ def test_an_answer_or_text_that_does_not_fit_is_not_asked(extractor):
     long = example("在北京，" * 40, ("address", "北京"))
     assert len(extractor.windows(long.text)) > 1
     many = example("".join(chr(0x4E00 + n) for n in range(30)), *[("name", chr(0x4E00 + n)) for n in range(0, 30, 2)])
-    assert confidences_in(extractor, [long, many], [Decoded()] * 2) == [{}, {}]
+    assert confidences_in(extractor, [long, many], [Decoded()] * 2) == [None, None]
+    assert confidences_in(extractor, [long], [Decoded(surfaces=(("address", "北京"),))]) == [{}], "nothing to ask"
+
+
+def test_a_text_that_does_not_fit_has_an_error_and_the_others_are_judged(trained):
+    extractor = Extractor.from_pretrained(trained["full"])
+    extractor.config = replace(extractor.config, window=None)
+    fitting, overlong = judge(extractor, [EIGHT[0], example("好" * 6000, ("name", "好"), id="long")])
+    assert (fitting["text"], set(fitting)) == (EIGHT[0].text, {"id", "text", "entities", "annotated"})
+    assert (overlong["id"], set(overlong)) == ("long", {"id", "error"})
 
 
 def test_what_is_dictated_is_read_to_its_end(extractor):
@@ -71,5 +81,6 @@ def test_what_is_dictated_is_read_to_its_end(extractor):
     for one, other in zip(free, dictated, strict=True):
         assert list(one.ids) == list(other.ids)
         assert all(
-            math.isclose(a, b, abs_tol=1e-4) for a, b in zip(one.logprobs[: len(other.ids)], other.logprobs, strict=True)
+            math.isclose(a, b, abs_tol=1e-4)
+            for a, b in zip(one.logprobs[: len(other.ids)], other.logprobs, strict=True)
         )

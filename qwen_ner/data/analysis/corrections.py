@@ -51,7 +51,7 @@ def propose(examples: Sequence[Example], predictions: Sequence[Predictions]) -> 
     asked = [found for model in predictions for found in model if found is not None]
     if asked and all(found.annotated is None for found in asked):
         what = "the predictions lack the models' confidence in the annotation"
-        raise NerError(what, place="--predictions", remedy="give the predictions.jsonl that `qwen-ner folds` writes")
+        raise NerError(what, place="--predictions", remedy="give the folds.jsonl that `qwen-ner folds` writes")
     findings: list[Finding] = []
     for row, example in enumerate(examples):
         models = [found for model in predictions if (found := model[row]) is not None]
