@@ -79,7 +79,7 @@ def command(recipe, output, *more):
 @pytest.fixture(scope="module")
 def done(recipe, tmp_path_factory):
     output = tmp_path_factory.mktemp("folds")
-    said = warm_python.run(command(recipe, output), check=True).stdout.splitlines()
+    said = warm_python.run(command(recipe, output), check=True, timeout=600).stdout.splitlines()
     assert f"{output / 'folds.jsonl'}: 24 rows, each predicted by the one of 2 models that has not seen it" in said
     return output
 
@@ -127,7 +127,7 @@ def test_a_fold_that_is_finished_is_kept_and_a_kill_changes_nothing(recipe, done
     process.wait()
     assert not (tmp_path / "folds.jsonl").exists()
     before = {path: path.stat().st_mtime_ns for path in sorted(first.rglob("*")) if path.is_file()}
-    warm_python.run(command(recipe, tmp_path), check=True)
+    warm_python.run(command(recipe, tmp_path), check=True, timeout=600)
     assert {path: path.stat().st_mtime_ns for path in sorted(first.rglob("*")) if path.is_file()} == before
     assert (tmp_path / "folds.jsonl").read_bytes() == (done / "folds.jsonl").read_bytes()
 
