@@ -28,7 +28,7 @@ OURS = [
     line
     for line in COMMANDS
     if line.replace(LAUNCHED, "qwen-ner").startswith(("qwen-ner", "cat"))
-    and not {"train", "doctor", "sweep", "folds", "serve"} & set(line.split())
+    and line.replace(LAUNCHED, "qwen-ner").split()[1] not in ("train", "doctor", "sweep", "folds", "serve")
 ]
 SERVING = [line for line in COMMANDS if line.startswith(("qwen-ner serve", "curl"))]
 SWEEPS = [line for line in COMMANDS if "sweep" in line.split()]

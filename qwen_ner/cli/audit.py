@@ -40,8 +40,8 @@ def run(options: Namespace, _: list[str]) -> None:
     from ..entities import NerError
 
     if options.sure and not options.predictions:
-        remedy = "give the folds.jsonl that `qwen-ner folds` writes"
-        raise NerError("needs what models predict", place="--sure", value="no --predictions", remedy=remedy)
+        remedy = "give it the folds.jsonl that `qwen-ner folds` writes"
+        raise NerError("needs --predictions", place="--sure", remedy=remedy)
     if options.output:
         check_writable(options.output)
     examples = read_dataset(options.data, options.split, data_dir=options.data_dir)
