@@ -1,5 +1,6 @@
 """What a model thinks of an annotation that it does not write: the probability of its tokens, as the model gives it."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -8,6 +9,9 @@ import torch
 from rows import EIGHT, example
 
 from qwen_ner.codec import Decoded
+from qwen_ner.data.analysis.corrections import Corrections, propose
+from qwen_ner.data.analysis.disagreement import predictions_by_text
+from qwen_ner.data.analysis.findings import write_findings
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.inference.annotated import Dictated, confidences_in, judge
 from qwen_ner.inference.extractor import Extractor
@@ -84,3 +88,26 @@ def test_what_is_dictated_is_read_to_its_end(extractor):
             math.isclose(a, b, abs_tol=1e-4)
             for a, b in zip(one.logprobs[: len(other.ids)], other.logprobs, strict=True)
         )
+
+
+def test_wrong_annotations_are_corrected_by_a_model_that_knows_better(extractor, tmp_path):
+    """One label is changed, one entity left out, one invented, one cut: each is proposed, and nothing else."""
+    right = [replace(gold, id=str(n)) for n, gold in enumerate(EIGHT[:7])]
+    wrong = [
+        example(right[0].text, ("address", "北京"), ("game", "三星"), id="0"),
+        example(right[1].text, id="1"),
+        example(right[2].text, ("scene", "快递"), id="2"),
+        example(right[3].text, ("position", "店长"), ("name", "明"), ("scene", "西湖"), id="3"),
+        *right[4:],
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in judge(extractor, wrong))
+    (tmp_path / "folds.jsonl").write_text(lines, encoding="utf-8")
+    found = propose(wrong, [predictions_by_text(tmp_path / "folds.jsonl", wrong)])
+    assert {(f.example.id, f.kind) for f in found} == {
+        ("0", "label"),
+        ("1", "added"),
+        ("2", "removed"),
+        ("3", "boundary"),
+    }
+    write_findings(tmp_path / "proposed.jsonl", found)
+    assert list(Corrections(tmp_path / "proposed.jsonl").apply(wrong)) == right
