@@ -10,7 +10,7 @@ import pytest
 from rows import EIGHT, example
 
 from qwen_ner import cli
-from qwen_ner.data.datasets import write_jsonl
+from qwen_ner.data.datasets import read_dataset, write_jsonl
 
 
 @pytest.fixture
@@ -97,6 +97,38 @@ def test_audit_of_clean_data_and_with_predictions(capsys, folder):
     given = ["audit", "--data", folder / "eight.jsonl", "--predictions", folder / "p.jsonl", "--limit"]
     assert call(capsys, *given, "1")[1] == out
     assert call(capsys, *given, "-1")[0] == 2
+
+
+def test_corrections_are_proposed_read_and_applied(capsys, folder):
+    """What models are sure of becomes a line; a line that is left becomes a change of its row, and of nothing else."""
+    rows = read_dataset(str(folder), "train")
+    sure = {"label": "address", "text": "北京", "start": 2, "end": 4, "score": 0.97}
+    doubted = {**sure, "start": 4, "end": 6, "score": 0.02}  # of row 9, 第9次在北京
+    lines = [{"text": rows[10].text, "entities": [sure], "annotated": []}]
+    lines += [{"text": rows[9].text, "entities": [], "annotated": [doubted]}]
+    (folder / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    given = ["audit", "--data", folder, "--predictions", folder / "p.jsonl", "--sure"]
+    code, out, err = call(capsys, *given, "--output", folder / "proposed.jsonl")
+    assert (code, out) == (0, "")
+    assert "2 findings in 11 rows: 1 removed, 1 added" in err
+    proposed = (folder / "proposed.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    assert [json.loads(line)["kind"] for line in proposed] == ["removed", "added"]
+    (folder / "proposed.jsonl").write_text(proposed[1], encoding="utf-8")  # the first is rejected
+    out = folder / "corrected.jsonl"
+    code, _, _ = call(capsys, "convert", folder, out, "--split", "train", "--corrections", folder / "proposed.jsonl")
+    assert code == 0
+    corrected = read_dataset(str(out), "train")
+    assert [(e.id, e.text, e.entities) for e in corrected[:10]] == [(e.id, e.text, e.entities) for e in rows[:10]]
+    assert corrected[10].surfaces == (("address", "北京"),)
+
+
+def test_sure_needs_predictions_that_judge_the_annotation(capsys, folder):
+    code, _, _ = call(capsys, "audit", "--data", folder, "--sure")
+    assert "qwen-ner folds" in code
+    line = {"text": "她去北京了", "entities": []}
+    (folder / "p.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    code, _, _ = call(capsys, "audit", "--data", folder, "--predictions", folder / "p.jsonl", "--sure")
+    assert "qwen-ner folds" in code
 
 
 def test_where_to_write_and_what_to_read_are_checked_first(capsys, tmp_path):

@@ -16,6 +16,8 @@ from warm_python import warm_python
 
 from qwen_ner import cli
 from qwen_ner.data.datasets import read_dataset, read_jsonl
+from qwen_ner.inference.annotated import judge
+from qwen_ner.inference.extractor import Extractor
 from qwen_ner.sweep.sweep_file import read_sweep
 from qwen_ner.training.recipe import load_recipe
 
@@ -26,7 +28,7 @@ OURS = [
     line
     for line in COMMANDS
     if line.replace(LAUNCHED, "qwen-ner").startswith(("qwen-ner", "cat"))
-    and not {"train", "doctor", "sweep", "serve"} & set(line.split())
+    and line.replace(LAUNCHED, "qwen-ner").split()[1] not in ("train", "doctor", "sweep", "folds", "serve")
 ]
 SERVING = [line for line in COMMANDS if line.startswith(("qwen-ner serve", "curl"))]
 SWEEPS = [line for line in COMMANDS if "sweep" in line.split()]
@@ -107,11 +109,13 @@ def test_a_command_of_ours_runs(line, trained, hub, tmp_path, monkeypatch, capsy
     # What the README does with CLUENER is done here with the sample.
     line = re.sub(r"outputs/f1_budget/\S+ --data cluener", "outputs/quickstart --data sample", line)
     line = line.replace("convert cluener", "convert sample").replace("--data cluener", "--data sample")
-    if "fold.jsonl" in line:
-        (tmp_path / "in.jsonl").write_text(
-            "".join(json.dumps({"text": row.text}) + "\n" for row in read_dataset("sample", "train")[:3])
-        )
-        cli.main(["predict", str(trained[0]), "in.jsonl", "--output", "fold.jsonl"])
+    if "folds.jsonl" in line:
+        (tmp_path / "outputs" / "folds").mkdir(parents=True)
+        lines = judge(Extractor.from_pretrained(trained[0]), read_dataset("sample", "train")[:3])
+        written = "".join(json.dumps(row) + "\n" for row in lines)
+        (tmp_path / "outputs" / "folds" / "folds.jsonl").write_text(written, encoding="utf-8")
+    if "--corrections" in line:
+        cli.main(["audit", "--data", "sample", "--output", "proposed.jsonl"])
     line = line.split("|")[-1].replace(LAUNCHED, "qwen-ner")
     words = shlex.split(line.replace("outputs/quickstart", str(trained[0])))
     assert words[0] == "qwen-ner"
@@ -123,6 +127,7 @@ def test_a_command_of_ours_runs(line, trained, hub, tmp_path, monkeypatch, capsy
             "scores.json",
             "entities.jsonl",
             "train.jsonl",
+            "corrected.jsonl",
             "dev.bmes",
             "--output cluener_predict.json",
             "stats.json",

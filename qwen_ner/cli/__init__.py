@@ -22,10 +22,10 @@ from pathlib import Path
 from ..columns import printable
 
 COMMANDS = (
-    *("train", "doctor", "sweep", "evaluate", "compare", "predict", "serve"),
+    *("train", "doctor", "sweep", "folds", "evaluate", "compare", "predict", "serve"),
     *("push", "export", "convert", "stats", "audit"),
 )
-WITH_OVERRIDES = ("train", "doctor")
+WITH_OVERRIDES = ("train", "doctor", "folds")
 """Commands that take `--key value` for any key of the recipe."""
 
 

@@ -1,6 +1,7 @@
 """List likely annotation errors, most likely first.
 
-Finds places that are annotated differently from most comparable places of the same split.
+Finds places that are annotated differently from most comparable places of the same split. With --sure it lists only
+corrections that models are sure of. `qwen-ner convert --corrections` applies the list, after you have read it.
 """
 
 from __future__ import annotations
@@ -21,22 +22,31 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=[],
         type=Path,
         metavar="FILE",
-        help="output of `qwen-ner predict` for these texts; repeat it for several models, trained on other rows",
+        help="what `qwen-ner folds` or `predict` wrote for these texts; repeat it for several models, trained on other "
+        "rows",
     )
+    what = "only where the models have a confidence of 0.9 or more, and of 0.1 or less in the annotation"
+    parser.add_argument("--sure", action="store_true", help=what)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the findings to FILE as JSONL")
     parser.add_argument("--limit", type=count, metavar="N", help="the first N findings only")
 
 
 def run(options: Namespace, _: list[str]) -> None:
     from ..data.analysis.audit import audit
+    from ..data.analysis.corrections import propose
     from ..data.analysis.disagreement import predictions_by_text
     from ..data.analysis.findings import write_findings
     from ..data.datasets import read_dataset
+    from ..entities import NerError
 
+    if options.sure and not options.predictions:
+        remedy = "give it the folds.jsonl that `qwen-ner folds` writes"
+        raise NerError("needs --predictions", place="--sure", remedy=remedy)
     if options.output:
         check_writable(options.output)
     examples = read_dataset(options.data, options.split, data_dir=options.data_dir)
-    findings = audit(examples, [predictions_by_text(file, examples) for file in options.predictions])
+    predictions = [predictions_by_text(file, examples) for file in options.predictions]
+    findings = (propose if options.sure else audit)(examples, predictions)
     if options.output:
         write_findings(options.output, findings[: options.limit])
     else:

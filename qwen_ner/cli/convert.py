@@ -19,10 +19,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--split", help="which split of a folder or data set")
     parser.add_argument("--lossy", action="store_true", help="leave out what the format of OUT cannot hold; list it")
     parser.add_argument("--repair", action="store_true", help="accept tags in an invalid order, and list them")
+    what = "apply these findings, which `qwen-ner audit --output FILE` wrote; delete the lines that you reject"
+    parser.add_argument("--corrections", metavar="FILE", help=what)
 
 
 def run(options: Namespace, _: list[str]) -> None:
     from ..data.convert import convert
 
     given = {"to": options.to, "split": options.split, "lossy": options.lossy, "repair": options.repair}
-    convert(options.source, options.target, **given)
+    convert(options.source, options.target, corrections=options.corrections, **given)

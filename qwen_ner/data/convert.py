@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..entities import Example, NerError
 from ..files import beside
+from .analysis.corrections import Corrections
 from .datasets import open_dataset
 from .formats.errors import CHANGES, NESTED, count
 from .formats.registry import Source, target_name, writers
@@ -24,8 +25,8 @@ log = logging.getLogger(__name__)
 class Conversion:
     """The rows of a source, and what of them is not in the target. They are read and counted anew each time."""
 
-    def __init__(self, source: Source, repair: bool) -> None:
-        self.source, self.repair = source, repair
+    def __init__(self, source: Source, repair: bool, corrections: Corrections | None = None) -> None:
+        self.source, self.repair, self.corrections = source, repair, corrections
         self.rows, self.entities, self.losses, self.watch = 0, 0, Notes(), Watch()
 
     def note(self, what: str, where: str) -> None:
@@ -35,7 +36,8 @@ class Conversion:
     def __iter__(self) -> Iterator[Example]:
         self.rows, self.entities, self.losses, self.watch = 0, 0, Notes(), Watch()
         read = self.source.examples(repair=self.repair, note=self.note, warn=self.watch.note)
-        for example in self.watch.examples(read):
+        rows = self.watch.examples(read)
+        for example in self.corrections.apply(rows) if self.corrections else rows:
             self.rows += 1
             self.entities += len(example.entities)
             yield example
@@ -49,13 +51,15 @@ def convert(
     split: str | None = None,
     lossy: bool = False,
     repair: bool = False,
+    corrections: str | Path | None = None,
 ) -> Conversion:
     """Read `source` (as `datasets.read_dataset` does, `split` of it) and write it to the file `target`.
 
     The content tells the format of the source; `to` (a name of `registry.writers`) or its name that of the target; both
     are logged. Raises `NerError`, and keeps an old `target`, if the source has a fault, or if the target could not hold
     all of its entities and texts. `lossy` then writes the rest; `repair` reads tags that are out of order. What else is
-    not carried over (ids, scores, other keys and columns) is counted, listed and logged.
+    not carried over (ids, scores, other keys and columns) is counted, listed and logged. `corrections` is a file of
+    findings, which are applied (`Corrections`), counted and logged; one that fits no row is an error.
     """
     path = Path(target).expanduser()
     name = target_name(path) if to is None else to
@@ -67,7 +71,7 @@ def convert(
         raise NerError(fault, place=path, remedy="name another file to write")
     read = open_dataset(source, split)
     log.info("%s is read as %s", source, read)
-    done = Conversion(read, repair)
+    done = Conversion(read, repair, None if corrections is None else Corrections(corrections))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside(path) as part:
@@ -82,6 +86,8 @@ def convert(
     except UnicodeEncodeError as error:
         raise NerError(f"cannot be written ({error})", place=path, remedy="correct the text") from error
     done.watch.log(source)
+    if done.corrections:
+        done.corrections.log()
     if done.losses.counts:
         log.warning("Not in %s as it is in %s:\n%s", path, source, done.losses)
     log.info("%s is written as %s: %s, %s", path, name, count(done.rows, "row"), f"{done.entities:,} entities")

@@ -50,7 +50,7 @@ def stream(
     """
 
     def answer(chunk: Sequence[TextRow]) -> list[dict[str, Any]]:
-        return _gather(list(result_lines(extractor, chunk[rank::ranks], submission, options)), ranks)
+        return gather(list(result_lines(extractor, chunk[rank::ranks], submission, options)), ranks)
 
     done = refused = 0
     file: Any = nullcontext(output)
@@ -92,7 +92,7 @@ def result_lines(
             yield line | ({"problems": problems} if problems else {})
 
 
-def _gather(lines: list[dict[str, Any]], ranks: int) -> list[dict[str, Any]]:
+def gather(lines: list[dict[str, Any]], ranks: int) -> list[dict[str, Any]]:
     """The lines of all ranks, each of which had every `ranks`-th row, in the order of the rows."""
     if ranks == 1:
         return lines

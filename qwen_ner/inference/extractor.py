@@ -273,18 +273,28 @@ class Extractor:
 
     def _scores(self, answer: str, completion: Completion) -> dict[tuple[str, str], float]:
         """The confidence of each (label, surface) that `answer` spells; of one that comes twice, the first's."""
+        scores: dict[tuple[str, str], float] = {}
+        for pair, logprob in self.log_probabilities(answer, completion):
+            scores.setdefault(pair, self.calibration(logprob))
+        return scores
+
+    def log_probabilities(
+        self, answer: str, completion: Completion, *, with_keys: bool = False
+    ) -> Iterator[tuple[tuple[str, str], float]]:
+        """Each (label, surface) that `answer` spells, with `surface_log_probability`; nothing if the backend has none.
+
+        `with_keys` counts what stands before the surface too, from the end of the one before it: the key of its label.
+        """
         if self._grammar_or_none is None or completion.logprobs is None:
-            return {}
+            return
         spelling = self._grammar_or_none.vocabulary.bytes
         # A special token in a free answer is not in the vocabulary of bytes; its name stands in the answer.
         lengths = [len(spelling.get(token) or self.tokenizer.decode(token)) for token in completion.ids]
-        scores: dict[tuple[str, str], float] = {}
+        before = 0
         for label, surface, start, end in locate(answer):
-            before = len(answer[:start].encode())
-            after = before + len(answer[start:end].encode())
-            logprob = surface_log_probability(completion.logprobs, lengths, before, after)
-            scores.setdefault((label, surface), self.calibration(logprob))
-        return scores
+            first, last = len(answer[: before if with_keys else start].encode()), len(answer[:end].encode())
+            yield (label, surface), surface_log_probability(completion.logprobs, lengths, first, last)
+            before = end
 
     def judged(self, examples: Iterable[Example], predicted: Iterable[Decoded]) -> Iterator[Judged]:
         """Each scored surface that was predicted for `examples`, and whether gold has it: what calibration needs."""

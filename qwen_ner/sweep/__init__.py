@@ -1,1 +1,1 @@
-"""A search over the keys of a recipe."""
+"""Several trainings of one recipe: a search over its keys, or a model for each fold of its rows."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rows import EIGHT
 
 from qwen_ner import cli
+from qwen_ner.data.analysis.findings import Finding, write_findings
 from qwen_ner.data.convert import convert
 from qwen_ner.data.datasets import has_split, read_dataset, write_jsonl
 from qwen_ner.data.formats.errors import DataError
@@ -278,3 +279,31 @@ def test_cluener_dev_comes_back_from_every_scheme(cluener_dir, tmp_path):
         convert(str(there), tmp_path / "dev.json")
         again = read_dataset("cluener", "dev", data_dir=tmp_path)
         assert said(again) == said(dev)
+
+
+def test_corrections_are_applied_on_the_way_and_twice_is_once(tmp_path, flat, caplog):
+    caplog.set_level(logging.INFO)
+    other = Entity("company", "北京", 2, 4)
+    finding = Finding(0, FLAT[0], "label", 0.9, FLAT[0].entities[0], other, "because")
+    write_findings(tmp_path / "f.jsonl", [finding])
+    convert(flat, tmp_path / "out.jsonl", corrections=tmp_path / "f.jsonl")
+    assert "1 correction applied: 1 label\n" in caplog.text
+    convert(str(tmp_path / "out.jsonl"), tmp_path / "again.jsonl", corrections=tmp_path / "f.jsonl")
+    assert "0 corrections applied; 1 were applied before" in caplog.text
+    once, again = (read_dataset(str(tmp_path / name), "any") for name in ("out.jsonl", "again.jsonl"))
+    assert (said(once), [e.id for e in once]) == (said(again), [e.id for e in again])
+    assert [e.id for e in once] == [e.id for e in FLAT]
+    assert once[0].entities == (other, FLAT[0].entities[1])
+    assert said(once[1:]) == said(FLAT[1:])
+
+
+def test_corrections_of_other_data_are_refused_and_nothing_is_written(tmp_path, flat):
+    stranger = Example("77", "三星", (), "x:1")
+    write_findings(
+        tmp_path / "f.jsonl",
+        [Finding(0, stranger, "added", 0.9, None, Entity("company", "三星", 0, 2), "because")],
+    )
+    with pytest.raises(NerError) as error:
+        convert(flat, tmp_path / "out.jsonl", corrections=tmp_path / "f.jsonl")
+    assert error.value.place == tmp_path / "f.jsonl"
+    assert sorted(os.listdir(tmp_path)) == ["f.jsonl", "flat.jsonl"]

@@ -33,8 +33,8 @@ def audit(examples: Sequence[Example], predictions: Sequence[Predictions] = ()) 
     - `omitted`: a surface that is mostly annotated is not annotated there.
     - `label`: a surface has another label than it mostly has.
     - `boundary`: an entity ends before or after 市, 公司, 》 and the like where others do not.
-    - `predicted`: models are sure of something else. `predictions` holds, for each model, the entities for each of
-      `examples`, with scores; None if it has none for that row. A model that was trained on these rows has learnt their
+    - `predicted`: models are sure of something else. `predictions` holds, for each model, what it found in each of
+      `examples`; None if it was not asked. A model that was trained on these rows has learnt their
       faults: predict each part of them with a model that was trained on the others.
 
     The score of the first three is the share of comparable places that are annotated as suggested, at the lower end of

@@ -1,15 +1,17 @@
 """Places where models are sure of something other than the annotation.
 
-In: annotated `Example`s, and the lines that `qwen-ner predict` wrote for their texts. Out: `Finding`s. Knows nothing of
-models.
+In: annotated `Example`s, and the lines that `qwen-ner predict` or `folds` wrote for their texts. Out: `Finding`s. Knows
+nothing of models.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...entities import Entity, Example, NerError
 from ..formats.errors import Faults, quote
@@ -20,17 +22,30 @@ from .findings import Finding
 
 log = logging.getLogger(__name__)
 
-Predictions = Sequence["Sequence[Entity] | None"]
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model found in a text, and how much it believes in the annotation.
+
+    `annotated` has the confidence of each annotated (label, surface) that the model was asked for because it does not
+    write it, as `folds` does; None if it was not asked for any.
+    """
+
+    entities: tuple[Entity, ...] = ()
+    annotated: Mapping[tuple[str, str], float] | None = None
+
+
+Predictions = Sequence[Prediction | None]
 """What one model found in each example; None if it was not asked."""
 
 
-def predictions_by_text(path: str | Path, examples: Sequence[Example]) -> list[Sequence[Entity] | None]:
-    """What a file that `qwen-ner predict` wrote predicts for each of `examples`, found by its text.
+def predictions_by_text(path: str | Path, examples: Sequence[Example]) -> list[Prediction | None]:
+    """What a file that `qwen-ner predict` or `folds` wrote predicts for each of `examples`, found by its text.
 
     Lines of other texts or with an `error`, and rows without a line, are counted and logged. Raises `DataError` with
     every malformed line, `NerError` if no line has the text of an example.
     """
-    by_text: dict[str, Sequence[Entity]] = {}
+    by_text: dict[str, Prediction] = {}
     faults, errors = Faults(str(path)), 0
     for number, raw in number_lines(lines_of(path)):
         report = faults.row(f"{Path(path).name}:{number}")
@@ -39,8 +54,9 @@ def predictions_by_text(path: str | Path, examples: Sequence[Example]) -> list[S
             if "error" in row:
                 errors += 1
             else:
-                items = [(e["label"], e["text"], e["start"], e["end"], float(e["score"])) for e in row["entities"]]
-                by_text[row["text"]] = Example("", row["text"], tuple(Entity(*item) for item in items)).entities
+                found, asked = _entities(row, "entities"), _entities(row, "annotated") if "annotated" in row else None
+                scores = None if asked is None else {(e.label, e.text): e.score or 0.0 for e in asked}
+                by_text[row["text"]] = Prediction(found, scores)
         except NerError as error:
             report(str(error))
         except (KeyError, TypeError, ValueError):
@@ -51,11 +67,25 @@ def predictions_by_text(path: str | Path, examples: Sequence[Example]) -> list[S
     if not known & by_text.keys():
         fault = f"none of {faults.rows} lines has the text of a row"
         raise NerError(fault, place=path, remedy="predict the audited texts")
-    found = [by_text.get(example.text) for example in examples]
-    if (others := len(by_text.keys() - known) + errors) or None in found:
+    of_rows = [by_text.get(example.text) for example in examples]
+    if (others := len(by_text.keys() - known) + errors) or None in of_rows:
         message = "%s: %d lines belong to none of the rows or have an error; %d rows have no line."
-        log.warning(message, path, others, found.count(None))
-    return found
+        log.warning(message, path, others, of_rows.count(None))
+    return of_rows
+
+
+def _entities(row: dict[str, Any], key: str) -> tuple[Entity, ...]:
+    items = [(e["label"], e["text"], e["start"], e["end"], float(e["score"])) for e in row[key]]
+    return Example("", row["text"], tuple(Entity(*item) for item in items)).entities
+
+
+def best_scores(entities: Sequence[Entity]) -> dict[tuple[str, str], float]:
+    """The best score of each (label, surface)."""
+    best: dict[tuple[str, str], float] = {}
+    for entity in entities:
+        pair = (entity.label, entity.text)
+        best[pair] = max(best.get(pair, 0.0), entity.score or 0.0)
+    return best
 
 
 def disagreements(examples: Sequence[Example], predictions: Sequence[Predictions]) -> Iterator[Finding]:
@@ -70,12 +100,9 @@ def disagreements(examples: Sequence[Example], predictions: Sequence[Predictions
         scores: dict[tuple[str, str], list[float]] = defaultdict(list)
         first: dict[tuple[str, str], Entity] = {}
         for found in asked:
-            best: dict[tuple[str, str], float] = {}
-            for entity in found:
-                pair = (entity.label, entity.text)
-                first.setdefault(pair, entity)
-                best[pair] = max(best.get(pair, 0.0), entity.score or 0.0)
-            for pair, score in best.items():
+            for entity in found.entities:
+                first.setdefault((entity.label, entity.text), entity)
+            for pair, score in best_scores(found.entities).items():
                 scores[pair].append(score)
         annotated = set(example.surfaces)
         for pair, of in scores.items():

@@ -1,6 +1,6 @@
 """Duplicate rows: equal except for punctuation, width and case, or nearly equal.
 
-In: examples, by split. Out: pairs of examples. Knows nothing of labels, files or tokens.
+In: examples, by split. Out: pairs of examples, or groups of texts. Knows nothing of labels, files or tokens.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,35 +82,62 @@ def near_duplicates(splits: Mapping[str, Sequence[Example]], similar: float = SI
             likeness: Likeness = "identical" if first.text == example.text else "equal"
             found.append(Duplicate((known, split), (first, example), likeness))
     kinds = list(firsts.values())
+    most_similar: dict[int, tuple[int, float]] = {}
     for one, other, share in _similar([_bigrams(text) for text in firsts], similar):
+        if other not in most_similar or share > most_similar[other][1]:
+            most_similar[other] = one, share
+    for other, (one, share) in most_similar.items():
         (split, first), (later_split, later) = kinds[one], kinds[other]
         found.append(Duplicate((split, later_split), (first, later), "similar", share))
     return found
+
+
+def groups_of_alike(texts: Sequence[str], similar: float = SIMILAR) -> list[list[int]]:
+    """The numbers of `texts`, so grouped that no two texts of different groups are alike (see `near_duplicates`).
+
+    Two texts of one group need not be alike, if others lie between them. Groups and numbers are in the texts' order.
+
+    >>> groups_of_alike(["今天天气很好", "下雨了", "今天天气很好啊", "今天天气很好！"])
+    [[0, 2, 3], [1]]
+    """
+    numbers: dict[str, list[int]] = {}
+    for number, text in enumerate(texts):
+        numbers.setdefault(bare(text), []).append(number)
+    kinds = list(numbers)
+    parents = list(range(len(kinds)))
+
+    def first_of(kind: int) -> int:
+        while parents[kind] != kind:
+            parents[kind] = kind = parents[parents[kind]]
+        return kind
+
+    for one, other, _ in _similar([_bigrams(text) for text in kinds], similar):
+        first, later = sorted((first_of(one), first_of(other)))
+        parents[later] = first
+    groups: dict[int, list[int]] = {}
+    for kind, text in enumerate(kinds):
+        groups.setdefault(first_of(kind), []).extend(numbers[text])
+    return [sorted(group) for group in groups.values()]
 
 
 def _bigrams(text: str) -> set[str]:
     return {text[at : at + 2] for at in range(max(1, len(text) - 1))}
 
 
-def _similar(sets: Sequence[set[str]], least: float) -> list[tuple[int, int, float]]:
-    """(i, j, Jaccard index) with i < j: for each j the first of the most similar i, if similar enough."""
+def _similar(sets: Sequence[set[str]], least: float) -> Iterator[tuple[int, int, float]]:
+    """(i, j, Jaccard index) of each two sets with i < j that are similar enough, by j and then by i."""
     frequency = Counter(gram for grams in sets for gram in grams)
     having: dict[str, list[int]] = defaultdict(list)
-    found: list[tuple[int, int, float]] = []
     for j, grams in enumerate(sets):
         rarest = sorted(grams, key=lambda gram: (frequency[gram], gram))
         # Sets with a Jaccard index of t share t·|set| grams, so one of the |set| - ⌈t·|set|⌉ + 1 rarest.
         # Floating-point error is tolerated: 0.7 · 10 must not become 8.
         prefix = rarest[: len(rarest) - math.ceil(least * len(rarest) - 1e-9) + 1]
-        best, at = 0.0, -1
         for i in sorted({i for gram in prefix for i in having[gram]}):
             if least * len(grams) <= len(sets[i]) <= len(grams) / least:
                 common = len(grams & sets[i])
                 share = common / (len(grams) + len(sets[i]) - common)
-                if share > best:
-                    best, at = share, i
-        if best >= least:
-            found.append((at, j, best))
+                if share >= least:
+                    yield i, j, share
         for gram in prefix:
             having[gram].append(j)
-    return found

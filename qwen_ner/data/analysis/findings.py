@@ -18,7 +18,7 @@ from ...columns import printable
 from ...entities import Entity, Example
 from ...files import write_text
 
-Kind = Literal["omitted", "label", "boundary", "predicted"]
+Kind = Literal["omitted", "label", "boundary", "predicted", "added", "removed", "label and boundary"]
 
 LEAST = 0.25
 """Findings with a lower score are dropped: three of four places give 0.30."""

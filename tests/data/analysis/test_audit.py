@@ -14,7 +14,7 @@ from rows import EIGHT, example
 
 from qwen_ner.data.analysis.audit import audit
 from qwen_ner.data.analysis.corpus import Corpus, share_at_least
-from qwen_ner.data.analysis.disagreement import predictions_by_text
+from qwen_ner.data.analysis.disagreement import Prediction, predictions_by_text
 from qwen_ner.data.analysis.findings import write_findings
 from qwen_ner.data.datasets import read_dataset
 from qwen_ner.data.formats.errors import DataError
@@ -170,8 +170,8 @@ def sure(label, text, start, score):
 
 def test_models_that_are_sure_of_something_else():
     model = [
-        [sure("company", "三星", 0, 0.9), sure("address", "北京", 3, 0.99)],
-        [sure("name", "上海", 3, 0.6)],
+        Prediction((sure("company", "三星", 0, 0.9), sure("address", "北京", 3, 0.99))),
+        Prediction((sure("name", "上海", 3, 0.6),)),
         None,
     ]
     first, second = audit(ROWS, [model])
@@ -181,7 +181,8 @@ def test_models_that_are_sure_of_something_else():
 
 
 def test_models_that_agree_count_for_more_than_one():
-    with_it, without = [[sure("company", "三星", 0, 0.9), sure("address", "北京", 3, 0.9)], None, None], [[], [], []]
+    with_it = [Prediction((sure("company", "三星", 0, 0.9), sure("address", "北京", 3, 0.9))), None, None]
+    without = [Prediction()] * 3
     assert audit(ROWS, [without]) == []
     both = {plain(f): f.score for f in audit(ROWS, [with_it, without])}
     assert both == {("predicted", None, Entity("company", "三星", 0, 2)): 0.45}
@@ -198,7 +199,11 @@ def test_predictions_are_found_by_their_text(tmp_path, caplog):
     samsung = {"label": "company", "text": "三星", "start": 0, "end": 2, "score": 0.9, "ambiguous": True}
     lines = [line(ROWS[2], []), line(ROWS[0], [samsung]), '{"id": "9", "error": "x"}', line(EIGHT[0], [])]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    assert predictions_by_text(path, ROWS) == [(sure("company", "三星", 0, 0.9),), None, ()]
+    assert predictions_by_text(path, ROWS) == [
+        Prediction((sure("company", "三星", 0, 0.9),)),
+        None,
+        Prediction(),
+    ]
     assert "2 lines belong to none of the rows or have an error; 1 rows have no line" in caplog.text
 
 

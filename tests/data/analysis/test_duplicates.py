@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_ner.data.analysis.duplicates import bare, leaks, near_duplicates
+from qwen_ner.data.analysis.duplicates import bare, groups_of_alike, leaks, near_duplicates
 from qwen_ner.data.datasets import read_dataset
 from qwen_ner.entities import Example
 
@@ -49,6 +49,21 @@ def test_looking_up_finds_what_comparing_all_finds(texts, similar):
     best = {t: max((jaccard(s, t) for s in kinds[:n]), default=0.0) for n, t in enumerate(kinds)}
     assert {bare(d.rows[1].text): d.similarity for d in found} == {t: s for t, s in best.items() if s >= similar}
     assert all(jaccard(bare(d.rows[0].text), bare(d.rows[1].text)) == d.similarity for d in found)
+
+
+@given(st.lists(texts, max_size=14), st.sampled_from([0.5, 0.7, 1.0]))
+def test_texts_of_different_groups_are_not_alike_and_a_group_hangs_together(texts, similar):
+    groups = groups_of_alike(texts, similar)
+    assert sorted(n for group in groups for n in group) == list(range(len(texts)))
+    group_of = {n: at for at, group in enumerate(groups) for n in group}
+    alike = {n: {m for m in group_of if jaccard(bare(texts[n]), bare(texts[m])) >= similar} for n in group_of}
+    assert all(group_of[n] == group_of[m] for n in alike for m in alike[n])
+    for group in groups:
+        reached, new = set(), {group[0]}
+        while new:
+            reached |= new
+            new = set.union(*(alike[n] for n in new)) - reached
+        assert reached == set(group)
 
 
 def test_pairs_name_their_splits_and_n_of_a_kind_make_n_minus_one():

@@ -1,0 +1,27 @@
+"""Predict each training row by a model that has not seen it, to find wrong annotations.
+
+Trains one model a fold, on the rows of the other folds; rows that are equal or nearly equal are in one fold. Writes
+folds.jsonl to output_dir, which `qwen-ner audit --predictions` reads. The same command continues an interrupted one.
+Options of the form `--key value` override any key of the recipe. On several GPUs:
+accelerate launch --config_file accelerate_configs/ddp_4gpu.yaml -m qwen_ner folds recipes/lora.yaml
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from .options import add_recipe, count
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_recipe(parser)
+    parser.add_argument("--folds", type=count, default=3, metavar="N", help="how many models to train; default: 3")
+
+
+def run(options: Namespace, overrides: list[str]) -> None:
+    from ..training.batches.cpu.malloc import set_pages
+
+    set_pages()  # before torch is imported
+    from ..sweep.folds import cross_fit
+
+    cross_fit(options.recipe, overrides, options.folds)

@@ -1,0 +1,222 @@
+"""Corrections of an annotation: proposed where models are sure, applied when a person has read them.
+
+In: annotated `Example`s, with what models predicted that were trained on other rows; or a file of findings. Out:
+`Finding`s; corrected `Example`s and counts. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...entities import Entity, Example, NerError
+from ..formats.errors import DataError, Faults, count, quote
+from ..formats.mentions import EntityReader
+from ..formats.lines import lines_of, number_lines
+from ..formats.rows import json_object
+from .corpus import overlapping
+from .disagreement import Prediction, Predictions, best_scores
+from .findings import Finding, Kind
+
+log = logging.getLogger(__name__)
+
+SURE = 0.9
+"""Confidence from which models are sure; they doubt an annotation that none of them gives more than 1 - SURE."""
+
+
+def propose(examples: Sequence[Example], predictions: Sequence[Predictions]) -> list[Finding]:
+    """What to correct where models are sure, the surest first; `predictions` has a list for each model.
+
+    Models are *sure* of a (label, surface) that the row is not annotated with if their mean confidence in it is at
+    least 0.9; one that does not write it counts as 0. They *doubt* an entity if none of them has a confidence above 0.1
+    in its (label, surface): that of its own answer or, if it does not write it, `Prediction.annotated`. What a model
+    was not asked for is not doubted.
+
+    - `added`: sure of it, and no entity is there.
+    - `label`, `boundary`, `label and boundary`: sure of it, and doubt every entity that it overlaps. One is replaced,
+      further ones are `removed`.
+    - `removed`: doubt it, and no model writes anything that overlaps it.
+
+    The score is the confidence in what is suggested, or 1 less the confidence in what is annotated if that is lower. A
+    surface is suggested at each place where it was found. Raises `NerError` if no model was asked for the annotation.
+
+    >>> row = Example("0", "三星在北京", (Entity("company", "北京", 3, 5),))
+    >>> found = Prediction((Entity("address", "北京", 3, 5, 0.97),), {("company", "北京"): 0.01})
+    >>> print(*propose([row], [[found]]))
+    0  0.97  label: company 北京 [3, 5) → address 北京 [3, 5)  (address 北京 0.97; company 北京 at most 0.01)
+    """
+    asked = [found for model in predictions for found in model if found is not None]
+    if asked and all(found.annotated is None for found in asked):
+        what = "the predictions lack the models' confidence in the annotation"
+        raise NerError(what, place="--predictions", remedy="give the folds.jsonl that `qwen-ner folds` writes")
+    findings: list[Finding] = []
+    for row, example in enumerate(examples):
+        models = [found for model in predictions if (found := model[row]) is not None]
+        if models:
+            findings += _Row(row, example, models).corrections()
+    return sorted(findings, key=lambda finding: (-finding.score, finding.row, finding.span))
+
+
+class _Row:
+    """One row and what models say of it."""
+
+    def __init__(self, row: int, example: Example, models: Sequence[Prediction]) -> None:
+        self.row, self.example, self.models = row, example, models
+        self.written = [best_scores(model.entities) for model in models]
+
+    def confidence(self, entity: Entity) -> float:
+        """The models' mean confidence in an entity that one of them writes."""
+        pair = (entity.label, entity.text)
+        return sum(scores.get(pair, 0.0) for scores in self.written) / len(self.models)
+
+    def belief(self, entity: Entity) -> float:
+        """The greatest confidence of a model in an annotated entity; 1 where one was not asked for it."""
+        pair = (entity.label, entity.text)
+        return max(
+            scores[pair] if pair in scores else (model.annotated or {}).get(pair, 1.0)
+            for scores, model in zip(self.written, self.models, strict=True)
+        )
+
+    def doubted(self, entity: Entity) -> bool:
+        return self.belief(entity) <= round(1 - SURE, 9)
+
+    def corrections(self) -> Iterator[Finding]:
+        annotated = {*self.example.surfaces}
+        found = {(e.label, e.span): e for model in self.models for e in model.entities}.values()
+        sure = [e for e in found if (e.label, e.text) not in annotated and self.confidence(e) >= SURE]
+        taken: list[Entity] = []
+        replaced: set[Entity] = set()
+        for new in sorted(sure, key=lambda e: (-self.confidence(e), e.span, e.label)):
+            old = overlapping(self.example, *new.span)
+            if any(_overlap(new, other) for other in taken) or not all(map(self.doubted, old)):
+                continue
+            taken.append(new)
+            left = sorted(set(old) - replaced, key=lambda e: (e.label != new.label, -_overlap(new, e), e.span))
+            replaced |= set(left)
+            yield self._finding(_kind(left[0], new) if left else "added", left[0] if left else None, new)
+            yield from (self._finding("removed", entity, None, for_the_sake_of=new) for entity in left[1:])
+        for entity in self.example.entities:
+            seen = any(_overlap(entity, other) for other in found)
+            if entity not in replaced and not seen and self.doubted(entity):
+                yield self._finding("removed", entity, None)
+
+    def _finding(
+        self, kind: Kind, old: Entity | None, new: Entity | None, *, for_the_sake_of: Entity | None = None
+    ) -> Finding:
+        score, said = 1.0, []
+        if sure := new or for_the_sake_of:
+            score = self.confidence(sure)
+            said.append(f"{sure.label} {sure.text} {score:.2f}")
+        if old:
+            score = min(score, 1 - self.belief(old))
+            said.append(f"{old.label} {old.text} at most {self.belief(old):.2f}")
+        suggested = new and Entity(new.label, new.text, new.start, new.end)
+        return Finding(self.row, self.example, kind, score, old, suggested, "; ".join(said))
+
+
+def _overlap(one: Entity, other: Entity) -> int:
+    """How many characters they share."""
+    return max(0, min(one.end, other.end) - max(one.start, other.start))
+
+
+def _kind(old: Entity, new: Entity) -> Kind:
+    if old.span == new.span:
+        return "label"
+    return "boundary" if old.label == new.label else "label and boundary"
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One line of a file of findings: `old` is annotated, `new` should be."""
+
+    place: str
+    kind: str
+    text: str
+    old: Entity | None
+    new: Entity | None
+
+
+class Corrections:
+    """The lines of a file that `qwen-ner audit --output` wrote, to apply to the rows that it was written for.
+
+    `done` counts the lines by kind that changed a row, `before` those whose row already was as they say. Raises
+    `DataError` with every malformed line.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self.lines: dict[str, list[_Line]] = defaultdict(list)
+        faults = Faults(str(path))
+        for number, raw in number_lines(lines_of(path)):
+            report = faults.row(place := f"{Path(path).name}:{number}")
+            try:
+                row = json_object(raw)
+                old, new = (_entity(row.get(key), row.get("text")) for key in ("annotated", "suggested"))
+                if not {"id", "kind"} <= row.keys() or (old is None and new is None):
+                    raise NerError(f"{quote(row)} is no finding", remedy="give what `qwen-ner audit --output` wrote")
+                self.lines[str(row["id"])].append(_Line(place, str(row["kind"]), row["text"], old, new))
+            except NerError as error:
+                report(str(error))
+        if faults.found:  # without a line every proposal was rejected
+            raise DataError(str(path), faults.found, faults.rows)
+
+    def apply(self, examples: Iterable[Example]) -> Iterator[Example]:
+        """The rows with all corrections; nothing else in them changes. To apply them again changes nothing.
+
+        Raises `NerError` at the end if a line's row is not among them, or has another text or other entities there.
+        """
+        self.done, self.before = Counter[str](), Counter[str]()
+        faults, unused = list[str](), {line.place for lines in self.lines.values() for line in lines}
+        for example in examples:
+            for line in self.lines.get(example.id, ()):
+                unused.discard(line.place)
+                if line.text != example.text:
+                    faults.append(f"{line.place}: the text of row {example.id} is {quote(example.text)}")
+                elif (corrected := _corrected(example, line)) is None:
+                    faults.append(f"{line.place}: row {example.id} has neither what is annotated nor what is suggested")
+                else:
+                    (self.before if corrected == example else self.done)[line.kind] += 1
+                    example = corrected
+            yield example
+        faults += [f"{place}: its row is not in the data" for place in sorted(unused)]
+        if faults:
+            more = f"\n  … and {len(faults) - 20:,} more" if len(faults) > 20 else ""
+            remedy = (
+                "give the data that it was written for, or delete these lines:\n  " + "\n  ".join(faults[:20]) + more
+            )
+            what = f"{count(len(faults), 'line')} of it do not fit the rows"
+            raise NerError(what, place=self.path, remedy=remedy)
+
+    def log(self) -> None:
+        kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.done.most_common())
+        before = f"; {self.before.total():,} were applied before" if self.before else ""
+        log.info(
+            "%s: %s applied%s%s", self.path, count(self.done.total(), "correction"), kinds and f": {kinds}", before
+        )
+
+
+def _entity(item: Any, text: Any) -> Entity | None:
+    if item is None or not isinstance(text, str):
+        return None
+    faults: list[str] = []
+    found = next(EntityReader(text, None, faults.append).from_items([item]), None)
+    if found is None:
+        raise NerError("; ".join(faults))
+    return found
+
+
+def _corrected(example: Example, line: _Line) -> Example | None:
+    """The row with what a line suggests in place of what is annotated; None if it has neither."""
+    has = {(e.label, e.span): e for e in example.entities}
+    old, new = ((e.label, e.span) if e else None for e in (line.old, line.new))
+    if old is not None and old not in has and new is not None and new not in has:
+        return None
+    if old is not None:
+        has.pop(old, None)
+    if line.new is not None and new not in has:
+        has[line.new.label, line.new.span] = line.new
+    return Example(example.id, example.text, tuple(has.values()), example.source)

@@ -1,0 +1,150 @@
+"""Cross-fitting: every annotated row predicted by a model that has seen neither it nor a row like it.
+
+In: a recipe and a number of folds. Out: a model a fold, and one file of what they predict. Knows nothing of what is
+done with the predictions.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from accelerate.utils.memory import clear_device_cache
+
+from ..data.analysis.duplicates import groups_of_alike
+from ..data.arrow_store import select_rows
+from ..data.formats.errors import count
+from ..data.formats.jsonl import as_row
+from ..entities import Example, LabelSet, NerError
+from ..files import write_text
+from ..inference.annotated import judge
+from ..inference.batch_predict import gather
+from ..inference.extractor import Extractor
+from ..training.loop.checkpoints import alone_in
+from ..training.preparation import check_processes, claim_output, read_splits
+from ..training.recipe import Recipe, load_recipe
+from ..training.run import train
+
+log = logging.getLogger(__name__)
+
+OUTPUT = "folds.jsonl"
+
+TRAIN, HELD_OUT, PREDICTIONS, MODEL = "train.jsonl", "held_out.jsonl", "predictions.jsonl", "model"
+"""In the folder of a fold. It is finished when it has its predictions."""
+
+
+def cross_fit(path: Path, overrides: Sequence[str], folds: int) -> Path:
+    """Train a model for each of `folds` parts of the train split, on the rows of the others, to predict its rows.
+
+    `output_dir` gets a folder a fold and folds.jsonl: a line for each row, in the order of the split, as
+    `inference.annotated.judge` writes it. A fold that is finished is not trained again, and a training that was
+    interrupted goes on. The seed of the recipe draws the folds. Their models are not pushed.
+
+    Raises `NerError` if the recipe or its data has a fault, or `output_dir` has folds of other rows; otherwise as
+    `train`.
+    """
+    recipe = load_recipe(path, overrides)
+    check_processes(recipe.training)
+    splits = read_splits(recipe.data)
+    for note in splits.notes:
+        log.warning("%s", note)
+    parts = assign([example.text for example in splits.annotated], folds, recipe.training.seed)
+    output, rank = claim_output(recipe), recipe.training.process_index
+    with alone_in(output, rank):
+        for n, held in enumerate(parts, start=1):
+            folder, rows = output / f"fold-{n}", set(held)
+            others = [row for row in range(len(splits.annotated)) if row not in rows]
+            held_out = select_rows(splits.annotated, held)
+            with recipe.training.main_process_first(desc=f"writing {folder}"):
+                _write_once(folder / HELD_OUT, held_out)
+                _write_once(folder / TRAIN, select_rows(splits.annotated, others))
+            if (folder / PREDICTIONS).exists():
+                log.info("%s is finished; remove the folder to train it again.", folder)
+                continue
+            log.info("Fold %d of %d: %d rows to train on, %d to predict.", n, folds, len(others), len(held))
+            train(load_recipe(path, [*overrides, *_overrides(folder, splits.labels)]))
+            clear_device_cache(garbage_collection=True)  # the trainer is a reference cycle, and holds the model
+            _predict(folder, held_out, recipe)
+        if rank == 0:
+            print(_join(output, parts))
+    return output / OUTPUT
+
+
+def assign(texts: Sequence[str], folds: int, seed: int) -> list[list[int]]:
+    """The numbers of `texts` in `folds` parts of about the same size; texts that are alike are in one part.
+
+    >>> assign(["今天天气很好", "下雨了", "今天天气很好！", "刮风了"], 2, seed=0)
+    [[0, 2], [1, 3]]
+    """
+    groups = groups_of_alike(texts)
+    if not 2 <= folds <= len(groups):
+        remedy = f"choose from 2 to {len(groups)}" if len(groups) > 1 else "add rows, at least two"
+        raise NerError(
+            f"cannot make so many folds of {len(groups)} different texts", value=folds, place="--folds", remedy=remedy
+        )
+    random.Random(seed).shuffle(groups)
+    parts: list[list[int]] = [[] for _ in range(folds)]
+    for group in sorted(groups, key=len, reverse=True):
+        min(parts, key=len).extend(group)
+    return [sorted(part) for part in parts]
+
+
+def _overrides(folder: Path, labels: LabelSet) -> list[str]:
+    """What a fold changes in the recipe. The labels are those of all rows: a rare one may be in one fold alone."""
+    values = {
+        "dataset": folder / TRAIN,
+        "data_dir": None,
+        "labels": {label.name: label.description for label in labels},
+        "output_dir": folder / MODEL,
+        "push_to_hub": False,
+    }
+    return [f"--{key}={value}" for key, value in values.items()]
+
+
+def _write_once(path: Path, examples: Sequence[Example]) -> None:
+    """Raises `NerError` if the file is there and has other rows: what was trained there may have seen those of now."""
+    lines = [json.dumps(as_row(example), ensure_ascii=False) + "\n" for example in examples]
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        write_text(path, lines)
+    elif path.read_bytes() != "".join(lines).encode("utf-8", "surrogatepass"):
+        what = "has other rows; the data, their labels, --folds or the seed have changed since"
+        raise NerError(what, place=path, remedy="remove the folders of the folds, or choose another --output_dir")
+
+
+def _predict(folder: Path, held_out: Sequence[Example], recipe: Recipe) -> None:
+    """Write the predictions of a fold; each rank makes its share."""
+    args = recipe.training
+    extractor = Extractor.from_pretrained(folder / MODEL, device=str(args.device))
+    lines = list(judge(extractor, select_rows(held_out, range(args.process_index, len(held_out), args.world_size))))
+    lines = gather(lines, args.world_size)
+    if args.process_index == 0:
+        write_text(folder / PREDICTIONS, (json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    del extractor
+    clear_device_cache(garbage_collection=True)
+
+
+def _join(output: Path, parts: Sequence[Sequence[int]]) -> str:
+    """Write the predictions of all folds to one file, in the order of the rows; returns what to say of them."""
+    lines = dict[int, str]()
+    for n, part in enumerate(parts, start=1):
+        written = (output / f"fold-{n}" / PREDICTIONS).read_text(encoding="utf-8", errors="surrogatepass")
+        lines |= zip(part, written.removesuffix("\n").split("\n"), strict=True)  # a text may have a U+2028
+    write_text(output / OUTPUT, (lines[row] + "\n" for row in sorted(lines)))
+    rows = [json.loads(line) for line in lines.values()]
+    refused = sum("error" in row for row in rows)
+    unasked = sum("annotated" not in row for row in rows) - refused
+    said = (
+        f"{output / OUTPUT}: {len(rows):,} rows, each predicted by the one of {len(parts)} models that has not seen it"
+    )
+    if refused:
+        said += f"\n{count(refused, 'row')} do not fit into the model's context and have an error instead"
+    if unasked:
+        said += (
+            f"\n{count(unasked, 'row')} are longer than those of the training, or their annotation is longer than "
+            "max_new_tokens: no model was asked for the annotation, so no entity of theirs can be doubted"
+        )
+    return said

@@ -1,0 +1,161 @@
+"""Laws of cross-fitting, on trainings of the toy: nobody predicts what it has seen, and a kill changes nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rows import EIGHT, ROOT
+from warm_python import warm_python
+
+from qwen_ner import cli
+from qwen_ner.data.analysis.corrections import propose
+from qwen_ner.data.analysis.disagreement import predictions_by_text
+from qwen_ner.data.analysis.duplicates import groups_of_alike, near_duplicates
+from qwen_ner.data.datasets import read_jsonl, write_jsonl
+from qwen_ner.entities import Example, NerError
+from qwen_ner.sweep.folds import assign, cross_fit
+
+
+@given(
+    st.lists(st.text("甲乙丙，", min_size=1, max_size=6), min_size=2, max_size=20), st.integers(2, 4), st.integers(0, 3)
+)
+def test_each_row_is_in_one_fold_and_what_is_alike_in_the_same(texts, folds, seed):
+    groups = groups_of_alike(texts)
+    if folds > len(groups):
+        with pytest.raises(NerError) as error:
+            assign(texts, folds, seed)
+        assert (error.value.place, error.value.value) == ("--folds", folds)
+        return
+    parts = assign(texts, folds, seed)
+    assert sorted(row for part in parts for row in part) == list(range(len(texts)))
+    assert all(len({n for n, part in enumerate(parts) for row in group if row in part}) == 1 for group in groups)
+    assert max(map(len, parts)) - min(map(len, parts)) <= max(map(len, groups))
+    assert all(part == sorted(part) for part in parts)
+    assert parts == assign(texts, folds, seed)
+
+
+def test_fewer_than_two_folds_are_refused():
+    with pytest.raises(NerError) as error:
+        assign(["一", "二", "三"], 1, 0)
+    assert error.value.remedy == "choose from 2 to 3"
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """24 rows: each of eight in three versions, some of which differ in punctuation alone."""
+    rows = []
+    for n, gold in enumerate(EIGHT):
+        rows.append(Example(f"{n}", gold.text, gold.entities))
+        rows.append(Example(f"{n}b", gold.text + "！", gold.entities))
+        rows.append(Example(f"{n}c", gold.text + "\u2028另外没有别的了", gold.entities))
+    path = tmp_path_factory.mktemp("rows") / "train.jsonl"
+    write_jsonl(path, rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def recipe(rows, tiny, tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "r.yaml"
+    path.write_text(
+        f"model_name_or_path: {tiny}\ndataset: {rows}\nsystem_prompt: 找出实体\nvalidation_rows: 4\nuse_cpu: true\n"
+        "learning_rate: 1e-2\nmax_steps: 2\nmax_new_tokens: 64\nlogging_steps: 2\nreport_to: none\nseed: 3\n"
+        "eval_strategy: steps\neval_steps: 2\nsave_strategy: steps\nsave_steps: 2\npush_to_hub: true\n"
+        "hub_model_id: you/ner\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def command(recipe, output, *more):
+    return [sys.executable, "-m", "qwen_ner", "folds", recipe, "--folds", "2", "--output_dir", output, *more]
+
+
+@pytest.fixture(scope="module")
+def done(recipe, tmp_path_factory):
+    output = tmp_path_factory.mktemp("folds")
+    said = warm_python.run(command(recipe, output), check=True, timeout=600).stdout.splitlines()
+    assert f"{output / 'folds.jsonl'}: 24 rows, each predicted by the one of 2 models that has not seen it" in said
+    return output
+
+
+def test_each_row_is_predicted_by_one_model_that_has_not_seen_it_or_one_like_it(done, rows):
+    every = read_jsonl(rows)
+    seen = {n: read_jsonl(done / f"fold-{n}" / "train.jsonl") for n in (1, 2)}
+    held = {n: read_jsonl(done / f"fold-{n}" / "held_out.jsonl") for n in (1, 2)}
+    for n in (1, 2):
+        assert sorted(e.id for e in [*seen[n], *held[n]]) == sorted(e.id for e in every)
+        assert not [d for d in near_duplicates({"seen": seen[n], "held": held[n]}) if d.splits == ("seen", "held")]
+        assert (done / f"fold-{n}" / "model" / "ner_config.json").exists()
+    assert sorted(e.id for n in (1, 2) for e in held[n]) == sorted(e.id for e in every)
+    lines = [json.loads(line) for line in (done / "folds.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
+    assert [(line["id"], line["text"]) for line in lines] == [(e.id, e.text) for e in every]
+    for n in (1, 2):
+        predicted = (done / f"fold-{n}" / "predictions.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+        of_fold = {e.id for e in held[n]}
+        assert [json.loads(line) for line in predicted] == [line for line in lines if line["id"] in of_fold]
+
+
+def test_audit_reads_what_is_written(done, rows):
+    """Each annotated surface is either written by the model, or it was asked for it, but in texts longer than it knows."""
+    every = read_jsonl(rows)
+    predictions = dict(zip([e.id for e in every], predictions_by_text(done / "folds.jsonl", every), strict=True))
+    unasked = set()
+    for n in (1, 2):
+        longest = max(len(e.text) for e in read_jsonl(done / f"fold-{n}" / "train.jsonl"))
+        for gold in read_jsonl(done / f"fold-{n}" / "held_out.jsonl"):
+            found = predictions[gold.id]
+            if missing := set(gold.surfaces) - {(e.label, e.text) for e in found.entities}:
+                assert found.annotated is None if len(gold.text) > longest else found.annotated.keys() == missing
+            unasked |= {gold.id} if found.annotated is None else set()
+    assert len(unasked) < len(every) / 4
+    propose(every, [[*predictions.values()]])
+
+
+def test_a_fold_that_is_finished_is_kept_and_a_kill_changes_nothing(recipe, done, tmp_path):
+    process = warm_python.start(command(recipe, tmp_path))
+    first = tmp_path / "fold-1"
+    while not (first / "predictions.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "folds.jsonl").exists()
+    before = {path: path.stat().st_mtime_ns for path in sorted(first.rglob("*")) if path.is_file()}
+    warm_python.run(command(recipe, tmp_path), check=True, timeout=600)
+    assert {path: path.stat().st_mtime_ns for path in sorted(first.rglob("*")) if path.is_file()} == before
+    assert (tmp_path / "folds.jsonl").read_bytes() == (done / "folds.jsonl").read_bytes()
+
+
+def test_folds_of_other_rows_are_not_mixed(recipe, done):
+    with pytest.raises(NerError) as error:
+        cross_fit(recipe, ["--output_dir", str(done)], 3)
+    assert error.value.place == done / "fold-1" / "held_out.jsonl"
+    assert "another --output_dir" in error.value.remedy
+
+
+@pytest.mark.slow
+def test_several_processes_share_trainings_and_predictions(recipe, done, tmp_path):
+    config = ROOT / "accelerate_configs" / "cpu_2proc.yaml"
+    ran = warm_python.launch(config, command(recipe, tmp_path)[1:])
+    assert ran.returncode == 0, ran.stderr
+    ids = [json.loads(line)["id"] for line in (tmp_path / "folds.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
+    assert ids == [
+        json.loads(line)["id"] for line in (done / "folds.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    ]
+
+
+def test_bad_input_by_the_command_line(recipe, tmp_path, capsys):
+    for more, said in (
+        (["--folds", "0"], 2),
+        (["--folds", "900"], "--folds"),
+        (["--learnin_rate", "1"], "learning_rate"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["folds", str(recipe), "--output_dir", str(tmp_path), *more])
+        assert stopped.value.code == said or said in str(stopped.value.code)
