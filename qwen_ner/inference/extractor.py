@@ -25,6 +25,7 @@ from .calibration import Calibration, Judged, surface_log_probability
 from .constraints.grammar import Constraint, Grammar
 from .hub_download import local_folder
 from .loading import check_limits, load_tokenizer
+from .windows import TextTooLong as TextTooLong
 from .windows import Window, join_windows, windows
 
 if TYPE_CHECKING:
@@ -34,17 +35,6 @@ log = logging.getLogger(__name__)
 
 CHUNK = 1024
 """Windows that are prepared and sorted by length at a time: what is held of a long document beside its entities."""
-
-
-class TextTooLong(NerError):
-    """Texts that leave no room for an answer; `faults` says what is wrong with each, by its position."""
-
-    def __init__(self, faults: dict[int, str]) -> None:
-        self.faults = faults
-        super().__init__("; ".join(f"text {i}: {fault}" for i, fault in faults.items()))
-
-    def __reduce__(self) -> Any:
-        return TextTooLong, (self.faults,)
 
 
 class Asked(Protocol):

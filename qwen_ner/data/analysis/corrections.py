@@ -15,8 +15,8 @@ from typing import Any
 
 from ...entities import Entity, Example, NerError
 from ..formats.errors import DataError, Faults, count, quote
-from ..formats.mentions import EntityReader
 from ..formats.lines import lines_of, number_lines
+from ..formats.mentions import EntityReader
 from ..formats.rows import json_object
 from .corpus import overlapping
 from .disagreement import Prediction, Predictions, best_scores
