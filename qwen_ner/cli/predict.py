@@ -12,7 +12,7 @@ import stat
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,10 @@ def run(options: Namespace, _: list[str]) -> None:
     from ..inference.extractor import Extractor
     from ..inference.hub_download import local_folder
     from ..inference.output_file import fingerprint, model_fingerprint, open_output
+    from ..inference.sampling import GREEDY, Sampling
 
+    sampling = Sampling(options.samples, options.temperature, options.top_p)
+    sampling.check_thresholds(options.thresholds)
     names = [] if options.text else options.files or [STDIN]
     _check(options, names)
     live = any(map(_may_pause, names))
@@ -54,9 +57,11 @@ def run(options: Namespace, _: list[str]) -> None:
         "model": options.model,
         "fingerprint": model_fingerprint(folder) if options.output else "",
         "format": options.format,
-        "min_score": options.min_score,
+        "min_score": sampling.floor(options.min_score),
         "thresholds": options.thresholds,
     }
+    if sampling != GREEDY:
+        record["sampling"] = asdict(sampling)
     if options.output and options.format == "cluener":
         record["input"] = fingerprint(map(Path, names))  # whose texts are not in the lines
     with open_output(options.output, record, write=rank == 0) as output:
@@ -74,6 +79,7 @@ def run(options: Namespace, _: list[str]) -> None:
             submission=options.format == "cluener",
             min_score=options.min_score,
             thresholds=options.thresholds,
+            **asdict(sampling),
             batch_tokens=options.batch_tokens,
         )
     if live and rows.stopped:

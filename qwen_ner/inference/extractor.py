@@ -26,6 +26,7 @@ from .calibration import Calibration, Judged, surface_log_probability
 from .constraints.grammar import Grammar
 from .hub_download import local_folder
 from .loading import check_limits, load_tokenizer
+from .sampling import GREEDY, MAJORITY, Sampling, vote
 from .windows import Window, windows
 
 if TYPE_CHECKING:
@@ -130,8 +131,11 @@ class Extractor:
         texts: Iterable[str],
         *,
         constrained: bool = True,
-        min_score: float = 0.0,
+        min_score: float | None = None,
         thresholds: Literal["none", "auto"] = "none",
+        samples: int = 1,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
         batch_tokens: int | None = None,
         progress: bool = False,
     ) -> Iterator[Decoded]:
@@ -144,9 +148,17 @@ class Extractor:
         left out, and with `thresholds` "auto" those below the calibrated threshold of their label. `batch_tokens`
         bounds the tokens in a batch, prompts and answers. `progress` shows a bar on a terminal.
 
+        With a `temperature`, answers are drawn as `Sampling` says. One drawn answer is scored like a greedy one. Of
+        several `samples` the score is the share of the answers that have the surface, uncalibrated, and `min_score`
+        defaults to 0.5: see `sampling.vote`.
+
         Raises `TextTooLong` before anything is generated if a text, or a window of it, does not fit into the model's
-        context; no text is truncated.
+        context; no text is truncated. Raises `NerError` for what `Sampling` refuses, and for `thresholds` "auto" with
+        drawn answers.
         """
+        sampling = Sampling(samples, temperature, top_p)
+        sampling.check_thresholds(thresholds)
+        least = sampling.floor(min_score)
         if isinstance(texts, str):
             raise TypeError("extract takes a list of texts: extract([text])")
         if isinstance(texts, Iterator):
@@ -164,12 +176,14 @@ class Extractor:
         floors = self._thresholds if thresholds == "auto" else {}
         waiting = (part for text in texts for part in self._parts(text))
         chunks = iter(lambda: list(islice(waiting, CHUNK)), [])
-        with tqdm(total=total, desc="Extracting", unit="text", disable=None if progress else True) as bar:
-            read = partial(self.read, constrained=constrained, batch_tokens=batch_tokens, on_rows=bar.update)
-            found = (decoded for chunk in chunks for decoded in read(chunk))
+        unit, off = "text" if samples == 1 else "answer", None if progress else True
+        with tqdm(total=total * samples, desc="Extracting", unit=unit, disable=off) as bar:
+            read = partial(self.read, constrained=constrained, sampling=sampling, share=least)
+            options: dict[str, Any] = {"batch_tokens": batch_tokens, "on_rows": bar.update}
+            found = (decoded for chunk in chunks for decoded in read(chunk, **options))
             for text in texts:
                 own = [(window, next(found)) for window in self.windows(text)]
-                yield join_windows(own, lambda label: max(min_score, floors.get(label, 0.0)))
+                yield join_windows(own, lambda label: max(least, floors.get(label, 0.0)))
 
     def windows(self, text: str) -> list[Window]:
         """The windows that `text` is read in, without those that hold only white space."""
@@ -179,26 +193,42 @@ class Extractor:
     def _parts(self, text: str) -> list[str]:
         return [text[window.start : window.end] for window in self.windows(text)]
 
-    def read(self, texts: Sequence[str], *, constrained: bool = True, **options: Any) -> list[Decoded]:
+    def read(
+        self,
+        texts: Sequence[str],
+        *,
+        constrained: bool = True,
+        sampling: Sampling = GREEDY,
+        share: float = MAJORITY,
+        **options: Any,
+    ) -> list[Decoded]:
         """What the model says of each of `texts`, with scores. Texts are read whole: none may be `overlong`.
 
-        `options` are those of `Backend.complete`: `batch_tokens`, `on_rows`.
+        Of several answers it is what at least this `share` of them says. `options` are those of `Backend.complete`:
+        `batch_tokens`, `on_rows`.
         """
-        limit = self.config.max_new_tokens
+        limit, number = self.config.max_new_tokens, sampling.samples
+        copies = [text for text in texts for _ in range(number)]
+        if sampling.temperature:
+            options["draws"] = [draw for text in texts for draw in sampling.draws(text)]
         with self._lock:  # what a backend keeps between calls is for one at a time
             grammar = self.grammar if constrained else self._grammar_or_none
-            guides = [grammar.constraint(text, limit) for text in texts] if grammar else None
+            guides = [grammar.constraint(text, limit) for text in copies] if grammar else None
             prompts = prompt_ids(self.tokenizer, self.codec, texts)
+            asked = [prompt for prompt in prompts for _ in range(number)]
             constraints, hints = (guides, None) if constrained else (None, guides)
-            completions = self.backend.complete(prompts, limit, constraints, hints=hints, **options)
+            completions = self.backend.complete(asked, limit, constraints, hints=hints, **options)
             self.tokens += sum(map(len, prompts)) + sum(len(completion.ids) for completion in completions)
         answers = decode_ids(self.tokenizer, [completion.ids for completion in completions])
         decoded = []
-        for n, (text, answer, completion) in enumerate(zip(texts, answers, completions, strict=True)):
+        for n, (text, answer, completion) in enumerate(zip(copies, answers, completions, strict=True)):
             forced = constraints[n].forced_surfaces if constraints else frozenset()
             found = self.codec.decode(text, answer, finished=completion.finished, forced_surfaces=forced)
             decoded.append(found.scored(self._scores(answer, completion)))
-        return decoded
+        if number == 1:
+            return decoded
+        each = zip(*[iter(decoded)] * number, strict=True)
+        return [vote(text, own, self.config.labels, share) for text, own in zip(texts, each, strict=True)]
 
     def overlong(self, texts: Iterable[str]) -> dict[int, str]:
         """What is wrong with those of `texts` that leave no room for an answer, by their position."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from ..codec import Decoded
 from ..entities import NerError
 from ..inference.extractor import Extractor, join_windows
+from ..inference.sampling import GREEDY, Sampling
 from ..inference.windows import Window
 from .limits import Limits
 from .schemas import Refusal
@@ -105,12 +106,14 @@ class Batcher:
     batch of several requests, which are likely to be followed by others, the model waits until as many have arrived,
     for at most `max_wait` seconds or `WAITING_SHARE` of the last batch's time, whichever is longer. No more than
     `max_waiting` tokens and `MOST_WAITING` requests may wait, except for a request that finds the queue empty. Both
-    limits of tokens count prompt, answer and each character as a token. `on_batch` is called after each batch: see
-    `metrics.Monitor.batch`.
+    limits of tokens count prompt, answer and each character as a token, for each of the answers that `sampling` draws.
+    `on_batch` is called after each batch: see `metrics.Monitor.batch`.
     """
 
-    def __init__(self, extractor: Extractor, limits: Limits, on_batch: Callable[..., object]) -> None:
-        self.extractor, self.limits, self.on_batch = extractor, limits, on_batch
+    def __init__(
+        self, extractor: Extractor, limits: Limits, on_batch: Callable[..., object], sampling: Sampling = GREEDY
+    ) -> None:
+        self.extractor, self.limits, self.on_batch, self.sampling = extractor, limits, on_batch, sampling
         self.tokens = 0  # in the queue
         self.waiting: deque[Job] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -192,8 +195,8 @@ class Batcher:
                 return
 
     def _size(self, part: Part) -> int:
-        """An upper estimate of the tokens of `part` with prompt and answer, one per character."""
-        return self._fixed + part.window.end - part.window.start
+        """An upper estimate of the tokens of `part` with prompt and answers, one per character."""
+        return self.sampling.samples * (self._fixed + part.window.end - part.window.start)
 
     def _next_batch(self) -> list[tuple[Job, Part]]:
         """Take a part of each waiting job in turn from the queue."""
@@ -223,7 +226,8 @@ class Batcher:
         if not texts:
             return []
         try:
-            return [_check(found) for found in self.extractor.read(texts, batch_tokens=self.limits.batch_tokens)]
+            tokens = self.limits.batch_tokens
+            return [_check(found) for found in self.extractor.read(texts, sampling=self.sampling, batch_tokens=tokens)]
         except NerError as error:
             if len(texts) == 1:
                 return [Refusal(str(error), fault=True)]

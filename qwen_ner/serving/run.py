@@ -22,6 +22,7 @@ import uvicorn
 
 from ..entities import NerError
 from ..inference.extractor import Extractor
+from ..inference.sampling import GREEDY, Sampling
 from .app import Service, create_app
 from .connection import Connection
 from .http_io import SLOW_SECONDS, is_local, read_host
@@ -51,12 +52,14 @@ def serve(
     token_file: Path | None = None,
     allowed_hosts: Sequence[str] = (),
     limits: Limits | None = None,
+    sampling: Sampling = GREEDY,
 ) -> None:
     """Serve `model` at `host`:`port` until SIGTERM or Ctrl-C; port 0 takes a free one.
 
     Requests accepted by then are answered, later ones get HTTP 503. The token is read from `token_file` or the
     environment variable QWEN_NER_TOKEN. Requests must name localhost, `host` or one of `allowed_hosts`; if there are
-    none of these and others than this machine can reach the server, any name will do. Raises `NerError` if the model,
+    none of these and others than this machine can reach the server, any name will do. All answers are written as
+    `sampling` says. Raises `NerError` if the model,
     the address, a name or the token cannot be used, and `KeyboardInterrupt` after Ctrl-C.
     """
     token = read_token(token_file)
@@ -68,7 +71,8 @@ def serve(
     extractor.extract(["北京"])  # the first call is slow
     name = Path(model).resolve().name if Path(model).is_dir() else f"{model}@{revision}" if revision else model
     scores = read_scores(model, revision)
-    app = create_app(extractor, name=name, scores=scores, limits=limits, token=token, hosts=hosts, examples=EXAMPLES)
+    given: dict[str, Any] = {"token": token, "hosts": hosts, "examples": EXAMPLES, "sampling": sampling}
+    app = create_app(extractor, name=name, scores=scores, limits=limits, **given)
     if token is None and not local:
         advice = f"set {TOKEN_VARIABLE}, pass --token-file, or omit --host"
         log.warning("Anyone who can reach %s can use this server; %s.", host, advice)

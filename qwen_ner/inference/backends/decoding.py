@@ -1,4 +1,4 @@
-"""Greedy decoding of one batch, a step at a time, with drafts.
+"""Greedy or drawn decoding of one batch, a step at a time, with drafts.
 
 In: a causal LM, rows of prompts behind a common prefix, and what each answer may or is likely to be. Out: the rows,
 completed. Knows nothing of how batches are made; running out of memory is for its caller to handle.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from ...entities import NerError
-from .base import Constraint
+from .base import Constraint, Draw
+from .drawing import probabilities, sample
 from .prefix_cache import keeps_every_token, repeat_cache
 
 if TYPE_CHECKING:
@@ -31,17 +33,23 @@ DRAFT_TOKENS = 6
 class Row:
     """Prompt `number` and its answer while it is written: `done` when `finished` or at the limit.
 
-    `guide` is None once the answer has left what it forecasts.
+    `guide` is None once the answer has left what it forecasts. With a `draw` its tokens are drawn by numbers from its
+    own `random`, so that other rows and drafts change nothing.
     """
 
     number: int
     prompt: Sequence[int]
     guide: Constraint | None
+    draw: Draw | None = None
+    random: Random = field(init=False, repr=False)
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finished: bool = False
     done: bool = False
     draft: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.random = Random(self.draw.seed if self.draw else 0)
 
 
 class Judged(NamedTuple):
@@ -59,6 +67,12 @@ class Judged(NamedTuple):
         likeliest, logprobs, normalizers = judge(logits)
         return cls(likeliest.T.tolist(), logprobs.T.tolist(), normalizers)
 
+    def replace(self, column: int, rows: Sequence[int], tokens: torch.Tensor, logits: torch.Tensor) -> None:
+        """Put `tokens`, one for each of `rows`, with their log-probabilities in the place of the likeliest."""
+        gains = logits[list(rows), column, tokens].float() - self.normalizers[list(rows), column]
+        for i, token, gain in zip(rows, tokens.tolist(), gains.tolist(), strict=True):
+            self.likeliest[column][i], self.logprobs[column][i] = token, gain
+
 
 @dataclass(frozen=True)
 class BatchWriter:
@@ -68,7 +82,6 @@ class BatchWriter:
     ends: Sequence[int]
     pad_token_id: int
     limit: int
-    temperature: float
     constrained: bool
 
     def length(self, row: Row) -> int:
@@ -83,15 +96,17 @@ class BatchWriter:
         """Complete some of `waiting`, so many `together`, whose prompts begin with `prefix`. Yields the completed ones.
 
         A step feeds each row the token that it took last and a draft, padded on the left. Columns of the cache that
-        hold padding or refused drafts are masked, and positions are counted as if they were not there.
+        hold padding or refused drafts are masked, and positions are counted as if they were not there. Equal prompts
+        are read once.
         """
         rows = all_rows = list(waiting[:together])
-        own = pad_left([row.prompt[prefix.get_seq_length() :] for row in rows], self.pad_token_id)
+        prompts, places = distinct([row.prompt for row in rows])
+        own = pad_left([prompt[prefix.get_seq_length() :] for prompt in prompts], self.pad_token_id)
         device, shared = self.model.device, prefix.get_seq_length()
         ids, mask = own["input_ids"].to(device), own["attention_mask"].to(device)
         mask = torch.nn.functional.pad(mask, (shared, 0), value=1)
-        cache = repeat_cache(prefix, len(rows), self.model)
-        drafting = keeps_every_token(cache) and not self.temperature  # else a refused draft could not be taken back
+        cache = repeat_cache(prefix, len(prompts), self.model)
+        drafting = keeps_every_token(cache)  # else a refused draft could not be taken back
         judged = 1  # columns: what a row takes, and the draft behind it
         while True:
             out = self.model(
@@ -103,6 +118,10 @@ class BatchWriter:
                 logits_to_keep=judged,
             )
             logits = out.logits.float()
+            if len(logits) < len(rows):  # a row for each of equal prompts
+                copies = torch.tensor(places).to(device, non_blocking=True)
+                cache.batch_select_indices(copies)
+                mask, logits = mask[copies], logits[copies]
             refused = self._take(rows, logits, Judged.of(logits))
             going = [i for i, row in enumerate(rows) if not row.done]
             if not going:
@@ -134,7 +153,7 @@ class BatchWriter:
         far as the model would have written it itself, and one more. Returns how many tokens of each draft were refused.
         Raises `NerError` if a probability is not finite.
 
-        Rows that may not take their likeliest tokens choose together.
+        Rows that draw, and those that may not take what they chose first, choose together.
         """
         refused = [0] * len(rows)
         writing = [(i, row) for i, row in enumerate(rows) if not row.done]
@@ -144,11 +163,13 @@ class BatchWriter:
             if not all(math.isfinite(values[i]) for i, _ in here):
                 remedy = "use an earlier checkpoint, or train with a lower learning rate"
                 raise NerError("the model's logits are not finite numbers", remedy=remedy)
-            if choosing := [i for i, row in here if self.temperature or not self._allows(row, tokens[i])]:
-                chosen = self._choose(logits[choosing, column], [rows[i].guide for i in choosing])
-                gains = logits[choosing, column, chosen].float() - judged.normalizers[choosing, column]
-                for i, token, gain in zip(choosing, chosen.tolist(), gains.tolist(), strict=True):
-                    tokens[i], values[i] = token, gain
+            if drawing := [(i, row.draw) for i, row in here if row.draw]:
+                places, draws = zip(*drawing, strict=True)
+                weights = probabilities(logits[list(places), column], draws)
+                judged.replace(column, places, sample(weights, [rows[i].random for i in places]), logits)
+            if choosing := [i for i, row in here if not self._allows(row, tokens[i])]:
+                chosen = self._choose(logits[choosing, column], [rows[i] for i in choosing])
+                judged.replace(column, choosing, chosen, logits)
             for i, row in here:
                 self._add(row, tokens[i], values[i])
                 if behind and (row.done or tokens[i] != row.draft[-behind]):
@@ -159,20 +180,20 @@ class BatchWriter:
     def _allows(self, row: Row, token: int) -> bool:
         return not self.constrained or row.guide is None or row.guide.allows(token)
 
-    def _choose(self, logits: torch.Tensor, guides: Sequence[Constraint | None]) -> torch.Tensor:
-        """The tokens that rows take whose `logits` (row, vocabulary) are restricted by `guides`, if these bind."""
-        if not self.constrained:
-            return self._pick(logits)
-        allowed = [torch.tensor(guide.allowed()) for guide in guides if guide]
+    def _choose(self, logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
+        """The tokens that `rows` take of those that their guides allow: the likeliest, or drawn from what these leave
+        of the nucleus; if that is nothing, from the nucleus of what they allow."""
+        allowed = [torch.tensor(row.guide.allowed()) for row in rows if row.guide]
         ids = torch.nn.utils.rnn.pad_sequence(allowed, batch_first=True, padding_value=-1).to(logits.device)
         scores = logits.gather(1, ids.clamp_min(0)).masked_fill(ids < 0, -torch.inf)
-        return ids.gather(1, self._pick(scores)[:, None])[:, 0]
-
-    def _pick(self, scores: torch.Tensor) -> torch.Tensor:
-        """A column of each row of `scores`: the greatest, or with a temperature a drawn one."""
-        if not self.temperature:
-            return scores.argmax(-1)
-        return torch.multinomial((scores / self.temperature).softmax(-1), 1)[:, 0]
+        columns = scores.argmax(-1)
+        if drawing := [(i, row.draw) for i, row in enumerate(rows) if row.draw]:
+            places, draws = map(list, zip(*drawing, strict=True))
+            left = probabilities(logits[places], draws).gather(1, ids[places].clamp_min(0))
+            left = left.masked_fill(ids[places] < 0, 0)
+            weights = torch.where(left.any(-1, keepdim=True), left, probabilities(scores[places], draws))
+            columns[places] = sample(weights, [rows[i].random for i in places])
+        return ids.gather(1, columns[:, None])[:, 0]
 
     def _add(self, row: Row, token: int, logprob: float) -> None:
         """Have `row` and its guide take `token`."""
@@ -196,6 +217,17 @@ def judge(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     logits = logits.float()
     best, normalizers = logits.max(-1), logits.logsumexp(-1)
     return best.indices, best.values - normalizers, normalizers
+
+
+def distinct(prompts: Sequence[Sequence[int]]) -> tuple[list[tuple[int, ...]], list[int]]:
+    """The different ones of `prompts`, and for each prompt the place of its equal among them.
+
+    >>> distinct([[5, 6], [7], [5, 6]])
+    ([(5, 6), (7,)], [0, 1, 0])
+    """
+    found: dict[tuple[int, ...], int] = {}
+    places = [found.setdefault(tuple(prompt), len(found)) for prompt in prompts]
+    return list(found), places
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, torch.Tensor]:

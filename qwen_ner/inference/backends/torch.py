@@ -1,4 +1,4 @@
-"""The torch backend: greedy decoding in batches, on the model as it stands in this process.
+"""The torch backend: greedy or drawn decoding in batches, on the model as it stands in this process.
 
 In: a causal LM and prompts as token ids. Out: a `Completion` for each prompt, in order. Sharing the common prefix,
 batching, drafts and running out of memory are its own affair. Knows nothing of labels, JSON or recipes.
@@ -19,7 +19,7 @@ from ...contract import NerConfig
 from ...entities import NerError
 from ..loading import load_weights
 from .base import BATCH_TOKENS as BATCH_TOKENS
-from .base import Completion, Constraint
+from .base import Completion, Constraint, Draw
 from .continuous import ContinuousWriter
 from .decoding import BatchWriter, Row
 from .decoding import pad_left as pad_left
@@ -89,26 +89,27 @@ class TorchBackend:
         limit: int,
         constraints: Sequence[Constraint] | None = None,
         *,
+        draws: Sequence[Draw] | None = None,
         hints: Sequence[Constraint] | None = None,
         batch_tokens: int | None = None,
         on_rows: Callable[[int], object] | None = None,
-        temperature: float = 0.0,
     ) -> list[Completion]:
         """See `Backend.complete`. In float32 the ids are those of transformers' own greedy `generate` without
         penalties, whatever the batch; in bfloat16 near ties move with it.
 
         Prompts are sorted by length and taken in batches of `batch_tokens`; a longer prompt goes alone. A batch that
-        runs out of memory is retried by halves. With a `temperature`, tokens are drawn by torch's global generator.
+        runs out of memory is retried by halves. What is drawn, too, depends on the batch only as far as rounding goes.
         Raises `NerError` if a single prompt and its answer, or what all prompts begin with, do not fit into memory.
         """
         if not prompts:
             return []
-        common = (self.model, self.ends, self.pad_token_id, limit, temperature, bool(constraints))
+        common = (self.model, self.ends, self.pad_token_id, limit, bool(constraints))
         writer = ContinuousWriter(*common, self.decoder) if self.decoder else BatchWriter(*common)
         guides: Sequence[Constraint | None] = constraints or hints or [None] * len(prompts)
         prefix = self._prefix(prompts)
         budget = min(batch_tokens or self.batch_tokens, self.memory_tokens)
-        rows = [Row(i, prompt, guide) for i, (prompt, guide) in enumerate(zip(prompts, guides, strict=True))]
+        drawn: Sequence[Draw | None] = draws or [None] * len(prompts)
+        rows = [Row(i, *given) for i, given in enumerate(zip(prompts, guides, drawn, strict=True))]
         waiting = sorted(rows, key=lambda row: -len(row.prompt))
         done: dict[int, Completion] = {}
         while waiting:
@@ -128,7 +129,7 @@ class TorchBackend:
             for guide in [guides[row.number] for row in waiting]:
                 if guide:
                     guide.restart()
-            waiting = [Row(row.number, row.prompt, guides[row.number]) for row in waiting]
+            waiting = [Row(row.number, row.prompt, guides[row.number], row.draw) for row in waiting]
         return [done[i] for i in range(len(prompts))]
 
     def _prefix(self, prompts: Sequence[Sequence[int]]) -> DynamicCache:
