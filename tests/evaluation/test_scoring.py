@@ -368,7 +368,9 @@ def test_every_line_of_the_table_ends_in_the_same_column(bare):
     assert (
         title == "outputs/x on folder dev: 1,234 rows, fingerprint f00d, free decoding, min score 0.5, thresholds auto"
     )
-    assert "free decoding (5 answers a text), min score 0.5, " in str(dataclasses.replace(contract, sampling="5 answers a text"))
+    assert "free decoding (5 answers a text), min score 0.5, " in str(
+        dataclasses.replace(contract, sampling="5 answers a text")
+    )
     assert all(view in views for view in ("f1:", "span_f1:", "macro_f1:"))
     names = [line.split()[0] for line in body]
     assert names == [*labels.names, "unknown", "-" * columns(header), "f1", "span_f1", "macro_f1", "seen", "unseen"]
