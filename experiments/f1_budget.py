@@ -257,16 +257,15 @@ def voted(extractor: Any, texts: Sequence[str], temperature: float = 0.7, drawn:
     from collections import Counter
     from dataclasses import replace
 
-    import torch
-
     from qwen_ner.data.tokenize import prompt_ids
+    from qwen_ner.inference.backends.base import Draw
     from qwen_ner.inference.extractor import decode_ids
 
-    torch.manual_seed(0)
     answers = [extractor.read(texts, constrained=False)]
     prompts = prompt_ids(extractor.tokenizer, extractor.codec, texts)
-    for _ in range(drawn):
-        made = extractor.backend.complete(prompts, extractor.config.max_new_tokens, temperature=temperature)
+    for n in range(drawn):
+        draws = [Draw(temperature, 1.0, n * len(texts) + i) for i in range(len(texts))]
+        made = extractor.backend.complete(prompts, extractor.config.max_new_tokens, draws=draws)
         written = decode_ids(extractor.tokenizer, [one.ids for one in made])
         answers.append(
             [

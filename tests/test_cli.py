@@ -322,6 +322,72 @@ def test_predict_goes_on_only_with_what_the_same_model_and_settings_wrote(traine
     assert out.read_bytes() == before
 
 
+VOTE = ("--samples", "4", "--temperature", "1", "--top-p", "0.9")
+
+
+@pytest.mark.slow
+def test_drawn_answers_are_the_same_each_time_and_scored_by_their_share(trained, capsys, tmp_path):
+    folder, _ = trained
+    texts, out = tmp_path / "texts.txt", tmp_path / "out.jsonl"
+    texts.write_text("\n".join(gold.text for gold in EIGHT), encoding="utf-8")
+    command = ["predict", folder, texts, "--output", out]
+    assert in_process(capsys, *command, *VOTE, "--min-score", "0.25")[0] == 0
+    whole = out.read_text(encoding="utf-8").splitlines()
+    scores = [entity["score"] for line in whole for entity in json.loads(line)["entities"]]
+    assert {0.25, 0.75} <= set(scores) <= {0.25, 0.5, 0.75, 1.0}
+    out.write_text("".join(line + "\n" for line in whole[:3]), encoding="utf-8")
+    assert in_process(capsys, *command, *VOTE, "--min-score", "0.25", "--batch-tokens", "300")[0] == 0
+    assert out.read_text(encoding="utf-8").splitlines() == whole, "the rest of an interrupted run is drawn as before"
+    for other in ([], ["--temperature", "1"], [*VOTE], [*VOTE, "--min-score", "0.25", "--top-p", "1"]):
+        code, _, err = in_process(capsys, *command, *other)
+        assert code == 1
+        assert f"{out}: was written with " in err
+    _, printed, _ = in_process(capsys, "predict", folder, texts, *VOTE)
+    kept = [[e for e in json.loads(line)["entities"] if e["score"] >= 0.5] for line in whole]
+    assert [json.loads(line)["entities"] for line in printed.splitlines()] == kept, "of half the answers by default"
+
+
+@pytest.mark.slow
+def test_a_score_of_drawn_answers_says_how_they_were_drawn(trained, data, capsys, tmp_path):
+    folder, _ = trained
+    report = tmp_path / "report"
+    code, out, _ = in_process(capsys, "evaluate", folder, "--data", data, *VOTE, "--report", report)
+    assert code == 0
+    for decoding in ("free", "constrained"):
+        said = f"{decoding} decoding (4 answers a text, temperature 1, top_p 0.9), min score 0.5"
+        assert said in out
+        assert said in (report / decoding / "report.html").read_text(encoding="utf-8")
+    predictions = report / "constrained" / "predictions.jsonl"
+    lines = [json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines()]
+    texts = [option for line in lines for option in ("--text", line["text"])]
+    _, printed, _ = in_process(capsys, "predict", folder, *texts, *VOTE)
+    assert [json.loads(line)["entities"] for line in printed.splitlines()] == [line["entities"] for line in lines]
+    code, _, err = in_process(capsys, "evaluate", predictions, "--data", data, *VOTE)
+    assert code == 1
+    assert "temperature" in err
+
+
+@pytest.mark.parametrize(
+    "command", [["predict", "nowhere", "--text", "三星"], ["evaluate", "nowhere", "--data", "sample"]]
+)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--samples", "5"], "samples: 5: greedy answers are all the same"),
+        (["--temperature", "nan"], "temperature: nan"),
+        (["--top-p", "0.9"], "top_p: 0.9"),
+        (["--temperature", "1", "--top-p", "0"], "top_p: 0.0"),
+        (["--temperature", "1", "--thresholds", "auto"], "thresholds: auto"),
+    ],
+)
+def test_a_draw_that_makes_no_sense_is_refused_before_the_model_is_loaded(capsys, command, options, said):
+    code, out, err = in_process(capsys, *command, *options)
+    assert (code, out) == (1, "")
+    assert said.split(":")[0] in err
+    assert said.split(": ")[1] in err
+    assert "no such folder" not in err
+
+
 @pytest.mark.slow
 def test_predict_answers_a_pipe_as_its_lines_come_and_ends_behind_them(trained, tmp_path):
     folder, _ = trained

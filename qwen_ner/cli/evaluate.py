@@ -52,8 +52,8 @@ def run(options: Namespace, _: list[str]) -> None:
         check_writable(options.report / "report.html", make_folder=True)
     both = options.decoding == "both" and not Path(options.model).is_file()
     scores: dict[str, Any] = {"model": options.model, "data": options.data, "split": options.split}
-    same = ("revision", "dtype", "data_dir", "limit", "min_score", "thresholds", "batch_tokens", "negatives")
-    given = {name: getattr(options, name) for name in same}
+    same = "revision dtype data_dir limit min_score thresholds samples temperature top_p batch_tokens negatives"
+    given = {name: getattr(options, name) for name in same.split()}
     given["backend"] = options.engine
     decodings = ("free", "constrained") if options.decoding == "both" else (options.decoding,)
     for result in evaluate(options.model, options.data, options.split, decodings=decodings, **given):

@@ -40,13 +40,15 @@ def add_dtype(parser: ArgumentParser) -> None:
 
 def add_extraction(parser: ArgumentParser) -> None:
     add_dtype(parser)
-    parser.add_argument("--min-score", type=score, default=0.0, help="drop entities with a lower score; default: 0")
+    what = "drop entities with a lower score; default: 0, or 0.5 of several samples"
+    parser.add_argument("--min-score", type=score, help=what)
     parser.add_argument(
         "--thresholds",
         choices=("none", "auto"),
         default="none",
         help="auto: drop entities below the calibrated threshold of their label; default: none",
     )
+    add_sampling(parser)
     what = "tokens in a batch; lower it if memory is short; default: 16384, or on a GPU what fits into its memory"
     parser.add_argument("--batch-tokens", type=count, metavar="N", help=what)
 
@@ -70,6 +72,16 @@ def add_engine(parser: ArgumentParser, *others: str) -> None:
         metavar="{" + ",".join((*names, "URL")) + "}",
         help=f"{what}; default: torch",
     )
+
+
+def add_sampling(parser: ArgumentParser) -> None:
+    """The fields of `inference.sampling.Sampling`, which checks them."""
+    several = "answers to draw for each text; an entity's score is its share of them; needs a temperature; default: 1"
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help=several)
+    drawn = "draw tokens from softmax(logits / T); the same text always gets the same draw; default: 0, greedy"
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help=drawn)
+    cut = "draw only from the likeliest tokens that together have probability P; default: 1"
+    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help=cut)
 
 
 def count(given: str) -> int:

@@ -12,7 +12,7 @@ import stat
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from .options import add_engine, add_extraction, add_model, check_writable, coun
 
 if TYPE_CHECKING:
     from ..data.datasets import TextRow
+    from ..inference.sampling import Sampling
 
 STDIN = "-"
 REFUSED = 'error: {} texts were refused; their lines in the output give the reason under "error"'
@@ -52,10 +53,13 @@ def run(options: Namespace, _: list[str]) -> None:
     from ..inference.extractor import Extractor
     from ..inference.hub_download import local_folder
     from ..inference.output_file import fingerprint, model_fingerprint, open_output
+    from ..inference.sampling import GREEDY, Sampling
 
+    sampling = Sampling(options.samples, options.temperature, options.top_p)
+    sampling.check_thresholds(options.thresholds)
     names = [] if options.text else options.files or [STDIN]
     if options.engine == "ray":
-        refused = _on_ray(options)
+        refused = _on_ray(options, sampling)
         if refused:
             sys.exit(REFUSED.format(refused))
         return
@@ -68,9 +72,11 @@ def run(options: Namespace, _: list[str]) -> None:
         "fingerprint": model_fingerprint(folder) if options.output else "",
         "dtype": options.dtype,
         "format": options.format,
-        "min_score": options.min_score,
+        "min_score": sampling.floor(options.min_score),
         "thresholds": options.thresholds,
     }
+    if sampling != GREEDY:
+        record["sampling"] = asdict(sampling)
     if options.output and options.format == "cluener":
         record["input"] = fingerprint(map(Path, names))  # whose texts are not in the lines
     with open_output(options.output, record, write=rank == 0) as output:
@@ -88,6 +94,7 @@ def run(options: Namespace, _: list[str]) -> None:
             submission=options.format == "cluener",
             min_score=options.min_score,
             thresholds=options.thresholds,
+            **asdict(sampling),
             batch_tokens=options.batch_tokens,
         )
     if live and rows.stopped:
@@ -97,7 +104,7 @@ def run(options: Namespace, _: list[str]) -> None:
         sys.exit(REFUSED.format(refused))
 
 
-def _on_ray(options: Namespace) -> int:
+def _on_ray(options: Namespace, sampling: Sampling) -> int:
     """Run the job and print what was written; returns how many texts were refused."""
     from ..entities import NerError
     from ..inference.ray import predict_files
@@ -116,8 +123,9 @@ def _on_ray(options: Namespace) -> int:
         address=options.address,
         revision=options.revision,
         replicas=options.replicas,
-        min_score=options.min_score,
+        min_score=sampling.floor(options.min_score),
         thresholds=options.thresholds,
+        **asdict(sampling),
         batch_tokens=options.batch_tokens,
     )
     print(f"{options.output} holds {rows:,} texts", file=sys.stderr)

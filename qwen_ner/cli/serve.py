@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from ..serving.limits import Limits
-from .options import add_dtype, add_engine, add_model
+from .options import add_dtype, add_engine, add_model, add_sampling
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -29,6 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "default: the name in --host if that is this machine only, else any",
     )
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="file that holds the token clients must send")
+    add_sampling(parser)
     for limit in fields(Limits):
         parser.add_argument(
             f"--{limit.name.replace('_', '-')}",
@@ -41,7 +42,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace, _: list[str]) -> None:
     from ..entities import NerError
+    from ..inference.sampling import Sampling
 
+    sampling = Sampling(options.samples, options.temperature, options.top_p)
     try:
         from ..serving.run import serve
     except ImportError as error:
@@ -58,4 +61,5 @@ def run(options: Namespace, _: list[str]) -> None:
         token_file=options.token_file,
         allowed_hosts=options.allowed_host,
         limits=Limits(**{limit.name: getattr(options, limit.name) for limit in fields(Limits)}),
+        sampling=sampling,
     )

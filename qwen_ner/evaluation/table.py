@@ -23,6 +23,8 @@ VIEWS = "f1: set of (label, surface) per row · span_f1: label and offsets · ma
 class Contract:
     """The conditions of a score, without which it means nothing: model, data, decoding and filters.
 
+    `sampling` says how answers were drawn; empty if they are greedy.
+
     >>> print(Contract("outputs/lora", "cluener", "dev", 1343, "e7ec4aaf315d7efd", "free"))
     outputs/lora on cluener dev: 1,343 rows, fingerprint e7ec4aaf315d7efd, free decoding
     """
@@ -35,9 +37,11 @@ class Contract:
     decoding: str
     min_score: float = 0.0
     thresholds: str = "none"
+    sampling: str = ""
 
     def __str__(self) -> str:
-        filters = f", min score {self.min_score:g}" if self.min_score else ""
+        filters = f" ({self.sampling})" if self.sampling else ""
+        filters += f", min score {self.min_score:g}" if self.min_score else ""
         filters += f", thresholds {self.thresholds}" if self.thresholds != "none" else ""
         rows = f"{self.rows:,} row{'' if self.rows == 1 else 's'}"
         return (

@@ -12,7 +12,8 @@ from typing import Any
 from ..codec import Decoded, entity_row
 from ..data.tokenize import prompt_ids, spelled_out
 from ..entities import Example, NerError
-from .extractor import Extractor, TextTooLong
+from .asked import TextTooLong
+from .extractor import Extractor
 
 
 class Dictated:

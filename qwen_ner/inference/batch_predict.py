@@ -20,7 +20,8 @@ from ..codec import entity_row
 from ..data.arriving import Arriving
 from ..data.datasets import TextRow
 from ..data.formats.predictions import submission_row
-from .extractor import Extractor, TextTooLong
+from .asked import TextTooLong
+from .extractor import Extractor
 from .output_file import line_of, resume
 
 log = logging.getLogger(__name__)

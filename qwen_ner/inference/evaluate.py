@@ -7,6 +7,7 @@ way of decoding. Knows nothing of training.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..evaluation.result import EvaluationResult
 from ..evaluation.table import Contract
 from .calibration import summary
 from .extractor import Extractor
+from .sampling import Sampling
 
 
 def evaluate(
@@ -34,18 +36,27 @@ def evaluate(
     data_dir: Path | None = None,
     limit: int | None = None,
     decodings: Sequence[str] = ("free", "constrained"),
-    min_score: float = 0.0,
+    min_score: float | None = None,
     thresholds: Literal["none", "auto"] = "none",
+    samples: int = 1,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
     batch_tokens: int | None = None,
     negatives: bool = False,
 ) -> Iterator[EvaluationResult]:
     """One `EvaluationResult` for each of `decodings`; a predictions file gives one, with decoding "given".
 
-    `revision`, `backend` and `dtype` are those of `Extractor.from_pretrained`; `min_score`, `thresholds` and
-    `batch_tokens` those of `Extractor.predictions`. `limit` takes the first rows only. With `negatives`, clauses
-    without entities are cut out of the rows and read too, to see how often something is found where nothing is; they do
-    not count in the scores. Raises `NerError` if the split has no entity to score, and what reading and loading raise.
+    `revision`, `backend` and `dtype` are those of `Extractor.from_pretrained`; `min_score`, `thresholds`, `samples`,
+    `temperature`, `top_p` and `batch_tokens` those of `Extractor.predictions`. `limit` takes the first rows only. With
+    `negatives`, clauses without entities are cut out of the rows and read too, to see how often something is found
+    where nothing is; they do not count in the scores. Raises `NerError` if the split has no entity to score, and what
+    reading, loading and predicting raise.
     """
+    sampling = Sampling(samples, temperature, top_p)
+    sampling.check_thresholds(thresholds)
+    if temperature and Path(model).is_file():
+        what, remedy = "a file of predictions is scored as it stands: no answer is drawn", "leave the temperature out"
+        raise NerError(what, value=temperature, place="temperature", remedy=remedy)
     read = partial(iter_dataset, data, data_dir=data_dir)
     load = partial(Extractor.from_pretrained, model, revision=revision, backend=backend, dtype=dtype)
     extractor = None if Path(model).is_file() else load()
@@ -62,12 +73,14 @@ def evaluate(
         clauses = entity_free((example for example in gold if example.entities), surfaces)
     name = f"{model}@{revision}" if revision else model
     for decoding in decodings if extractor else ("given",):
-        contract = Contract(name, data, split, len(gold), fingerprint(gold), decoding, min_score, thresholds)
+        conditions = sampling.floor(min_score), thresholds, str(sampling) if temperature else ""
+        contract = Contract(name, data, split, len(gold), fingerprint(gold), decoding, *conditions)
         evaluated = partial(EvaluationResult, contract, gold, labels=labels, train=train)
         if extractor is None:
             yield evaluated(predicted=StoredDecoded.of(iter_predictions(model, gold)))
             continue
         kept: dict[str, Any] = {"min_score": min_score, "thresholds": thresholds, "batch_tokens": batch_tokens}
+        kept |= asdict(sampling)
         options = {"constrained": decoding == "constrained", "progress": True, **kept}
         predicted = StoredDecoded.of(extractor.predictions(gold.rows["text"], **options))
         found = extractor.predictions([clause.text for clause in clauses], **options)

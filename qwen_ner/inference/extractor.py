@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm.auto import tqdm
 
@@ -20,12 +20,13 @@ from ..codec import Decoded, locate
 from ..contract import NerConfig
 from ..data.tokenize import prompt_ids
 from ..entities import Entity, Example, NerError
-from .backends.base import BATCH_TOKENS, Backend, Completion, Request, ServingBackend, backend_class
+from .asked import Asked, TextTooLong, requests_of, serve_with
+from .backends.base import BATCH_TOKENS, Backend, Completion, Request, backend_class
 from .calibration import Calibration, Judged, surface_log_probability
 from .constraints.grammar import Constraint, Grammar
 from .hub_download import local_folder
 from .loading import check_limits, load_tokenizer
-from .windows import TextTooLong as TextTooLong
+from .sampling import GREEDY, MAJORITY, Sampling, vote
 from .windows import Window, join_windows, windows
 
 if TYPE_CHECKING:
@@ -35,22 +36,6 @@ log = logging.getLogger(__name__)
 
 CHUNK = 1024
 """Windows that are prepared and sorted by length at a time: what is held of a long document beside its entities."""
-
-
-class Asked(Protocol):
-    """A text that waits to be read by `Extractor.serve`.
-
-    `answer` is called once, by the thread that reads: with what was decoded and the tokens of prompt and answer, or
-    with (None, 0) when `cancelled` had become true before.
-    """
-
-    @property
-    def text(self) -> str: ...
-
-    @property
-    def answer(self) -> Callable[[Decoded | None, int], object]: ...
-
-    def cancelled(self) -> bool: ...
 
 
 class Extractor:
@@ -137,8 +122,11 @@ class Extractor:
         texts: Iterable[str],
         *,
         constrained: bool = True,
-        min_score: float = 0.0,
+        min_score: float | None = None,
         thresholds: Literal["none", "auto"] = "none",
+        samples: int = 1,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
         batch_tokens: int | None = None,
         progress: bool = False,
     ) -> Iterator[Decoded]:
@@ -151,9 +139,16 @@ class Extractor:
         left out, and with `thresholds` "auto" those below the calibrated threshold of their label. `batch_tokens`
         bounds the tokens in a batch, prompts and answers. `progress` shows a bar on a terminal.
 
+        With a `temperature`, answers are drawn as `Sampling` says. One drawn answer is scored like a greedy one. Of
+        several `samples` the score is the share of the answers that have the surface, uncalibrated, and `min_score`
+        defaults to 0.5: see `sampling.vote`.
+
         Raises `TextTooLong` before anything is generated if a text, or a window of it, does not fit into the model's
-        context; no text is truncated.
+        context; no text is truncated. Raises `NerError` for what `Sampling` and its `check_thresholds` refuse.
         """
+        sampling = Sampling(samples, temperature, top_p)
+        sampling.check_thresholds(thresholds)
+        least = sampling.floor(min_score)
         if isinstance(texts, str):
             raise TypeError("extract takes a list of texts: extract([text])")
         if isinstance(texts, Iterator):
@@ -171,12 +166,13 @@ class Extractor:
         floors = self._thresholds if thresholds == "auto" else {}
         waiting = (part for text in texts for part in self._parts(text))
         chunks = iter(lambda: list(islice(waiting, CHUNK)), [])
-        with tqdm(total=total, desc="Extracting", unit="text", disable=None if progress else True) as bar:
+        unit, off = "text" if samples == 1 else "answer", None if progress else True
+        with tqdm(total=total * samples, desc="Extracting", unit=unit, disable=off) as bar:
             read = partial(self.read, constrained=constrained, batch_tokens=batch_tokens, on_rows=bar.update)
-            found = (decoded for chunk in chunks for decoded in read(chunk))
+            found = (decoded for chunk in chunks for decoded in read(chunk, sampling=sampling, share=least))
             for text in texts:
                 own = [(window, next(found)) for window in self.windows(text)]
-                yield join_windows(own, lambda label: max(min_score, floors.get(label, 0.0)))
+                yield join_windows(own, lambda label: max(least, floors.get(label, 0.0)))
 
     def windows(self, text: str) -> list[Window]:
         """The windows that `text` is read in, without those that hold only white space."""
@@ -186,65 +182,79 @@ class Extractor:
     def _parts(self, text: str) -> list[str]:
         return [text[window.start : window.end] for window in self.windows(text)]
 
-    def read(self, texts: Sequence[str], *, constrained: bool = True, **options: Any) -> list[Decoded]:
+    def read(
+        self,
+        texts: Sequence[str],
+        *,
+        constrained: bool = True,
+        sampling: Sampling = GREEDY,
+        share: float = MAJORITY,
+        **options: Any,
+    ) -> list[Decoded]:
         """What the model says of each of `texts`, with scores. Texts are read whole: none may be `overlong`.
 
-        `options` are those of `Backend.complete`: `batch_tokens`, `on_rows`.
+        Of several answers it is what at least this `share` of them says. `options` are those of `Backend.complete`:
+        `batch_tokens`, `on_rows`.
         """
-        limit = self.config.max_new_tokens
+        limit, number = self.config.max_new_tokens, sampling.samples
+        copies = [text for text in texts for _ in range(number)]
+        if sampling.temperature:
+            options["draws"] = [draw for text in texts for draw in sampling.draws(text)]
         with self._lock:  # what a backend keeps between calls is for one at a time
             grammar = self.grammar if constrained else self._grammar_or_none
-            guides = [grammar.constraint(text, limit) for text in texts] if grammar else None
-            prompts = prompt_ids(self.tokenizer, self.codec, texts)
+            guides = [grammar.constraint(text, limit) for text in copies] if grammar else None
+            prompts = [one for one in prompt_ids(self.tokenizer, self.codec, texts) for _ in range(number)]
             constraints, hints = (guides, None) if constrained else (None, guides)
             completions = self.backend.complete(prompts, limit, constraints, hints=hints, **options)
-            self.tokens += sum(map(len, prompts)) + sum(len(completion.ids) for completion in completions)
-        bound: Sequence[Constraint | None] = constraints or [None] * len(texts)
-        return [self._decode(*one) for one in zip(texts, bound, completions, strict=True)]
+            self.tokens += sum(map(len, prompts[::number])) + sum(len(completion.ids) for completion in completions)
+        bound: Sequence[Constraint | None] = constraints or [None] * len(copies)
+        own = [slice(start, start + number) for start in range(0, len(copies), number)]
+        return [self._decode(text, bound[at], completions[at], share) for text, at in zip(texts, own, strict=True)]
 
-    def serve(self, feed: Callable[[int], Sequence[Asked]], *, batch_tokens: int = BATCH_TOKENS) -> None:
+    def serve(
+        self, feed: Callable[[int], Sequence[Asked]], *, sampling: Sampling = GREEDY, batch_tokens: int = BATCH_TOKENS
+    ) -> None:
         """Read what `feed` gives, as `read` would, until it gives nothing and all is answered.
 
         `feed(tokens)` gives texts that wait, none of them `overlong`, for about so many tokens with prompts and
         answers; at least one, if any waits. It is asked again while others are read, and what it gives joins them if
         the backend can do that. If this raises, those without an answer may be asked for again.
         """
-        limit = self.config.max_new_tokens
 
         def requests(tokens: int) -> list[Request]:
             asked = feed(tokens)
             prompts = prompt_ids(self.tokenizer, self.codec, [one.text for one in asked]) if asked else []
-            return [
-                Request(prompt, guide, partial(self._answer, one, guide, len(prompt)), one.cancelled)
-                for one, prompt in zip(asked, prompts, strict=True)
-                for guide in [self.grammar.constraint(one.text, limit)]
-            ]
+            return [request for own in zip(asked, prompts, strict=True) for request in self._requests(*own, sampling)]
 
         with self._lock:
-            if isinstance(self.backend, ServingBackend):
-                self.backend.serve(requests, limit, batch_tokens=batch_tokens)
+            serve_with(self.backend, requests, self.config.max_new_tokens, batch_tokens)
+
+    def _requests(self, asked: Asked, prompt: Sequence[int], sampling: Sampling) -> list[Request]:
+        """A request for each answer to `asked`."""
+        draws = sampling.draws(asked.text) if sampling.temperature else [None]
+        guides = [self.grammar.constraint(asked.text, self.config.max_new_tokens) for _ in draws]
+
+        def answer(completions: Sequence[Completion] | None) -> None:
+            if completions is None:
+                asked.answer(None, 0)
                 return
-            while some := requests(batch_tokens):
-                guides = [request.guide for request in some if request.guide]
-                prompts = [request.prompt for request in some]
-                completions = self.backend.complete(prompts, limit, guides, batch_tokens=batch_tokens)
-                for request, completion in zip(some, completions, strict=True):
-                    request.answer(completion)
+            tokens = len(prompt) + sum(len(completion.ids) for completion in completions)
+            self.tokens += tokens
+            asked.answer(self._decode(asked.text, guides, completions), tokens)
 
-    def _answer(self, asked: Asked, guide: Constraint, length: int, completion: Completion | None) -> None:
-        if completion is None:
-            asked.answer(None, 0)
-            return
-        tokens = length + len(completion.ids)
-        self.tokens += tokens
-        asked.answer(self._decode(asked.text, guide, completion), tokens)
+        return requests_of(prompt, guides, draws, answer, asked.cancelled)
 
-    def _decode(self, text: str, guide: Constraint | None, completion: Completion) -> Decoded:
-        """What `completion` says of `text`; `guide` is what bound it."""
-        (answer,) = decode_ids(self.tokenizer, [completion.ids])
-        forced = guide.forced_surfaces if guide else frozenset[tuple[str, str]]()
-        found = self.codec.decode(text, answer, finished=completion.finished, forced_surfaces=forced)
-        return found.scored(self._scores(answer, completion))
+    def _decode(
+        self, text: str, guides: Sequence[Constraint | None], completions: Sequence[Completion], share: float = MAJORITY
+    ) -> Decoded:
+        """What `completions`, each bound by its guide, say of `text`: of several what at least this `share` of them."""
+        found = []
+        answers = decode_ids(self.tokenizer, [completion.ids for completion in completions])
+        for guide, answer, completion in zip(guides, answers, completions, strict=True):
+            forced = guide.forced_surfaces if guide else frozenset[tuple[str, str]]()
+            decoded = self.codec.decode(text, answer, finished=completion.finished, forced_surfaces=forced)
+            found.append(decoded.scored(self._scores(answer, completion)))
+        return found[0] if len(found) == 1 else vote(text, found, self.config.labels, share)
 
     def overlong(self, texts: Iterable[str]) -> dict[int, str]:
         """What is wrong with those of `texts` that leave no room for an answer, by their position."""

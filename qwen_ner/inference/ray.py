@@ -191,7 +191,7 @@ def predict_files(
         "fingerprint": model_fingerprint(local_folder(model, revision)),
         "format": form,
         "input": files_fingerprint(files),
-        **{key: options.get(key) for key in ("min_score", "thresholds")},
+        **{key: options.get(key) for key in ("min_score", "thresholds", "samples", "temperature", "top_p")},
     }
     with ExitStack() as stack:
         filesystem.create_dir(folder, recursive=True)

@@ -9,23 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..codec import Decoded
-from ..entities import Entity, NerError
+from ..entities import Entity
 
 SENTENCE_END = re.compile(r"""[。！？!?；;…\n]+["'”’」』）)\]》]*|\.(?=\s)""")
-
-
-class TextTooLong(NerError):
-    """Texts that leave no room for an answer; `faults` says what is wrong with each, by its position."""
-
-    def __init__(self, faults: dict[int, str]) -> None:
-        self.faults = faults
-        super().__init__("; ".join(f"text {i}: {fault}" for i, fault in faults.items()))
-
-    def __reduce__(self) -> Any:
-        return TextTooLong, (self.faults,)
 
 
 @dataclass(frozen=True, slots=True)

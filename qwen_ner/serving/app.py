@@ -25,6 +25,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..inference.extractor import Extractor
+from ..inference.sampling import GREEDY, Sampling
 from . import schemas
 from .batcher import Batcher, QueueFull
 from .http_io import Lines, is_local, read_body, read_host, respond, updates
@@ -49,10 +50,15 @@ class Service:
     """One model behind one app: its queue, its metrics, and whether it still accepts requests."""
 
     def __init__(
-        self, extractor: Extractor, limits: Limits, token: str | None, hosts: Collection[str] | None = None
+        self,
+        extractor: Extractor,
+        limits: Limits,
+        token: str | None,
+        hosts: Collection[str] | None = None,
+        sampling: Sampling = GREEDY,
     ) -> None:
         self.limits, self.token, self.hosts, self.monitor = limits, token, hosts, Monitor()
-        self.batcher = Batcher(extractor, limits, on_batch=self.monitor.batch)
+        self.batcher = Batcher(extractor, limits, self.monitor.batch, sampling)
         self.monitor.watch(self.batcher)
         self.reader: asyncio.Task[None] | None = None
         self.open = 0  # requests that were accepted and are not answered yet
@@ -158,14 +164,15 @@ def create_app(
     token: str | None = None,
     hosts: Collection[str] | None = None,
     examples: Sequence[str] = (),
+    sampling: Sampling = GREEDY,
 ) -> FastAPI:
     """An app that answers with `extractor`, which nothing else may use meanwhile; its `Service` is `app.state.service`.
 
     `/v1/model` reports `name` and `scores`; the page offers the sentences `examples`. If there is a `token`, requests
     must bring it, and what is open to all tells neither labels nor scores. `hosts` are the host names that requests may
-    use beside those of this machine, in lower case; None allows any.
+    use beside those of this machine, in lower case; None allows any. `sampling` says how all answers are written.
     """
-    service = Service(extractor, limits or Limits(), token, hosts)
+    service = Service(extractor, limits or Limits(), token, hosts, sampling)
     app = FastAPIOffline(
         title="qwen_ner",
         version=version("qwen_ner"),
@@ -186,6 +193,7 @@ def create_app(
         scores=scores,
         calibrated=bool(config.calibration and config.calibration.get("surfaces")),
         window=config.window,
+        sampling=asdict(sampling),
         limits=asdict(limits) | {"body": limits.body},
     )
     _add_api(app, service, info)

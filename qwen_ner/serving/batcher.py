@@ -21,6 +21,7 @@ from ..codec import Decoded
 from ..entities import NerError
 from ..inference.backends.base import EngineDown
 from ..inference.extractor import Extractor
+from ..inference.sampling import GREEDY, Sampling
 from .jobs import Batch, Job, Part
 from .limits import Limits
 from .schemas import Refusal
@@ -53,12 +54,14 @@ class Batcher:
     idle is read at once, with one exception: after several that ended together, which are likely to be followed by
     others, the model waits until as many have arrived, for at most `max_wait` seconds or `WAITING_SHARE` of the last
     batch's time, whichever is longer. No more than `max_waiting` tokens and `MOST_WAITING` requests may wait, except
-    for a request that finds the queue empty. Both limits of tokens count prompt, answer and each character as a token.
-    `on_batch` is called after each batch: see `metrics.Monitor.batch`.
+    for a request that finds the queue empty. Both limits of tokens count prompt, answer and each character as a token,
+    for each of the answers that `sampling` draws. `on_batch` is called after each batch: see `metrics.Monitor.batch`.
     """
 
-    def __init__(self, extractor: Extractor, limits: Limits, on_batch: Callable[..., object]) -> None:
-        self.extractor, self.limits, self.on_batch = extractor, limits, on_batch
+    def __init__(
+        self, extractor: Extractor, limits: Limits, on_batch: Callable[..., object], sampling: Sampling = GREEDY
+    ) -> None:
+        self.extractor, self.limits, self.on_batch, self.sampling = extractor, limits, on_batch, sampling
         self.tokens = 0  # in the queue
         self.waiting: deque[Job] = deque()
         self._queue = Lock()  # of `waiting`, `tokens` and the parts of jobs, which the model's thread takes from
@@ -138,8 +141,8 @@ class Batcher:
                 return
 
     def _size(self, part: Part) -> int:
-        """An upper estimate of the tokens of `part` with prompt and answer, one per character."""
-        return self._fixed + part.window.end - part.window.start
+        """An upper estimate of the tokens of `part` with prompt and answers, one per character."""
+        return self.sampling.samples * (self._fixed + part.window.end - part.window.start)
 
     def _take_parts(self, most: int) -> list[Part]:
         """Take a part of each waiting job in turn from the queue, up to `most` tokens, but at least one."""
@@ -194,7 +197,7 @@ class Batcher:
 
         reason = "the model gave no answer"
         try:
-            self.extractor.serve(feed, batch_tokens=self.limits.batch_tokens)
+            self.extractor.serve(feed, sampling=self.sampling, batch_tokens=self.limits.batch_tokens)
         except EngineDown as error:
             log.error("%s", error)
             for part in left:

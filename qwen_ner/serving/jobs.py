@@ -70,7 +70,7 @@ class Job:
 
 @dataclass(eq=False)
 class Part:
-    """A window of text `number` of a job. `answer` is set once it is asked for: see `inference.extractor.Asked`."""
+    """A window of text `number` of a job. `answer` is set once it is asked for: see `inference.asked.Asked`."""
 
     job: Job
     number: int

@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +23,7 @@ import uvicorn
 
 from ..entities import NerError
 from ..inference.extractor import Extractor
+from ..inference.sampling import GREEDY, Sampling
 from .app import Service, create_app
 from .connection import Connection
 from .http_io import SLOW_SECONDS, is_local, read_host
@@ -53,6 +55,7 @@ def serve(
     token_file: Path | None = None,
     allowed_hosts: Sequence[str] = (),
     limits: Limits | None = None,
+    sampling: Sampling = GREEDY,
 ) -> None:
     """Serve `model` at `host`:`port` until SIGTERM or Ctrl-C; port 0 takes a free one.
 
@@ -60,8 +63,9 @@ def serve(
 
     Requests accepted by then are answered, later ones get HTTP 503. The token is read from `token_file` or the
     environment variable QWEN_NER_TOKEN. Requests must name localhost, `host` or one of `allowed_hosts`; if there are
-    none of these and others than this machine can reach the server, any name will do. Raises `NerError` if the model,
-    the address, a name or the token cannot be used, and `KeyboardInterrupt` after Ctrl-C.
+    none of these and others than this machine can reach the server, any name will do. All answers are written as
+    `sampling` says. Raises `NerError` if the model, the address, a name or the token cannot be used, or the backend
+    cannot draw, and `KeyboardInterrupt` after Ctrl-C.
     """
     token = read_token(token_file)
     names = {_check_name(name) for name in allowed_hosts}
@@ -69,10 +73,11 @@ def serve(
     local = is_local(listener.getsockname()[0])
     hosts = {*names, host.lower()} if names or local else None
     extractor = Extractor.from_pretrained(model, revision=revision, backend=backend, dtype=dtype)
-    extractor.extract(["北京"])  # the first call is slow
+    extractor.extract(["北京"], **asdict(sampling))  # the first call is slow
     name = Path(model).resolve().name if Path(model).is_dir() else f"{model}@{revision}" if revision else model
     scores = read_scores(model, revision)
-    app = create_app(extractor, name=name, scores=scores, limits=limits, token=token, hosts=hosts, examples=EXAMPLES)
+    given: dict[str, Any] = {"token": token, "hosts": hosts, "examples": EXAMPLES, "sampling": sampling}
+    app = create_app(extractor, name=name, scores=scores, limits=limits, **given)
     if token is None and not local:
         advice = f"set {TOKEN_VARIABLE}, pass --token-file, or omit --host"
         log.warning("Anyone who can reach %s can use this server; %s.", host, advice)

@@ -63,7 +63,9 @@ class FoundEntity(BaseModel):
     text: str
     start: int = Field(description="Character offset; `text[start:end]` is the entity.")
     end: int
-    score: float | None = Field(None, description="Confidence in [0, 1].")
+    score: float | None = Field(
+        None, description="Confidence in [0, 1]; of a server that draws several answers, the share that has the entity."
+    )
     ambiguous: bool = Field(False, description="The surface occurs more than once in the text.")
 
 
@@ -94,6 +96,10 @@ class ModelInfo(BaseModel):
     )
     calibrated: bool = Field(description="Whether scores were calibrated on held-out rows.")
     window: int = Field(description="Longer texts are read in windows of this many characters; 0 means never.")
+    sampling: dict[str, int | float] = Field(
+        description="How answers are written; temperature 0 is greedy.",
+        examples=[{"samples": 1, "temperature": 0.0, "top_p": 1.0}],
+    )
     limits: dict[str, int | float]
 
 

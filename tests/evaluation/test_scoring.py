@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -366,6 +367,9 @@ def test_every_line_of_the_table_ends_in_the_same_column(bare):
     title, views, header, *body, problems = table(scores, contract, known).splitlines()
     assert (
         title == "outputs/x on folder dev: 1,234 rows, fingerprint f00d, free decoding, min score 0.5, thresholds auto"
+    )
+    assert "free decoding (5 answers a text), min score 0.5, " in str(
+        dataclasses.replace(contract, sampling="5 answers a text")
     )
     assert all(view in views for view in ("f1:", "span_f1:", "macro_f1:"))
     names = [line.split()[0] for line in body]

@@ -8,8 +8,9 @@ from qwen_ner.codec import Decoded, Problem
 from qwen_ner.data.datasets import read_texts
 from qwen_ner.entities import Entity, NerError
 from qwen_ner.inference import batch_predict
+from qwen_ner.inference.asked import TextTooLong
 from qwen_ner.inference.batch_predict import stream
-from qwen_ner.inference.extractor import Extractor, TextTooLong
+from qwen_ner.inference.extractor import Extractor
 
 TEXTS = [gold.text for gold in EIGHT]
 

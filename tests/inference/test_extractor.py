@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, LabelSet, NerError
-from qwen_ner.inference.extractor import Extractor, TextTooLong
+from qwen_ner.inference.asked import TextTooLong
+from qwen_ner.inference.extractor import Extractor
 from qwen_ner.inference.loading import load_tokenizer
 
 

@@ -218,6 +218,34 @@ def test_a_dataset_of_ones_own_keeps_its_columns(cluster, trained, extractor):
 
 
 @pytest.mark.slow
+def test_what_a_cluster_draws_is_what_predict_draws(cluster, trained, extractor, tmp_path, capsys):
+    texts, out = [gold.text for gold in EIGHT], tmp_path / "out"
+    path = write_texts(tmp_path / "in.txt", texts)
+    command = [
+        "predict",
+        str(trained["full"]),
+        str(path),
+        "--engine",
+        "ray",
+        "--output",
+        str(out),
+        "--temperature",
+        "1.5",
+    ]
+    cli.main([*command, "--samples", "3"])
+    lines = [json.loads(line) for file in out.iterdir() for line in file.read_text(encoding="utf-8").splitlines()]
+    found = {line["text"]: [(e["text"], e["start"], e["score"]) for e in line["entities"]] for line in lines}
+    expected = extractor.extract(texts, samples=3, temperature=1.5)
+    assert found == {
+        text: [(e.text, e.start, pytest.approx(e.score, abs=1e-4)) for e in own]
+        for text, own in zip(texts, expected, strict=True)
+    }
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*command, "--samples", "5"])
+    assert "samples 3, not 5" in str(caught.value)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["absent", "another", "version"])
 def test_a_node_without_the_jobs_model_or_package_ends_the_job(cluster, trained, tmp_path, monkeypatch, fault):
     """Its disk is imitated by a model that changes between the check here and the actors' start."""

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import time
+from dataclasses import asdict
 from itertools import pairwise
 
 import pytest
@@ -11,6 +12,7 @@ from qwen_ner.entities import Entity, LabelSet
 
 pytest.importorskip("fastapi")
 
+from qwen_ner.inference.sampling import Sampling
 from qwen_ner.serving.limits import Limits
 from qwen_ner.serving.schemas import ExtractRequest, ExtractResponse, ModelInfo
 
@@ -56,6 +58,31 @@ def test_the_answer_equals_extract(extractor, serving):
     streamed = [json.loads(line) for line in lines.text.splitlines()]
     assert lines.headers["content-type"] == "application/x-ndjson"
     assert streamed == [{"index": i} | row for i, row in enumerate(answer["results"])]
+
+
+def test_a_server_that_draws_answers_what_extract_draws_and_says_so(extractor, hold, serving):
+    sampling, budget = Sampling(4, 0.05, 0.9), 800
+    texts = [*TEXTS, DOCUMENT]
+    hold.go.set()
+    expected = [rows_of(found) for found in extractor.extract(texts, **asdict(sampling))]
+    hold.asked.clear()
+
+    async def main():
+        async with serving(extractor, sampling=sampling, limits=Limits(batch_tokens=budget)) as client:
+            told = (await client.get("/v1/model")).json()
+            alone = [await asked(client, [text]) for text in texts[:2]]
+            return told, alone, await asked(client, texts), await asked(client, texts, min_score=0.8)
+
+    told, alone, all_of, sure = asyncio.run(main())
+    assert told["sampling"] == {"samples": 4, "temperature": 0.05, "top_p": 0.9}
+    found = [row["entities"] for row in all_of.json()["results"]]
+    assert found == expected
+    assert [answer.json()["results"][0]["entities"] for answer in alone] == expected[:2]
+    assert {entity["score"] for own in found for entity in own} == {0.5, 0.75, 1.0}
+    kept = [[entity for entity in own if entity["score"] >= 0.8] for own in expected]
+    assert [row["entities"] for row in sure.json()["results"]] == kept
+    sizes = [sum(4 * (12 + 4 + len(text)) for text in call) for call in hold.asked]
+    assert budget / 2 < max(sizes) <= budget, "a batch has room for four answers to each text"
 
 
 def test_label_and_score_filters_are_per_request(extractor, serving):

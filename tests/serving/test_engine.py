@@ -9,10 +9,13 @@ from rows import EIGHT
 
 from qwen_ner.codec import entity_row
 from qwen_ner.contract import NerConfig
-from qwen_ner.entities import CLUENER
+from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.inference.extractor import Extractor
+from qwen_ner.inference.sampling import Sampling
 
 pytest.importorskip("fastapi")
+
+from qwen_ner.serving.run import serve
 
 TEXTS = [gold.text for gold in EIGHT]
 
@@ -42,6 +45,12 @@ def test_a_front_answers_with_the_entities_of_the_engine(front, serving):
     results = asyncio.run(ask())["results"]
     assert [row["entities"] for row in results] == expected
     assert sum(map(len, expected)) > 8
+
+
+def test_a_front_that_should_draw_does_not_start(front, engine, tmp_path):
+    with pytest.raises(NerError) as caught:
+        serve(str(tmp_path / "model"), backend=engine.url, port=0, sampling=Sampling(3, 0.7))
+    assert (caught.value.place, caught.value.value) == ("temperature", 0.7)
 
 
 def test_while_the_engine_is_gone_requests_fail_at_once_and_then_they_do_not(front, engine, serving):

@@ -220,6 +220,8 @@ def test_a_missing_package_is_named_with_the_extra(monkeypatch, capsys):
     ("options", "place", "value"),
     [
         (["--max-texts", "0"], "--max-texts", "0"),
+        (["--samples", "3"], "samples", "3"),
+        (["--temperature", "-1"], "temperature", "-1.0"),
         (["--deadline", "nan"], "--deadline", "nan"),
         (["--token-file", "no_token"], "no_token", "None"),
         (["--port", "0"], "nowhere", "None"),

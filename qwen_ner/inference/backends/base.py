@@ -46,6 +46,20 @@ class Completion:
     logprobs: Sequence[float] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How one answer is drawn: each token from softmax(logits / `temperature`), cut to its nucleus.
+
+    The nucleus are the likeliest tokens that together have a probability of at least `top_p` (Holtzman et al., "The
+    Curious Case of Neural Text Degeneration", arXiv 1904.09751). `seed` decides the draw: the same prompt with the same
+    `Draw` gets the same answer, whatever is written beside it.
+    """
+
+    temperature: float
+    top_p: float
+    seed: int
+
+
 class Constraint(Protocol):
     """Which tokens one answer may consist of, while it is written: ask, `advance`, ask, …
 
@@ -71,7 +85,7 @@ class Constraint(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """Runs a model. Decoding is greedy, without penalties."""
+    """Runs a model. Decoding is greedy or drawn, without penalties."""
 
     @property
     def max_length(self) -> int:
@@ -83,6 +97,7 @@ class Backend(Protocol):
         limit: int,
         constraints: Sequence[Constraint] | None = None,
         *,
+        draws: Sequence[Draw] | None = None,
         hints: Sequence[Constraint] | None = None,
         batch_tokens: int | None = None,
         on_rows: Callable[[int], object] | None = None,
@@ -90,7 +105,8 @@ class Backend(Protocol):
         """A completion of up to `limit` new tokens for each of `prompts`, in order.
 
         Each answer keeps to its constraint, which has been advanced by it afterwards; the backend asks `allows` for the
-        model's own choice before it takes another token. The options may be ignored: `hints` forecast answers without
+        model's own choice before it takes another token. With `draws`, one for each prompt, answers are drawn; a
+        backend that cannot raises `NerError`. The other options may be ignored: `hints` forecast answers without
         restricting them, `batch_tokens` bounds the tokens in a batch, and `on_rows` is called with the number of
         prompts each time that some are done.
         """
@@ -105,13 +121,14 @@ class Request:
     """A prompt that waits for its answer.
 
     `guide` is the constraint or the hint of the answer, if there is one. `answer` is called once: with the completion,
-    or with None when `cancelled` had become true before; it then costs nothing more.
+    or with None when `cancelled` had become true before; it then costs nothing more. With a `draw` the answer is drawn.
     """
 
     prompt: Sequence[int]
     guide: Constraint | None
     answer: Callable[[Completion | None], object]
     cancelled: Callable[[], bool]
+    draw: Draw | None = None
 
 
 Feed = Callable[[int], Sequence[Request]]

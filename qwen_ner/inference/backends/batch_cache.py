@@ -44,7 +44,7 @@ class BatchCache:
         self.mask = torch.cat([self.mask, mask.to(self.mask.device, non_blocking=True)], dim=1)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Drop all rows but these, and the columns that only others used."""
+        """Drop all rows but these, and the columns that only others used. A row that comes twice is copied."""
         self.first = [self.first[i] for i in rows]
         index = torch.tensor(rows).to(self.mask.device, non_blocking=True)
         if not self.joinable:
@@ -84,6 +84,17 @@ def join(parts: Sequence[BatchCache]) -> BatchCache:
     whole.mask = torch.cat([pad(part.mask, (count, 0)) for part, count in zip(parts, missing, strict=True)])
     whole.first = [column + count for part, count in zip(parts, missing, strict=True) for column in part.first]
     return whole
+
+
+def distinct(prompts: Sequence[Sequence[int]]) -> tuple[list[tuple[int, ...]], list[int]]:
+    """The different ones of `prompts`, and for each prompt the place of its equal among them.
+
+    >>> distinct([[5, 6], [7], [5, 6]])
+    ([(5, 6), (7,)], [0, 1, 0])
+    """
+    found: dict[tuple[int, ...], int] = {}
+    places = [found.setdefault(tuple(prompt), len(found)) for prompt in prompts]
+    return list(found), places
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, torch.Tensor]:

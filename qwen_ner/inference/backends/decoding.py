@@ -1,4 +1,4 @@
-"""Greedy decoding of a batch whose rows come and go, a step at a time, with drafts.
+"""Greedy or drawn decoding of a batch whose rows come and go, a step at a time, with drafts.
 
 In: a causal LM, rows of prompts, and what each answer may or is likely to be. Out: the rows, completed. Running out of
 memory is for its caller to handle.
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from ...entities import NerError
-from .base import Constraint, Request
-from .batch_cache import BatchCache, join, pad_left
+from .base import Request
+from .batch_cache import BatchCache, distinct, join, pad_left
+from .drawing import probabilities, sample
 from .prefix_cache import keeps_every_token, repeat_cache
 from .row import Row
 
@@ -53,21 +54,27 @@ class Judged(NamedTuple):
         likeliest, logprobs, normalizers = judge(logits)
         return cls(likeliest.T.tolist(), logprobs.T.tolist(), normalizers)
 
+    def replace(self, column: int, rows: Sequence[int], tokens: torch.Tensor, logits: torch.Tensor) -> None:
+        """Put `tokens`, one for each of `rows`, with their log-probabilities in the place of the likeliest."""
+        gains = logits[list(rows), column, tokens].float() - self.normalizers[list(rows), column]
+        for i, token, gain in zip(rows, tokens.tolist(), gains.tolist(), strict=True):
+            self.likeliest[column][i], self.logprobs[column][i] = token, gain
+
 
 @dataclass
 class BatchWriter:
     """Writes the answers of a batch, step after step; rows that wait join it as soon as others have left enough room.
 
     A step feeds each row the token that it took last and a draft, padded on the left. Columns of the cache that hold
-    padding or refused drafts are masked, and positions are counted as if they were not there. `budget` bounds the
-    tokens of the batch, and `prefix` gives the cache of what prompts begin with.
+    padding or refused drafts are masked, and positions are counted as if they were not there. Equal prompts that join
+    together are read once. `budget` bounds the tokens of the batch, and `prefix` gives the cache of what prompts begin
+    with.
     """
 
     model: PreTrainedModel
     ends: Sequence[int]
     pad_token_id: int
     limit: int
-    temperature: float
     constrained: bool
     budget: int
     prefix: Callable[[Sequence[Sequence[int]]], DynamicCache]
@@ -166,7 +173,8 @@ class BatchWriter:
         passes: list[list[Row]] = []
         padding = 0
         for row in sorted(joining, key=lambda row: -len(row.prompt)):
-            padding += len(passes[-1][0].prompt) - len(row.prompt) if passes else 0
+            copied = bool(passes) and row.prompt == passes[-1][-1].prompt
+            padding += len(passes[-1][0].prompt) - len(row.prompt) if passes and not copied else 0
             if not passes or (split and padding > PASS_TOKENS):
                 passes.append([])
                 padding = 0
@@ -176,19 +184,22 @@ class BatchWriter:
     def _prefill(self, rows: Sequence[Row], prefix: DynamicCache) -> BatchCache:
         """The keys and values of the prompts of `rows`, which take their first tokens."""
         shared = prefix.get_seq_length()
-        own = pad_left([row.prompt[shared:] for row in rows], self.pad_token_id)
+        prompts, places = distinct([row.prompt for row in rows])
+        own = pad_left([prompt[shared:] for prompt in prompts], self.pad_token_id)
         mask = torch.nn.functional.pad(own["attention_mask"], (shared, 0), value=1)
-        first = [0] * len(rows) if shared else (1 - mask).sum(-1).tolist()
-        batch = BatchCache(repeat_cache(prefix, len(rows), self.model), mask.to(self.model.device), first)
+        first = [0] * len(prompts) if shared else (1 - mask).sum(-1).tolist()
+        batch = BatchCache(repeat_cache(prefix, len(prompts), self.model), mask.to(self.model.device), first)
         logits = self._run(batch, own["input_ids"], 1)
+        if len(prompts) < len(rows):
+            batch.keep(places)
+            logits = logits[places]
         self._take(rows, logits, Judged.of(logits))
         return batch
 
     def _step(self) -> list[Row]:
         """Have all rows take a token, or several where drafts were right; returns them."""
         assert self.batch
-        drafting = self.batch.joinable and not self.temperature  # else a refused draft could not be taken back
-        if drafting and len(self.rows) <= DRAFT_ROWS:
+        if self.batch.joinable and len(self.rows) <= DRAFT_ROWS:  # else a refused draft could not be taken back
             for row in self.rows:
                 room = min(DRAFT_TOKENS, self.limit - len(row.ids) - 1)
                 row.draft = row.guide.forecast(room) if row.guide else []
@@ -219,7 +230,7 @@ class BatchWriter:
         far as the model would have written it itself, and one more. Returns how many tokens of each draft were refused.
         Raises `NerError` if a probability is not finite.
 
-        Rows that may not take their likeliest tokens choose together.
+        Rows that draw, and those that may not take what they chose first, choose together.
         """
         refused = [0] * len(rows)
         writing = [(i, row) for i, row in enumerate(rows) if not row.done]
@@ -229,11 +240,13 @@ class BatchWriter:
             if not all(math.isfinite(values[i]) for i, _ in here):
                 remedy = "use an earlier checkpoint, or train with a lower learning rate"
                 raise NerError("the model's logits are not finite numbers", remedy=remedy)
-            if choosing := [i for i, row in here if self.temperature or not self._allows(row, tokens[i])]:
-                chosen = self._choose(logits[choosing, column], [rows[i].guide for i in choosing])
-                gains = logits[choosing, column, chosen].float() - judged.normalizers[choosing, column]
-                for i, token, gain in zip(choosing, chosen.tolist(), gains.tolist(), strict=True):
-                    tokens[i], values[i] = token, gain
+            if drawing := [(i, row.draw) for i, row in here if row.draw]:
+                places, draws = zip(*drawing, strict=True)
+                weights = probabilities(logits[list(places), column], draws)
+                judged.replace(column, places, sample(weights, [rows[i].random for i in places]), logits)
+            if choosing := [i for i, row in here if not self._allows(row, tokens[i])]:
+                chosen = self._choose(logits[choosing, column], [rows[i] for i in choosing])
+                judged.replace(column, choosing, chosen, logits)
             for i, row in here:
                 self._add(row, tokens[i], values[i])
                 if behind and (row.done or tokens[i] != row.draft[-behind]):
@@ -244,20 +257,20 @@ class BatchWriter:
     def _allows(self, row: Row, token: int) -> bool:
         return not self.constrained or row.guide is None or row.guide.allows(token)
 
-    def _choose(self, logits: torch.Tensor, guides: Sequence[Constraint | None]) -> torch.Tensor:
-        """The tokens that rows take whose `logits` (row, vocabulary) are restricted by `guides`, if these bind."""
-        if not self.constrained:
-            return self._pick(logits)
-        allowed = [torch.tensor(guide.allowed()) for guide in guides if guide]
+    def _choose(self, logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
+        """The tokens that `rows` take of those that their guides allow: the likeliest, or drawn from what these leave
+        of the nucleus; if that is nothing, from the nucleus of what they allow."""
+        allowed = [torch.tensor(row.guide.allowed()) for row in rows if row.guide]
         ids = torch.nn.utils.rnn.pad_sequence(allowed, batch_first=True, padding_value=-1).to(logits.device)
         scores = logits.gather(1, ids.clamp_min(0)).masked_fill(ids < 0, -torch.inf)
-        return ids.gather(1, self._pick(scores)[:, None])[:, 0]
-
-    def _pick(self, scores: torch.Tensor) -> torch.Tensor:
-        """A column of each row of `scores`: the greatest, or with a temperature a drawn one."""
-        if not self.temperature:
-            return scores.argmax(-1)
-        return torch.multinomial((scores / self.temperature).softmax(-1), 1)[:, 0]
+        columns = scores.argmax(-1)
+        if drawing := [(i, row.draw) for i, row in enumerate(rows) if row.draw]:
+            places, draws = map(list, zip(*drawing, strict=True))
+            left = probabilities(logits[places], draws).gather(1, ids[places].clamp_min(0))
+            left = left.masked_fill(ids[places] < 0, 0)
+            weights = torch.where(left.any(-1, keepdim=True), left, probabilities(scores[places], draws))
+            columns[places] = sample(weights, [rows[i].random for i in places])
+        return ids.gather(1, columns[:, None])[:, 0]
 
     def _add(self, row: Row, token: int, logprob: float) -> None:
         """Have `row` and its guide take `token`."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ...contract import NerConfig
 from ...entities import NerError
 from ..constraints.remote import LABELS, TEXT, lark
-from .base import Completion, Constraint
+from .base import Completion, Constraint, Draw
 from .vllm_api import CONNECTIONS, START, Server
 
 if TYPE_CHECKING:
@@ -91,11 +91,16 @@ class HttpBackend:
         limit: int,
         constraints: Sequence[Constraint] | None = None,
         *,
+        draws: Sequence[Draw] | None = None,
         hints: Sequence[Constraint] | None = None,
         batch_tokens: int | None = None,
         on_rows: Callable[[int], object] | None = None,
     ) -> list[Completion]:
-        """See `Backend.complete`. Raises `NerError` if an answer is missing, late, or does not keep to the grammar."""
+        """See `Backend.complete`. Raises `NerError` if an answer is missing, late, or does not keep to the grammar, and
+        for `draws`."""
+        if draws:
+            what, remedy = "answers of a server cannot be drawn", "leave it out, or use the engine torch"
+            raise NerError(what, value=draws[0].temperature, place="temperature", remedy=remedy)
         guides: Sequence[Constraint | None] = constraints or [None] * len(prompts)
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             asked = [pool.submit(self._complete, *row, limit) for row in zip(prompts, guides, strict=True)]

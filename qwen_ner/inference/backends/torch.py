@@ -1,4 +1,4 @@
-"""The torch backend: greedy decoding in batches, on the model as it stands in this process.
+"""The torch backend: greedy or drawn decoding in batches, on the model as it stands in this process.
 
 In: a causal LM and prompts as token ids. Out: a `Completion` for each prompt, in order. Sharing the common prefix,
 batching, drafts and running out of memory are its own affair. Knows nothing of labels, JSON or recipes.
@@ -20,7 +20,7 @@ from ...contract import NerConfig
 from ...entities import NerError
 from ..loading import load_weights
 from .base import BATCH_TOKENS as BATCH_TOKENS
-from .base import DTYPES, Completion, Constraint, Feed, Request
+from .base import DTYPES, Completion, Constraint, Draw, Feed, Request
 from .batch_cache import pad_left as pad_left
 from .continuous import ContinuousWriter
 from .decoding import BatchWriter
@@ -94,31 +94,32 @@ class TorchBackend:
         limit: int,
         constraints: Sequence[Constraint] | None = None,
         *,
+        draws: Sequence[Draw | None] | None = None,
         hints: Sequence[Constraint] | None = None,
         batch_tokens: int | None = None,
         on_rows: Callable[[int], object] | None = None,
-        temperature: float = 0.0,
     ) -> list[Completion]:
         """See `Backend.complete`. In float32 the ids are those of transformers' own greedy `generate` without
         penalties, whatever the batch; in bfloat16 near ties move with it.
 
         Prompts are sorted by length and join a batch of `batch_tokens` as others leave it; a longer prompt goes alone.
-        What runs out of memory is retried by halves. With a `temperature`, tokens are drawn by torch's global
-        generator. Raises `NerError` if a single prompt and its answer, or what all prompts begin with, do not fit into
-        memory.
+        What runs out of memory is retried by halves. What is drawn, too, depends on the batch only as far as rounding
+        goes; a prompt whose draw is None is answered greedily. Raises `NerError` if a single prompt and its answer, or
+        what all prompts begin with, do not fit into memory.
         """
         if not prompts:
             return []
         guides: Sequence[Constraint | None] = constraints or hints or [None] * len(prompts)
+        drawn: Sequence[Draw | None] = draws or [None] * len(prompts)
         done: dict[int, Completion] = {}
         rows = [
-            Row(Request(prompt, guide, partial(_put, done, i), _never))
-            for i, (prompt, guide) in enumerate(zip(prompts, guides, strict=True))
+            Row(Request(prompt, guide, partial(_put, done, i), _never, draw))
+            for i, (prompt, guide, draw) in enumerate(zip(prompts, guides, drawn, strict=True))
         ]
         prefix = self._prefix(prompts)
         self._write(
             deque(sorted(rows, key=lambda row: -len(row.prompt))),
-            partial(self._writer, limit, temperature, bool(constraints), lambda some: prefix),
+            partial(self._writer, limit, bool(constraints), lambda some: prefix),
             batch_tokens,
             on_rows=on_rows,
         )
@@ -132,17 +133,16 @@ class TorchBackend:
         worthwhile; nobody is overtaken. Raises what `complete` raises.
         """
         prefix = partial(self.prefix.common, self.model)
-        self._write(deque(), partial(self._writer, limit, 0.0, True, prefix), batch_tokens, feed)
+        self._write(deque(), partial(self._writer, limit, True, prefix), batch_tokens, feed)
 
     def _writer(
         self,
         limit: int,
-        temperature: float,
         constrained: bool,
         prefix: Callable[[Sequence[Sequence[int]]], DynamicCache],
         budget: int,
     ) -> BatchWriter:
-        given = (self.model, self.ends, self.pad_token_id, limit, temperature, constrained, budget, prefix)
+        given = (self.model, self.ends, self.pad_token_id, limit, constrained, budget, prefix)
         return ContinuousWriter(*given, self.decoder) if self.decoder else BatchWriter(*given)
 
     def _write(

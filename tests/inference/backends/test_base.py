@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from rows import EIGHT
@@ -12,10 +12,12 @@ from rows import EIGHT
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.datasets import read_texts, write_jsonl
 from qwen_ner.entities import CLUENER, NerError
+from qwen_ner.inference.asked import TextTooLong
 from qwen_ner.inference.backends.base import BACKENDS, Backend, Completion
 from qwen_ner.inference.batch_predict import stream
 from qwen_ner.inference.evaluate import evaluate
-from qwen_ner.inference.extractor import Extractor, TextTooLong
+from qwen_ner.inference.extractor import Extractor
+from qwen_ner.inference.sampling import Sampling
 
 
 class Lookup:
@@ -84,13 +86,14 @@ class Part:
     """A text that waits, and what it was answered."""
 
     def __init__(self, text):
-        self.text, self.answers = text, []
+        self.text, self.answers, self.gone = text, [], False
 
     def cancelled(self):
-        return False
+        return self.gone
 
     def answer(self, found, tokens):
         self.answers.append(found)
+        self.tokens = tokens
 
 
 @pytest.mark.parametrize("backend", ["lookup", "torch"])
@@ -116,6 +119,37 @@ def test_serving_finds_what_predict_finds_also_where_nobody_can_join_a_batch(fol
     assert extractor.tokens == 2 * tokens
     if backend == "lookup":
         assert [len(some) for some in given] == [4, 4, 1, 0]
+
+
+def test_each_text_that_is_served_gets_the_vote_of_its_own_draws(trained):
+    extractor = Extractor.from_pretrained(trained["full"])
+    texts, sampling = [gold.text for gold in EIGHT], Sampling(3, 1.5, 0.95)
+    expected, tokens = extractor.predict(texts, **asdict(sampling)), extractor.tokens
+    assert len({entity.score for found in expected for entity in found.entities}) > 1
+    parts = [Part(text) for text in texts]
+    waiting = [parts[:1], parts[1:6], parts[6:]]
+    extractor.serve(lambda room: waiting.pop(0) if waiting else [], sampling=sampling, batch_tokens=2000)
+    assert [part.answers for part in parts] == [[found] for found in expected]
+    assert extractor.tokens == 2 * tokens
+    assert sum(part.tokens for part in parts) == tokens
+
+
+def test_a_text_that_nobody_waits_for_any_more_gets_no_vote(trained):
+    """Also if some of its answers had been written; those beside it get theirs."""
+    extractor = Extractor.from_pretrained(trained["full"])
+    sampling = Sampling(4, 5.0, 1.0)  # answers of very different lengths
+    parts, calls = [Part(gold.text) for gold in EIGHT], []
+
+    def feed(room):
+        calls.append(room)
+        parts[2].gone = len(calls) > 8
+        return parts if len(calls) == 1 else []
+
+    extractor.serve(feed, sampling=sampling)
+    expected = extractor.predict([part.text for part in parts], **asdict(sampling))
+    assert parts[2].answers == [None]
+    others = [n for n in range(len(parts)) if n != 2]
+    assert [parts[n].answers for n in others] == [[expected[n]] for n in others]
 
 
 def test_evaluation_and_batch_prediction_run_on_it_too(folder, tmp_path):

@@ -97,6 +97,14 @@ def test_the_answers_of_a_server_become_entities_with_scores(asked, server):
     assert {len(one.logprobs) - len(one.ids) for one in free if one.finished} == {1}, "and that of the end token"
 
 
+def test_a_server_is_not_asked_to_draw(asked, server):
+    extractor = Extractor.from_pretrained(asked, backend=server.url)
+    with pytest.raises(NerError) as caught:
+        extractor.extract(TEXTS, temperature=0.7)
+    assert (caught.value.place, caught.value.value) == ("temperature", 0.7)
+    assert "torch" in caught.value.remedy
+
+
 def test_a_request_leaves_nothing_to_the_defaults_of_the_server(asked, server, monkeypatch):
     monkeypatch.setenv("VLLM_API_KEY", "a-key-of-the-server")
     extractor = Extractor.from_pretrained(asked, backend=f"{server.url}#toy")

@@ -10,7 +10,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, NerError
-from qwen_ner.inference.backends.base import Request, ServingBackend
+from qwen_ner.inference.backends.base import Draw, Request, ServingBackend
 from qwen_ner.inference.backends.torch import TorchBackend
 from qwen_ner.inference.constraints.grammar import Grammar
 
@@ -46,7 +46,7 @@ class Clients:
 
     def __init__(self, prompts, grammar, numbers, schedule):
         self.waiting, self.schedule = list(numbers), iter(schedule)
-        self.prompts, self.grammar, self.given = prompts, grammar, 0
+        self.prompts, self.grammar, self.given, self.draws = prompts, grammar, 0, None
         self.answers, self.order, self.cancelled, self.rooms = {}, [], set(), []
 
     def feed(self, tokens):
@@ -65,7 +65,8 @@ class Clients:
             self.order.append(number)
 
         guide = self.grammar.constraint(TEXTS[number], LIMIT)
-        return Request(self.prompts[number], guide, answer, lambda: number in self.cancelled)
+        draw = self.draws and self.draws[number]
+        return Request(self.prompts[number], guide, answer, lambda: number in self.cancelled, draw)
 
     def check(self, wanted):
         for number, found in self.answers.items():
@@ -85,6 +86,22 @@ def test_whatever_arrives_when_each_gets_its_own_answer(backend, prompts, gramma
     backend.serve(clients.feed, LIMIT, batch_tokens=chance.choice([100, 600, 16_384]))
     assert sorted(clients.answers) == list(range(len(TEXTS)))
     clients.check(wanted)
+
+
+def test_what_is_drawn_in_a_running_batch_is_what_is_drawn_alone(backend, prompts, grammar, wanted):
+    """Beside greedy rows, and twice for a text."""
+    draws = [Draw(1.5, 0.95, number // 4) if number % 4 else None for number in range(len(TEXTS))]
+    guides = [grammar.constraint(text, LIMIT) for text in TEXTS]
+    alone = TorchBackend(make_model("qwen2"), (2, 0), 0).complete(prompts, LIMIT, guides, draws=draws, batch_tokens=1)
+    changed = [n for n, (one, other) in enumerate(zip(alone, wanted, strict=True)) if one.ids != other.ids]
+    assert len(changed) > len(TEXTS) / 2
+    assert all(n % 4 for n in changed)
+    for schedule in ([1, 2, 0, 5, 0, 9], [len(TEXTS)]):
+        clients = Clients(prompts, grammar, range(len(TEXTS)), schedule)
+        clients.draws = draws
+        backend.serve(clients.feed, LIMIT, batch_tokens=900)
+        assert len(clients.answers) == len(TEXTS)
+        clients.check(alone)
 
 
 def test_who_comes_later_and_has_less_to_write_is_answered_first(backend, prompts, grammar, wanted):

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.inference.backends import continuous, static
+from qwen_ner.inference.backends.base import Draw
 from qwen_ner.inference.backends.packed_linear import pack
 from qwen_ner.inference.backends.static import StaticDecoder, unfit
 from qwen_ner.inference.backends.torch import TorchBackend
@@ -145,10 +146,16 @@ def test_prompts_are_read_in_batches_too(model, prompts, monkeypatch):
     assert_same(static_backend(model).complete(prompts, 12), TorchBackend(model, (2, 0), 0).complete(prompts, 12))
 
 
-def test_a_temperature_draws(model, prompts):
-    backend = static_backend(model)
-    first, second = (backend.complete(prompts, 12, temperature=1.5) for _ in range(2))
-    assert [one.ids for one in first] != [one.ids for one in second]
+@pytest.mark.parametrize("bound", [False, True])
+def test_what_it_draws_is_what_batches_draw(model, prompts, grammar, bound):
+    def write(backend, seed, **options):
+        guides = [grammar.constraint(text, 24) for text in TEXTS] if bound else None
+        draws = [Draw(1.5, 0.9, seed + n) for n in range(len(TEXTS))]
+        return backend.complete(prompts, 24, guides, draws=draws, **options)
+
+    found = write(static_backend(model), 0, batch_tokens=1000)
+    assert_same(found, write(TorchBackend(model, (2, 0), 0), 0))
+    assert [one.ids for one in found] != [one.ids for one in write(static_backend(model), 100)]
 
 
 @pytest.mark.parametrize("steps_before", [0, 5])

@@ -1,4 +1,5 @@
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, Qwen2Config, Qw
 
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, NerError
+from qwen_ner.inference.backends.base import Draw
 from qwen_ner.inference.backends.prefix_cache import shared_prefix
 from qwen_ner.inference.backends.torch import (
     TorchBackend,
@@ -180,13 +182,12 @@ def test_a_hot_random_model_writes_valid_answers(model, prompts, tokenizer, code
     """Temperature 1.5, and texts of quotes, backslashes, braces, emoji, one character."""
     grammar = Grammar(CLUENER.names, tokenizer, (2, 0))
     texts = ['他说"好"', "a\\b\\", "{}[]:,", "😀👨‍👩‍👧", "一", '"', "\\", "x\ufffdy", "é\u0301e", "\x00\x1f\n\t"]
-    torch.manual_seed(0)
-    for limit in (3, 9, 40):
+    for limit, top_p in ((3, 1.0), (9, 0.5), (40, 1.0), (40, 0.9)):
         hot = run(
             model,
             prompt_ids(tokenizer, codec, texts),
             limit,
-            temperature=1.5,
+            draws=[Draw(1.5, top_p, seed) for seed in range(len(texts))],
             constraints=[grammar.constraint(text, limit) for text in texts],
         )
         for text, one in zip(texts, hot, strict=True):
@@ -194,7 +195,106 @@ def test_a_hot_random_model_writes_valid_answers(model, prompts, tokenizer, code
             decoded = codec.decode(text, tokenizer.decode(one.ids))
             assert decoded.problems == ()
             assert decoded.ungrounded == ()
-    assert ids_of(run(model, prompts, temperature=1.5)) != ids_of(run(model, prompts, temperature=1.5))
+
+
+def drawn(model, prompts, limit=12, seed=0, temperature=1.5, top_p=1.0, **options):
+    draws = [Draw(temperature, top_p, seed + n) for n in range(len(prompts))]
+    return run(model, prompts, limit, draws=draws, **options)
+
+
+def next_logits(model, prompt):
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([prompt])).logits[0, -1].double()
+
+
+def by_hand(logits, temperature, top_p):
+    """softmax(logits / temperature) without what lies outside the nucleus, one token after the other."""
+    weights, mass, kept = (logits / temperature).softmax(-1), 0.0, {}
+    for token in weights.argsort(descending=True).tolist():
+        if mass >= top_p:
+            break
+        kept[token] = float(weights[token])
+        mass += kept[token]
+    return {token: weight / mass for token, weight in kept.items()}
+
+
+def assert_drawn_from(tokens, expected):
+    """Pearson's chi-square, rare tokens taken together; exceeded by chance once in 100,000 times (Wilson-Hilferty)."""
+    counts, total = Counter(tokens), len(tokens)
+    assert set(counts) <= set(expected)
+    common = [token for token, share in expected.items() if share * total >= 5]
+    rest = total - sum(counts[token] for token in common), 1 - sum(expected[token] for token in common)
+    cells = [*((counts[token], expected[token]) for token in common), *([rest] if rest[1] * total >= 1 else [])]
+    assert len(cells) > 1
+    chi_square = sum((found - share * total) ** 2 / (share * total) for found, share in cells)
+    free = len(cells) - 1
+    assert chi_square < free * (1 - 2 / (9 * free) + 4.265 * math.sqrt(2 / (9 * free))) ** 3
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.1, 1.0), (1.0, 0.5), (2.0, 0.05), (0.3, 0.7)])
+def test_tokens_are_drawn_as_often_as_softmax_says(model, prompts, temperature, top_p):
+    logits = next_logits(model, prompts[0])
+    found = drawn(model, [prompts[0]] * 4000, 1, temperature=temperature, top_p=top_p, ends=(-1,))
+    assert_drawn_from([one.ids[0] for one in found], by_hand(logits, temperature, top_p))
+    own = logits.log_softmax(-1)
+    assert [one.logprobs[0] for one in found] == pytest.approx([float(own[one.ids[0]]) for one in found], abs=1e-4)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (2.0, 0.9), (1.0, 0.001)])
+def test_under_a_grammar_the_shares_of_what_may_come_are_renormalized(model, prompts, tokenizer, temperature, top_p):
+    """What the grammar leaves of the nucleus; if that is nothing, as with so small a top_p, the nucleus of its tokens."""
+    grammar = Grammar(CLUENER.names, tokenizer, (2, 0))
+    may_come = grammar.constraint(EIGHT[0].text, 40).allowed()
+    logits = next_logits(model, prompts[0])
+    left = {token: share for token, share in by_hand(logits, temperature, top_p).items() if token in may_come}
+    if top_p == 0.001:
+        assert not left
+        left = {may_come[n]: share for n, share in by_hand(logits[may_come], temperature, top_p).items()}
+    guides = [grammar.constraint(EIGHT[0].text, 40) for _ in range(2000)]
+    options = {"temperature": temperature, "top_p": top_p, "constraints": guides}
+    found = [one.ids[0] for one in drawn(model, [prompts[0]] * 2000, 1, **options)]
+    if len(left) == 1:
+        assert set(found) == set(left)
+    else:
+        assert_drawn_from(found, {token: share / sum(left.values()) for token, share in left.items()})
+
+
+def test_what_is_drawn_depends_on_the_seed_alone(model, prompts):
+    """Not on the batch, the order, copies of the prompt beside it, greedy rows or drafts."""
+    draws = [Draw(1.0, 0.95, 7 + n % 3) for n in range(2 * len(prompts))]
+    twice = prompts * 2
+    found = run(model, twice, draws=draws)
+    assert len({tuple(one.ids) for one in found}) > len(prompts)
+    for budget in (1, 200):
+        assert ids_of(run(model, twice, draws=draws, batch_tokens=budget)) == ids_of(found)
+    assert ids_of(run(model, twice[::-1], draws=draws[::-1])) == ids_of(found)[::-1]
+    mixed = run(model, [*prompts, *twice], draws=[*([None] * len(prompts)), *draws])
+    assert ids_of(mixed) == [*ids_of(run(model, prompts)), *ids_of(found)]
+    wrong = [Scripted(lambda taken: [5, 6, 7]) for _ in prompts]
+    right = [Scripted(lambda taken, ids=one.ids: ids[taken:]) for one in found]
+    for hints in (wrong, right[: len(prompts)]):
+        assert ids_of(run(model, prompts, draws=draws[: len(prompts)], hints=hints)) == ids_of(found)[: len(prompts)]
+
+
+def test_a_temperature_near_zero_is_greedy(model, prompts):
+    for temperature in (1e-4, 1e-30, 1e-300):
+        assert ids_of(drawn(model, prompts, temperature=temperature)) == ids_of(run(model, prompts))
+    assert ids_of(drawn(model, prompts, top_p=1e-9)) == ids_of(run(model, prompts))
+    assert ids_of(drawn(model, prompts)) != ids_of(run(model, prompts))
+
+
+def test_equal_prompts_are_read_once(model, prompts, monkeypatch):
+    fed, forward = [], model.forward
+
+    def count(*args, **inputs):
+        fed.append(tuple(inputs["input_ids"].shape))
+        return forward(*args, **inputs)
+
+    monkeypatch.setattr(model, "forward", count)
+    drawn(model, [prompt for prompt in prompts[:3] for _ in range(5)], ends=(-1,))
+    prefix, read, *steps = fed
+    assert (prefix[0], read[0], set(steps)) == (1, 3, {(15, 1)})
+    assert prefix[1] + read[1] == max(map(len, prompts[:3]))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,97 @@
+"""Several drawn answers to one text, and their vote.
+
+In: how many answers to draw and how; what was decoded of each. Out: a `Draw` for each answer, and one `Decoded` whose
+scores are shares of the answers. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from ..codec import Decoded, ground
+from ..entities import LabelSet, NerError
+from .backends.base import Draw
+
+MAJORITY = 0.5
+"""The share of the answers that a surface must be in, unless a `min_score` says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How answers are written: `samples` of them for each text, drawn at `temperature` from the nucleus of `top_p`.
+
+    Temperature 0 is greedy. What is drawn depends on the text alone: the seed of its answers is its hash, so that the
+    same command gives the same answer, in any order and batch. Raises `NerError` for values that make no sense, alone
+    or together.
+
+    >>> str(Sampling(5, 0.7, 0.9))
+    '5 answers a text, temperature 0.7, top_p 0.9'
+    """
+
+    samples: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        draw = "give a temperature above 0, such as 0.7"
+        if self.samples < 1:
+            raise NerError("no answer to draw", value=self.samples, place="samples", remedy="give 1 or more")
+        if not 0 <= self.temperature < math.inf:
+            remedy = "give 0, which is greedy, or a number above, such as 0.7"
+            raise NerError("out of range", value=self.temperature, place="temperature", remedy=remedy)
+        if not 0 < self.top_p <= 1:
+            remedy = "give a number above 0 and up to 1, such as 0.9"
+            raise NerError("out of range", value=self.top_p, place="top_p", remedy=remedy)
+        if not self.temperature and self.samples > 1:
+            raise NerError("greedy answers are all the same", value=self.samples, place="samples", remedy=draw)
+        if not self.temperature and self.top_p < 1:
+            raise NerError("has no effect on greedy answers", value=self.top_p, place="top_p", remedy=draw)
+
+    def __str__(self) -> str:
+        number = f"{self.samples} answer{'s' if self.samples > 1 else ''} a text"
+        cut = f", top_p {self.top_p:g}" if self.top_p < 1 else ""
+        return f"{number}, temperature {self.temperature:g}{cut}" if self.temperature else "greedy"
+
+    def check_thresholds(self, thresholds: str) -> None:
+        """Raise `NerError` for `thresholds` "auto" if answers are drawn."""
+        if thresholds == "auto" and self.temperature:
+            what = "the calibrated thresholds are fitted to the probabilities of greedy answers, not to drawn ones"
+            remedy = "leave thresholds out and set min_score, or leave the temperature at 0"
+            raise NerError(what, value=thresholds, place="thresholds", remedy=remedy)
+
+    def floor(self, min_score: float | None) -> float:
+        """`min_score`; its default is 0, and `MAJORITY` if there are several answers."""
+        return (MAJORITY if self.samples > 1 else 0.0) if min_score is None else min_score
+
+    def draws(self, text: str) -> list[Draw]:
+        """A `Draw` for each answer to `text`; with another number of samples the first ones are the same."""
+        seed = int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).digest(), "big")
+        return [Draw(self.temperature, self.top_p, seed + n) for n in range(self.samples)]
+
+
+GREEDY = Sampling()
+
+
+def vote(text: str, answers: Sequence[Decoded], labels: LabelSet, floor: float = MAJORITY) -> Decoded:
+    """One result of several `answers` to `text`: the surfaces that a share of at least `floor` of them have.
+
+    The share is the score, a multiple of 1 / answers. An answer that has nothing, or cannot be read, counts as one
+    without the surface. Offsets are those of an answer that writes just these surfaces. Problems are those of all
+    answers.
+
+    >>> from qwen_ner.codec import Codec
+    >>> from qwen_ner.entities import CLUENER
+    >>> written = ('{"company":["三星"],"address":["北京"]}', '{"company":["三星"]}', '{"company":["三')
+    >>> found = vote("三星在北京", [Codec(CLUENER).decode("三星在北京", one) for one in written], CLUENER)
+    >>> [(entity.text, round(entity.score, 2)) for entity in found.entities], [one.kind for one in found.problems]
+    ([('三星', 0.67)], ['not_json'])
+    """
+    votes = Counter(pair for answer in answers for pair in answer.surfaces)
+    shares = {pair: number / len(answers) for pair, number in votes.items() if number / len(answers) >= floor}
+    entities = ground(text, (pair for pair in shares if pair[0] in labels))
+    problems = tuple(problem for answer in answers for problem in answer.problems)
+    return Decoded(entities, tuple(shares), problems).scored(shares)
