@@ -235,16 +235,16 @@ def scored(
 
 def thresholded(extractor: Any, gold: Sequence[Any], predicted: Sequence[Any]) -> list[Any]:
     """`predicted` without what scores below its label's threshold: the best one on the other half of the rows."""
-    from qwen_ner.inference.calibration import best_threshold
+    from qwen_ner.inference.calibration import best_threshold, judged
 
     kept: dict[int, Any] = {}
     for part in (0, 1):
         others = range(1 - part, len(gold), 2)
-        judged = list(extractor.judged([gold[n] for n in others], [predicted[n] for n in others]))
+        found = list(judged([gold[n] for n in others], [predicted[n] for n in others]))
         floors = {}
         for label in extractor.codec.labels.names:
-            scores = [one.confidence for one in judged if one.label == label]
-            correct = [one.correct for one in judged if one.label == label]
+            scores = [one.confidence for one in found if one.label == label]
+            correct = [one.correct for one in found if one.label == label]
             number = sum(name == label for n in others for name, _ in gold[n].surfaces)
             floors[label] = best_threshold(scores, correct, number)
         for n in range(part, len(gold), 2):
@@ -259,7 +259,7 @@ def voted(extractor: Any, texts: Sequence[str], temperature: float = 0.7, drawn:
 
     from qwen_ner.data.tokenize import prompt_ids
     from qwen_ner.inference.backends.base import Draw
-    from qwen_ner.inference.extractor import decode_ids
+    from qwen_ner.inference.loading import decode_ids
 
     answers = [extractor.read(texts, constrained=False)]
     prompts = prompt_ids(extractor.tokenizer, extractor.codec, texts)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from ..codec import Decoded
+from ..entities import Example
 
 log = logging.getLogger(__name__)
 
@@ -219,3 +222,11 @@ def _log_odds(logprob: np.ndarray) -> np.ndarray:
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0, -x))  # never overflows
+
+
+def judged(examples: Iterable[Example], predicted: Iterable[Decoded]) -> Iterator[Judged]:
+    """Each scored surface that was predicted for `examples`, and whether gold has it: what calibration needs."""
+    for gold, decoded in zip(examples, predicted, strict=True):
+        for (label, surface), score in {(e.label, e.text): e.score for e in decoded.entities}.items():
+            if score is not None:
+                yield Judged(label, score, (label, surface) in gold.surfaces)

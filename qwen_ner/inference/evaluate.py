@@ -20,7 +20,7 @@ from ..data.negatives import entity_free
 from ..entities import CLUENER, NerError, fingerprint
 from ..evaluation.result import EvaluationResult
 from ..evaluation.table import Contract
-from .calibration import summary
+from .calibration import judged, summary
 from .extractor import Extractor
 from .sampling import Sampling
 
@@ -84,5 +84,5 @@ def evaluate(
         options = {"constrained": decoding == "constrained", "progress": True, **kept}
         predicted = StoredDecoded.of(extractor.predictions(gold.rows["text"], **options))
         found = extractor.predictions([clause.text for clause in clauses], **options)
-        confidence = summary(extractor.judged(gold, predicted))
+        confidence = summary(judged(gold, predicted))
         yield evaluated(predicted=predicted, confidence=confidence, added=list(zip(clauses, found, strict=True)))

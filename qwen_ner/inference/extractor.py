@@ -19,13 +19,13 @@ from tqdm.auto import tqdm
 from ..codec import Decoded, locate
 from ..contract import NerConfig
 from ..data.tokenize import prompt_ids
-from ..entities import Entity, Example, NerError
+from ..entities import Entity, NerError
 from .asked import Asked, TextTooLong, requests_of, serve_with
 from .backends.base import BATCH_TOKENS, Backend, Completion, Request, backend_class
-from .calibration import Calibration, Judged, surface_log_probability
+from .calibration import Calibration, surface_log_probability
 from .constraints.grammar import Constraint, Grammar
 from .hub_download import local_folder
-from .loading import check_limits, load_tokenizer
+from .loading import check_limits, decode_ids, load_tokenizer
 from .sampling import GREEDY, MAJORITY, Sampling, vote
 from .windows import Window, join_windows, windows
 
@@ -295,16 +295,3 @@ class Extractor:
             first, last = len(answer[: before if with_keys else start].encode()), len(answer[:end].encode())
             yield (label, surface), surface_log_probability(completion.logprobs, lengths, first, last)
             before = end
-
-    def judged(self, examples: Iterable[Example], predicted: Iterable[Decoded]) -> Iterator[Judged]:
-        """Each scored surface that was predicted for `examples`, and whether gold has it: what calibration needs."""
-        for gold, decoded in zip(examples, predicted, strict=True):
-            for (label, surface), score in {(e.label, e.text): e.score for e in decoded.entities}.items():
-                if score is not None:
-                    yield Judged(label, score, (label, surface) in gold.surfaces)
-
-
-def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]]) -> list[str]:
-    """Completions as text, special tokens kept: one inside an answer is the model's fault and must be seen."""
-    options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
-    return [tokenizer.decode(row, **options) for row in ids]

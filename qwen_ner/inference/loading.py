@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,3 +167,9 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
             raise NerError(what, place=path, remedy="set pad_token in the tokenizer")
         tokenizer.pad_token = others[0]
     return tokenizer
+
+
+def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]]) -> list[str]:
+    """Completions as text, special tokens kept: one inside an answer is the model's fault and must be seen."""
+    options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+    return [tokenizer.decode(row, **options) for row in ids]

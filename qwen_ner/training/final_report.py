@@ -19,7 +19,7 @@ from ..entities import Example, fingerprint
 from ..evaluation.report import write_report
 from ..evaluation.result import EvaluationResult
 from ..evaluation.table import Contract
-from ..inference.calibration import Judged, fit_calibration, summary
+from ..inference.calibration import Judged, fit_calibration, judged, summary
 from ..inference.extractor import Extractor
 from .loop.trainer import NerTrainer
 from .plan import TrainingPlan
@@ -91,9 +91,9 @@ def _basis(dataset: str, rows: int, *, chose: bool) -> str:
 def calibrate(extractor: Extractor, held_out: Sequence[Example]) -> tuple[Extractor, list[Judged]]:
     """`extractor` with a calibration fitted to what it predicts for `held_out`, and these predictions judged by it."""
     predicted = extractor.predict([example.text for example in held_out], progress=True)
-    judged = list(extractor.judged(held_out, predicted))
+    found = list(judged(held_out, predicted))
     gold = Counter(label for example in held_out for label, _ in example.surfaces)
-    calibration = fit_calibration(judged, gold)
+    calibration = fit_calibration(found, gold)
     config = replace(extractor.config, calibration=asdict(calibration))
-    after = [replace(one, confidence=calibration.of(one.confidence)) for one in judged]
+    after = [replace(one, confidence=calibration.of(one.confidence)) for one in found]
     return Extractor(extractor.model, extractor.tokenizer, config), after

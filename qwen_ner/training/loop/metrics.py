@@ -14,7 +14,7 @@ from ...codec import Codec, Decoded
 from ...entities import Example
 from ...evaluation.entity_f1 import EntityF1
 from ...inference.backends.torch import until_end
-from ...inference.extractor import decode_ids
+from ...inference.loading import decode_ids
 from ..batches.collate import IGNORED
 
 
