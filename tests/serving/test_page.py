@@ -60,12 +60,14 @@ def scripted(asked_folder):
     scores = {"三星": 0.98, "北京": 0.95, "李明": 0.4, "浙江大学": 0.9, "浙江": 0.6}
     extractor = Extractor.from_pretrained(asked_folder)
 
-    def read(texts, **options):
-        time.sleep(0.05)
-        found = [ground(text, known) for text in texts]
-        return [Decoded(one).scored({(e.label, e.text): scores[e.text] for e in one}) for one in found]
+    def serve(feed, *, batch_tokens, **options):
+        while parts := feed(batch_tokens):
+            time.sleep(0.05)
+            for part in parts:
+                found = ground(part.text, known)
+                part.answer(Decoded(found).scored({(e.label, e.text): scores[e.text] for e in found}), len(part.text))
 
-    extractor.read = read
+    extractor.serve = serve
     app = create_app(extractor, name="ner", limits=Limits(batch_tokens=500), examples=["三星在北京"],
                      scores={"f1": 0.8, "span_f1": 0.79, "macro_f1": 0.78, "data": "sample", "split": "dev", "rows": 300})  # fmt: skip
     listening = open_socket("127.0.0.1", 0)
