@@ -35,7 +35,9 @@ class GrammarProcessor(LogitsProcessor):
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         model = vllm_config.model_config
-        tokenizer = AutoTokenizer.from_pretrained(model.tokenizer, revision=model.tokenizer_revision)
+        tokenizer = AutoTokenizer.from_pretrained(
+            model.tokenizer, revision=model.tokenizer_revision, trust_remote_code=False
+        )
         self.vocabulary = Vocabulary(tokenizer, ())
         self.fixed = lru_cache(maxsize=64)(FixedText)
         self.answers: dict[int, tuple[Constraint, Sequence[int], list[int]]] = {}

@@ -145,7 +145,7 @@ class PrefixSharedCollator:
         if self.padded:
             total = len(prefix) + sum(map(len, own))
             # An eighth to a sixteenth of the row, half of which is padding on average.
-            multiple = min(512, max(64, 1 << total.bit_length() - 4))
+            multiple = min(512, max(64, (1 << total.bit_length()) // 16))
             own.append([0] * (multiple - total % multiple))
         lengths = [len(ids) for ids in own]
         behind = [range(len(prefix), len(prefix) + length) for length in lengths]
