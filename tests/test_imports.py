@@ -13,6 +13,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 ORDER = [
     "columns",
     "entities",
+    "reach",
     "codec",
     "files",
     "contract",

@@ -58,8 +58,8 @@ class DataArguments:
 class ModelArguments:
     """What to train: all weights, or an adapter if `lora_r` is set."""
 
-    model_name_or_path: str = key("tiny", "a Hub id, a folder, or tiny: a small Qwen2 made on the spot")
-    model_revision: str | None = key(None, "branch, tag or commit on the Hub")
+    model_name_or_path: str = key("tiny", "a Hub id, modelscope:user/name, a folder, or tiny: a small Qwen2 made here")
+    model_revision: str | None = key(None, "branch, tag or commit of it there")
     attn_implementation: str | None = key(None, "sdpa, eager, …")
     lora_r: int | None = key(None, "rank of the LoRA adapter; unset: full fine-tuning")
     lora_alpha: int | None = key(None, "scale of the adapter; default: twice the rank")
