@@ -51,11 +51,10 @@ def check_model(plan: TrainingPlan) -> Finding:
     elif name != "tiny":
         folder = base_folder(name, plan.recipe.model.model_revision, weights=False)
         if not any((folder / file).is_file() for file in files):
-            command = f"modelscope download --model {name.removeprefix(MODELSCOPE)}"
-            remedy = command if name.startswith(MODELSCOPE) else f"hf download {name}"
-            return warn(
-                f"{found}; the weights are not in the cache", f"download them before GPUs wait for them: {remedy}"
-            )
+            there = name.startswith(MODELSCOPE)
+            command = f"modelscope download --model {name.removeprefix(MODELSCOPE)}" if there else f"hf download {name}"
+            remedy = f"download them before GPUs wait for them: {command}"
+            return warn(f"{found}; the weights are not in the cache", remedy)
     return ok(found)
 
 
