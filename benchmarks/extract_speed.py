@@ -26,8 +26,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -39,7 +37,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from common import Points, claim, finish, machine, sweep, toy
+from common import Points, claim, finish, machine, peak_memory_of_process, sweep, toy
 
 SINGLE = ("one", "lookup", "llama", "free-one", "constrained-one")
 WAYS = ("one", "lookup", "batched", "continuous", "free", "constrained", "free-one", "constrained-one")
@@ -156,7 +154,7 @@ def peak_memory() -> float:
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_memory_of_process()
 
 
 def by_hand(folder: str, *, dtype: str) -> Any:
@@ -256,7 +254,9 @@ def by_llama_cpp(extractor: Any, texts: list[str], prompts: list[list[int]], way
 def llama(gguf: Path) -> Any:
     from llama_cpp import Llama
 
-    threads = len(os.sched_getaffinity(0))
+    from qwen_ner.inference.cores import usable_cores
+
+    threads = usable_cores()
     return Llama(str(gguf), n_ctx=2048, n_threads=threads, n_threads_batch=threads, verbose=False)
 
 

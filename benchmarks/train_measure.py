@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import time
 from typing import Any
 
+from common import peak_memory_of_process
 from train_rivals import LORA, train_dynamic, train_ours, train_static, train_trl
 
 
@@ -40,7 +40,7 @@ def worker(name: str, options: argparse.Namespace) -> dict[str, Any]:
             len(r["prompt_ids"]) + len(r["answer_ids"]) for r in rows[: examples * (options.steps + 1)]
         ),
         "first_loss": log[0][1],
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        "memory": peak_memory_of_process()
         if not torch.cuda.is_available()
         else torch.cuda.max_memory_allocated() / 2**30,
         "peak": flops / statistics.median(seconds for seconds, _, _ in timed) / rate,

@@ -35,7 +35,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import statistics
 import subprocess
 import sys
@@ -144,7 +143,7 @@ def in_process(name: str, options: argparse.Namespace, **changed: Any) -> dict[s
         flags += [f"--{key}", str(values[key])]
     done = subprocess.run([sys.executable, __file__, "--worker", name, *flags], stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        return {"error": OUT_OF_MEMORY if done.returncode == -signal.SIGKILL else f"exit {done.returncode}"}
+        return {"error": OUT_OF_MEMORY if done.returncode == -9 else f"exit {done.returncode}"}
     return json.loads(done.stdout.splitlines()[-1])
 
 

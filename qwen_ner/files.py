@@ -6,18 +6,24 @@ that names its holder. Knows nothing of contents.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock
+
 from .entities import NerError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +75,16 @@ def lock(path: Path, *, wait: bool = True, owner: str = "") -> Iterator[IO[str]]
     Without an `owner` what is in the file stays. A file system without locks is warned of. Threads of one process do
     not exclude each other, and opening and closing `path` elsewhere in this process releases it.
     """
-    with open(path, "a+", encoding="utf-8") as file:
+    with ExitStack() as stack:
+        file = stack.enter_context(open(path, "a+", encoding="utf-8"))
         try:
-            # Not flock, nor filelock, which uses it: forked workers inherit that lock and keep it when this is killed.
-            fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
+            if fcntl is None:  # a file of its own: on Windows nobody else can read a file that is locked
+                stack.enter_context(FileLock(f"{path}.held", timeout=-1 if wait else 0))
+            else:
+                # Not flock, nor filelock, which uses it: forked workers inherit that lock and keep it when this is
+                # killed.
+                fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError, TimeoutError):
             file.seek(0)
             what = f"in use by {file.read() or 'another process'}"
             raise NerError(what, place=path.parent, remedy="wait until it ends, or stop it") from None

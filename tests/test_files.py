@@ -92,3 +92,16 @@ def test_what_is_no_regular_file_is_not_replaced_and_a_link_stays_one(tmp_path):
     write_json(tmp_path / "link", 2)
     assert (tmp_path / "link").is_symlink()
     assert json.loads((tmp_path / "file").read_text()) == 2
+
+
+def test_a_lock_where_there_is_no_fcntl(tmp_path, monkeypatch):
+    """As on Windows: the file with the holder's name can still be read."""
+    monkeypatch.setattr("qwen_ner.files.fcntl", None)
+    path = tmp_path / ".lock"
+    with lock(path, wait=False, owner="process 7"):
+        with pytest.raises(NerError) as caught, lock(path, wait=False):
+            pass
+        assert "process 7" in caught.value.what
+        assert caught.value.place == tmp_path
+    with lock(path, wait=False):
+        pass

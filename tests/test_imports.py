@@ -13,6 +13,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 ORDER = [
     "columns",
     "entities",
+    "reach",
     "codec",
     "files",
     "contract",
@@ -110,3 +111,43 @@ def test_a_function_is_short():
                 docstring = first.end_lineno - first.lineno + 1 if ast.get_docstring(node) is not None else 0
                 lengths[f"{name}: {node.name}"] = node.end_lineno - node.lineno + 1 - docstring
     assert not {where: length for where, length in lengths.items() if length > LINES_OF_A_FUNCTION}
+
+
+WITHOUT_POSIX = """
+import builtins, importlib, sys
+import_module, root = builtins.__import__, sys.argv[1]
+sys.path[:0] = [root, root + "/benchmarks"]
+
+def without(name, globals=None, locals=None, fromlist=(), level=0):  # other packages know which system they are on, and ask for theirs
+    if name in ("fcntl", "resource") and str((globals or {}).get("__file__")).startswith(root):
+        raise ModuleNotFoundError(name=name)
+    return import_module(name, globals, locals, fromlist, level)
+
+builtins.__import__ = without
+failed = {}
+for name in sys.stdin.read().split():
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        failed[name] = error.name
+print(sorted(name for name, absent in failed.items() if absent in ("fcntl", "resource")))
+"""
+
+
+def test_every_module_can_be_imported_where_fcntl_and_resource_are_absent():
+    """As on Windows."""
+    names = [f"qwen_ner.{name.removesuffix('.py').replace('/', '.').removesuffix('.__init__')}" for name in FILES]
+    benchmarks = [path.stem for path in sorted((ROOT / "benchmarks").glob("*.py"))]
+    asked = [name for name in [*names, *benchmarks] if name not in ("qwen_ner.__init__", "qwen_ner.__main__")]
+    command = [sys.executable, "-c", WITHOUT_POSIX, str(ROOT)]
+    done = subprocess.run(command, input="\n".join(asked), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_names_that_only_posix_has_are_asked_for_first():
+    """`os.killpg` and the like are absent on Windows, `os.sched_getaffinity` on macOS as well."""
+    posix = {"sched_getaffinity", "uname", "killpg", "getpgid", "SIGKILL", "getuid", "fork"}
+    used = {name for name, tree in TREES.items() for node in ast.walk(tree) if getattr(node, "attr", "") in posix}
+    asking = {name for name in used if 'hasattr(os, "' in FILES[name].read_text(encoding="utf-8")}
+    assert used == asking == {"inference/cores.py", "sweep/trial.py"}

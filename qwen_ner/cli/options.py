@@ -28,8 +28,8 @@ def add_data(parser: ArgumentParser, *, split: str | None = "dev", required: boo
 
 def add_model(parser: ArgumentParser, *, file: bool = False) -> None:
     """The model, with its revision on the Hub; with `file` a file of predictions can stand in for it."""
-    other = "a Hub id, or a file of predictions" if file else "or a Hub id"
-    parser.add_argument("model", help=f"an output_dir, a checkpoint, {other}")
+    other = "modelscope:user/name, or a file of predictions" if file else "or modelscope:user/name"
+    parser.add_argument("model", help=f"an output_dir, a checkpoint, a Hub id, {other}")
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a model on the Hub")
 
 

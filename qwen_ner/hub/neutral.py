@@ -22,9 +22,9 @@ from ..contract import NerConfig
 from ..data.datasets import NAMED, is_local
 from ..entities import NerError
 from ..files import write_json, write_text
-from ..inference.hub_download import ADAPTER, MODEL_FILES, WEIGHTS
+from ..inference.hub_download import ADAPTER, METRICS, MODEL_FILES, MODELSCOPE, WEIGHTS
 
-RECIPE, METRICS, STATE = "recipe.yaml", "metrics.json", "trainer_state.json"
+RECIPE, STATE = "recipe.yaml", "trainer_state.json"
 
 CARD, CURVE = "README.md", "curve.png"
 
@@ -141,7 +141,7 @@ def neutral_recipe(
     if "dataset" in kept:
         kept["dataset"] = data_name(str(values["dataset"]), metrics)
     if "model_name_or_path" in kept:
-        kept["model_name_or_path"] = base or Path(kept["model_name_or_path"]).name
+        kept["model_name_or_path"] = base or _base_name(kept["model_name_or_path"])
     return kept
 
 
@@ -153,8 +153,13 @@ def neutral_metrics(values: Mapping[str, Any], repo_id: str, base: str | None) -
     if "dataset" in training:
         training["dataset"] = data_name(values["training"]["dataset"], values)
     if "model" in training:
-        training["model"] = base or Path(training["model"]).name
+        training["model"] = base or _base_name(training["model"])
     return {**values, "contract": contract, **({"training": training} if training else {})}
+
+
+def _base_name(name: str) -> str:
+    """What to publish of the name of a base that is not on the Hub: of a folder its last part."""
+    return name if name.startswith(MODELSCOPE) else Path(name).name
 
 
 def neutral(value: Any) -> Any:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..entities import NerError
-from ..inference.hub_download import ADAPTER, BESIDE_WEIGHTS, explain_faults, local_folder, may_be_repo_id
+from ..inference.hub_download import ADAPTER, BESIDE_WEIGHTS, METRICS, explain_faults, local_folder, may_be_repo_id
 from .card import write_card
-from .neutral import METRICS, PUSHED, RECIPE, STATE, check_folder, copy_files, neutralise, read_recipe, refuse_secrets
+from .neutral import PUSHED, RECIPE, STATE, check_folder, copy_files, neutralise, read_recipe, refuse_secrets
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -129,6 +129,8 @@ def export(folder: str | Path, out: Path, *, dtype: str = "float32") -> None:
         scores = [METRICS] if dtype == "float32" else []
         copy_files(source, made, [*BESIDE_WEIGHTS, RECIPE, STATE, *scores])
         os.chmod(made, 0o755)
+        if out.exists():  # empty; Windows replaces no folder
+            out.rmdir()
         os.replace(made, out)
     except BaseException as error:
         shutil.rmtree(made, ignore_errors=True)

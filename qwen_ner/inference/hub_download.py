@@ -1,19 +1,27 @@
-"""The folder of a trained model, given its name: a folder here, or a repository of the Hub, which is downloaded.
+"""The folder of a model, given its name: a folder here, or a repository of the Hub or ModelScope, which is downloaded.
 
-In: a path or `user/name`, and a revision. Out: a local folder, or a `NerError` that says why the Hub did not provide it
-and what to do. Knows nothing of what is in the files.
+In: a path, `user/name` or `modelscope:user/name`, and a revision. Out: a local folder, or a `NerError` that says why it
+was not provided and what to do. Knows nothing of what is in the files.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..contract import NER_CONFIG_NAME
 from ..entities import NerError
+from ..reach import WAYS_OUT, silence, unreachable
+
+log = logging.getLogger(__name__)
+
+MODELSCOPE = "modelscope:"
+"""Before the name of a model on modelscope.cn, where others have it from the Hugging Face Hub."""
 
 ADAPTER = "adapter_config.json"
 
@@ -32,30 +40,96 @@ MODEL_FILES = (*WEIGHTS, *CONFIGS, *BESIDE_WEIGHTS)
 pushed. No pickle is among them: loading one runs whatever code its author put in it."""
 
 
+METRICS = "metrics.json"
+"""The scores of a trained model."""
+
+WITHOUT_WEIGHTS = (*CONFIGS, *BESIDE_WEIGHTS)
+
+
 def local_folder(folder: str | Path, revision: str | None = None) -> Path:
-    """`folder` itself, or the local copy of the Hub repository of that id at `revision`, which is downloaded.
+    """The folder of a trained model: `folder` itself, or the local copy of the repository of that name at `revision`.
 
     A repository without `ner_config.json` is refused before its weights are downloaded. What was downloaded before is
     found without a network, too.
     """
     path, name = Path(folder), str(folder)
-    if path.exists() or not may_be_repo_id(name):
+    if path.exists() or not (may_be_repo_id(name) or name.startswith(MODELSCOPE)):
         if not path.is_dir():
             remedy = "give an output_dir of `qwen-ner train` or a Hub id (user/name)"
             raise NerError("no such folder", place=name, remedy=remedy)
         if revision:
             raise NerError("a local folder has no revision", value=revision, place=name, remedy="leave --revision out")
         return path
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import RemoteEntryNotFoundError
+    if not (download(name, revision, WITHOUT_WEIGHTS) / NER_CONFIG_NAME).is_file():
+        what, place = f"no {NER_CONFIG_NAME}: not a qwen_ner model", f"{name}@{revision}" if revision else name
+        raise NerError(what, place=place, remedy="give one that `qwen-ner push` wrote")
+    return download(name, revision, (*MODEL_FILES, METRICS))
 
+
+def base_folder(name: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
+    """The folder of a model to start from, whose repository is downloaded with or without its `weights`."""
+    if is_absent_folder(str(name)):
+        raise NerError("no such folder", place=name, remedy="give the folder of a model, or a Hub id (user/name)")
+    if Path(name).is_dir():
+        return Path(name)
+    return download(str(name), revision, MODEL_FILES if weights else WITHOUT_WEIGHTS)
+
+
+def download(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """The local copy of the files of a repository that fit `patterns`, brought up to date if its hub can be reached."""
+    if name.startswith(MODELSCOPE):
+        return _from_modelscope(name, revision, patterns)
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    reason = None if constants.is_offline_mode() else silence(constants.ENDPOINT)
     with explain_faults(name, revision):
+        given: dict[str, Any] = {"revision": revision, "allow_patterns": list(patterns)}
         try:
-            hf_hub_download(name, NER_CONFIG_NAME, revision=revision)
-        except RemoteEntryNotFoundError as error:
-            what, place = f"no {NER_CONFIG_NAME}: not a qwen_ner model", f"{name}@{revision}" if revision else name
-            raise NerError(what, place=place, remedy="give one that `qwen-ner push` wrote") from error
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
+            folder = snapshot_download(name, **given, local_files_only=reason is not None)
+        except LocalEntryNotFoundError as error:
+            if reason is None:
+                raise
+            raise unreachable(name, constants.ENDPOINT, reason) from error
+    if reason:
+        _warn_once(name, constants.ENDPOINT, reason)
+    return Path(folder)
+
+
+def _from_modelscope(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """As `download`, by ModelScope's own client, which knows its cache and its token."""
+    repository = name.removeprefix(MODELSCOPE)
+    if not may_be_repo_id(repository):
+        raise NerError("not a name of ModelScope", value=repository, place=name, remedy="give modelscope:user/name")
+    try:
+        from modelscope import snapshot_download
+    except ImportError as error:
+        remedy = 'install it: pip install "qwen_ner[modelscope]"'
+        raise NerError("ModelScope's client is not installed", place=name, remedy=remedy) from error
+    endpoint = os.environ.get("MODELSCOPE_ENDPOINT") or "https://modelscope.cn"
+    endpoint = endpoint if "://" in endpoint else f"https://{endpoint}"
+    reason = silence(endpoint)
+    given: dict[str, Any] = {"revision": revision, "allow_patterns": list(patterns)}
+    try:
+        folder = snapshot_download(repository, **given, local_files_only=reason is not None)
+    except Exception as error:  # the client's own, and those of requests: they have no class in common
+        if reason:
+            raise unreachable(name, endpoint, reason) from error
+        what = f"ModelScope does not give it ({' '.join(str(error).split()) or type(error).__name__})"
+        remedy = "check the name and the revision, or set MODELSCOPE_API_TOKEN if it is private"
+        raise NerError(what, value=revision, place=name, remedy=remedy) from error
+    if reason:
+        _warn_once(name, endpoint, reason)
+    return Path(folder)
+
+
+_warned: set[tuple[str, str]] = set()
+
+
+def _warn_once(name: str, endpoint: str, reason: str) -> None:
+    if (name, endpoint) not in _warned:
+        _warned.add((name, endpoint))
+        log.warning("%s cannot be reached (%s); using %s as it was downloaded before.", endpoint, reason, name)
 
 
 SAFE: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
@@ -91,6 +165,8 @@ def is_absent_folder(name: str) -> bool:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
+    if name.startswith(MODELSCOPE):
+        return False
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -99,11 +175,16 @@ def is_absent_folder(name: str) -> bool:
 
 
 def downloaded_commit(name: str, revision: str | None = None) -> str | None:
-    """The commit of the repository `name` that was last downloaded for `revision`; None for a local folder."""
+    """The commit of the Hub's `name` that was last downloaded for `revision`; None for a folder.
+
+    ModelScope's client does not say, so of a model from there it is `revision`.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     if Path(name).exists():
         return None
+    if name.startswith(MODELSCOPE):
+        return revision
     found = try_to_load_from_cache(name, "config.json", revision=revision)
     return Path(found).parent.name if isinstance(found, str) else revision
 
@@ -149,6 +230,7 @@ def explain(error: Exception, name: str, revision: str | None = None) -> NerErro
         what, remedy = f"the Hub refused ({reason})", "check the name and the token"
     else:
         offline = constants.is_offline_mode()
-        network = "HF_HUB_OFFLINE is set; unset it" if offline else "check the network and HF_ENDPOINT"
-        what, remedy = f"the Hub cannot be reached, or is down ({reason})", f"{network}, and {again}"
+        what = f"the Hub cannot be reached, or is down ({reason})"
+        unset = f"HF_HUB_OFFLINE is set; unset it, or run hf download {name} where there is a network"
+        remedy = unset if offline else f"{again}, or {WAYS_OUT}"
     return NerError(what, place=name, remedy=remedy)

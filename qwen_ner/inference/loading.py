@@ -1,6 +1,7 @@
 """The parts of a trained folder as transformers objects, refused if they are damaged or do not belong together.
 
-In: a local folder, or a Hub id for the tokenizer. Out: model, tokenizer; `NerError` if one cannot be used.
+In: a local folder, or for the tokenizer any name that `base_folder` takes. Out: model, tokenizer; `NerError` if one
+cannot be used.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from safetensors import SafetensorError
 from ..contract import NER_CONFIG_NAME, NerConfig
 from ..data.tokenize import end_of_turn
 from ..entities import NerError
-from .hub_download import ADAPTER, SAFE, explain, is_absent_folder, refuse_pickled
+from .hub_download import ADAPTER, SAFE, base_folder, is_absent_folder, refuse_pickled
 
 if TYPE_CHECKING:
     import torch
@@ -49,11 +50,17 @@ def load_weights(path: Path, dtype: torch.dtype) -> PreTrainedModel:
             # A layer whose adapter is missing would keep one that does nothing.
             warnings.filterwarnings("error", message="Found missing adapter keys")
             if adapter:
-                from peft import AutoPeftModelForCausalLM
+                from peft import PeftConfig, PeftModel
 
-                model = AutoPeftModelForCausalLM.from_pretrained(path, dtype=torch.float32, **SAFE)
+                revision = PeftConfig.from_pretrained(str(path)).revision
+                folder = base_folder(base, revision)
+                refuse_pickled(folder)
+                plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **SAFE)
+                model = PeftModel.from_pretrained(plain, path)
             else:
                 model, found = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True, **SAFE)
+    except NerError:  # of the base
+        raise
     except (*UNLOADABLE, UserWarning) as error:
         raise NerError(f"the weights cannot be loaded ({error})", place=path, remedy=remedy) from error
     if adapter:
@@ -140,17 +147,13 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
     A missing pad token is replaced by another special token, never by the end token, which is supervised. Raises
     `NerError` if there is no such tokenizer.
     """
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     from transformers import AutoTokenizer
 
-    if is_absent_folder(str(path)):
-        raise NerError("no such folder", place=path, remedy="give the folder of a model, or a Hub id (user/name)")
+    folder = base_folder(path, revision, weights=False)
     copy = "copy the tokenizer files beside the weights"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (*UNLOADABLE, AttributeError) as error:
-        if isinstance(error.__cause__, (HfHubHTTPError, LocalEntryNotFoundError)):
-            raise explain(error.__cause__, str(path), revision) from error
         config = "put the config.json of these weights there again"
         remedy = config if isinstance(error, StrictDataclassError) else copy
         raise NerError(f"no tokenizer could be loaded ({error})", place=path, remedy=remedy) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,7 @@ from ..data.formats.rows import text_of
 from ..entities import NerError
 from ..files import lock
 from .batch_predict import result_lines
+from .cores import usable_cores
 from .hub_download import local_folder
 from .output_file import model_fingerprint
 
@@ -98,7 +100,7 @@ class _Replica:
         try:
             self._extractor = _load(model, revision, expected, release, threads)
         except NerError as error:
-            place = f"{error.place} (node {os.uname().nodename})"
+            place = f"{error.place} (node {platform.node()})"
             self._fault = NerError(error.what, value=error.value, place=place, remedy=error.remedy)
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -228,7 +230,7 @@ def _cluster(address: str | None) -> Iterator[None]:
     try:
         if port.isdecimal():
             socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself tries for minutes
-        cpus = max(LEAST_CPUS, len(os.sched_getaffinity(0))) if address == "local" else None
+        cpus = max(LEAST_CPUS, usable_cores()) if address == "local" else None
         ray.init(address, num_cpus=cpus, include_dashboard=False if address == "local" else None)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         remedy = "start one there with `ray start --head` or `ray up`, or leave --address out to use this machine alone"

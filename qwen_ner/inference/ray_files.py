@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -146,7 +147,7 @@ def _local_copy(url: str, name: str) -> Iterator[Path]:
             path = copy
         elif not os.access(path, os.R_OK):
             remedy = "put it where every node can read it: on a shared disk, or at a URL"
-            raise NerError(f"cannot be read on node {os.uname().nodename}", place=name, remedy=remedy)
+            raise NerError(f"cannot be read on node {platform.node()}", place=name, remedy=remedy)
         yield Path(path)
 
 
@@ -210,7 +211,7 @@ class Results(BlockBasedFileDatasink):
     def write_block(self, block: BlockAccessor, *more: Any) -> None:
         if self.filesystem.get_file_info(self._record).type is pa.fs.FileType.NotFound:
             remedy = "give --output a folder that all nodes share, or a URL"
-            what = f"node {os.uname().nodename} does not see the folder of the results"
+            what = f"node {platform.node()} does not see the folder of the results"
             raise NerError(what, place=self.path, remedy=remedy)
         super().write_block(block, *more)
 

@@ -23,6 +23,7 @@ import uvicorn
 
 from ..entities import NerError
 from ..inference.extractor import Extractor
+from ..inference.hub_download import METRICS, local_folder
 from ..inference.sampling import GREEDY, Sampling
 from .app import Service, create_app
 from .connection import Connection
@@ -72,10 +73,11 @@ def serve(
     listener = open_socket(host, port)
     local = is_local(listener.getsockname()[0])
     hosts = {*names, host.lower()} if names or local else None
-    extractor = Extractor.from_pretrained(model, revision=revision, backend=backend, dtype=dtype)
+    folder = local_folder(model, revision)
+    extractor = Extractor.from_pretrained(folder, backend=backend, dtype=dtype)
     extractor.extract(["北京"], **asdict(sampling))  # the first call is slow
     name = Path(model).resolve().name if Path(model).is_dir() else f"{model}@{revision}" if revision else model
-    scores = read_scores(model, revision)
+    scores = read_scores(folder)
     given: dict[str, Any] = {"token": token, "hosts": hosts, "examples": EXAMPLES, "sampling": sampling}
     app = create_app(extractor, name=name, scores=scores, limits=limits, **given)
     if token is None and not local:
@@ -201,19 +203,13 @@ def read_token(file: Path | None) -> str | None:
     return token
 
 
-def read_scores(model: str, revision: str | None = None) -> dict[str, Any] | None:
-    """The scores in the model's metrics.json, and on which data; None if it has none."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    path = Path(model) / "metrics.json"
+def read_scores(folder: Path) -> dict[str, Any] | None:
+    """The scores in the metrics.json of a trained folder, and on which data; None if it has none."""
     try:
-        if not Path(model).is_dir():
-            path = Path(hf_hub_download(model, "metrics.json", revision=revision))
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+        values = json.loads((folder / METRICS).read_text(encoding="utf-8"), parse_constant=refuse_constant)
         rates = {key: round(values["metrics"][key], 4) for key in ("f1", "span_f1", "macro_f1")}
         contract = {key: values["contract"][key] for key in ("data", "split", "rows", "decoding")}
         return {**rates, **contract, "data": Path(contract["data"]).name}  # the path of the data is private
-    except (OSError, HfHubHTTPError, ValueError, KeyError, TypeError) as error:
-        log.info("%s has no scores (%s).", model, error)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.info("%s has no scores (%s).", folder, error)
         return None

@@ -30,6 +30,9 @@ sessions of their own and a launcher may die before them, so neither a process g
 PATIENCE = 120.0
 """Seconds between SIGTERM, upon which a training saves a checkpoint, and SIGKILL."""
 
+KILLED = 9
+"""SIGKILL, which Windows has no name for."""
+
 _EVALUATION = re.compile(r"step (\d+)/\d+ · validation · (.*)\n")
 _METRIC = re.compile(r"(\w+) ([-+.\de]+)(?= ·|$)")
 _ERROR = re.compile(r"(\[rank\d+\]: *)?(error: |(?!.*(CalledProcessError|ChildFailedError))[\w.]+(Error|Exception)\b)")
@@ -68,7 +71,7 @@ def failure(code: int, log: Path, metric: str) -> NerError:
     lines = [line for line in log.read_bytes()[-20_000:].decode("utf-8", "replace").splitlines() if line.strip()]
     at = max((n for n, line in enumerate(lines) if _ERROR.match(line)), default=len(lines) - 5)
     last = "\n  ".join(["", *lines[max(0, at) :][:8]])
-    if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or re.search("out of ?memory", last, re.IGNORECASE):
+    if code in (-KILLED, 128 + KILLED) or re.search("out of ?memory", last, re.IGNORECASE):
         remedy = "lower per_device_train_batch_size or max_length, or use fewer --jobs"
         return NerError("out of memory", place=log, remedy=remedy + last)
     if code == 0:
@@ -85,6 +88,9 @@ def stop(folder: Path) -> None:
     checkpoint, and a launcher signals its ranks itself.
     """
     processes = find_processes(folder)
+    if not hasattr(os, "killpg"):  # Windows has no signal that a training could answer with a checkpoint
+        kill(folder)
+        return
     inner = {process.pid for process in processes}
     groups = set()
     for process in processes:

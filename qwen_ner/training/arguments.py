@@ -58,8 +58,8 @@ class DataArguments:
 class ModelArguments:
     """What to train: all weights, or an adapter if `lora_r` is set."""
 
-    model_name_or_path: str = key("tiny", "a Hub id, a folder, or tiny: a small Qwen2 made on the spot")
-    model_revision: str | None = key(None, "branch, tag or commit on the Hub")
+    model_name_or_path: str = key("tiny", "a Hub id, modelscope:user/name, a folder, or tiny: a small Qwen2 made here")
+    model_revision: str | None = key(None, "branch, tag or commit of it there")
     attn_implementation: str | None = key(None, "sdpa, eager, …")
     lora_r: int | None = key(None, "rank of the LoRA adapter; unset: full fine-tuning")
     lora_alpha: int | None = key(None, "scale of the adapter; default: twice the rank")
@@ -110,7 +110,7 @@ class NerTrainingArguments(TrainingArguments):
         asked = self.bf16 or (not self.fp16 and os.environ.get(MIXED_PRECISION) == "bf16")
         if asked and not self.use_cpu and emulates_bf16():
             log.warning(
-                "This GPU only emulates bf16, slower than float32: training in float32. Faster, if the loss stays "
+                "This GPU has no bf16 of its own, or does not tell: training in float32. Faster, if the loss stays "
                 "finite: float16, by --bf16 false --fp16 true."
             )
             self.bf16: bool = False
@@ -126,5 +126,7 @@ class NerTrainingArguments(TrainingArguments):
 
 
 def emulates_bf16() -> bool:
-    """Whether the GPU computes in bfloat16 by way of float32 only."""
-    return torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
+    """Whether the GPU computes in bfloat16 by way of float32 only. Apple's does not tell, and counts as if it did."""
+    if not torch.cuda.is_available():
+        return torch.backends.mps.is_available()
+    return not torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,6 +1,6 @@
 """The model to train: float32 weights, and a LoRA adapter around them if one is asked for.
 
-In: a Hub id or a folder, peft's `LoraConfig` fields. Out: a causal LM, or its outline without weights. Does not know
+In: the name of a model, peft's `LoraConfig` fields. Out: a causal LM, or its outline without weights. Does not know
 recipes or data.
 """
 
@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ..entities import NerError
-from ..inference.hub_download import SAFE, downloaded_commit, refuse_pickled
+from ..inference.hub_download import MODELSCOPE, SAFE, base_folder, downloaded_commit, refuse_pickled
 from ..inference.loading import UNLOADABLE, refuse_others, refuse_tied, tied_layers
 
 ALL_LINEAR = "all-linear"
@@ -35,11 +35,11 @@ def load_model(
     updates of a small learning rate. Mixed precision is left to the Trainer. Raises `NerError` if the model cannot be
     loaded.
     """
-    refuse_pickled(Path(model_name_or_path))
+    folder = _folder(model_name_or_path, revision)
+    refuse_pickled(folder)
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
-            model_name_or_path,
-            revision=revision,
+            folder,
             dtype=torch.float32,
             attn_implementation=attn_implementation,
             output_loading_info=True,
@@ -55,6 +55,9 @@ def load_model(
         ) from error
     if found["missing_keys"]:  # unexpected keys, such as the head of another task, are ignored
         refuse_others(found, f"model_name_or_path: {model_name_or_path}")
+    if model_name_or_path.startswith(MODELSCOPE):  # peft looks for its config.json on the Hub with each save
+        warnings.filterwarnings("ignore", message=f"Could not find a config file in {MODELSCOPE}")
+    model.name_or_path = model_name_or_path  # which the adapter names: the folder may be one of this machine's cache
     return add_adapter(model, lora, downloaded_commit(model_name_or_path, revision))
 
 
@@ -70,22 +73,29 @@ def outline_model(
     Needs nothing but config.json. Raises `NerError` if the model cannot be built from it.
     """
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attn_implementation}
+    folder = _folder(model_name_or_path, revision, weights=False)
     try:
-        config = AutoConfig.from_pretrained(model_name_or_path, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, **options)
     except UNLOADABLE as error:
         reason = " ".join(str(error).split())
-        download = f"run hf download {model_name_or_path} where there is a network, or give a folder"
-        put_back = "put the config.json of these weights there again, and leave attn_implementation out if it is set"
         raise NerError(
             f"cannot be built from its config.json ({reason})",
             value=model_name_or_path,
             place="model_name_or_path",
-            remedy=put_back if Path(model_name_or_path).is_dir() else download,
+            remedy="put the config.json of these weights there again, and leave attn_implementation out if it is set",
         ) from error
     with torch.device("meta"):
         return add_adapter(model, lora)
+
+
+def _folder(name: str, revision: str | None, *, weights: bool = True) -> Path:
+    """`base_folder`; its errors name the key of the recipe."""
+    try:
+        return base_folder(name, revision, weights=weights)
+    except NerError as error:
+        raise NerError(error.what, value=name, place="model_name_or_path", remedy=error.remedy) from error
 
 
 def add_adapter(model: PreTrainedModel, lora: dict[str, Any] | None, revision: str | None = None) -> PreTrainedModel:

@@ -70,7 +70,7 @@ class TrainingPlan:
 
     @part
     def base(self) -> str:
-        """The model to start from: a Hub id or a folder."""
+        """The model to start from: a folder, or its name on the Hub or on ModelScope."""
         name = self.recipe.model.model_name_or_path
         if name != "tiny":
             if is_absent_folder(name):

@@ -29,6 +29,7 @@ from ..data.notes import Watch
 from ..data.split import hold_out
 from ..data.surfaces import Surfaces
 from ..entities import CLUENER, Example, LabelSet, NerError
+from ..inference.cores import usable_cores
 from .arguments import DataArguments, NerTrainingArguments
 from .finding import FaultsError
 from .launch import Launch, command_for, sharding_faults
@@ -144,7 +145,7 @@ def use_cores(args: NerTrainingArguments) -> None:
 
     A number of threads that the user chose is kept.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     if args.device.type != "cpu" or args.world_size > 1 or torch.get_num_threads() > 1 or cores == 1:
         return
     if "ACCELERATE_MIXED_PRECISION" in os.environ and not _threads_chosen():

@@ -23,6 +23,7 @@ from qwen_ner.entities import NerError
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("uvicorn")
 
+from qwen_ner.inference.hub_download import local_folder  # noqa: E402
 from qwen_ner.serving.limits import Limits  # noqa: E402
 from qwen_ner.serving.run import TOKEN_VARIABLE, DrainingServer, open_socket, read_scores, read_token, serve  # noqa: E402
 
@@ -324,14 +325,13 @@ def test_a_public_server_without_a_token_gets_a_warning(asked_folder, monkeypatc
 
 
 def test_the_scores_are_those_of_metrics_json_without_paths(tmp_path, hub):
-    assert read_scores(str(tmp_path)) is None
+    assert read_scores(tmp_path) is None
     metrics = {"f1": 0.51234, "span_f1": 0.5, "macro_f1": 0.4, "f1_address": 0.1}
     contract = {"model": "/home/me/out", "data": "/home/me/data", "split": "dev", "rows": 7, "decoding": "free"}
     (tmp_path / "metrics.json").write_text(json.dumps({"metrics": metrics, "contract": contract}))
-    hub.create("tester/ner", files={"metrics.json": (tmp_path / "metrics.json").read_bytes()})
-    assert read_scores("tester/base") is None
+    hub.create("tester/ner", files={"metrics.json": (tmp_path / "metrics.json").read_bytes(), "ner_config.json": b"{}"})
     (tmp_path / "metrics.json").write_text(
         json.dumps({"metrics": metrics | {"f1": float("nan")}, "contract": contract})
     )
-    assert read_scores(str(tmp_path)) is None, "NaN is no JSON"
-    assert read_scores("tester/ner") == {"f1": 0.5123, "span_f1": 0.5, "macro_f1": 0.4, "data": "data", "split": "dev", "rows": 7, "decoding": "free"}  # fmt: skip
+    assert read_scores(tmp_path) is None, "NaN is no JSON"
+    assert read_scores(local_folder("tester/ner")) == {"f1": 0.5123, "span_f1": 0.5, "macro_f1": 0.4, "data": "data", "split": "dev", "rows": 7, "decoding": "free"}  # fmt: skip

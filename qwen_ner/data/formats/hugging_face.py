@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...entities import Example, LabelSet, NerError
+from ...reach import silence, unreachable
 from .errors import Faults, Note, ignore, quote
 from .mentions import without_scores
 from .rows import identity_of, rows_in
@@ -156,10 +158,17 @@ def _is_list(feature: Any) -> bool:
 
 
 def _load(source: str, load: Any) -> Any:
-    """What `load` returns. It may raise any error, `OSError` and `ValueError` among them."""
+    """What `load` returns, offline if `source` is on a Hub that does not answer. It may raise any error."""
+    from huggingface_hub import constants
+
+    asks = not Path(source).expanduser().exists() and not constants.is_offline_mode()
+    silent = silence(constants.ENDPOINT) if asks else None
     try:
-        return load()
+        with _offline() if silent else nullcontext():
+            return load()
     except Exception as error:
+        if silent:
+            raise unreachable(source, constants.ENDPOINT, silent) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         remedy = "check that save_to_disk wrote it, or that it holds Parquet or JSON with tokens and ner_tags"
         if not Path(source).expanduser().exists():
@@ -167,6 +176,20 @@ def _load(source: str, load: Any) -> Any:
             remedy = f"{looked}: check the id and the network, or give a folder"
         what = f"cannot be loaded as a Hugging Face data set ({reason})"
         raise NerError(what, place=source, remedy=remedy) from error
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Let `datasets` look into its cache at once, where it would try for minutes to reach the Hub."""
+    import datasets
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
 def _name(tag: object, names: tuple[str, ...]) -> str:

@@ -184,7 +184,11 @@ class TorchBackend:
 
 
 def default_dtype(device: str) -> str:
-    """bfloat16 on a GPU that has it (from Ampere on), else float32."""
+    """bfloat16 on a CUDA GPU that has it (from Ampere on), else float32.
+
+    On Apple's MPS it is float32 too: what bfloat16 is emulated on (M1) cannot be told from what has it, and in float16
+    activations can overflow.
+    """
     native = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)  # emulated: slower
     return "bfloat16" if native else "float32"
 

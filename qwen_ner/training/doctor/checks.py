@@ -17,6 +17,7 @@ from ...contract import NerConfig
 from ...data.analysis.duplicates import leaks
 from ...data.tokenize import column, prompt_ids, takes_system_turn, unclosed_thought
 from ...entities import Example
+from ...inference.hub_download import base_folder
 from ...inference.loading import load_tokenizer
 from ..finding import Finding, fail, join_names, ok, warn
 from ..preparation import check_metric
@@ -251,7 +252,8 @@ def check_generation(plan: TrainingPlan) -> Finding:
     """What the base model's generation_config would do to the answers."""
     ends = " or ".join(plan.tokenizer.convert_ids_to_tokens(list(plan.end_token_ids)))
     try:
-        base = GenerationConfig.from_pretrained(plan.base, revision=plan.recipe.model.model_revision).to_dict()
+        folder = base_folder(plan.base, plan.recipe.model.model_revision, weights=False)
+        base = GenerationConfig.from_pretrained(folder).to_dict()
     except (OSError, ValueError):
         base = {}
     if found := traps(base):

@@ -1,6 +1,6 @@
 """What a training needs of the machine, and whether it is there: devices, disk, accounts.
 
-In: a `TrainingPlan`. Out: a `Finding` per check. Does not use the network.
+In: a `TrainingPlan`. Out: a `Finding` per check. Logs in nowhere.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub import constants, get_token, try_to_load_from_cache
+from huggingface_hub import constants, get_token
 from safetensors import SafetensorError, safe_open
 
 from ...entities import NerError
+from ...inference.hub_download import MODELSCOPE, base_folder
 from ..arguments import emulates_bf16
 from ..batches.collate import PrefixSharedCollator, not_shareable
 from ..finding import Finding, fail, join_names, ok, warn
@@ -48,9 +49,11 @@ def check_model(plan: TrainingPlan) -> Finding:
             except (OSError, SafetensorError) as error:
                 return fail(f"{found}; {path} cannot be read ({error})", "put the whole file there again")
     elif name != "tiny":
-        revision = plan.recipe.model.model_revision
-        if not any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in files):
-            remedy = f"download them before GPUs wait for them: hf download {name}"
+        folder = base_folder(name, plan.recipe.model.model_revision, weights=False)
+        if not any((folder / file).is_file() for file in files):
+            there = name.startswith(MODELSCOPE)
+            command = f"modelscope download --model {name.removeprefix(MODELSCOPE)}" if there else f"hf download {name}"
+            remedy = f"download them before GPUs wait for them: {command}"
             return warn(f"{found}; the weights are not in the cache", remedy)
     return ok(found)
 
@@ -196,7 +199,7 @@ def check_hub(plan: TrainingPlan) -> Finding:
         return warn("push_to_hub is set, but so is HF_HUB_OFFLINE", "unset it, or set push_to_hub: false")
     if not (args.hub_token or get_token()):
         return warn("push_to_hub is set, but there is no token", "run `hf auth login`, or set HF_TOKEN")
-    if plan.recipe.model.lora() and (base == "tiny" or Path(base).expanduser().exists()):
+    if plan.recipe.model.lora() and (base == "tiny" or base.startswith(MODELSCOPE) or Path(base).expanduser().exists()):
         return warn(
             f"push_to_hub of an adapter whose base, {base}, is not on the Hub: nobody could load the two",
             "give model_name_or_path as a Hub id, or set push_to_hub: false and run `qwen-ner push … --merge`",

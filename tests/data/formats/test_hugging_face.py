@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import pytest
+from conftest import reaching
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from rows import EIGHT
+from silent import mute, refusing
 
 from qwen_ner.data.datasets import has_split, read_dataset
 from qwen_ner.data.formats import hugging_face
@@ -179,3 +184,15 @@ def test_a_hub_id_may_name_a_configuration(monkeypatch):
     assert asked == [(("unimelb-nlp/wikiann", "zh"), {"split": "validation"})]
     assert has_split("unimelb-nlp/wikiann:zh", "dev")
     assert not hugging_face.is_hub_id("a/b/c")
+
+
+@pytest.mark.parametrize("dead", [refusing, mute])
+def test_a_hub_that_cannot_be_reached_is_said_at_once(dead, tmp_path):
+    with dead() as url, reaching(SimpleNamespace(url=url), tmp_path):
+        started = time.monotonic()
+        with pytest.raises(NerError) as caught:
+            survey("tester/tagged", "train")
+        assert time.monotonic() - started < 10
+    assert caught.value.place == "tester/tagged"
+    assert url in caught.value.what
+    assert all(way in caught.value.remedy for way in ("HF_ENDPOINT", "folder"))

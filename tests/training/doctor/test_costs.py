@@ -186,10 +186,13 @@ def test_an_outline_needs_no_weights_and_says_what_it_needs(tmp_path, tiny):
         real = parameters(add_adapter(model, lora))
         assert parameters(outline) == real
         assert all(p.is_meta for p in outline.parameters())
-    with pytest.raises(NerError, match=r"config\.json") as error:
+    with pytest.raises(NerError, match="no such folder") as error:
         outline_model(str(tmp_path / "nothing"))
     assert (error.value.place, error.value.value) == ("model_name_or_path", str(tmp_path / "nothing"))
-    assert "hf download" in error.value.remedy
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(NerError, match=r"config\.json") as error:
+        outline_model(str(tmp_path))
+    assert "config.json" in error.value.remedy
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
