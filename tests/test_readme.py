@@ -44,8 +44,8 @@ def test_every_command_is_of_a_kind_that_is_tested_here():
         "python -m venv .venv && . .venv/bin/activate",
         "pip install -c constraints.txt -e .",
         'pip install -c constraints.txt -e ".[serve]"',
-        'pip install -c constraints.txt -e ".[bench]"',
         "accelerate launch recipe.yaml",
+        'pip install -c constraints.txt -e ".[bench]"',
     ]
 
 
