@@ -1,4 +1,4 @@
-"""Atomic writes and locks.
+"""Atomic writes and locks, and the files that ship with the package.
 
 In: a path, and what to write or whose the lock is. Out: the whole file, or the old one unchanged; the lock, or an error
 that names its holder. Knows nothing of contents.
@@ -13,6 +13,7 @@ import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,6 +41,16 @@ def write_text(path: Path, pieces: Iterable[str]) -> None:
     """Write `pieces` atomically: a reader sees the old file or the whole new one."""
     with beside(path) as part, part.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
         file.writelines(pieces)
+
+
+def shipped(folder: str) -> dict[str, Path]:
+    """{name: file} of the YAML files that ship in `folder`, which is "recipes" or "accelerate_configs".
+
+    >>> shipped("accelerate_configs")["cpu"].name
+    'cpu.yaml'
+    """
+    root = Path(str(resources.files(__package__) / folder))
+    return {path.stem: path for path in sorted(root.glob("*.yaml"))}
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from test_cli import data, recipe, trained  # noqa: F401  (fixtures)
 from warm_python import warm_python
 
 from qwen_ner import cli
-from qwen_ner.data.datasets import read_dataset, read_jsonl
+from qwen_ner.data.datasets import read_dataset, read_jsonl, write_jsonl
 from qwen_ner.inference.annotated import judge
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.sweep.sweep_file import read_sweep
@@ -44,6 +44,7 @@ def test_every_command_is_of_a_kind_that_is_tested_here():
         "python -m venv .venv && . .venv/bin/activate",
         "pip install -c constraints.txt -e .",
         'pip install -c constraints.txt -e ".[serve]"',
+        "accelerate launch recipe.yaml",
         'pip install -c constraints.txt -e ".[bench]"',
     ]
 
@@ -95,6 +96,7 @@ def test_a_command_of_ours_runs(line, trained, hub, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "reviews.txt").read_bytes())))
     (tmp_path / "data" / "finance").mkdir(parents=True)
     (tmp_path / "data" / "finance" / "train.bio").write_text("平\tB-bank\n安\tI-bank\n好\tO\n", encoding="utf-8")
+    write_jsonl(tmp_path / "data" / "medicine" / "train.jsonl", read_dataset("sample", "train")[:4])
     rows = [row.text for row in read_dataset("sample", "dev")[:2]]
     test = "".join(json.dumps({"id": n + 1, "text": text}) + "\n" for n, text in enumerate(rows))
     (tmp_path / "test.json").write_text(test, encoding="utf-8")
@@ -135,6 +137,8 @@ def test_a_command_of_ours_runs(line, trained, hub, tmp_path, monkeypatch, capsy
         if path in line
     ]
     written = [path.removeprefix("--output ") for path in written]
+    if "init" in line:  # what the line after it launches
+        assert load_recipe("recipe.yaml").data.dataset == "data/medicine"
     assert all((tmp_path / path).stat().st_size for path in written)
     assert out or written or "findings in 2,000 rows" in err
 

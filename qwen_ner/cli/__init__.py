@@ -22,8 +22,8 @@ from pathlib import Path
 from ..columns import printable
 
 COMMANDS = (
-    *("train", "doctor", "sweep", "folds", "evaluate", "compare", "predict", "serve"),
-    *("push", "export", "convert", "stats", "audit"),
+    *("data.init", "train", "doctor", "sweep", "folds", "evaluate", "compare", "predict", "serve"),
+    *("push", "export", "data.convert", "data.stats", "data.audit"),
 )
 WITH_OVERRIDES = ("train", "doctor", "folds")
 """Commands that take `--key value` for any key of the recipe."""
@@ -75,8 +75,8 @@ def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
         prog="qwen-ner", description="Fine-tune a small Qwen to extract named entities by writing JSON."
     )
     subparsers = parser.add_subparsers(required=True, metavar="command", dest="command")
-    for name in COMMANDS:
-        module = importlib.import_module(f".{name}", __name__)
+    for place in COMMANDS:
+        module, name = importlib.import_module(f".{place}", __name__), place.rpartition(".")[2]
         summary, _, more = (module.__doc__ or "").partition("\n")
         command = subparsers.add_parser(name, help=summary.rstrip("."), description=more or summary)
         if name in names:

@@ -20,7 +20,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--accelerate_config",
         type=Path,
         metavar="FILE",
-        help="the file that `accelerate launch --config_file` will get",
+        help="the file that `accelerate launch --config_file` will get, or the name of one that ships: ddp_4gpu, …",
     )
 
 

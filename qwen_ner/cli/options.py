@@ -14,7 +14,7 @@ from ..inference.backends.base import DTYPES
 
 
 def add_recipe(parser: ArgumentParser) -> None:
-    parser.add_argument("recipe", type=Path, help="a YAML file; examples are in recipes/")
+    parser.add_argument("recipe", type=Path, help="a YAML file, or the name of a shipped recipe: lora, quickstart, …")
 
 
 def add_data(parser: ArgumentParser, *, split: str | None = "dev", required: bool = True, why: str = "") -> None:

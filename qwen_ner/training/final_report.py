@@ -15,23 +15,26 @@ from typing import Any
 
 from ..columns import printable
 from ..data.datasets import is_local
+from ..data.formats.errors import count
 from ..entities import Example, fingerprint
 from ..evaluation.report import write_report
 from ..evaluation.result import EvaluationResult
 from ..evaluation.table import Contract
 from ..inference.calibration import Judged, fit_calibration, judged, summary
 from ..inference.extractor import Extractor
+from .launch import command_for
 from .loop.trainer import NerTrainer
 from .plan import TrainingPlan
 from .preparation import FINAL_SPLIT
 
 TOY = """
-This was a toy model on made-up data: it shows how things work, not how good a Qwen is. For the real thing, on one or four GPUs:
-  accelerate launch --config_file accelerate_configs/single_gpu.yaml recipes/lora.yaml --per_device_train_batch_size 60
-  accelerate launch --config_file accelerate_configs/ddp_4gpu.yaml recipes/full_ft.yaml"""  # noqa: E501
+This was a toy model on {data}: it shows how things work, not how good a Qwen is. For the real thing, {how}"""
 
-TOY_ON_OWN_DATA = """
-This was a toy model: it shows how things work, not how good a Qwen is. For the real thing, on a GPU, add:
+ON_THE_SAMPLE = f"""on one or four GPUs:
+  qwen-ner train lora --per_device_train_batch_size 60
+  {command_for(4).replace("…", "full_ft")}"""
+
+ON_OWN_DATA = """on a GPU, add:
   --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --lora_r 16 --output_dir {output}-lora"""
 
 
@@ -74,9 +77,12 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
         for text, entities in zip(recipe.data.examples, extractor.extract(recipe.data.examples), strict=True):
             found = " · ".join(f"{e.label} {e.text} [{e.start}, {e.end})" for e in entities)
             print(printable(f"\n{text}\n  {found or 'no entity'}"))
-        print(f"\nreport: {output / 'report.html'}")
+        print(printable(f"\ntrained on {recipe.data.dataset}: {count(len(plan.fitting_rows), 'row')}"))
+        print(f"report: {output / 'report.html'}")
         if recipe.model.model_name_or_path == "tiny":
-            print(TOY if recipe.data.dataset == "sample" else TOY_ON_OWN_DATA.format(output=output))
+            made_up = recipe.data.dataset == "sample"
+            data = "made-up data" if made_up else recipe.data.dataset
+            print(printable(TOY.format(data=data, how=ON_THE_SAMPLE if made_up else ON_OWN_DATA.format(output=output))))
     return {**evaluated.scores.to_dict(), "training": training}
 
 

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..entities import NerError
+from ..files import shipped
 from .finding import Finding, fail, join_names, ok, warn
 
 EXAMPLE_ADDRESSES = ("192.0.2.", "198.51.100.", "203.0.113.")
@@ -49,9 +50,14 @@ class Launch:
 
     @classmethod
     def of_file(cls, path: Path) -> Launch:
-        """An accelerate config, read by accelerate's own classes. Raises `NerError` if they refuse it."""
+        """An accelerate config, a file or the name of a shipped one, read by accelerate's own classes.
+
+        Raises `NerError` if they refuse it.
+        """
         from accelerate.commands.config.config_args import load_config_from_file
 
+        known = shipped("accelerate_configs")
+        path = path if path.is_file() else known.get(str(path), path)
         try:
             config = load_config_from_file(str(path))
             fsdp, deepspeed = config.fsdp_config or {}, config.deepspeed_config or {}
@@ -62,7 +68,7 @@ class Launch:
                 raise ValueError("num_processes and num_machines are at least 1")
         except Exception as error:  # YAML's own errors have no other base
             reason = " ".join(str(error).split())
-            remedy = "the shipped configs are in accelerate_configs/"
+            remedy = f"give a file, or the name of a shipped config: {', '.join(known)}"
             raise NerError(f"not an accelerate config ({reason})", place=path, remedy=remedy) from None
         _check_nested(path, {"fsdp_config": fsdp, "deepspeed_config": deepspeed})
         return cls(

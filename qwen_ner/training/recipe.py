@@ -21,7 +21,9 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
+from ..data.formats.errors import nearest
 from ..entities import NerError
+from ..files import shipped
 from .arguments import DataArguments, ModelArguments, NerTrainingArguments
 from .contradictions import UNSUPPORTED, contradictions
 from .finding import FaultsError
@@ -54,7 +56,7 @@ class Recipe:
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read `path`, apply `--key value` overrides, check everything.
+    """Read `path`, a file or the name of a shipped recipe, apply `--key value` overrides, check everything.
 
     `$NAME` in output_dir is replaced from the environment. Raises a `FaultsError` with all faults: unknown keys with
     the nearest known one, values of the wrong type, keys that contradict each other.
@@ -106,7 +108,22 @@ def examine_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
     return Recipe(data, model, training, {key: values[key] for key in values if key != "hub_token"}), faults
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def shipped_recipes() -> dict[str, Path]:
+    """{name: file} of the recipes that ship with the package; a sweep is none."""
+    return {name: path for name, path in shipped("recipes").items() if LAUNCHER_KEY in path.read_text(encoding="utf-8")}
+
+
+def recipe_path(given: str | Path) -> Path:
+    """The file `given`, or the shipped recipe of this name; `given` itself if there is neither.
+
+    >>> recipe_path("quickstart").name
+    'quickstart.yaml'
+    """
+    return Path(given) if Path(given).is_file() else shipped_recipes().get(str(given), Path(given))
+
+
+def _read_yaml(given: Path) -> dict[str, Any]:
+    path = recipe_path(given)
     try:
         content = path.read_bytes()
         tree = yaml.load(content.decode("utf-8-sig"), UniqueKeys)
@@ -114,7 +131,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise NerError(f"not UTF-8 at byte {error.start}", place=path, remedy="save it as UTF-8") from None
     except OSError as error:
         what = f"cannot read the recipe ({error.strerror})"
-        raise NerError(what, place=path, remedy="the shipped recipes are in recipes/") from None
+        known = shipped_recipes()
+        remedy = f"give a file, or the name of a shipped recipe: {', '.join(known)}{nearest(path.stem, known)}"
+        raise NerError(what, place=path, remedy=remedy) from None
     except NOT_YAML as error:
         raise NerError(f"not YAML: {error}", place=path) from None
     if not isinstance(tree, dict):

@@ -51,4 +51,6 @@ def test_a_toy_is_called_a_toy_and_only_the_sample_made_up(tmp_path, taught, cap
     printed = capsys.readouterr().out
     assert "This was a toy model" in printed
     assert ("made-up" in printed) is (dataset == "sample")
+    assert f"trained on {taught if dataset == 'own' else 'sample'}: 8 rows" in printed.splitlines()[-6:]
+    assert (f"This was a toy model on {taught}:" in printed) is (dataset == "own")
     assert (f"--output_dir {tmp_path / 'out'}-lora" in printed) is (dataset == "own")

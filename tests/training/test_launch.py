@@ -1,5 +1,8 @@
 """Processes against devices that are only said to be there: no GPU is needed to find what is wrong."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from rows import ROOT
 
@@ -42,6 +45,8 @@ def test_a_launch_against_the_devices(launch, given, level, said):
 
 def test_the_shipped_configs_are_read_and_a_broken_one_is_refused(tmp_path):
     read = {path.stem: Launch.of_file(path) for path in (ROOT / "accelerate_configs").glob("*.yaml")}
+    named = Launch.of_file(Path("ddp_4gpu"))
+    assert named == replace(read["ddp_4gpu"], place=named.place)
     assert (read["fsdp2_4gpu"].shards_weights, read["zero2_4gpu"].shards_weights, read["ddp_4gpu"].shards_states) == (
         True,
         False,
@@ -58,7 +63,7 @@ def test_the_shipped_configs_are_read_and_a_broken_one_is_refused(tmp_path):
         with pytest.raises(NerError) as error:
             Launch.of_file(tmp_path / "broken.yaml")
         assert error.value.place == tmp_path / "broken.yaml"
-        assert "accelerate_configs/" in error.value.remedy
+        assert "cpu, cpu_2proc, ddp_4gpu" in error.value.remedy
 
 
 @pytest.mark.parametrize(

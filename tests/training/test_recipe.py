@@ -1,5 +1,6 @@
 import math
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from rows import ROOT
@@ -272,7 +273,20 @@ def test_no_file(tmp_path):
     with pytest.raises(NerError, match="No such file") as error:
         load_recipe(tmp_path / "nothing.yaml")
     assert error.value.place == tmp_path / "nothing.yaml"
-    assert "recipes/" in error.value.remedy
+    assert "bio, full_ft, lora, lora_guidelines, quickstart" in error.value.remedy
+    assert "sweep" not in error.value.remedy, "it is none"
+
+
+def test_a_shipped_recipe_has_a_name_and_a_file_of_that_name_goes_before_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cpu = ["--use_cpu", "--bf16", "false"]
+    assert load_recipe("lora", cpu).values == load_recipe(ROOT / "recipes" / "lora.yaml", cpu).values
+    with pytest.raises(NerError) as error:
+        load_recipe("quikstart")
+    assert error.value.place == Path("quikstart")
+    assert error.value.remedy.endswith('did you mean "quickstart"?')
+    Path("lora").write_text("seed: 3\n", encoding="utf-8")
+    assert load_recipe("lora").values == {"seed": 3}
 
 
 def test_step_transforms_are_the_reduced_head_unless_the_recipe_names_others(write):

@@ -23,14 +23,14 @@ from ..finding import FaultsError, Finding, Level
 from ..launch import Launch
 from ..plan import TrainingPlan
 from ..preparation import check_processes
-from ..recipe import CLOSING, LAUNCHER_LINE, Recipe, load_recipe
+from ..recipe import CLOSING, LAUNCHER_LINE, Recipe, load_recipe, recipe_path
 from .examination import examine
 from .token_view import token_table
 
 
 def doctor(path: Path, overrides: Sequence[str] = (), accelerate_config: Path | None = None) -> int:
     """Print a line per check, and the example. Returns how many checks failed. Only the first process prints."""
-    started, levels = time.time(), []
+    started, levels, path = time.time(), [], recipe_path(path)
     recipe, refused = _load_for_here(path, overrides)
     if LAUNCHER_LINE not in path.read_text(encoding="utf-8"):
         found = f"start it with qwen-ner train {path}, or accelerate launch -m qwen_ner train {path}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from .options import add_data, check_writable
+from ..options import add_data, check_writable
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -21,16 +21,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace, _: list[str]) -> None:
-    from ..codec import Codec
-    from ..contract import NER_CONFIG_NAME, NerConfig
-    from ..data.analysis.stats import statistics
-    from ..data.analysis.stats_plots import draw
-    from ..data.analysis.stats_table import table
-    from ..data.datasets import labels_of, read_all
-    from ..data.tokenize import token_counts
-    from ..files import write_json
-    from ..inference.loading import load_tokenizer
-    from ..training.tiny import tiny_tokenizer
+    from ...codec import Codec
+    from ...contract import NER_CONFIG_NAME, NerConfig
+    from ...data.analysis.stats import statistics
+    from ...data.analysis.stats_plots import draw
+    from ...data.analysis.stats_table import table
+    from ...data.datasets import labels_of, read_all
+    from ...data.tokenize import token_counts
+    from ...files import write_json
+    from ...inference.loading import load_tokenizer
+    from ...training.tiny import tiny_tokenizer
 
     if options.json:
         check_writable(options.json)

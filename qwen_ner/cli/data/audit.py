@@ -11,7 +11,7 @@ from argparse import ArgumentParser, Namespace
 from collections import Counter
 from pathlib import Path
 
-from .options import add_data, check_writable, count
+from ..options import add_data, check_writable, count
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -32,12 +32,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace, _: list[str]) -> None:
-    from ..data.analysis.audit import audit
-    from ..data.analysis.corrections import propose
-    from ..data.analysis.disagreement import predictions_by_text
-    from ..data.analysis.findings import write_findings
-    from ..data.datasets import read_dataset
-    from ..entities import NerError
+    from ...data.analysis.audit import audit
+    from ...data.analysis.corrections import propose
+    from ...data.analysis.disagreement import predictions_by_text
+    from ...data.analysis.findings import write_findings
+    from ...data.datasets import read_dataset
+    from ...entities import NerError
 
     if options.sure and not options.predictions:
         remedy = "give it the folds.jsonl that `qwen-ner folds` writes"

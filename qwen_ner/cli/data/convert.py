@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    from ..data.formats import registry
+    from ...data.formats import registry
 
     parser.epilog = registry.describe()
     parser.add_argument("source", metavar="IN", help="a file, a folder of splits, cluener, sample, or a Hub id")
@@ -24,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace, _: list[str]) -> None:
-    from ..data.convert import convert
+    from ...data.convert import convert
 
     given = {"to": options.to, "split": options.split, "lossy": options.lossy, "repair": options.repair}
     convert(options.source, options.target, corrections=options.corrections, **given)

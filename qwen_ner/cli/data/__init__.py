@@ -1,0 +1,1 @@
+"""Commands on annotated data: nothing is trained."""

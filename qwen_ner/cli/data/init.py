@@ -1,0 +1,46 @@
+"""Write a recipe for a folder of annotated sentences.
+
+Reads the data, shows the splits and labels with their most frequent surfaces, and writes a recipe that trains on them.
+If the surfaces look wrong, the data are read otherwise than they are written: do not train yet.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from ..options import check_writable
+
+MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("data", nargs="?", default=".", metavar="DIR", help="a folder or file; default: this folder")
+    parser.add_argument("--output", type=Path, default=Path("recipe.yaml"), metavar="FILE", help="default: recipe.yaml")
+    parser.add_argument("--model", default=MODEL, help=f"model to train: a Hub id, a folder, or tiny; default: {MODEL}")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+
+
+def run(options: Namespace, _: list[str]) -> None:
+    import shlex
+
+    from ...entities import NerError
+    from ...files import write_text
+
+    path = options.output
+    if path.suffix not in (".yaml", ".yml"):
+        raise NerError("no name of a recipe", value=str(path), place="--output", remedy="end it in .yaml")
+    check_writable(path)
+    if path.exists() and not options.force:
+        raise NerError("exists already", place=path, remedy="add --force to replace it, or give another --output")
+
+    import torch
+
+    from ...training.new_recipe import look, overview, recipe_text
+
+    found = look(options.data)
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    write_text(path, [recipe_text(found, path, options.model, bf16=bf16)])
+    print("\n".join(overview(found)))
+    name = shlex.quote(str(path))
+    print(f"\nwritten: {path}. Next:\n  qwen-ner doctor {name}\n  accelerate launch {name}")

@@ -1,0 +1,92 @@
+"""`qwen-ner init` as a user types it, and what it says to type next."""
+
+import re
+import shlex
+
+import pytest
+from rows import EIGHT
+from test_cli import ACCELERATE, CONFIGS, in_process, run
+
+from qwen_ner.data.datasets import write_jsonl
+from qwen_ner.training.recipe import load_recipe
+
+SPLITS = {"train": range(40), "dev": range(40, 48)}
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty folder to work in, but for data/medicine."""
+    for split, numbers in SPLITS.items():
+        rows = [type(row)(str(n), f"{row.text}{n}", row.entities) for n in numbers for row in [EIGHT[n % 8]]]
+        write_jsonl(tmp_path / "data" / "medicine" / f"{split}.jsonl", rows)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_it_writes_a_recipe_and_says_the_next_two_commands(home, capsys):
+    code, out, _ = in_process(capsys, "init", "data/medicine")
+    assert code == 0
+    assert load_recipe("recipe.yaml").data.dataset == "data/medicine"
+    assert [line.strip() for line in out.splitlines()[-2:]] == [
+        "qwen-ner doctor recipe.yaml",
+        "accelerate launch recipe.yaml",
+    ]
+    assert re.search(r"^company +10 +2  三星 \(6\) · 苹果 \(6\)$", out, re.MULTILINE), out
+
+
+def test_the_folder_it_stands_in_is_the_data(home, monkeypatch, capsys):
+    monkeypatch.chdir(home / "data" / "medicine")
+    assert in_process(capsys, "init")[0] == 0
+    assert load_recipe("recipe.yaml").training.output_dir == "outputs/medicine"
+
+
+def test_a_recipe_is_overwritten_only_by_force(home, capsys):
+    (home / "mine.yaml").write_text("seed: 3\n", encoding="utf-8")
+    code, _, err = in_process(capsys, "init", "data/medicine", "--output", "mine.yaml")
+    assert code == 1
+    assert "--force" in err
+    assert load_recipe("mine.yaml").values == {"seed": 3}
+    assert (
+        in_process(capsys, "init", "data/medicine", "--output", "mine.yaml", "--force", "--model", "you/base")[0] == 0
+    )
+    assert load_recipe("mine.yaml").model.model_name_or_path == "you/base"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["data/nothing"], "no such data set"),
+        (["data"], "holds no file"),
+        (["data/medicine", "--output", "recipe.txt"], "--output"),
+        (["data/medicine", "--output", "no/where/recipe.yaml"], "create no/where"),
+    ],
+)
+def test_bad_input_is_told_and_nothing_written(home, capsys, argv, said):
+    code, _, err = in_process(capsys, "init", *argv)
+    assert code == 1
+    assert said in err
+    assert [path.name for path in home.iterdir()] == ["data"]
+
+
+@pytest.mark.slow
+def test_what_it_says_to_type_next_works(home, capsys):
+    _, out, _ = in_process(capsys, "init", "data/medicine", "--model", "tiny", "--output", "a recipe.yaml")
+    doctor, launch = (shlex.split(line) for line in out.splitlines()[-2:])
+    code, out, err = in_process(capsys, *doctor[1:])
+    assert code == 0, out + err
+    few = [
+        "--max_steps",
+        "2",
+        "--eval_strategy",
+        "steps",
+        "--eval_steps",
+        "2",
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        "2",
+    ]
+    printed = run(*ACCELERATE, "--config_file", CONFIGS / "cpu.yaml", *launch[2:], *few, "--max_new_tokens", "4").stdout
+    assert "outputs/medicine on data/medicine dev: 8 rows" in printed
+    assert "trained on data/medicine: 36 rows" in printed
+    assert "made-up" not in printed

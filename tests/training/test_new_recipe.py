@@ -1,0 +1,168 @@
+"""A recipe made for a folder of data: what it holds, and that it is one whatever the data hold."""
+
+import ast
+from dataclasses import replace
+
+import pytest
+from hypothesis import example as case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rows import EIGHT as SAME_ID
+from rows import example
+
+from qwen_ner.data.datasets import write_jsonl
+from qwen_ner.entities import Entity, Example, NerError
+from qwen_ner.training.new_recipe import Found, look, overview, recipe_text
+from qwen_ner.training.recipe import load_recipe
+
+EIGHT = [replace(row, id=str(n)) for n, row in enumerate(SAME_ID)]
+
+
+def many(rows):
+    return [replace(EIGHT[n % len(EIGHT)], id=str(n), text=EIGHT[n % len(EIGHT)].text + f"{n:05}") for n in range(rows)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    data = tmp_path / "medicine"
+    data.mkdir()
+    return data
+
+
+def made(tmp_path, folder, model="Qwen/Qwen2.5-0.5B-Instruct", **options):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe_text(look(str(folder)), path, model, **options), encoding="utf-8")
+    (statement,) = ast.parse(path.read_text(encoding="utf-8")).body
+    assert isinstance(statement, ast.If)
+    return load_recipe(path, ["--use_cpu"])
+
+
+def test_it_names_the_data_their_labels_and_sentences_of_their_own(tmp_path, folder):
+    write_jsonl(folder / "train.jsonl", EIGHT)
+    write_jsonl(folder / "dev.jsonl", many(16)[8:])
+    recipe = made(tmp_path, folder)
+    assert recipe.data.dataset == str(folder)
+    assert set(recipe.data.labels) == {entity.label for row in EIGHT for entity in row.entities}
+    assert len(recipe.data.examples) == 3
+    assert {*recipe.data.examples} <= {row.text for row in many(16)[8:]}, "the model has not seen those of dev"
+    assert recipe.training.output_dir == "outputs/medicine"
+    assert recipe.training.eval_on_start
+    assert recipe.training.load_best_model_at_end
+    assert recipe.training.metric_for_best_model == "f1"
+    text = (tmp_path / "recipe.yaml").read_text(encoding="utf-8")
+    for line in ("# Data", "# Hardware", "# Launch", "# Override", "# Measured"):
+        assert f"\n{line}" in text
+
+
+@pytest.mark.parametrize(
+    ("rows", "step", "rate", "held"), [(40, 10, 4e-4, 4), (1_999, 10, 4e-4, 199), (2_000, 60, 1e-3, 200), (6_000, 60, 1e-3, 500)]
+)  # fmt: skip
+def test_few_rows_get_what_was_measured_for_few(tmp_path, folder, rows, step, rate, held):
+    write_jsonl(folder / "train.jsonl", many(rows))
+    recipe = made(tmp_path, folder)
+    args = recipe.training
+    assert args.per_device_train_batch_size * args.gradient_accumulation_steps == step
+    assert args.learning_rate == rate
+    assert recipe.model.lora_r == 16
+    assert recipe.data.validation_rows == held
+
+
+def test_long_texts_are_computed_in_smaller_packs_of_the_same_step(tmp_path, folder):
+    write_jsonl(folder / "train.jsonl", [replace(row, text=row.text + "，" * 2_000) for row in many(40)])
+    args = made(tmp_path, folder).training
+    assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (2, 5)
+
+
+def test_an_answer_has_room(tmp_path, folder):
+    text = "".join(f"药品{n:03}，" for n in range(60))
+    spans = tuple(Entity("drug", text[6 * n : 6 * n + 5], 6 * n, 6 * n + 5) for n in range(60))
+    write_jsonl(folder / "train.jsonl", [*EIGHT, Example("long", text, spans)])
+    assert made(tmp_path, folder).training.max_new_tokens >= 60 * len('"药品000",')
+
+
+def test_bf16_is_set_where_it_is_native_and_the_cpu_never_forced(tmp_path, folder):
+    write_jsonl(folder / "train.jsonl", EIGHT)
+    for native in (True, False):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(recipe_text(look(str(folder)), path, "tiny", bf16=native), encoding="utf-8")
+        values = load_recipe(path, ["--bf16", "false", "--use_cpu", "true"] if native else []).values
+        assert ("bf16" in values, "use_cpu" in values) == (native, native)
+
+
+def test_a_toy_is_trained_with_all_its_weights(tmp_path, folder):
+    write_jsonl(folder / "train.jsonl", EIGHT)
+    recipe = made(tmp_path, folder, "tiny")
+    assert recipe.model.lora_r is None
+    assert recipe.training.learning_rate == 3e-3
+
+
+NASTY = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+
+
+@settings(max_examples=20)
+@given(label=NASTY, text=NASTY, name=NASTY.filter(lambda name: "\x00" not in name))
+@case(label='"""', text='a"""b\\', name='# """')
+@case(label="no", text="- x: # y", name="coding: latin-1")
+@case(label="a\u2028seed: 3", text="b\u2028c\x85d\x00", name="e\u2028seed: 3")
+@case(label="\\", text='\\"""', name="$HOME")
+@case(label="~", text="---", name="\ufeff\uffff")
+def test_any_label_text_and_name_come_back_from_the_recipe(tmp_path_factory, label, text, name):
+    """The recipe is YAML and Python at once, and no text of the data becomes a part of either."""
+    path = tmp_path_factory.mktemp("nasty") / "recipe.yaml"
+    rows = [Example("0", text, (Entity(label, text, 0, len(text)),), "train.jsonl:1"), Example("1", f"{text}1")]
+    found = Found(name, {"train": rows}, {"train": name})
+    path.write_text(recipe_text(found, path, name), encoding="utf-8")
+    (statement,) = ast.parse(path.read_text(encoding="utf-8")).body
+    assert isinstance(statement, ast.If)
+    values = load_recipe(path, ["--use_cpu"]).values
+    assert values["dataset"] == values["model_name_or_path"] == name
+    assert values["labels"] == {label: ""}
+    assert text in values["examples"]
+    assert values["seed"] == 42
+    assert overview(found)
+
+
+def test_the_overview_shows_the_commonest_surfaces_of_a_label_with_their_counts(folder):
+    """A file that is read with wrong offsets is seen at once."""
+    rows = [example(f"第{n}次在北京", ("address", "北京"), id=str(n)) for n in range(3)]
+    more = [example(f"在{place}", ("address", place), id=place) for place in ("上海", "南京", "广州")]
+    write_jsonl(folder / "train.jsonl", [*rows, *more, example("没有", id="none")])
+    write_jsonl(folder / "dev.jsonl", [example("张伟来了", ("name", "张伟"), id="0")])
+    lines = overview(look(str(folder)))
+    (address,) = [line for line in lines if line.startswith("address")]
+    assert address.split() == ["address", "6", "0", "北京", "(3)", "·", "上海", "(1)", "·", "南京", "(1)"]
+    assert any("train.jsonl" in line and "7 rows" in line for line in lines)
+    assert any("name" in line and "no row of train" in line for line in lines), "it cannot be learnt"
+
+
+def test_one_file_that_is_no_split_is_the_data(tmp_path, folder):
+    write_jsonl(folder / "all.jsonl", EIGHT)
+    assert made(tmp_path, folder).data.dataset == str(folder / "all.jsonl")
+    assert made(tmp_path, folder / "all.jsonl").training.output_dir == "outputs/all"
+
+
+def test_what_cannot_be_told_is_asked(folder):
+    with pytest.raises(NerError) as error:
+        look(str(folder))
+    assert error.value.place == str(folder)
+    for name in ("one", "two"):
+        write_jsonl(folder / f"{name}.jsonl", EIGHT)
+    with pytest.raises(NerError) as error:
+        look(str(folder))
+    assert error.value.value == ["one.jsonl", "two.jsonl"]
+    assert "train.jsonl" in error.value.remedy
+    (folder / "two.jsonl").rename(folder / "dev.jsonl")
+    with pytest.raises(NerError) as error:
+        look(str(folder))
+    assert "train" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("rows", "remedy"), [(EIGHT[:1], "two"), ([Example("0", "没有"), Example("1", "也没有")], "entities")]
+)
+def test_data_that_cannot_be_trained_on_are_refused(folder, rows, remedy):
+    write_jsonl(folder / "train.jsonl", rows)
+    with pytest.raises(NerError) as error:
+        look(str(folder))
+    assert error.value.place == str(folder)
+    assert remedy in error.value.remedy
