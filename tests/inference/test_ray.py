@@ -26,10 +26,10 @@ from qwen_ner import cli  # noqa: E402
 from qwen_ner.data.datasets import read_texts  # noqa: E402
 from qwen_ner.entities import NerError  # noqa: E402
 from qwen_ner.inference import ray as on_ray  # noqa: E402
-from qwen_ner.inference import ray_files  # noqa: E402
 from qwen_ner.inference.batch_predict import stream  # noqa: E402
 from qwen_ner.inference.extractor import Extractor  # noqa: E402
 from qwen_ner.inference.ray import extract_dataset, predict_files  # noqa: E402
+from qwen_ner.inference.ray import files as ray_files  # noqa: E402
 
 ROWS = 240
 
@@ -139,7 +139,8 @@ def test_results_are_those_of_predict_though_an_actor_is_killed(cluster, trained
 def test_a_job_whose_driver_was_killed_goes_on_with_what_is_finished(cluster, trained, extractor, tmp_path):
     path, out = write_texts(tmp_path / "in.txt", sentences(ROWS)), tmp_path / "out"
     code = f"""
-from qwen_ner.inference import ray, ray_files
+from qwen_ner.inference import ray
+from qwen_ner.inference.ray import files as ray_files
 ray.BLOCK, ray_files.PART = 4_000, 20
 ray.predict_files({str(trained["full"])!r}, [{str(path)!r}], {str(out)!r}, address={cluster.address!r}, replicas=1)
 """

@@ -17,20 +17,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.datasets import TextRow
-from ..data.formats.rows import text_of
-from ..entities import NerError
-from ..files import lock
-from .batch_predict import result_lines
-from .cores import usable_cores
-from .hub_download import local_folder
-from .output_file import model_fingerprint
+from ...data.datasets import TextRow
+from ...data.formats.rows import text_of
+from ...entities import NerError
+from ...files import lock
+from ..batch_predict import result_lines
+from ..cores import usable_cores
+from ..hub_download import local_folder
+from ..output_file import model_fingerprint
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from ray.data import Dataset
 
-    from .extractor import Extractor
+    from ..extractor import Extractor
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class _Replica:
     def __call__(self, table: pa.Table) -> pa.Table:
         import pyarrow as pa
 
-        from .ray_files import RESULTS
+        from .files import RESULTS
 
         if self._fault:
             raise self._fault
@@ -139,7 +139,7 @@ def _load(model: str, revision: str | None, expected: str, release: str, threads
     """The model on this node. Raises `NerError` unless it and the package are those of the job."""
     import torch
 
-    from .extractor import Extractor
+    from ..extractor import Extractor
 
     if (here := version("qwen_ner")) != release:
         remedy = f"install qwen_ner {release} on every node"
@@ -170,7 +170,7 @@ def predict_files(
 ) -> tuple[int, int]:
     """Write a result for each text in the files `names` to the folder `output`; returns how many, and how many errors.
 
-    Paths and URLs, as `ray_files.find_files` reads them; `form` is json or parquet; `options` are those of
+    Paths and URLs, as `files.find_files` reads them; `form` is json or parquet; `options` are those of
     `Extractor.predictions`. The job runs on the cluster at `address` or RAY_ADDRESS, or else on this machine. Beside
     `output`, the folder `output`.job says what has been written: the same call goes on from there, also after the end.
     Raises `NerError` for what cannot be read or written, and if the results there are of another job.
@@ -181,7 +181,7 @@ def predict_files(
     except ImportError as error:
         remedy = 'install it: pip install "qwen_ner[ray]"'
         raise NerError("Ray is not installed", place="--engine ray", remedy=remedy) from error
-    from .ray_files import KEY, Results, Texts, arrow_place, files_fingerprint, find_files, open_record
+    from .files import KEY, Results, Texts, arrow_place, files_fingerprint, find_files, open_record
 
     files = find_files(names)
     for file in files:

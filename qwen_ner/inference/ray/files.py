@@ -30,11 +30,11 @@ from ray.data import Datasource, ReadTask
 from ray.data.block import BlockAccessor, BlockMetadata
 from ray.data.datasource import BlockBasedFileDatasink
 
-from ..data.datasets import TextRow, read_texts
-from ..data.formats.lines import lines_of
-from ..data.formats.rows import identity_of, text_of
-from ..entities import NerError
-from .output_file import ERROR, fingerprint, line_of
+from ...data.datasets import TextRow, read_texts
+from ...data.formats.lines import lines_of
+from ...data.formats.rows import identity_of, text_of
+from ...entities import NerError
+from ..output_file import ERROR, fingerprint, line_of
 
 ROWS = 512
 """Rows that are read at a time."""
