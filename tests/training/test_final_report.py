@@ -27,7 +27,7 @@ def test_without_a_dev_split_it_is_said_on_what_the_score_rests(tiny, tmp_path, 
         train(load_recipe(path, ["--output_dir", str(tmp_path / f"out{len(more)}"), *more]))
         out = capsys.readouterr().out
         assert "\n三星\\x1b[31m手机\n" in out, "a text cannot write to the terminal"
-        return [line for line in out.splitlines() if "has no dev split" in line]
+        return [line for line in out.splitlines() if "has no test split" in line]
 
     (line,) = said()
     assert "the score is of 4 validation rows, held out of train, which also chose the checkpoint" in line
