@@ -190,17 +190,21 @@ def iter_dataset(
     source = open_dataset(dataset, split, data_dir)
     if source.format not in (jsonl, cluener):
         log.info("%s is read as %s", source.path, source)
-    return _watched(source, labels, watch, unlabelled=split == "test", repair=repair)
+    return _watched(source, labels, watch, repair, unlabelled=split == "test")
 
 
-def _watched(source: Source, labels: LabelSet | None, watch: Watch | None, **options: bool) -> Iterator[Example]:
+def _watched(
+    source: Source, labels: LabelSet | None, watch: Watch | None, repair: bool, **options: Any
+) -> Iterator[Example]:
     watching = watch or Watch()
 
-    def note(what: str, where: str) -> None:  # the rest that it gets is not read by any training
-        if what == OUT_OF_ORDER:
+    def note(what: str, where: str) -> None:
+        if what == OUT_OF_ORDER:  # the others are of what rows have beside texts and entities
             watching.note(what, where)
 
-    yield from watching.examples(source.examples(labels, warn=watching.note, note=note, **options))
+    if repair:
+        options |= {"repair": True, "note": note}
+    yield from watching.examples(source.examples(labels, warn=watching.note, **options))
     if watch is None:
         watching.log(source.path)
 
@@ -231,6 +235,7 @@ def read_all(
     one = not names and Path(dataset).expanduser().is_file()
     read = partial(read_dataset, dataset, data_dir=data_dir, repair=repair, watch=watch)
     splits = {Path(dataset).stem if one else split: read(split) for split in names or ("train",)}
+    watch.check_kept()
     watch.log(dataset)
     return splits
 

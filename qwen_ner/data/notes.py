@@ -87,23 +87,25 @@ class Watch(Notes):
         self.left_rows.update(left.keys())
         return replace(example, entities=tuple(entity for entity in example.entities if entity.label in keep))
 
-    def kept(self) -> str:
+    def left_out_line(self) -> str:
         """What was left out, as one line; empty if nothing was.
-
-        Raises `NerError` if something was, and a label of `keep` has no entity: one of the others may be meant.
 
         >>> watch = Watch(keep=frozenset({"name"}))
         >>> entities = Entity("name", "张伟", 0, 2), Entity("address", "北京", 3, 5)
-        >>> [row.entities[0].label for row in watch.examples([Example("0", "张伟在北京", entities)])], watch.kept()
-        (['name'], 'entities of other labels, left out: address 1 in 1 row')
+        >>> [row.entities[0].label for row in watch.examples([Example("0", "张伟在北京", entities)])]
+        ['name']
+        >>> watch.left_out_line()
+        'entities of other labels, left out: address 1 in 1 row'
         """
-        if not self.left_out:
-            return ""
-        if absent := sorted((self.keep or frozenset()) - self.labels.keys()):
+        found = (f"{name} {n:,} in {count(self.left_rows[name], 'row')}" for name, n in self.left_out.most_common())
+        return f"entities of other labels, left out: {join_names(found, 100)}" if self.left_out else ""
+
+    def check_kept(self) -> None:
+        """Raise `NerError` if something was left out and a label of `keep` has no entity: it may be misspelt."""
+        absent = sorted((self.keep or frozenset()) - self.labels.keys())
+        if absent and self.left_out:
             remedy = f"choose from {join_names(sorted(self.labels), 20)}{nearest(absent[0], self.left_out)}"
             raise NerError("no row has such a label", value=join_names(absent, 20), place="labels", remedy=remedy)
-        found = (f"{name} {n:,} in {count(self.left_rows[name], 'row')}" for name, n in self.left_out.most_common())
-        return f"entities of other labels, left out: {join_names(found, 100)}"
 
     def _trimmed(self, example: Example) -> Example:
         kept: dict[tuple[str, int, int], Entity] = {}
@@ -141,8 +143,8 @@ class Watch(Notes):
         return found
 
     def log(self, place: object) -> None:
-        if left_out := self.kept():
-            log.info("%s: %s.", place, left_out)
+        if self.left_out:
+            log.info("%s: %s.", place, self.left_out_line())
         for line in self.lines():
             log.warning("%s: %s.", place, line)
 

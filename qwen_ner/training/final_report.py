@@ -56,7 +56,12 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
         "train_rows": len(plan.fitting_rows),
         "steps": state.global_step,
         "skipped_steps": trainer.skipped,
-        "validation": {"rows": len(splits.validation), "best": state.best_metric, "step": state.best_global_step},
+        "validation": {
+            "split": splits.validation_name,
+            "rows": len(splits.validation),
+            "best": state.best_metric,
+            "step": state.best_global_step,
+        },
         "train_loss": sum(losses) / len(losses) if losses else None,
     }
     with trainer.gathered() as model:  # a collective: every rank must enter

@@ -97,7 +97,7 @@ def read_splits(data: DataArguments) -> Splits:
     validation_name, final_name = (HELD_OUT, "dev") if as_cluener else ("dev", "test")
     validation: Sequence[Example] = [] if as_cluener else _read(data, validation_name, read)
     final = _read(data, final_name, read)
-    left_out = watch.kept()
+    watch.check_kept()
     labels = asked or known or labels_of(annotated)
     check_labels(chain(validation, final), labels, "train")
     rest: Sequence[Example] = annotated
@@ -111,7 +111,7 @@ def read_splits(data: DataArguments) -> Splits:
         train = StoredExamples.of(chain(train, added))
     names, notes = (validation_name, final_name), tuple(watch.lines())
     splits = Splits(labels, train, validation[:limit], final[:limit], annotated, *names, notes)
-    for line in filter(None, (left_out, str(splits))):
+    for line in filter(None, (watch.left_out_line(), str(splits))):
         log.info("%s: %s.", data.dataset, line)
     return splits
 
