@@ -1,6 +1,7 @@
 """Scoring a model on data that have more labels than it."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 from rows import EIGHT
@@ -12,9 +13,10 @@ from qwen_ner.inference.evaluate import evaluate
 
 def test_entities_of_labels_that_the_model_lacks_are_left_out_and_counted(trained, taught, tmp_path, caplog):
     """A model that was trained on some labels of a folder is scored on that folder as the training scored it."""
+    rows = [replace(row, id=str(n)) for n, row in enumerate(EIGHT[:7])]
     plant = Example("plant", "竹子很高", (Entity("plant", "竹子", 0, 2),))
-    write_jsonl(tmp_path / "dev.jsonl", [*EIGHT[:7], plant])
-    write_jsonl(tmp_path / "bare" / "dev.jsonl", [*EIGHT[:7], Example("plant", plant.text)])
+    write_jsonl(tmp_path / "dev.jsonl", [*rows, plant])
+    write_jsonl(tmp_path / "bare" / "dev.jsonl", [*rows, Example("plant", plant.text)])
     model = str(trained["full"])
     (bare,) = evaluate(model, str(tmp_path / "bare"), decodings=["free"])
     with caplog.at_level(logging.INFO):
