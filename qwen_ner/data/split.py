@@ -48,14 +48,16 @@ def hold_out(
             remedy = "add rows, at least two"
         what = f"cannot hold out this many of {count(len(examples), 'row')} for validation"
         raise NerError(what, value=rows, place="validation_rows", remedy=remedy)
-    labels = list(map(_labels, examples))
-    members = _repeated(examples) if together else {}
-    for first, others in members.items():
-        labels[first] = labels[first].union(*(labels[row] for row in others))
     known: dict[frozenset[str], frozenset[str]] = {}  # rows with the same labels share one set
-    labels = [known.setdefault(names, names) for names in labels]
-    later = {row for others in members.values() for row in others}
-    groups = _Groups(labels, members, array("q", (row for row in range(len(labels)) if row not in later)))
+    labels = [known.setdefault(names, names) for names in map(_labels, examples)]
+    members = _repeated(examples) if together else {}
+    later = bytearray(len(labels))
+    for first, others in members.items():
+        names = labels[first].union(*(labels[row] for row in others))
+        labels[first] = known.setdefault(names, names)
+        for row in others:
+            later[row] = 1
+    groups = _Groups(labels, members, array("q", (row for row in range(len(labels)) if not later[row])))
     if len(groups.firsts) < 2:
         what = "all rows have the same text, so none can be held out"
         raise NerError(what, value=rows, place="validation_rows", remedy="add rows with other texts, or a dev split")
@@ -70,7 +72,7 @@ class _Groups:
     """`labels` of each group stand at its first row; `members` has the further rows of groups of several."""
 
     labels: list[frozenset[str]]
-    members: dict[int, list[int]]
+    members: dict[int, array[int]]
     firsts: array[int]
 
     def size(self, first: int) -> int:
@@ -81,16 +83,16 @@ def _labels(example: Example) -> frozenset[str]:
     return frozenset(entity.label for entity in example.entities)
 
 
-def _repeated(examples: Sequence[Example]) -> dict[int, list[int]]:
-    """{first row of a text that repeats: its further rows}. Holds eight bytes a row, not the texts."""
+def _repeated(examples: Sequence[Example]) -> dict[int, array[int]]:
+    """{first row of a text that repeats: its further rows}. Takes some tens of bytes a row, and holds no text."""
     digests = (hashlib.blake2b(bare(e.text).encode("utf-8", "surrogatepass"), digest_size=8) for e in examples)
     keys = np.fromiter((int.from_bytes(digest.digest(), "big") for digest in digests), np.uint64, len(examples))
     order = np.argsort(keys, kind="stable")
-    members: dict[int, list[int]] = {}
+    members: dict[int, array[int]] = {}
     first, before = 0, -2
-    for at in np.flatnonzero(keys[order[1:]] == keys[order[:-1]]).tolist():
+    for at in map(int, np.flatnonzero(keys[order[1:]] == keys[order[:-1]])):
         first = first if at == before + 1 else int(order[at])
-        members.setdefault(first, []).append(int(order[at + 1]))
+        members.setdefault(first, array("q")).append(int(order[at + 1]))
         before = at
     return members
 
