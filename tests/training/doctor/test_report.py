@@ -183,7 +183,7 @@ def test_prompts_are_compared_token_by_token(tokenizer):
 def test_rows_over_the_limit_are_counted_in_rows_and_entities(result):
     level, said = result("rows", max_length=50)
     assert level == "warn"
-    assert re.match(r"\d+ of 88 rows, with \d+ of \d+ entities, are longer than max_length=50 tokens", said), said
+    assert re.match(r"\d+ of 96 rows, with \d+ of \d+ entities, are longer than max_length=50 tokens", said), said
 
 
 def test_answers_over_max_new_tokens(result):
