@@ -1,6 +1,7 @@
 """`qwen-ner stats` and `qwen-ner audit` as a user types them."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -46,6 +47,41 @@ def test_stats(capsys, folder):
     assert [found["likeness"] for found in written["duplicates"] if found["splits"] == ["train", "dev"]][:1] == [
         "identical"
     ]
+
+
+def test_stats_of_some_labels_say_what_is_left_out(capsys, tmp_path, caplog):
+    rows = [example("张伟在北京", ("name", "张伟"), ("address", "北京"), id=str(n)) for n in range(3)]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    with caplog.at_level(logging.INFO):
+        code, _, _ = call(capsys, "stats", "--data", tmp_path, "--labels", "name", "--json", tmp_path / "s.json")
+    assert code == 0
+    assert "left out: address 3 in 3 rows" in caplog.text
+    counted = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["splits"]["train"]
+    assert (counted["rows"], counted["entities"], [*counted["labels"]]) == (3, 3, ["name"])
+    code, _, _ = call(capsys, "stats", "--data", tmp_path, "--labels", "name", "adress")
+    assert 'did you mean "address"?' in code
+
+
+def test_tags_out_of_order_are_read_if_asked_for_and_counted(capsys, tmp_path, caplog):
+    sentence = "张\tI-name\n伟\tI-name\n在\tO\n{}\tO\n\n李\tB-name\n四\tI-name\n{}\tO\n\n"
+    text = "".join(sentence.format(chr(0x4E00 + n), chr(0x5E00 + n)) for n in range(12))
+    (tmp_path / "train.bio").write_text(text, encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(
+        f"model_name_or_path: tiny\ndataset: {tmp_path}\nuse_cpu: true\nreport_to: none\nmax_steps: 1\n"
+        f"eval_strategy: no\nsave_strategy: no\nmax_new_tokens: 4\noutput_dir: {tmp_path / 'out'}\n",
+        encoding="utf-8",
+    )
+    for command in (
+        ["stats", "--data", tmp_path],
+        ["doctor", tmp_path / "recipe.yaml"],
+        ["train", tmp_path / "recipe.yaml"],
+    ):
+        code, out, err = call(capsys, *command)
+        assert code != 0
+        assert "read it with --repair" in f"{code}{out}{err}"
+        caplog.clear()
+        _, out, _ = call(capsys, *command, "--repair")
+        assert (caplog.text + out).count("tags out of order, read as conlleval does: 12 (train.bio:1") == 1, command
 
 
 def test_stats_counts_with_the_prompt_of_a_trained_folder(capsys, folder, tiny, codec, tmp_path):

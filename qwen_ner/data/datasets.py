@@ -28,6 +28,7 @@ from .formats.jsonl import write_jsonl as write_jsonl
 from .formats.lines import decode_line, number_lines
 from .formats.registry import Source, find, open_source
 from .formats.rows import identity_of, json_object, text_of
+from .formats.tagged.tagging import OUT_OF_ORDER
 from .notes import Watch
 
 log = logging.getLogger(__name__)
@@ -156,6 +157,7 @@ def read_dataset(
     *,
     labels: LabelSet | None = None,
     data_dir: str | Path | None = None,
+    repair: bool = False,
     watch: Watch | None = None,
 ) -> list[Example]:
     """The examples of one split of a data set, which is
@@ -168,10 +170,11 @@ def read_dataset(
     - a Hugging Face data set with tokens and ner_tags: a folder that `save_to_disk` wrote, or `owner/name` on the Hub.
 
     A format that the name of the file does not tell is logged. So is, unless `watch` gets it, what is read otherwise
-    than it is written (offsets in UTF-16 units, spans with outer white space) and what looks wrong. Raises `NerError`
-    if there is no such data set or split, `DataError` for what is wrong in the file.
+    than it is written (offsets in UTF-16 units, spans with outer white space) and what looks wrong. `repair` reads tags
+    that are out of order as conlleval does, which counts among these. Raises `NerError` if there is no such data set or
+    split, `DataError` for what is wrong in the file.
     """
-    return list(iter_dataset(dataset, split, labels=labels, data_dir=data_dir, watch=watch))
+    return list(iter_dataset(dataset, split, labels=labels, data_dir=data_dir, repair=repair, watch=watch))
 
 
 def iter_dataset(
@@ -180,18 +183,28 @@ def iter_dataset(
     *,
     labels: LabelSet | None = None,
     data_dir: str | Path | None = None,
+    repair: bool = False,
     watch: Watch | None = None,
 ) -> Iterator[Example]:
     """As `read_dataset`, one example at a time. Raises at the end: what came before is valid only if it does not."""
     source = open_dataset(dataset, split, data_dir)
     if source.format not in (jsonl, cluener):
         log.info("%s is read as %s", source.path, source)
-    return _watched(source, labels, split == "test", watch)
+    return _watched(source, labels, watch, repair, unlabelled=split == "test")
 
 
-def _watched(source: Source, labels: LabelSet | None, unlabelled: bool, watch: Watch | None) -> Iterator[Example]:
+def _watched(
+    source: Source, labels: LabelSet | None, watch: Watch | None, repair: bool, **options: Any
+) -> Iterator[Example]:
     watching = watch or Watch()
-    yield from watching.examples(source.examples(labels, unlabelled=unlabelled, warn=watching.note))
+
+    def note(what: str, where: str) -> None:
+        if what == OUT_OF_ORDER:  # the others are of what rows have beside texts and entities
+            watching.note(what, where)
+
+    if repair:
+        options |= {"repair": True, "note": note}
+    yield from watching.examples(source.examples(labels, warn=watching.note, **options))
     if watch is None:
         watching.log(source.path)
 
@@ -209,16 +222,20 @@ def open_dataset(dataset: str, split: str | None, data_dir: str | Path | None = 
 
 
 def read_all(
-    dataset: str, *, labels: LabelSet | None = None, data_dir: str | Path | None = None
+    dataset: str, *, keep: Iterable[str] | None = None, data_dir: str | Path | None = None, repair: bool = False
 ) -> dict[str, list[Example]]:
     """The examples of every split that a data set has, {name: examples}, of train, dev and test in this order.
 
-    A single file is one split, under its own name. Raises as `read_dataset` does, also for a folder with none of them.
+    A single file is one split, under its own name. Rows keep the entities of the labels `keep`, or all; what is left
+    out is logged. Raises as `read_dataset` does, also for a folder with none of the splits, and `NerError` if no row
+    has one of the labels.
     """
-    names, watch = [split for split in cluener.SPLITS if has_split(dataset, split, data_dir)], Watch()
+    names = [split for split in cluener.SPLITS if has_split(dataset, split, data_dir)]
+    watch = Watch(keep=None if keep is None else frozenset(keep))
     one = not names and Path(dataset).expanduser().is_file()
-    read = partial(read_dataset, dataset, labels=labels, data_dir=data_dir, watch=watch)
+    read = partial(read_dataset, dataset, data_dir=data_dir, repair=repair, watch=watch)
     splits = {Path(dataset).stem if one else split: read(split) for split in names or ("train",)}
+    watch.check_kept()
     watch.log(dataset)
     return splits
 

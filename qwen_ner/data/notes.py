@@ -10,11 +10,11 @@ import logging
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..columns import join_names
-from ..entities import Entity, Example
-from .formats.errors import quote
+from ..entities import Entity, Example, NerError
+from .formats.errors import count, nearest, quote
 
 log = logging.getLogger(__name__)
 
@@ -60,17 +60,52 @@ class Notes:
 
 @dataclass
 class Watch(Notes):
-    """Watches rows as they are read. `note` is for their format too, `lines` are what to warn of afterwards."""
+    """Watches rows as they are read. `note` is for their format too, `lines` are what to warn of afterwards.
+
+    `keep` names the labels whose entities rows keep, None for all. `labels` counts the entities of every label that
+    was read; `left_out` those that were not kept, and `left_rows` the rows that had some.
+    """
 
     labels: Counter[str] = field(default_factory=Counter)
+    keep: frozenset[str] | None = None
+    left_out: Counter[str] = field(default_factory=Counter)
+    left_rows: Counter[str] = field(default_factory=Counter)
 
     def examples(self, examples: Iterable[Example]) -> Iterator[Example]:
-        """The examples, with entities trimmed."""
+        """The examples, with the entities to keep, trimmed."""
         for example in examples:
             self.labels.update(entity.label for entity in example.entities)
+            if self.keep is not None and any(entity.label not in self.keep for entity in example.entities):
+                example = self._kept(example, self.keep)
             if any(entity.text != entity.text.strip(SPACE) for entity in example.entities):
                 example = self._trimmed(example)
             yield example
+
+    def _kept(self, example: Example, keep: frozenset[str]) -> Example:
+        left = Counter(entity.label for entity in example.entities if entity.label not in keep)
+        self.left_out.update(left)
+        self.left_rows.update(left.keys())
+        return replace(example, entities=tuple(entity for entity in example.entities if entity.label in keep))
+
+    def left_out_line(self) -> str:
+        """What was left out, as one line; empty if nothing was.
+
+        >>> watch = Watch(keep=frozenset({"name"}))
+        >>> entities = Entity("name", "张伟", 0, 2), Entity("address", "北京", 3, 5)
+        >>> [row.entities[0].label for row in watch.examples([Example("0", "张伟在北京", entities)])]
+        ['name']
+        >>> watch.left_out_line()
+        'entities of other labels, left out: address 1 in 1 row'
+        """
+        found = (f"{name} {n:,} in {count(self.left_rows[name], 'row')}" for name, n in self.left_out.most_common())
+        return f"entities of other labels, left out: {join_names(found, 100)}" if self.left_out else ""
+
+    def check_kept(self) -> None:
+        """Raise `NerError` if something was left out and a label of `keep` has no entity: it may be misspelt."""
+        absent = sorted((self.keep or frozenset()) - self.labels.keys())
+        if absent and self.left_out:
+            remedy = f"choose from {join_names(sorted(self.labels), 20)}{nearest(absent[0], self.left_out)}"
+            raise NerError("no row has such a label", value=join_names(absent, 20), place="labels", remedy=remedy)
 
     def _trimmed(self, example: Example) -> Example:
         kept: dict[tuple[str, int, int], Entity] = {}
@@ -100,7 +135,7 @@ class Watch(Notes):
             places = self.places[what]
             more = f" and {number - len(places):,} more" if number > len(places) else ""
             found.append(f"{what}: {number:,} ({', '.join(dict.fromkeys(places))}{more})")
-        groups = [[f"{quote(name)} ({count:,})" for name, count in group] for group in look_alikes(self.labels)]
+        groups = [[f"{quote(name)} ({number:,})" for name, number in group] for group in look_alikes(self.labels)]
         if groups:
             alike = join_names((" and ".join(group) for group in groups), SHOWN)
             what = "labels that differ only in case, width or white space"
@@ -108,6 +143,8 @@ class Watch(Notes):
         return found
 
     def log(self, place: object) -> None:
+        if self.left_out:
+            log.info("%s: %s.", place, self.left_out_line())
         for line in self.lines():
             log.warning("%s: %s.", place, line)
 
@@ -119,7 +156,7 @@ def look_alikes(labels: Counter[str]) -> list[list[tuple[str, int]]]:
     [[('地址', 9), ('地址 ', 1)], [('Address', 2), ('address', 3)]]
     """
     groups: dict[str, list[tuple[str, int]]] = {}
-    for name, count in labels.items():
+    for name, number in labels.items():
         key = "".join(char for char in unicodedata.normalize("NFKC", name).casefold() if char not in SPACE)
-        groups.setdefault(key, []).append((name, count))
+        groups.setdefault(key, []).append((name, number))
     return [group for group in groups.values() if len(group) > 1]

@@ -1,16 +1,23 @@
 """Hold validation rows out of training rows.
 
 In: examples, a number of rows, a seed. Out: the two parts in their original order. Knows nothing of files or models.
+
+Rows are drawn in groups that stay together: a row each, or all rows of one text. A group is known by its first row.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 from array import array
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from ..entities import Example, NerError
+from .analysis.duplicates import bare
 from .arrow_store import select_rows
 from .formats.errors import count
 
@@ -18,12 +25,17 @@ DRAWN_ROWS = 50_000
 """Repeat the draw, up to 100 times, while all draws together look at no more rows than this."""
 
 
-def hold_out(examples: Sequence[Example], rows: int, seed: int) -> tuple[Sequence[Example], Sequence[Example]]:
+def hold_out(
+    examples: Sequence[Example], rows: int, seed: int, *, together: bool = False
+) -> tuple[Sequence[Example], Sequence[Example]]:
     """Split into (train, validation), with exactly `rows` examples in validation. The same seed gives the same split.
 
     A random draw in which rows without entities keep their share, then exchanges until every label that occurs in two
     rows or more is in both parts. If no such split is found (two rows may not have ten labels), the one that misses
-    the fewest is used. Raises `NerError` unless 0 < rows < len(examples).
+    the fewest is used. With `together`, rows whose texts are equal but for punctuation, width and case are in one part;
+    validation may then have fewer than `rows` examples, or more if the rarest text has more.
+
+    Raises `NerError` unless 0 < rows < len(examples), or if all texts are to be together.
 
     >>> examples = [Example(str(n), f"第{n}句") for n in range(5)]
     >>> [[example.id for example in part] for part in hold_out(examples, 2, seed=1)]
@@ -38,58 +50,115 @@ def hold_out(examples: Sequence[Example], rows: int, seed: int) -> tuple[Sequenc
         raise NerError(what, value=rows, place="validation_rows", remedy=remedy)
     known: dict[frozenset[str], frozenset[str]] = {}  # rows with the same labels share one set
     labels = [known.setdefault(names, names) for names in map(_labels, examples)]
-    generator = random.Random(seed)
-    best: set[int] = set()
-    fewest: int | None = None
-    for _ in range(max(1, min(100, DRAWN_ROWS // len(examples)))):
-        held = _draw(labels, rows, generator)
-        missing = _repair(labels, held, generator)
-        if fewest is None or missing < fewest:
-            best, fewest = held, missing
-        if not fewest:
-            break
-    rest = array("q", (row for row in range(len(examples)) if row not in best))
-    return select_rows(examples, rest), select_rows(examples, sorted(best))
+    members = _repeated(examples) if together else {}
+    later = bytearray(len(labels))
+    for first, others in members.items():
+        names = labels[first].union(*(labels[row] for row in others))
+        labels[first] = known.setdefault(names, names)
+        for row in others:
+            later[row] = 1
+    groups = _Groups(labels, members, array("q", (row for row in range(len(labels)) if not later[row])))
+    if len(groups.firsts) < 2:
+        what = "all rows have the same text, so none can be held out"
+        raise NerError(what, value=rows, place="validation_rows", remedy="add rows with other texts, or a dev split")
+    held = _best(groups, rows, random.Random(seed))
+    held |= {row for first in held & members.keys() for row in members[first]}
+    rest = array("q", (row for row in range(len(examples)) if row not in held))
+    return select_rows(examples, rest), select_rows(examples, sorted(held))
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """`labels` of each group stand at its first row; `members` has the further rows of groups of several."""
+
+    labels: list[frozenset[str]]
+    members: dict[int, array[int]]
+    firsts: array[int]
+
+    def size(self, first: int) -> int:
+        return 1 + len(self.members.get(first, ()))
 
 
 def _labels(example: Example) -> frozenset[str]:
     return frozenset(entity.label for entity in example.entities)
 
 
-def _draw(labels: list[frozenset[str]], rows: int, generator: random.Random) -> set[int]:
-    """`rows` row numbers, among which rows without entities keep their share of all rows."""
-    empty = array("q", (row for row, names in enumerate(labels) if not names))
-    filled = array("q", (row for row, names in enumerate(labels) if names))
-    quota = round(rows * len(empty) / len(labels))
-    return {*generator.sample(empty, quota), *generator.sample(filled, rows - quota)}
+def _repeated(examples: Sequence[Example]) -> dict[int, array[int]]:
+    """{first row of a text that repeats: its further rows}. Takes some tens of bytes a row, and holds no text."""
+    digests = (hashlib.blake2b(bare(e.text).encode("utf-8", "surrogatepass"), digest_size=8) for e in examples)
+    keys = np.fromiter((int.from_bytes(digest.digest(), "big") for digest in digests), np.uint64, len(examples))
+    order = np.argsort(keys, kind="stable")
+    members: dict[int, array[int]] = {}
+    first, before = 0, -2
+    for at in map(int, np.flatnonzero(keys[order[1:]] == keys[order[:-1]])):
+        first = first if at == before + 1 else int(order[at])
+        members.setdefault(first, array("q")).append(int(order[at + 1]))
+        before = at
+    return members
 
 
-def _repair(labels: list[frozenset[str]], held: set[int], generator: random.Random) -> int:
-    """Exchange rows between `held` and the others, in place, as long as fewer labels are missing from a part.
+def _best(groups: _Groups, rows: int, generator: random.Random) -> set[int]:
+    """The first rows of the groups to hold out: the draw that misses the fewest labels."""
+    best: set[int] = set()
+    fewest: int | None = None
+    for _ in range(max(1, min(100, DRAWN_ROWS // len(groups.labels)))):
+        held = _draw(groups, rows, generator)
+        missing = _repair(groups, held, rows, generator)
+        if fewest is None or missing < fewest:
+            best, fewest = held, missing
+        if not fewest:
+            break
+    return best
 
-    Returns how many labels are still missing from a part.
+
+def _draw(groups: _Groups, rows: int, generator: random.Random) -> set[int]:
+    """Groups of `rows` rows, or fewer, among which groups without entities keep their share of all groups."""
+    labels, firsts = groups.labels, groups.firsts
+    empty = array("q", (first for first in firsts if not labels[first]))
+    filled = array("q", (first for first in firsts if labels[first]))
+    rows_or_groups = min(rows, len(firsts) - 1)
+    quota = round(rows_or_groups * len(empty) / len(firsts))
+    drawn: set[int] = set()
+    for part, share in ((empty, quota), (filled, rows_or_groups - quota)):
+        room = share
+        for first in generator.sample(part, share):
+            if groups.size(first) <= room:
+                drawn.add(first)
+                room -= groups.size(first)
+    return drawn or {min(firsts, key=groups.size)}
+
+
+def _repair(groups: _Groups, held: set[int], rows: int, generator: random.Random) -> int:
+    """Exchange groups between `held` and the others, in place, as long as fewer labels are missing from a part.
+
+    No exchange makes `held` have more than `rows` rows. Returns how many labels are still missing from a part.
     """
-    every = Counter(name for names in labels for name in names)
-    inside = Counter(name for row in held for name in labels[row])
+    labels, firsts, size = groups.labels, groups.firsts, groups.size
+    every = Counter(name for first in firsts for name in labels[first])
+    inside = Counter(name for first in held for name in labels[first])
 
     def lacks(name: str, more: int = 0) -> bool:
         return every[name] > 1 and inside[name] + more in (0, every[name])
 
     if not any(map(lacks, every)):  # true for any large set; what follows needs several numbers a row
         return 0
-    order = generator.sample(range(len(labels)), len(labels))
+    room = max(0, rows - sum(map(size, held)))
+    order = generator.sample(firsts, len(firsts))
     # Rows with entities first: exchanging them keeps the share of rows without any.
-    order.sort(key=lambda row: not labels[row])
+    order.sort(key=lambda first: not labels[first])
 
     def gain(out: frozenset[str], into: frozenset[str]) -> int:
         return sum(lacks(name) - lacks(name, (name in into) - (name in out)) for name in out ^ into)
 
-    rank = {row: place for place, row in enumerate(order)}
-    bearers: dict[str, dict[frozenset[str], int]] = {}
-    # One row stands for all of its part with the same labels: the gain is the same.
-    for row in order:
-        for name in labels[row]:
-            bearers.setdefault(name, {}).setdefault(labels[row], row)
+    def kind(first: int) -> tuple[frozenset[str], int]:
+        return labels[first], size(first)
+
+    rank = {first: place for place, first in enumerate(order)}
+    bearers: dict[str, dict[tuple[frozenset[str], int], int]] = {}
+    # One group stands for all of its part with the same labels and size: the gain is the same.
+    for first in order:
+        for name in labels[first]:
+            bearers.setdefault(name, {}).setdefault(kind(first), first)
 
     improved = True
     while improved:
@@ -98,16 +167,17 @@ def _repair(labels: list[frozenset[str]], held: set[int], generator: random.Rand
             if not lacks(name):  # fixed by an exchange for another label
                 continue
             from_held = not inside[name]
-            part = sorted(held, key=rank.__getitem__) if from_held else [row for row in order if row not in held]
-            others: dict[frozenset[str], int] = {}
-            for row in part:
-                others.setdefault(labels[row], row)
+            part = sorted(held, key=rank.__getitem__) if from_held else [first for first in order if first not in held]
+            others: dict[tuple[frozenset[str], int], int] = {}
+            for first in part:
+                others.setdefault(kind(first), first)
             pairs = ((b, o) if from_held else (o, b) for b in bearers[name].values() for o in others.values())
             for into, out in pairs:
-                if gain(labels[out], labels[into]) > 0:
+                if size(into) - size(out) <= room and gain(labels[out], labels[into]) > 0:
                     held.symmetric_difference_update((into, out))
                     inside.subtract(labels[out])
                     inside.update(labels[into])
+                    room += size(out) - size(into)
                     improved = True
                     break
     return sum(map(lacks, every))

@@ -13,10 +13,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from ..columns import join_names
 from ..data.arrow_store import StoredDecoded, StoredExamples
 from ..data.datasets import has_split, iter_dataset, labels_of
 from ..data.formats.predictions import iter_predictions
 from ..data.negatives import entity_free
+from ..data.notes import Watch
 from ..entities import CLUENER, NerError, fingerprint
 from ..evaluation.result import EvaluationResult
 from ..evaluation.table import Contract
@@ -49,24 +51,32 @@ def evaluate(
     `revision`, `backend` and `dtype` are those of `Extractor.from_pretrained`; `min_score`, `thresholds`, `samples`,
     `temperature`, `top_p` and `batch_tokens` those of `Extractor.predictions`. `limit` takes the first rows only. With
     `negatives`, clauses without entities are cut out of the rows and read too, to see how often something is found
-    where nothing is; they do not count in the scores. Raises `NerError` if the split has no entity to score, and what
-    reading, loading and predicting raise.
+    where nothing is; they do not count in the scores. Entities of labels that the model does not have are left out,
+    counted and logged. Raises `NerError` if the split has no entity to score, and what reading, loading and predicting
+    raise.
     """
     sampling = Sampling(samples, temperature, top_p)
     sampling.check_thresholds(thresholds)
     if temperature and Path(model).is_file():
         what, remedy = "a file of predictions is scored as it stands: no answer is drawn", "leave the temperature out"
         raise NerError(what, value=temperature, place="temperature", remedy=remedy)
-    read = partial(iter_dataset, data, data_dir=data_dir)
+    watch = Watch()
+    read = partial(iter_dataset, data, data_dir=data_dir, watch=watch)
     load = partial(Extractor.from_pretrained, model, revision=revision, backend=backend, dtype=dtype)
     extractor = None if Path(model).is_file() else load()
-    gold = StoredExamples.of(read(split, labels=extractor.config.labels if extractor else None))[:limit]
+    watch.keep = frozenset(extractor.config.labels.names) if extractor else None
+    gold = StoredExamples.of(read(split))[:limit]
     if not any(example.entities for example in gold):
         remedy = "use `qwen-ner predict` on unlabelled texts"
+        if extractor and watch.left_out:
+            known = join_names(extractor.config.labels.names, 20)
+            remedy = f"its labels are {join_names(watch.left_out, 20)}, the model's {known}"
         raise NerError("no entity to score", place=f"{data} {split}", remedy=remedy)
     labels = extractor.config.labels if extractor else CLUENER if data in ("cluener", "sample") else labels_of(gold)
     seen = split != "train" and has_split(data, "train", data_dir)
-    train = StoredExamples.of(read("train", labels=labels)) if seen else None
+    watch.keep = frozenset(labels.names)
+    train = StoredExamples.of(read("train")) if seen else None
+    watch.log(data)
     clauses = []
     if negatives and extractor:
         surfaces = (entity.text for example in chain(gold, train or ()) for entity in example.entities)

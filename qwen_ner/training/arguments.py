@@ -42,9 +42,12 @@ class DataArguments:
 
     dataset: str = key("cluener", "cluener, sample, a file, a folder with {split}.jsonl (.bio, .json, …), or a Hub id")
     data_dir: str | None = key(None, "folder or zip of CLUENER; default: $QWEN_NER_DATA, the cache, a download")
-    labels: dict[str, str] | None = key(None, "{name: description}; default: CLUENER's ten, or those of the data")
+    labels: dict[str, str] | None = key(
+        None, "{name: description}, or some of the data's; default: CLUENER's ten, or all"
+    )
+    repair: bool = key(False, "accept tags in an invalid order, and list them")
     system_prompt: str = key(SYSTEM_PROMPT, "system turn, in training and in use")
-    validation_rows: int = key(500, "rows held out of the training split to choose the best checkpoint")
+    validation_rows: int = key(500, "rows held out of train to choose the checkpoint; see README for a dev split")
     max_train_samples: int | None = key(None, "train on at most this many rows")
     negatives: float | None = key(None, "rows without entities to add, per training row; 0.1 adds one for every ten")
     negatives_from: str = key("clauses", "clauses: cut from the training rows; or a file of texts without entities")

@@ -62,7 +62,7 @@ def _between(low: float, high: float) -> Callable[[Any], bool]:
 
 RANGES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     (
-        "validation_rows max_new_tokens lora_r lora_alpha max_length max_train_samples max_eval_samples "
+        "max_new_tokens lora_r lora_alpha max_length max_train_samples max_eval_samples "
         "dataset_num_proc per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
         "eval_accumulation_steps early_stopping_patience num_train_epochs logging_steps eval_steps save_steps "
         "dataloader_prefetch_factor ddp_timeout",
@@ -70,8 +70,8 @@ RANGES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         lambda value: 0 < value < math.inf,
     ),
     (
-        "learning_rate weight_decay adam_epsilon max_grad_norm warmup_steps dataloader_num_workers eval_delay "
-        "save_total_limit",
+        "validation_rows learning_rate weight_decay adam_epsilon max_grad_norm warmup_steps dataloader_num_workers "
+        "eval_delay save_total_limit",
         "not a number from 0 on",
         _between(0, math.inf),
     ),

@@ -25,7 +25,7 @@ from ..inference.extractor import Extractor
 from .launch import command_for
 from .loop.trainer import NerTrainer
 from .plan import TrainingPlan
-from .preparation import FINAL_SPLIT
+from .preparation import HELD_OUT, Splits
 
 TOY = """
 This was a toy model on {data}: it shows how things work, not how good a Qwen is. For the real thing, {how}"""
@@ -45,7 +45,7 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
     `seconds` count. Returns the scores and, under "training", a summary of the training.
     """
     splits, recipe, state = plan.splits, plan.recipe, trainer.state
-    split = FINAL_SPLIT if splits.final else "validation"
+    split = splits.scored_name
     gold, predicted = trainer.compute_metrics.decoded(trainer.predict(plan.final_rows, metric_key_prefix=split))
     contract = Contract(str(output), recipe.data.dataset, split, len(gold), fingerprint(gold), "free")
     evaluated = EvaluationResult(contract, gold, predicted, splits.labels, splits.annotated)
@@ -58,7 +58,12 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
         "train_rows": len(plan.fitting_rows),
         "steps": state.global_step,
         "skipped_steps": trainer.skipped,
-        "validation": {"rows": len(splits.validation), "best": state.best_metric, "step": state.best_global_step},
+        "validation": {
+            "split": splits.validation_name,
+            "rows": len(splits.validation),
+            "best": state.best_metric,
+            "step": state.best_global_step,
+        },
         "train_loss": sum(losses) / len(losses) if losses else None,
     }
     with trainer.gathered() as model:  # a collective: every rank must enter
@@ -73,7 +78,7 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
         write_report(evaluated, output, training=training, history=state.log_history)
         print(evaluated.table())
         if not splits.final:
-            print(_basis(recipe.data.dataset, len(gold), chose=state.best_global_step is not None))
+            print(_basis(recipe.data.dataset, splits, chose=state.best_global_step is not None))
         for text, entities in zip(recipe.data.examples, extractor.extract(recipe.data.examples), strict=True):
             found = " · ".join(f"{e.label} {e.text} [{e.start}, {e.end})" for e in entities)
             print(printable(f"\n{text}\n  {found or 'no entity'}"))
@@ -86,12 +91,13 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
     return {**evaluated.scores.to_dict(), "training": training}
 
 
-def _basis(dataset: str, rows: int, *, chose: bool) -> str:
-    """On what the final score rests where the data set has no dev split."""
+def _basis(dataset: str, splits: Splits, *, chose: bool) -> str:
+    """On what the final score rests where the data set has no final split."""
     kind = ", which also chose the checkpoint, so it is a little too good" if chose else ""
-    held = f"{rows:,} validation row{'s'[: rows != 1]}, held out of train"
-    found = f"{dataset} has no {FINAL_SPLIT} split: the score is of {held}{kind}"
-    return f"{found}; for a final test give the data set a {FINAL_SPLIT} split"
+    held = count(len(splits.validation), f"{splits.validation_name} row")
+    held += ", held out of train" if splits.validation_name == HELD_OUT else ""
+    found = f"{dataset} has no {splits.final_name} split to score: the score is of {held}{kind}"
+    return f"{found}; for a final test give the data set a {splits.final_name} split"
 
 
 def calibrate(extractor: Extractor, held_out: Sequence[Example]) -> tuple[Extractor, list[Judged]]:

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,8 @@ import torch
 import yaml
 
 from ..data.arrow_store import StoredExamples
-from ..data.datasets import check_labels, has_split, iter_dataset, labels_of
+from ..data.datasets import NAMED, check_labels, has_split, iter_dataset, labels_of
+from ..data.formats.errors import count
 from ..data.negatives import draw, entity_free, read_negatives
 from ..data.notes import Watch
 from ..data.split import hold_out
@@ -37,8 +38,11 @@ from .recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-FINAL_SPLIT = "dev"
-"""The final test: CLUENER's test split has no labels. The best checkpoint is chosen on rows held out of train."""
+HELD_OUT_SHARE = 0.1
+"""The most that is held out of the rows of a data set that has no dev split."""
+
+HELD_OUT = "validation"
+"""The split of rows that were held out of train; a dev split is called dev."""
 
 RECIPE_NAME = "recipe.yaml"
 
@@ -47,6 +51,7 @@ RECIPE_NAME = "recipe.yaml"
 class Splits:
     """Rows to train on, rows to choose the checkpoint by, and the final test (empty if the data set has none).
 
+    `validation_name` is "dev" or `HELD_OUT`, `final_name` the split that `final` is or would be, "dev" or "test".
     `annotated` is the whole train split, with the rows that were held out or left out: what counts as seen. It is
     stored on disk, and so is what is selected from it.
     """
@@ -56,27 +61,71 @@ class Splits:
     validation: Sequence[Example]
     final: Sequence[Example]
     annotated: Sequence[Example]
+    validation_name: str
+    final_name: str
     notes: tuple[str, ...] = ()
     """What reading them has to warn of."""
 
+    @property
+    def scored_name(self) -> str:
+        """The split of the final score."""
+        return self.final_name if self.final else self.validation_name
+
+    def __str__(self) -> str:
+        """Which rows do what, on one line."""
+        chosen = "held out of train" if self.validation_name == HELD_OUT else "of dev"
+        score = f"{count(len(self.final), 'row')} of {self.final_name}" if self.final else "these too"
+        return (
+            f"training on {count(len(self.train), 'row')}; the checkpoint is chosen by "
+            f"{count(len(self.validation), 'row')} {chosen}; the final score is of {score}"
+        )
+
 
 def read_splits(data: DataArguments) -> Splits:
-    """The splits that a recipe asks for. They do not depend on its seed, so that runs can be compared."""
-    known = LabelSet.of(data.labels) if data.labels else CLUENER if data.dataset in ("cluener", "sample") else None
-    watch = Watch()
-    read = partial(iter_dataset, data.dataset, labels=known, data_dir=data.data_dir, watch=watch)
+    """The splits that a recipe asks for; they are logged. The seed does not change them, so that runs can be compared.
+
+    The dev split chooses the checkpoint, the test split is the final score. Without a dev split rows of train choose:
+    `validation_rows`, a tenth of train at most, with equal texts in one part. CLUENER, whose test split has no labels,
+    and the sample have another protocol: `validation_rows` of train choose, and dev is the final score; with 0 they are
+    split as any other data set.
+    """
+    asked = LabelSet.of(data.labels) if data.labels else None
+    known = CLUENER if data.dataset in NAMED and not asked else None
+    watch = Watch(keep=frozenset(asked.names) if asked else None)
+    read = partial(iter_dataset, data.dataset, labels=known, data_dir=data.data_dir, repair=data.repair, watch=watch)
     annotated = StoredExamples.of(read("train"))
-    labels = known or labels_of(annotated)
-    final: Sequence[Example] = ()
-    if has_split(data.dataset, FINAL_SPLIT, data.data_dir):
-        final = list(read(FINAL_SPLIT))
-        check_labels(final, labels, "train")
-    rest, validation = hold_out(annotated, data.validation_rows, seed=0)
+    as_cluener = data.dataset in NAMED and data.validation_rows > 0
+    validation_name, final_name = (HELD_OUT, "dev") if as_cluener else ("dev", "test")
+    validation: Sequence[Example] = [] if as_cluener else _read(data, validation_name, read)
+    final = _read(data, final_name, read)
+    watch.check_kept()
+    labels = asked or known or labels_of(annotated)
+    check_labels(chain(validation, final), labels, "train")
+    rest: Sequence[Example] = annotated
+    if not validation:
+        most = data.validation_rows if as_cluener else max(1, int(HELD_OUT_SHARE * len(annotated)))
+        rows, validation_name = min(data.validation_rows, most), HELD_OUT
+        rest, validation = hold_out(annotated, rows, seed=0, together=not as_cluener)
     limit = data.max_eval_samples
     train = rest[: data.max_train_samples]
     if added := _negatives(data, train, rest):
         train = StoredExamples.of(chain(train, added))
-    return Splits(labels, train, validation[:limit], final[:limit], annotated, tuple(watch.lines()))
+    names, notes = (validation_name, final_name), tuple(watch.lines())
+    splits = Splits(labels, train, validation[:limit], final[:limit], annotated, *names, notes)
+    for line in filter(None, (watch.left_out_line(), str(splits))):
+        log.info("%s: %s.", data.dataset, line)
+    return splits
+
+
+def _read(data: DataArguments, split: str, read: Callable[[str], Iterator[Example]]) -> list[Example]:
+    """The rows of a split; none if there is no such split, or one that is published without entities."""
+    if not has_split(data.dataset, split, data.data_dir):
+        return []
+    examples = list(read(split))
+    if any(example.entities for example in examples):
+        return examples
+    log.info("%s: %s has no entity, so it is not used.", data.dataset, split)
+    return []
 
 
 def _negatives(data: DataArguments, train: Sequence[Example], annotated: Sequence[Example]) -> list[Example]:

@@ -86,7 +86,7 @@ def test_reading_splitting_and_tokenizing_take_the_memory_of_a_batch(tokenizer):
 
     def peak(number):
         tracemalloc.start()
-        train, _ = hold_out(StoredExamples.of(rows(number)), 50, seed=0)
+        train, _ = hold_out(StoredExamples.of(rows(number)), 50, seed=0, together=True)
         kept = build_dataset(train, codec, tokenizer)
         assert len(kept) == number - 50
         most = tracemalloc.get_traced_memory()[1]

@@ -213,6 +213,18 @@ def test_rows_held_out_of_train_are_no_split_to_evaluate(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scored", "chose", "kind"),
+    [("dev", "dev", True), ("test", "dev", False), ("validation", "validation", True), ("dev", "validation", False)],
+)
+def test_scores_of_the_rows_that_chose_the_checkpoint_are_called_optimistic(folder, scored, chose, kind):
+    metrics = retell(folder, "owner/name", local_data=False)
+    metrics["contract"]["split"], metrics["training"]["validation"]["split"] = scored, chose
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert ("slightly optimistic" in model_card(folder, "tester/ner")) is kind
+
+
+@pytest.mark.slow
 def test_a_checkpoint_knows_what_its_training_said_of_the_data(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     retell(folder, "data/medicine", local_data=True)

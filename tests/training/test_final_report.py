@@ -11,7 +11,7 @@ from qwen_ner.training.run import train
 
 
 @pytest.mark.slow
-def test_without_a_dev_split_it_is_said_on_what_the_score_rests(tiny, tmp_path, capsys):
+def test_without_a_test_split_it_is_said_on_what_the_score_rests(tiny, tmp_path, capsys):
     rows = [type(gold)(f"{i}-{k}", f"{gold.text}{k}", gold.entities) for k in range(3) for i, gold in enumerate(EIGHT)]
     data = tmp_path / "data"
     write_jsonl(data / "train.jsonl", rows[8:])
@@ -27,15 +27,18 @@ def test_without_a_dev_split_it_is_said_on_what_the_score_rests(tiny, tmp_path, 
         train(load_recipe(path, ["--output_dir", str(tmp_path / f"out{len(more)}"), *more]))
         out = capsys.readouterr().out
         assert "\n三星\\x1b[31m手机\n" in out, "a text cannot write to the terminal"
-        return [line for line in out.splitlines() if "has no dev split" in line]
+        return [line for line in out.splitlines() if "has no test split" in line]
 
     (line,) = said()
-    assert "the score is of 4 validation rows, held out of train, which also chose the checkpoint" in line
+    assert "the score is of 1 validation row, held out of train, which also chose the checkpoint" in line
     assert json.loads((tmp_path / "out0" / "metrics.json").read_text())["training"]["local_data"] is True
     (line,) = said("--eval_strategy", "no", "--load_best_model_at_end", "false")
     assert "chose" not in line, "no evaluation chose anything"
     write_jsonl(data / "dev.jsonl", rows[:8])
-    assert said("--seed", "1") == []
+    (line,) = said("--seed", "1")
+    assert "the score is of 8 dev rows, which also chose the checkpoint" in line
+    write_jsonl(data / "test.jsonl", rows[:8])
+    assert said("--seed", "1", "--data_seed", "1", "--logging_steps", "1") == []
 
 
 @pytest.mark.parametrize("dataset", ["sample", "own"])

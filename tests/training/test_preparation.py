@@ -29,7 +29,7 @@ def data(tmp_path_factory):
         rows.append(Example(str(n), text, tuple(entities)))
     write_jsonl(folder / "train.jsonl", rows)
     write_jsonl(folder / "dev.jsonl", rows[:5])
-    return DataArguments(dataset=str(folder), validation_rows=8)
+    return DataArguments(dataset=str(folder))
 
 
 def test_without_the_key_nothing_is_added(data):
@@ -44,10 +44,10 @@ def test_clauses_come_from_the_rows_to_train_on_alone(data, caplog):
     assert list(splits.train[: len(plain.train)]) == list(plain.train)
     for name in ("validation", "final", "annotated"):
         assert list(getattr(splits, name)) == list(getattr(plain, name))
-    assert len(added) == 8
+    assert len(added) == 10
     assert not any(example.entities or "三星" in example.text for example in added)
     assert all(any(example.text in home.text for home in plain.train) for example in added)
-    assert "Added 8 rows without entities to the 32" in caplog.text
+    assert "Added 10 rows without entities to the 40" in caplog.text
     assert list(read_splits(replace(data, negatives=0.25)).train) == list(splits.train)
 
 
@@ -61,15 +61,15 @@ def test_the_share_is_of_the_rows_trained_on_and_the_surfaces_are_those_of_all(d
 
 def test_fewer_than_asked_for_are_reported(data, caplog):
     splits = read_splits(replace(data, negatives=9))
-    assert 0 < sum(not row.entities for row in splits.train) <= 32
-    assert "negatives: 9 asks for 288 rows" in caplog.text
+    assert 0 < sum(not row.entities for row in splits.train) <= 40
+    assert "negatives: 9 asks for 360 rows" in caplog.text
 
 
 def test_a_file_of_texts(data, tmp_path, caplog):
     path = tmp_path / "calm.txt"
     path.write_text("今天天气很好\n三星降价了\n明天见\n", encoding="utf-8")
     with caplog.at_level(logging.INFO):
-        splits = read_splits(replace(data, negatives=0.0625, negatives_from=str(path)))
+        splits = read_splits(replace(data, negatives=0.05, negatives_from=str(path)))
     assert [row.text for row in splits.train if not row.entities] == ["今天天气很好", "明天见"]
     assert "(1 others are repeated or hold a surface" in caplog.text
     with pytest.raises(NerError) as error:

@@ -16,6 +16,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--model", default="tiny", help="whose tokenizer counts tokens: a folder, a Hub id, or tiny; default: tiny"
     )
+    what = "count the entities of these labels alone, and say what is left out; default: all"
+    parser.add_argument("--labels", nargs="+", metavar="NAME", help=what)
+    parser.add_argument("--repair", action="store_true", help="accept tags in an invalid order, and list them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all counts to FILE")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw labels, lengths and limits to DIR")
 
@@ -34,7 +37,7 @@ def run(options: Namespace, _: list[str]) -> None:
 
     if options.json:
         check_writable(options.json)
-    splits = read_all(options.data, data_dir=options.data_dir)
+    splits = read_all(options.data, keep=options.labels, data_dir=options.data_dir, repair=options.repair)
     labels = labels_of(example for examples in splits.values() for example in examples)
     trained = (Path(options.model) / NER_CONFIG_NAME).is_file()
     codec = NerConfig.load(options.model).codec() if trained else Codec(labels)

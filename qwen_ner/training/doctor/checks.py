@@ -9,7 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from transformers import GenerationConfig
 
@@ -20,7 +20,7 @@ from ...entities import Example
 from ...inference.hub_download import base_folder
 from ...inference.loading import load_tokenizer
 from ..finding import Finding, fail, join_names, ok, warn
-from ..preparation import check_metric
+from ..preparation import HELD_OUT, check_metric
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,7 +43,7 @@ COMPARED = 32
 def check_data(plan: TrainingPlan) -> Finding:
     splits = plan.splits
     check_metric(plan.recipe.training, splits.labels)
-    parts = {"train": splits.train, "validation": splits.validation, "dev": splits.final}
+    parts = {"train": splits.train, splits.validation_name: splits.validation, splits.final_name: splits.final}
     counted = " · ".join(f"{name} {len(examples):,}" for name, examples in parts.items() if examples)
     entities = sum(len(example.entities) for example in splits.train)
     found = f"{plan.recipe.data.dataset}: {counted} rows; {entities:,} entities to train on"
@@ -76,17 +76,20 @@ def check_empty(plan: TrainingPlan) -> Finding:
     )
 
 
-def check_leakage(split: str) -> Callable[[TrainingPlan], Finding]:
+def check_leakage(part: Literal["validation", "final"]) -> Callable[[TrainingPlan], Finding]:
     """Held-out rows whose text is in the training rows too, up to case, width, punctuation and space."""
 
     def check(plan: TrainingPlan) -> Finding:
-        held_out = plan.splits.validation if split == "validation" else plan.splits.final
-        pairs = {id(held): f"{held.source} = {seen.source}" for seen, held in leaks(plan.splits.train, held_out)}
+        splits, final = plan.splits, part == "final"
+        held_out, split = (splits.final, splits.final_name) if final else (splits.validation, splits.validation_name)
+        if not held_out:
+            return ok(f"there is no {split} split")
+        pairs = {id(held): f"{held.source} = {seen.source}" for seen, held in leaks(splits.train, held_out)}
         if not pairs:
             return ok(f"none of the {len(held_out):,} {split} rows is in the training rows")
         found = f"{len(pairs):,} of {len(held_out):,} {split} rows are in the training rows too: "
         found += join_names(pairs.values())
-        if split == "validation":  # held out by us: the train split repeats itself
+        if split == HELD_OUT:  # held out by us: the train split repeats itself
             remedy = "delete what repeats from the train split (`qwen-ner stats` lists it), or validation is too kind"
             return warn(found, remedy)
         level = fail if len(pairs) >= LEAKED_SHARE * len(held_out) else warn

@@ -23,7 +23,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("labels", checks.check_labels),
     ("no entity", checks.check_empty),
     ("leakage", checks.check_leakage("validation")),
-    ("leakage", checks.check_leakage("dev")),
+    ("leakage", checks.check_leakage("final")),
     ("model", machine.check_model),
     ("tokenizer", checks.check_tokenizer),
     ("pad token", checks.check_pad),

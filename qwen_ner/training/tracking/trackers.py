@@ -18,7 +18,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, TensorBoardCallba
 from ...entities import NerError
 from ..doctor.machine import missing_trackers
 from ..loop.trainer import NerTrainer
-from ..preparation import FINAL_SPLIT, Splits
+from ..preparation import Splits
 from ..recipe import Recipe
 from .wandb_run import WandbTracking
 
@@ -32,7 +32,7 @@ class Tracking:
 
     def watch(self, trainer: NerTrainer, splits: Splits) -> None:
         """Replace the Trainer's own callbacks by ours, on the first process."""
-        split = FINAL_SPLIT if splits.final else "validation"
+        split = splits.scored_name
         wandb, tensorboard = (trainer.pop_callback(kind) for kind in (WandbCallback, TensorBoardCallback))
         if wandb and trainer.is_world_process_zero():
             self.wandb = WandbTracking(self.recipe, trainer, splits, split)

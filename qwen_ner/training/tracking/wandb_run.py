@@ -30,7 +30,7 @@ from ...evaluation.table import Contract
 from ...evaluation.worst import WORST_COLUMNS, worst_rows
 from ..batches.collate import IGNORED
 from ..loop.trainer import NerTrainer
-from ..preparation import FINAL_SPLIT, Splits
+from ..preparation import Splits
 from ..recipe import Recipe
 from .wandb_names import best_of, one_line, project, remedy, run_name, without_token
 
@@ -130,7 +130,7 @@ class WandbTracking(WandbCallback):
                 "label_names": list(self.splits.labels.names),
                 "train_rows": len(self.trainer.train_dataset),
                 "validation_rows": len(self.splits.validation),
-                f"{FINAL_SPLIT}_rows": len(self.splits.final),
+                f"{self.splits.final_name}_rows": len(self.splits.final),
             },
         }
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 from rows import EIGHT
-from training.doctor.scenes import LABELS, edit, numbered
+from training.doctor.scenes import edit, numbered
 
 from qwen_ner import cli
 from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.training.doctor import machine
+from qwen_ner.training.doctor.checks import check_leakage
 from qwen_ner.training.doctor.examination import examine
 from qwen_ner.training.launch import Launch
 
@@ -48,7 +49,11 @@ def refuse_trackers(scene):
 
 CASES = {
     # check: (what the remedy says, how the fault is made, how the remedy is followed)
-    "data": ("is unknown", lambda s: s.set(labels="{address: '', company: ''}"), lambda s: s.set(labels=LABELS)),
+    "data": (
+        'did you mean "address"?',
+        lambda s: s.set(labels="{adress: '', company: ''}"),
+        lambda s: s.set(labels="{address: '', company: ''}"),
+    ),
     "leakage": ("delete them from one of the two", lambda s: s.leak(4), lambda s: s.leak(0)),
     "model": (
         "put model.safetensors beside config.json",
@@ -159,12 +164,17 @@ def test_what_most_answers_or_rows_lose_is_a_failure_and_what_few_lose_a_warning
 
 
 def test_repeats_within_the_training_data_are_no_failure(plan, folder):
-    """Validation rows are held out by us, so a user cannot have put them into both."""
+    """Equal texts are held out together, but for CLUENER and the sample, whose validation rows are those of before."""
     rows = numbered(EIGHT * 4, "训")
     write_jsonl(folder / "data" / "train.jsonl", [*rows, *(replace(row, id=f"again {row.id}") for row in rows)])
-    found = [finding for finding in examine(plan()) if finding.name == "leakage"]
-    assert [finding.level for finding in found] == ["warn", "ok"]
-    assert "qwen-ner stats" in found[0].remedy
+    for dev in (True, False):
+        found = [finding for finding in examine(plan()) if finding.name == "leakage"]
+        assert [finding.level for finding in found] == ["ok", "ok"]
+        assert ("validation rows" in found[0].found, "no test split" in found[1].found) == (not dev, True)
+        (folder / "data" / "dev.jsonl").unlink(missing_ok=True)
+    found = check_leakage("validation")(plan(dataset="sample", validation_rows=1000))
+    assert found.level == "warn"
+    assert "qwen-ner stats" in found.remedy
 
 
 def test_a_file_that_accelerate_launch_cannot_run_is_said(capsys, recipe):

@@ -38,7 +38,7 @@ def recipe(tmp_path_factory, tiny):
     write_jsonl(folder / "data" / "train.jsonl", rows)
     write_jsonl(folder / "data" / "dev.jsonl", [row for row in rows if row.id.endswith("-0")][:5])
     values = {
-        "model_name_or_path": str(tiny), "dataset": str(folder / "data"), "validation_rows": 6, "max_new_tokens": 16,
+        "model_name_or_path": str(tiny), "dataset": str(folder / "data"), "max_new_tokens": 16,
         "max_steps": 8, "learning_rate": 1e-2, "per_device_train_batch_size": 4, "use_cpu": True, "disable_tqdm": True,
         "eval_strategy": "steps", "eval_steps": 4, "save_strategy": "steps", "save_steps": 4, "logging_steps": 4,
         "report_to": ["wandb"],
@@ -128,7 +128,7 @@ def test_the_config_is_the_recipe_and_says_which_data(tracked, recipe):
     ner_config = json.loads((out / "ner_config.json").read_text())
     assert config["data"] == {
         "fingerprint": ner_config["data_fingerprint"], "label_names": [label["name"] for label in ner_config["labels"]],
-        "train_rows": 18, "validation_rows": 6, "dev_rows": 5,
+        "train_rows": 24, "validation_rows": 5, "test_rows": 0,
     }  # fmt: skip
 
 
@@ -171,11 +171,11 @@ def test_the_confusion_matrix_has_every_label(tracked):
 
 def test_the_lengths_of_prompts_and_answers(tracked):
     _, _, logged = tracked
-    for name, rows in {"data/prompt_tokens": 18, "data/answer_tokens": 18, "dev/answer_tokens": 5}.items():
+    for name, rows in {"data/prompt_tokens": 24, "data/answer_tokens": 24, "dev/answer_tokens": 5}.items():
         histogram = last(logged, name)
         assert sum(histogram["values"]) == rows
         assert len(histogram["bins"]) == len(histogram["values"]) + 1
-    assert sum(last(logged, "eval/answer_tokens")["values"]) == 6
+    assert sum(last(logged, "eval/answer_tokens")["values"]) == 5
     assert last(logged, "eval/answer_tokens")["bins"][-1] <= 17 + 1, "max_new_tokens and the end token"
 
 

@@ -72,7 +72,7 @@ class TagReader:
             if self.mend:
                 self.mend(OUT_OF_ORDER, f"{place(at)}: {fault}")
             else:
-                report(at, f"{fault}; {self.scheme.rule}: correct it, or convert with --repair")
+                report(at, f"{fault}; {self.scheme.rule}: correct it, or read it with --repair")
 
         for at, tag in enumerate(tags):
             if isinstance(tag, str):
