@@ -16,7 +16,7 @@ from typing import Any
 
 from ..contract import NER_CONFIG_NAME
 from ..entities import NerError
-from ..reach import WAYS_OUT, silence, unreachable
+from ..reach import silence, unreachable
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,9 @@ def download(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
         try:
             folder = snapshot_download(name, **given, local_files_only=reason is not None)
         except LocalEntryNotFoundError as error:
+            if constants.is_offline_mode():
+                remedy = f"HF_HUB_OFFLINE is set; unset it, or run hf download {name} where there is a network"
+                raise NerError("is not on this machine, or not whole", place=name, remedy=remedy) from error
             if reason is None:
                 raise
             raise unreachable(name, constants.ENDPOINT, reason) from error
@@ -230,7 +233,6 @@ def explain(error: Exception, name: str, revision: str | None = None) -> NerErro
         what, remedy = f"the Hub refused ({reason})", "check the name and the token"
     else:
         offline = constants.is_offline_mode()
-        what = f"the Hub cannot be reached, or is down ({reason})"
-        unset = f"HF_HUB_OFFLINE is set; unset it, or run hf download {name} where there is a network"
-        remedy = unset if offline else f"{again}, or {WAYS_OUT}"
+        network = "HF_HUB_OFFLINE is set; unset it" if offline else "check the network and HF_ENDPOINT"
+        what, remedy = f"the Hub cannot be reached, or is down ({reason})", f"{network}, and {again}"
     return NerError(what, place=name, remedy=remedy)

@@ -138,3 +138,14 @@ def test_a_model_whose_folder_is_gone_is_reported_at_its_key(recipe, tmp_path, n
     with pytest.raises(NerError, match="no such folder") as error:
         _ = TrainingPlan(gone, tmp_path, outline=True).model
     assert (error.value.place, error.value.value) == ("model_name_or_path", name)
+
+
+def test_bf16_is_not_assumed_of_apple_s_gpu(monkeypatch):
+    """Whether it is emulated there cannot be told."""
+    from qwen_ner.inference.backends.torch import default_dtype
+    from qwen_ner.training.arguments import emulates_bf16
+
+    assert default_dtype("mps") == "float32"
+    for mps in (True, False):
+        monkeypatch.setattr("torch.backends.mps.is_available", lambda mps=mps: mps)
+        assert emulates_bf16() == mps
