@@ -47,7 +47,7 @@ def check_data(plan: TrainingPlan) -> Finding:
     counted = " · ".join(f"{name} {len(examples):,}" for name, examples in parts.items() if examples)
     entities = sum(len(example.entities) for example in splits.train)
     found = f"{plan.recipe.data.dataset}: {counted} rows; {entities:,} entities to train on"
-    return warn("\n".join([found, *splits.notes])) if splits.notes else ok(found)
+    return (warn if splits.notes else ok)("\n".join([found, *splits.notes]))
 
 
 def check_labels(plan: TrainingPlan) -> Finding:
@@ -279,13 +279,9 @@ def traps(config: Mapping[str, Any]) -> list[str]:
     >>> traps({"do_sample": True, "temperature": 0.7, "repetition_penalty": 1.1, "num_beams": 1})
     ['do_sample True', 'repetition_penalty 1.1', 'temperature 0.7']
     """
-    found = []
-    for key, value in sorted(config.items()):
-        neutral = value is None or (value is not True and value in (False, 0, 1))
-        ignored = key in _HARMLESS or (key in _SAMPLING and not config.get("do_sample"))
-        if not neutral and not ignored:
-            found.append(f"{key} {value}")
-    return found
+    ignored = _HARMLESS if config.get("do_sample") else _HARMLESS | _SAMPLING
+    telling = {key: value for key, value in sorted(config.items()) if key not in ignored and value is not None}
+    return [f"{key} {value}" for key, value in telling.items() if value is True or value not in (False, 0, 1)]
 
 
 def source_of(*parts: Sequence[Example]) -> Callable[[int], str]:
