@@ -100,7 +100,8 @@ def measure(tokenizer: Any, examples: Sequence[Any], repeats: int) -> dict[str, 
                 constraint.advance(token)
 
     def write(constraints: list[Any]) -> Any:
-        return backend.complete([[1]] * len(texts), limit, constraints, batch_tokens=(limit + 1) * len(texts))
+        prompts = [[n] for n in range(len(texts))]  # equal ones would be read once
+        return backend.complete(prompts, limit, constraints, batch_tokens=(limit + 1) * len(texts))
 
     def reduce(steps: list[Any]) -> None:
         for logits in steps:
@@ -162,7 +163,9 @@ class Ready:
     def eval(self) -> Ready:
         return self
 
-    def __call__(self, *, past_key_values: Any, attention_mask: Any, **inputs: Any) -> Any:
+    def __call__(self, *, input_ids: Any, past_key_values: Any, attention_mask: Any, **inputs: Any) -> Any:
+        states = self.steps[0].new_zeros(len(input_ids), 1, input_ids.shape[1], 1)
+        past_key_values.update(states, states, 0)
         return SimpleNamespace(logits=self.steps[attention_mask.shape[1] - 1])
 
 

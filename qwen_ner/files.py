@@ -17,8 +17,6 @@ from importlib import resources
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock
-
 from .entities import NerError
 
 try:
@@ -90,6 +88,8 @@ def lock(path: Path, *, wait: bool = True, owner: str = "") -> Iterator[IO[str]]
         file = stack.enter_context(open(path, "a+", encoding="utf-8"))
         try:
             if fcntl is None:  # a file of its own: on Windows nobody else can read a file that is locked
+                from filelock import FileLock
+
                 stack.enter_context(FileLock(f"{path}.held", timeout=-1 if wait else 0))
             else:
                 # Not flock, nor filelock, which uses it: forked workers inherit that lock and keep it when this is

@@ -43,8 +43,9 @@ def small_recipe(place, base=None, steps=20):
     """A recipe of a small model and 16 rows: 8 steps of two rows an epoch. `base` is what a training wrote: with it some
     answers are right, some wrong, and which changes. There is dropout, so that random numbers count."""
     rows = [type(gold)(f"{i}-{k}", gold.text, gold.entities) for k in range(3) for i, gold in enumerate(EIGHT)]
-    write_jsonl(place / "train.jsonl", rows)
-    write_jsonl(place / "dev.jsonl", rows[:3])
+    write_jsonl(place / "train.jsonl", rows[8:])
+    write_jsonl(place / "dev.jsonl", rows[:8])
+    write_jsonl(place / "test.jsonl", rows[:3])
     model = place / "model"
     if base is None:
         make_tiny(model, layers=2, hidden=64, dropout=0.1)
@@ -55,7 +56,7 @@ def small_recipe(place, base=None, steps=20):
         (model / "config.json").write_text(json.dumps(config | {"attention_dropout": 0.1}))
     path = place / "recipe.yaml"
     path.write_text(
-        f"model_name_or_path: {model}\ndataset: {place}\nsystem_prompt: 找出实体\nvalidation_rows: 8\nexamples: [去西湖]\n"
+        f"model_name_or_path: {model}\ndataset: {place}\nsystem_prompt: 找出实体\nexamples: [去西湖]\n"
         f"use_cpu: true\nper_device_train_batch_size: 2\nlearning_rate: 5e-3\nlogging_steps: 3\nseed: 7\nmax_steps: {steps}\n"
         "per_device_eval_batch_size: 3\nmax_new_tokens: 24\nreport_to: none\nsave_total_limit: 2\n",
         encoding="utf-8",

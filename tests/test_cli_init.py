@@ -88,5 +88,5 @@ def test_what_it_says_to_type_next_works(home, capsys):
     ]
     printed = run(*ACCELERATE, "--config_file", CONFIGS / "cpu.yaml", *launch[2:], *few, "--max_new_tokens", "4").stdout
     assert "outputs/medicine on data/medicine dev: 8 rows" in printed
-    assert "trained on data/medicine: 36 rows" in printed
+    assert "trained on data/medicine: 40 rows" in printed
     assert "made-up" not in printed

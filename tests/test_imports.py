@@ -119,7 +119,7 @@ import_module, root = builtins.__import__, sys.argv[1]
 sys.path[:0] = [root, root + "/benchmarks"]
 
 def without(name, globals=None, locals=None, fromlist=(), level=0):  # other packages know which system they are on, and ask for theirs
-    if name in ("fcntl", "resource") and str((globals or {}).get("__file__")).startswith(root):
+    if name in ("fcntl", "resource") and str((globals or {}).get("__file__")).startswith((root + "/qwen_ner", root + "/benchmarks")):
         raise ModuleNotFoundError(name=name)
     return import_module(name, globals, locals, fromlist, level)
 

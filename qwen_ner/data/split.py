@@ -14,8 +14,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..entities import Example, NerError
 from .analysis.duplicates import bare
 from .arrow_store import select_rows
@@ -85,6 +83,8 @@ def _labels(example: Example) -> frozenset[str]:
 
 def _repeated(examples: Sequence[Example]) -> dict[int, array[int]]:
     """{first row of a text that repeats: its further rows}. Takes some tens of bytes a row, and holds no text."""
+    import numpy as np
+
     digests = (hashlib.blake2b(bare(e.text).encode("utf-8", "surrogatepass"), digest_size=8) for e in examples)
     keys = np.fromiter((int.from_bytes(digest.digest(), "big") for digest in digests), np.uint64, len(examples))
     order = np.argsort(keys, kind="stable")

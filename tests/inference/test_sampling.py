@@ -128,7 +128,7 @@ def test_drawn_answers_are_the_same_in_any_order_and_batch(extractor, constraine
     assert [extractor.predict([text], **options)[0] for text in TEXTS[:3]] == found[:3]
     scores = {e.score for one in found for e in one.entities}
     assert scores <= {0.2, 0.4, 0.6, 0.8, 1.0}
-    assert len(scores) > 2, "too cold to test anything"
+    assert len(scores) > 1, "too cold to test anything"
     if constrained:
         assert {one.problems for one in found} == {()}
     majority = extractor.predict(TEXTS, **{**options, "min_score": None})
