@@ -110,7 +110,8 @@ class GraphedPasses:
         before = {weight: weight.grad for weight in self.trained}
         try:
             for weight in self.trained:
-                self.gradients.setdefault(weight, torch.zeros_like(weight))
+                if weight not in self.gradients:
+                    self.gradients[weight] = torch.zeros_like(weight)
                 weight.grad = self.gradients[weight]
             with torch.cuda.device(self.device):
                 graph = torch.cuda.CUDAGraph()
