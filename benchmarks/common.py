@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import platform
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -23,12 +26,31 @@ def machine(*packages: str) -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     names = ("torch", "transformers", "accelerate", "peft", *packages)
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "gpu": gpu,
         "python": platform.python_version(),
         **{name: installed(name) for name in names},
     }
+
+
+def processor() -> str:
+    """The processor's name, as Linux has it; elsewhere what Python knows, which may be the architecture alone."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def commit() -> str | None:
+    """The commit of the code that is measured, with a + where files differ from it; None outside a checkout."""
+    git = ("git", "-C", str(Path(__file__).parent))
+    try:
+        name = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD"]).returncode
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return name.strip() + "+" * changed
 
 
 def installed(package: str) -> str | None:
@@ -99,11 +121,13 @@ def sweep(
 
 
 def finish(report: dict[str, Any], path: Path | None) -> None:
-    """Print which claims hold; write `report` to `path` if it is given."""
+    """Print which claims hold; write `report`, with what ran when, to `path` if it is given."""
     for made in report["claims"]:
         print(f"{'holds' if made['holds'] else 'MISSED'}  {made['name']}: {made['value']} (bound {made['bound']})")
     if path:
-        path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        command = ["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]
+        run = {"date": datetime.date.today().isoformat(), "commit": commit(), "command": shlex.join(command)}
+        path.write_text(json.dumps({"run": run, **report}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def peak_memory_of_process() -> float:
