@@ -62,9 +62,9 @@ def add_engine(parser: ArgumentParser, *others: str) -> None:
             raise ArgumentTypeError(f"{given} is none of {', '.join(names)}, http://host:port/v1")
         return given
 
-    what = "what runs the model: torch, here; or a vLLM server that has it, by its address (docs/vllm.md)"
+    what = "what runs the model: torch, here; or a vLLM server that has it, by its address (docs/en/guides/vllm.md)"
     if "ray" in others:
-        what += "; or ray, for files, folders and URLs on a cluster (docs/many_sentences.md)"
+        what += "; or ray, for files, folders and URLs on a cluster (docs/en/guides/many_sentences.md)"
     parser.add_argument(
         "--engine",
         type=engine,

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ..entities import NerError
-from ..inference.hub_download import MODELSCOPE, SAFE, base_folder, downloaded_commit, refuse_pickled
+from ..inference.hub_download import ADAPTER, MODELSCOPE, SAFE, base_folder, downloaded_commit, refuse_pickled
 from ..inference.loading import UNLOADABLE, refuse_others, refuse_tied, tied_layers
 
 ALL_LINEAR = "all-linear"
@@ -91,11 +91,15 @@ def outline_model(
 
 
 def _folder(name: str, revision: str | None, *, weights: bool = True) -> Path:
-    """`base_folder`; its errors name the key of the recipe."""
+    """`base_folder`; its errors name the key of the recipe. Raises `NerError` for an adapter."""
     try:
-        return base_folder(name, revision, weights=weights)
+        folder = base_folder(name, revision, weights=weights)
     except NerError as error:
         raise NerError(error.what, value=name, place="model_name_or_path", remedy=error.remedy) from error
+    if (folder / ADAPTER).is_file():
+        remedy = f"write whole weights, qwen-ner export {name} OUT --merge, and name OUT"
+        raise NerError("an adapter, not a whole model", value=name, place="model_name_or_path", remedy=remedy)
+    return folder
 
 
 def add_adapter(model: PreTrainedModel, lora: dict[str, Any] | None, revision: str | None = None) -> PreTrainedModel:

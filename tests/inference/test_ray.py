@@ -322,7 +322,7 @@ def test_options_that_do_not_go_together_are_refused(trained, capsys, more, plac
 
 
 def test_the_commands_of_the_page_are_understood():
-    page = (ROOT / "docs" / "many_sentences.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/en/guides/many_sentences.md").read_text(encoding="utf-8")
     commands = [line for block in re.findall(r"```sh\n(.*?)```", page, re.S) for line in block.splitlines()]
     ours = [shlex.split(line)[1:] for line in commands if line.startswith("qwen-ner")]
     assert len(ours) == 2

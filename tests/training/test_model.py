@@ -87,6 +87,17 @@ def test_an_adapter_of_another_tool_on_a_tied_layer_is_not_merged(tiny, untied, 
     assert "lora_target_modules" in error.value.remedy
 
 
+@pytest.mark.parametrize("make", [load_model, outline_model])
+@pytest.mark.parametrize("lora", [None, {**LORA, "target_modules": "all-linear"}])
+def test_an_adapter_is_no_model_to_start_from(tiny, tmp_path, make, lora):
+    """transformers would load it frozen around its base: nothing would be trained, or a second adapter on top."""
+    adapted(tiny, "all-linear").save_pretrained(tmp_path / "adapter")
+    with pytest.raises(NerError) as error:
+        make(str(tmp_path / "adapter"), lora=lora)
+    assert (error.value.place, error.value.value) == ("model_name_or_path", str(tmp_path / "adapter"))
+    assert f"qwen-ner export {tmp_path / 'adapter'} OUT --merge" in error.value.remedy
+
+
 @pytest.mark.parametrize("absent", ["q_prj", "norm", "mlp", "model", "", ".*_proj", "head", "None", "act_fn"])
 def test_each_layer_to_adapt_exists(tiny, absent):
     """peft would adapt q_proj and say nothing of the other."""

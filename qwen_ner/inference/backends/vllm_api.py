@@ -24,7 +24,7 @@ CONNECTIONS = 128
 SECONDS = 300.0
 """Patience with one request, which may have to wait for others."""
 
-START = "start the server as docs/vllm.md says"
+START = "start the server as docs/en/guides/vllm.md says"
 
 GREEDY = {"temperature": 0, "top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1}
 GREEDY |= {"presence_penalty": 0, "frequency_penalty": 0, "ignore_eos": True}

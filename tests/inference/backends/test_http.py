@@ -123,7 +123,7 @@ def test_without_our_processor_a_weaker_grammar_is_asked_for_and_that_is_said_on
     extractor = Extractor.from_pretrained(asked, backend=server.url)
     found = extractor.predict(TEXTS)
     said = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert ["docs/vllm.md" in record.getMessage() for record in said] == [True]
+    assert ["docs/en/guides/vllm.md" in record.getMessage() for record in said] == [True]
     assert server.asked[-1][1]["structured_outputs"]["grammar"].startswith("start:")
     assert {entity.score for decoded in found for entity in decoded.entities} == {None}
     assert sum(set(decoded.surfaces) == set(gold.surfaces) for decoded, gold in zip(found, EIGHT, strict=True)) >= 6
@@ -273,11 +273,11 @@ def several(path, request, status, body):
         (lambda *_: (401, {"error": "Unauthorized"}), "VLLM_API_KEY"),
         (lambda *_: (500, "a traceback"), "log"),
         (lambda *_: (302, "elsewhere"), "log"),
-        (lambda *_: (200, "<html>a page</html>"), "docs/vllm.md"),
-        (lambda *_: (200, {"data": [{"id": "gpt", "object": "model"}]}), "docs/vllm.md"),
-        (lambda *_: (200, [1]), "docs/vllm.md"),
+        (lambda *_: (200, "<html>a page</html>"), "docs/en/guides/vllm.md"),
+        (lambda *_: (200, {"data": [{"id": "gpt", "object": "model"}]}), "docs/en/guides/vllm.md"),
+        (lambda *_: (200, [1]), "docs/en/guides/vllm.md"),
         (lambda *_: (0, ""), "loaded"),
-        (completions_only(other_tokens), "docs/vllm.md"),
+        (completions_only(other_tokens), "docs/en/guides/vllm.md"),
         (completions_only(masked), "--logprobs-mode raw_logprobs"),
         (several, "#toy or "),
     ],
@@ -352,7 +352,7 @@ def test_an_answer_that_breaks_the_grammar_or_its_form_is_no_answer(asked, serve
     with pytest.raises(NerError) as caught:
         extractor.extract(TEXTS[:1])
     assert caught.value.place == server.url
-    assert "docs/vllm.md" in caught.value.remedy
+    assert "docs/en/guides/vllm.md" in caught.value.remedy
 
 
 def test_predict_keeps_what_was_done_when_the_server_goes_and_goes_on_when_it_is_back(
@@ -444,7 +444,7 @@ def test_evaluate_scores_what_the_server_writes(asked, server, tmp_path, capsys)
 
 def test_the_commands_of_the_page_are_understood():
     """Those of vLLM were run by hand, or are said not to have been."""
-    page = (ROOT / "docs" / "vllm.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/en/guides/vllm.md").read_text(encoding="utf-8")
     lines = [line for block in re.findall(r"```sh\n(.*?)```", page, re.S) for line in block.splitlines()]
     ours = [shlex.split(line)[1:] for line in lines if line.startswith("qwen-ner")]
     assert [words[0] for words in ours] == ["predict", "evaluate", "serve", "export"]
