@@ -344,7 +344,7 @@ def show(table: dict[str, Any]) -> None:
 
 
 def claims(table: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures that the README states for the 0.5B; on another model they are printed all the same."""
+    """The figures that are asked of the 0.5B; on another model they are printed all the same."""
     ratios = [
         ("sentences/s, free, against batched generate", "free", "batched", "sentences/s", 2.5),
         ("sentences/s, constrained, against batched generate", "constrained", "batched", "sentences/s", 2.5),

@@ -165,7 +165,7 @@ def merge_runs(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def claims(results: dict[str, Any], exact: dict[str, float]) -> list[dict[str, Any]]:
-    """The figures that the README states for the 0.5B; on another model they are printed all the same."""
+    """The figures that are asked of the 0.5B; on another model they are printed all the same."""
     best, guided = fastest(TRL, results), fastest(GUIDED[:-1], results)
     ratios = [
         ("rows/s against static padding", "ours", "static", 6.0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from rows import EIGHT, ROOT
+from rows import EIGHT
 
 from qwen_ner.data.convert import convert
 from qwen_ner.data.datasets import has_split, iter_dataset, read_all, write_jsonl
@@ -78,10 +78,6 @@ def test_scores_are_noted_once_an_example():
     row = Example("0", "三星在", (Entity("a", "三", 0, 1, 0.5), Entity("b", "星", 1, 2, 0.5)), "x:1")
     assert list(without_scores([row], lambda *what: lost.append(what))) == [row]
     assert lost == [("scores", "x:1")]
-
-
-def test_the_table_of_the_readme_is_that_of_the_registry():
-    assert registry.markdown_table() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
