@@ -76,6 +76,14 @@ def beside(path: Path) -> Iterator[Path]:
         raise
 
 
+def share_weights(folder: Path) -> None:
+    """Give the weights in `folder` the mode of the configuration beside them: safetensors writes them for their owner
+    alone, whatever the umask is, and a server that runs as another user could not read them."""
+    mode = stat.S_IMODE(next(folder.glob("*config.json")).stat().st_mode)
+    for path in folder.glob("*.safetensors"):
+        path.chmod(mode)
+
+
 @contextmanager
 def lock(path: Path, *, wait: bool = True, owner: str = "") -> Iterator[IO[str]]:
     """Hold the lock file `path`, opened "a+", until the block ends or this process does, however it ends. It stays.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..entities import NerError
+from ..files import share_weights
 from ..inference.hub_download import ADAPTER, BESIDE_WEIGHTS, METRICS, explain_faults, local_folder, may_be_repo_id
 from .card import write_card
 from .neutral import PUSHED, RECIPE, STATE, check_folder, copy_files, neutralise, read_recipe, refuse_secrets
@@ -126,6 +127,7 @@ def export(folder: str | Path, out: Path, *, dtype: str = "float32") -> None:
     made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
         model.save_pretrained(made)
+        share_weights(made)
         scores = [METRICS] if dtype == "float32" else []
         copy_files(source, made, [*BESIDE_WEIGHTS, RECIPE, STATE, *scores])
         os.chmod(made, 0o755)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files import PARTIAL
+from ..files import PARTIAL, share_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
@@ -68,6 +68,7 @@ def make_tiny(folder: str | Path, *, layers: int = 3, hidden: int = 128, dropout
     try:
         model.save_pretrained(made)
         tokenizer.save_pretrained(made)
+        share_weights(Path(made))
         os.chmod(made, 0o755)
         os.replace(made, folder)
     except BaseException:

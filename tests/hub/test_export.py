@@ -49,6 +49,8 @@ def test_an_export_in_another_dtype_has_no_scores(trained, hub, tmp_path):
     export(trained["full"], tmp_path / "whole")
     scored = (trained["full"] / "metrics.json").read_bytes()
     assert (tmp_path / "whole" / "metrics.json").read_bytes() == scored
+    for folder in (trained["full"], trained["adapter"], tmp_path / "whole"):  # whoever may read one file may read all
+        assert len({path.stat().st_mode for path in folder.iterdir() if path.is_file() and path.name[0] != "."}) == 1
     (tmp_path / "whole" / "metrics.json").write_text("")
     assert (trained["full"] / "metrics.json").read_bytes() == scored, "a copy, not a link"
 

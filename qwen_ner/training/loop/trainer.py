@@ -22,6 +22,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ...contract import NerConfig
 from ...entities import NerError
+from ...files import share_weights
 from ...inference.backends.oom import out_of_memory
 from ...inference.backends.torch import neutral_generation_config
 from ..batches.collate import IGNORED, PaddedCollator, PrefixSharedCollator, RowCollator
@@ -246,6 +247,7 @@ class NerTrainer(Trainer):
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             self.generation_config.save_pretrained(folder)
             self.ner_config.save(folder)
+            share_weights(folder)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub("Model save")
 
