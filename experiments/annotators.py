@@ -63,7 +63,7 @@ def main() -> None:
     settings = {"data": options.data, "splits": options.splits, "shortest": options.shortest}
     counts = {"rows": len(examples), "pairs": sum(map(len, found)), "groups": len(found)}
     table = {
-        name: {"value": round(100 * value, 2), "low": round(100 * i.low, 2), "high": round(100 * i.high, 2)}
+        name: {"value": round(100 * value, 4), "low": round(100 * i.low, 4), "high": round(100 * i.high, 4)}
         for name, (value, i) in report.items()
     }
     finish({"machine": machine(), "settings": settings, **counts, "table": table, "claims": []}, options.json)

@@ -92,7 +92,7 @@ def lines(runs: Sequence[Run], against: str) -> list[dict[str, Any]]:
 
 def points(value: float, interval: Any) -> dict[str, float]:
     """A share and its interval in points."""
-    return {key: round(100 * of, 2) for key, of in (("value", value), ("low", interval.low), ("high", interval.high))}
+    return {key: round(100 * of, 4) for key, of in (("value", value), ("low", interval.low), ("high", interval.high))}
 
 
 def difference(a: dict[int, Any], b: dict[int, Any], labels: Sequence[str]) -> dict[str, float | None] | None:
