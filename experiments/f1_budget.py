@@ -162,7 +162,8 @@ def make(name: str, seed: int, options: argparse.Namespace) -> None:
                 "setting": name, "minutes": options.minutes, "seed": seed, "split": split, "decoding": decoding,
                 "rows": len(gold), "trained_rows": steps * chosen.batch, "steps": steps, "rate": rate,
                 "train_seconds": round(seconds, 1), "read_seconds": round(reading / len(gold), 4),
-                "labels": list(labels.names), "counts": packed(counts), "fields": asdict(chosen), **machine(), "run": this_run(),
+                "labels": list(labels.names), "counts": packed(counts), "fields": asdict(chosen), **machine(),
+                "run": this_run(),
             },
         )  # fmt: skip
 

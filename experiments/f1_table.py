@@ -1,8 +1,8 @@
 """The runs of f1_budget.py as one JSON: scores with intervals, differences with p-values, what each lever is.
 
-In: the lines of its file. Out: what the pages of results are made of, and a table for the terminal. Several seeds of one
-setting are one line: their mean, its interval over the rows, and each seed's f1. Two settings are compared over the seeds
-that both have, in which they read the same rows in the same order.
+In: the lines of its file. Out: what the pages of results are made of, and a table for the terminal. Several seeds of
+one setting are one line: their mean, its interval over the rows, and each seed's f1. Two settings are compared over the
+seeds that both have, in which they read the same rows in the same order.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ VIEWS = ("f1", "span_f1", "macro_f1")
 
 
 def summary(runs: Sequence[Run], against: str) -> dict[str, Any]:
-    """The report: `table`, a line a setting, split, budget and decoding, the best first; `levers`, in words; `measured`,
-    when and on which commits the runs were recorded; `machine`; `claims`.
+    """The report: `table`, a line a setting, split, budget and decoding, the best first; `levers`, in words;
+    `measured`, when and on which commits the runs were recorded; `machine`; `claims`.
 
-    A line has `f1`, `span_f1`, `macro_f1` and the f1 of each of `labels` as {value, low, high}, in points; `against` and
-    `lever`, its difference to the setting `against` and to the same setting without its last lever (where decoding is
-    not free, to the same decoded freely), as {value, low, high, p} or None.
+    A line has `f1`, `span_f1`, `macro_f1` and the f1 of each of `labels` as {value, low, high}, in points; `against`
+    and `lever`, its difference to the setting `against` and to the same setting without its last lever (where decoding
+    is not free, to the same decoded freely), as {value, low, high, p} or None.
     """
     from common import machine
     from f1_settings import LEVERS
