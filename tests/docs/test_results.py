@@ -3,6 +3,7 @@
 import json
 import runpy
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from rows import ROOT
@@ -197,3 +198,11 @@ def figures(inner):
     if isinstance(inner, list):
         return [figure for one in inner for figure in figures(one)]
     return [float(inner)] if isinstance(inner, int | float) and not isinstance(inner, bool) else []
+
+
+def test_a_page_that_was_not_measured_is_not_in_the_navigation(root, monkeypatch):
+    (root / "benchmarks/results/growth.json").unlink()
+    monkeypatch.setitem(RESULTS["on_config"].__globals__, "ROOT", root)
+    config = SimpleNamespace(nav=["index.md", {"Results": [f"results/{name}.md" for name in SOURCES]}, {"N": "n.md"}])
+    wanted = [f"results/{name}.md" for name in SOURCES if name != "growth"]
+    assert RESULTS["on_config"](config).nav == ["index.md", {"Results": wanted}, {"N": "n.md"}]

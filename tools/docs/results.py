@@ -3,7 +3,9 @@
 In: `benchmarks/results/*.json` and `experiments/*.json`. Out: a Markdown page and its pictures for each template in
 `results/en` and `results/zh`, which hold the words; no figure stands in them. A page whose JSON is missing is not made.
 
-    python tools/docs/results.py docs
+    python tools/docs/results.py docs      # written to docs/en/results and docs/zh/results
+
+As a hook of MkDocs it adds the pages to the site without writing them to docs.
 """
 
 from __future__ import annotations
@@ -12,11 +14,16 @@ import json
 import re
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = Path(__file__).parent / "results"
@@ -44,12 +51,39 @@ GREY = "#888888"
 Report = dict[str, Any]
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Leave the pages whose JSON is missing out of the navigation."""
+    missing = {f"results/{name}.md" for name, found in reports_under(ROOT).items() if not all(found)}
+    for section in config.nav or []:
+        for title, pages in section.items() if isinstance(section, dict) else ():
+            if isinstance(pages, list):
+                section[title] = [page for page in pages if page not in missing]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages and their pictures, once for each language that is built."""
+    from mkdocs.structure.files import File
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_pages(Path(folder))
+        for path in sorted(Path(folder).rglob("*.*")):
+            name = path.relative_to(folder).as_posix()
+            files.append(File.generated(config, name, content=path.read_text(encoding="utf-8")))
+    return files
+
+
+def reports_under(root: Path) -> dict[str, list[Report | None]]:
+    """For each page the JSON it is made of; None for what was not measured."""
+    return {name: [read(root / f"{source}.json") for source in sources] for name, sources in SOURCES.items()}
+
+
 def write_pages(folder: Path, root: Path = ROOT) -> list[str]:
     """Write the pages whose JSON stands under `root` to `folder`/en/results and `folder`/zh/results; their names.
 
     A file that would not change is left alone, so that a server which watches the folder stays quiet.
     """
-    reports = {name: [read(root / f"{source}.json") for source in sources] for name, sources in SOURCES.items()}
+    reports = reports_under(root)
     made = [name for name, found in reports.items() if all(found)]
     for language in LANGUAGES:
         place = folder / language / "results"
