@@ -15,7 +15,9 @@ import re
 import statistics
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,16 +195,15 @@ def draw(target: Path, plot: Callable[..., None], width: float = 7, height: floa
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": target.name, "font.sans-serif": ["sans-serif"], "font.size": 11}
+    style = {"svg.fonttype": "none", "svg.hashsalt": target.name, "font.size": 11}
     colours = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY)
-    with rc_context({**style, **colours, "legend.frameon": False}):
+    buffer = StringIO()
+    with rc_context({**style, **colours, "legend.frameon": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # Chinese, which matplotlib's own font lacks and the reader's has
         figure = Figure(figsize=(width, height), layout="constrained")
         plot(figure.subplots(), **options)
-        from io import StringIO
-
-        buffer = StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    write(target, buffer.getvalue())
+    write(target, buffer.getvalue().replace("'DejaVu Sans'", "sans-serif"))
 
 
 def plot_lines(
@@ -216,8 +217,8 @@ def plot_lines(
     """A line a name: points (x, y) or (x, y, low, high); `band` {name, low, high} across all of them."""
     for name, points in curves.items():
         middle = [point[1] for point in points]
-        around = [[max(0, p[1] - p[2]) for p in points], [max(0, p[3] - p[1]) for p in points]]
-        bars = around if len(points[0]) > 2 else None
+        certain = len(points[0]) < 4
+        bars = None if certain else [[p[1] - p[2] for p in points], [p[3] - p[1] for p in points]]
         axes.errorbar([p[0] for p in points], middle, yerr=bars, marker="o", capsize=3, label=name)
     if band:
         axes.axhspan(band["low"], band["high"], color=GREY, alpha=0.2, label=band["name"])
