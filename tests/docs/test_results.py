@@ -196,9 +196,13 @@ def figures(inner):
     return [float(inner)] if isinstance(inner, int | float) and not isinstance(inner, bool) else []
 
 
-def test_a_page_that_was_not_measured_is_not_in_the_navigation(root, monkeypatch):
+def test_mkdocs_gets_the_pages_and_a_navigation_without_those_that_were_not_measured(root, tmp_path, monkeypatch):
     (root / "benchmarks/results/growth.json").unlink()
     monkeypatch.setitem(RESULTS["on_config"].__globals__, "ROOT", root)
-    config = SimpleNamespace(nav=["index.md", {"Results": [f"results/{name}.md" for name in SOURCES]}, {"N": "n.md"}])
+    docs = str(tmp_path / "docs")
+    config = SimpleNamespace(
+        docs_dir=docs, nav=["index.md", {"Results": [f"results/{name}.md" for name in SOURCES]}, {"N": "n.md"}]
+    )
     wanted = [f"results/{name}.md" for name in SOURCES if name != "growth"]
     assert RESULTS["on_config"](config).nav == ["index.md", {"Results": wanted}, {"N": "n.md"}]
+    assert set(read(tmp_path / "docs")) == SOURCES.keys() - {"growth"}

@@ -5,7 +5,7 @@ In: `benchmarks/results/*.json` and `experiments/*.json`. Out: a Markdown page a
 
     python tools/docs/results.py docs      # written to docs/en/results and docs/zh/results
 
-As a hook of MkDocs it adds the pages to the site without writing them to docs.
+MkDocs calls it as a hook, which writes the same files. Git ignores them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import json
 import re
 import statistics
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
@@ -25,7 +24,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
-    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = Path(__file__).parent / "results"
@@ -54,8 +52,9 @@ Report = dict[str, Any]
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Leave the pages whose JSON is missing out of the navigation."""
-    missing = {f"results/{name}.md" for name, found in reports_under(ROOT).items() if not all(found)}
+    """Called by MkDocs before it looks for files: write the pages, and leave those without JSON out of the navigation."""
+    made = write_pages(Path(config.docs_dir), ROOT)
+    missing = {f"results/{name}.md" for name in SOURCES if name not in made}
     for section in config.nav or []:
         for title, pages in section.items() if isinstance(section, dict) else ():
             if isinstance(pages, list):
@@ -63,29 +62,12 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     return config
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages and their pictures, once for each language that is built."""
-    from mkdocs.structure.files import File
-
-    with tempfile.TemporaryDirectory() as folder:
-        write_pages(Path(folder))
-        for path in sorted(Path(folder).rglob("*.*")):
-            name = path.relative_to(folder).as_posix()
-            files.append(File.generated(config, name, content=path.read_text(encoding="utf-8")))
-    return files
-
-
-def reports_under(root: Path) -> dict[str, list[Report | None]]:
-    """For each page the JSON it is made of; None for what was not measured."""
-    return {name: [read(root / f"{source}.json") for source in sources] for name, sources in SOURCES.items()}
-
-
 def write_pages(folder: Path, root: Path = ROOT) -> list[str]:
     """Write the pages whose JSON stands under `root` to `folder`/en/results and `folder`/zh/results; their names.
 
     A file that would not change is left alone, so that a server which watches the folder stays quiet.
     """
-    reports = reports_under(root)
+    reports = {name: [read(root / f"{source}.json") for source in sources] for name, sources in SOURCES.items()}
     made = [name for name, found in reports.items() if all(found)]
     for language in LANGUAGES:
         place = folder / language / "results"
