@@ -145,14 +145,15 @@ def small(value: float) -> str:
 
 
 def interval(of: Mapping[str, float]) -> str:
-    return f"{of['value']:.2f} ({of['low']:.1f} – {of['high']:.1f})"
+    """A score with its interval, which a narrow cell may break before the parenthesis alone."""
+    return f"{of['value']:.2f} ({of['low']:.1f}\N{NO-BREAK SPACE}–\N{NO-BREAK SPACE}{of['high']:.1f})"
 
 
 def change(of: Mapping[str, float | None] | None) -> str:
     if not of:
         return ""
     p = "" if of["p"] is None else f", p {of['p']:.2g}"
-    return f"{of['value']:+.2f} ({of['low']:+.1f} … {of['high']:+.1f}{p})"
+    return f"{of['value']:+.2f} ({of['low']:+.1f}\N{NO-BREAK SPACE}…\N{NO-BREAK SPACE}{of['high']:+.1f}{p})"
 
 
 def single_levers(report: Report, minutes: float) -> list[Report]:
