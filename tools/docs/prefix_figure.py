@@ -16,7 +16,8 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 WORDS = {
     "en": ("padded: {} positions", "prefix shared: {} positions", "who attends to whom",
            ("prefix", "user's turn", "answer, in the loss", "padding, or not seen")),
-    "zh": ("填充：{} 个位置", "前缀共享：{} 个位置", "谁能看到谁", ("公共前缀", "用户消息", "回答，计入 loss", "填充，或看不到")),
+    "zh": ("填充：{} 个位置", "前缀共享：{} 个位置", "谁能看到谁",
+           ("公共前缀", "用户消息", "回答，计入 loss", "填充，或看不到")),
 }  # fmt: skip
 
 
