@@ -213,7 +213,8 @@ def plot_lines(
     if not band:
         axes.set_ylim(0, None)
     axes.grid(alpha=0.2)
-    axes.legend()
+    if band or len(curves) > 1:
+        axes.figure.legend(loc="outside lower center")  # inside it would lie on a line
 
 
 def plot_bars(axes: Any, values: Mapping[str, float], x: str) -> None:
