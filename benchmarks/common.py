@@ -125,9 +125,18 @@ def finish(report: dict[str, Any], path: Path | None) -> None:
     for made in report["claims"]:
         print(f"{'holds' if made['holds'] else 'MISSED'}  {made['name']}: {made['value']} (bound {made['bound']})")
     if path:
-        command = ["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]
-        run = {"date": datetime.date.today().isoformat(), "commit": commit(), "command": shlex.join(command)}
-        path.write_text(json.dumps({"run": run, **report}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        report = {"run": this_run(), **report}
+        path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def this_run() -> dict[str, Any]:
+    """Date, commit and command of what is running, without the file that it writes."""
+    arguments = sys.argv[1:]
+    if "--json" in arguments:
+        at = arguments.index("--json")
+        del arguments[at : at + 2]
+    command = ["python", os.path.relpath(sys.argv[0]), *arguments]
+    return {"date": datetime.date.today().isoformat(), "commit": commit(), "command": shlex.join(command)}
 
 
 def peak_memory_of_process() -> float:

@@ -12,7 +12,7 @@ is taken for gold, the other for a prediction; f1 does not depend on which.
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from common import finish, machine
+
 from qwen_ner.codec import Decoded
 from qwen_ner.data.datasets import read_dataset
 from qwen_ner.entities import CLUENER, Entity, Example
-from qwen_ner.evaluation.bootstrap import intervals, rates, row_counts
+from qwen_ner.evaluation.bootstrap import Interval, intervals, rates, row_counts
 
 SHORTEST = 8
 """Characters that two rows must share; shorter passages are phrases that recur by chance."""
@@ -57,10 +60,13 @@ def main() -> None:
     )
     for name, (value, interval) in report.items():
         print(f"{name:14}{100 * value:6.1f}   {interval}")
-    if options.json:
-        options.json.write_text(
-            json.dumps({name: value for name, (value, _) in report.items()} | {"groups": len(found)}, indent=2) + "\n"
-        )
+    settings = {"data": options.data, "splits": options.splits, "shortest": options.shortest}
+    counts = {"rows": len(examples), "pairs": sum(map(len, found)), "groups": len(found)}
+    table = {
+        name: {"value": round(100 * value, 4), "low": round(100 * i.low, 4), "high": round(100 * i.high, 4)}
+        for name, (value, i) in report.items()
+    }
+    finish({"machine": machine(), "settings": settings, **counts, "table": table, "claims": []}, options.json)
 
 
 def shared_passages(texts: Sequence[str], shortest: int) -> list[Passage]:
@@ -120,7 +126,7 @@ def inside(example: Example, at: int, length: int) -> tuple[Entity, ...]:
     )
 
 
-def agreement(examples: Sequence[Example], found: Sequence[Sequence[Passage]]) -> dict[str, tuple[float, object]]:
+def agreement(examples: Sequence[Example], found: Sequence[Sequence[Passage]]) -> dict[str, tuple[float, Interval]]:
     """f1, span_f1 and the f1 of each label between two annotations of the same passage, with their intervals."""
     gold, second = [], []
     for passage in chain.from_iterable(found):

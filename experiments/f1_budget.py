@@ -11,8 +11,9 @@ rivals (trl, tutorial, mended) are settings too.
 
 Every choice is made on 600 rows held out of train, the same for all; dev is read by `--dev`, once, by the finalists.
 A run is a line of `--out` with the counts of every row, which scores, intervals and paired tests are made of; one that
-stands there is not made again, and one that was interrupted goes on from its checkpoint (`train s` of the table then
-holds its last part alone). The tables of all runs are written beside them, with a curve of those of several budgets.
+stands there is not made again, and one that was interrupted goes on from its checkpoint (its `train_seconds` then hold
+its last part alone). Scores, intervals and comparisons of all runs are written beside them as JSON, which the pages
+"CLUENER" and "Levers" of the documentation are made of.
 
 Decodings, all of the same trained weights: free; constrained; thresholds (constrained, without the surfaces that score
 below their label's threshold, calibrated on one half of the rows and used on the other); vote (of the free answer and
@@ -36,7 +37,7 @@ from typing import Any
 import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # the rivals, and how a report is written
-from common import finish, machine
+from common import finish, machine, this_run
 
 RUNS, WORK = Path("experiments/f1_budget.jsonl"), Path("outputs/f1_budget")
 HELD_OUT, SPLIT_SEED = 600, 0
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--rates", action="store_true", help="measure the seconds a row of the settings, and no more")
     parser.add_argument("--table", action="store_true", help="train nothing; tell what stands in --out")
     parser.add_argument("--against", default="ours", help="the setting that the tables tell differences to")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="scores and comparisons of all runs; default: beside --out")
     parser.add_argument("--quick", action="store_true", help="three steps of the toy, 40 rows held out")
     options = parser.parse_args()
     options.held_out = 40 if options.quick else HELD_OUT
@@ -77,14 +78,16 @@ def main() -> None:
             for seed in options.seeds:
                 for name in options.settings:
                     make(name, seed, options)
-        from f1_table import claims, write_page
+        from f1_table import show, summary
 
         runs = read(options.out)
-        if runs:
-            print(write_page(runs, options.against, options.out))
-        elif options.table:
-            raise SystemExit(f"{options.out} holds no runs; make some first, without --table")
-        finish({"machine": machine("trl"), "table": runs, "claims": claims(runs)}, options.json)
+        if not runs:
+            if options.table:
+                raise SystemExit(f"{options.out} holds no runs; make some first, without --table")
+            return
+        report = summary(runs, options.against)
+        print(show(report))
+        finish(report, options.json or options.out.with_suffix(".json"))
 
 
 def read(path: Path) -> list[Run]:
@@ -160,6 +163,7 @@ def make(name: str, seed: int, options: argparse.Namespace) -> None:
                 "rows": len(gold), "trained_rows": steps * chosen.batch, "steps": steps, "rate": rate,
                 "train_seconds": round(seconds, 1), "read_seconds": round(reading / len(gold), 4),
                 "labels": list(labels.names), "counts": packed(counts), "fields": asdict(chosen), **machine(),
+                "run": this_run(),
             },
         )  # fmt: skip
 

@@ -154,8 +154,8 @@ def setting(name: str) -> Setting:
 class Twice(Codec):
     """The text stands twice in the user's turn: over the second copy, a causal model has read the whole of it."""
 
-    def messages(self, text: str) -> list[dict[str, str]]:
-        return super().messages(f"{text}\n{text}")
+    def messages(self, text: str, *, system_turn: bool = True) -> list[dict[str, str]]:
+        return super().messages(f"{text}\n{text}", system_turn=system_turn)
 
 
 class LabelOrder(Codec):

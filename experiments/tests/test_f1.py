@@ -9,7 +9,7 @@ import pytest
 import torch
 from f1_budget import RUNS, packed, read, unpacked
 from f1_settings import Setting, WholePrompt, focal, label_tokens, read_whole_prompts, setting, where
-from f1_table import claims, write_page
+from f1_table import claims, summary
 from rows import EIGHT, ROOT
 from torch.nn.functional import cross_entropy
 
@@ -41,7 +41,10 @@ def test_f1_budget(tmp_path):
     assert {run["fields"]["rank"] for run in runs} == {16, 8}
     assert all((run["rows"], run["trained_rows"], run["split"]) == (40, 30, "held out") for run in runs)
     assert "twice+prefix-lm+rank8" in printed
-    assert (tmp_path / "runs.md").read_text(encoding="utf-8").strip() in printed
+    report = json.loads((tmp_path / "runs.json").read_text(encoding="utf-8"))
+    assert len(report["table"]) == 12
+    assert report["run"]["command"].startswith("python ")
+    assert report["measured"]["dates"] == [report["run"]["date"]]
     again, _ = budget(tmp_path, "--settings", "plain", "--seeds", "42", "43")
     assert [run["seed"] for run in again] == [*(run["seed"] for run in runs), 43], "what was run is not run again"
     others, _ = budget(tmp_path, "--settings", "full", "seen+text-order+focal-keys")
@@ -107,7 +110,7 @@ def test_finalists_are_held_against_what_is_asked_of_them():
     assert claims(runs[1:]) == []
 
 
-def test_the_page_of_budgets_tells_each_run_against_ours_in_the_same_minutes(tmp_path):
+def test_the_summary_tells_each_run_against_ours_in_the_same_minutes():
     """ours and seen+text-order are one setting: one line, with no difference to itself. Of several seeds those are
     compared that both sides have."""
 
@@ -115,23 +118,24 @@ def test_the_page_of_budgets_tells_each_run_against_ours_in_the_same_minutes(tmp
     runs = [run("plain", 50), run("ours", 100), run("ours", 90, minutes=30, seed=43), run("ours", 70, minutes=30),
             run("seen+text-order", 100, 10, "held out"), run("seen", 50, 10, "held out"),
             run("ours", 60, 10, "held out", seed=43)]  # fmt: skip
-    text = write_page(runs, "ours", tmp_path / "runs.jsonl")
-    assert (tmp_path / "runs.md").read_text(encoding="utf-8") == text
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "| free" in line]
-    differences = {(line[0], *(change.partition(" (")[0] for change in line[5:7])) for line in cells}
-    assert differences == {("`ours`", "", "+33.33"), ("`ours`", "", ""), ("`plain`", "-33.33", ""),
-                           ("`seen+text-order`", "", "+33.33"), ("`seen`", "-33.33", "")}  # fmt: skip
-    assert f"{100 * (2 * 90 / 190 + 2 * 70 / 170) / 2:.2f}" in text
-    assert "42: 82.35, 43: 94.74" in text
-    assert "42: 100.00, 43: 75.00" in text
-    assert "abacus" in text
-    assert "| `text-order` " in text
-    assert "rank8" not in text
-    assert "(runs.png)" in text
-    assert (tmp_path / "runs.png").is_file()
-    alone = write_page(runs[:2], "ours", tmp_path / "alone.jsonl")
-    assert "alone.png" not in alone
-    assert not (tmp_path / "alone.png").exists()
+    report = summary(runs, "ours")
+    found = {
+        (
+            line["setting"],
+            line["minutes"],
+            *(line[key] and round(line[key]["value"], 2) for key in ("against", "lever")),
+        )
+        for line in report["table"]
+    }
+    assert found == {("ours", 90, None, 33.33), ("ours", 30, None, None), ("plain", 90, -33.33, None),
+                     ("seen+text-order", 10, None, 33.33), ("seen", 10, -33.33, None)}  # fmt: skip
+    line = next(line for line in report["table"] if line["minutes"] == 30)
+    assert line["f1"]["value"] == pytest.approx(100 * (2 * 90 / 190 + 2 * 70 / 170) / 2, abs=1e-3)
+    assert line["f1"]["low"] < line["f1"]["value"] < line["f1"]["high"]
+    assert line["labels"]["a"] == line["f1"]
+    assert line["seeds"] == {"42": 82.35, "43": 94.74}
+    assert report["machine"]["processor"] == "abacus"
+    assert report["levers"].keys() == {"plain", "ours", "seen", "text-order"}
 
 
 def test_a_table_of_no_runs_says_so_and_writes_nothing(tmp_path):
@@ -142,12 +146,12 @@ def test_a_table_of_no_runs_says_so_and_writes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_page_of_budgets_is_made_of_the_runs_beside_it(tmp_path):
+def test_the_summary_in_the_checkout_is_made_of_the_runs_beside_it():
 
     source = ROOT / RUNS
-    made = write_page(read(source), "ours", tmp_path / source.name)
-    assert source.with_suffix(".md").read_text(encoding="utf-8") == made
-    assert source.with_suffix(".png").is_file()
+    kept = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))
+    del kept["run"]
+    assert kept == summary(read(source), "ours")
 
 
 def test_a_prompt_is_read_as_a_whole_in_training_and_in_use(tiny, tokenizer):

@@ -5,7 +5,7 @@ Knows nothing of how a batch is laid out.
 
 LoRA leaves the head as it is, and most of a vocabulary of 151,936 belongs to other languages: CLUENER's rows use 16,255
 tokens. Multiplying with the others takes a sixth of a step on the CPU, and the largest tensors of a step are as wide as
-the vocabulary. Evaluation and generation keep the whole head. What this costs in F1 was measured (README, A budget).
+the vocabulary. Evaluation and generation keep the whole head. What this costs in F1 was measured (docs, Levers).
 """
 
 from __future__ import annotations
