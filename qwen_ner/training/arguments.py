@@ -86,7 +86,7 @@ class NerTrainingArguments(TrainingArguments):
     """TrainingArguments with this task's defaults: generate, score, keep the best, resume."""
 
     output_dir: str = key("outputs/run", "checkpoints, the best model, metrics.json")
-    max_new_tokens: int | None = key(None, "tokens of an answer at most; default: the longest in train, and half of it")
+    max_new_tokens: int | None = key(None, "tokens of the longest answer; default: 1.5 times those of the training's")
     step_transforms: list[str] = key(lambda: ["reduced_head"], "levers applied to each training step, by name")
     early_stopping_patience: int | None = key(None, "stop after this many evaluations that are no better")
     nonfinite_gradients: str = key("stop", "stop: fail and name the rows; skip: skip the step and count it")

@@ -87,6 +87,8 @@ def _in_place(examples: Sequence[Example], parts: Mapping[int, list[Example]]) -
 
 def cut_out(example: Example, window: Window) -> Example:
     """The `window` of an example, with the entities that are whole in it, and the id and source of the example."""
+    if window.end - window.start == len(example.text):
+        return example
     inside = (e for e in example.entities if window.start <= e.start and e.end <= window.end)
     moved = tuple(replace(e, start=e.start - window.start, end=e.end - window.start) for e in inside)
     return replace(example, text=example.text[window.start : window.end], entities=moved)

@@ -141,7 +141,7 @@ class Found:
         """Which rows choose the checkpoint and which are the final score, as `preparation.read_splits` has it."""
         chooses = "rows held out of train" if self.held_out else "dev"
         final = "dev" if self.dataset in NAMED else "test"
-        score = final if self.has(final) else f"these too, as there is no annotated {final} split"
+        score = final if self.has(final) else f"the same rows, as there is no annotated {final} split"
         return f"the checkpoint is chosen by {chooses}; the final score is of {score}"
 
 

@@ -94,7 +94,7 @@ def test_what_it_says_of_the_splits_is_what_the_training_does(tmp_path, folder, 
     chosen, _, final = said.partition("; the final score is of ")
     assert chosen.endswith("by dev") == (used.validation_name == "dev")
     assert chosen.endswith("held out of train") == (used.validation_name == "validation")
-    assert (final == "test", "these too" in final) == (bool(used.final), not used.final)
+    assert (final == "test", "the same rows" in final) == (bool(used.final), not used.final)
     assert ("validation_rows" in recipe.values) == (used.validation_name == "validation")
 
 
