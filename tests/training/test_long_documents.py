@@ -11,7 +11,7 @@ from qwen_ner.contract import NerConfig
 from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.entities import Example
 from qwen_ner.inference.evaluate import evaluate
-from qwen_ner.training.doctor.checks import check_answers, check_rows
+from qwen_ner.training.doctor.checks import check_answers, check_empty, check_rows
 from qwen_ner.training.plan import TrainingPlan
 from qwen_ner.training.recipe import load_recipe
 from qwen_ner.training.run import train
@@ -107,3 +107,11 @@ def test_the_score_of_a_training_is_that_of_evaluating_its_folder(recipe, tmp_pa
     assert NerConfig.load(tmp_path / "out").max_new_tokens == plan_of(recipe, tmp_path).max_new_tokens
     (best,) = evaluate(str(tmp_path / "out"), str(tmp_path / "data"), "dev", decodings=["free"])
     assert best.scores.metrics()["f1"] == pytest.approx(scores["training"]["validation"]["best"])
+
+
+def test_a_window_without_entities_teaches_the_empty_answer(recipe, tmp_path):
+    plot = document("长", 8)
+    rows = [replace(plot, id=str(n), text=f"{plot.text}{'很久以前。' * 100}{n}") for n in range(4)]
+    write_jsonl(tmp_path / "data" / "train.jsonl", rows)
+    assert check_empty(plan_of(recipe, tmp_path)).level == "ok"
+    assert check_empty(plan_of(recipe, tmp_path, "--max_length", "2000")).level == "warn"

@@ -67,7 +67,7 @@ def check_labels(plan: TrainingPlan) -> Finding:
 
 def check_empty(plan: TrainingPlan) -> Finding:
     """Whether the model ever sees a text without entities."""
-    train = plan.splits.train
+    train = plan.examples
     if empty := sum(not example.entities for example in train):
         return ok(f"{empty:,} of {len(train):,} training rows have none and teach the answer {{}}")
     return warn(
