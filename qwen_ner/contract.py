@@ -28,8 +28,8 @@ class NerConfig:
     """Labels, prompt and limits of a trained model; `codec()` returns the codec it was trained with.
 
     `max_new_tokens` limits the length of an answer and `end_token_ids` end it. `data_fingerprint` is
-    `entities.fingerprint` of the training rows. `window` is the length in characters of the longest of them, or 0 if
-    unknown; longer texts are processed in windows. `calibration` holds the fields of
+    `entities.fingerprint` of the training rows. `window` is the length in characters of the longest of them, as they
+    were trained on, or 0 if unknown; longer texts are read in windows. `calibration` holds the fields of
     `inference.calibration.Calibration`, fitted on held-out rows.
     """
 

@@ -27,7 +27,7 @@ from .constraints.grammar import Constraint, Grammar
 from .hub_download import local_folder
 from .loading import check_limits, decode_ids, load_tokenizer
 from .sampling import GREEDY, MAJORITY, Sampling, vote
-from .windows import Window, join_windows, windows
+from .windows import Window, join_windows, windows_to_read
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -176,8 +176,7 @@ class Extractor:
 
     def windows(self, text: str) -> list[Window]:
         """The windows that `text` is read in, without those that hold only white space."""
-        length = self.config.window or max(4, len(text))
-        return [window for window in windows(text, length) if text[window.start : window.end].strip()]
+        return windows_to_read(text, self.config.window or max(4, len(text)))
 
     def _parts(self, text: str) -> list[str]:
         return [text[window.start : window.end] for window in self.windows(text)]

@@ -1,4 +1,4 @@
-"""Long documents, read in windows of the length that a model was trained for.
+"""Long documents in windows: read in those of the length that a model was trained for, and trained on in such.
 
 In: a text and a length in characters. Out: windows that cover it, and of the entities found in each those that belong
 to it, with offsets of the document. Knows nothing of models.
@@ -7,6 +7,7 @@ to it, with offsets of the document. Knows nothing of models.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -31,26 +32,35 @@ class Window:
         return tuple(e for e in moved if self.first <= e.start < self.last)
 
 
-def windows(text: str, length: int) -> Iterator[Window]:
+def windows(text: str, length: int, known: Iterable[Entity] | None = None) -> Iterator[Window]:
     """Windows of up to `length` characters that cover `text`, in linear time; one if the whole text fits.
 
     A window ends behind the last sentence that fits. If no sentence ends in it, it is cut inside one, and the next
     window begins a quarter of `length` before the cut. Each of the two owns half of what they share, so that a mention
     of up to an eighth of `length` is whole in the window that it belongs to; a longer one may be cut.
 
+    Where the entities are `known`, as in training, windows share nothing, and none of up to `length` characters is cut:
+    the window ends before it. Only where entities overlap in a chain over more than `length` one of them may be cut.
+
     >>> text = "三星在北京。苹果在上海！"
     >>> [text[w.start : w.end] for w in windows(text, 8)]
     ['三星在北京。', '苹果在上海！']
     >>> [(w.start, w.end, w.first, w.last) for w in windows("三星在北京苹果在上海", 8)]
     [(0, 8, 0, 7), (6, 10, 7, 10)]
+    >>> [(w.start, w.end) for w in windows("三星在北京苹果在上海", 8, [Entity("address", "上海", 8, 10)])]
+    [(0, 8), (8, 10)]
     """
     if length < 4:
         raise ValueError(f"length: a window needs at least 4 characters, got {length}")
+    uncut = _before_entities(known or (), length)
     start = first = 0
     while len(text) - start > length:
         end = start + length
         # Punctuation at the very end of the window may continue behind it, like "……" or a closing quote.
         ends = [match.end() for match in SENTENCE_END.finditer(text, start, end)]
+        ends = [at for at in ends if uncut(at) == at]
+        if not ends and known is not None:
+            ends = [at if (at := uncut(end)) > start else end]
         if ends:
             yield Window(start, ends[-1], first, ends[-1])
             start = first = ends[-1]
@@ -61,6 +71,33 @@ def windows(text: str, length: int) -> Iterator[Window]:
             start, first = end - shared, last
     if start < len(text) or not text:
         yield Window(start, len(text), first, len(text))
+
+
+def _before_entities(known: Iterable[Entity], length: int) -> Callable[[int], int]:
+    """Moves a place that is inside one of `known` to where that begins, together with those it overlaps.
+
+    An entity of more than `length` characters does not count.
+    """
+    starts, ends = list[int](), list[int]()
+    for start, end in sorted(entity.span for entity in known):
+        if end - start > length:
+            continue
+        if ends and start < ends[-1]:
+            ends[-1] = max(ends[-1], end)
+        else:
+            starts.append(start)
+            ends.append(end)
+
+    def moved(at: int) -> int:
+        before = bisect_left(starts, at) - 1
+        return starts[before] if before >= 0 and at < ends[before] else at
+
+    return moved
+
+
+def windows_to_read(text: str, length: int) -> list[Window]:
+    """The `windows` of `text` that hold more than white space."""
+    return [window for window in windows(text, length) if text[window.start : window.end].strip()]
 
 
 def join_windows(found: Iterable[tuple[Window, Decoded]], floor: Callable[[str], float]) -> Decoded:

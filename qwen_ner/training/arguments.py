@@ -52,7 +52,7 @@ class DataArguments:
     negatives: float | None = key(None, "rows without entities to add, per training row; 0.1 adds one for every ten")
     negatives_from: str = key("clauses", "clauses: cut from the training rows; or a file of texts without entities")
     max_eval_samples: int | None = key(None, "evaluate at most this many rows of each split")
-    max_length: int | None = key(None, "rows of more tokens are left out and listed; default: the model's context")
+    max_length: int | None = key(None, "rows of more tokens are split into windows; default: the model's context")
     dataset_num_proc: int | None = key(None, "processes for tokenizing")
     examples: list[str] = key(list, "sentences to extract from, and print, after training")
 
@@ -86,7 +86,7 @@ class NerTrainingArguments(TrainingArguments):
     """TrainingArguments with this task's defaults: generate, score, keep the best, resume."""
 
     output_dir: str = key("outputs/run", "checkpoints, the best model, metrics.json")
-    max_new_tokens: int = key(128, "longest answer; CLUENER's longest has 61 tokens")
+    max_new_tokens: int | None = key(None, "tokens of the longest answer; default: 1.5 times those of the training's")
     step_transforms: list[str] = key(lambda: ["reduced_head"], "levers applied to each training step, by name")
     early_stopping_patience: int | None = key(None, "stop after this many evaluations that are no better")
     nonfinite_gradients: str = key("stop", "stop: fail and name the rows; skip: skip the step and count it")

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import yaml
 
-from ..codec import Codec
 from ..columns import align, join_names
 from ..data.analysis.stats import Lengths
-from ..data.datasets import is_local, labels_of, open_dataset, read_all
+from ..data.datasets import NAMED, is_local, labels_of, open_dataset, read_all
 from ..data.formats import hugging_face, registry
 from ..data.formats.errors import count
 from ..data.formats.foreign import standoff
-from ..entities import Example, LabelSet, NerError
+from ..entities import Example, NerError
+from ..inference.windows import windows
 from .recipe import CLOSING, LAUNCHER_LINE, QUOTES
 
 FEW_ROWS = 2_000
@@ -34,6 +34,12 @@ PACK = 8_000
 """Characters of the texts computed at once: 60 rows of CLUENER have 2,300, 240 of them take 13 GiB with LoRA."""
 
 MOST_HELD_OUT = 500
+
+LONG = 2_000
+"""Characters from which on a text is a document: it is trained on in windows, whose rows take memory as texts do."""
+
+SHOWN = 120
+"""Characters of an example that is shown after training, at most."""
 
 LORA = """lora_r: 16                             # on every linear layer but the head
 lora_alpha: 32
@@ -73,8 +79,7 @@ dataset: {dataset}
 # system_prompt: "找出文本中的实体，按类别写成JSON，没有实体就写{{}}。类别：\\n{{labels}}"
 labels:
 {labels}
-validation_rows: {held_out:<22}# held out of train to choose the best checkpoint
-examples:
+{limits}examples:
 {examples}
 
 {steps}
@@ -93,7 +98,6 @@ metric_for_best_model: f1
 load_best_model_at_end: true
 early_stopping_patience: 5
 per_device_eval_batch_size: 64
-{room} # the longest answer has {longest:,} characters
 
 # Logging
 output_dir: outputs/{name}
@@ -121,6 +125,24 @@ class Found:
         counts = Counter(entity.label for example in self.train for entity in example.entities)
         every = labels_of(example for examples in self.splits.values() for example in examples)
         return sorted(every.names, key=lambda name: -counts[name])
+
+    @property
+    def held_out(self) -> int:
+        """The rows of train that choose the checkpoint: 0 if an annotated dev split does, but in CLUENER's protocol."""
+        if self.has("dev") and self.dataset not in NAMED:
+            return 0
+        return min(MOST_HELD_OUT, max(1, len(self.train) // 10))
+
+    def has(self, split: str) -> bool:
+        """Whether there is such a split, with entities."""
+        return any(example.entities for example in self.splits.get(split, ()))
+
+    def roles(self) -> str:
+        """Which rows choose the checkpoint and which are the final score, as `preparation.read_splits` has it."""
+        chooses = "rows held out of train" if self.held_out else "dev"
+        final = "dev" if self.dataset in NAMED else "test"
+        score = final if self.has(final) else f"the same rows, as there is no annotated {final} split"
+        return f"the checkpoint is chosen by {chooses}; the final score is of {score}"
 
 
 def look(dataset: str) -> Found:
@@ -171,6 +193,7 @@ def overview(found: Found) -> list[str]:
         lengths = Lengths.of((len(example.text), 0) for example in examples)
         size = f"{count(len(examples), 'row')}, {entities:,} entities, {lengths.mean:.0f} characters a row"
         lines.append(f"{split}: {size}, {lengths.longest:,} at most ({found.sources[split]})")
+    lines.append(found.roles())
     return [_one_line(line) for line in (*lines, "", *_label_lines(found))]
 
 
@@ -212,8 +235,6 @@ def recipe_text(found: Found, path: Path, model: str, *, bf16: bool = False) -> 
     """
     launch, few = _one_line(f"accelerate launch {shlex.quote(str(path))}"), len(found.train) < FEW_ROWS
     name = re.sub(r"[^\w.-]+", "-", Path(found.dataset).resolve().stem).strip("-.") or "run"
-    longest = max(len(Codec(LabelSet.of(found.labels())).encode(example)) for example in found.train)
-    room = max(128, 64 * math.ceil(longest / 64))
     return TEMPLATE.format(
         overview="\n".join(f"#   {line}".rstrip() for line in overview(found)),
         launch=launch,
@@ -223,15 +244,24 @@ def recipe_text(found: Found, path: Path, model: str, *, bf16: bool = False) -> 
         lora="" if model == "tiny" else LORA,
         dataset=_quoted(found.dataset),
         labels="\n".join(f'  {_quoted(label)}: ""' for label in found.labels()),
-        held_out=min(MOST_HELD_OUT, max(1, len(found.train) // 10)),
+        limits=_limits(found),
         examples="\n".join(f"  - {_quoted(text)}" for text in _sentences(found)),
         steps=_steps(found.train, few=few, toy=model == "tiny"),
         bf16="bf16: true" if bf16 else NO_BF16,
-        room=f"max_new_tokens: {room}".ljust(38),
-        longest=longest,
         name=name,
         closing=CLOSING,
     )
+
+
+def _limits(found: Found) -> str:
+    lines = ""
+    if found.held_out:
+        lines += f"validation_rows: {found.held_out:<22}# held out of train to choose the best checkpoint\n"
+    if any(len(example.text) > LONG for example in found.train):
+        lines += (
+            "max_length: 2048                       # tokens; longer rows are split between sentences; not measured\n"
+        )
+    return lines
 
 
 def _steps(train: Sequence[Example], *, few: bool, toy: bool) -> str:
@@ -239,7 +269,7 @@ def _steps(train: Sequence[Example], *, few: bool, toy: bool) -> str:
     rows, rate, why = (10, "4e-4", "the best of three on CLUENER") if few else (60, "1e-3", "√6 × 4e-4; not measured")
     if toy:
         rows, rate, why = 16, "3e-3", "for the toy"
-    long = Lengths.of((len(example.text), 0) for example in train).quantile(0.9)
+    long = min(LONG, Lengths.of((len(example.text), 0) for example in train).quantile(0.9))
     pack = max(size for size in range(1, rows + 1) if rows % size == 0 and (size == 1 or size * long <= PACK))
     return f"""# Optimization: {pack} rows × {rows // pack} × one process = {rows} rows per step
 learning_rate: {rate:<24}# {why}
@@ -249,11 +279,15 @@ gradient_accumulation_steps: {rows // pack}"""
 
 
 def _sentences(found: Found) -> list[str]:
-    """Three texts of about the median length, with entities where there are such, of a split that is not trained on."""
+    """Three texts of about the median length, with entities where there are such, of a split that is not trained on.
+
+    Of a long one it is what comes first.
+    """
     rows = found.splits.get("dev") or found.splits.get("test") or found.train
     middle = Lengths.of((len(example.text), 0) for example in rows).quantile(0.5)
     ranked = sorted(rows, key=lambda example: (not example.entities, abs(len(example.text) - middle)))
-    return list(dict.fromkeys(example.text for example in ranked))[:3]
+    texts = (example.text[: next(windows(example.text, SHOWN)).end] for example in ranked)
+    return list(dict.fromkeys(texts))[:3]
 
 
 def _quoted(text: str) -> str:

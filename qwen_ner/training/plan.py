@@ -6,6 +6,8 @@ asked for. `run` trains with them, `doctor` checks them. Does not know what is d
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,8 +22,10 @@ from ..data.tokenize import build_dataset, column, end_of_turn, longest_first
 from ..entities import Example, NerError, fingerprint
 from ..inference.hub_download import is_absent_folder
 from ..inference.loading import load_tokenizer
+from ..inference.windows import Window, windows_to_read
 from .batches.collate import PaddedCollator, PrefixSharedCollator, choose_collator
 from .launch import Launch
+from .long_rows import SplitRows, cut_out, split_long
 from .model import load_model, outline_model
 from .preparation import Splits, read_splits
 from .recipe import Recipe
@@ -32,6 +36,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+MARGIN, STEP = 1.5, 32
+"""`max_new_tokens` that no recipe sets: so often the longest training answer, up to the next multiple of STEP."""
 
 
 class part(Generic[T]):
@@ -99,22 +108,23 @@ class TrainingPlan:
         return tuple(dict.fromkeys((end_of_turn(self.tokenizer), self.tokenizer.eos_token_id)))
 
     @part
-    def config(self) -> NerConfig:
-        """The ner_config.json of every folder that is saved; the calibration is fitted after training."""
-        splits = self.splits
-        longest = max((len(example.text) for example in splits.train), default=0)
-        return NerConfig(
-            splits.labels,
-            self.recipe.data.system_prompt,
-            self.recipe.training.max_new_tokens,
-            self.end_token_ids,
-            fingerprint(splits.train),
-            window=max(4, longest),
-        )
+    def codec(self) -> Codec:
+        return Codec(self.splits.labels, self.recipe.data.system_prompt)
 
     @part
-    def codec(self) -> Codec:
-        return self.config.codec()
+    def config(self) -> NerConfig:
+        """The ner_config.json of every folder that is saved; the calibration is fitted after training."""
+        _ = self.fitting_rows  # raises if there is none
+        lengths = zip(self.examples, column(self.rows, "length"), strict=True)
+        longest = max(len(example.text) for example, tokens in lengths if tokens <= self.max_length)
+        return NerConfig(
+            self.splits.labels,
+            self.recipe.data.system_prompt,
+            self.max_new_tokens,
+            self.end_token_ids,
+            fingerprint(self.splits.train),
+            window=max(4, longest),
+        )
 
     @part
     def model(self) -> PreTrainedModel:
@@ -139,9 +149,32 @@ class TrainingPlan:
         return min(self.recipe.data.max_length or self.context, self.context)
 
     @part
-    def rows(self) -> Dataset:
-        """All training rows, those that are too long included."""
+    def documents(self) -> Dataset:
+        """The train split as it was read, tokenized."""
         return self._tokenize(self.splits.train, "Tokenizing train")
+
+    @part
+    def split_rows(self) -> SplitRows:
+        """The train split, with the rows over `max_length` as windows."""
+
+        def measure(examples: list[Example]) -> list[int]:
+            return list(column(self._tokenize(examples, "Tokenizing windows"), "length"))
+
+        found = split_long(self.splits.train, column(self.documents, "length"), self.max_length, measure)
+        if found.documents:
+            log.info("Longer than max_length=%s: %s.", f"{self.max_length:,}", found)
+        return found
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """What `rows` were made from."""
+        return self.split_rows.examples
+
+    @part
+    def rows(self) -> Dataset:
+        """All training rows, those that are too long and could not be split included."""
+        split = self.split_rows.documents > 0
+        return self._tokenize(self.examples, "Tokenizing windows") if split else self.documents
 
     @part
     def fitting_rows(self) -> Dataset:
@@ -158,19 +191,48 @@ class TrainingPlan:
         return self.rows if len(fitting) == len(lengths) else self.rows.select(fitting)
 
     @part
+    def max_new_tokens(self) -> int:
+        """The recipe's, or what the training answers need with a margin, as far as the context has room for it."""
+        if given := self.recipe.training.max_new_tokens:
+            return given
+        longest = max(map(len, column(self.fitting_rows, "answer_ids")))
+        room = self.context - max(map(len, column(self.fitting_rows, "prompt_ids")))
+        chosen = max(longest, min(STEP * math.ceil(MARGIN * longest / STEP), room))
+        log.info("max_new_tokens is set to %d: the longest training answer has %d tokens.", chosen, longest)
+        return chosen
+
+    @part
+    def gold_windows(self) -> list[tuple[int, Window]]:
+        """The windows in which the texts of `gold` are read, as `Extractor` reads them, each with its text's number."""
+        length, found = self.config.window, list[tuple[int, Window]]()
+        for n, example in enumerate(self.gold):
+            read = windows_to_read(example.text, length) or [Window(0, len(example.text), 0, len(example.text))]
+            found += ((n, window) for window in read)
+        return found
+
+    @part
+    def gold_parts(self) -> list[Example]:
+        """What of `gold` is in each of `gold_windows`."""
+        return [cut_out(self.gold[n], window) for n, window in self.gold_windows]
+
+    @part
     def gold_rows(self) -> Dataset:
-        return self._tokenize(self.gold, "Tokenizing evaluation")
+        return self._tokenize(self.gold_parts, "Tokenizing evaluation")
 
     @part
     def validation_rows(self) -> Dataset:
-        return longest_first(self.gold_rows.select(range(len(self.splits.validation))))
+        return longest_first(self.gold_rows.select(range(self._first_final)))
 
     @part
     def final_rows(self) -> Dataset:
         """The rows of the final test; the validation rows if the data set has none."""
         if not self.splits.final:
             return self.validation_rows
-        return longest_first(self.gold_rows.select(range(len(self.splits.validation), len(self.gold))))
+        return longest_first(self.gold_rows.select(range(self._first_final, len(self.gold_windows))))
+
+    @property
+    def _first_final(self) -> int:
+        return sum(n < len(self.splits.validation) for n, _ in self.gold_windows)
 
     def _tokenize(self, examples: Sequence[Example], task: str) -> Dataset:
         codec, tokenizer = self.codec, self.tokenizer

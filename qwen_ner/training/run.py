@@ -62,7 +62,9 @@ def _train(plan: TrainingPlan, output: Path, trackers: Tracking) -> dict[str, An
         data_collator=plan.collator,
         train_dataset=plan.fitting_rows,
         eval_dataset=plan.validation_rows,
-        compute_metrics=EntityMetrics(plan.gold, plan.codec, plan.tokenizer, plan.end_token_ids),
+        compute_metrics=EntityMetrics(
+            plan.gold, plan.codec, plan.tokenizer, plan.end_token_ids, windows=plan.gold_windows
+        ),
     )
     trackers.watch(trainer, plan.splits)
     checkpoint = checkpoint_to_resume(plan.recipe, origin)

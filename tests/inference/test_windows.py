@@ -48,3 +48,37 @@ def test_entities_of_another_window_are_left_to_it():
 def test_a_window_needs_some_length():
     with pytest.raises(ValueError, match="at least 4"):
         list(windows("三星", 3))
+
+
+@given(TEXT, st.integers(4, 30), st.data())
+def test_where_entities_are_known_windows_share_nothing_and_cut_none_that_fits(text, length, data):
+    spans, at = [], 0
+    while at < len(text):
+        size = data.draw(st.integers(1, 40))
+        if data.draw(st.booleans()):
+            spans.append((at, min(at + size, len(text))))
+        at += size
+    known = [Entity("x", text[start:end], start, end) for start, end in spans]
+    made = list(windows(text, length, known))
+    assert "".join(text[window.start : window.end] for window in made) == text
+    assert all(window.end - window.start <= length for window in made)
+    assert all((window.first, window.last) == (window.start, window.end) for window in made)
+    cuts = {window.end for window in made[:-1]}
+    for start, end in spans:
+        assert end - start > length or cuts.isdisjoint(range(start + 1, end))
+
+
+def test_a_sentence_end_inside_of_an_entity_ends_no_window():
+    text = "看了《怒火！重案》。好看极了"
+    (movie,) = [Entity("movie", "《怒火！重案》", 2, 9)]
+    assert [text[w.start : w.end] for w in windows(text, 10)] == ["看了《怒火！重案》。", "好看极了"]
+    assert [text[w.start : w.end] for w in windows(text, 9)] == ["看了《怒火！", "重案》。好看极了"]
+    assert [text[w.start : w.end] for w in windows(text, 9, [movie])] == ["看了《怒火！重案》", "。好看极了"]
+
+
+def test_overlapping_entities_are_kept_whole_together_unless_they_are_a_chain_over_the_length():
+    text = "一二三四五六七八九十"
+    pair = [Entity("x", text[3:6], 3, 6), Entity("y", text[5:8], 5, 8)]
+    assert [(w.start, w.end) for w in windows(text, 7, pair)] == [(0, 3), (3, 10)]
+    chain = [Entity("x", text[n : n + 3], n, n + 3) for n in range(0, 8, 2)]
+    assert [w.end for w in windows(text, 4, chain)][-1] == 10

@@ -13,6 +13,7 @@ from rows import example
 from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.entities import Entity, Example, NerError
 from qwen_ner.training.new_recipe import Found, look, overview, recipe_text
+from qwen_ner.training.preparation import read_splits
 from qwen_ner.training.recipe import load_recipe
 
 EIGHT = [replace(row, id=str(n)) for n, row in enumerate(SAME_ID)]
@@ -73,11 +74,37 @@ def test_long_texts_are_computed_in_smaller_packs_of_the_same_step(tmp_path, fol
     assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (2, 5)
 
 
-def test_an_answer_has_room(tmp_path, folder):
-    text = "".join(f"药品{n:03}，" for n in range(60))
-    spans = tuple(Entity("drug", text[6 * n : 6 * n + 5], 6 * n, 6 * n + 5) for n in range(60))
-    write_jsonl(folder / "train.jsonl", [*EIGHT, Example("long", text, spans)])
-    assert made(tmp_path, folder).training.max_new_tokens >= 60 * len('"药品000",')
+def test_the_room_for_an_answer_is_left_to_the_training(tmp_path, folder):
+    write_jsonl(folder / "train.jsonl", EIGHT)
+    assert made(tmp_path, folder).training.max_new_tokens is None
+
+
+@pytest.mark.parametrize("splits", [("train",), ("train", "dev"), ("train", "test"), ("train", "dev", "test")])
+@pytest.mark.parametrize("annotated", [True, False])
+def test_what_it_says_of_the_splits_is_what_the_training_does(tmp_path, folder, splits, annotated):
+    for n, split in enumerate(splits):
+        given = many(60)[20 * n : 20 * n + 20]
+        write_jsonl(
+            folder / f"{split}.jsonl", given if annotated or not n else [replace(e, entities=()) for e in given]
+        )
+    recipe = made(tmp_path, folder)
+    used = read_splits(recipe.data)
+    (said,) = [line for line in overview(look(str(folder))) if line.startswith("the checkpoint is chosen by")]
+    assert said in (tmp_path / "recipe.yaml").read_text(encoding="utf-8")
+    chosen, _, final = said.partition("; the final score is of ")
+    assert chosen.endswith("by dev") == (used.validation_name == "dev")
+    assert chosen.endswith("held out of train") == (used.validation_name == "validation")
+    assert (final == "test", "the same rows" in final) == (bool(used.final), not used.final)
+    assert ("validation_rows" in recipe.values) == (used.validation_name == "validation")
+
+
+def test_documents_are_trained_on_in_windows_and_shown_in_part(tmp_path, folder):
+    write_jsonl(folder / "train.jsonl", EIGHT)
+    assert "max_length" not in made(tmp_path, folder).values
+    write_jsonl(folder / "train.jsonl", [replace(row, text=f"{row.text}。{'很久以前。' * 500}") for row in many(20)])
+    recipe = made(tmp_path, folder)
+    assert recipe.data.max_length == 2048
+    assert all(0 < len(text) <= 120 and text.endswith("。") for text in recipe.data.examples)
 
 
 def test_bf16_is_set_where_it_is_native_and_the_cpu_never_forced(tmp_path, folder):

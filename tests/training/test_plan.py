@@ -54,7 +54,8 @@ def trainer_of(monkeypatch):
 def test_the_doctor_examines_what_is_trained(recipe, trainer_of, tmp_path):
     given, outlined = trainer_of(recipe), TrainingPlan(recipe, tmp_path, outline=True)
     assert given["ner_config"] == outlined.config
-    assert given["ner_config"].window == max(len(example.text) for example in outlined.splits.train)
+    trained = outlined.fitting_rows["row"]
+    assert given["ner_config"].window == max(len(outlined.splits.train[row].text) for row in trained)
     assert given["train_dataset"].to_list() == outlined.fitting_rows.to_list() != outlined.rows.to_list()
     assert given["eval_dataset"].to_list() == outlined.validation_rows.to_list()
     assert given["data_collator"] == outlined.collator

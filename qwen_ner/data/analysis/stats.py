@@ -1,4 +1,4 @@
-"""Statistics of a data set: entities per label, lengths, the cost of a length limit, duplicates, ambiguous surfaces.
+"""Statistics of a data set: entities per label, lengths, what is over a length limit, duplicates, ambiguous surfaces.
 
 In: `Example`s by split, and optionally the token counts of their rows. Out: counts, ready for JSON, from which rates
 are derived. Knows nothing of files, tokenizers or display.
@@ -58,7 +58,7 @@ class Lengths:
         return 0
 
     def lost(self, limit: int) -> tuple[int, int]:
-        """(rows, entities) in rows longer than `limit`: the cost of leaving them out."""
+        """(rows, entities) in rows longer than `limit`."""
         over = [counts for length, counts in self.counts.items() if length > limit]
         return sum(rows for rows, _ in over), sum(entities for _, entities in over)
 

@@ -114,7 +114,7 @@ def _limits(axes: Axes, statistics: Statistics, names: Names, unit: str) -> None
                 lost = [100 * split.lengths[what].lost(limit)[1] / split.entities for limit in limits]
                 axes.step(limits, lost, style, where="post", color=f"C{at}", label=f"{names[name]}, of the {what}")
     axes.set_xlabel(f"limit, {unit}")
-    axes.set_ylabel("entities lost, per cent")
+    axes.set_ylabel("entities in longer rows, per cent")
     axes.set_ylim(0, 105)
     _finish(axes)
 

@@ -98,13 +98,18 @@ def _lengths(statistics: Statistics, tokenizer: str) -> Iterator[str]:
 
 
 def _limits(statistics: Statistics) -> Iterator[str]:
-    """Entities in the rows that a limit on row, prompt or answer would leave out."""
+    """Entities in the rows that are over a limit of row, prompt or answer: a training splits these, or cuts answers."""
     for what in ("row", "prompt", "answer"):
         splits = {name: s for name, s in statistics.splits.items() if s.is_annotated and what in s.lengths}
         if not splits:
             return
         limits = sorted({limit for split in splits.values() for limit in round_limits(split.lengths[what])})
-        rows = [[f"entities lost by a limit of the {what}", *(f"{limit:,}" for limit in limits)]]
+        rows = [
+            [
+                f"entities in rows {'' if what == 'row' else f'whose {what} is '}longer than",
+                *(f"{limit:,}" for limit in limits),
+            ]
+        ]
         for name, split in splits.items():
             lost = [split.lengths[what].lost(limit)[1] for limit in limits]
             rows.append([name, *(share(entities, split.entities) if entities else "0" for entities in lost)])

@@ -67,7 +67,7 @@ def check_labels(plan: TrainingPlan) -> Finding:
 
 def check_empty(plan: TrainingPlan) -> Finding:
     """Whether the model ever sees a text without entities."""
-    train = plan.splits.train
+    train = plan.examples
     if empty := sum(not example.entities for example in train):
         return ok(f"{empty:,} of {len(train):,} training rows have none and teach the answer {{}}")
     return warn(
@@ -134,7 +134,7 @@ def check_end(plan: TrainingPlan) -> Finding:
             f"the last token in the loss is {last}, but generation stops at {spelled}: the model would never stop",
             "check that the chat template closes the assistant's turn with the token that eos_token names",
         )
-    sources, unended, ended_early = source_of(plan.splits.train), list[int](), list[int]()
+    sources, unended, ended_early = source_of(plan.examples), list[int](), list[int]()
     for n, ids in enumerate(column(plan.rows, "answer_ids")):
         if not ids or ids[-1] != end:
             unended.append(n)
@@ -159,7 +159,7 @@ def check_prompt(plan: TrainingPlan) -> Finding:
         plan.config.save(folder)
         tokenizer, codec = load_tokenizer(folder), NerConfig.load(folder).codec()
     some = plan.rows.select(range(0, len(plan.rows), max(1, len(plan.rows) // COMPARED)))
-    texts = [plan.splits.train[row].text for row in some["row"]]
+    texts = [plan.examples[row].text for row in some["row"]]
     compared = compare_prompts(some["prompt_ids"], prompt_ids(tokenizer, codec, texts), texts, tokenizer)
     return compared if compared.level == "fail" else check_template(tokenizer) or compared
 
@@ -208,26 +208,29 @@ def compare_prompts(
 
 
 def check_rows(plan: TrainingPlan) -> Finding:
-    """Rows over `max_length` tokens, which are left out of training, with the entities that are lost."""
-    examples, lengths, limit = plan.splits.train, list(column(plan.rows, "length")), plan.max_length
+    """Rows over `max_length` tokens: those that are split, and those that cannot be, with what they lose."""
+    split, examples = plan.split_rows, plan.examples
+    lengths, limit = list(column(plan.rows, "length")), plan.max_length
     long = [i for i, length in enumerate(lengths) if length > limit]
+    found = [f"longer than max_length={limit:,} tokens: {split}"] if split.documents else []
     if not long:
-        return ok(f"the longest has {max(lengths):,} of {limit:,} tokens")
+        found.append(f"the longest has {max(lengths):,} of {limit:,} tokens")
+        return (ok if split.kept == split.entities else warn)("; ".join(found))
     if len(long) == len(examples):
         _ = plan.fitting_rows  # raises: what needs rows to train on fails with it
     lost, entities = sum(len(examples[i].entities) for i in long), sum(len(example.entities) for example in examples)
     named = join_names(f"{examples[i].source} ({lengths[i]:,} tokens)" for i in long)
-    found = (
+    found.append(
         f"{len(long):,} of {len(examples):,} rows, with {lost:,} of {entities:,} entities, are longer than "
         f"max_length={limit:,} tokens and left out of training: {named}"
     )
     remedy = "split these texts" + (" or raise max_length" if limit < plan.context else "")
-    return (fail if len(long) >= LOST_ROWS * len(examples) else warn)(found, remedy)
+    return (fail if len(long) >= LOST_ROWS * len(examples) else warn)("; ".join(found), remedy)
 
 
 def check_answers(plan: TrainingPlan) -> Finding:
     """Answers that the model could not finish."""
-    limit, sources = plan.recipe.training.max_new_tokens, source_of(plan.splits.train, plan.gold)
+    limit, sources = plan.max_new_tokens, source_of(plan.examples, plan.gold_parts)
     lengths = [len(ids) for ids in chain(column(plan.rows, "answer_ids"), column(plan.gold_rows, "answer_ids"))]
     long = sorted((n for n, length in enumerate(lengths) if length > limit), key=lambda n: -lengths[n])
     if not long:
@@ -241,9 +244,9 @@ def check_answers(plan: TrainingPlan) -> Finding:
 
 def check_room(plan: TrainingPlan) -> Finding:
     """Prompts to score that leave no room for their answer. Dropping them would flatter the score."""
-    room = plan.context - plan.recipe.training.max_new_tokens
+    room = plan.context - plan.max_new_tokens
     lengths = [len(ids) for ids in column(plan.gold_rows, "prompt_ids")]
-    if long := [f"{e.source} ({n:,} tokens)" for n, e in zip(lengths, plan.gold, strict=True) if n > room]:
+    if long := [f"{e.source} ({n:,} tokens)" for n, e in zip(lengths, plan.gold_parts, strict=True) if n > room]:
         found = f"{len(long):,} of {len(lengths):,} prompts to score are longer than {room:,} tokens"
         answers, left = max(map(len, column(plan.gold_rows, "answer_ids"))), plan.context - max(lengths)
         remedy = "split these texts" + (f", or lower max_new_tokens to {left:,}" if answers <= left else "")

@@ -92,7 +92,7 @@ def check_disk(plan: TrainingPlan) -> Finding:
     """The checkpoints that are kept at the same time fit on the disk, and the final model too."""
     args, lora = plan.recipe.training, plan.recipe.model.lora_r is not None
     every, trained = costs.parameters(plan.model)
-    kept = costs.kept_checkpoints(args, *costs.count_steps(args, len(plan.splits.train), plan.launch.num_processes))
+    kept = costs.kept_checkpoints(args, *costs.count_steps(args, len(plan.examples), plan.launch.num_processes))
     one = costs.checkpoint_bytes(every, trained, lora, with_optimizer=not args.save_only_model)
     final = costs.checkpoint_bytes(every, trained, lora, with_optimizer=False)
     output = Path(args.output_dir)

@@ -87,7 +87,7 @@ def _replays_passes(plan: TrainingPlan) -> bool:
 def _evaluation_bytes(plan: TrainingPlan) -> int:
     args, rows = plan.recipe.training, longest_first(plan.gold_rows)
     longest = [rows[i] for i in range(min(args.per_device_eval_batch_size, len(rows)))]
-    return costs.evaluation_bytes(plan.model, longest, args.max_new_tokens)
+    return costs.evaluation_bytes(plan.model, longest, plan.max_new_tokens)
 
 
 def compare_memory(expected: costs.Memory, available: int | None, device: str) -> Finding:

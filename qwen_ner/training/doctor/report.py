@@ -60,11 +60,11 @@ def doctor(path: Path, overrides: Sequence[str] = (), accelerate_config: Path | 
 
 def example_as_trained(plan: TrainingPlan, width: int) -> list[str]:
     """The first row with an entity, as a table of tokens, ids and mask."""
-    at = next((i for i, example in enumerate(plan.splits.train) if example.entities), 0)
+    at = next((i for i, example in enumerate(plan.examples) if example.entities), 0)
     batch = PaddedCollator(plan.tokenizer.pad_token_id)([plan.rows[at]])
     ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
     supervised = sum(label == token for token, label in zip(ids, labels, strict=True))
-    head = f"{plan.splits.train[at].source} as trained: {len(ids)} tokens, ● the {supervised} that are in the loss"
+    head = f"{plan.examples[at].source} as trained: {len(ids)} tokens, ● the {supervised} that are in the loss"
     return [head, "", *token_table(ids, labels, plan.tokenizer, width)]
 
 

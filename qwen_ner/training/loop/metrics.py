@@ -1,58 +1,62 @@
 """`compute_metrics`: entity F1 of the text generated for each row.
 
-In: generated ids and row numbers, the gold examples. Out: the metrics of `EntityF1`. Knows nothing of the Trainer.
+In: generated ids and row numbers, the gold examples. Out: the metrics of `score`. Knows nothing of the Trainer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from ...codec import Codec, Decoded
 from ...entities import Example
-from ...evaluation.entity_f1 import EntityF1
+from ...evaluation.scoring import score
 from ...inference.backends.torch import until_end
 from ...inference.loading import decode_ids
+from ...inference.windows import Window, join_windows
 from ..batches.collate import IGNORED
 
 
 class EntityMetrics:
     """`compute_metrics`: looks up the gold example of each generated row by its number, and scores it.
 
-    `gold[n]` is the example that row n of the data set was made from. Metrics are those of `EntityF1`. `last` holds the
-    latest predictions, for trackers that show them.
+    With `windows` [(n, window), …] row k of the data set is the k-th window, of the text of `gold[n]`; without, it is
+    the whole text of `gold[k]`. What was found in the windows of a text is joined before it is scored. `last` holds
+    the latest predictions, for trackers that show them.
     """
 
-    def __init__(self, gold: Sequence[Example], codec: Codec, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]):
+    def __init__(
+        self,
+        gold: Sequence[Example],
+        codec: Codec,
+        tokenizer: PreTrainedTokenizerBase,
+        ends: Sequence[int],
+        windows: Sequence[tuple[int, Window]] | None = None,
+    ) -> None:
         self.gold, self.codec, self.tokenizer, self.ends = gold, codec, tokenizer, set(ends)
-        self.metric = EntityF1()
+        whole = (len(example.text) for example in gold)
+        self.windows = windows or [(n, Window(0, length, 0, length)) for n, length in enumerate(whole)]
         self.last: EvalPrediction | None = None
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float | int]:
         self.last = prediction
-        examples, completions, finished = self._completions(prediction)
-        references = [
-            {
-                "text": example.text,
-                "entities": [{"label": e.label, "start": e.start, "end": e.end} for e in example.entities],
-            }
-            for example in examples
-        ]
-        return self.metric.compute(
-            predictions=completions, references=references, labels=list(self.codec.labels.names), finished=finished
-        )
+        examples, predicted = self.decoded(prediction)
+        return score(examples, predicted, self.codec.labels).metrics()
 
     def decoded(self, prediction: EvalPrediction) -> tuple[list[Example], list[Decoded]]:
-        """The examples of `prediction` in row order, and what was predicted for each."""
-        examples, completions, finished = self._completions(prediction)
-        return examples, [
-            self.codec.decode(example.text, completion, finished=done)
-            for example, completion, done in zip(examples, completions, finished, strict=True)
-        ]
+        """The examples of `prediction` in the order of `gold`, and what was predicted for each."""
+        found: dict[int, list[tuple[Window, Decoded]]] = defaultdict(list)
+        for row, completion, finished in self._completions(prediction):
+            n, window = self.windows[row]
+            text = self.gold[n].text[window.start : window.end]
+            found[n].append((window, self.codec.decode(text, completion, finished=finished)))
+        return [self.gold[n] for n in found], [join_windows(own, lambda label: 0.0) for own in found.values()]
 
-    def _completions(self, prediction: EvalPrediction) -> tuple[list[Example], list[str], list[bool]]:
+    def _completions(self, prediction: EvalPrediction) -> Iterator[tuple[int, str, bool]]:
+        """(row, text, whether it is finished) of each prediction, in the order of the rows."""
         rows = np.asarray(prediction.label_ids)
         if len(set(rows.tolist())) != len(rows):
             raise RuntimeError(f"{len(rows)} predictions for {len(set(rows.tolist()))} rows; each row must come once")
@@ -62,4 +66,4 @@ class EntityMetrics:
             kept, done = until_end([token for token in row.tolist() if token != IGNORED], self.ends)
             ids.append(kept)
             finished.append(done)
-        return [self.gold[i] for i in rows[order]], decode_ids(self.tokenizer, ids), finished
+        yield from zip(rows[order].tolist(), decode_ids(self.tokenizer, ids), finished, strict=True)

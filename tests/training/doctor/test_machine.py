@@ -62,7 +62,7 @@ def test_a_smaller_batch_is_advised_only_where_the_rest_fits():
 def test_a_disk_that_is_too_small(tiny, tmp_path, monkeypatch):
     """Three epochs with two checkpoints kept, so three on the disk while the last is written, and the model."""
     given = plan(tmp_path / "x" / "y", num_train_epochs=3)
-    given.model, given.splits = outline_model(str(tiny)), SimpleNamespace(train=range(8))
+    given.model, given.examples = outline_model(str(tiny)), range(8)
     weights = 4 * sum(p.numel() for p in given.model.parameters())
     one, final = 3 * weights + BESIDE_THE_WEIGHTS, weights + BESIDE_THE_WEIGHTS
 

@@ -113,8 +113,7 @@ def test_an_end_token_that_is_missing_early_or_not_in_the_loss(tokenizer):
     def check(*answers, collator=padded):
         rows = Dataset.from_list([{"prompt_ids": [5], "answer_ids": ids} for ids in answers])
         train = [SimpleNamespace(source=f"a:{n}") for n in range(1, len(answers) + 1)]
-        splits = SimpleNamespace(train=train)
-        given = {"tokenizer": tokenizer, "end_token_ids": (2, 0), "rows": rows, "collator": collator, "splits": splits}
+        given = {"tokenizer": tokenizer, "end_token_ids": (2, 0), "rows": rows, "collator": collator, "examples": train}
         return check_end(SimpleNamespace(**given))
 
     def without_the_last(rows):
@@ -245,7 +244,7 @@ def test_a_model_that_cannot_be_had_fails_its_own_lines_alone(plan):
     findings = list(examine(plan(model_name_or_path="nobody/nothing")))
     assert sum("hf download nobody/nothing" in finding.message for finding in findings) == 1, "said once"
     levels = {finding.name: finding.level for finding in findings}
-    sound = {"data", "labels", "no entity", "leakage", "driver", "processes", "trackers", "hub"}
+    sound = {"data", "labels", "leakage", "driver", "processes", "trackers", "hub"}
     assert {name for name, level in levels.items() if level not in ("fail", "skip")} == sound
     assert [name for name, level in levels.items() if level == "fail"] == ["model"]
 
