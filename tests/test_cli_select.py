@@ -29,14 +29,14 @@ def test_tasks_are_written_for_label_studio_least_certain_first(home, trained, c
     tasks = json.loads((home / "tasks.json").read_text(encoding="utf-8"))
     assert len(tasks) == 3
     assert {task["data"]["text"] for task in tasks} <= {*TEXTS, "！"}
+    lines = (home / "texts.txt").read_text(encoding="utf-8").split("\n")
     for task in tasks:
-        assert (home / "texts.txt").read_text(encoding="utf-8").split("\n")[int(task["data"]["id"]) - 1] == task[
-            "data"
-        ]["text"]
+        file, _, line = task["data"]["id"].partition(":")
+        assert (file, lines[int(line) - 1]) == ("texts.txt", task["data"]["text"])
         assert task["predictions"][0]["model_version"] == str(trained["full"])
     assert [task["predictions"][0]["score"] for task in tasks] == sorted(t["predictions"][0]["score"] for t in tasks)
     assert "10 texts read: 1 repeated" in caplog.text
-    assert "3 chosen; " in caplog.text
+    assert "tasks.json: 3 chosen, " in caplog.text
 
 
 def test_rows_of_doccano_are_annotated_and_converted(home, trained, capsys, caplog):
@@ -50,6 +50,9 @@ def test_rows_of_doccano_are_annotated_and_converted(home, trained, capsys, capl
     assert in_process(capsys, "convert", "rows.jsonl", "next.jsonl")[0] == 0
     back = read_jsonl(home / "next.jsonl")
     assert {row.text for row in back} == {*TEXTS[2:], "！"}
+    both = (home / "train.jsonl").read_bytes() + (home / "next.jsonl").read_bytes()
+    (home / "train.jsonl").write_bytes(both)
+    assert len(read_jsonl(home / "train.jsonl")) == 9, "ids do not clash"
 
 
 def test_standard_input_is_read_and_rows_are_printed(home, trained, capsys, monkeypatch):

@@ -110,7 +110,7 @@ def select(
                 result.left_out.note(LEFT_OUT, found)
                 continue
             if found.logprob is None:
-                remedy = "use the engine torch, or start the server with the grammar as docs/vllm.md says"
+                remedy = "leave --engine out, or give the server the grammar, as the guide on vLLM says"
                 raise NerError("the engine gives no probabilities", place="--engine", remedy=remedy)
             candidate = Candidate(row.id, row.text or "", row.source, found.entities, found.logprob)
             heapq.heappush(pool, (-found.logprob, -place, candidate))
@@ -168,19 +168,21 @@ def write(path: Path | None, chosen: Sequence[Candidate], model: str) -> None:
     """Write the chosen texts with their entities as pre-annotations by `model`.
 
     To a .json as Label Studio's tasks, whose score is the probability of the answer; otherwise as doccano's rows, to
-    standard output if there is no path. An id that several of them have is replaced by where each was read.
+    standard output if there is no path. The id is that of the row. If that is only the number of its line, or one that
+    several have, it is file and line instead (`reviews.txt:12`), so that these rows can be added to a training set.
     """
     taken = Counter(one.id for one in chosen)
-    unique = [one if taken[one.id] == 1 else replace(one, id=one.source) for one in chosen]
-    if len(taken) < len(chosen):
-        shared = counted(sum(one.id != new.id for one, new in zip(chosen, unique, strict=True)), "text")
-        log.warning("%s share an id with another; file and line of each are its id instead.", shared)
+    if shared := sum(number for number in taken.values() if number > 1):
+        log.warning("%s share an id with another; file and line of each are its id instead.", counted(shared, "text"))
+    unique = [
+        replace(one, id=one.source) if taken[one.id] > 1 or one.source.endswith(f":{one.id}") else one for one in chosen
+    ]
     if path is None:
         sys.stdout.writelines(json.dumps(doccano.as_row(one.example), ensure_ascii=False) + "\n" for one in unique)
         return
     with beside(path) as part:
         if path.suffix == ".json":
-            tasks = (label_studio.as_task(one.example, model, round(one.probability, 6)) for one in unique)
+            tasks = (label_studio.as_task(one.example, model, float(f"{one.probability:.4g}")) for one in unique)
             label_studio.write_tasks(part, tasks)
         else:
             write_rows(part, (doccano.as_row(one.example) for one in unique))

@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import math
 import random
 
 import pytest
@@ -123,15 +124,16 @@ def test_without_probabilities_nothing_can_be_chosen():
     with pytest.raises(NerError) as caught:
         select(Scripted({"三星": None}), rows(["三星"]), 1)
     assert caught.value.place == "--engine"
-    assert "docs/vllm.md" in caught.value.remedy
+    assert "grammar" in caught.value.remedy
 
 
-def test_ids_that_repeat_are_replaced_by_the_places_of_their_rows(tmp_path, caplog):
+def test_ids_that_repeat_or_number_lines_are_replaced_by_the_places_of_their_rows(tmp_path, caplog):
     given = [TextRow("7", "三星", "a.jsonl:1"), TextRow("7", "苹果", "a.jsonl:2"), TextRow("8", "小米", "a.jsonl:3")]
-    chosen = select(Scripted({"三星": -3.0, "苹果": -2.0, "小米": -1.0}), iter(given), 3).chosen
+    given.append(TextRow("4", "华为", "a.jsonl:4"))
+    chosen = select(Scripted({"三星": -3.0, "苹果": -2.0, "小米": -1.0, "华为": -0.5}), iter(given), 4).chosen
     write(tmp_path / "rows.jsonl", chosen, "m")
     written = [json.loads(line)["id"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert written == ["a.jsonl:1", "a.jsonl:2", "8"]
+    assert written == ["a.jsonl:1", "a.jsonl:2", "8", "a.jsonl:4"]
     assert "2 texts" in caplog.text
 
 
@@ -193,11 +195,20 @@ def test_what_is_chosen_comes_back_from_both_tools_with_the_entities_that_were_p
     for name in (submitted, spans):
         convert(str(name), tmp_path / "out.jsonl")
         back = read_jsonl(tmp_path / "out.jsonl")
-        assert [(row.id, row.text) for row in back] == [(one.id, one.text) for one in found.chosen]
+        assert [(row.id, row.text) for row in back] == [(one.source, one.text) for one in found.chosen]
         assert all(row.entities == one.entities or name == spans for row, one in zip(back, found.chosen, strict=True))
         for row in back:
             assert [(e.label, e.span) for e in row.entities] == [(e.label, e.span) for e in predicted[row.text]]
-    assert [row.id for row in read_tasks(submitted)] == [one.id for one in found.chosen]
+    assert [row.id for row in read_tasks(submitted)] == [one.source for one in found.chosen]
+
+
+def test_scores_keep_the_order_however_small_they_are(tmp_path):
+    texts = different(4)
+    logprobs = dict(zip(texts, (-40.0, -30.0, -29.0, -0.1), strict=True))
+    write(tmp_path / "tasks.json", select(Scripted(logprobs), rows(texts), 4).chosen, "m")
+    scores = [task["predictions"][0]["score"] for task in json.loads((tmp_path / "tasks.json").read_text())]
+    assert scores == sorted({*scores})
+    assert scores == pytest.approx([math.exp(logprobs[text]) for text in texts], rel=1e-3)
 
 
 def test_without_a_file_rows_are_printed(extractor, capsys):

@@ -59,7 +59,7 @@ def run(options: Namespace, _: list[str]) -> None:
     if not found.chosen:
         raise NerError("no text to choose", value=_read(found), remedy="give other files, or another --exclude")
     write(options.output, found.chosen, "@".join(filter(None, (options.model, options.revision))))
-    log.info("%s", _summary(found, options.count))
+    log.info("%s", _summary(found, options.count, options.output))
 
 
 def _texts_in(datasets: Sequence[str]) -> Iterator[str]:
@@ -78,7 +78,8 @@ def _read(found: Selection) -> str:
     return f"{counted(found.read, 'text')} read{f': {said}' if said else ''}"
 
 
-def _summary(found: Selection, asked: int) -> str:
+def _summary(found: Selection, asked: int, output: Path | None) -> str:
     first, last = found.chosen[0].probability, found.chosen[-1].probability
     few = f" ({asked:,} were asked for)" if len(found.chosen) < asked else ""
-    return f"{_read(found)}\n{len(found.chosen):,} chosen{few}; probability of the answers {first:.3f} to {last:.3f}"
+    chosen = f"{f'{output}: ' if output else ''}{len(found.chosen):,} chosen{few}"
+    return f"{_read(found)}\n{chosen}, probability of their answers {first:.2g} to {last:.2g}"
