@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Literal
 
@@ -45,12 +45,14 @@ class Decoded:
     """What a completion says about its text: grounded entities in text order, and every problem found.
 
     `surfaces` are the distinct (label, surface) pairs as written. They include those with an unknown label and those
-    that are not in the text, since these are predictions too: false positives.
+    that are not in the text, since these are predictions too: false positives. `logprob` is ln P(completion | text), of
+    a text that was read in several parts that of the least likely completion; None if there is none.
     """
 
     entities: tuple[Entity, ...] = ()
     surfaces: tuple[tuple[str, str], ...] = ()
     problems: tuple[Problem, ...] = ()
+    logprob: float | None = field(default=None, compare=False, repr=False)
 
     @property
     def ungrounded(self) -> tuple[tuple[str, str], ...]:

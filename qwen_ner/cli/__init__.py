@@ -23,7 +23,7 @@ from ..columns import printable
 
 COMMANDS = (
     *("data.init", "train", "doctor", "sweep", "folds", "evaluate", "compare", "predict", "serve"),
-    *("push", "export", "data.convert", "data.stats", "data.audit"),
+    *("push", "export", "data.convert", "data.stats", "data.audit", "data.select"),
 )
 WITH_OVERRIDES = ("train", "doctor", "folds")
 """Commands that take `--key value` for any key of the recipe."""

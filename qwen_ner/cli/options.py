@@ -49,6 +49,10 @@ def add_extraction(parser: ArgumentParser) -> None:
         help="auto: drop entities below the calibrated threshold of their label; default: none",
     )
     add_sampling(parser)
+    add_batch_tokens(parser)
+
+
+def add_batch_tokens(parser: ArgumentParser) -> None:
     what = "tokens in a batch; lower it if memory is short; default: 16384, or on a GPU what fits into its memory"
     parser.add_argument("--batch-tokens", type=count, metavar="N", help=what)
 

@@ -81,7 +81,7 @@ def run(options: Namespace, _: list[str]) -> None:
         record["input"] = fingerprint(map(Path, names))  # whose texts are not in the lines
     with open_output(options.output, record, write=rank == 0) as output:
         extractor = Extractor.from_pretrained(folder, backend=options.engine, device=device, dtype=options.dtype)
-        rows: Any = _texts(options.text, names)
+        rows: Any = texts_of(names, options.text)
         if live:
             rows = Arriving(rows)
             signal.signal(signal.SIGTERM, lambda *_: (rows.stop(), signal.signal(signal.SIGTERM, signal.SIG_DFL)))
@@ -138,9 +138,7 @@ def _place(given: str) -> Path | str:
 
 
 def _check(options: Namespace, names: list[str]) -> None:
-    """Raise `NerError` for files that cannot be read or written, before the model is loaded."""
-    from ..data.datasets import read_texts
-    from ..data.formats.lines import lines_of
+    """Raise `NerError` for options and files that do not go together, before the model is loaded."""
     from ..entities import NerError
 
     for option, value in (("--address", options.address), ("--replicas", options.replicas)):
@@ -151,19 +149,28 @@ def _check(options: Namespace, names: list[str]) -> None:
         raise NerError("only ray writes Parquet, or to a URL", place=options.output, remedy=remedy)
     if options.text and options.files:
         raise NerError("give either --text or files, not both", remedy="leave one of them out")
-    if len({os.path.realpath(name) for name in names}) < len(names):
-        raise NerError("a file is given twice", value=names, remedy="give each once")
     if options.format == "cluener" and (len(names) != 1 or not os.path.isfile(names[0])):
         raise NerError("a submission is made from one file", value=names, remedy="give test.json alone")
-    if options.output and os.path.realpath(options.output) in map(os.path.realpath, names):
-        raise NerError("is the input itself", place=options.output, remedy="choose another --output")
+    check_files(names, options.output)
+
+
+def check_files(names: list[str], output: Path | None) -> None:
+    """Raise `NerError` for files of texts that cannot be read, and an output that cannot be written."""
+    from ..data.datasets import read_texts
+    from ..data.formats.lines import lines_of
+    from ..entities import NerError
+
+    if len({os.path.realpath(name) for name in names}) < len(names):
+        raise NerError("a file is given twice", value=names, remedy="give each once")
+    if output and os.path.realpath(output) in map(os.path.realpath, names):
+        raise NerError("is the input itself", place=output, remedy="choose another --output")
     if STDIN in names and sys.stdin is None:
         raise NerError("standard input is closed", remedy="give files or --text")
     for name in names:
         if name != STDIN and not _may_pause(name):
             next(read_texts(lines_of(name), name), None)
-    if options.output and not (options.output.exists() and _may_pause(str(options.output))):
-        check_writable(options.output)
+    if output and not (output.exists() and _may_pause(str(output))):
+        check_writable(output)
 
 
 def _may_pause(name: str) -> bool:
@@ -195,7 +202,8 @@ def _join_group(*, live: bool) -> tuple[int, int, str | None]:
     return state.process_index, state.num_processes, str(state.device)
 
 
-def _texts(given: list[str] | None, names: list[str]) -> Iterator[TextRow]:
+def texts_of(names: list[str], given: list[str] | None = None) -> Iterator[TextRow]:
+    """The rows of files, of which `STDIN` is standard input, and of the sentences `given` on the command line."""
     from ..data.datasets import given_texts, read_texts
     from ..data.formats.lines import lines_of
 

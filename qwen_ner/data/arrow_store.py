@@ -109,9 +109,9 @@ class StoredDecoded(Stored[Decoded]):
 
     @staticmethod
     def load(line: str) -> Decoded:
-        entities, surfaces, problems = json.loads(line)
+        entities, surfaces, problems, logprob = json.loads(line)
         found, pairs = tuple(Entity(*entity) for entity in entities), tuple((label, text) for label, text in surfaces)
-        return Decoded(found, pairs, tuple(Problem(*problem) for problem in problems))
+        return Decoded(found, pairs, tuple(Problem(*problem) for problem in problems), logprob)
 
 
 def select_rows(examples: Sequence[Example], positions: Sequence[int]) -> Sequence[Example]:

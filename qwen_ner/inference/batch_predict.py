@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from tqdm.auto import tqdm
 
-from ..codec import entity_row
+from ..codec import Decoded, entity_row
 from ..data.arriving import Arriving
 from ..data.datasets import TextRow
 from ..data.formats.predictions import submission_row
@@ -75,22 +75,27 @@ def result_lines(
     extractor: Extractor, rows: Sequence[TextRow], submission: bool, options: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """The output line of each row; one that could not be read or does not fit becomes a line with `error`."""
-    faults = {i: row.fault for i, row in enumerate(rows) if row.fault is not None}
-    texts = [row.text or "" for row in rows]
-    try:
-        predicted = extractor.predict(texts, **options)
-    except TextTooLong as error:
-        faults |= {i: f"{rows[i].source}: {fault}" for i, fault in error.faults.items()}
-        predicted = extractor.predict(["" if i in faults else text for i, text in enumerate(texts)], **options)
-    for i, (row, found) in enumerate(zip(rows, predicted, strict=True)):
-        if i in faults:
-            yield {"id": row.id, "error": faults[i]}
+    for row, found in zip(rows, predicted(extractor, rows, options), strict=True):
+        if isinstance(found, str):
+            yield {"id": row.id, "error": found}
         elif submission:
             yield submission_row(row.id, found.entities, extractor.config.labels)
         else:
             problems = [{"kind": p.kind, "label": p.label, "value": p.value} for p in found.problems]
             line = {"id": row.id, "text": row.text, "entities": [entity_row(entity) for entity in found.entities]}
             yield line | ({"problems": problems} if problems else {})
+
+
+def predicted(extractor: Extractor, rows: Sequence[TextRow], options: dict[str, Any]) -> list[Decoded | str]:
+    """What was found in each row, or why it could not be read or does not fit."""
+    faults = {i: row.fault for i, row in enumerate(rows) if row.fault is not None}
+    texts = [row.text or "" for row in rows]
+    try:
+        found = extractor.predict(texts, **options)
+    except TextTooLong as error:
+        faults |= {i: f"{rows[i].source}: {fault}" for i, fault in error.faults.items()}
+        found = extractor.predict(["" if i in faults else text for i, text in enumerate(texts)], **options)
+    return [faults.get(i, decoded) for i, decoded in enumerate(found)]
 
 
 def gather(lines: list[dict[str, Any]], ranks: int) -> list[dict[str, Any]]:

@@ -7,7 +7,9 @@ and of the model only what a `Backend` says.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -252,7 +254,8 @@ class Extractor:
         for guide, answer, completion in zip(guides, answers, completions, strict=True):
             forced = guide.forced_surfaces if guide else frozenset[tuple[str, str]]()
             decoded = self.codec.decode(text, answer, finished=completion.finished, forced_surfaces=forced)
-            found.append(decoded.scored(self._scores(answer, completion)))
+            logprob = None if completion.logprobs is None else math.fsum(completion.logprobs)
+            found.append(replace(decoded.scored(self._scores(answer, completion)), logprob=logprob))
         return found[0] if len(found) == 1 else vote(text, found, self.config.labels, share)
 
     def overlong(self, texts: Iterable[str]) -> dict[int, str]:

@@ -113,8 +113,10 @@ def join_windows(found: Iterable[tuple[Window, Decoded]], floor: Callable[[str],
     for part in parts:
         kept = {(e.label, e.text) for e in part.entities} | set(part.ungrounded)
         surfaces |= dict.fromkeys(pair for pair in part.surfaces if pair in kept)
+    logprobs = [part.logprob for part in parts if part.logprob is not None]
     return Decoded(
         tuple(entity for part in parts for entity in part.entities),
         tuple(surfaces),
         tuple(problem for part in parts for problem in part.problems),
+        min(logprobs) if logprobs and len(logprobs) == len(parts) else None,
     )

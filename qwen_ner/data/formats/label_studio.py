@@ -157,12 +157,19 @@ def _offsets(value: dict[str, Any]) -> tuple[object, object]:
 
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:
-    tasks = (json.dumps(as_task(example), ensure_ascii=False) for example in examples)
-    write_lines(path, chain((f"{',' if at else '['}\n{task}" for at, task in enumerate(tasks)), ["\n]\n"]))
+    write_tasks(path, map(as_task, examples))
 
 
-def as_task(example: Example) -> dict[str, Any]:
+def write_tasks(path: Path, tasks: Iterable[dict[str, Any]]) -> None:
+    """Write a JSON array, a task a line."""
+    lines = (json.dumps(task, ensure_ascii=False) for task in tasks)
+    write_lines(path, chain((f"{',' if at else '['}\n{line}" for at, line in enumerate(lines)), ["\n]\n"]))
+
+
+def as_task(example: Example, model: str | None = None, score: float | None = None) -> dict[str, Any]:
     """The task to import into a project with `<Labels name="label" toName="text">` on `$text`.
+
+    If a `model` is named, the entities are its prediction, for annotators to correct, with the `score` of the whole.
 
     >>> task = as_task(Example("7", "三星在北京", (Entity("company", "三星", 0, 2),)))
     >>> task["data"], task["annotations"][0]["result"][0]["value"]
@@ -179,4 +186,7 @@ def as_task(example: Example) -> dict[str, Any]:
         | ({} if e.score is None else {"score": e.score})
         for number, e in enumerate(example.entities)
     ]
-    return {"data": {"id": example.id, "text": example.text}, "annotations": [{"result": result}]}
+    task: dict[str, Any] = {"data": {"id": example.id, "text": example.text}}
+    if model is None:
+        return task | {"annotations": [{"result": result}]}
+    return task | {"predictions": [{"model_version": model, "score": score, "result": result}]}

@@ -1,0 +1,175 @@
+"""Does `qwen-ner select` choose rows that teach more than random ones?
+
+    python experiments/active.py --quick
+    python experiments/active.py --model PATH --data cluener --json active.json
+    python experiments/active.py --model PATH --data cluener --json active.json --use_cpu --pool 1500
+
+For each seed: 200 random rows of train, and a model of them; three times 100 rows, chosen by the last model from a pool
+of 3,000 others, and a model of all so far; against a model of the same 200 rows and 300 random ones. Each model is the
+LoRA recipe, from the base model on, for the same epochs; other options, such as --use_cpu, are given to the recipe. All
+are read once on dev, with constrained decoding. A model that is trained and read is not made again: give the same
+--work to go on.
+
+The intervals are of 95 %, over the rows; that of the difference is paired and over the means of the seeds. A text
+counts as one row, however long it is: `characters` are those that an annotator reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from accelerate.utils.memory import clear_device_cache
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # how a report is written
+from common import claim, finish, machine
+
+from qwen_ner.codec import Decoded
+from qwen_ner.data.datasets import TextRow, as_row, labels_of, read_dataset, read_jsonl
+from qwen_ner.data.formats.predictions import iter_predictions
+from qwen_ner.entities import CLUENER, Example, LabelSet
+from qwen_ner.evaluation.bootstrap import differences, intervals, rates, row_counts
+from qwen_ner.files import write_text
+from qwen_ner.inference.batch_predict import result_lines
+from qwen_ner.inference.extractor import Extractor
+from qwen_ner.inference.select import select
+from qwen_ner.training.recipe import load_recipe
+from qwen_ner.training.run import train
+from qwen_ner.training.tiny import make_tiny
+
+SMALL = 20
+"""Rows of dev that a training scores for its report; nothing is chosen by them."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What all models have in common. `rest` are overrides of the recipe."""
+
+    work: Path
+    model: str
+    labels: LabelSet
+    train: list[Example]
+    dev: list[Example]
+    start: int
+    add: int
+    rounds: int
+    pool: int
+    rest: Sequence[str]
+
+    def of_seed(self, seed: int) -> dict[str, Path]:
+        """The folders of the models of a seed by name, each trained and read on dev."""
+        rows = random.Random(seed).sample(self.train, len(self.train))
+        rows, pool = rows[: self.start], rows[self.start :][: self.pool]
+        folder, total = self.work / str(seed), self.start + self.add * self.rounds
+        made = {f"start {self.start}": self.made(folder / "start", rows, seed)}
+        made[f"random {total}"] = self.made(folder / "random", [*rows, *pool[: total - self.start]], seed)
+        last = folder / "start"
+        for n in range(1, self.rounds + 1):
+            part = folder / f"chosen-{n}"
+            before = part / "train.jsonl"
+            rows = read_jsonl(before) if before.exists() else self.chosen(last, rows, pool)
+            made[f"chosen {self.start + self.add * n}"] = last = self.made(part, rows, seed)
+        return made
+
+    def chosen(self, folder: Path, rows: list[Example], pool: Sequence[Example]) -> list[Example]:
+        """`rows`, and those of `pool` that the model of `folder` would learn most from."""
+        extractor = Extractor.from_pretrained(folder / "model")
+        texts = (TextRow(str(n), example.text, example.source) for n, example in enumerate(pool))
+        found = select(extractor, texts, self.add, exclude=[row.text for row in rows])
+        return [*rows, *(pool[int(one.id)] for one in found.chosen)]
+
+    def made(self, folder: Path, rows: Sequence[Example], seed: int) -> Path:
+        """`folder`, with a model of `rows` and what it finds in dev."""
+        done = folder / "predictions.jsonl"
+        if not done.exists():
+            print(f"{folder}: {len(rows)} rows", file=sys.stderr, flush=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, part in (("dev", self.dev[:SMALL]), ("train", rows)):  # train.jsonl last: it says they are chosen
+                lines = (json.dumps(as_row(row), ensure_ascii=False) + "\n" for row in part)
+                write_text(folder / f"{name}.jsonl", lines)
+            values = {
+                "model_name_or_path": self.model, "dataset": folder, "output_dir": folder / "model", "seed": seed,
+                "labels": {label.name: label.description for label in self.labels},
+                "learning_rate": 4e-4, "per_device_train_batch_size": 10, "num_train_epochs": 10,
+                "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "eval_on_start": False,
+                "early_stopping_patience": None,
+            }  # fmt: skip
+            train(load_recipe("lora", [*(f"--{key}={value}" for key, value in values.items()), *self.rest]))
+            clear_device_cache(garbage_collection=True)  # the trainer is a reference cycle, and holds the model
+            texts = [TextRow(row.id, row.text, row.source) for row in self.dev]
+            lines = result_lines(Extractor.from_pretrained(folder / "model"), texts, False, {"progress": True})
+            write_text(done, [json.dumps(line, ensure_ascii=False) + "\n" for line in lines])
+            clear_device_cache(garbage_collection=True)
+        return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="tiny", help="tiny, or a causal LM: a folder or its id on the Hub")
+    parser.add_argument("--data", default="sample", help="cluener (with QWEN_NER_DATA), sample, or a folder of splits")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[42, 43, 44])
+    parser.add_argument("--start", type=int, default=200, help="rows of the first model")
+    parser.add_argument("--add", type=int, default=100, help="rows that are chosen at a time")
+    parser.add_argument("--rounds", type=int, default=3, help="how often some are chosen")
+    parser.add_argument("--pool", type=int, default=3_000, help="rows to choose from")
+    parser.add_argument("--work", type=Path, default=Path("outputs/active"), help="models and what they find in dev")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="the toy, three steps of 8 to 20 rows, one seed")
+    options, rest = parser.parse_known_args()
+    dev = read_dataset(options.data, "dev")
+    if options.quick:
+        toy, options.seeds = options.work / "toy", options.seeds[:1]
+        options.model = str(toy if toy.exists() else make_tiny(toy, dropout=0.0))
+        options.start, options.add, options.pool, dev = 8, 4, 60, dev[:30]
+        rest = ["--max_steps", "3", "--use_cpu", "--bf16", "false", "--max_new_tokens", "16", *rest]
+    rows = read_dataset(options.data, "train")
+    labels = CLUENER if options.data in ("cluener", "sample") else labels_of(rows)
+    numbers = (options.start, options.add, options.rounds, options.pool)
+    experiment = Experiment(options.work, options.model, labels, rows, dev, *numbers, rest)
+    table: list[dict[str, Any]] = []
+    for seed in options.seeds:
+        table += [entry(name, seed, made, dev, labels) for name, made in experiment.of_seed(seed).items()]
+        finish(report(table, dev, labels), options.json)  # after each seed: what is there can be read
+
+
+def entry(name: str, seed: int, folder: Path, dev: Sequence[Example], labels: LabelSet) -> dict[str, Any]:
+    """A line of the table, with `folder` for the predictions."""
+    rows, counts = read_jsonl(folder / "train.jsonl"), row_counts(dev, found(folder, dev), labels)
+    return {
+        "rows": name, "seed": seed, "folder": str(folder), "f1": float(rates(counts.sum(0), labels.names)["f1"]),
+        "interval": str(intervals(counts, labels.names)["f1"]), "characters": sum(len(row.text) for row in rows),
+        "entities": sum(len(row.entities) for row in rows),
+    }  # fmt: skip
+
+
+def found(folder: Path, dev: Sequence[Example]) -> list[Decoded]:
+    return list(iter_predictions(folder / "predictions.jsonl", dev))
+
+
+def report(table: Sequence[dict[str, Any]], dev: Sequence[Example], labels: LabelSet) -> dict[str, Any]:
+    """Print the table, and compare the last chosen rows with as many random ones."""
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for line in table:
+        arms.setdefault(line["rows"], []).append(line)
+    for name, lines in arms.items():
+        each = ", ".join(f"{line['seed']}: {100 * line['f1']:.2f} ({line['interval']})" for line in lines)
+        size = f"{mean(line['characters'] for line in lines):,.0f} characters"
+        print(f"{name:<12} f1 {100 * mean(line['f1'] for line in lines):.2f}   {size}   {each}")
+    chance, chosen = ([*arms][1], [*arms][-1])
+    counts = [[row_counts(dev, found(Path(line["folder"]), dev), labels) for line in arms[a]] for a in (chance, chosen)]
+    (f1,) = (each for each in differences(*counts, labels.names) if each.name == "f1")
+    print(f"{chosen} - {chance}: {100 * (f1.b - f1.a):+.2f} points of f1 ({f1.interval})")
+    claims = [claim("lower end of the points of f1 that chosen rows gain over random ones", 100 * f1.interval.low, 0)]
+    gain = {"f1": f1.b - f1.a, "low": f1.interval.low, "high": f1.interval.high}
+    return {"machine": machine(), "table": list(table), "gain": gain, "claims": claims}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The experiment on chosen rows runs on the toy, goes on where it was stopped, and compares what it says it does."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+from rows import ROOT
+
+from qwen_ner.data.datasets import read_jsonl
+
+
+def active(folder):
+    command = [sys.executable, ROOT / "experiments/active.py", "--quick", "--work", "work", "--json", "active.json"]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=400, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "active.json").read_text(encoding="utf-8")), done
+
+
+def test_chosen_rows_are_compared_with_as_many_random_ones(tmp_path):
+    found, done = active(tmp_path)
+    sizes = {"start 8": 8, "random 20": 20, "chosen 12": 12, "chosen 16": 16, "chosen 20": 20}
+    texts = {}
+    for line in found["table"]:
+        texts[line["rows"]] = [row.text for row in read_jsonl(tmp_path / line["folder"] / "train.jsonl")]
+    assert {name: len({*rows}) for name, rows in texts.items()} == sizes
+    for name in [*sizes][1:]:
+        assert {*texts["start 8"]} < {*texts[name]}
+    assert {*texts["chosen 12"]} < {*texts["chosen 16"]} < {*texts["chosen 20"]}
+    assert texts["chosen 20"] != texts["random 20"]
+    by_name = {line["rows"]: line["f1"] for line in found["table"]}
+    assert found["gain"]["f1"] == by_name["chosen 20"] - by_name["random 20"]
+    assert found["gain"]["low"] <= found["gain"]["f1"] <= found["gain"]["high"]
+    assert "chosen 20 - random 20" in done.stdout
+
+    shutil.rmtree(tmp_path / "work" / "42" / "chosen-3")
+    again, done = active(tmp_path)
+    assert [line.split("/")[-1] for line in done.stderr.splitlines() if line.endswith(" rows")] == ["chosen-3: 20 rows"]
+    assert again["table"] == found["table"], "what is made again is the same"

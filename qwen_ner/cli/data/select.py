@@ -1,0 +1,85 @@
+"""Choose the texts that are worth annotating next.
+
+Takes those that the model is least certain of and that differ from each other, and writes them with what the model
+finds, for annotators to correct: Label Studio's tasks to a .json, doccano's rows to a .jsonl. `qwen-ner convert` reads
+what either tool exports.
+"""
+
+from __future__ import annotations
+
+import logging
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..options import add_batch_tokens, add_dtype, add_engine, add_model, count
+from ..predict import STDIN, check_files, texts_of
+
+if TYPE_CHECKING:
+    from ...inference.select import Selection
+
+log = logging.getLogger(__name__)
+
+FORMS = (".json", ".jsonl")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("files", nargs="*", help='texts, one a line, or JSONL with "text"; "-" or none: standard input')
+    parser.add_argument("--count", type=count, default=100, metavar="N", help="how many to choose; default: 100")
+    what = "tasks.json for Label Studio, rows.jsonl for doccano; default: doccano's rows to standard output"
+    parser.add_argument("--output", type=Path, metavar="FILE", help=what)
+    what = "choose no text of this data set, such as what is annotated already; all its splits; can be repeated"
+    parser.add_argument("--exclude", action="append", default=[], metavar="DATA", help=what)
+    add_dtype(parser)
+    add_batch_tokens(parser)
+    add_engine(parser)
+
+
+def run(options: Namespace, _: list[str]) -> None:
+    from ...entities import NerError
+    from ...inference.extractor import Extractor
+    from ...inference.select import select, write
+
+    names = options.files or [STDIN]
+    if options.output and options.output.suffix not in FORMS:
+        remedy = "name a .json for Label Studio, or a .jsonl for doccano"
+        raise NerError(
+            "its name does not tell whom it is for", value=str(options.output), place="--output", remedy=remedy
+        )
+    check_files(names, options.output)
+    exclude = set(_texts_in(options.exclude))
+    extractor = Extractor.from_pretrained(
+        options.model, revision=options.revision, backend=options.engine, dtype=options.dtype
+    )
+    found = select(extractor, texts_of(names), options.count, exclude=exclude, batch_tokens=options.batch_tokens)
+    if found.left_out.counts:
+        log.warning("%s", found.left_out)
+    if not found.chosen:
+        raise NerError("no text to choose", value=_read(found), remedy="give other files, or another --exclude")
+    write(options.output, found.chosen, "@".join(filter(None, (options.model, options.revision))))
+    log.info("%s", _summary(found, options.count, options.output))
+
+
+def _texts_in(datasets: Sequence[str]) -> Iterator[str]:
+    from ...data.datasets import read_all
+
+    for dataset in datasets:
+        for examples in read_all(dataset).values():
+            yield from (example.text for example in examples)
+
+
+def _read(found: Selection) -> str:
+    from ...data.formats.errors import count as counted
+
+    parts = {"repeated": found.repeated, "excluded": found.excluded, "left out": sum(found.left_out.counts.values())}
+    said = ", ".join(f"{number:,} {what}" for what, number in parts.items() if number)
+    return f"{counted(found.read, 'text')} read{f': {said}' if said else ''}"
+
+
+def _summary(found: Selection, asked: int, output: Path | None) -> str:
+    first, last = found.chosen[0].probability, found.chosen[-1].probability
+    few = f" ({asked:,} were asked for)" if len(found.chosen) < asked else ""
+    chosen = f"{f'{output}: ' if output else ''}{len(found.chosen):,} chosen{few}"
+    return f"{_read(found)}\n{chosen}, probability of their answers {first:.2g} to {last:.2g}"
