@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 
 import page_commands
+import page_ours
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from page_cast import Cast
@@ -104,7 +105,7 @@ def _read_yaml(text: str, cast: Cast) -> None:
     if tree.keys() & {"parameters", "early_terminate"}:
         whole = yaml.safe_load((ROOT / "recipes" / "sweep.yaml").read_text(encoding="utf-8"))
         place.write_text(yaml.safe_dump({**whole, **tree}), encoding="utf-8")
-        page_commands.check_sweep(place, cast)
+        page_ours.check_sweep(place, cast)
     elif tree.keys() & {"compute_environment", "distributed_type", "num_processes"}:
         load_config_from_file(str(place))
     elif not tree.keys() & {"apiVersion", "jobs", "services", "cluster_name", "repos", "on", True}:
@@ -113,4 +114,4 @@ def _read_yaml(text: str, cast: Cast) -> None:
             lora = yaml.safe_load((ROOT / "recipes" / "lora.yaml").read_text(encoding="utf-8"))
             del lora[LAUNCHER_KEY]
             place.write_text(yaml.safe_dump({**lora, **tree}, allow_unicode=True), encoding="utf-8")
-        load_recipe(place, page_commands.ON_CPU)
+        load_recipe(place, page_ours.ON_CPU)

@@ -67,18 +67,25 @@ class Cast:
             place = self.folder / name
             shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
 
-    def pretend_to_train(self, output_dir: str, folds: bool = False) -> None:
+    def pretend_to_train(self, output_dir: str) -> None:
         """Put the toy where a training, which was checked and not run, would have put its model."""
-        place = self.folder / output_dir
-        if place.exists():
+        if not (self.folder / output_dir).exists():
+            shutil.copytree(self.trained, self.folder / output_dir)
+
+    def pretend_to_fold(self, output_dir: str, dataset: str) -> None:
+        """The file of `qwen-ner folds`: of the sample what the toy says of some rows, of other data that all is right."""
+        if (self.folder / output_dir).exists():
             return
-        if folds:
-            place.mkdir(parents=True)
+        if dataset in ("cluener", "sample"):
             lines = judge(Extractor.from_pretrained(self.trained), read_dataset("sample", "train")[:3])
-            written = "".join(json.dumps(row) + "\n" for row in lines)
-            (place / "folds.jsonl").write_text(written, encoding="utf-8")
         else:
-            shutil.copytree(self.trained, place)
+            lines = (
+                {"id": row.id, "text": row.text, "entities": [{"label": e.label, "start": e.start, "end": e.end} for e in row.entities]}
+                for row in read_dataset(dataset, "train")
+            )  # fmt: skip
+        (self.folder / output_dir).mkdir(parents=True)
+        written = "".join(json.dumps(row) + "\n" for row in lines)
+        (self.folder / output_dir / "folds.jsonl").write_text(written, encoding="utf-8")
 
     def url(self) -> str:
         """The address of a server of the toy."""

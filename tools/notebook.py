@@ -1,4 +1,4 @@
-"""Run the notebook of the documentation from top to bottom and store what its cells print, or show it as Markdown.
+"""Run the notebook of the documentation from top to bottom and store what its cells print.
 
     python tools/notebook.py            # with qwen_ner installed; minutes on two cores
 
@@ -63,19 +63,6 @@ def _run_cell(source: str, number: int, namespace: dict[str, Any]) -> list[dict[
 
 def _lines(text: str) -> list[str]:
     return text.splitlines(keepends=True)
-
-
-def markdown(notebook: dict[str, Any]) -> str:
-    """A page of the notebook: its text, its code, and the stored outputs."""
-    parts = []
-    for cell in notebook["cells"]:
-        source = "".join(cell["source"]).strip()
-        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
-        for output in cell.get("outputs", []):
-            data = output.get("data", {"text/plain": output.get("text", [])})
-            html = "".join(data.get("text/html", []))
-            parts.append(html or f"```text\n{''.join(data['text/plain']).rstrip()}\n```")
-    return "\n\n".join(parts) + "\n"
 
 
 def _system(line: str) -> str:

@@ -87,10 +87,3 @@ def test_a_cell_is_run_as_jupyter_runs_it():
 def test_a_cell_that_raises_ends_the_run():
     with pytest.raises(ZeroDivisionError):
         TOOL.run({"cells": [cell("1 / 0")]}, print)
-
-
-def test_as_markdown_it_has_text_code_and_outputs():
-    shown = TOOL.markdown(NOTEBOOK)
-    assert shown.startswith("# Train an entity extractor")
-    assert "```python\n!qwen-ner train recipe.yaml\n```\n\n```text\n" in shown
-    assert "<mark" in shown
