@@ -499,8 +499,8 @@ def test_two_ranks_give_the_numbers_of_one(trained, recipe, data, tmp_path, caps
     sequential = ["--train_sampling_strategy", "sequential", "--learning_rate", "1e-2", "--adam_epsilon", "1e-3"]
     one, two = tmp_path / "one", tmp_path / "two"
     warm_python.launch(CONFIGS / "cpu.yaml", [recipe, *options, *sequential, "--output_dir", one]).check_returncode()
-    run(*ACCELERATE, "--config_file", CONFIGS / "cpu_2proc.yaml", "-m", "qwen_ner", "train", recipe, *options, *sequential,
-        "--per_device_train_batch_size", "2", "--output_dir", two)  # fmt: skip
+    typed = ["-m", "qwen_ner", "train", recipe, *options, *sequential, "--per_device_train_batch_size", "2"]
+    warm_python.launch(CONFIGS / "cpu_2proc.yaml", [*typed, "--output_dir", two]).check_returncode()
     first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (one, two))
     for key in ("surface", "span", "problems", "intervals", "errors"):
         assert first[key] == second[key]

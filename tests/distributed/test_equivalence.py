@@ -1,8 +1,6 @@
 """One rank, two ranks and two hosts of one rank give the same: losses, weights, scores, predictions."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,24 +15,24 @@ pytestmark = pytest.mark.slow
 TRAINS = Path(__file__).with_name("trains.py")
 
 
-def ran(command):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
+def launched(config, tiny, make_once):
+    """The folder of what trains.py gives under a config that ships."""
+
+    def make(out):
+        done = warm_python.launch(CONFIGS / config, [TRAINS, tiny, out], env=ENVIRONMENT, timeout=300)
+        assert done.returncode == 0, done.stderr
+
+    return make_once(f"launched_{config}", make)
 
 
 @pytest.fixture(scope="module")
-def one_rank(tiny, tmp_path_factory):
-    out = tmp_path_factory.mktemp("one")
-    done = warm_python.run([sys.executable, TRAINS, tiny, out], env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
-    return out
+def one_rank(tiny, make_once):
+    return launched("cpu.yaml", tiny, make_once)
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tiny, tmp_path_factory):
-    out = tmp_path_factory.mktemp("two")
-    ran([*ACCELERATE, "--config_file", CONFIGS / "cpu_2proc.yaml", TRAINS, tiny, out])
-    return out
+def two_ranks(tiny, make_once):
+    return launched("cpu_2proc.yaml", tiny, make_once)
 
 
 def commands(folder, *what):
@@ -52,14 +50,15 @@ def environments(hosts, folder):
 
 
 @pytest.fixture(scope="module")
-def on_two_hosts(hosts, tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hosts")
-    outs = [folder / "out0", folder / "out1"]
-    typed = commands(folder, *([TRAINS, tiny, out] for out in outs))
-    for code, _, err in hosts.run(typed, environments(hosts, folder)):
-        assert code == 0, err
-    assert not list(outs[1].glob("*.json")), "the first rank alone writes"
-    return outs[0]
+def on_two_hosts(hosts, tiny, make_once):
+    def make(folder):
+        typed = commands(folder, *([TRAINS, tiny, folder / out] for out in ("out0", "out1")))
+        for code, _, err in hosts.run(typed, environments(hosts, folder)):
+            assert code == 0, err
+
+    folder = make_once("on_two_hosts", make)
+    assert not list((folder / "out1").glob("*.json")), "the first rank alone writes"
+    return folder / "out0"
 
 
 @pytest.mark.parametrize("other", ["two_ranks", pytest.param("on_two_hosts", marks=pytest.mark.hosts)])

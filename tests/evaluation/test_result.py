@@ -92,4 +92,4 @@ def test_an_evaluation_holds_counts_and_no_rows():
         return most
 
     peak(1_500)
-    assert (peak(10_000) - peak(5_000)) / 5_000 < 300
+    assert (peak(4_000) - peak(2_000)) / 2_000 < 300

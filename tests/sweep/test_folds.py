@@ -77,11 +77,12 @@ def command(recipe, output, *more):
 
 
 @pytest.fixture(scope="module")
-def done(recipe, tmp_path_factory):
-    output = tmp_path_factory.mktemp("folds")
-    said = warm_python.run(command(recipe, output), check=True, timeout=600).stdout.splitlines()
-    assert f"{output / 'folds.jsonl'}: 24 rows, each predicted by the one of 2 models that has not seen it" in said
-    return output
+def done(recipe, make_once):
+    def make(output):
+        said = warm_python.run(command(recipe, output), check=True, timeout=600).stdout.splitlines()
+        assert f"{output / 'folds.jsonl'}: 24 rows, each predicted by the one of 2 models that has not seen it" in said
+
+    return make_once("folds", make)
 
 
 def test_each_row_is_predicted_by_one_model_that_has_not_seen_it_or_one_like_it(done, rows):

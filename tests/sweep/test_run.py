@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from rows import EIGHT, ROOT
 from test_recipes import LAUNCHER_KEY
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+from warm_python import warm_python
 
 from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.entities import NerError
@@ -683,7 +684,7 @@ def test_a_sweep_of_real_trainings(tiny, tmp_path):
     path.write_text(yaml.safe_dump(shipped))
     out = tmp_path / "out"
     qwen_ner = [sys.executable, "-m", "qwen_ner", "sweep", path, "--local", "--trials", "2", "--output", out]
-    done = subprocess.run(qwen_ner, capture_output=True, text=True, cwd=ROOT, timeout=200)
+    done = warm_python.run(qwen_ner, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     complete, failed = study_in(out).trials
     assert (complete.state, failed.state) == (TrialState.COMPLETE, TrialState.FAIL)
@@ -694,10 +695,9 @@ def test_a_sweep_of_real_trainings(tiny, tmp_path):
     adapter = json.loads((out / "trial-0" / "adapter_config.json").read_text())
     assert sorted(adapter["target_modules"]) == ["q_proj", "v_proj"]
     assert not list(tmp_path.glob("**/wandb"))
-    launch = shlex.split(done.stdout.splitlines()[-1])
-    assert launch[-1] == str(out / "best.yaml")
-    where = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
-    done = subprocess.run(launch, capture_output=True, text=True, cwd=ROOT, timeout=200, env=where)
+    *launch, config, best = shlex.split(done.stdout.splitlines()[-1])
+    assert (launch, best) == (["accelerate", "launch", "--config_file"], str(out / "best.yaml"))
+    done = warm_python.launch(ROOT / config, [best], cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert (out / "best" / "adapter_model.safetensors").read_bytes() == (
         out / "trial-0" / "adapter_model.safetensors"

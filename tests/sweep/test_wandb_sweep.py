@@ -62,15 +62,12 @@ def shipped(tiny, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("config", "ranks"),
-    [("cpu.yaml", [8, 0, 2]), ("cpu_2proc.yaml", [0, 2])],
-)
-def test_an_agent_runs_each_trial_once_and_goes_on_after_a_failed_one(config, ranks, shipped, wandb, tmp_path):
-    """A rank of 0 is refused by the recipe: that trial fails, and the next one is run."""
+def test_an_agent_runs_each_trial_once_and_goes_on_after_a_failed_one(shipped, wandb, tmp_path):
+    """A rank of 0 is refused by the recipe: that trial of two processes fails, and the next one is run."""
     runs, wandb = wandb
+    ranks = [8, 0, 2]
     path = shipped(
-        config, lora_r={"values": ranks}, bf16={"value": False}, learning_rate={"value": 1e-05}, weight_decay={"value": 0},
+        "cpu_2proc.yaml", lora_r={"values": ranks}, bf16={"value": False}, learning_rate={"value": 1e-05}, weight_decay={"value": 0},
         lora_target_modules={"value": ["q_proj", "v_proj"]}, system_prompt={"value": "找出 实体=全部"},
     )  # fmt: skip
     made = wandb("sweep", path)
