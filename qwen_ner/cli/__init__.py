@@ -22,7 +22,7 @@ from pathlib import Path
 from ..columns import printable
 
 COMMANDS = (
-    *("data.init", "train", "doctor", "sweep", "folds", "evaluate", "compare", "predict", "serve"),
+    *("data.init", "recipe", "train", "doctor", "sweep", "folds", "evaluate", "compare", "predict", "serve"),
     *("push", "export", "data.convert", "data.stats", "data.audit"),
 )
 WITH_OVERRIDES = ("train", "doctor", "folds")
