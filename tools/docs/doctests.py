@@ -22,11 +22,11 @@ class Doctests(griffe.Extension):
 def fenced(docstring: str) -> str:
     """`docstring` with each example in a fence, without flags for doctest.
 
-    >>> print(fenced("Add.\\n\\n>>> 1 + 1  # doctest: +SKIP\\n2").replace("`", "'"))
+    >>> print(fenced("Add.\\n\\n>>> 1 + 1  # doctest: +SKIP\\n2").replace("`", "'").replace(">", "."))
     Add.
     <BLANKLINE>
     '''pycon
-    >>> 1 + 1
+    ... 1 + 1
     2
     '''
     """

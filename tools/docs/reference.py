@@ -28,15 +28,15 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of Markdown; a cell may hold any character but a line feed.
+    """A table of Markdown; its cells have no line feeds, and bars in code alone.
 
-    >>> print(table(["key", "type"], [["`a`", "int | none"]]).replace(chr(92), "BACKSLASH"))
+    >>> print(table(["key", "type"], [["`a`", "`int | none`"]]))
     | key | type |
     |---|---|
-    | `a` | int BACKSLASH| none |
+    | `a` | `int | none` |
     <BLANKLINE>
     """
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (header, *rows)]
+    lines = [f"| {' | '.join(line)} |" for line in (header, *rows)]
     return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:], ""])
 
 
@@ -51,7 +51,7 @@ def prose(text: str) -> str:
     `a_b` BACKSLASH<x>
     """
     parts = text.split("`")
-    return "`".join(part if at % 2 else re.sub(r"([<*_\\\[\]{}])", r"\\\1", part) for at, part in enumerate(parts))
+    return "`".join(part if at % 2 else re.sub(r"([<|*_\\\[\]{}])", r"\\\1", part) for at, part in enumerate(parts))
 
 
 @cache
@@ -108,7 +108,7 @@ def _command(name: str, summary: str, parser: argparse.ArgumentParser) -> str:
 def formats() -> str:
     from qwen_ner.data.formats import registry
 
-    parts = [registry.markdown_table() + "\n"]
+    parts = [registry.markdown_table().replace("<", "\\<") + "\n"]
     for format in registry.FORMATS:
         summary, _, more = (inspect.getdoc(format) or "").partition("\n")
         parts += [f"## {format.NAME}\n", f"{prose(summary)}\n", _described(more) + "\n"]
@@ -116,18 +116,17 @@ def formats() -> str:
 
 
 def _described(docstring: str) -> str:
-    """A module's docstring with its indented examples in fences, and without what the module knows nothing of.
+    """A module's docstring as a reader of files needs it: without what is made of them, examples in fences.
 
-    >>> print(_described("In: rows.\\n\\n    三/o\\n\\nOut: text. Knows nothing of JSON.").replace("`", "'"))
-    In: rows.
+    >>> print(_described("In: such lines.\\n\\n    三/o\\n\\nOut: rows. Knows nothing of JSON.").replace("`", "'"))
+    Such lines.
     <BLANKLINE>
     '''text
     三/o
     '''
-    <BLANKLINE>
-    Out: text.
     """
-    text = re.sub(r"\s*Knows nothing of [^.]*\.", "", docstring).strip("\n")
+    text = re.sub(r"(?:Out:|Knows nothing of) [^.]*\.\s*", "", docstring)
+    text = re.sub(r"In: (.)", lambda found: found[1].upper(), text).strip("\n")
     parts = []
     for examples, lines in _runs(text.splitlines()):
         part = "\n".join(lines).strip("\n")
