@@ -4,6 +4,7 @@ import doctest
 import functools
 import http.server
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -94,6 +95,7 @@ def test_an_option_that_has_a_default_tells_it():
 def test_every_format_every_path_and_every_public_name_has_its_place(site):
     formats = (site / "reference" / "formats" / "index.html").read_text(encoding="utf-8")
     assert all(f'id="{format.NAME}"' in formats for format in FORMATS)
+    assert "<label>text</label>" in text_of(site / "reference" / "formats" / "index.html")
     http_page = text_of(site / "reference" / "http" / "index.html")
     assert all(f"{path}" in http_page for path in ("POST /v1/extract", "GET /v1/model", "GET /healthz", "GET /metrics"))
     assert "min_score" in http_page
@@ -109,6 +111,18 @@ def test_examples_of_docstrings_are_code(site):
     python = (site / "reference" / "python" / "index.html").read_text(encoding="utf-8")
     assert "doctest:" not in python
     assert "<blockquote>" not in python
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_notebook_is_shown_with_its_outputs(site, language):
+    notebook = json.loads((ROOT / "docs" / language / "notebook.ipynb").read_text(encoding="utf-8"))
+    folder = site / ("" if language == "en" else language)
+    shown = text_of(folder / "notebook" / "index.html")
+    assert json.loads((folder / "notebook.ipynb").read_text(encoding="utf-8")) == notebook
+    for cell in notebook["cells"]:
+        texts = [output.get("text", ()) for output in cell.get("outputs", ())]
+        texts += [cell["source"]] if cell["cell_type"] == "code" else []
+        assert all("".join(text).strip() in shown for text in texts)
 
 
 @pytest.mark.parametrize("name", ["reference", "doctests"])

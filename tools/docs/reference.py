@@ -45,13 +45,16 @@ def code(text: str) -> str:
 
 
 def prose(text: str) -> str:
-    """A help text as Markdown: outside of code, what Markdown or HTML would take for their own is escaped.
+    """A help text as Markdown: what Markdown or HTML would take for their own is escaped, but not in code.
 
-    >>> print(prose("`a_b` <x>").replace(chr(92), "BACKSLASH"))
-    `a_b` BACKSLASH<x>
+    >>> print(prose("`<a_b>` <x>"))
+    `<a_b>` &lt;x>
     """
-    parts = text.split("`")
-    return "`".join(part if at % 2 else re.sub(r"([<|*_\\\[\]{}])", r"\\\1", part) for at, part in enumerate(parts))
+    return re.sub(r"(`[^`]*`)|(<)|([|*_\\\[\]{}])", _escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[1] or ("&lt;" if found[2] else f"\\{found[3]}")
 
 
 @cache
@@ -108,7 +111,7 @@ def _command(name: str, summary: str, parser: argparse.ArgumentParser) -> str:
 def formats() -> str:
     from qwen_ner.data.formats import registry
 
-    parts = [registry.markdown_table().replace("<", "\\<") + "\n"]
+    parts = [registry.markdown_table().replace("<", "&lt;") + "\n"]
     for format in registry.FORMATS:
         summary, _, more = (inspect.getdoc(format) or "").partition("\n")
         parts += [f"## {format.NAME}\n", f"{prose(summary)}\n", _described(more) + "\n"]
@@ -125,7 +128,7 @@ def _described(docstring: str) -> str:
     三/o
     '''
     """
-    text = re.sub(r"(?:Out:|Knows nothing of) [^.]*\.\s*", "", docstring)
+    text = re.sub(r"(?:Out:|Knows nothing of|`tagging` says)\s[^.]*\.\s*", "", docstring)
     text = re.sub(r"In: (.)", lambda found: found[1].upper(), text).strip("\n")
     parts = []
     for examples, lines in _runs(text.splitlines()):
