@@ -78,9 +78,9 @@ def _faults(values: Any) -> list[str]:
     """What is wrong with the contents of a ner_config.json, one line per fault."""
     if not isinstance(values, dict):
         return ["it is not a JSON object"]
-    faults = _misfits(values, _KEYS)
+    faults = _misfits(values, KEYS)
     if isinstance(values.get("calibration"), dict):
-        faults += _misfits(values["calibration"], _CALIBRATION, "calibration.")
+        faults += _misfits(values["calibration"], CALIBRATION_KEYS, "calibration.")
     if not faults and PROMPT in values:
         names = [label["name"] for label in values["labels"]]
         if values[PROMPT] != _prompt_fingerprint(names, values["system_prompt"]):
@@ -146,7 +146,7 @@ def _are_shares(value: Any) -> bool:
 Keys = dict[str, tuple[str, Callable[[Any], bool]]]
 """For each key what is expected, in words and as a check."""
 
-_KEYS: Keys = {
+KEYS: Keys = {
     "labels": ('a list of {"name", "description"}, each name once', _are_labels),
     "system_prompt": ("a string", _is_text),
     "max_new_tokens": ("a positive whole number below 2³¹", lambda v: _is_count(v, 1)),
@@ -157,7 +157,7 @@ _KEYS: Keys = {
     "calibration": ("null or an object", lambda v: v is None or isinstance(v, dict)),
     PROMPT: ("a string", lambda v: isinstance(v, str)),
 }
-_CALIBRATION: Keys = {
+CALIBRATION_KEYS: Keys = {
     "scale": ("a positive number", lambda v: _is_number(v, math.ulp(0))),
     "bias": ("a number", _is_number),
     "thresholds": ("an object of numbers from 0 to 1", _are_shares),

@@ -22,7 +22,7 @@ from pathlib import Path
 from ..columns import printable
 
 COMMANDS = (
-    *("data.init", "train", "doctor", "sweep", "folds", "evaluate", "compare", "predict", "serve"),
+    *("data.init", "recipe", "train", "doctor", "sweep", "folds", "evaluate", "compare", "predict", "serve"),
     *("push", "export", "data.convert", "data.stats", "data.audit", "data.select"),
 )
 WITH_OVERRIDES = ("train", "doctor", "folds")
@@ -66,8 +66,8 @@ def _run(argv: Sequence[str]) -> None:
         sys.exit(f"error: {error}")
 
 
-def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
-    """The parser of all commands, with the arguments of those in `names`: the others' would slow down each start.
+def build_parser(names: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands, with the arguments of those in `names`, or of all, which takes longer.
 
     `run` and `command` of what it parses are the command's function and name.
     """
@@ -79,7 +79,7 @@ def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
         module, name = importlib.import_module(f".{place}", __name__), place.rpartition(".")[2]
         summary, _, more = (module.__doc__ or "").partition("\n")
         command = subparsers.add_parser(name, help=summary.rstrip("."), description=more or summary)
-        if name in names:
+        if names is None or name in names:
             module.add_arguments(command)
         command.set_defaults(run=module.run)
     return parser

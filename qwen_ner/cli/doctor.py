@@ -2,7 +2,7 @@
 
 Prints one line for each check: ok, warn or fail, with what to do about it, or skip. The exit code is 1 if any check
 fails.
-Options of the form `--key value` override any key of the recipe.
+Options of the form `--key value` override any key of the recipe; `qwen-ner recipe` lists them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("sweep", type=Path, help="a sweep file, such as recipes/sweep.yaml")
     parser.add_argument("--local", action="store_true", help="run the sweep here, without wandb")
     parser.add_argument("--trials", type=int, metavar="N", help="total number of trials; default: run_cap of the file")
-    parser.add_argument("--jobs", type=int, default=1, metavar="K", help="trials at a time, on the same devices")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="K", help="trials at a time, on the same devices; default: 1"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: outputs/ and the name of the file")
 
 

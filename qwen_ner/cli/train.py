@@ -1,6 +1,6 @@
 """Train from a recipe.
 
-Options of the form `--key value` override any key of the recipe. On several GPUs:
+Options of the form `--key value` override any key of the recipe; `qwen-ner recipe` lists them. On several GPUs:
 accelerate launch --config_file accelerate_configs/ddp_4gpu.yaml recipes/lora.yaml
 """
 

@@ -1,6 +1,13 @@
 """Our own JSONL: a sentence a line, half-open offsets.
 
-In: rows in one of three forms, of which `read_jsonl` shows each. Out: `Example`s; the third form for examples.
+In: rows in one of three forms.
+
+    {"text": "三星在北京", "label": {"company": ["三星"], "address": ["北京"]}}
+    {"text": "三星在北京", "label": {"company": {"三星": [[0, 2]]}}}
+    {"text": "三星在北京", "entities": [{"label": "company", "start": 0, "end": 2}]}
+
+Without offsets, every occurrence of a surface is annotated. A row may have an "id", an entity a "score". Out:
+`Example`s; the third form for examples.
 """
 
 from __future__ import annotations
