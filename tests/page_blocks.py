@@ -23,7 +23,7 @@ from rows import ROOT
 from qwen_ner.data.datasets import read_jsonl
 from qwen_ner.training.recipe import LAUNCHER_KEY, load_recipe
 
-SHOWN = ("text", "csv", "html", "dockerfile", "diff", "js", "toml", "bibtex")
+SHOWN = ("text", "csv", "html", "xml", "dockerfile", "diff", "js", "toml", "bibtex")
 """Languages of what is looked at: output, and files that are no input of ours."""
 
 ELSEWHERE = re.compile(r"s3://|:8100|modelscope:")

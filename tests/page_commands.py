@@ -28,6 +28,7 @@ MAKES = {
     "--report",
     "--plots",
     ">",
+    ">>",
     "init",
     "convert",
     "export",
@@ -157,10 +158,16 @@ def _wandb(words: list[str], cast: Cast, given: str | None) -> None:
 
 def _cat(words: list[str], cast: Cast, given: str | None) -> str | None:
     cast.provide(" ".join(words))
+    words, target = (words[:-2], words[-1]) if words[-2] in (">", ">>") else (words, None)
     names = [word for word in words[1:] if not word.startswith("-") and not word.isdecimal()]
     missing = [name for name in names if not (cast.folder / name).is_file()]
     assert not missing, f"no file {missing}"
-    return "".join((cast.folder / name).read_text(encoding="utf-8") for name in names) if names else given
+    shown = "".join((cast.folder / name).read_text(encoding="utf-8") for name in names) if names else given
+    if target is None:
+        return shown
+    with (cast.folder / target).open("a", encoding="utf-8") as file:  # of a page's own folder: what > makes is new
+        file.write(shown or "")
+    return None
 
 
 def _other(words: list[str], cast: Cast, given: str | None) -> None:

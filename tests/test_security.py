@@ -83,7 +83,7 @@ def test_no_source_runs_or_unpacks_untrusted_input(path):
 
 
 def test_recipes_are_read_by_a_safe_loader():
-    from qwen_ner.training.unique_keys import UniqueKeys
+    from qwen_ner.training.finding import UniqueKeys
 
     assert issubclass(UniqueKeys, yaml.SafeLoader)
 

@@ -17,8 +17,7 @@ from typing import Any, Literal
 import yaml
 
 from ..entities import NerError
-from ..training.finding import FaultsError
-from ..training.unique_keys import NOT_YAML, UniqueKeys
+from ..training.finding import NOT_YAML, FaultsError, UniqueKeys
 from .space import Space, is_whole, nest, read_parameter, unknown
 
 METRICS: dict[str, Literal["minimize", "maximize"]] = {

@@ -1,4 +1,4 @@
-"""The result of a check: ok, a warning, a failure or skipped, with its remedy.
+"""The result of a check: ok, a warning, a failure or skipped, with its remedy; and YAML that tells a repeated key.
 
 In: what was found. Out: a line for the terminal, or what a training does about it. Does not know what is checked.
 """
@@ -9,6 +9,8 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import yaml
 
 from ..columns import join_names as join_names
 from ..columns import printable
@@ -88,3 +90,18 @@ def raise_or_warn(findings: Iterable[Finding]) -> None:
             log.warning("%s.", finding.message)
     if failures:
         raise FaultsError(failures)
+
+
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises: its own errors, and Python's for numbers, dates and nesting beyond its limits."""
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses a repeated key, where the plain loader would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key, (key_node, _) in zip(keys, node.value, strict=True):
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", key_node.start_mark)
+        return super().construct_mapping(node, deep)

@@ -26,9 +26,8 @@ from ..entities import NerError
 from ..files import shipped
 from .arguments import DataArguments, ModelArguments, NerTrainingArguments
 from .contradictions import UNSUPPORTED, contradictions
-from .finding import FaultsError
-from .unique_keys import NOT_YAML as NOT_YAML
-from .unique_keys import UniqueKeys
+from .finding import NOT_YAML as NOT_YAML
+from .finding import FaultsError, UniqueKeys
 
 LAUNCHER_KEY = 'if __name__ == "__main__"'
 """A recipe is also a Python file, so that `accelerate launch recipes/X.yaml` works. To YAML, the line that makes it one
