@@ -67,7 +67,7 @@ class BeamSearch:
         Guides are copied at each step, so their states must be values; those given are left as they are.
         """
         batch, logits = read_prompts(self.model, prompts, prefix, self.pad_token_id)
-        found = [[Beam(guide, greedy=True, place=n)] for n, guide in enumerate(guides)]
+        found = [[Beam(copy(guide), greedy=True, place=n)] for n, guide in enumerate(guides)]
         while True:
             steps = self._steps([beam for own in found for beam in own if not beam.done], logits[:, -1])
             found = [self._best(own, steps) for own in found]
