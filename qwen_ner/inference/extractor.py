@@ -215,11 +215,11 @@ class Extractor:
             else:
                 constraints, hints = (guides, None) if constrained else (None, guides)
                 completions = self.backend.complete(prompts, limit, constraints, hints=hints, **options)
-                answers = list(zip(completions, constraints or [None] * len(copies), strict=True))
+                bound: Sequence[Constraint | None] = constraints or [None] * len(copies)
+                answers = list(zip(completions, bound, strict=True))
                 found = [answers[start : start + number] for start in range(0, len(copies), number)]
             self.tokens += sum(map(len, prompts[::number])) + sum(len(one.ids) for own in found for one, _ in own)
-        searched = sampling.beams > 1
-        return [self._decode(text, own, share, searched) for text, own in zip(texts, found, strict=True)]
+        return [self._decode(text, own, share, sampling.beams > 1) for text, own in zip(texts, found, strict=True)]
 
     def serve(
         self, feed: Callable[[int], Sequence[Asked]], *, sampling: Sampling = GREEDY, batch_tokens: int = BATCH_TOKENS
