@@ -388,6 +388,20 @@ def test_a_draw_that_makes_no_sense_is_refused_before_the_model_is_loaded(capsys
     assert "no such folder" not in err
 
 
+def test_beams_bring_what_the_model_almost_wrote(trained, capsys):
+    folder, _ = trained
+    command = ["predict", folder, "--text", EIGHT[0].text]
+    _, plain, _ = in_process(capsys, *command)
+    code, printed, _ = in_process(capsys, *command, "--beams", "8", "--min-score", "0")
+    assert code == 0
+    greedy, searched = ({(e["label"], e["text"]) for e in json.loads(out)["entities"]} for out in (plain, printed))
+    assert len(searched) > len(greedy)
+    code, out, err = in_process(capsys, "predict", "nowhere", "--text", "三星", "--beams", "8", "--temperature", "1")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: beams: ")
+    assert "got 8" in err
+
+
 @pytest.mark.slow
 def test_predict_answers_a_pipe_as_its_lines_come_and_ends_behind_them(trained, tmp_path):
     folder, _ = trained

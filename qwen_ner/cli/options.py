@@ -40,7 +40,7 @@ def add_dtype(parser: ArgumentParser) -> None:
 
 def add_extraction(parser: ArgumentParser) -> None:
     add_dtype(parser)
-    what = "drop entities with a lower score; default: 0, or 0.5 of several samples"
+    what = "drop entities with a lower score; default: 0, or 0.5 of several samples or beams"
     parser.add_argument("--min-score", type=score, help=what)
     parser.add_argument(
         "--thresholds",

@@ -40,6 +40,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="cluener: a submission to CLUENER, made from its test.json; parquet: with ray; default: json",
     )
     add_extraction(parser)
+    what = "search for the N likeliest answers to each text; an entity's score is their summed probability; default: 1"
+    parser.add_argument("--beams", type=count, default=1, metavar="N", help=what)
     add_engine(parser, "ray")
     parser.add_argument("--address", metavar="A", help="of a Ray cluster; default: RAY_ADDRESS, or this machine")
     parser.add_argument(
@@ -55,8 +57,8 @@ def run(options: Namespace, _: list[str]) -> None:
     from ..inference.output_file import fingerprint, model_fingerprint, open_output
     from ..inference.sampling import GREEDY, Sampling
 
-    sampling = Sampling(options.samples, options.temperature, options.top_p)
-    sampling.check_thresholds(options.thresholds)
+    sampling = Sampling(options.samples, options.temperature, options.top_p, options.beams)
+    sampling.check(options.thresholds)
     names = [] if options.text else options.files or [STDIN]
     if options.engine == "ray":
         refused = _on_ray(options, sampling)

@@ -6,13 +6,13 @@ once all of its own are completed, or why it cannot be read. Knows nothing of to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
 from ..codec import Decoded
 from ..entities import NerError
-from .backends.base import Backend, Completion, Constraint, Draw, Feed, Request, ServingBackend
+from .backends.base import Backend, BeamBackend, Completion, Constraint, Draw, Feed, Guide, Request, ServingBackend
 
 
 class TextTooLong(NerError):
@@ -24,6 +24,20 @@ class TextTooLong(NerError):
 
     def __reduce__(self) -> Any:
         return TextTooLong, (self.faults,)
+
+
+def overlong(texts: Iterable[str], length_of: Callable[[str], int], room: int) -> dict[int, str]:
+    """What is wrong with those of `texts` whose prompt takes more than `room` tokens, by their position."""
+    shortest = length_of("。")
+    faults: dict[int, str] = {}
+    for i, text in enumerate(texts):
+        # A token is at least a byte: a text of few enough bytes need not be tokenized twice.
+        if shortest + len(text.encode("utf-8", "surrogatepass")) <= room:
+            continue
+        if (length := length_of(text)) > room:
+            found = f"takes {length} tokens with its prompt, the model has room for {room}"
+            faults[i] = f"{text[:20]!r}… {found}; split it"
+    return faults
 
 
 class Asked(Protocol):
@@ -63,6 +77,16 @@ def requests_of(
 
     both = zip(guides, draws, strict=True)
     return [Request(prompt, guide, partial(take, n), cancelled, draw) for n, (guide, draw) in enumerate(both)]
+
+
+def search_with(
+    backend: Backend, prompts: Sequence[Sequence[int]], limit: int, guides: Sequence[Guide], beams: int, **options: Any
+) -> list[list[tuple[Completion, Guide]]]:
+    """See `BeamBackend.search`. Raises `NerError` for a backend that is none."""
+    if not isinstance(backend, BeamBackend):
+        what, remedy = "this engine does not search for beams", "leave it out, or use the engine torch"
+        raise NerError(what, value=beams, place="beams", remedy=remedy)
+    return backend.search(prompts, limit, guides, beams, **options)
 
 
 def serve_with(backend: Backend, feed: Feed, limit: int, batch_tokens: int) -> None:

@@ -56,7 +56,7 @@ def evaluate(
     raise.
     """
     sampling = Sampling(samples, temperature, top_p)
-    sampling.check_thresholds(thresholds)
+    sampling.check(thresholds)
     if temperature and Path(model).is_file():
         what, remedy = "a file of predictions is scored as it stands: no answer is drawn", "leave the temperature out"
         raise NerError(what, value=temperature, place="temperature", remedy=remedy)

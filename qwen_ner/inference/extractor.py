@@ -7,7 +7,6 @@ and of the model only what a `Backend` says.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -22,7 +21,7 @@ from ..codec import Decoded, locate
 from ..contract import NerConfig
 from ..data.tokenize import prompt_ids
 from ..entities import Entity, NerError
-from .asked import Asked, TextTooLong, requests_of, serve_with
+from .asked import Asked, TextTooLong, overlong, requests_of, search_with, serve_with
 from .backends.base import BATCH_TOKENS, Backend, Completion, Request, backend_class
 from .calibration import Calibration, surface_log_probability
 from .constraints.grammar import Constraint, Grammar
@@ -38,6 +37,9 @@ log = logging.getLogger(__name__)
 
 CHUNK = 1024
 """Windows that are prepared and sorted by length at a time: what is held of a long document beside its entities."""
+
+Answer = tuple[Completion, Constraint | None]
+"""What was written, and the guide that bound it."""
 
 
 class Extractor:
@@ -129,6 +131,7 @@ class Extractor:
         samples: int = 1,
         temperature: float = 0.0,
         top_p: float = 1.0,
+        beams: int = 1,
         batch_tokens: int | None = None,
         progress: bool = False,
     ) -> Iterator[Decoded]:
@@ -143,13 +146,14 @@ class Extractor:
 
         With a `temperature`, answers are drawn as `Sampling` says. One drawn answer is scored like a greedy one. Of
         several `samples` the score is the share of the answers that have the surface, uncalibrated, and `min_score`
-        defaults to 0.5: see `sampling.vote`.
+        defaults to 0.5: see `sampling.vote`. Of several `beams`, which need `constrained`, it is the summed probability
+        of those that have the surface; a lower `min_score` brings what the model almost wrote.
 
         Raises `TextTooLong` before anything is generated if a text, or a window of it, does not fit into the model's
-        context; no text is truncated. Raises `NerError` for what `Sampling` and its `check_thresholds` refuse.
+        context; no text is truncated. Raises `NerError` for what `Sampling` and its `check` refuse.
         """
-        sampling = Sampling(samples, temperature, top_p)
-        sampling.check_thresholds(thresholds)
+        sampling = Sampling(samples, temperature, top_p, beams)
+        sampling.check(thresholds, constrained)
         least = sampling.floor(min_score)
         if isinstance(texts, str):
             raise TypeError("extract takes a list of texts: extract([text])")
@@ -205,12 +209,17 @@ class Extractor:
             grammar = self.grammar if constrained else self._grammar_or_none
             guides = [grammar.constraint(text, limit) for text in copies] if grammar else None
             prompts = [one for one in prompt_ids(self.tokenizer, self.codec, texts) for _ in range(number)]
-            constraints, hints = (guides, None) if constrained else (None, guides)
-            completions = self.backend.complete(prompts, limit, constraints, hints=hints, **options)
-            self.tokens += sum(map(len, prompts[::number])) + sum(len(completion.ids) for completion in completions)
-        bound: Sequence[Constraint | None] = constraints or [None] * len(copies)
-        own = [slice(start, start + number) for start in range(0, len(copies), number)]
-        return [self._decode(text, bound[at], completions[at], share) for text, at in zip(texts, own, strict=True)]
+            found: Sequence[Sequence[Answer]]
+            if guides and sampling.beams > 1:
+                found = search_with(self.backend, prompts, limit, guides, sampling.beams, **options)
+            else:
+                constraints, hints = (guides, None) if constrained else (None, guides)
+                completions = self.backend.complete(prompts, limit, constraints, hints=hints, **options)
+                bound: Sequence[Constraint | None] = constraints or [None] * len(copies)
+                answers = list(zip(completions, bound, strict=True))
+                found = [answers[start : start + number] for start in range(0, len(copies), number)]
+            self.tokens += sum(map(len, prompts[::number])) + sum(len(one.ids) for own in found for one, _ in own)
+        return [self._decode(text, own, share, sampling.beams > 1) for text, own in zip(texts, found, strict=True)]
 
     def serve(
         self, feed: Callable[[int], Sequence[Asked]], *, sampling: Sampling = GREEDY, batch_tokens: int = BATCH_TOKENS
@@ -221,6 +230,7 @@ class Extractor:
         answers; at least one, if any waits. It is asked again while others are read, and what it gives joins them if
         the backend can do that. If this raises, those without an answer may be asked for again.
         """
+        sampling.check(joining=True)
 
         def requests(tokens: int) -> list[Request]:
             asked = feed(tokens)
@@ -241,37 +251,28 @@ class Extractor:
                 return
             tokens = len(prompt) + sum(len(completion.ids) for completion in completions)
             self.tokens += tokens
-            asked.answer(self._decode(asked.text, guides, completions), tokens)
+            asked.answer(self._decode(asked.text, list(zip(completions, guides, strict=True))), tokens)
 
         return requests_of(prompt, guides, draws, answer, asked.cancelled)
 
-    def _decode(
-        self, text: str, guides: Sequence[Constraint | None], completions: Sequence[Completion], share: float = MAJORITY
-    ) -> Decoded:
-        """What `completions`, each bound by its guide, say of `text`: of several what at least this `share` of them."""
+    def _decode(self, text: str, written: Sequence[Answer], share: float = MAJORITY, searched: bool = False) -> Decoded:
+        """What is `written` of `text`: of several answers what at least this `share` of them says; of those that were
+        `searched` for each counts as much as it is probable."""
         found = []
-        answers = decode_ids(self.tokenizer, [completion.ids for completion in completions])
-        for guide, answer, completion in zip(guides, answers, completions, strict=True):
+        answers = decode_ids(self.tokenizer, [completion.ids for completion, _ in written])
+        for answer, (completion, guide) in zip(answers, written, strict=True):
             forced = guide.forced_surfaces if guide else frozenset[tuple[str, str]]()
             decoded = self.codec.decode(text, answer, finished=completion.finished, forced_surfaces=forced)
-            logprob = None if completion.logprobs is None else math.fsum(completion.logprobs)
-            found.append(replace(decoded.scored(self._scores(answer, completion)), logprob=logprob))
-        return found[0] if len(found) == 1 else vote(text, found, self.config.labels, share)
+            found.append(replace(decoded.scored(self._scores(answer, completion)), logprob=completion.logprob))
+        if len(found) == 1 and not searched:
+            return found[0]
+        probabilities = [completion.probability for completion, _ in written] if searched else None
+        return vote(text, found, self.config.labels, share, probabilities)
 
     def overlong(self, texts: Iterable[str]) -> dict[int, str]:
         """What is wrong with those of `texts` that leave no room for an answer, by their position."""
         room = self.backend.max_length - self.config.max_new_tokens
-        (shortest,) = prompt_ids(self.tokenizer, self.codec, ["。"])
-        faults: dict[int, str] = {}
-        for i, text in enumerate(texts):
-            # A token is at least a byte: a text of few enough bytes need not be tokenized twice.
-            if len(shortest) + len(text.encode("utf-8", "surrogatepass")) <= room:
-                continue
-            (prompt,) = prompt_ids(self.tokenizer, self.codec, [text])
-            if len(prompt) > room:
-                found = f"takes {len(prompt)} tokens with its prompt, the model has room for {room}"
-                faults[i] = f"{text[:20]!r}… {found}; split it"
-        return faults
+        return overlong(texts, lambda text: len(prompt_ids(self.tokenizer, self.codec, [text])[0]), room)
 
     def _scores(self, answer: str, completion: Completion) -> dict[tuple[str, str], float]:
         """The confidence of each (label, surface) that `answer` spells; of one that comes twice, the first's."""

@@ -1,13 +1,13 @@
-"""Several drawn answers to one text, and their vote.
+"""Several answers to one text, drawn or the beams of a search, and their vote.
 
-In: how many answers to draw and how; what was decoded of each. Out: a `Draw` for each answer, and one `Decoded` whose
-scores are shares of the answers. Knows nothing of models.
+In: how many answers there are to be and how they are written; what was decoded of each. Out: a `Draw` for each drawn
+answer, and one `Decoded` whose scores are shares of the answers. Knows nothing of models.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -25,7 +25,8 @@ class Sampling:
     """How answers are written: `samples` of them for each text, drawn at `temperature` from the nucleus of `top_p`.
 
     Temperature 0 is greedy. What is drawn depends on the text alone: the seed of its answers is its hash, so that the
-    same command gives the same answer, in any order and batch. Raises `NerError` for values that make no sense, alone
+    same command gives the same answer, in any order and batch. With several `beams` nothing is drawn: the answers are
+    greedy's and the likeliest others that a beam search finds. Raises `NerError` for values that make no sense, alone
     or together.
 
     >>> str(Sampling(5, 0.7, 0.9))
@@ -35,11 +36,17 @@ class Sampling:
     samples: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
+    beams: int = 1
 
     def __post_init__(self) -> None:
         draw = "give a temperature above 0, such as 0.7"
         if self.samples < 1:
             raise NerError("no answer to draw", value=self.samples, place="samples", remedy="give 1 or more")
+        if self.beams < 1:
+            raise NerError("no answer to search for", value=self.beams, place="beams", remedy="give 1 or more")
+        if self.beams > 1 and self.temperature:
+            remedy = "leave the temperature at 0, or give samples instead of beams"
+            raise NerError("beams are searched, not drawn", value=self.beams, place="beams", remedy=remedy)
         if not 0 <= self.temperature < math.inf:
             remedy = "give 0, which is greedy, or a number above, such as 0.7"
             raise NerError("out of range", value=self.temperature, place="temperature", remedy=remedy)
@@ -52,20 +59,31 @@ class Sampling:
             raise NerError("has no effect on greedy answers", value=self.top_p, place="top_p", remedy=draw)
 
     def __str__(self) -> str:
+        if self.beams > 1:
+            return f"{self.beams} beams a text"
         number = f"{self.samples} answer{'s' if self.samples > 1 else ''} a text"
         cut = f", top_p {self.top_p:g}" if self.top_p < 1 else ""
         return f"{number}, temperature {self.temperature:g}{cut}" if self.temperature else "greedy"
 
-    def check_thresholds(self, thresholds: str) -> None:
-        """Raise `NerError` for `thresholds` "auto" if answers are drawn."""
-        if thresholds == "auto" and self.temperature:
-            what = "the calibrated thresholds are fitted to the probabilities of greedy answers, not to drawn ones"
-            remedy = "leave thresholds out and set min_score, or leave the temperature at 0"
+    def check(self, thresholds: str = "none", constrained: bool = True, joining: bool = False) -> None:
+        """Raise `NerError` for what does not go with such answers.
+
+        That is `thresholds` "auto" if answers are not greedy, and for beams that they are not `constrained`, or that
+        texts are to be `joining` others while these are read.
+        """
+        if thresholds == "auto" and self != GREEDY:
+            what = "the calibrated thresholds are fitted to the probabilities of greedy answers, not to others"
+            given = "the temperature at 0" if self.temperature else "beams out"
+            remedy = f"leave thresholds out and set min_score, or leave {given}"
             raise NerError(what, value=thresholds, place="thresholds", remedy=remedy)
+        if self.beams > 1 and (joining or not constrained):
+            what = "a server does not search for beams" if joining else "a search for beams needs the grammar"
+            remedy = "leave beams out, or use predict" if joining else "leave beams out, or constrained at True"
+            raise NerError(what, value=self.beams, place="beams", remedy=remedy)
 
     def floor(self, min_score: float | None) -> float:
         """`min_score`; its default is 0, and `MAJORITY` if there are several answers."""
-        return (MAJORITY if self.samples > 1 else 0.0) if min_score is None else min_score
+        return (MAJORITY if max(self.samples, self.beams) > 1 else 0.0) if min_score is None else min_score
 
     def draws(self, text: str) -> list[Draw]:
         """A `Draw` for each answer to `text`; with another number of samples the first ones are the same."""
@@ -76,12 +94,18 @@ class Sampling:
 GREEDY = Sampling()
 
 
-def vote(text: str, answers: Sequence[Decoded], labels: LabelSet, floor: float = MAJORITY) -> Decoded:
+def vote(
+    text: str,
+    answers: Sequence[Decoded],
+    labels: LabelSet,
+    floor: float = MAJORITY,
+    probabilities: Sequence[float] | None = None,
+) -> Decoded:
     """One result of several `answers` to `text`: the surfaces that a share of at least `floor` of them have.
 
-    The share is the score, a multiple of 1 / answers. An answer that has nothing, or cannot be read, counts as one
-    without the surface. Offsets are those of an answer that writes just these surfaces. Problems are those of all
-    answers.
+    The share is the score: a multiple of 1 / answers, or the sum of the answers' `probabilities` if they have some. An
+    answer that has nothing, or cannot be read, counts as one without the surface. Offsets are those of an answer that
+    writes just these surfaces. Problems are those of all answers.
 
     >>> from qwen_ner.codec import Codec
     >>> from qwen_ner.entities import CLUENER
@@ -90,8 +114,12 @@ def vote(text: str, answers: Sequence[Decoded], labels: LabelSet, floor: float =
     >>> [(entity.text, round(entity.score, 2)) for entity in found.entities], [one.kind for one in found.problems]
     ([('三星', 0.67)], ['not_json'])
     """
-    votes = Counter(pair for answer in answers for pair in answer.surfaces)
-    shares = {pair: number / len(answers) for pair, number in votes.items() if number / len(answers) >= floor}
+    votes: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for answer, weight in zip(answers, probabilities or [1] * len(answers), strict=True):
+        for pair in answer.surfaces:
+            votes[pair] += weight
+    total = 1 if probabilities else len(answers)
+    shares = {pair: min(1.0, votes[pair] / total) for pair in votes if votes[pair] / total >= floor}
     entities = ground(text, (pair for pair in shares if pair[0] in labels))
     problems = tuple(problem for answer in answers for problem in answer.problems)
     return Decoded(entities, tuple(shares), problems).scored(shares)

@@ -193,7 +193,7 @@ def create_app(
         scores=scores,
         calibrated=bool(config.calibration and config.calibration.get("surfaces")),
         window=config.window,
-        sampling=asdict(sampling),
+        sampling={key: getattr(sampling, key) for key in ("samples", "temperature", "top_p")},
         limits=asdict(limits) | {"body": limits.body},
     )
     _add_api(app, service, info)

@@ -68,6 +68,7 @@ def serve(
     `sampling` says. Raises `NerError` if the model, the address, a name or the token cannot be used, or the backend
     cannot draw, and `KeyboardInterrupt` after Ctrl-C.
     """
+    sampling.check(joining=True)
     token = read_token(token_file)
     names = {_check_name(name) for name in allowed_hosts}
     listener = open_socket(host, port)

@@ -1,5 +1,6 @@
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from rows import EIGHT
 
 from qwen_ner.codec import Codec, Decoded
+from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.inference.sampling import Sampling, vote
@@ -172,3 +174,79 @@ def test_hot_answers_under_the_grammar_always_parse(extractor):
     short = Extractor(extractor.backend, extractor.tokenizer, replace(extractor.config, max_new_tokens=9))
     for found in short.predict(TEXTS, samples=4, temperature=5.0, min_score=0.0):
         assert found.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "value", "remedy"),
+    [
+        ({"beams": 0}, 0, "1 or more"),
+        ({"beams": 4, "temperature": 0.7}, 4, "samples"),
+        ({"beams": 4, "constrained": False}, 4, "constrained"),
+    ],
+)
+def test_beams_that_make_no_sense_are_refused(extractor, given, value, remedy):
+    with pytest.raises(NerError) as caught:
+        extractor.extract(TEXTS, **given)
+    assert (caught.value.place, caught.value.value) == ("beams", value)
+    assert remedy in caught.value.remedy
+
+
+def test_calibrated_thresholds_and_a_server_are_refused_for_beams(extractor):
+    with pytest.raises(NerError) as caught:
+        extractor.extract(TEXTS, beams=2, thresholds="auto")
+    assert (caught.value.place, caught.value.value) == ("thresholds", "auto")
+    assert "beams" in caught.value.remedy
+    with pytest.raises(NerError) as caught:
+        extractor.serve(lambda tokens: [], sampling=Sampling(beams=2))
+    assert (caught.value.place, caught.value.value) == ("beams", 2)
+
+
+def test_an_engine_that_does_not_search_says_so(extractor):
+    class Other:
+        max_length = 512
+
+        def complete(self, prompts, limit, constraints=None, **options):
+            raise AssertionError
+
+    with pytest.raises(NerError) as caught:
+        Extractor(Other(), extractor.tokenizer, extractor.config).extract(TEXTS, beams=2)
+    assert (caught.value.place, caught.value.value) == ("beams", 2)
+    assert "torch" in caught.value.remedy
+
+
+def test_one_beam_is_the_greedy_answer_with_its_scores(extractor):
+    assert extractor.predict(TEXTS, beams=1) == extractor.predict(TEXTS)
+
+
+def test_a_score_of_beams_is_the_summed_probability_of_those_that_have_the_surface(extractor):
+    found = extractor.predict(TEXTS, beams=6, min_score=0.0)
+    limit = extractor.config.max_new_tokens
+    guides = [extractor.grammar.constraint(text, limit) for text in TEXTS]
+    searched = extractor.backend.search(prompt_ids(extractor.tokenizer, extractor.codec, TEXTS), limit, guides, 6)
+    below = 0
+    for text, one, greedy, beams in zip(TEXTS, found, extractor.predict(TEXTS), searched, strict=True):
+        expected = Counter()
+        for completion, _ in beams:
+            decoded = extractor.codec.decode(text, extractor.tokenizer.decode(completion.ids))
+            expected.update(dict.fromkeys(decoded.surfaces, math.exp(sum(completion.logprobs))))
+        assert set(one.surfaces) == set(expected)
+        assert all(score == pytest.approx(expected[pair]) and 0 <= score <= 1 for pair, score in pairs(one).items())
+        assert set(greedy.surfaces) <= set(one.surfaces)
+        assert one.problems == ()
+        below += len(set(one.surfaces) - set(greedy.surfaces))
+    assert below, "what the model almost wrote comes too"
+
+
+def test_beams_are_the_same_in_any_batch_and_half_the_probability_is_asked_by_default(extractor):
+    every = extractor.predict(TEXTS, beams=4, min_score=0.0)
+    apart = [extractor.predict([text], beams=4, min_score=0.0)[0] for text in TEXTS]
+    for one, other in zip(every, apart, strict=True):
+        assert pairs(one) == pytest.approx(pairs(other), abs=1e-4)
+    kept = [{pair for pair, score in pairs(one).items() if score >= 0.5} for one in every]
+    assert [set(pairs(one)) for one in extractor.predict(TEXTS, beams=4)] == kept
+    assert any(kept)
+
+
+def test_beams_of_texts_in_which_nothing_can_be_found(extractor):
+    assert extractor.predict(["", "  "], beams=4) == [Decoded()] * 2
+    assert extractor.predict(["。"], beams=4, min_score=0.999) == [Decoded()]

@@ -8,10 +8,11 @@ A new backend is one module with a class that satisfies `Backend`, and one line 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ...entities import NerError
 
@@ -44,6 +45,16 @@ class Completion:
     ids: Sequence[int]
     finished: bool = True
     logprobs: Sequence[float] | None = None
+
+    @property
+    def logprob(self) -> float | None:
+        """That of all of its tokens; None if the backend has none."""
+        return None if self.logprobs is None else math.fsum(self.logprobs)
+
+    @property
+    def probability(self) -> float:
+        """That of all of its tokens; 1.0 if the backend has none."""
+        return math.exp(self.logprob or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +120,30 @@ class Backend(Protocol):
         backend that cannot raises `NerError`. The other options may be ignored: `hints` forecast answers without
         restricting them, `batch_tokens` bounds the tokens in a batch, and `on_rows` is called with the number of
         prompts each time that some are done.
+        """
+
+
+Guide = TypeVar("Guide", bound=Constraint)
+
+
+@runtime_checkable
+class BeamBackend(Backend, Protocol):
+    """A backend that also finds what the model almost wrote."""
+
+    def search(
+        self,
+        prompts: Sequence[Sequence[int]],
+        limit: int,
+        constraints: Sequence[Guide],
+        beams: int,
+        *,
+        batch_tokens: int | None = None,
+        on_rows: Callable[[int], object] | None = None,
+    ) -> list[list[tuple[Completion, Guide]]]:
+        """Up to `beams` different answers to each of `prompts`: greedy's first, then others from likely to unlikely.
+
+        Each comes with a copy of its constraint that it has advanced; those given stay as they are. The probability of
+        an answer is the product of its tokens'. The other options are those of `Backend.complete`.
         """
 
 

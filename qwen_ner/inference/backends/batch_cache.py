@@ -1,7 +1,7 @@
 """The keys and values of a batch whose rows come and go.
 
-In: the caches of rows, padded on the left. Out: one cache for all of them, and the mask of its columns. Knows nothing
-of what the rows write.
+In: prompts, padded on the left, and what follows them. Out: one cache for all rows, the mask of its columns, and the
+logits of what was read. Knows nothing of what the rows write.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import pad
 
-from .prefix_cache import keeps_every_token
+from .prefix_cache import keeps_every_token, repeat_cache
 
 if TYPE_CHECKING:
-    from transformers import DynamicCache
+    from transformers import DynamicCache, PreTrainedModel
 
 
 @dataclass(eq=False)
@@ -43,6 +43,18 @@ class BatchCache:
         """Make columns of `mask` (row, new column) ready for what the model reads next."""
         self.mask = torch.cat([self.mask, mask.to(self.mask.device, non_blocking=True)], dim=1)
 
+    def run(self, model: PreTrainedModel, ids: torch.Tensor, judged: int) -> torch.Tensor:
+        """Logits (row, column, vocabulary) of the last `judged` of `ids`, which `model` reads into the last columns."""
+        out = model(
+            input_ids=ids.to(model.device, non_blocking=True),  # launch, do not wait
+            attention_mask=self.mask,
+            position_ids=self.positions[:, -ids.shape[1] :],
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=judged,
+        )
+        return out.logits.float()
+
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all rows but these, and the columns that only others used. A row that comes twice is copied."""
         self.first = [self.first[i] for i in rows]
@@ -67,6 +79,18 @@ class BatchCache:
         if cut := min(counts):
             self.cache.crop(-cut)
             self.mask = self.mask[:, :-cut]
+
+
+def read_prompts(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], prefix: DynamicCache, pad_token_id: int
+) -> tuple[BatchCache, torch.Tensor]:
+    """The keys and values of `prompts`, which all begin with `prefix`, and the logits (row, 1, vocabulary) behind."""
+    shared = prefix.get_seq_length()
+    own = pad_left([prompt[shared:] for prompt in prompts], pad_token_id)
+    mask = pad(own["attention_mask"], (shared, 0), value=1)
+    first = [0] * len(prompts) if shared else (1 - mask).sum(-1).tolist()
+    batch = BatchCache(repeat_cache(prefix, len(prompts), model), mask.to(model.device), first)
+    return batch, batch.run(model, own["input_ids"], 1)
 
 
 def join(parts: Sequence[BatchCache]) -> BatchCache:

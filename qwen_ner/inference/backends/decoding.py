@@ -16,9 +16,9 @@ import torch
 
 from ...entities import NerError
 from .base import Request
-from .batch_cache import BatchCache, distinct, join, pad_left
+from .batch_cache import BatchCache, distinct, join, pad_left, read_prompts
 from .drawing import probabilities, sample
-from .prefix_cache import keeps_every_token, repeat_cache
+from .prefix_cache import keeps_every_token
 from .row import Row
 
 if TYPE_CHECKING:
@@ -183,13 +183,8 @@ class BatchWriter:
 
     def _prefill(self, rows: Sequence[Row], prefix: DynamicCache) -> BatchCache:
         """The keys and values of the prompts of `rows`, which take their first tokens."""
-        shared = prefix.get_seq_length()
         prompts, places = distinct([row.prompt for row in rows])
-        own = pad_left([prompt[shared:] for prompt in prompts], self.pad_token_id)
-        mask = torch.nn.functional.pad(own["attention_mask"], (shared, 0), value=1)
-        first = [0] * len(prompts) if shared else (1 - mask).sum(-1).tolist()
-        batch = BatchCache(repeat_cache(prefix, len(prompts), self.model), mask.to(self.model.device), first)
-        logits = self._run(batch, own["input_ids"], 1)
+        batch, logits = read_prompts(self.model, prompts, prefix, self.pad_token_id)
         if len(prompts) < len(rows):
             batch.keep(places)
             logits = logits[places]
@@ -206,24 +201,12 @@ class BatchWriter:
         fed = pad_left([[row.ids[-1], *row.draft] for row in self.rows], 0)
         self.batch.extend(fed["attention_mask"])
         width = fed["input_ids"].shape[1]
-        logits = self._run(self.batch, fed["input_ids"], width)
+        logits = self.batch.run(self.model, fed["input_ids"], width)
         refused = self._take(self.rows, logits, Judged.of(logits))
         for row in self.rows:
             row.draft = []
         self.batch.take_back([width - 1 if row.done else count for row, count in zip(self.rows, refused, strict=True)])
         return self.rows
-
-    def _run(self, batch: BatchCache, ids: torch.Tensor, judged: int) -> torch.Tensor:
-        """Logits (row, column, vocabulary) of the last `judged` of `ids`, which are the last columns of `batch`."""
-        out = self.model(
-            input_ids=ids.to(self.model.device, non_blocking=True),  # launch, do not wait
-            attention_mask=batch.mask,
-            position_ids=batch.positions[:, -ids.shape[1] :],
-            past_key_values=batch.cache,
-            use_cache=True,
-            logits_to_keep=judged,
-        )
-        return out.logits.float()
 
     def _take(self, rows: Sequence[Row], logits: torch.Tensor, judged: Judged) -> list[int]:
         """Add to each row that is not done the tokens that its `logits` (row, column, vocabulary) give: its draft, as
@@ -238,8 +221,7 @@ class BatchWriter:
             behind = logits.shape[1] - 1 - column  # so many tokens of a draft stand behind this column
             here = [(i, row) for i, row in writing if len(row.draft) >= behind]
             if not all(math.isfinite(values[i]) for i, _ in here):
-                remedy = "use an earlier checkpoint, or train with a lower learning rate"
-                raise NerError("the model's logits are not finite numbers", remedy=remedy)
+                raise not_finite()
             if drawing := [(i, row.draw) for i, row in here if row.draw]:
                 places, draws = zip(*drawing, strict=True)
                 weights = probabilities(logits[list(places), column], draws)
@@ -287,6 +269,11 @@ class BatchWriter:
             row.ids.append(token)
             row.finished = self.constrained and row.guide is not None and row.guide.closed
         row.done = row.finished or len(row.ids) == self.limit
+
+
+def not_finite() -> NerError:
+    remedy = "use an earlier checkpoint, or train with a lower learning rate"
+    return NerError("the model's logits are not finite numbers", remedy=remedy)
 
 
 def judge(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,9 +1,11 @@
 """Running out of memory, as torch reports it.
 
-In: an error. Out: whether it means that. Knows nothing of what was computed.
+In: an error, or what may raise one. Out: whether it means that. Knows nothing of what is computed.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 
@@ -32,3 +34,19 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(phrase in said for phrase in PHRASES)
     )
+
+
+def fits_memory(compute: Callable[[], object], release: Callable[[], object] | None = None) -> bool:
+    """Call `compute`; False, after `release` and with what it held freed, if the memory ran out."""
+    from accelerate.utils.memory import clear_device_cache
+
+    try:
+        compute()
+        return True
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    if release:
+        release()
+    clear_device_cache(garbage_collection=True)  # here, where the error no longer holds the batch's tensors
+    return False

@@ -20,11 +20,12 @@ from ...contract import NerConfig
 from ...entities import NerError
 from ..loading import load_weights
 from .base import BATCH_TOKENS as BATCH_TOKENS
-from .base import DTYPES, Completion, Constraint, Draw, Feed, Request
+from .base import DTYPES, Completion, Constraint, Draw, Feed, Guide, Request
 from .batch_cache import pad_left as pad_left
+from .beams import Beam, BeamSearch
 from .continuous import ContinuousWriter
 from .decoding import BatchWriter
-from .oom import out_of_memory
+from .oom import fits_memory
 from .packed_linear import pack
 from .prefix_cache import PrefixCache, shared_prefix
 from .row import Row
@@ -135,6 +136,45 @@ class TorchBackend:
         prefix = partial(self.prefix.common, self.model)
         self._write(deque(), partial(self._writer, limit, True, prefix), batch_tokens, feed)
 
+    @torch.no_grad()
+    def search(
+        self,
+        prompts: Sequence[Sequence[int]],
+        limit: int,
+        constraints: Sequence[Guide],
+        beams: int,
+        *,
+        batch_tokens: int | None = None,
+        on_rows: Callable[[int], object] | None = None,
+    ) -> list[list[tuple[Completion, Guide]]]:
+        """See `BeamBackend.search`, and `BeamSearch`. Raises what `complete` raises."""
+        if not prompts:
+            return []
+        prefix = self._prefix(prompts)
+        searching = BeamSearch(self.model, self.ends, self.pad_token_id, limit, beams)
+        found: dict[int, list[Beam[Guide]]] = {}
+        waiting = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
+        budget = min(batch_tokens or min(self.batch_tokens, BATCH_TOKENS), self.memory_tokens)
+
+        def write(some: Sequence[int]) -> None:
+            given = [prompts[n] for n in some], [constraints[n] for n in some]
+            found.update(zip(some, searching.write(*given, prefix), strict=True))
+
+        while waiting:
+            need = beams * (len(prompts[waiting[-1]]) + limit)
+            some = waiting[-max(1, budget // need) :]
+            if fits_memory(partial(write, some)):
+                del waiting[-len(some) :]
+                if on_rows:
+                    on_rows(len(some))
+            elif len(some) == 1:
+                what = "the beams of a prompt do not fit into memory"
+                raise NerError(what, value=beams, place="beams", remedy=f"search fewer, or use {MORE_MEMORY}")
+            else:
+                budget = self.memory_tokens = len(some) // 2 * need
+                log.warning("Beams of %d prompts ran out of memory; using up to %d tokens a batch.", len(some), budget)
+        return [[(beam.completion, beam.guide) for beam in found[n]] for n in range(len(prompts))]
+
     def _writer(
         self,
         limit: int,
@@ -213,22 +253,6 @@ def _answer(written: Iterator[list[Row]], on_rows: Callable[[int], object] | Non
             row.request.answer(None if row.cancelled else Completion(row.ids, row.finished, row.logprobs))
         if on_rows:
             on_rows(len(rows))
-
-
-def fits_memory(compute: Callable[[], object], release: Callable[[], object] | None = None) -> bool:
-    """Call `compute`; False, after `release` and with what it held freed, if the memory ran out."""
-    from accelerate.utils.memory import clear_device_cache
-
-    try:
-        compute()
-        return True
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-    if release:
-        release()
-    clear_device_cache(garbage_collection=True)  # here, where the error no longer holds the batch's tensors
-    return False
 
 
 def neutral_generation_config(end_token_ids: Sequence[int], pad_token_id: int, max_new_tokens: int) -> GenerationConfig:

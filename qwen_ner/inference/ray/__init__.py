@@ -193,7 +193,7 @@ def predict_files(
         "fingerprint": model_fingerprint(local_folder(model, revision)),
         "format": form,
         "input": files_fingerprint(files),
-        **{key: options.get(key) for key in ("min_score", "thresholds", "samples", "temperature", "top_p")},
+        **{key: options.get(key) for key in ("min_score", "thresholds", "samples", "temperature", "top_p", "beams")},
     }
     with ExitStack() as stack:
         filesystem.create_dir(folder, recursive=True)
