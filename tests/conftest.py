@@ -1,8 +1,13 @@
 """Fixtures: a two-layer Qwen2, a few rows of text, and trainings of them. No test reaches a network."""
 
 import os
+import signal
 import tempfile
 
+if (
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+):  # started in the background by a shell: so would all that it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Read by the libraries when they are imported, so before anything else. Once a process: kills.py imports this file again.
 if os.environ.get("QWEN_NER_TESTS") != str(os.getpid()):
     os.environ |= {"QWEN_NER_TESTS": str(os.getpid()), "HF_HOME": tempfile.mkdtemp(prefix="qwen_ner_tests_")}
