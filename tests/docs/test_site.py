@@ -160,8 +160,9 @@ def test_the_site_is_read_searched_and_translated_without_another_host(chromium,
         tab.wait_for_load_state("networkidle")
     for path, query, found in (("/", "lora_r", "reference/recipe"), ("/zh/", "命名实体", "/zh/")):
         tab.goto(address + path)
-        tab.click("[data-md-component=search-query]")
+        tab.wait_for_load_state("networkidle")  # the index is there
         tab.fill("[data-md-component=search-query]", query)
+        tab.press("[data-md-component=search-query]", "End")  # it listens to keys
         tab.wait_for_selector(".md-search-result__item a")
         links = tab.eval_on_selector_all(".md-search-result__item a", "all => all.map((a) => a.href)")
         assert any(found in link for link in links), (query, links)
