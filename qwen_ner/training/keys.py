@@ -6,7 +6,6 @@ In: the dataclasses of arguments.py. Out: `Key`s. Does not read recipes.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import enum
 import json
 import types
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..data.formats.errors import nearest
 from ..entities import NerError
 from .arguments import DataArguments, ModelArguments, NerTrainingArguments
 from .contradictions import MUST_BE, UNSUPPORTED
@@ -42,11 +42,11 @@ GROUPS = (DATA, MODEL, TRAINING, INHERITED)
 
 def recipe_keys() -> list[Key]:
     """The keys that a recipe may have, group by group; without those of `refused_keys`."""
-    found = []
+    found, refused = [], refused_keys()
     for group, arguments in ((DATA, DataArguments), (MODEL, ModelArguments), (TRAINING, NerTrainingArguments)):
         hints = typing.get_type_hints(arguments)
         for key in dataclasses.fields(arguments):
-            if key.init and key.name not in refused_keys():
+            if key.init and key.name not in refused:
                 its = INHERITED if group == TRAINING and key.name not in arguments.__annotations__ else group
                 help_text = key.metadata.get("help", "").replace("%%", "%")
                 found.append(Key(key.name, its, _type(hints[key.name]), _default(key), " ".join(help_text.split())))
@@ -65,9 +65,7 @@ def explain(names: Sequence[str] = ()) -> str:
     known = [*(key.name for key in keys), *refused_keys()]
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-            remedy = f"did you mean {near[0]}?" if near else "`qwen-ner recipe` lists the keys"
-            raise NerError("unknown key", place=name, remedy=remedy)
+            raise NerError("unknown key", place=name, remedy=f"`qwen-ner recipe` lists the keys{nearest(name, known)}")
     lines = []
     for group in GROUPS:
         shown = [key for key in keys if key.group == group and (not names or key.name in names)]

@@ -64,7 +64,10 @@ def test_a_default_that_is_shown_means_what_it_says(tmp_path):
 def test_a_misspelt_key_is_told_with_the_nearest():
     with pytest.raises(NerError) as caught:
         explain(["learnin_rate"])
-    assert (caught.value.place, caught.value.remedy) == ("learnin_rate", "did you mean learning_rate?")
+    assert (caught.value.place, caught.value.remedy) == (
+        "learnin_rate",
+        '`qwen-ner recipe` lists the keys; did you mean "learning_rate"?',
+    )
 
 
 def test_the_command_explains_what_it_is_asked_for(capsys):
