@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -75,8 +76,7 @@ def serve(
     local = is_local(listener.getsockname()[0])
     hosts = {*names, host.lower()} if names or local else None
     folder = local_folder(model, revision)
-    extractor = Extractor.from_pretrained(folder, backend=backend, dtype=dtype)
-    extractor.extract(["北京"], **asdict(sampling))  # the first call is slow
+    extractor = load(folder, backend, dtype, sampling)
     name = Path(model).resolve().name if Path(model).is_dir() else f"{model}@{revision}" if revision else model
     scores = read_scores(folder)
     given: dict[str, Any] = {"token": token, "hosts": hosts, "examples": EXAMPLES, "sampling": sampling}
@@ -105,6 +105,19 @@ def serve(
         signal.raise_signal(server.signal)
     if server.signal == signal.SIGINT:
         raise KeyboardInterrupt
+
+
+def load(folder: Path, backend: str, dtype: str, sampling: Sampling) -> Extractor:
+    """The extractor of `folder`, after a first call, which is slow.
+
+    A thread that computes keeps OpenMP's threads for itself until it ends. While two threads have their own, there are
+    more of them than cores, and OpenMP has them sleep between operations, which costs a batch of few rows a fifth. So
+    this is done by a thread that ends, and only the one that serves will have them.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="load") as thread:
+        extractor = thread.submit(Extractor.from_pretrained, folder, backend=backend, dtype=dtype).result()
+        thread.submit(extractor.extract, ["北京"], **asdict(sampling)).result()
+    return extractor
 
 
 class DrainingServer(uvicorn.Server):

@@ -72,6 +72,36 @@ def places(row):
     return [(e["label"], e["start"], e["end"]) for e in row["entities"]]
 
 
+LOAD = """
+import os, sys, time
+from pathlib import Path
+import torch, tqdm
+from qwen_ner.inference.sampling import GREEDY
+from qwen_ner.serving.run import load
+
+tqdm.tqdm.monitor_interval = 0  # a thread of its own
+
+def threads():
+    time.sleep(0.5)  # those that end are gone
+    return len(os.listdir("/proc/self/task"))
+
+before = threads()
+extractor = load(Path(sys.argv[1]), "torch", "auto", GREEDY)
+loaded = threads()
+torch.ones(10**6).exp()
+print(loaded - before, threads() - loaded)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_loading_leaves_no_threads_beside_those_that_serve(asked_folder, tmp_path):
+    (tmp_path / "load.py").write_text(LOAD)
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, str(tmp_path / "load.py"), str(asked_folder)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "1"]
+
+
 @pytest.mark.slow
 def test_streamed_lines_come_in_order(server, expected):
     texts = [f"{i}号{TEXTS[i % 8]}" * (1 + i) for i in range(24)]
