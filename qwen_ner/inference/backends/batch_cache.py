@@ -93,6 +93,46 @@ def read_prompts(
     return batch, batch.run(model, own["input_ids"], 1)
 
 
+def read_packed(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], prefix: DynamicCache
+) -> tuple[BatchCache, torch.Tensor]:
+    """As `read_prompts`, without padding: the model reads all prompts in one row, in which each token sees `prefix` and
+    its own prompt. The cache must be `joinable`.
+
+    Attention takes all tokens of the row for each, so a row should be no longer than some hundred.
+    """
+    shared, device = prefix.get_seq_length(), model.device
+    own = [prompt[shared:] for prompt in prompts]
+    lengths = torch.tensor([len(tokens) for tokens in own])
+    ends = lengths.cumsum(0)
+    prompt = torch.arange(len(own)).repeat_interleave(lengths)
+    place = torch.arange(int(ends[-1])) - (ends - lengths)[prompt]
+    hidden = (prompt[:, None] != prompt) | (place[:, None] < place)
+    mask = pad(torch.zeros(hidden.shape).masked_fill(hidden, torch.finfo(model.dtype).min), (shared, 0))
+    cache = repeat_cache(prefix, 1, model)
+    out = model(
+        input_ids=torch.tensor([[token for tokens in own for token in tokens]]).to(device),
+        attention_mask=mask[None, None].to(device, model.dtype),
+        position_ids=(shared + place)[None].to(device),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=(ends - 1).to(device),
+    )
+    padding = int(lengths.max()) - lengths
+    columns = torch.arange(int(lengths.max())) - padding[:, None]
+    masked = columns < 0
+    columns = (shared + (ends - lengths)[:, None] + columns).masked_fill(masked, 0)
+    columns = torch.cat([torch.arange(shared).expand(len(own), -1), columns], 1).to(device)
+    for layer in cache.layers:
+        layer.keys, layer.values = (
+            states[0][:, columns].transpose(0, 1).contiguous() for states in (layer.keys, layer.values)
+        )
+    first = [0] * len(own) if shared else padding.tolist()
+    return BatchCache(cache, pad((~masked).long(), (shared, 0), value=1).to(device), first), out.logits[0][
+        :, None
+    ].float()
+
+
 def join(parts: Sequence[BatchCache]) -> BatchCache:
     """One cache for the rows of all `parts`, the first of which becomes it; several must be `joinable`."""
     whole, *others = parts
