@@ -25,14 +25,17 @@ format: $(VENV)/installed-dev
 docs: $(VENV)/installed-dev
 	$(BIN)/mkdocs build --strict
 
-$(VENV)/installed: pyproject.toml $(CONSTRAINTS)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e .
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# --no-compile: Python compiles what it imports, a small part of what is installed.
+$(VENV)/installed: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(BIN)/python -m pip install -q --no-compile -c $(CONSTRAINTS) -e .
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[dev]"
-	touch $@
+$(VENV)/installed-dev: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(BIN)/python -m pip install -q --no-compile -c $(CONSTRAINTS) -e ".[dev]"
+	touch $@ $(VENV)/installed
 
 clean:
 	rm -rf $(VENV) outputs site
