@@ -20,11 +20,12 @@ VIEWS = ("f1", "span_f1", "macro_f1", "precision", "recall", "seen_f1", "unseen_
 
 
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
-    """The report: `table`, a line a split, size and system; `machines`; `measured`, when and on which commits.
+    """The report: `table`, a line a split, size and system; `machine`, that of the first run; `measured`, when
+    and on which commits the runs were made.
 
     A line has each of `VIEWS` as {value, low, high}, in points; `crf` and `plain`, its difference to the CRF and to the
     same system without a name, over the seeds that both have, as {value, low, high, p} or None; `training` and
-    `reading`, seconds by the clock and of the processor, their means over seeds.
+    `reading`, seconds by the clock and of the processor, their means over seeds; `gpu`, its name or None.
     """
     groups: dict[tuple[str, int, str], dict[int, Run]] = {}
     for run in sorted(runs, key=lambda run: (run["split"], run["rows"])):
@@ -37,8 +38,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     this = this_run()
     return {
         "run": {part: this[part] for part in ("date", "commit")},  # the command may name folders of a machine
-        "machines": [machine for n, run in enumerate(runs) if (machine := run["machine"]) not in
-                     [before["machine"] for before in runs[:n]]],
+        "machine": runs[0]["machine"],
         "measured": {"dates": dates, "commits": commits},
         "table": table,
         "claims": claims(table),
@@ -57,6 +57,7 @@ def line(key: tuple[str, int, str], some: dict[int, Run], counts: dict[Any, dict
 
     return {
         "split": split, "rows": rows, "system": system, "settings": first["settings"], "scored": first["scored"],
+        "gpu": first["machine"]["gpu"],
         **{view: points(sum(float(one[view]) for one in each.values()) / len(each), sure[view]) for view in VIEWS},
         "seeds": {str(seed): round(100 * float(one["f1"]), 2) for seed, one in each.items()},
         "crf": against("crf"), "plain": against(system.partition("+")[0]),

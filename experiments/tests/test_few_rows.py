@@ -124,7 +124,7 @@ def run(system, right, rows=50, split="held-out", seed=42):
     seconds = {"wall": 1.0 + seed, "cpu": 2.0}
     return {"system": system, "rows": rows, "seed": seed, "split": split, "settings": {}, "scored": 100,
             "labels": ["a"], "counts": packed(counts), "training": seconds, "reading": seconds,
-            "machine": {"processor": "abacus"}, "run": {"date": "2026-11-27", "commit": "abc"}}  # fmt: skip
+            "machine": {"processor": "abacus", "gpu": None}, "run": {"date": "2026-11-27", "commit": "abc"}}  # fmt: skip
 
 
 def test_the_summary_compares_runs_of_the_same_rows():
@@ -146,7 +146,7 @@ def test_the_summary_compares_runs_of_the_same_rows():
     assert ours["training"] == {"wall": 43.5, "cpu": 2.0}
     assert found["held-out", 50, "few-rows+dropout"]["plain"]["value"] == pytest.approx(f1(90) - f1(80), abs=1e-3)
     assert found["held-out", 100, "crf"]["crf"] is None
-    assert report["machines"] == [{"processor": "abacus"}]
+    assert report["machine"]["processor"] == "abacus"
     (claimed,) = report["claims"]
     assert (claimed["bound"], claimed["holds"]) == (0, True)
     assert len(show(report).splitlines()) == 7
