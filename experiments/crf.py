@@ -19,7 +19,7 @@ from qwen_ner.data.formats.tagged.schemes import BIO2, OUTSIDE, parse_tag, spans
 from qwen_ner.data.surfaces import MARKS
 from qwen_ner.entities import Entity, Example
 
-C1, C2 = (0.0, 0.03, 0.2), (0.003, 0.03, 0.3)
+C1, C2 = (0.01, 0.05, 0.2), (0.001, 0.005, 0.03)
 """The weights of the L1 and L2 penalties to choose from."""
 
 ITERATIONS = 200

@@ -150,7 +150,7 @@ class Experiment:
         if system in OURS:
             predicted, more = self.ours(system, name, rows, seed)
         else:
-            predicted, more = self.lookup(rows) if system == "lookup" else self.crf(rows)
+            predicted, more = self.lookup(rows) if system == "lookup" else self.crf(rows, seed)
         counts = row_counts(self.scored, predicted, self.labels, {pair for row in rows for pair in row.surfaces})
         done = this_run()
         write(out, run | more | {
@@ -165,17 +165,25 @@ class Experiment:
         predicted, reading = timed(lambda: [look(row.text) for row in self.scored])
         return predicted, {"training": training, "reading": reading}
 
-    def crf(self, rows: Sequence[Example]) -> tuple[list[Decoded], dict[str, Any]]:
-        """`training` has all CRFs that the penalties were chosen from."""
-        from crf import Finder, best
+    def crf(self, rows: Sequence[Example], seed: int) -> tuple[list[Decoded], dict[str, Any]]:
+        """What the CRF finds, its penalties chosen unless they were; `training` has all CRFs that were tried."""
+        from crf import Crf, Finder, best
 
         def f1(finder: Finder) -> float:
             counts = row_counts(self.held, finder([row.text for row in self.held]), self.labels)
             return float(rates(counts.sum(0), self.labels.names)["f1"])
 
-        (finder, penalties), training = timed(lambda: best(rows, f1, self.options.quick))
+        chosen = self.options.work / "crf" / f"{len(rows)}-{seed}.json"
+        if chosen.is_file():
+            made = json.loads(chosen.read_text(encoding="utf-8"))
+            finder = Crf(rows).train(**made["penalties"])
+        else:
+            (finder, penalties), training = timed(lambda: best(rows, f1, self.options.quick))
+            made = {"penalties": penalties, "training": training}
+            chosen.parent.mkdir(parents=True, exist_ok=True)
+            write_text(chosen, [json.dumps(made)])
         predicted, reading = timed(lambda: finder([row.text for row in self.scored]))
-        return predicted, {"training": training, "reading": reading, "penalties": penalties}
+        return predicted, {**made, "reading": reading}
 
     def ours(self, system: str, name: str, rows: Sequence[Example], seed: int) -> tuple[list[Decoded], dict[str, Any]]:
         """What the model of `rows` finds, which is trained unless it was."""

@@ -43,20 +43,20 @@ def test_all_systems_are_trained_on_the_same_rows_and_none_is_made_twice(tmp_pat
 
     trained = tmp_path / "work/few-rows/20-42/trained.json"
     before = trained.stat().st_mtime_ns
-    again, _ = few_rows(tmp_path, "--score", "dev", "--systems", "few-rows")
+    again, _ = few_rows(tmp_path, "--score", "dev", "--systems", "crf", "few-rows")
     assert again[:8] == runs
-    assert [(run["split"], run["rows"], run["training"]) for run in again[8:]] == [
-        ("dev", run["rows"], run["training"]) for run in runs if run["system"] == "few-rows"
-    ], "dev is read by the models that are there"
+    assert [(run["split"], run["system"], run["rows"], run["training"]) for run in again[8:]] == [
+        ("dev", run["system"], run["rows"], run["training"]) for run in runs if run["system"] in ("crf", "few-rows")
+    ], "dev is read by what is there"
     assert trained.stat().st_mtime_ns == before
 
     lever = ["--systems", "few-rows", "--name", "more", "--swap", "3", "--lora_dropout", "0.1"]
     more, done = few_rows(tmp_path, *lever)
-    assert [run["system"] for run in more[10:]] == ["few-rows+more"] * 2
+    assert [run["system"] for run in more[12:]] == ["few-rows+more"] * 2
     rows = read_jsonl(tmp_path / "work/few-rows+more/8-42/train.jsonl")
     assert [row.text for row in rows[:8]] == texts[0]
-    assert len(rows) * more[10]["epochs"] == pytest.approx(20 * 8), "as many rows are shown"
-    assert more[10]["settings"] == {"recipe": "lora", "swap": 3, "overrides": ["--lora_dropout", "0.1"]}
+    assert len(rows) * more[12]["epochs"] == pytest.approx(20 * 8), "as many rows are shown"
+    assert more[12]["settings"] == {"recipe": "lora", "swap": 3, "overrides": ["--lora_dropout", "0.1"]}
     assert "other settings" in few_rows(tmp_path, *lever[:4], "--lora_dropout", "0.2", fails=True)
 
 

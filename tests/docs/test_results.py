@@ -149,7 +149,7 @@ def test_every_page_says_when_where_and_how_it_was_measured(root, tmp_path):
         ("cluener", "experiments/f1_budget", ("table", 0, "span_f1", "value"), 12.34, "12.34 ("),
         ("cluener", "experiments/annotators", ("table", "f1", "value"), 12.34, "12.34 ("),
         ("levers", "experiments/f1_budget", ("table", -1, "f1", "value"), 12.34, "12.34 ("),
-        ("few_rows", "experiments/few_rows", ("table", -1, "f1", "value"), 12.34, "12.34 ("),
+        ("few_rows", "experiments/few_rows", ("table", -1, "macro_f1", "value"), 12.34, "12.34 ("),
         ("few_rows", "experiments/few_rows", ("table", 1, "plain", "value"), 12.34, "+12.34 ("),
         ("training_speed", "benchmarks/results/train_speed", ("table", "ours", "rows/s"), 61.5, "123.0 ×"),
         ("extraction_speed", "benchmarks/results/extract_speed", ("table", "constrained", "grammar"), 0.4321, "43.2 %"),
