@@ -22,7 +22,7 @@ from qwen_ner.entities import Entity, Example
 C1, C2 = (0.01, 0.05, 0.2), (0.001, 0.005, 0.03)
 """The weights of the L1 and L2 penalties to choose from."""
 
-ITERATIONS = 200
+ITERATIONS = 120
 """Steps of L-BFGS at most; it stops before when the loss no longer falls."""
 
 Finder = Callable[[Sequence[str]], list[Decoded]]
