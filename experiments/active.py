@@ -17,7 +17,6 @@ counts as one row, however long it is: `characters` are those that an annotator 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 from collections.abc import Sequence
@@ -26,26 +25,16 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from accelerate.utils.memory import clear_device_cache
-
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # how a report is written
 from common import claim, finish, machine
+from lora_of_rows import found, predict_to, train_on
 
-from qwen_ner.codec import Decoded
-from qwen_ner.data.datasets import TextRow, as_row, labels_of, read_dataset, read_jsonl
-from qwen_ner.data.formats.predictions import iter_predictions
+from qwen_ner.data.datasets import TextRow, labels_of, read_dataset, read_jsonl
 from qwen_ner.entities import CLUENER, Example, LabelSet
 from qwen_ner.evaluation.bootstrap import differences, intervals, rates, row_counts
-from qwen_ner.files import write_text
-from qwen_ner.inference.batch_predict import result_lines
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.inference.select import select
-from qwen_ner.training.recipe import load_recipe
-from qwen_ner.training.run import train
 from qwen_ner.training.tiny import make_tiny
-
-SMALL = 20
-"""Rows of dev that a training scores for its report; nothing is chosen by them."""
 
 
 @dataclass(frozen=True)
@@ -90,23 +79,9 @@ class Experiment:
         done = folder / "predictions.jsonl"
         if not done.exists():
             print(f"{folder}: {len(rows)} rows", file=sys.stderr, flush=True)
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, part in (("dev", self.dev[:SMALL]), ("train", rows)):  # train.jsonl last: it says they are chosen
-                lines = (json.dumps(as_row(row), ensure_ascii=False) + "\n" for row in part)
-                write_text(folder / f"{name}.jsonl", lines)
-            values = {
-                "model_name_or_path": self.model, "dataset": folder, "output_dir": folder / "model", "seed": seed,
-                "labels": {label.name: label.description for label in self.labels},
-                "learning_rate": 4e-4, "per_device_train_batch_size": 10, "num_train_epochs": 10,
-                "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "eval_on_start": False,
-                "early_stopping_patience": None,
-            }  # fmt: skip
-            train(load_recipe("lora", [*(f"--{key}={value}" for key, value in values.items()), *self.rest]))
-            clear_device_cache(garbage_collection=True)  # the trainer is a reference cycle, and holds the model
-            texts = [TextRow(row.id, row.text, row.source) for row in self.dev]
-            lines = result_lines(Extractor.from_pretrained(folder / "model"), texts, False, {"progress": True})
-            write_text(done, [json.dumps(line, ensure_ascii=False) + "\n" for line in lines])
-            clear_device_cache(garbage_collection=True)
+            values = {"model_name_or_path": self.model, "seed": seed, "num_train_epochs": 10}
+            train_on(folder, rows, self.dev, self.labels, self.rest, **values)
+            predict_to(done, folder, self.dev)
         return folder
 
 
@@ -141,16 +116,12 @@ def main() -> None:
 
 def entry(name: str, seed: int, folder: Path, dev: Sequence[Example], labels: LabelSet) -> dict[str, Any]:
     """A line of the table, with `folder` for the predictions."""
-    rows, counts = read_jsonl(folder / "train.jsonl"), row_counts(dev, found(folder, dev), labels)
+    rows, counts = read_jsonl(folder / "train.jsonl"), row_counts(dev, found(folder / "predictions.jsonl", dev), labels)
     return {
         "rows": name, "seed": seed, "folder": str(folder), "f1": float(rates(counts.sum(0), labels.names)["f1"]),
         "interval": str(intervals(counts, labels.names)["f1"]), "characters": sum(len(row.text) for row in rows),
         "entities": sum(len(row.entities) for row in rows),
     }  # fmt: skip
-
-
-def found(folder: Path, dev: Sequence[Example]) -> list[Decoded]:
-    return list(iter_predictions(folder / "predictions.jsonl", dev))
 
 
 def report(table: Sequence[dict[str, Any]], dev: Sequence[Example], labels: LabelSet) -> dict[str, Any]:
@@ -163,7 +134,10 @@ def report(table: Sequence[dict[str, Any]], dev: Sequence[Example], labels: Labe
         size = f"{mean(line['characters'] for line in lines):,.0f} characters"
         print(f"{name:<12} f1 {100 * mean(line['f1'] for line in lines):.2f}   {size}   {each}")
     chance, chosen = ([*arms][1], [*arms][-1])
-    counts = [[row_counts(dev, found(Path(line["folder"]), dev), labels) for line in arms[a]] for a in (chance, chosen)]
+    counts = [
+        [row_counts(dev, found(Path(line["folder"]) / "predictions.jsonl", dev), labels) for line in arms[arm]]
+        for arm in (chance, chosen)
+    ]
     (f1,) = (each for each in differences(*counts, labels.names) if each.name == "f1")
     print(f"{chosen} - {chance}: {100 * (f1.b - f1.a):+.2f} points of f1 ({f1.interval})")
     claims = [claim("lower end of the points of f1 that chosen rows gain over random ones", 100 * f1.interval.low, 0)]

@@ -15,6 +15,7 @@ MACHINE = {"processor": "abacus", "cores": 2, "gpu": None, "python": "3.11", "to
 RUN = {"date": "2031-04-05", "commit": "abc1234", "command": "python benchmarks/some.py --limit 7"}
 HEAD = {"run": RUN, "machine": MACHINE, "claims": []}
 WAY = {"dtype": "float32", "sentences/s": 1.0, "sentences/CPU s": 0.5, "GiB": 3.0, "grammar": 0.0, "same": 1.0}
+LESS = {"value": -1.25, "low": -3.0, "high": 0.5, "p": None}
 MADE = {
     "benchmarks/results/train_speed": {
         **HEAD,
@@ -56,6 +57,22 @@ MADE = {
             "predict": [{"rows": 600, "seconds": 3.7, "MiB": 411.0}, {"rows": 6000, "seconds": 26.6, "MiB": 453.0}],
             "train": [{"rows": 1000, "error": "out of memory"}],
         },
+    },
+    "experiments/few_rows": {
+        **HEAD,
+        "measured": {"dates": ["2031-04-05"], "commits": ["abc1234"]},
+        "table": [
+            {"split": split, "rows": rows, "system": system, "scored": 1343, "gpu": None,
+             "settings": {"recipe": "lora", "swap": 3, "overrides": ["--lora_dropout", "0.1"]},
+             "f1": {"value": f1, "low": f1 - 2, "high": f1 + 2}, "macro_f1": {"value": f1, "low": f1 - 2, "high": f1 + 2},
+             "seeds": {"42": f1 - 1, "43": f1 + 1}, "training": {"wall": 9.0, "cpu": 8.0},
+             "reading": {"wall": 5.0, "cpu": 4.0}, "crf": None if system == "crf" else LESS,
+             "plain": LESS if "+" in system else None}
+            for split, rows, system, f1 in (
+                ("held-out", 50, "few-rows", 51.0), ("held-out", 50, "few-rows+dropout", 52.0), ("dev", 50, "crf", 30.0),
+                ("dev", 50, "few-rows", 50.0), ("dev", 100, "crf", 40.0), ("dev", 100, "few-rows", 60.0),
+            )
+        ],
     },
 }  # fmt: skip
 
@@ -117,7 +134,7 @@ def test_every_page_says_when_where_and_how_it_was_measured(root, tmp_path):
             run = {
                 "date": measured["dates"][0],
                 "commit": measured["commits"][0],
-                "command": "experiments/f1_budget.py",
+                "command": f"{sources[0]}.py",
             }
         machine = report["machine"]["gpu"] or report["machine"]["processor"]
         for language in ("en", "zh"):
@@ -132,6 +149,8 @@ def test_every_page_says_when_where_and_how_it_was_measured(root, tmp_path):
         ("cluener", "experiments/f1_budget", ("table", 0, "span_f1", "value"), 12.34, "12.34 ("),
         ("cluener", "experiments/annotators", ("table", "f1", "value"), 12.34, "12.34 ("),
         ("levers", "experiments/f1_budget", ("table", -1, "f1", "value"), 12.34, "12.34 ("),
+        ("few_rows", "experiments/few_rows", ("table", -1, "macro_f1", "value"), 12.34, "12.34 ("),
+        ("few_rows", "experiments/few_rows", ("table", 1, "plain", "value"), 12.34, "+12.34 ("),
         ("training_speed", "benchmarks/results/train_speed", ("table", "ours", "rows/s"), 61.5, "123.0 ×"),
         ("extraction_speed", "benchmarks/results/extract_speed", ("table", "constrained", "grammar"), 0.4321, "43.2 %"),
         ("serving", "benchmarks/results/serve_load", ("load", 1, "p95"), 4321.0, "4.32"),

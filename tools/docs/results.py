@@ -31,6 +31,7 @@ LANGUAGES = ("en", "zh")
 SOURCES = {
     "cluener": ("experiments/f1_budget", "experiments/annotators", "benchmarks/results/h100"),
     "levers": ("experiments/f1_budget",),
+    "few_rows": ("experiments/few_rows",),
     "training_speed": ("benchmarks/results/train_speed",),
     "extraction_speed": ("benchmarks/results/extract_speed",),
     "serving": ("benchmarks/results/serve_load",),
@@ -116,7 +117,7 @@ def head(report: Report, source: str, words: Mapping[str, str], **given: str) ->
     """Date, machine, versions, commit and command of a report: what `given` says, else what the report says."""
     machine = report["machine"]
     parts = [machine.get("gpu"), machine.get("processor"), words["cores"].format(machine["cores"])]
-    hardware = {"processor", "cores", "gpu"}
+    hardware = {"processor", "cores", "gpu", "threads"}
     run = {**report.get("run", {}), **given}
     commit, changed, _ = run["commit"].partition("+")
     rows = {
