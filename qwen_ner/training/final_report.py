@@ -115,7 +115,7 @@ def nothing_right(evaluated: EvaluationResult, args: TrainingArguments, state: T
     if 2 * unread >= rows:
         found += f"; {unread:,} of {count(rows, 'answer')} not JSON or truncated: the model cannot write them yet"
     else:
-        found += f", and {count(counts.fp, 'other')} written"
+        found += f", but {count(counts.fp, 'other')}"
     if args.greater_is_better and (state.best_metric or 0) > 0:
         best = f"{args.metric_for_best_model} {state.best_metric:.4g} at step {state.best_global_step}"
         return [warn(f"{found}. The validation rows had {best}", f"check how {split} is annotated (qwen-ner stats)")]

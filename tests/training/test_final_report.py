@@ -109,7 +109,7 @@ def test_an_f1_of_0_is_explained_with_the_numbers_of_the_run(tmp_path):
 
 def test_wrong_answers_are_told_from_none(tmp_path):
     (finding,) = zero(tmp_path, '{"name":["无人"]}', "{}", "{}")
-    assert finding.found.endswith("and 1 other written")
+    assert finding.found.endswith("was found, but 1 other")
 
 
 def test_validation_rows_that_were_right_point_to_the_split(tmp_path):

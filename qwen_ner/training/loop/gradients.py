@@ -26,6 +26,9 @@ STOP, SKIP = "stop", "skip"
 PATIENCE = 10
 """Steps skipped in a row before a training stops after all: by then its weights are not finite."""
 
+FALLEN_FROM = 0.1
+"""An f1 that falls to 0 from less has only just begun to rise: a few rows more or less right."""
+
 
 class NonFiniteGradients(TrainerCallback):
     """Never take an optimizer step with NaN or infinite gradients.
@@ -100,7 +103,7 @@ class CollapseWarnings(TrainerCallback):
                 metrics["eval_rows"],
                 gold,
             )
-        elif not self.silent and f1 == 0 < self.best:
+        elif not self.silent and f1 == 0 and self.best >= FALLEN_FROM:
             log.warning(
                 "step %d: f1 fell from %.2f to 0; if the loss rose as well, learning_rate %s is too high",
                 state.global_step,

@@ -156,6 +156,10 @@ def test_f1_that_falls_to_0_is_said(caplog):
     assert line.startswith("step 1: f1 fell from 50.00 to 0")
 
 
+def test_a_score_that_has_just_begun_to_rise_may_be_0_again(caplog):
+    assert said(caplog, [evaluated(0.04, tp=1, fp=9), evaluated(0.0, fp=9)]) == []
+
+
 def test_a_climbing_loss_is_said_once(caplog):
     (line,) = said(caplog, [2.0, 0.4, 0.5, 1.2, 3.0, 6.0, 0.5])
     assert line.startswith("step 4: the training loss rose from 0.4 to 3")
