@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -658,12 +659,16 @@ def test_an_adapter_by_recipe_alone_with_its_curves(recipe, data, capsys, tmp_pa
 
 
 @pytest.mark.slow
-def test_patience_ends_a_training_that_no_longer_gets_better(recipe, capsys, tmp_path):
+def test_patience_ends_a_training_that_no_longer_gets_better(recipe, trained, capsys, caplog, tmp_path):
+    caplog.set_level(logging.INFO)
     out = tmp_path / "out"
-    code, _, _ = in_process(capsys, "train", recipe, "--output_dir", out, "--learning_rate", "0", "--max_new_tokens", "8",
-                            "--early_stopping_patience", "2", "--num_train_epochs", "30")  # fmt: skip
+    code, _, _ = in_process(capsys, "train", recipe, "--output_dir", out, "--model_name_or_path", trained[0],
+                            "--learning_rate", "0", "--early_stopping_patience", "2", "--num_train_epochs", "30")  # fmt: skip
     assert code == 0
-    assert json.loads((out / "metrics.json").read_text())["training"]["steps"] <= 4 * 8
+    training = json.loads((out / "metrics.json").read_text())["training"]
+    assert (training["steps"], training["validation"]["step"]) == (30, 10), "the first of three equals, 10 steps each"
+    assert training["validation"]["best"] > 0
+    assert "Early stopping ends the training at step 30 of 300" in caplog.text
 
 
 def test_unknown_arguments_are_refused_where_there_is_no_recipe(capsys):

@@ -29,9 +29,15 @@ def test_it_writes_a_recipe_and_says_the_next_two_commands(home, capsys):
     assert load_recipe("recipe.yaml").data.dataset == "data/medicine"
     assert [line.strip() for line in out.splitlines()[-2:]] == [
         "qwen-ner doctor recipe.yaml",
-        "accelerate launch recipe.yaml",
+        "qwen-ner train recipe.yaml",
     ]
     assert re.search(r"^company +10 +2  三星 \(6\) · 苹果 \(6\)$", out, re.MULTILINE), out
+
+
+def test_on_several_gpus_it_says_to_launch_on_all_of_them(home, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    _, out, _ = in_process(capsys, "init", "data/medicine")
+    assert out.splitlines()[-1].strip() == "accelerate launch recipe.yaml"
 
 
 def test_the_folder_it_stands_in_is_the_data(home, monkeypatch, capsys):

@@ -24,9 +24,11 @@ KINDS = {
     "spurious": "a prediction without a gold entity",
     "not in text": "a surface that does not occur in the text",
     "unknown label": "a label that is not in the label set",
-    "unparseable": "a gold entity of a row whose completion could not be parsed",
+    "not JSON": "a gold entity of a row whose answer is not JSON",
+    "truncated": "a gold entity of a row whose answer was cut off and cannot be read",
+    "wrong type": "a gold entity of a row whose answer is JSON of another shape",
 }
-"""The kinds and what they mean."""
+"""The kinds and what they mean. Those of what was written are named like its problems in the table of scores."""
 
 NONE = "-"
 """The label in `confusion` of an entity without a counterpart."""
@@ -78,8 +80,8 @@ def errors_of(gold: Example, predicted: Decoded, labels: Container[str]) -> list
             wrong.remove(p)
             kind = "label" if g.span == p.span else "boundary" if g.label == p.label else "boundary + label"
             found.append(Error(kind, g, p))
-    unread = not predicted.entities and not predicted.surfaces and bool(_UNREAD & {p.kind for p in predicted.problems})
-    found += [Error("unparseable" if unread else "missed", gold=g) for g in missed]
+    unread = [] if predicted.surfaces else [_UNREAD[p.kind] for p in predicted.problems if p.kind in _UNREAD]
+    found += [Error(unread[0] if unread and not predicted.entities else "missed", gold=g) for g in missed]
     found += [Error("spurious", predicted=p) for p in wrong]
     return found + [
         Error("not in text" if label in labels else "unknown label", written=(label, surface))
@@ -87,7 +89,7 @@ def errors_of(gold: Example, predicted: Decoded, labels: Container[str]) -> list
     ]
 
 
-_UNREAD = frozenset({"not_json", "truncated", "wrong_type"})
+_UNREAD = {"not_json": "not JSON", "truncated": "truncated", "wrong_type": "wrong type"}
 
 
 def _nearest_first(pair: tuple[Entity, Entity]) -> tuple[bool, bool, int, int]:

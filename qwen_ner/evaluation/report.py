@@ -19,7 +19,7 @@ from ..files import write_json, write_text
 from .bootstrap import LEVEL, RESAMPLES, SEED
 from .errors import KINDS, NONE
 from .result import EvaluationResult, Row
-from .table import VIEWS, macro_note
+from .table import VIEWS, few_note, macro_note
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -78,6 +78,7 @@ def page(evaluated: EvaluationResult, history: Sequence[Mapping[str, Any]] = ())
             kinds=KINDS,
             absent=NONE,
             macro_note=macro_note(evaluated.scores),
+            few_note=few_note(evaluated.scores),
             pairs=pairs,
             matrix=[*evaluated.labels.names, NONE] if len(evaluated.labels) <= MATRIX else None,
             hottest=max(evaluated.tally.confusion.values(), default=1),

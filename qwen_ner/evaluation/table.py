@@ -13,6 +13,9 @@ from ..columns import printable, width
 from .bootstrap import LEVEL, Interval
 from .scoring import Counts, Scores
 
+FEW = 30
+"""With fewer surfaces than this to score, a figure means little."""
+
 LABEL = 40
 """Terminal columns of a label in the table; a longer one is cut."""
 
@@ -54,7 +57,7 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
     """The scores as lines for a terminal: labels in the surface view, sums, problems. Rates are percentages.
 
     `intervals`, from `bootstrap.intervals`, adds a column after f1. Unknown labels share one line, if there are any;
-    with it the lines of the labels add up to the line `f1`.
+    with it the lines of the labels add up to the line `f1`. `seen` and `unseen` have a line if they have entities.
 
     >>> from qwen_ner.codec import Codec
     >>> from qwen_ner.entities import Entity, Example, LabelSet
@@ -96,6 +99,7 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
 
     note = macro_note(scores)
     macro = f"macro_f1{' ' * (first - len('macro_f1'))}{100 * scores.macro_f1:>27.2f}{between('macro_f1').rstrip()}"
+    caution = few_note(scores) if known else ""
     kinds = [f"{count:,} {kind.replace('_', ' ').replace('json', 'JSON')}" for kind, count in scores.problems.items()]
     return "\n".join(
         [
@@ -105,8 +109,9 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
             "-" * len(header),
             *(line(*row) for row in sums),
             f"{macro}  ({note})" if note else macro,
-            *(line(name, counts, rate) for name, counts, rate in seen if counts is not None),
+            *(line(name, counts, rate) for name, counts, rate in seen if counts is not None and counts.support),
             " · ".join(kinds),
+            *filter(None, [caution]),
         ]
     )
 
@@ -137,6 +142,24 @@ def macro_note(scores: Scores) -> str:
         return f"mean of {averaged:,} of {every:,} labels: those in gold or predictions"
     absent = sum(scores.surface[label] == Counts() for label in scores.labels)
     return f"mean of all {every} labels: {absent} in neither gold nor predictions count as 0" if absent else ""
+
+
+def few_note(scores: Scores) -> str:
+    """That the intervals are of fewer surfaces than `FEW`, if they are.
+
+    >>> from qwen_ner.codec import Decoded
+    >>> from qwen_ner.entities import Entity, Example, LabelSet
+    >>> from qwen_ner.evaluation.scoring import score
+    >>> north = Entity("place", "北京", 0, 2)
+    >>> few_note(score([Example("0", "北京", (north,))], [Decoded((north,))], LabelSet.of(["place"])))
+    'only 1 surface to score: intervals of fewer than 30 are too narrow, since no resample has an error that no row has'
+    """
+    number = scores.micro.support
+    if number >= FEW:
+        return ""
+    why = "since no resample has an error that no row has"
+    few = f"only {number} surface{'' if number == 1 else 's'} to score"
+    return f"{few}: intervals of fewer than {FEW} are too narrow, {why}"
 
 
 def confidence_line(confidence: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from ..entities import NerError
 from ..evaluation.bootstrap import Interval
 from ..evaluation.report import CURVES, draw_curves, templates
 from ..evaluation.scoring import Scores
-from ..evaluation.table import VIEWS, Contract, macro_note
+from ..evaluation.table import FEW, VIEWS, Contract, macro_note
 from ..files import write_text
 from ..inference.hub_download import ADAPTER
 from ..inference.loading import load_tokenizer
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
 
 WEAKEST = 3
 """How many of the weakest labels the card names."""
-
-FEW = 30
-"""With fewer surfaces than this to score, a label's figure means little."""
 
 LISTED = 20
 """Labels that a limit names; more are counted."""

@@ -27,6 +27,9 @@ CHECKPOINTING = next(
 MIXED_PRECISION = "ACCELERATE_MIXED_PRECISION"
 """Where `accelerate launch` leaves the precision of its config."""
 
+PATIENT_STEPS = 100
+"""Early stopping that waits for fewer steps than this may end a training that would still get better."""
+
 
 def key(default: Any, help: str) -> Any:
     """A field with its help text. A function as default is called for each instance."""
@@ -88,7 +91,9 @@ class NerTrainingArguments(TrainingArguments):
     output_dir: str = key("outputs/run", "checkpoints, the best model, metrics.json")
     max_new_tokens: int | None = key(None, "tokens of the longest answer; default: 1.5 times those of the training's")
     step_transforms: list[str] = key(lambda: ["reduced_head"], "levers applied to each training step, by name")
-    early_stopping_patience: int | None = key(None, "stop after this many evaluations that are no better")
+    early_stopping_patience: int | None = key(
+        None, "stop after so many evaluations that are no better; counted once the score is above 0"
+    )
     nonfinite_gradients: str = key("stop", "stop: fail and name the rows; skip: skip the step and count it")
     resume_from_checkpoint: str | None = key("auto", "auto: the last whole checkpoint in output_dir; none; or a path")
     eval_strategy: str = key("epoch", "no, steps, epoch")

@@ -6,6 +6,7 @@ model was trained.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -13,8 +14,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainerState, TrainingArguments
+
 from ..columns import printable
-from ..data.datasets import is_local
+from ..data.datasets import NAMED, is_local
 from ..data.formats.errors import count
 from ..entities import Example, fingerprint
 from ..evaluation.report import write_report
@@ -22,6 +25,7 @@ from ..evaluation.result import EvaluationResult
 from ..evaluation.table import Contract
 from ..inference.calibration import Judged, fit_calibration, judged, summary
 from ..inference.extractor import Extractor
+from .finding import Finding, raise_or_warn, warn
 from .launch import command_for
 from .loop.trainer import NerTrainer
 from .plan import TrainingPlan
@@ -30,12 +34,14 @@ from .preparation import HELD_OUT, Splits
 TOY = """
 This was a toy model on {data}: it shows how things work, not how good a Qwen is. For the real thing, {how}"""
 
-ON_THE_SAMPLE = f"""on one or four GPUs:
+BY_SHIPPED_RECIPES = f"""on one or four GPUs:
   qwen-ner train lora --per_device_train_batch_size 60
   {command_for(4).replace("…", "full_ft")}"""
 
-ON_OWN_DATA = """on a GPU, add:
-  --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --lora_r 16 --output_dir {output}-lora"""
+BY_INIT = """have a recipe written for a Qwen
+(the learning rate of this one is for the toy), and train by it on a GPU:
+  qwen-ner init {data} --output qwen.yaml
+  qwen-ner train qwen.yaml --output_dir {output}"""
 
 
 def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float) -> dict[str, Any]:
@@ -85,9 +91,8 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
         print(printable(f"\ntrained on {recipe.data.dataset}: {count(len(plan.fitting_rows), 'row')}"))
         print(f"report: {output / 'report.html'}")
         if recipe.model.model_name_or_path == "tiny":
-            made_up = recipe.data.dataset == "sample"
-            data = "made-up data" if made_up else recipe.data.dataset
-            print(printable(TOY.format(data=data, how=ON_THE_SAMPLE if made_up else ON_OWN_DATA.format(output=output))))
+            print(printable(_toy(recipe.data.dataset, output)), flush=True)
+        raise_or_warn(nothing_right(evaluated, trainer.args, state))
     return {**evaluated.scores.to_dict(), "training": training}
 
 
@@ -98,6 +103,36 @@ def _basis(dataset: str, splits: Splits, *, chose: bool) -> str:
     held += ", held out of train" if splits.validation_name == HELD_OUT else ""
     found = f"{dataset} has no {splits.final_name} split to score: the score is of {held}{kind}"
     return f"{found}; for a final test give the data set a {splits.final_name} split"
+
+
+def nothing_right(evaluated: EvaluationResult, args: TrainingArguments, state: TrainerState) -> list[Finding]:
+    """A warning that says what is likely wrong where there are entities to find and f1 is 0, else none."""
+    counts, split, rows = evaluated.scores.micro, evaluated.contract.split, len(evaluated.gold)
+    if counts.tp or not counts.support:
+        return []
+    found = f"f1 is 0: none of {count(counts.support, 'surface')} of {split} was found"
+    unread = sum(any(p.kind in ("not_json", "truncated") for p in decoded.problems) for decoded in evaluated.predicted)
+    if 2 * unread >= rows:
+        found += f"; {unread:,} of {count(rows, 'answer')} not JSON or truncated: the model cannot write them yet"
+    else:
+        found += f", but {count(counts.fp, 'other')}"
+    if args.greater_is_better and (state.best_metric or 0) > 0:
+        best = f"{args.metric_for_best_model} {state.best_metric:.4g} at step {state.best_global_step}"
+        return [warn(f"{found}. The validation rows had {best}", f"check how {split} is annotated (qwen-ner stats)")]
+    length = "max_steps" if args.max_steps > 0 else "num_train_epochs"
+    of_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    remedy = (
+        f"raise {length} (now {getattr(args, length):g}, which gave {count(state.global_step, 'step')}), take fewer "
+        f"rows per step than {of_step} (per_device_train_batch_size), or raise learning_rate ({args.learning_rate:g})"
+    )
+    return [warn(found, f"most likely it was trained too little: {remedy}")]
+
+
+def _toy(dataset: str, output: Path) -> str:
+    """What was trained was the toy, and how to train a Qwen on these data."""
+    data = shlex.quote(dataset)
+    how = BY_SHIPPED_RECIPES if dataset in NAMED else BY_INIT.format(data=data, output=shlex.quote(f"{output}-lora"))
+    return TOY.format(data="made-up data" if dataset == "sample" else dataset, how=how)
 
 
 def calibrate(extractor: Extractor, held_out: Sequence[Example]) -> tuple[Extractor, list[Judged]]:

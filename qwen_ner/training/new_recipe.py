@@ -10,7 +10,6 @@ import math
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -25,6 +24,7 @@ from ..data.formats.errors import count
 from ..data.formats.foreign import standoff
 from ..entities import Example, NerError
 from ..inference.windows import windows
+from .arguments import PATIENT_STEPS
 from .recipe import CLOSING, LAUNCHER_LINE, QUOTES
 
 FEW_ROWS = 2_000
@@ -62,8 +62,8 @@ TEMPLATE = """# A training on the data below. `qwen-ner init` wrote this recipe:
 {overview}
 #
 # Hardware   One GPU of 24 GB, or a CPU and patience; `qwen-ner doctor` estimates memory.
-# Launch     {launch}
-# Override   {launch} --learning_rate 2e-4 --output_dir outputs/lr2e-4
+# Launch     qwen-ner train {place}; on several GPUs accelerate launch {place}
+# Override   qwen-ner train {place} --learning_rate 2e-4 --output_dir outputs/lr2e-4
 # Measured   {measured}
 #
 # The next line lets `accelerate launch` run this file as Python; to qwen-ner it is YAML.
@@ -96,7 +96,6 @@ eval_on_start: true
 save_strategy: epoch
 metric_for_best_model: f1
 load_best_model_at_end: true
-early_stopping_patience: 5
 per_device_eval_batch_size: 64
 
 # Logging
@@ -233,11 +232,11 @@ def recipe_text(found: Found, path: Path, model: str, *, bf16: bool = False) -> 
 
     `bf16` says whether this machine's GPU has it.
     """
-    launch, few = _one_line(f"accelerate launch {shlex.quote(str(path))}"), len(found.train) < FEW_ROWS
+    place, few = _one_line(shlex.quote(str(path))), len(found.train) < FEW_ROWS
     name = re.sub(r"[^\w.-]+", "-", Path(found.dataset).resolve().stem).strip("-.") or "run"
     return TEMPLATE.format(
         overview="\n".join(f"#   {line}".rstrip() for line in overview(found)),
-        launch=launch,
+        place=place,
         measured=TOY if model == "tiny" else FEW if few else MANY,
         launcher=LAUNCHER_LINE,
         model=_quoted(model),
@@ -246,7 +245,7 @@ def recipe_text(found: Found, path: Path, model: str, *, bf16: bool = False) -> 
         labels="\n".join(f'  {_quoted(label)}: ""' for label in found.labels()),
         limits=_limits(found),
         examples="\n".join(f"  - {_quoted(text)}" for text in _sentences(found)),
-        steps=_steps(found.train, few=few, toy=model == "tiny"),
+        steps=_steps(found, few=few, toy=model == "tiny"),
         bf16="bf16: true" if bf16 else NO_BF16,
         name=name,
         closing=CLOSING,
@@ -264,16 +263,18 @@ def _limits(found: Found) -> str:
     return lines
 
 
-def _steps(train: Sequence[Example], *, few: bool, toy: bool) -> str:
-    """The learning rate and the rows of a step, which long texts divide into several packs."""
+def _steps(found: Found, *, few: bool, toy: bool) -> str:
+    """The learning rate, the patience, and the rows of a step, which long texts divide into several packs."""
     rows, rate, why = (10, "4e-4", "the best of three on CLUENER") if few else (60, "1e-3", "√6 × 4e-4")
     if toy:
         rows, rate, why = 16, "3e-3", "for the toy"
-    long = min(LONG, Lengths.of((len(example.text), 0) for example in train).quantile(0.9))
+    long = min(LONG, Lengths.of((len(example.text), 0) for example in found.train).quantile(0.9))
+    patience = max(5, math.ceil(PATIENT_STEPS / math.ceil((len(found.train) - found.held_out) / rows)))
     pack = max(size for size in range(1, rows + 1) if rows % size == 0 and (size == 1 or size * long <= PACK))
     return f"""# Optimization: {pack} rows × {rows // pack} × one process = {rows} rows per step
 learning_rate: {rate:<24}# {why}
 num_train_epochs: 30                   # at most; early stopping ends it
+early_stopping_patience: {patience:<14}# evaluations, one an epoch, that are no better
 per_device_train_batch_size: {pack}
 gradient_accumulation_steps: {rows // pack}"""
 

@@ -25,6 +25,8 @@ def random_rows(seed: int, rows: int = 6) -> tuple[list[Example], list[Decoded]]
                 written.setdefault(label, []).append(surface)
         for _ in range(rng.randint(0, 3)):
             written.setdefault(rng.choice((*ABC.names, "x")), []).append("".join(rng.choices("甲乙丙丁", k=2)))
-        completion = json.dumps(written, ensure_ascii=False) if rng.random() < 0.9 else '{"a":["甲'
-        predicted.append(Codec(ABC).decode(text, completion))
+        completion, finished = json.dumps(written, ensure_ascii=False), True
+        if rng.random() >= 0.9:
+            completion, finished = ("[]" if number % 3 == 1 else '{"a":["甲'), number % 3 != 2
+        predicted.append(Codec(ABC).decode(text, completion, finished=finished))
     return gold, predicted

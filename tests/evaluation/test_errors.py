@@ -18,6 +18,7 @@ from qwen_ner.evaluation.errors import (
     spurious,
 )
 from qwen_ner.evaluation.scoring import Counts, score
+from qwen_ner.evaluation.table import table
 
 TEXT = "三星在北京大学"
 
@@ -55,8 +56,8 @@ def test_kinds(gold, predicted, kinds):
     [
         ('{"a":["首尔"]}', ["missed", "not in text"]),
         ('{"x":["三星"]}', ["missed", "unknown label"]),
-        ('{"a":["三', ["unparseable"]),
-        ("[]", ["unparseable"]),
+        ('{"a":["三', ["not JSON"]),
+        ("[]", ["wrong type"]),
         ("{}", ["missed"]),
         # What could be read counts as read, whatever else was wrong.
         ('{"a":["三星"],"b":3}', []),
@@ -66,6 +67,24 @@ def test_kinds_of_what_has_no_offsets(completion, kinds):
     example = Example("0", TEXT, (entity("a", "三星"),))
     decoded = Codec(ABC).decode(TEXT, completion)
     assert [error.kind for error in errors_of(example, decoded, ABC.names)] == kinds
+
+
+def test_a_truncated_answer_misses_what_it_does_not_say_and_is_called_so():
+    example = Example("0", TEXT, (entity("a", "三星"),))
+
+    def kinds(completion):
+        decoded = Codec(ABC).decode(TEXT, completion, finished=False)
+        return [error.kind for error in errors_of(example, decoded, ABC.names)]
+
+    assert kinds('{"a":["三') == ["truncated"]
+    assert kinds('{"b":["三星"]}') == ["label"]
+    assert kinds('{"a":["三星"]}') == []
+
+
+def test_kinds_and_problems_that_are_the_same_have_the_same_name():
+    (line,) = table(score([], [], ABC)).splitlines()[-1:]
+    problems = {problem.removeprefix("0 ") for problem in line.split(" · ")}
+    assert problems & KINDS.keys() == {"not JSON", "truncated", "wrong type", "not in text", "unknown label"}
 
 
 def test_the_kinds_add_up_to_all_false_positives_and_negatives():

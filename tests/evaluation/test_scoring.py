@@ -16,7 +16,7 @@ from qwen_ner.codec import PROBLEM_KINDS, Codec, Decoded, Problem
 from qwen_ner.entities import CLUENER, Entity, Example, LabelSet, NerError
 from qwen_ner.evaluation.bootstrap import Interval, rates, row_counts
 from qwen_ner.evaluation.scoring import Counts, Scores, score
-from qwen_ner.evaluation.table import Contract, table
+from qwen_ner.evaluation.table import Contract, few_note, table
 
 ABC = LabelSet.of(["a", "b", "c"])
 LETTERS = "甲乙丙丁"
@@ -290,7 +290,7 @@ def test_cluener_s_mean_is_over_its_ten_labels_and_the_table_says_how_many_count
 def test_a_label_s_name_is_not_taken_for_a_line_of_the_table_and_cannot_write_to_the_terminal():
     labels = LabelSet.of(["f1", "seen", "macro_f1", "\x1b[31m红\n", "长" * 500, "__proto__"])
     gold = [example("三星北京", ("f1", 0, 2), ("__proto__", 2, 4), ("长" * 500, 1, 3))]
-    scores = scores_of(gold, ["{}"], labels, train=set())
+    scores = scores_of(gold, ["{}"], labels, train={("f1", "三星")})
     rates_of = ("f1_f1", "f1_seen", "f1_macro_f1", "f1", "seen_f1", "macro_f1")
     known = {name: Interval(n / 10, n / 10) for n, name in enumerate(rates_of)}
     shown = table(scores, None, known)
@@ -373,7 +373,7 @@ def test_every_line_of_the_table_ends_in_the_same_column(bare):
     )
     assert all(view in views for view in ("f1:", "span_f1:", "macro_f1:"))
     names = [line.split()[0] for line in body]
-    assert names == [*labels.names, "unknown", "-" * columns(header), "f1", "span_f1", "macro_f1", "seen", "unseen"]
+    assert names == [*labels.names, "unknown", "-" * columns(header), "f1", "span_f1", "macro_f1", "unseen"]
     assert {columns(line) for line in body if not line.startswith("macro_f1")} == {columns(header)}
     macro = next(line for line in body if line.startswith("macro_f1"))
     rate, note = macro.split("  (")
@@ -390,6 +390,27 @@ def test_the_table_is_silent_about_what_was_not_asked_or_not_met():
     lines = table(scores_of([example("三星")], ["{}"])).splitlines()
     assert lines[0].split() == ["precision", "recall", "f1", "support"]
     assert [line.split()[0] for line in lines[1:-1]] == ["a", "b", "c", lines[4], "f1", "span_f1", "macro_f1"]
+
+
+def test_seen_and_unseen_have_a_line_if_they_have_entities():
+    rows = [example("三星在北京", ("a", 0, 2), ("b", 3, 5))]
+
+    def named(train):
+        lines = table(scores_of(rows, ['{"c":["在"]}'], train=train)).splitlines()
+        return [line.split()[0] for line in lines if "seen" in line]
+
+    assert named({("a", "三星")}) == ["seen", "unseen"]
+    assert named(set()) == ["unseen"]
+    assert named({("a", "三星"), ("b", "北京")}) == ["seen"], "what is written wrongly does not make a line"
+
+
+@pytest.mark.parametrize(("rows", "said"), [(29, "only 29 surfaces to score: "), (30, "")])
+def test_intervals_of_few_entities_have_a_caution(rows, said):
+    scores = scores_of([example("三星", ("a", 0, 2))] * rows, ['{"a":["三星"]}'] * rows)
+    *_, problems, last = table(scores, None, {"f1": Interval(1.0, 1.0)}).splitlines()
+    assert (last if problems.startswith("0 not JSON") else "").startswith(said)
+    assert bool(few_note(scores)) is bool(said)
+    assert "only" not in table(scores), "without intervals there is nothing to be careful with"
 
 
 @pytest.fixture(scope="module")

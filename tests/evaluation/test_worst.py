@@ -25,7 +25,7 @@ def test_only_rows_with_errors_and_those_with_most_first():
     assert rows[0][1:4] == [
         "position 店长 [0, 2)\nname 李明 [2, 4)\nscene 西湖 [8, 10)",
         "(not_json)",
-        "unparseable: position 店长 [0, 2)\nunparseable: name 李明 [2, 4)\nunparseable: scene 西湖 [8, 10)",
+        "not JSON: position 店长 [0, 2)\nnot JSON: name 李明 [2, 4)\nnot JSON: scene 西湖 [8, 10)",
     ]
 
 

@@ -1,12 +1,21 @@
 """What is said at the end of a training."""
 
 import json
+import logging
+import shlex
 
 import pytest
 from rows import EIGHT
+from transformers import TrainerState
 
+from qwen_ner import cli
+from qwen_ner.codec import Codec
 from qwen_ner.data.datasets import write_jsonl
-from qwen_ner.training.recipe import load_recipe
+from qwen_ner.entities import CLUENER
+from qwen_ner.evaluation.result import EvaluationResult
+from qwen_ner.evaluation.table import Contract
+from qwen_ner.training.final_report import nothing_right
+from qwen_ner.training.recipe import NerTrainingArguments, load_recipe
 from qwen_ner.training.run import train
 
 
@@ -42,7 +51,7 @@ def test_without_a_test_split_it_is_said_on_what_the_score_rests(tiny, tmp_path,
 
 
 @pytest.mark.parametrize("dataset", ["sample", "own"])
-def test_a_toy_is_called_a_toy_and_only_the_sample_made_up(tmp_path, taught, capsys, dataset):
+def test_a_toy_is_called_a_toy_and_only_the_sample_made_up(tmp_path, taught, capsys, caplog, monkeypatch, dataset):
     path = tmp_path / "recipe.yaml"
     path.write_text(
         f"model_name_or_path: tiny\ndataset: {taught if dataset == 'own' else 'sample'}\noutput_dir: {tmp_path / 'out'}\n"
@@ -50,10 +59,67 @@ def test_a_toy_is_called_a_toy_and_only_the_sample_made_up(tmp_path, taught, cap
         "eval_strategy: no\nsave_strategy: no\nreport_to: none\n",
         encoding="utf-8",
     )
-    train(load_recipe(path))
+    with caplog.at_level(logging.WARNING):
+        train(load_recipe(path))
+    assert "2 of 2 answers not JSON or truncated" in caplog.messages[-1]
     printed = capsys.readouterr().out
     assert "This was a toy model" in printed
     assert ("made-up" in printed) is (dataset == "sample")
-    assert f"trained on {taught if dataset == 'own' else 'sample'}: 8 rows" in printed.splitlines()[-6:]
+    assert f"trained on {taught if dataset == 'own' else 'sample'}: 8 rows" in printed.splitlines()[-7:]
     assert (f"This was a toy model on {taught}:" in printed) is (dataset == "own")
-    assert (f"--output_dir {tmp_path / 'out'}-lora" in printed) is (dataset == "own")
+    monkeypatch.chdir(tmp_path)
+    first, second = (shlex.split(line) for line in printed.splitlines()[-2:])
+    if dataset == "sample":
+        assert load_recipe(first[2], [*first[3:], "--use_cpu", "--bf16", "false"]).data.dataset == "cluener"
+        return
+    cli.main(first[1:])
+    recipe = load_recipe(second[2], [*second[3:], "--use_cpu"])
+    assert recipe.data.dataset == str(taught)
+    assert recipe.training.output_dir == str(tmp_path / "out-lora"), "not that of the toy, whose checkpoints are others"
+    assert (recipe.model.model_name_or_path, recipe.model.lora_r) == ("Qwen/Qwen2.5-0.5B-Instruct", 16)
+    assert recipe.training.learning_rate == 4e-4
+
+
+def zero(tmp_path, *written, best=0.0, finished=True, **options):
+    """What is said of answers to the first rows of EIGHT that are all wrong."""
+    gold = EIGHT[: len(written)]
+    answers = [Codec(CLUENER).decode(e.text, text, finished=finished) for e, text in zip(gold, written, strict=True)]
+    args = NerTrainingArguments(output_dir=str(tmp_path), use_cpu=True, learning_rate=3e-3, **options)
+    state = TrainerState(global_step=45, best_metric=best, best_global_step=36)
+    contract = Contract("model", "data", "test", len(gold), "", "free")
+    return nothing_right(EvaluationResult(contract, gold, answers, CLUENER), args, state)
+
+
+def test_an_f1_of_0_is_explained_with_the_numbers_of_the_run(tmp_path):
+    written = "{", "{}"
+    (finding,) = zero(
+        tmp_path, *written, num_train_epochs=5, per_device_train_batch_size=4, gradient_accumulation_steps=2
+    )
+    assert "1 of 2 answers not JSON or truncated" in finding.found
+    for part in (
+        "num_train_epochs (now 5, which gave 45 steps)",
+        "fewer rows per step than 8",
+        "learning_rate (0.003)",
+    ):
+        assert part in finding.remedy
+    (finding,) = zero(tmp_path, *written, finished=False, max_steps=45)
+    assert "2 of 2 answers not JSON or truncated" in finding.found
+    assert "max_steps (now 45" in finding.remedy
+
+
+def test_wrong_answers_are_told_from_none(tmp_path):
+    (finding,) = zero(tmp_path, '{"name":["无人"]}', "{}", "{}")
+    assert finding.found.endswith("was found, but 1 other")
+
+
+def test_validation_rows_that_were_right_point_to_the_split(tmp_path):
+    (finding,) = zero(tmp_path, "{}", best=0.5)
+    assert "The validation rows had f1 0.5 at step 36" in finding.found
+    assert finding.remedy == "check how test is annotated (qwen-ner stats)"
+    (finding,) = zero(tmp_path, "{}", best=0.5, metric_for_best_model="loss")
+    assert "num_train_epochs" in finding.remedy, "a loss of 0.5 says nothing"
+
+
+def test_nothing_is_said_of_what_is_right_or_has_no_entity(tmp_path):
+    assert zero(tmp_path, Codec(CLUENER).encode(EIGHT[0]), "{") == []
+    assert zero(tmp_path) == []

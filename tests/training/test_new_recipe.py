@@ -68,6 +68,14 @@ def test_few_rows_get_what_was_measured_for_few(tmp_path, folder, rows, step, ra
     assert recipe.data.validation_rows == held
 
 
+@pytest.mark.parametrize(
+    ("rows", "model", "patience"), [(40, "x/y", 25), (150, "x/y", 8), (150, "tiny", 12), (1_999, "x/y", 5)]
+)
+def test_early_stopping_waits_for_a_hundred_steps(tmp_path, folder, rows, model, patience):
+    write_jsonl(folder / "train.jsonl", many(rows))
+    assert made(tmp_path, folder, model).training.early_stopping_patience == patience
+
+
 def test_long_texts_are_computed_in_smaller_packs_of_the_same_step(tmp_path, folder):
     write_jsonl(folder / "train.jsonl", [replace(row, text=row.text + "，" * 2_000) for row in many(40)])
     args = made(tmp_path, folder).training

@@ -43,4 +43,5 @@ def run(options: Namespace, _: list[str]) -> None:
     write_text(path, [recipe_text(found, path, options.model, bf16=bf16)])
     print("\n".join(overview(found)))
     name = shlex.quote(str(path))
-    print(f"\nwritten: {path}. Next:\n  qwen-ner doctor {name}\n  accelerate launch {name}")
+    launch = "accelerate launch" if torch.cuda.device_count() > 1 else "qwen-ner train"
+    print(f"\nwritten: {path}. Next:\n  qwen-ner doctor {name}\n  {launch} {name}")

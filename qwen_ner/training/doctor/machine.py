@@ -5,6 +5,7 @@ In: a `TrainingPlan`. Out: a `Finding` per check. Logs in nowhere.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -18,18 +19,25 @@ import torch
 from huggingface_hub import constants, get_token
 from safetensors import SafetensorError, safe_open
 
+from ...data.datasets import NAMED
+from ...data.formats.errors import count
 from ...entities import NerError
 from ...inference.hub_download import MODELSCOPE, base_folder
-from ..arguments import emulates_bf16
+from ..arguments import PATIENT_STEPS, emulates_bf16
 from ..batches.collate import PrefixSharedCollator, not_shareable
 from ..finding import Finding, fail, join_names, ok, warn
 from ..launch import check_launch
+from ..preparation import HELD_OUT
 from . import costs
 
 if TYPE_CHECKING:
+    from ..arguments import NerTrainingArguments
     from ..plan import TrainingPlan
 
 FEW_STEPS = 10
+
+FEW_ROWS = 30
+"""With fewer validation rows, chance chooses the checkpoint: each is worth more than 3 % of the score."""
 
 
 def check_model(plan: TrainingPlan) -> Finding:
@@ -77,10 +85,42 @@ def check_steps(plan: TrainingPlan) -> Finding:
         f"{total:,} steps of {of}, {an_epoch:,} per epoch; {tokens:,} tokens to compute per epoch "
         f"({sum(lengths):,} row by row), {answers:,} of them supervised"
     )
-    if total < FEW_STEPS:
-        why = f"only {total} optimizer steps will hardly change the model"
-        return warn(found, f"{why}: train longer (num_train_epochs, max_steps) or use a smaller batch")
-    return ok(found)
+    doubts = [_few_steps(total), _short_patience(args, total, an_epoch), _few_validation_rows(plan)]
+    remedy = "\n".join(filter(None, doubts))
+    return warn(found, remedy) if remedy else ok(found)
+
+
+def _few_steps(total: int) -> str:
+    if total >= FEW_STEPS:
+        return ""
+    why = f"only {total} optimizer steps will hardly change the model"
+    return f"{why}: train longer (num_train_epochs, max_steps) or use a smaller batch"
+
+
+def _short_patience(args: NerTrainingArguments, total: int, an_epoch: int) -> str:
+    """That early stopping waits for less than `PATIENT_STEPS`, and less than the whole training, if it does."""
+    patience, every = args.early_stopping_patience, an_epoch
+    if args.eval_strategy == "steps" and args.eval_steps:
+        every = math.ceil(args.eval_steps * (total if args.eval_steps < 1 else 1))
+    if patience is None or patience * every >= min(PATIENT_STEPS, total):
+        return ""
+    be = "is" if patience == 1 else "are"
+    why = f"early stopping waits for {count(patience, 'evaluation')}, which {be} only {count(patience * every, 'step')}"
+    return f"{why}: raise early_stopping_patience to {math.ceil(PATIENT_STEPS / every)}"
+
+
+def _few_validation_rows(plan: TrainingPlan) -> str:
+    """That chance chooses the checkpoint, if there are so few validation rows and it is chosen by them."""
+    splits, limit = plan.splits, plan.recipe.data.max_eval_samples
+    rows = len(splits.validation)
+    if rows >= FEW_ROWS or plan.recipe.training.eval_strategy == "no":
+        return ""
+    why = f"with {count(rows, f'{splits.validation_name} row')} it is chance that chooses the checkpoint"
+    if limit and limit < FEW_ROWS:
+        return f"{why}: raise max_eval_samples to {FEW_ROWS}"
+    if plan.recipe.data.dataset in NAMED and splits.validation_name == HELD_OUT:
+        return f"{why}: raise validation_rows to {FEW_ROWS}"
+    return f"{why}: give the data set a dev split of {FEW_ROWS} rows or more"
 
 
 def uses_cpu(plan: TrainingPlan) -> bool:

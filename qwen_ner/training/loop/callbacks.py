@@ -47,6 +47,8 @@ class LogLines(TrainerCallback):
         if not state.is_world_process_zero or not logs:
             return
         validation = "validation · " if any(key.startswith("eval_") for key in logs) else ""
+        if validation and not state.global_step:
+            validation += "before training · "
         values = {key.removeprefix("eval_"): value for key, value in logs.items()}
         parts = " · ".join(f"{key} {values[key]:.4g}" for key in self.keys if key in values)
         self.write(f"step {state.global_step}/{state.max_steps} · {validation}{parts}")
@@ -66,7 +68,11 @@ class ProgressLines(LogLines, ProgressCallback):
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """The Trainer's early stopping, which goes on counting where the checkpoint's count ended."""
+    """The Trainer's early stopping, for a model that begins at 0, and that says why it ended the training.
+
+    Evaluations count from the first one above 0 on: before, the model has not learnt to write answers. After a resume
+    the count goes on where the checkpoint's ended.
+    """
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -79,6 +85,49 @@ class EarlyStopping(EarlyStoppingCallback):
         self.early_stopping_patience_counter = saved["attributes"]["early_stopping_patience_counter"]
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
+
+    def check_metric_value(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metric_value: float
+    ) -> None:
+        if args.greater_is_better and max(metric_value, state.best_metric or 0) <= 0:
+            return
+        super().check_metric_value(args, state, control, metric_value)
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any
+    ) -> None:
+        at_the_end = control.should_training_stop
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        if control.should_training_stop and not at_the_end:
+            log.info(
+                "Early stopping ends the training at step %d of %d: the best %s is %.4g, of step %s, and "
+                "%d evaluations since then were no better (early_stopping_patience).",
+                *(state.global_step, state.max_steps, chosen_by(args).removeprefix("eval_"), state.best_metric),
+                *(state.best_global_step, self.early_stopping_patience_counter),
+            )
+
+
+class EqualScores(TrainerCallback):
+    """Of evaluations with equal scores, have the one with the lowest validation loss be the best; the Trainer keeps
+    the first.
+
+    On few validation rows many scores are equal, and a model that learns to write answers has an f1 of 0 for several
+    evaluations. The loss still tells them apart. To early stopping an equal score is no better, as to the Trainer's.
+    """
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any
+    ) -> None:
+        if state.best_metric is None or metrics.get(chosen_by(args)) != state.best_metric:
+            return
+        of_best = [entry for entry in state.log_history if entry["step"] == state.best_global_step]
+        if any(metrics["eval_loss"] < entry["eval_loss"] for entry in of_best if "eval_loss" in entry):
+            state.best_metric = None  # the Trainer compares behind this event, and any score is better than none
+
+
+def chosen_by(args: TrainingArguments) -> str:
+    """The metric that the best checkpoint is chosen by, as evaluations name it."""
+    return f"eval_{str(args.metric_for_best_model).removeprefix('eval_')}"
 
 
 class Stopped(KeyboardInterrupt):

@@ -26,6 +26,9 @@ STOP, SKIP = "stop", "skip"
 PATIENCE = 10
 """Steps skipped in a row before a training stops after all: by then its weights are not finite."""
 
+FALLEN_FROM = 0.1
+"""An f1 that falls to 0 from less has only just begun to rise: a few rows more or less right."""
+
 
 class NonFiniteGradients(TrainerCallback):
     """Never take an optimizer step with NaN or infinite gradients.
@@ -82,7 +85,7 @@ class CollapseWarnings(TrainerCallback):
     """Warn when an evaluation finds a model that writes nothing or nothing right, or when the loss climbs."""
 
     def __init__(self) -> None:
-        self.best, self.lowest, self.climbing = 0.0, math.inf, False
+        self.best, self.lowest, self.climbing, self.silent = 0.0, math.inf, False, False
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any
@@ -91,15 +94,16 @@ class CollapseWarnings(TrainerCallback):
         if f1 is None or not state.is_world_process_zero:
             return
         written, gold = (metrics["eval_tp"] + metrics[key] for key in ("eval_fp", "eval_fn"))
-        if gold and not written and state.global_step:
+        was_silent, self.silent = self.silent, bool(gold and not written and state.global_step)
+        if self.silent and not was_silent:
             log.warning(
-                "step %d: the model wrote no entity for any of %d rows, which have %d; train longer, and make sure the "
-                "training data is annotated (qwen-ner stats)",
+                "step %d: the model wrote no entity for any of %d rows, which have %d. In the first steps that is "
+                "normal; if it lasts, train longer, and make sure the training data is annotated (qwen-ner stats)",
                 state.global_step,
                 metrics["eval_rows"],
                 gold,
             )
-        elif f1 == 0 < self.best:
+        elif not self.silent and f1 == 0 and self.best >= FALLEN_FROM:
             log.warning(
                 "step %d: f1 fell from %.2f to 0; if the loss rose as well, learning_rate %s is too high",
                 state.global_step,

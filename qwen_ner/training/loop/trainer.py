@@ -30,7 +30,7 @@ from ..batches.gpu.graphs import GraphedPasses, listed_parameters, obstacle
 from ..batches.gpu.layers import fuse_layers
 from ..batches.swiglu import recompute_activation
 from ..batches.transforms import DEFAULT, make_step
-from .callbacks import EarlyStopping, LogLines, ProgressLines, StopOnSignal, Stopped
+from .callbacks import EarlyStopping, EqualScores, LogLines, ProgressLines, StopOnSignal, Stopped
 from .checkpoints import UNFINISHED, check_weights, checkpoint_of, publish, rotate
 from .gradients import CollapseWarnings, NonFiniteGradients
 from .manifest import STATE, write_manifest
@@ -130,7 +130,8 @@ class NerTrainer(Trainer):
             stack.enter_context(self._graphs())
             stack.enter_context(self.stop.listening())
             stack.enter_context(without_lost_best())
-            for callback in (self.resumption, self.stop):  # last: they may evaluate, and end the process
+            # Last: they change the best score, may evaluate, and end the process.
+            for callback in (EqualScores(), self.resumption, self.stop):
                 self.add_callback(callback)
                 stack.callback(self.callback_handler.callbacks.remove, callback)
             output = self._train(resume_from_checkpoint, *args, **kwargs)

@@ -16,7 +16,7 @@ from qwen_ner.training.recipe import load_recipe
 def folder(tmp_path):
     """A data set whose splits have no text in common."""
     write_jsonl(tmp_path / "data" / "train.jsonl", numbered(EIGHT * 12, "训"))
-    write_jsonl(tmp_path / "data" / "dev.jsonl", numbered(EIGHT, "测"))
+    write_jsonl(tmp_path / "data" / "dev.jsonl", numbered(EIGHT * 4, "测"))
     return tmp_path
 
 

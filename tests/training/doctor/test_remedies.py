@@ -38,6 +38,9 @@ class Scene:
         path = self.base / name
         path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
 
+    def dev(self, rows):
+        write_jsonl(self.folder / "data" / "dev.jsonl", numbered((EIGHT * 4)[:rows], "测"))
+
     def leak(self, rows):
         write_jsonl(self.folder / "data" / "dev.jsonl", [*numbered(EIGHT, "测"), *numbered(EIGHT, "训")[:rows]])
 
@@ -122,6 +125,47 @@ CASES = {
     ),
     "trackers": ("pip install tensorboard", refuse_trackers, lambda s: s.patch.undo()),
 }
+
+
+WARNINGS = {
+    "patience": (
+        "raise early_stopping_patience to",
+        lambda s: s.set(early_stopping_patience=1),
+        lambda s: s.set(early_stopping_patience=s.number("early_stopping_patience")),
+    ),
+    "validation": (
+        "a dev split of 30 rows or more",
+        lambda s: s.dev(29),
+        lambda s: s.dev(30),
+    ),
+    "validation, limited": (
+        "raise max_eval_samples to",
+        lambda s: s.set(max_eval_samples=3),
+        lambda s: s.set(max_eval_samples=s.number("max_eval_samples")),
+    ),
+    "validation, of the sample": (
+        "raise validation_rows to",
+        lambda s: s.set(dataset="sample", validation_rows=3),
+        lambda s: s.set(validation_rows=s.number("validation_rows")),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WARNINGS)
+def test_a_warning_of_steps_has_a_remedy_that_mends_it(case, plan, folder, base, tiny, monkeypatch):
+    said, make, follow = WARNINGS[case]
+    scene = Scene(folder, base, tiny, monkeypatch)
+
+    def steps():
+        return next(found for found in examine(plan(**scene.values)) if found.name == "steps")
+
+    assert steps().level == "ok"
+    make(scene)
+    assert steps().level == "warn"
+    scene.remedy = steps().remedy
+    assert said in scene.remedy
+    follow(scene)
+    assert steps().level == "ok"
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -249,6 +249,41 @@ def test_a_model_that_cannot_be_had_fails_its_own_lines_alone(plan):
     assert [name for name, level in levels.items() if level == "fail"] == ["model"]
 
 
+# Steps and evaluations
+
+
+def test_chance_chooses_among_checkpoints_where_few_rows_do(result, folder):
+    assert result("steps")[0] == "ok"
+    write_jsonl(folder / "data" / "dev.jsonl", numbered(EIGHT, "测"))
+    level, said = result("steps")
+    assert level == "warn"
+    assert "with 8 dev rows it is chance" in said
+    assert result("steps", eval_strategy="no", load_best_model_at_end="false", save_strategy="no")[0] == "ok"
+    (folder / "data" / "dev.jsonl").unlink()
+    assert "with 8 validation rows" in result("steps")[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "steps", "enough"),
+    [
+        ({}, "24 steps", 5),  # 96 rows, 4 a step
+        ({"gradient_accumulation_steps": 3}, "8 steps", 13),
+        ({"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 20, "save_steps": 20}, "20 steps", 5),
+        ({"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 0.1, "save_steps": 0.1}, "20 steps", 5),
+    ],
+)
+def test_early_stopping_that_waits_for_few_steps_is_warned_of(result, values, steps, enough):
+    level, said = result("steps", early_stopping_patience=1, **values)
+    assert level == "warn"
+    assert f"waits for 1 evaluation, which is only {steps}: raise early_stopping_patience to {enough}" in said
+    assert result("steps", early_stopping_patience=enough, **values)[0] == "ok"
+
+
+def test_early_stopping_that_waits_to_the_end_is_patient(result):
+    assert result("steps", early_stopping_patience=3, num_train_epochs=3)[0] == "ok"
+    assert result("steps", early_stopping_patience=2, num_train_epochs=3)[0] == "warn"
+
+
 # Machine
 
 

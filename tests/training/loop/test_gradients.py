@@ -137,9 +137,14 @@ def said(caplog, events):
     return [record.getMessage() for record in caplog.records]
 
 
-def test_an_empty_model_is_said(caplog):
-    (line,) = said(caplog, [evaluated(), evaluated()])  # before the first step it is no wonder
+def test_an_empty_model_is_said_once(caplog):
+    (line,) = said(caplog, [evaluated(), evaluated(), evaluated()])  # before the first step it is no wonder
     assert line.startswith("step 1: the model wrote no entity for any of 2 rows, which have 3")
+
+
+def test_a_model_that_falls_silent_again_is_said_again(caplog):
+    lines = said(caplog, [evaluated(), evaluated(), evaluated(0.5, tp=2), evaluated(), evaluated()])
+    assert [line.partition(":")[0] for line in lines] == ["step 1", "step 3"]
 
 
 def test_rows_without_entities_call_for_no_entity(caplog):
@@ -149,6 +154,10 @@ def test_rows_without_entities_call_for_no_entity(caplog):
 def test_f1_that_falls_to_0_is_said(caplog):
     (line,) = said(caplog, [evaluated(0.5, tp=2), evaluated(0.0, fp=9)])
     assert line.startswith("step 1: f1 fell from 50.00 to 0")
+
+
+def test_a_score_that_has_just_begun_to_rise_may_be_0_again(caplog):
+    assert said(caplog, [evaluated(0.04, tp=1, fp=9), evaluated(0.0, fp=9)]) == []
 
 
 def test_a_climbing_loss_is_said_once(caplog):

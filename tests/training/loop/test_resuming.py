@@ -38,6 +38,7 @@ def one_thread(monkeypatch):
 
 STEPS = ["--eval_strategy", "steps", "--eval_steps", "4", "--save_strategy", "steps", "--save_steps", "4"]
 PATIENT = [*STEPS, "--early_stopping_patience", "1", "--learning_rate", "0"]
+NONE_RIGHT = [*STEPS, "--early_stopping_patience", "1", "--max_new_tokens", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,7 @@ IN_A_STEP, IN_A_LATER_EPOCH, IN_AN_EVALUATION = ("training_step", 5), ("training
         pytest.param([], IN_AN_EVALUATION, id="epochs: an evaluation"),
         pytest.param(STEPS, ("training_step", 4), id="steps: one that is to be evaluated"),
         pytest.param(PATIENT, IN_AN_EVALUATION, id="patience: an evaluation"),
+        pytest.param(NONE_RIGHT, ("prediction_step", 5), id="patience at f1 0: an evaluation"),
         pytest.param(["--train_sampling_strategy", "group_by_length"], IN_A_LATER_EPOCH, id="by length: a later epoch"),
         pytest.param(["--save_total_limit", "1"], IN_A_LATER_EPOCH, id="one checkpoint kept: a later epoch"),
     ],
