@@ -378,6 +378,23 @@ def test_predict_keeps_what_was_done_when_the_server_goes_and_goes_on_when_it_is
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines() == whole
 
 
+def test_what_one_engine_began_another_does_not_go_on_with_but_a_server_may_move(asked, server, tmp_path, capsys):
+    (tmp_path / "in.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    out = tmp_path / "out.jsonl"
+    command = ["predict", str(asked), str(tmp_path / "in.txt"), "--output", str(out)]
+    cli.main([*command, "--engine", server.url])
+    whole = out.read_bytes()
+    out.write_bytes(b"".join(whole.splitlines(True)[:3]))
+    for other in ("torch", f"{server.url}#toy"):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([*command, "--engine", other])
+        assert f"{out}: was written with engine http, not " in str(caught.value)
+    moved = FakeVllm.of("grammar")
+    cli.main([*command, "--engine", moved.url])
+    moved.close()
+    assert out.read_bytes() == whole
+
+
 @pytest.mark.parametrize("command", ["predict", "evaluate", "serve"])
 def test_an_engine_is_torch_or_an_address(command, capsys):
     parser, more = cli.build_parser([command]), ["--data", "sample"] if command == "evaluate" else []
