@@ -56,10 +56,10 @@ def extract_dataset(
 ) -> Dataset:
     """`dataset`, which has a column `text`, with the columns `entities`, `problems` and `error`. Lazy, as Ray's own.
 
-    `replicas` actors hold one `Extractor` each, which computes in `dtype`, by default one for each GPU of the cluster,
-    or else for each node; `options` are those of `Extractor.predictions`. A row whose text is missing, blank or too long has no entities but
-    an `error`, and a row that came with an `error` keeps it. Raises `NerError` if `model` is no trained folder; that a
-    node lacks it, or has another qwen_ner, is raised when the dataset is consumed.
+    `replicas` actors hold one `Extractor` each, by default one for each GPU of the cluster, or else for each node. It
+    computes in `dtype`; `options` are those of `Extractor.predictions`. A row whose text is missing, blank or too long
+    has no entities but an `error`, and a row that came with an `error` keeps it. Raises `NerError` if `model` is no
+    trained folder; that a node lacks it, or has another qwen_ner, is raised when the dataset is consumed.
 
     >>> import ray  # doctest: +SKIP
     >>> texts = ray.data.read_parquet("s3://bucket/reviews")  # doctest: +SKIP
