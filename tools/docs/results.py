@@ -33,6 +33,7 @@ SOURCES = {
     "levers": ("experiments/f1_budget",),
     "training_speed": ("benchmarks/results/train_speed",),
     "extraction_speed": ("benchmarks/results/extract_speed",),
+    "engines": ("benchmarks/results/engines",),
     "serving": ("benchmarks/results/serve_load",),
     "growth": ("benchmarks/results/growth",),
     "gpu": ("benchmarks/results/h100",),
