@@ -4,13 +4,13 @@
     python benchmarks/engines.py --model FOLDER --data cluener --server float32=URL bfloat16=URL --json engines.json
 
 FOLDER is what `qwen-ner export FOLDER OUT --merge` wrote; `tiny` trains nothing and takes the toy as it is made. Every
-engine reads the first sentences of the dev split, with the grammar. In turn, each in a process of its own:
+engine reads the first sentences of the dev split, with the grammar, each in a process of its own:
 
     ours      Extractor.extract, once in each of `--dtypes`
     server    the same by the server at an address of `--server`, which its owner started in the dtype that is named
               before it: vLLM with our logits processor, as docs/en/guides/vllm.md says
     serve     `qwen-ner serve` in front of that server, asked by 32 clients for a sentence each
-    predict   `qwen-ner predict` on a file of the first `--sizes` sentences
+    predict   `qwen-ner predict` on a file of the first `--sizes` sentences, in the first of `--dtypes`
     ray       the same sentences in eight files, by `--engine ray` and two replicas on this machine
 
 The rates of predict and ray are the difference of the two sizes over the difference of their times, without the
@@ -33,7 +33,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import claim, finish, machine, toy
+from common import claim, finish, installed, machine, toy
 from serve_clients import Server, load
 from serve_load import sentences
 
@@ -68,17 +68,20 @@ def main() -> None:
         parser.error("--server: give DTYPE=URL, each DTYPE once, and one of --dtypes")
     if len({*options.sizes}) not in (0, 2):
         parser.error("--sizes: give two different numbers, or none")
+    if options.sizes and not installed("ray"):
+        parser.error("--sizes: Ray is not installed; install qwen_ner[ray], or give no sizes")
+    version = server_version(next(iter(servers.values()))) if servers else None
     if options.quick:
         options.limit, options.repeats, options.sizes = min(options.limit, 16), 1, options.sizes and [8, 16]
     with tempfile.TemporaryDirectory() as folder:
         if options.model == "tiny":
             options.model = str(toy(Path(folder) / "tiny"))
-        table = against_servers(options, servers)
-        table |= against_ray(options, Path(folder)) if options.sizes else {}
+        on_ray = against_ray(options, Path(folder)) if options.sizes else {}
+        table = against_servers(options, servers) | on_ray
     show(table)
     keys = ("model", "data", "limit", "repeats", "sizes")
     report = {
-        "machine": machine("ray") | {"vllm": next(filter(None, map(server_version, servers.values())), None)},
+        "machine": machine("ray") | {"vllm": version},
         "settings": {key: getattr(options, key) for key in keys},
         "table": table,
         "claims": claims(table),
@@ -159,7 +162,7 @@ def behind(options: argparse.Namespace, url: str, ours: Found) -> dict[str, Any]
 
 
 def against_ray(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The rows of `predict` and of Ray."""
+    """The rows of `predict` and of Ray. Raises `SystemExit` if there are fewer sentences than `options.sizes` asks."""
     limited = argparse.Namespace(**{**vars(options), "limit": max(options.sizes)})
     texts = sentences(limited)
     if len(texts) < max(options.sizes):
@@ -175,14 +178,15 @@ def against_ray(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             for way, words in commands.items():
                 out = folder / f"{way}-{turn}-{size}"
                 started = time.perf_counter()
-                run(["-m", "qwen_ner", "predict", options.model, *words, "--output", str(out)])
+                more = ["--dtype", options.dtypes[0], "--output", str(out)]
+                run(["-m", "qwen_ner", "predict", options.model, *words, *more])
                 seconds[way][-1][size] = time.perf_counter() - started
                 found[way] = entities(out, texts[:size])
     table: dict[str, Any] = {}
     for way, made in seconds.items():
         rate, start = map(statistics.median, zip(*map(beyond_start, made), strict=True))
-        table[way] = {"sentences/s": rate, "same": None, "scores": None, "start": start}
-    table["ray"] |= agreement(found["predict"], found["ray"])
+        table[f"{way} {options.dtypes[0]}"] = {"sentences/s": rate, "same": None, "scores": None, "start": start}
+    table[f"ray {options.dtypes[0]}"] |= agreement(found["predict"], found["ray"])
     return table
 
 
@@ -215,10 +219,13 @@ def beyond_start(seconds: Mapping[int, float]) -> tuple[float, float]:
 
 
 def server_version(url: str) -> str | None:
-    """What vLLM at `url` says of itself."""
+    """What vLLM at `url` says of itself. Raises `SystemExit` if nothing answers there."""
     import httpx
 
-    answer = httpx.get(url.partition("#")[0].rstrip("/").removesuffix("/v1") + "/version")
+    try:
+        answer = httpx.get(url.partition("#")[0].rstrip("/").removesuffix("/v1") + "/version")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise SystemExit(f"--server: nothing answers at {url} ({error})") from None
     return answer.json().get("version") if answer.is_success else None
 
 
@@ -246,10 +253,10 @@ def claims(table: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         if engine == "serve":
             wrong = sum(count for what, count in row["answers"].items() if what not in ("right", "other"))
             made.append(claim(f"answers lost, refused or of another text, {way}", wrong, 0, at_most=True))
-    if "ray" in table:
-        rates = {way: table[way]["sentences/s"] for way in ("ray", "predict")}
-        made.append(claim("sentences/s of two replicas on Ray against predict", rates["ray"] / rates["predict"], 0.9))
-        made.append(claim("sentences with the entities of predict, Ray", table["ray"]["same"], 0.99))
+        if engine == "ray":
+            alone = table[f"predict {dtype}"]["sentences/s"]
+            made.append(claim("sentences/s of two replicas on Ray against predict", row["sentences/s"] / alone, 0.9))
+            made.append(claim("sentences with the entities of predict, Ray", row["same"], 0.99))
     return made
 
 

@@ -171,15 +171,21 @@ def test_engines_agree_in_sentences_and_their_scores_and_a_rate_knows_no_start(m
 
 
 @pytest.mark.slow
-def test_engines_on_ray(run):
+def test_engines_on_ray(run, trained):
     if os.environ.get("QWEN_NER_RAY_TESTS") != "1":
         pytest.skip("takes minutes: QWEN_NER_RAY_TESTS=1")
-    report, _ = run("engines.py", "--dtypes", "float32", "--limit", "2")
-    assert list(report["table"]) == ["ours float32", "predict", "ray"]
-    assert report["table"]["ray"]["same"] == 1.0
-    assert report["table"]["ray"]["scores"] < 1e-4
+    report, _ = run("engines.py", "--model", trained["full"], "--dtypes", "float32", "--limit", "2")
+    assert list(report["table"]) == ["ours float32", "predict float32", "ray float32"]
+    assert report["table"]["ray float32"]["same"] == 1.0
+    assert report["table"]["ray float32"]["scores"] < 1e-4
     assert report["settings"]["sizes"] == [8, 16]
     assert {claim["bound"] for claim in report["claims"]} == {0.9, 0.99}
+
+
+def test_a_server_that_is_gone_is_told_before_anything_is_measured(run):
+    with pytest.raises(SystemExit) as caught:
+        run("engines.py", "--server", "float32=http://127.0.0.1:1/v1", "--sizes")
+    assert "http://127.0.0.1:1/v1" in str(caught.value)
 
 
 @pytest.mark.parametrize(
