@@ -4,7 +4,7 @@
     python benchmarks/engines.py --model FOLDER --data cluener --server float32=URL bfloat16=URL --json engines.json
 
 FOLDER is what `qwen-ner export FOLDER OUT --merge` wrote; `tiny` trains nothing and takes the toy as it is made. Every
-engine reads the first sentences of the dev split, with the grammar, each in a process of its own:
+engine reads the same sentences of the dev split, others in each round, with the grammar, in a process of its own:
 
     ours      Extractor.extract, once in each of `--dtypes`
     server    the same by the server at an address of `--server`, which its owner started in the dtype that is named
@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round, few sentences")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--turn", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         print(json.dumps(read(options)))
@@ -93,17 +94,27 @@ def read(options: argparse.Namespace) -> dict[str, Any]:
     """Read the sentences in a dtype, or by a server: the seconds, and the entities of each."""
     from qwen_ner.inference.extractor import Extractor
 
-    texts, how = sentences(options), "backend" if "://" in options.worker else "dtype"
+    (texts, first), how = chosen(options, options.turn), "backend" if "://" in options.worker else "dtype"
     extractor = Extractor.from_pretrained(options.model, **{how: options.worker})
-    extractor.extract(texts[:4])  # the first call of anything is slow
+    extractor.extract(first)
     started = time.perf_counter()
     found = extractor.extract(texts)
     seconds = time.perf_counter() - started
     return {"seconds": seconds, "found": [[(e.label, e.start, e.end, e.score) for e in one] for one in found]}
 
 
-def in_process(worker: str, options: argparse.Namespace) -> dict[str, Any]:
-    flags = [f"--{key}={getattr(options, key)}" for key in ("model", "data", "limit")]
+def chosen(options: argparse.Namespace, turn: int) -> tuple[list[str], list[str]]:
+    """The sentences of a round, and those to begin with, as the first call of anything is slow.
+
+    Each round has others as long as there are some: a server keeps what it has computed of prompts that it knows.
+    """
+    every = sentences(argparse.Namespace(**vars(options) | {"limit": None}))
+    numbers = range(turn * options.limit, turn * options.limit + min(options.limit, len(every)))
+    return [every[number % len(every)] for number in numbers], every[-CLIENTS:]
+
+
+def in_process(worker: str, options: argparse.Namespace, turn: int) -> dict[str, Any]:
+    flags = [f"--turn={turn}", *(f"--{key}={getattr(options, key)}" for key in ("model", "data", "limit"))]
     return dict(json.loads(run([__file__, "--worker", worker, *flags]).splitlines()[-1]))
 
 
@@ -121,9 +132,9 @@ def against_servers(options: argparse.Namespace, servers: Mapping[str, str]) -> 
     ways = {f"ours {dtype}": dtype for dtype in options.dtypes}
     ways |= {f"server {dtype}": url for dtype, url in servers.items()}
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
-    for _ in range(options.repeats):
+    for turn in range(options.repeats):
         for way, worker in ways.items():
-            runs[way].append(in_process(worker, options))
+            runs[way].append(in_process(worker, options, turn))
     table: dict[str, Any] = {}
     for way, made in runs.items():
         found, ours = made[-1]["found"], runs[f"ours {way.split()[-1]}"][-1]["found"]
@@ -131,7 +142,7 @@ def against_servers(options: argparse.Namespace, servers: Mapping[str, str]) -> 
         table[way] = {"sentences/s": rate, "same": None, "scores": None}
         table[way] |= agreement(ours, found) if found is not ours else {}
     for dtype, url in servers.items():
-        table[f"serve {dtype}"] = behind(options, url, runs[f"ours {dtype}"][-1]["found"])
+        table[f"serve {dtype}"] = behind(options, url, in_process(dtype, options, options.repeats)["found"])
     return table
 
 
@@ -146,10 +157,11 @@ def agreement(ours: Found, theirs: Found) -> dict[str, float | None]:
 
 def behind(options: argparse.Namespace, url: str, ours: Found) -> dict[str, Any]:
     """The row of `serve` with the server at `url`."""
-    expected = {text: [(e[0], e[1], e[2]) for e in one] for text, one in zip(sentences(options), ours, strict=True)}
+    texts, _ = chosen(options, options.repeats)
+    expected = {text: [(e[0], e[1], e[2]) for e in one] for text, one in zip(texts, ours, strict=True)}
     server = Server(options.model, "--engine", url)
     try:
-        asked = asyncio.run(load(server, expected, CLIENTS, options.repeats))
+        asked = asyncio.run(load(server, expected, CLIENTS, 1))
     finally:
         server.end()
     answers: Counter[str] = Counter(asked["answers"])
