@@ -27,12 +27,12 @@ Place = tuple[str, int, int]
 class Server:
     """`qwen-ner serve` in a process of its own, at a port that it keeps when it is started again."""
 
-    def __init__(self, model: str) -> None:
-        self.model, self.port = model, 0
+    def __init__(self, model: str, *options: str) -> None:
+        self.model, self.options, self.port = model, options, 0
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "qwen_ner", "serve", self.model, "--port", str(self.port)]
+        command = [sys.executable, "-m", "qwen_ner", "serve", self.model, "--port", str(self.port), *self.options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         said = []
         for line in self.process.stderr or ():

@@ -1,16 +1,20 @@
 """Each benchmark runs on the toy model. Claims about equality are checked; claims about speed are not."""
 
 import json
+import os
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
+from fake_vllm import FakeVllm
 from rows import EIGHT, ROOT
 from warm_python import warm_python
 
 from qwen_ner.codec import Codec
+from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER
 
@@ -119,6 +123,81 @@ def test_serve_load(run):
     assert report["restart"]["answers"]["asked again"]
     assert sum(report["malformed"].values()) == 60
     assert "requests/s" in printed
+
+
+def test_engines(run, trained, tokenizer, tmp_path):
+    """A stand-in answers what vLLM answered, with the weights of the same training."""
+    pytest.importorskip("uvicorn")
+    fake = FakeVllm.of("grammar")
+    right, ids = fake.answer, [*tokenizer("{}", add_special_tokens=False)["input_ids"], 2]
+    top = {"token_logprobs": [-0.1] * len(ids), "top_logprobs": [{f"token_id:{token}": -0.1} for token in ids]}
+    nothing = {"choices": [{"prompt_token_ids": [], "token_ids": ids, "logprobs": top}]}
+
+    def answer(path, request):
+        """What `serve` asks when it starts was not recorded."""
+        return (
+            (200, nothing) if request and '"北京"' in json.dumps(request, ensure_ascii=False) else right(path, request)
+        )
+
+    fake.answer = answer
+    (tmp_path / "data").mkdir()
+    write_jsonl(tmp_path / "data" / "dev.jsonl", [replace(gold, id=str(n)) for n, gold in enumerate(EIGHT)])
+    more = ("--model", trained["full"], "--data", tmp_path / "data", "--dtypes", "float32")
+    report, printed = run("engines.py", *more, "--server", f"float32={fake.url}", "--sizes")
+    fake.close()
+    table = report["table"]
+    assert list(table) == ["ours float32", "server float32", "serve float32"]
+    assert all(row["sentences/s"] > 0 for row in table.values())
+    assert table["ours float32"]["same"] is None
+    assert table["server float32"]["same"] >= 6 / 8
+    assert 0 <= table["server float32"]["scores"] <= 1
+    assert table["serve float32"]["same"] == table["server float32"]["same"]
+    assert sum(table["serve float32"]["answers"].values()) == len(EIGHT)
+    claims = {claim["name"]: claim for claim in report["claims"]}
+    assert claims["sentences/s of ours against the server, float32"]["bound"] == 1.3
+    assert claims["answers lost, refused or of another text, serve float32"]["holds"]
+    assert "sentences/s" in printed
+
+
+def test_engines_agree_in_sentences_and_their_scores_and_a_rate_knows_no_start(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from engines import agreement, beyond_start
+
+    ours = [[("name", 0, 1, 0.5), ("game", 2, 4, 0.75)], [("name", 0, 1, 0.9)], [("name", 3, 4, None)], []]
+    theirs = [[("name", 0, 1, 0.25), ("game", 2, 4, 0.625)], [("name", 0, 2, 0.1)], [("name", 3, 4, 0.1)], []]
+    assert agreement(ours, theirs) == {"same": 3 / 4, "scores": 0.25}
+    assert agreement([[]], [[]]) == {"same": 1.0, "scores": None}
+    assert beyond_start({512: 142.0, 64: 30.0}) == (4.0, 14.0)
+
+
+@pytest.mark.slow
+def test_engines_on_ray(run, trained):
+    if os.environ.get("QWEN_NER_RAY_TESTS") != "1":
+        pytest.skip("takes minutes: QWEN_NER_RAY_TESTS=1")
+    report, _ = run("engines.py", "--model", trained["full"], "--dtypes", "float32", "--limit", "2")
+    assert list(report["table"]) == ["ours float32", "predict float32", "ray float32"]
+    assert report["table"]["ray float32"]["same"] == 1.0
+    assert report["table"]["ray float32"]["scores"] < 1e-4
+    assert report["settings"]["sizes"] == [8, 16]
+    assert {claim["bound"] for claim in report["claims"]} == {0.9, 0.99}
+
+
+def test_a_server_that_is_gone_is_told_before_anything_is_measured(run):
+    with pytest.raises(SystemExit) as caught:
+        run("engines.py", "--server", "float32=http://127.0.0.1:1/v1", "--sizes")
+    assert "http://127.0.0.1:1/v1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["--server", "http://127.0.0.1:1/v1"], ["--server", "float16=http://127.0.0.1:1/v1"], ["--sizes", "8", "8"],
+     ["--server", "float32=http://127.0.0.1:1/v1", "float32=http://127.0.0.1:2/v1"]],
+)  # fmt: skip
+def test_engines_that_cannot_be_compared_are_refused_before_any_is_asked(run, capsys, wrong):
+    with pytest.raises(SystemExit) as caught:
+        run("engines.py", *wrong)
+    assert caught.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("rival", ["static", "trl-padding-free"])

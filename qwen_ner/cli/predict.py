@@ -72,6 +72,7 @@ def run(options: Namespace, _: list[str]) -> None:
     record = {
         "model": options.model,
         "fingerprint": model_fingerprint(folder) if options.output else "",
+        "engine": _engine(options.engine),
         "dtype": options.dtype,
         "format": options.format,
         "min_score": sampling.floor(options.min_score),
@@ -124,6 +125,7 @@ def _on_ray(options: Namespace, sampling: Sampling) -> int:
         form=options.format,
         address=options.address,
         revision=options.revision,
+        dtype=options.dtype,
         replicas=options.replicas,
         min_score=sampling.floor(options.min_score),
         thresholds=options.thresholds,
@@ -132,6 +134,12 @@ def _on_ray(options: Namespace, sampling: Sampling) -> int:
     )
     print(f"{options.output} holds {rows:,} texts", file=sys.stderr)
     return refused
+
+
+def _engine(given: str) -> str:
+    """What a record calls it: a server by its model alone, as its address may change while the job is interrupted."""
+    _address, sign, model = given.partition("#")
+    return f"http{sign}{model}" if "://" in given else given
 
 
 def _place(given: str) -> Path | str:

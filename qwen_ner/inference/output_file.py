@@ -28,6 +28,9 @@ META = ".meta.json"
 NAME = "model"
 """Key of the record that says how the model was called. It may change: the fingerprint says which model it is."""
 
+OLDER = {"engine": "torch"}
+"""Keys that older records lack, and what they mean by that."""
+
 ERROR = re.compile(rb'\{"id": "(?:[^"\\]|\\.)*", "error": ')
 
 START_AGAIN = "remove the file to start again, or choose another --output"
@@ -93,9 +96,10 @@ def _check_record(path: Path, file: IO[str], record: Mapping[str, Any]) -> None:
             except (ValueError, TypeError):
                 what = f"is not empty, and no {path.name}{META} says what wrote it"
                 raise NerError(what, place=path, remedy=START_AGAIN) from None
-            other = [key for key in {**before, **record} if before.get(key) != record.get(key)]
+            before, now = {**OLDER, **before}, {**OLDER, **record}
+            other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
             if set(other) - {NAME} and first.endswith(b"\n"):
-                found = "; ".join(f"{key} {before.get(key)}, not {record.get(key)}" for key in other)
+                found = "; ".join(f"{key} {before.get(key)}, not {now.get(key)}" for key in other)
                 raise NerError(f"was written with {found}", place=path, remedy=START_AGAIN)
     file.truncate(0)
     json.dump(record, file, indent=2)

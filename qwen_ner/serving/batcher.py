@@ -18,7 +18,6 @@ from functools import partial
 from threading import Lock
 
 from ..codec import Decoded
-from ..entities import NerError
 from ..inference.backends.base import EngineDown
 from ..inference.extractor import Extractor
 from ..inference.sampling import GREEDY, Sampling
@@ -202,18 +201,16 @@ class Batcher:
             log.error("%s", error)
             for part in left:
                 if not part.answered:
-                    part.answer(Refusal("what runs the model does not answer; try again later", fault=True), 0)
+                    part.answer(Refusal("what runs the model does not answer; try again later", status=503), 0)
             return
-        except NerError as error:
-            reason = str(error)
-        except Exception as error:
+        except Exception as error:  # what it says is the operator's: it may name addresses and files
             reason = f"the model failed on this text ({type(error).__name__}); see the server's log"
             unread = [len(part.text) for part in left if not part.answered]
             if len(unread) <= 1:
                 log.exception("The model failed on a text of %d characters.", sum(unread))
         left = [part for part in left if not part.answered]
         if len(left) == 1:
-            left[0].answer(Refusal(reason, fault=True), 0)
+            left[0].answer(Refusal(reason, status=500), 0)
         elif left:
             half = len(left) // 2
             self._read(left[:half])
@@ -249,4 +246,4 @@ def _check(found: Decoded | Refusal) -> Decoded | Refusal:
     scores = [] if isinstance(found, Refusal) else [entity.score for entity in found.entities]
     if all(score is None or math.isfinite(score) for score in scores):
         return found
-    return Refusal("the model's scores are not finite numbers; its weights may be damaged", fault=True)
+    return Refusal("the model's scores are not finite numbers; its weights may be damaged", status=500)

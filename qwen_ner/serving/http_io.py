@@ -90,7 +90,9 @@ async def updates(batcher: Batcher, job: Job, request: Request, started: float) 
                 changed.cancel()
                 if gone in done:
                     raise ClientDisconnect()
-                raise HTTPException(504, f"not finished within {deadline:g} s; send less text per request")
+                raise HTTPException(
+                    504, f"not finished within {deadline:g} s; send less text per request, or try again later"
+                )
             yield
     finally:
         gone.cancel()
@@ -103,14 +105,15 @@ async def _wait_for_disconnect(receive: Receive) -> None:
 
 
 async def respond(job: Job, query: ExtractRequest, changes: AsyncGenerator[None, None]) -> Response:
-    """The answer to `query` once `job` is done. Raises `HTTPException` (500) if the model failed on all texts."""
+    """The answer to `query` once `job` is done. Raises `HTTPException` (500, 503) if the model failed on all texts."""
     async with contextlib.aclosing(changes):
         async for _ in changes:
             pass
     outcomes = [outcome for outcome in job.outcomes if outcome is not None]
-    faults = [outcome.reason for outcome in outcomes if isinstance(outcome, Refusal) and outcome.fault]
+    faults = [outcome for outcome in outcomes if isinstance(outcome, Refusal) and outcome.status]
     if faults and len(faults) == len(outcomes):
-        raise HTTPException(500, faults[0])
+        status = faults[0].status or 500
+        raise HTTPException(status, faults[0].reason, {"retry-after": "1"} if status == 503 else None)
     return Response(to_json(to_response(outcomes, query)), media_type="application/json")
 
 

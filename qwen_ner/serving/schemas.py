@@ -24,10 +24,10 @@ LINES_TYPE = "application/x-ndjson"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why there is no answer for one text. `fault`: the model failed, and the text may be well."""
+    """Why there is no answer for one text. `status`, if the text may be well: HTTP's where no text has an answer."""
 
     reason: str
-    fault: bool = field(default=False, repr=False)
+    status: int | None = field(default=None, repr=False)
 
 
 _REQUEST: dict[str, Any] = {"texts": ["三星WCG2011北京赛区魔兽争霸3最终名次", "快递太慢了", 7], "min_score": 0.5}
@@ -114,7 +114,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         429: "The queue is full; see the Retry-After header.",
         421: "The server does not answer for the host that the request names.",
         500: "The model failed on all texts; see the server's log.",
-        503: "The server is shutting down.",
+        503: "The server is shutting down, or what runs the model does not answer; try again later.",
         504: "The request was not finished before the deadline.",
     }.items()
 }

@@ -39,6 +39,19 @@ MADE = {
         },
         "sweep": None,
     },
+    "benchmarks/results/engines": {
+        **HEAD,
+        "settings": {"limit": 96, "repeats": 2, "sizes": [64, 512]},
+        "table": {
+            "ours float32": {"sentences/s": 4.5, "same": None, "scores": None},
+            "ours bfloat16": {"sentences/s": 7.7, "same": None, "scores": None},
+            "server float32": {"sentences/s": 3.0, "same": 1.0, "scores": 0.0002},
+            "serve float32": {"sentences/s": 2.9, "same": 1.0, "scores": None, "p50": 9000.0, "p95": 12000.0,
+                              "answers": {"right": 192}},
+            "predict float32": {"sentences/s": 5.05, "same": None, "scores": None, "start": 14.2},
+            "ray float32": {"sentences/s": 4.76, "same": 0.998, "scores": 0.0001, "start": 34.1},
+        },
+    },
     "benchmarks/results/serve_load": {
         **HEAD,
         "settings": {"limit": 96, "data": "cluener"},
@@ -153,6 +166,8 @@ def test_every_page_says_when_where_and_how_it_was_measured(root, tmp_path):
         ("few_rows", "experiments/few_rows", ("table", 1, "plain", "value"), 12.34, "+12.34 ("),
         ("training_speed", "benchmarks/results/train_speed", ("table", "ours", "rows/s"), 61.5, "123.0 ×"),
         ("extraction_speed", "benchmarks/results/extract_speed", ("table", "constrained", "grammar"), 0.4321, "43.2 %"),
+        ("engines", "benchmarks/results/engines", ("table", "server float32", "sentences/s"), 12.34, "12.34"),
+        ("engines", "benchmarks/results/engines", ("table", "ray float32", "start"), 43.2, "43.2"),
         ("serving", "benchmarks/results/serve_load", ("load", 1, "p95"), 4321.0, "4.32"),
         ("growth", "benchmarks/results/growth", ("table", "predict", 1, "seconds"), 432.1, "432.1"),
         ("gpu", "benchmarks/results/h100", ("training", "seconds"), 432.0, "54.0 s"),

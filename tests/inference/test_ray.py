@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -302,6 +303,26 @@ def test_no_cluster_at_the_address_and_no_ray_are_told_at_once(trained, tmp_path
     with pytest.raises(NerError) as caught:
         predict_files(str(trained["full"]), [str(path)], out)
     assert "qwen_ner[ray]" in caught.value.remedy
+
+
+def test_the_dtype_is_that_of_the_command_and_of_the_job(trained, tmp_path, monkeypatch):
+    model, path = str(trained["full"]), write_texts(tmp_path / "in.txt", ["三星"])
+    loaded = on_ray._load(model, None, on_ray.model_fingerprint(trained["full"]), version("qwen_ner"), 0, "bfloat16")
+    assert str(loaded.model.dtype) == "torch.bfloat16"
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    command = ["predict", model, str(path), "--engine", "ray", "--output", str(tmp_path / "out")]
+    for dtype, said in (("bfloat16", "no Ray cluster"), ("auto", "dtype bfloat16, not None")):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([*command, "--address", "127.0.0.1:1", "--dtype", dtype])
+        assert said in str(caught.value)
+
+
+def test_the_output_of_a_job_is_no_file(trained, tmp_path):
+    path, out = write_texts(tmp_path / "in.txt", ["三星"]), write_texts(tmp_path / "out.jsonl", ["mine"])
+    with pytest.raises(NerError) as caught:
+        predict_files(str(trained["full"]), [str(path)], str(out))
+    assert caught.value.place == str(out)
+    assert out.read_text(encoding="utf-8") == "mine\n"
 
 
 @pytest.mark.parametrize(

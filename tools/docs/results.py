@@ -34,6 +34,7 @@ SOURCES = {
     "few_rows": ("experiments/few_rows",),
     "training_speed": ("benchmarks/results/train_speed",),
     "extraction_speed": ("benchmarks/results/extract_speed",),
+    "engines": ("benchmarks/results/engines",),
     "serving": ("benchmarks/results/serve_load",),
     "growth": ("benchmarks/results/growth",),
     "gpu": ("benchmarks/results/h100",),

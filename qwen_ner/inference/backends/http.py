@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...contract import NerConfig
 from ...entities import NerError
 from ..constraints.remote import LABELS, TEXT, lark
-from .base import Completion, Constraint, Draw
+from .base import BATCH_TOKENS, Completion, Constraint, Draw, Feed, Request
 from .vllm_api import CONNECTIONS, START, Server
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
+
+LOOK = 0.02
+"""Seconds after which `HttpBackend.serve` asks for more, whether an answer has come or not."""
 
 
 class HttpBackend:
@@ -98,9 +101,7 @@ class HttpBackend:
     ) -> list[Completion]:
         """See `Backend.complete`. Raises `NerError` if an answer is missing, late, or does not keep to the grammar, and
         for `draws`."""
-        if draws:
-            what, remedy = "answers of a server cannot be drawn", "leave it out, or use the engine torch"
-            raise NerError(what, value=draws[0].temperature, place="temperature", remedy=remedy)
+        _refuse_draws(draws or ())
         guides: Sequence[Constraint | None] = constraints or [None] * len(prompts)
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             asked = [pool.submit(self._complete, *row, limit) for row in zip(prompts, guides, strict=True)]
@@ -113,6 +114,31 @@ class HttpBackend:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return [done.result() for done in asked]
+
+    def serve(self, feed: Feed, limit: int, *, batch_tokens: int | None = None) -> None:
+        """See `ServingBackend.serve`. Raises what `complete` does, once all that the server was asked for has ended."""
+        asked: dict[Future[Completion | None], Request] = {}
+        failed: BaseException | None = None
+
+        def completion(request: Request) -> Completion | None:
+            return None if request.cancelled() else self._complete(request.prompt, request.guide, limit)
+
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            while True:
+                more = feed(batch_tokens or BATCH_TOKENS) if not failed and len(asked) < CONNECTIONS else ()
+                _refuse_draws([request.draw for request in more if request.draw])
+                asked |= {pool.submit(completion, request): request for request in more}
+                if not asked:
+                    break
+                for future in wait(asked, LOOK, FIRST_COMPLETED).done:
+                    request = asked.pop(future)
+                    if error := future.exception():
+                        failed = failed or error
+                        asked = {other: request for other, request in asked.items() if not other.cancel()}
+                    else:
+                        request.answer(future.result())
+        if failed:
+            raise failed
 
     def _complete(self, prompt: Sequence[int], guide: Constraint | None, limit: int) -> Completion:
         request = self._request(list(prompt), limit)
@@ -135,6 +161,12 @@ class HttpBackend:
 
     def _request(self, prompt: list[int] | str, limit: int) -> dict[str, Any]:
         return {"model": self.model, "prompt": prompt, "max_tokens": limit, "stop_token_ids": self.ends}
+
+
+def _refuse_draws(draws: Sequence[Draw]) -> None:
+    if draws:
+        what, remedy = "answers of a server cannot be drawn", "leave it out, or use the engine torch"
+        raise NerError(what, value=draws[0].temperature, place="temperature", remedy=remedy)
 
 
 def _advance(guide: Constraint, ids: Sequence[int], likeliest: Sequence[int]) -> bool:

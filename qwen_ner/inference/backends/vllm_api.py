@@ -30,6 +30,9 @@ GREEDY = {"temperature": 0, "top_p": 1, "top_k": -1, "min_p": 0, "repetition_pen
 GREEDY |= {"presence_penalty": 0, "frequency_penalty": 0, "ignore_eos": True}
 """Replaces what the base model's generation_config.json would set; only `stop_token_ids` end an answer."""
 
+TO_BLAME = {400, 413, 422, 500}
+"""Statuses that a single request may be the reason of; with any other each request would be refused alike."""
+
 SHOWN = {"logprobs": 1, "return_token_ids": True, "return_tokens_as_token_ids": True}
 
 Value = TypeVar("Value")
@@ -59,7 +62,7 @@ class Written(NamedTuple):
 
 class Server:
     """The server at `url`, `http://host:port/v1`. Threads may share one. Its methods raise `EngineDown` if it does
-    not answer in time, and `NerError` if it refuses, or says what vLLM would not."""
+    not answer in time or takes no requests, and `NerError` if it refuses this one, or says what vLLM would not."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
@@ -102,10 +105,13 @@ class Server:
 
     def _read(self, answer: httpx.Response, read: Callable[[Any], Value]) -> Value:
         if not answer.is_success:
-            remedies = {401: f"set {KEY} to the server's --api-key", 404: "give an address that ends in /v1"}
-            remedy = remedies.get(answer.status_code, "look at the server's log")
-            what = f"the server refused (HTTP {answer.status_code})"
-            raise NerError(what, value=answer.text[:300], place=self.url, remedy=remedy)
+            status, found = answer.status_code, answer.request.url.path.endswith("/completions")
+            renamed = "serve the model under the name that it had (--served-model-name), or run the command again"
+            absent = renamed if found else "give an address that ends in /v1"
+            remedies = {401: f"set {KEY} to the server's --api-key", 404: absent}
+            what, kind = f"the server refused (HTTP {status})", NerError if status in TO_BLAME else EngineDown
+            remedy = remedies.get(status, "look at the server's log")
+            raise kind(what, value=answer.text[:300], place=self.url, remedy=remedy)
         try:
             return read(answer.json())
         except (ValueError, LookupError, TypeError, AttributeError) as error:

@@ -46,14 +46,20 @@ LEAST_CPUS = 2
 
 
 def extract_dataset(
-    dataset: Dataset, model: str | Path, *, revision: str | None = None, replicas: int | None = None, **options: Any
+    dataset: Dataset,
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    replicas: int | None = None,
+    dtype: str = "auto",
+    **options: Any,
 ) -> Dataset:
     """`dataset`, which has a column `text`, with the columns `entities`, `problems` and `error`. Lazy, as Ray's own.
 
-    `replicas` actors hold one `Extractor` each, by default one for each GPU of the cluster, or else for each node;
-    `options` are those of `Extractor.predictions`. A row whose text is missing, blank or too long has no entities but
-    an `error`, and a row that came with an `error` keeps it. Raises `NerError` if `model` is no trained folder; that a
-    node lacks it, or has another qwen_ner, is raised when the dataset is consumed.
+    `replicas` actors hold one `Extractor` each, by default one for each GPU of the cluster, or else for each node. It
+    computes in `dtype`; `options` are those of `Extractor.predictions`. A row whose text is missing, blank or too long
+    has no entities but an `error`, and a row that came with an `error` keeps it. Raises `NerError` if `model` is no
+    trained folder; that a node lacks it, or has another qwen_ner, is raised when the dataset is consumed.
 
     >>> import ray  # doctest: +SKIP
     >>> texts = ray.data.read_parquet("s3://bucket/reviews")  # doctest: +SKIP
@@ -72,7 +78,7 @@ def extract_dataset(
     threads = 0 if gpus else max(1, int(cpus // replicas))
     return dataset.map_batches(
         _Replica,
-        fn_constructor_args=(place, revision, model_fingerprint(folder), version("qwen_ner"), threads, options),
+        fn_constructor_args=(place, revision, model_fingerprint(folder), version("qwen_ner"), threads, dtype, options),
         batch_format="pyarrow",
         batch_size=None,
         compute=ActorPoolStrategy(size=replicas),
@@ -94,11 +100,18 @@ class _Replica:
     """
 
     def __init__(
-        self, model: str, revision: str | None, expected: str, release: str, threads: int, options: dict[str, Any]
+        self,
+        model: str,
+        revision: str | None,
+        expected: str,
+        release: str,
+        threads: int,
+        dtype: str,
+        options: dict[str, Any],
     ) -> None:
         self._options, self._fault = options, None
         try:
-            self._extractor = _load(model, revision, expected, release, threads)
+            self._extractor = _load(model, revision, expected, release, threads, dtype)
         except NerError as error:
             place = f"{error.place} (node {platform.node()})"
             self._fault = NerError(error.what, value=error.value, place=place, remedy=error.remedy)
@@ -135,7 +148,7 @@ def _text_row(row: dict[str, Any]) -> TextRow:
     return TextRow("", text, place, f"{place}: {'; '.join(faults)}" if faults else None)
 
 
-def _load(model: str, revision: str | None, expected: str, release: str, threads: int) -> Extractor:
+def _load(model: str, revision: str | None, expected: str, release: str, threads: int, dtype: str) -> Extractor:
     """The model on this node. Raises `NerError` unless it and the package are those of the job."""
     import torch
 
@@ -154,7 +167,7 @@ def _load(model: str, revision: str | None, expected: str, release: str, threads
         raise NerError(f"is another model than the job's ({expected})", value=found, place=model, remedy=share)
     if threads:
         torch.set_num_threads(threads)  # Ray has set it to the CPUs that the actor asks for
-    return Extractor.from_pretrained(folder)
+    return Extractor.from_pretrained(folder, dtype=dtype)
 
 
 def predict_files(
@@ -166,12 +179,13 @@ def predict_files(
     address: str | None = None,
     revision: str | None = None,
     replicas: int | None = None,
+    dtype: str = "auto",
     **options: Any,
 ) -> tuple[int, int]:
     """Write a result for each text in the files `names` to the folder `output`; returns how many, and how many errors.
 
-    Paths and URLs, as `files.find_files` reads them; `form` is json or parquet; `options` are those of
-    `Extractor.predictions`. The job runs on the cluster at `address` or RAY_ADDRESS, or else on this machine. Beside
+    Paths and URLs, as `files.find_files` reads them; `form` is json or parquet; `dtype` and `options` are those of
+    `extract_dataset`. The job runs on the cluster at `address` or RAY_ADDRESS, or else on this machine. Beside
     `output`, the folder `output`.job says what has been written: the same call goes on from there, also after the end.
     Raises `NerError` for what cannot be read or written, and if the results there are of another job.
     """
@@ -181,7 +195,7 @@ def predict_files(
     except ImportError as error:
         remedy = 'install it: pip install "qwen_ner[ray]"'
         raise NerError("Ray is not installed", place="--engine ray", remedy=remedy) from error
-    from .files import KEY, Results, Texts, arrow_place, files_fingerprint, find_files, open_record
+    from .files import KEY, Results, Texts, arrow_place, files_fingerprint, find_files, make_folder, open_record
 
     files = find_files(names)
     for file in files:
@@ -191,13 +205,14 @@ def predict_files(
     record = {
         "model": model,
         "fingerprint": model_fingerprint(local_folder(model, revision)),
+        **({} if dtype == "auto" else {"dtype": dtype}),
         "format": form,
         "input": files_fingerprint(files),
         **{key: options.get(key) for key in ("min_score", "thresholds", "samples", "temperature", "top_p", "beams")},
     }
     with ExitStack() as stack:
-        filesystem.create_dir(folder, recursive=True)
-        filesystem.create_dir(job, recursive=True)
+        for made in (folder, job):
+            make_folder(filesystem, made)
         if filesystem.type_name == "local":
             stack.enter_context(lock(Path(job, "lock"), wait=False, owner=f"process {os.getpid()}"))
         open_record(filesystem, folder, f"{job}/record.json", record)
@@ -211,7 +226,7 @@ def predict_files(
         dataset.context.checkpoint_config = CheckpointConfig(
             KEY, f"{job}/checkpoint", override_filesystem=filesystem, delete_checkpoint_on_success=False
         )
-        found = extract_dataset(dataset, model, revision=revision, replicas=replicas, **options)
+        found = extract_dataset(dataset, model, revision=revision, replicas=replicas, dtype=dtype, **options)
         sink = Results(folder, filesystem, form, f"{job}/record.json")
         found.write_datasink(sink, ray_remote_args={"num_cpus": CPUS["write"]})
         return sink.count()

@@ -97,6 +97,15 @@ def arrow_place(url: str) -> tuple[pa.fs.FileSystem, str]:
     return pa.fs.LocalFileSystem() if local else pa.fs.PyFileSystem(pa.fs.FSSpecHandler(filesystem)), path
 
 
+def make_folder(filesystem: pa.fs.FileSystem, path: str) -> None:
+    """Make the folder, with those above it, unless it is there. Raises `NerError` if that cannot be."""
+    try:
+        filesystem.create_dir(path, recursive=True)
+    except Exception as error:  # each file system has its own
+        remedy = "name a folder with --output that you may write to"
+        raise NerError(f"cannot be made a folder ({error})", place=path, remedy=remedy) from error
+
+
 def find_files(names: Iterable[str]) -> list[TextFile]:
     """The files that `names` name, folders with all that is in them, in order. Raises `NerError` if there is none."""
     found: list[tuple[str, str]] = []

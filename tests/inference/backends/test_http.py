@@ -26,7 +26,7 @@ from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.inference import batch_predict
-from qwen_ner.inference.backends.base import EngineDown
+from qwen_ner.inference.backends.base import EngineDown, Request, ServingBackend
 from qwen_ner.inference.backends.http import HttpBackend
 from qwen_ner.inference.backends.vllm_api import Server
 from qwen_ner.inference.constraints.grammar import Grammar
@@ -95,6 +95,40 @@ def test_the_answers_of_a_server_become_entities_with_scores(asked, server):
         assert all(value <= 0 for value in one.logprobs)
     assert {len(one.logprobs) - len(one.ids) for one in guided} == {0}
     assert {len(one.logprobs) - len(one.ids) for one in free if one.finished} == {1}, "and that of the end token"
+
+
+def test_requests_that_arrive_join_those_that_are_written_and_each_gets_its_own_answer(asked, server):
+    extractor, answers, waits = Extractor.from_pretrained(asked, backend=server.url), {}, threading.Event()
+    prompts = prompt_ids(extractor.tokenizer, extractor.codec, TEXTS)
+    guides = [extractor.grammar.constraint(text, LIMIT) for text in TEXTS]
+    wanted = extractor.backend.complete(prompts, LIMIT, [extractor.grammar.constraint(text, LIMIT) for text in TEXTS])
+    waiting, right, gone = list(range(len(TEXTS))), server.answer, {5}
+
+    def slow_with_the_first(path, request):
+        assert request["prompt"] != list(prompts[0]) or waits.wait(20)
+        return right(path, request)
+
+    def request(number):
+        def answer(completion):
+            assert number not in answers, "answered once"
+            answers[number] = completion
+            if len(answers) == len(TEXTS) - 1:
+                waits.set()
+
+        return Request(prompts[number], guides[number], answer, lambda: number in gone)
+
+    def feed(tokens):
+        count = 1 if len(waiting) == len(TEXTS) else 2
+        given, waiting[:] = waiting[:count], waiting[count:]
+        return list(map(request, given))
+
+    server.answer, before = slow_with_the_first, len(server.asked)
+    assert isinstance(extractor.backend, ServingBackend)
+    extractor.backend.serve(feed, LIMIT)
+    assert list(answers)[-1] == 0, "none waits for the first"
+    assert answers.pop(5) is None
+    assert len(server.asked) - before == len(TEXTS) - 1, "who has left costs nothing"
+    assert answers == {number: one for number, one in enumerate(wanted) if number != 5}
 
 
 def test_a_server_is_not_asked_to_draw(asked, server):
@@ -376,6 +410,23 @@ def test_predict_keeps_what_was_done_when_the_server_goes_and_goes_on_when_it_is
     server.answer = right
     cli.main([*command, str(tmp_path / "out.jsonl")])
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines() == whole
+
+
+def test_what_one_engine_began_another_does_not_go_on_with_but_a_server_may_move(asked, server, tmp_path, capsys):
+    (tmp_path / "in.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    out = tmp_path / "out.jsonl"
+    command = ["predict", str(asked), str(tmp_path / "in.txt"), "--output", str(out)]
+    cli.main([*command, "--engine", server.url])
+    whole = out.read_bytes()
+    out.write_bytes(b"".join(whole.splitlines(True)[:3]))
+    for other in ("torch", f"{server.url}#toy"):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([*command, "--engine", other])
+        assert f"{out}: was written with engine http, not " in str(caught.value)
+    moved = FakeVllm.of("grammar")
+    cli.main([*command, "--engine", moved.url])
+    moved.close()
+    assert out.read_bytes() == whole
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate", "serve"])
