@@ -6,6 +6,7 @@ import pytest
 from rows import EIGHT
 
 from qwen_ner.data.datasets import write_jsonl
+from qwen_ner.inference.evaluate import evaluate
 from qwen_ner.training.recipe import load_recipe
 from qwen_ner.training.run import train
 
@@ -57,3 +58,21 @@ def test_a_toy_is_called_a_toy_and_only_the_sample_made_up(tmp_path, taught, cap
     assert f"trained on {taught if dataset == 'own' else 'sample'}: 8 rows" in printed.splitlines()[-6:]
     assert (f"This was a toy model on {taught}:" in printed) is (dataset == "own")
     assert (f"--output_dir {tmp_path / 'out'}-lora" in printed) is (dataset == "own")
+
+
+def test_a_model_is_scored_on_the_rows_of_its_file_that_were_held_out(tmp_path, capsys):
+    """`evaluate` on the file scores the rows, and gives the figures, of the end of the training."""
+    rows = [type(gold)(f"{i}-{k}", f"{gold.text}{k}", gold.entities) for k in range(3) for i, gold in enumerate(EIGHT)]
+    write_jsonl(tmp_path / "own.jsonl", rows)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"model_name_or_path: tiny\ndataset: {tmp_path / 'own.jsonl'}\noutput_dir: {tmp_path / 'out'}\n"
+        "validation_rows: 4\nmax_steps: 1\nmax_new_tokens: 4\nuse_cpu: true\neval_strategy: no\nsave_strategy: no\n"
+        "report_to: none\n",
+        encoding="utf-8",
+    )
+    train(load_recipe(path))
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    (again,) = evaluate(str(tmp_path / "out"), str(tmp_path / "own.jsonl"), decodings=["free"])
+    assert again.contract.fingerprint == written["contract"]["fingerprint"]
+    assert again.to_dict()["surface"] == written["surface"]
