@@ -206,6 +206,25 @@ def test_rows_above_the_header(tmp_path, form):
     assert [where for _, where in warned] == ["a.xlsx:1"]
 
 
+def test_a_title_of_several_cells_is_not_the_header(tmp_path):
+    rows = [
+        ["项目：旅游", "日期：2024-05", "", ""],
+        ["序号", "点评内容", "景点", "美食"],
+        *([n, *row] for n, row in enumerate(COLUMNS, 1)),
+    ]
+    assert read(sheet(tmp_path / "a.xlsx", rows)) == WANTED
+    rows = [["点评", "景点", "美食"], ["又是内容", "内容", ""], *COLUMNS]
+    found = read(sheet(tmp_path / "b.xlsx", rows))
+    assert found == [("又是内容", {("景点", "内容")}), *WANTED], "a row below the header, whatever it says"
+
+
+def test_a_table_without_rows_is_an_error(tmp_path):
+    with pytest.raises(NerError) as error:
+        read(sheet(tmp_path / "a.xlsx", [["文本", "景点", "美食"]]))
+    assert error.value.place == tmp_path / "a.xlsx"
+    assert "JSON" not in error.value.remedy
+
+
 def test_a_header_of_two_rows(tmp_path):
     rows = [
         ["序号", "点评内容", "实体", ""],
@@ -220,7 +239,7 @@ def test_a_sheet_of_instructions_is_not_the_table(tmp_path):
     path = sheet(tmp_path / "a.xlsx", guide, more=[("标注", [["文本", "景点", "美食"], *COLUMNS])])
     warned = []
     assert read(path, warned) == WANTED
-    assert [where for _, where in warned] == ["a.xlsx: Sheet"]
+    assert [where for _, where in warned] == ["a.xlsx: Sheet, 3 rows"]
 
 
 def test_surfaces_of_one_cell(tmp_path):

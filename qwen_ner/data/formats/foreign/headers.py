@@ -28,20 +28,25 @@ TOKEN = ("char", "character", "token", "word", "字", "字符", "词")
 TAG = ("tag", "ner_tag", "label", "bio", "标注", "标签", "ner")
 IDS = ("id", "编号", "序号")
 
-TEXT_NAME = re.compile("文本|内容|评论|点评|正文|句子|原文|标题|text|content|sentence|comment|review", re.IGNORECASE)
+TEXT_NAME = re.compile(
+    "文本|语句|内容|评论|点评|正文|句子|原文|标题|text|content|sentence|comment|review", re.IGNORECASE
+)
 """A part of the name of a column of texts, if it also looks like one."""
 
 OTHER_NAME = re.compile(
-    "日期|时间|标注人|标注者|标注员|作者|用户|昵称|备注|说明|来源|评分|星级|状态|批次|链接|审核|点赞|"
+    "日期|时间|[人者员]$|用户|昵称|备注|说明|来源|评分|星级|状态|批次|链接|审核|点赞|"
     "date|time|annotator|author|user|remark|note|source|rating|score|status|url",
     re.IGNORECASE,
 )
 """A part of the name of a column that stands beside an annotation."""
 
+SURFACE_NAME = re.compile("实体|提及|关键词|entity|mention|surface", re.IGNORECASE)
+"""A part of the name of a column of surfaces whose labels are in another."""
+
 NAME_LABELS = "name the labels with --labels (labels: in a recipe)"
 
-LOOKED_AT = 10
-"""Rows among which the header is looked for."""
+LOOKED_AT, NAME_LENGTH = 10, 20
+"""Rows among which the header is looked for, and characters of the name of a column of texts, at most."""
 
 LABEL, OTHER, FEW = 0.8, 0.1, 5
 """A column is one of labels if this share of its cells is in their texts; it is none if no more than `OTHER` of `FEW`
@@ -166,24 +171,29 @@ class Header:
 
 
 def header_of(table: Table) -> Header:
-    """The first row that names columns: one with a column of texts, or about as many cells as the rows below."""
+    """The first row that names a column of texts and has more cells than those above, which are titles; else the first
+    that has about as many cells as the rows below."""
     sizes = {at: len({*filter(None, map(str.strip, cells))}) for at, (_, cells) in enumerate(table)}
     first = dict(islice(((at, size) for at, size in sizes.items() if size), LOOKED_AT))
-    widest = max(first.values(), default=0)
     width = max((len(cells) for _, cells in table), default=0)
 
     def header_at(at: int) -> Header:
         rows = [(number, [*cells, *[""] * (width - len(cells))]) for number, cells in table[at:]]
         return Header(rows[0][0], [name.strip() for name in rows[0][1]], rows[1:])
 
+    most = 0
+    wide = None
     for at, size in first.items():
         found = header_at(at)
-        if size > 1 and (found.column("text") is not None or 2 * size >= widest):
+        if size > max(1, most) and any(len(name) <= NAME_LENGTH and TEXT_NAME.search(name) for name in found.names):
             below = found.rows[0][1] if found.rows else []
             pairs = zip(found.names, below, strict=False)
             two_rows = any(name == cell.strip() and TEXT_NAME.search(name) for name, cell in pairs)  # merged downwards
             return header_at(at + 1) if two_rows else found
-    return header_at(next(iter(first), 0)) if table else Header(1, [], [])
+        if wide is None and 2 * size >= max(first.values()):
+            wide = at
+        most = max(most, size)
+    return Header(1, [], []) if wide is None else header_at(wide)
 
 
 def text_column(header: Header) -> int | None:
@@ -256,12 +266,14 @@ def label_columns(
 
 def _labels_of(header: Header, found: Sequence[int], left: Sequence[int]) -> Iterator[str]:
     """A fault for each column that is left out and may hold the labels of the surfaces in another."""
-    surface = header.column("surface")
-    of = surface if surface in found else found[0] if len(found) == 1 else None
+    named = (at for at in found if at == header.column("surface") or SURFACE_NAME.search(header.names[at]))
+    of = found[0] if len(found) == 1 else next(named, None)
     for at in left:
-        if of is not None and header.names[at] and not _stands_beside(header, at):
+        cells = [cell for _, row in header.rows if (cell := row[at].strip())]
+        if of is not None and header.names[at] and 2 * len({*cells}) <= len(cells) and not _stands_beside(header, at):
             fault = f"the column {header.name_of(at)} may hold the labels of {header.name_of(of)}"
-            yield f'{fault}; if so, name them "label" and "entity"; otherwise delete it, or {NAME_LABELS}'
+            remedy = 'if so, name them "label" and "entity", and give each entity a row of its own'
+            yield f"{fault}; {remedy}; otherwise delete it, or {NAME_LABELS}"
 
 
 def _is_other(header: Header, at: int, inside: int, cells: int) -> bool:

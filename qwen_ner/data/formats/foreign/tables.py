@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ....entities import Example, LabelSet, NerError
-from ..errors import LineFault, Note, ignore, quote
+from ..errors import LineFault, Note, count, ignore, quote
 from ..jsonl import entities_of
 from ..rows import read_rows
 from ..tagged.tagging import read_sentences
@@ -72,6 +72,8 @@ def read(
         remedy = 'name the column of the sentences "text", and the others as `qwen-ner convert --help` says'
         raise NerError("no column of texts in the header", value=header.names, place=path, remedy=remedy)
     rows = TableRows(path, header, text, warn).read(keep, note)
+    if not rows:
+        raise NerError("no rows below the header", value=header.names, place=path, remedy="write the sentences there")
     lines = partial(_lines, path.name, rows)
     return read_rows(lines, path, labels, entities_of, row_of=_checked, note=note, warn=warn)
 
@@ -95,7 +97,8 @@ def _table(path: Path, warn: Note) -> tuple[Header, int | None]:
         if title != read:
             first = at > titles.index(read)
             what = "sheets after the first, left out" if first else "sheets without annotated texts, left out"
-            warn(what, f"{path.name}: {title}")
+            filled = sum(any(cell.strip() for cell in cells) for _, cells in tables[title])
+            warn(what, f"{path.name}: {title}, {count(filled, 'row')}")
     for number, cells in tables[read]:
         if number < found[read][0].number and any(cell.strip() for cell in cells):
             warn("rows above the header, left out", f"{path.name}:{number}")
