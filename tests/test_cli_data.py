@@ -218,3 +218,38 @@ def test_no_control_character_of_the_data_reaches_the_terminal(capsys, tmp_path)
         shown = "".join(map(str, call(capsys, *command)))
         assert shown.strip("0"), command
         assert not set(shown) & {"\x1b", "\x07", "\x9b", "\u202e", "\r"}, command
+
+
+def test_labels_name_the_columns_of_a_sheet_where_they_cannot_be_told(capsys, tmp_path, caplog):
+    """Mood may be a label with typing errors, or none."""
+    rows = [
+        f"第{n}次去{place}，{'很好' if n < 2 else '不错'},{place},很好" for n, place in enumerate(["北京", "上海"] * 3)
+    ]
+    sheet, out = tmp_path / "own.csv", tmp_path / "out.jsonl"
+    sheet.write_text("\n".join(["点评内容,place,mood", *(row.replace("，", " ") for row in rows)]), encoding="utf-8")
+    code, _, _ = call(capsys, "convert", sheet, out)
+    assert "own.csv:1: " in code
+    assert '"mood"' in code
+    assert not out.exists()
+    with caplog.at_level(logging.INFO):
+        code, _, _ = call(capsys, "convert", sheet, out, "--labels", "place")
+    assert code == 0
+    assert "own.csv: mood" in caplog.text
+    assert [entity.label for row in read_dataset(str(out), "train") for entity in row.entities] == ["place"] * 6
+    code, _, _ = call(capsys, "init", sheet, "--output", tmp_path / "r.yaml", "--model", "tiny", "--labels", "place")
+    assert code == 0
+    recipe = (tmp_path / "r.yaml").read_text(encoding="utf-8")
+    assert "mood" not in recipe.partition("labels:")[2]
+    code, _, _ = call(capsys, "convert", sheet, out, "--labels", "plaec", "--to", "jsonl")
+    assert 'did you mean "place"?' in code
+    assert len(read_dataset(str(out), "train")) == 6, "the old file is kept"
+
+
+def test_columns_that_a_table_of_entities_has_beside_are_listed(capsys, tmp_path, caplog):
+    (tmp_path / "own.csv").write_text(
+        "text,label,entity,批次\n在北京,place,北京,三\n在上海,place,上海,四\n", encoding="utf-8"
+    )
+    with caplog.at_level(logging.INFO):
+        code, _, _ = call(capsys, "convert", tmp_path / "own.csv", tmp_path / "out.jsonl")
+    assert code == 0
+    assert 'the column "批次": 2' in caplog.text

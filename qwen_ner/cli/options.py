@@ -26,6 +26,12 @@ def add_data(parser: ArgumentParser, *, split: str | None = "dev", required: boo
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder or zip file that holds CLUENER")
 
 
+def add_labels(parser: ArgumentParser, verb: str) -> None:
+    """`--labels`: those of the data whose entities count."""
+    what = f"{verb} the entities of these labels alone, and say what is left out; default: all"
+    parser.add_argument("--labels", nargs="+", metavar="NAME", help=what)
+
+
 def add_model(parser: ArgumentParser, *, file: bool = False) -> None:
     """The model, with its revision on the Hub; with `file` a file of predictions can stand in for it."""
     other = "modelscope:user/name, or a file of predictions" if file else "or modelscope:user/name"

@@ -8,7 +8,7 @@ which is no line format. Knows nothing of model tokens or recipes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..entities import Example, NerError
@@ -25,17 +25,23 @@ log = logging.getLogger(__name__)
 class Conversion:
     """The rows of a source, and what of them is not in the target. They are read and counted anew each time."""
 
-    def __init__(self, source: Source, repair: bool, corrections: Corrections | None = None) -> None:
-        self.source, self.repair, self.corrections = source, repair, corrections
-        self.rows, self.entities, self.losses, self.watch = 0, 0, Notes(), Watch()
+    def __init__(
+        self,
+        source: Source,
+        repair: bool,
+        corrections: Corrections | None = None,
+        keep: frozenset[str] | None = None,
+    ) -> None:
+        self.source, self.repair, self.corrections, self.keep = source, repair, corrections, keep
+        self.rows, self.entities, self.losses, self.watch = 0, 0, Notes(), Watch(keep=keep)
 
     def note(self, what: str, where: str) -> None:
         self.losses.note(what, where)
         self.entities -= what == NESTED
 
     def __iter__(self) -> Iterator[Example]:
-        self.rows, self.entities, self.losses, self.watch = 0, 0, Notes(), Watch()
-        read = self.source.examples(repair=self.repair, note=self.note, warn=self.watch.note)
+        self.rows, self.entities, self.losses, self.watch = 0, 0, Notes(), Watch(keep=self.keep)
+        read = self.source.examples(repair=self.repair, keep=self.keep, note=self.note, warn=self.watch.note)
         rows = self.watch.examples(read)
         for example in self.corrections.apply(rows) if self.corrections else rows:
             self.rows += 1
@@ -49,6 +55,7 @@ def convert(
     *,
     to: str | None = None,
     split: str | None = None,
+    keep: Iterable[str] | None = None,
     lossy: bool = False,
     repair: bool = False,
     corrections: str | Path | None = None,
@@ -56,10 +63,11 @@ def convert(
     """Read `source` (as `datasets.read_dataset` does, `split` of it) and write it to the file `target`.
 
     The content tells the format of the source; `to` (a name of `registry.writers`) or its name that of the target; both
-    are logged. Raises `NerError`, and keeps an old `target`, if the source has a fault, or if the target could not hold
-    all of its entities and texts. `lossy` then writes the rest; `repair` reads tags that are out of order. What else is
-    not carried over (ids, scores, other keys and columns) is counted, listed and logged. `corrections` is a file of
-    findings, which are applied (`Corrections`), counted and logged; one that fits no row is an error.
+    are logged. Rows keep the entities of the labels `keep`, or all. Raises `NerError`, and keeps an old `target`, if
+    the source has a fault, or if the target could not hold all of its entities and texts. `lossy` then writes the rest;
+    `repair` reads tags that are out of order. What else is not carried over (ids, scores, other keys and columns) is
+    counted, listed and logged. `corrections` is a file of findings, which are applied (`Corrections`), counted and
+    logged; one that fits no row is an error.
     """
     path = Path(target).expanduser()
     name = target_name(path) if to is None else to
@@ -71,11 +79,13 @@ def convert(
         raise NerError(fault, place=path, remedy="name another file to write")
     read = open_dataset(source, split)
     log.info("%s is read as %s", source, read)
-    done = Conversion(read, repair, None if corrections is None else Corrections(corrections))
+    kept = None if keep is None else frozenset(keep)
+    done = Conversion(read, repair, None if corrections is None else Corrections(corrections), kept)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside(path) as part:
             writers()[name](part, done, done.note)
+            done.watch.check_kept()
             if not lossy and any(what in done.losses.counts for what in CHANGES):
                 fault = f"{name} cannot hold all of {source}, so nothing is written"
                 remedy = f"give --lossy to leave this out, or choose jsonl, which holds everything:\n{done.losses}"

@@ -204,7 +204,8 @@ def _watched(
 
     if repair:
         options |= {"repair": True, "note": note}
-    yield from watching.examples(source.examples(labels, warn=watching.note, **options))
+    read = source.examples(labels, keep=watching.keep, warn=watching.note, **options)
+    yield from watching.examples(read)
     if watch is None:
         watching.log(source.path)
 

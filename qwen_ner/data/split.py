@@ -7,7 +7,6 @@ Rows are drawn in groups that stay together: a row each, or all rows of one text
 
 from __future__ import annotations
 
-import hashlib
 import random
 from array import array
 from collections import Counter
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..entities import Example, NerError
-from .analysis.duplicates import bare
+from .analysis.duplicates import digests
 from .arrow_store import select_rows
 from .formats.errors import count
 
@@ -85,8 +84,7 @@ def _repeated(examples: Sequence[Example]) -> dict[int, array[int]]:
     """{first row of a text that repeats: its further rows}. Takes some tens of bytes a row, and holds no text."""
     import numpy as np
 
-    digests = (hashlib.blake2b(bare(e.text).encode("utf-8", "surrogatepass"), digest_size=8) for e in examples)
-    keys = np.fromiter((int.from_bytes(digest.digest(), "big") for digest in digests), np.uint64, len(examples))
+    keys = digests(examples)
     order = np.argsort(keys, kind="stable")
     members: dict[int, array[int]] = {}
     first, before = 0, -2

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.trained_texts import TRAINED_TEXTS
 from ..entities import NerError
 from ..files import share_weights
 from ..inference.hub_download import ADAPTER, BESIDE_WEIGHTS, METRICS, explain_faults, local_folder, may_be_repo_id
@@ -129,7 +130,7 @@ def export(folder: str | Path, out: Path, *, dtype: str = "float32") -> None:
         model.save_pretrained(made)
         share_weights(made)
         scores = [METRICS] if dtype == "float32" else []
-        copy_files(source, made, [*BESIDE_WEIGHTS, RECIPE, STATE, *scores])
+        copy_files(source, made, [*BESIDE_WEIGHTS, RECIPE, STATE, TRAINED_TEXTS, *scores])
         os.chmod(made, 0o755)
         if out.exists():  # empty; Windows replaces no folder
             out.rmdir()

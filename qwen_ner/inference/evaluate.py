@@ -6,6 +6,7 @@ way of decoding. Knows nothing of training.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -13,18 +14,30 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from ..columns import join_names
 from ..data.arrow_store import StoredDecoded, StoredExamples
 from ..data.datasets import has_split, iter_dataset, labels_of
+from ..data.formats.errors import count
 from ..data.formats.predictions import iter_predictions
 from ..data.negatives import entity_free
 from ..data.notes import Watch
+from ..data.trained_texts import load_trained_texts, trained_on
 from ..entities import CLUENER, NerError, fingerprint
 from ..evaluation.result import EvaluationResult
 from ..evaluation.table import Contract
 from .calibration import judged, summary
 from .extractor import Extractor
 from .sampling import Sampling
+
+log = logging.getLogger(__name__)
+
+HELD_OUT = "held-out"
+"""What the split of a file is called of which the rows that the model was trained on are left out."""
+
+WARNED_SHARE = 0.01
+"""The share of rows that were trained on from which on it is a warning: of CLUENER's dev set it is one in 1,343."""
 
 
 def evaluate(
@@ -51,9 +64,10 @@ def evaluate(
     `revision`, `backend` and `dtype` are those of `Extractor.from_pretrained`; `min_score`, `thresholds`, `samples`,
     `temperature`, `top_p` and `batch_tokens` those of `Extractor.predictions`. `limit` takes the first rows only. With
     `negatives`, clauses without entities are cut out of the rows and read too, to see how often something is found
-    where nothing is; they do not count in the scores. Entities of labels that the model does not have are left out,
-    counted and logged. Raises `NerError` if the split has no entity to score, and what reading, loading and predicting
-    raise.
+    where nothing is; they do not count in the scores. If `data` is the one file that the model was trained on, the rows
+    that were held out are scored, unless `split` is train; rows of other data that were trained on are warned of.
+    Entities of labels that the model does not have are left out, counted and logged. Raises `NerError` if the split has
+    no entity to score, and what reading, loading and predicting raise.
     """
     sampling = Sampling(samples, temperature, top_p)
     sampling.check(thresholds)
@@ -65,17 +79,16 @@ def evaluate(
     load = partial(Extractor.from_pretrained, model, revision=revision, backend=backend, dtype=dtype)
     extractor = None if Path(model).is_file() else load()
     watch.keep = frozenset(extractor.config.labels.names) if extractor else None
-    gold = StoredExamples.of(read(split))[:limit]
-    if not any(example.entities for example in gold):
-        remedy = "use `qwen-ner predict` on unlabelled texts"
-        if extractor and watch.left_out:
-            known = join_names(extractor.config.labels.names, 20)
-            remedy = f"its labels are {join_names(watch.left_out, 20)}, the model's {known}"
-        raise NerError("no entity to score", place=f"{data} {split}", remedy=remedy)
+    gold, train = StoredExamples.of(read(split)), None
+    if extractor and split != "train":
+        gold, train = _not_trained_on(gold, model, data, split)
+        split = split if train is None else HELD_OUT
+    gold = gold[:limit]
+    _check_entities(gold, f"{data} {split}", watch, extractor)
     labels = extractor.config.labels if extractor else CLUENER if data in ("cluener", "sample") else labels_of(gold)
-    seen = split != "train" and has_split(data, "train", data_dir)
     watch.keep = frozenset(labels.names)
-    train = StoredExamples.of(read("train")) if seen else None
+    if split != "train" and has_split(data, "train", data_dir):
+        train = StoredExamples.of(read("train"))
     watch.log(data)
     clauses = []
     if negatives and extractor:
@@ -96,3 +109,44 @@ def evaluate(
         found = extractor.predictions([clause.text for clause in clauses], **options)
         confidence = summary(judged(gold, predicted))
         yield evaluated(predicted=predicted, confidence=confidence, added=list(zip(clauses, found, strict=True)))
+
+
+def _check_entities(gold: StoredExamples, place: str, watch: Watch, extractor: Extractor | None) -> None:
+    """Raise `NerError` if no row has an entity to score."""
+    if any(example.entities for example in gold):
+        return
+    remedy = "use `qwen-ner predict` on unlabelled texts"
+    if extractor and watch.left_out:
+        known = join_names(extractor.config.labels.names, 20)
+        remedy = f"its labels are {join_names(watch.left_out, 20)}, the model's {known}"
+    raise NerError("no entity to score", place=place, remedy=remedy)
+
+
+def _not_trained_on(
+    gold: StoredExamples, model: str, data: str, split: str
+) -> tuple[StoredExamples, StoredExamples | None]:
+    """The rows to score and, if those that the model was trained on are left out of them, these.
+
+    They are left out of a single file that is the data of the training; else they are warned of.
+    """
+    trained = load_trained_texts(Path(model))
+    if trained is None or not len(gold):
+        return gold, None
+    seen, same_data = trained_on(gold, trained)
+    known, others = np.flatnonzero(seen), np.flatnonzero(~seen)
+    if same_data and len(others) and Path(data).expanduser().is_file():
+        log.info(
+            "%s was trained on %s of the %s of %s: the other %s scored, which may have chosen its checkpoint. "
+            "To score all rows, add --split train.",
+            *(model, f"{len(known):,}", count(len(gold), "row"), data),
+            f"{len(others):,} are" if len(others) > 1 else "one is",
+        )
+        return gold.select(others), gold.select(known)
+    if len(known):
+        log.log(
+            logging.WARNING if len(known) >= WARNED_SHARE * len(gold) else logging.INFO,
+            "%s was trained on %s of the %s of %s %s: on these its score is better than on new ones (texts count as "
+            "equal if only punctuation, width or case differ). Score a file or split whose rows it was not trained on.",
+            *(model, f"{len(known):,}", count(len(gold), "row"), data, split),
+        )
+    return gold, None

@@ -144,13 +144,13 @@ class Found:
         return f"the checkpoint is chosen by {chooses}; the final score is of {score}"
 
 
-def look(dataset: str) -> Found:
+def look(dataset: str, keep: Sequence[str] | None = None) -> Found:
     """Read all splits of a data set. A single file, or the only one of a folder without splits, is its train split.
 
-    Raises `NerError` for data that cannot be read or trained on.
+    Rows keep the entities of the labels `keep`, or all. Raises `NerError` for data that cannot be read or trained on.
     """
     dataset = _only_file(dataset) or dataset
-    splits = read_all(dataset)
+    splits = read_all(dataset, keep=keep)
     if len(splits) == 1 and Path(dataset).expanduser().is_file():
         splits = {"train": next(iter(splits.values()))}
     if "train" not in splits:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..data.trained_texts import save_trained_texts
 from .doctor.examination import TRAINING_CHECKS
 from .doctor.machine import check_disk
 from .final_report import report
@@ -70,6 +71,7 @@ def _train(plan: TrainingPlan, output: Path, trackers: Tracking) -> dict[str, An
     checkpoint = checkpoint_to_resume(plan.recipe, origin)
     if trainer.is_world_process_zero():
         save_recipe(plan.recipe, output)
+        save_trained_texts(output, plan.splits.train)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(_internal_call=True)  # an ordinary save would push here, before the scores are known
     trainer.save_state()

@@ -1,6 +1,7 @@
 """Scoring a model on data that have more labels than it."""
 
 import logging
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -32,3 +33,59 @@ def test_labels_that_are_not_those_of_the_model_are_an_error(trained, tmp_path):
     assert error.value.place == f"{tmp_path} dev"
     assert "plant" in error.value.remedy
     assert "company" in error.value.remedy
+
+
+OTHERS = [
+    Example("a", "赵敏去了东京", (Entity("name", "赵敏", 0, 2), Entity("address", "东京", 4, 6))),
+    Example("b", "他很高兴"),
+    Example("c", "索尼的电视", (Entity("company", "索尼", 0, 2),)),
+]
+OWN = [*OTHERS[:1], *(replace(row, id=str(n)) for n, row in enumerate(EIGHT)), *OTHERS[1:]]
+
+
+def test_of_the_file_that_a_model_was_trained_on_the_held_out_rows_are_scored(trained, tmp_path, caplog):
+    write_jsonl(tmp_path / "own.jsonl", OWN)
+    model, data = str(trained["full"]), str(tmp_path / "own.jsonl")
+    with caplog.at_level(logging.INFO):
+        (held,) = evaluate(model, data, decodings=["free"])
+    assert [row.text for row in held.gold] == [row.text for row in OTHERS]
+    assert (held.contract.split, held.contract.rows) == ("held-out", 3)
+    assert [row.text for row in held.train] == [row.text for row in EIGHT]
+    (said,) = (record for record in caplog.records if "trained on" in record.message)
+    assert said.levelno == logging.INFO
+    assert "8 of the 11 rows" in said.message
+    caplog.clear()
+    (every,) = evaluate(model, data, "train", decodings=["free"])
+    assert (every.contract.split, every.contract.rows) == ("train", 11)
+    assert "trained on" not in caplog.text, "it was asked for"
+
+
+def test_rows_that_a_model_was_trained_on_are_warned_of(trained, tmp_path, caplog):
+    """Punctuation, width and case do not make another text."""
+    alike = replace(EIGHT[0], id="alike", text=f"{EIGHT[0].text}。")
+    other = [Example(f"x{n}", f"第{n}次没有去", ()) for n in range(9)]
+    write_jsonl(tmp_path / "some.jsonl", [*OTHERS, alike, *other])
+    write_jsonl(tmp_path / "all.jsonl", OWN[1:9])
+    write_jsonl(tmp_path / "none.jsonl", OTHERS)
+    checkpoint = next(trained["full"].glob("checkpoint-*"))
+    for model in (str(trained["full"]), str(checkpoint)):
+        for name, rows, seen in (("some", 13, "1 of the 13 rows"), ("all", 8, "8 of the 8 rows"), ("none", 3, "")):
+            caplog.clear()
+            (result,) = evaluate(model, str(tmp_path / f"{name}.jsonl"), decodings=["free"])
+            assert result.contract.rows == rows
+            told = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+            assert [seen in message for message in told] == ([True] if seen else [])
+
+
+def test_without_a_record_of_its_texts_a_model_is_scored_on_all_rows(trained, tmp_path, caplog):
+    """As one from the Hub, to which the record is not pushed."""
+    model = tmp_path / "model"
+    shutil.copytree(trained["full"], model, ignore=shutil.ignore_patterns("trained_texts.npy", "checkpoint-*"))
+    write_jsonl(tmp_path / "own.jsonl", OWN)
+    (result,) = evaluate(str(model), str(tmp_path / "own.jsonl"), decodings=["free"])
+    assert result.contract.rows == 11
+    (model / "trained_texts.npy").write_bytes(b"no array")
+    with pytest.raises(NerError) as error:
+        next(evaluate(str(model), str(tmp_path / "own.jsonl")))
+    assert error.value.place == model / "trained_texts.npy"
+    assert "remove" in error.value.remedy

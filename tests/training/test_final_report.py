@@ -14,6 +14,7 @@ from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.entities import CLUENER
 from qwen_ner.evaluation.result import EvaluationResult
 from qwen_ner.evaluation.table import Contract
+from qwen_ner.inference.evaluate import evaluate
 from qwen_ner.training.final_report import nothing_right
 from qwen_ner.training.recipe import NerTrainingArguments, load_recipe
 from qwen_ner.training.run import train
@@ -123,3 +124,21 @@ def test_validation_rows_that_were_right_point_to_the_split(tmp_path):
 def test_nothing_is_said_of_what_is_right_or_has_no_entity(tmp_path):
     assert zero(tmp_path, Codec(CLUENER).encode(EIGHT[0]), "{") == []
     assert zero(tmp_path) == []
+
+
+def test_a_model_is_scored_on_the_rows_of_its_file_that_were_held_out(tmp_path, capsys):
+    """`evaluate` on the file scores the rows, and gives the figures, of the end of the training."""
+    rows = [type(gold)(f"{i}-{k}", f"{gold.text}{k}", gold.entities) for k in range(3) for i, gold in enumerate(EIGHT)]
+    write_jsonl(tmp_path / "own.jsonl", rows)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"model_name_or_path: tiny\ndataset: {tmp_path / 'own.jsonl'}\noutput_dir: {tmp_path / 'out'}\n"
+        "validation_rows: 4\nmax_steps: 1\nmax_new_tokens: 4\nuse_cpu: true\neval_strategy: no\nsave_strategy: no\n"
+        "report_to: none\n",
+        encoding="utf-8",
+    )
+    train(load_recipe(path))
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    (again,) = evaluate(str(tmp_path / "out"), str(tmp_path / "own.jsonl"), decodings=["free"])
+    assert again.contract.fingerprint == written["contract"]["fingerprint"]
+    assert again.to_dict()["surface"] == written["surface"]

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from ..options import add_labels
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     from ...data.formats import registry
+    from ...data.formats.foreign.tables import COLUMNS
 
-    parser.epilog = registry.describe()
+    parser.epilog = f"{registry.describe()} {COLUMNS}"
     parser.add_argument("source", metavar="IN", help="a file, a folder of splits, cluener, sample, or a Hub id")
     parser.add_argument("target", metavar="OUT", help="the file to write: .jsonl, .json, .bio, .bmes, .parquet, …")
     parser.add_argument("--to", metavar="FORMAT", help="format of OUT, if its name does not tell")
     parser.add_argument("--split", help="which split of a folder or data set")
+    add_labels(parser, "write")
     parser.add_argument("--lossy", action="store_true", help="leave out what the format of OUT cannot hold; list it")
     parser.add_argument("--repair", action="store_true", help="accept tags in an invalid order, and list them")
     what = "apply these findings, which `qwen-ner audit --output FILE` wrote; delete the lines that you reject"
@@ -27,4 +31,4 @@ def run(options: Namespace, _: list[str]) -> None:
     from ...data.convert import convert
 
     given = {"to": options.to, "split": options.split, "lossy": options.lossy, "repair": options.repair}
-    convert(options.source, options.target, corrections=options.corrections, **given)
+    convert(options.source, options.target, keep=options.labels, corrections=options.corrections, **given)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ..options import check_writable
+from ..options import add_labels, check_writable
 
 MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 
@@ -18,6 +18,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("data", nargs="?", default=".", metavar="DIR", help="a folder or file; default: this folder")
     parser.add_argument("--output", type=Path, default=Path("recipe.yaml"), metavar="FILE", help="default: recipe.yaml")
     parser.add_argument("--model", default=MODEL, help=f"model to train: a Hub id, a folder, or tiny; default: {MODEL}")
+    add_labels(parser, "train on")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
 
 
@@ -38,7 +39,7 @@ def run(options: Namespace, _: list[str]) -> None:
 
     from ...training.new_recipe import look, overview, recipe_text
 
-    found = look(options.data)
+    found = look(options.data, options.labels)
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     write_text(path, [recipe_text(found, path, options.model, bf16=bf16)])
     print("\n".join(overview(found)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ..options import add_data, check_writable
+from ..options import add_data, add_labels, check_writable
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -16,8 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--model", default="tiny", help="whose tokenizer counts tokens: a folder, a Hub id, or tiny; default: tiny"
     )
-    what = "count the entities of these labels alone, and say what is left out; default: all"
-    parser.add_argument("--labels", nargs="+", metavar="NAME", help=what)
+    add_labels(parser, "count")
     parser.add_argument("--repair", action="store_true", help="accept tags in an invalid order, and list them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all counts to FILE")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw labels, lengths and limits to DIR")

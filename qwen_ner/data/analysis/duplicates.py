@@ -5,14 +5,18 @@ In: examples, by split. Out: pairs of examples, or groups of texts. Knows nothin
 
 from __future__ import annotations
 
+import hashlib
 import math
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ...entities import Example
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SIMILAR = 0.7
 """Share of common bigrams that makes two texts near-duplicates: about three of 37 characters may differ."""
@@ -40,6 +44,14 @@ def bare(text: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(char for char in folded if unicodedata.category(char)[0] in "LMN") or folded
+
+
+def digests(examples: Iterable[Example]) -> np.ndarray:
+    """64 bits of each text, the same for texts that are equal but for punctuation, width and case."""
+    import numpy as np
+
+    found = (hashlib.blake2b(bare(e.text).encode("utf-8", "surrogatepass"), digest_size=8) for e in examples)
+    return np.fromiter((int.from_bytes(digest.digest(), "big") for digest in found), np.uint64)
 
 
 def leaks(train: Sequence[Example], held_out: Sequence[Example]) -> list[tuple[Example, Example]]:

@@ -57,8 +57,8 @@ class Source:
         """The examples, one at a time. Errors come at the end: the examples before are valid only if there is none.
 
         Of `options` each format takes those that it knows: `unlabelled` accepts a file of CLUENER's without labels,
-        `repair` reads tags that are out of order and notes each, `note` gets all that an `Example` has no place for,
-        `warn` what is read otherwise than it is written.
+        `repair` reads tags that are out of order and notes each, `keep` names the labels that are wanted, `note` gets
+        all that an `Example` has no place for, `warn` what is read otherwise than it is written.
         """
         return self.format.read(self.path, labels, layout=self.layout, **options)
 

@@ -1,54 +1,47 @@
 """Tables: CSV and Excel, with a header.
 
-In: a table of one of these kinds, told by the names of its columns (`KEYS` of `tools`, and those of `CHINESE`).
+In: a table of one of these kinds, told by the names of its columns (`headers`).
 
     text, label, start, end, entity     a row an entity; a text without one has an empty label; offsets may be left out
     text, label                         a row a text, with {"company": ["三星"]} or a list of entities as JSON
     text, company, address              a row a text, the surfaces of each label in a column of its own, split at 、;|
     char, tag (, sentence)              a row a character or word; sentences end at an empty row, or by the third
 
-Out: `Example`s. CSV is read as UTF-8 or as GB18030, which Excel writes in China; of a workbook the first sheet counts.
+Out: `Example`s. Of a workbook the first sheet with texts counts. A row without a text goes on with the text above, if
+that holds its surfaces: so a CSV keeps merged cells. What is left out or read otherwise than written is told to `warn`.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ....entities import Example, LabelSet, NerError
-from ..errors import LineFault, Note, ignore, quote
+from ..errors import LineFault, Note, count, ignore, quote
 from ..jsonl import entities_of
-from ..lines import decode_line, lines_of
 from ..rows import read_rows
 from ..tagged.tagging import read_sentences
-from .tools import ANSWER, KEYS, annotation_of
+from .headers import SPACES, Header, header_of, is_annotated, text_column, words
+from .sheets import tables_of
+from .table_rows import TableRows
+from .tools import ANSWER, annotation_of
 
 NAME = "table"
 SUFFIXES = (".csv", ".xlsx")
 DESCRIPTION = "tables (CSV, Excel): a row an entity, a text, or a character"
 
-CHINESE = {
-    "text": ("文本", "句子", "内容", "原文", "正文", "语句", "text"),
-    "label": ("标签", "类别", "类型", "实体类型", "实体类别"),
-    "start": ("开始", "起始", "开始位置", "起始位置"),
-    "end": ("结束", "终止", "结束位置", "终止位置"),
-    "surface": ("实体", "实体名称", "名称", "实体文本", "关键词"),
-}
-TOKEN = ("char", "character", "token", "word", "字", "字符", "词")
-TAG = ("tag", "ner_tag", "label", "bio", "标注", "标签", "ner")
+COLUMNS = (
+    "A table has its texts in a column named text, 文本 or the like (点评内容 too). Beside it are either label and "
+    "entity (标签, 实体), perhaps with start and end, a row an entity; or a column a label, named after it, with the "
+    "surfaces separated by 、. Surfaces stand in their texts; columns that hold other things are left out, with a "
+    "warning."
+)
+"""For help texts: what the columns of a table are."""
+
 SENTENCE = ("sentence #", "sentence_id", "sentence", "sent_id", "sid", "句子", "句号", "id")
-IDS = ("id", "编号", "序号")
-
-SEPARATORS = re.compile(r"[、;；|\n]")
-COMMAS = re.compile(r"[,，]")
-
-Table = list[tuple[int, list[str]]]
-"""Number and cells of each row, the header first."""
 
 
 def claims(path: Path) -> bool:
@@ -64,80 +57,60 @@ def read(
     labels: LabelSet | None = None,
     *,
     repair: bool = False,
+    keep: Collection[str] | None = None,
     note: Note = ignore,
     warn: Note = ignore,
     **_: Any,
 ) -> Iterator[Example]:
+    """`keep` names labels that are wanted, which tells their columns from others."""
     path = Path(path).expanduser()
-    table = _rows_of(path, warn)
-    header = [name.strip() for name in table[0][1]] if table else []
-    text, token, tag = _column(header, "text"), _one_of(header, TOKEN), _one_of(header, TAG)
-    if token is not None and tag is not None and (text is None or _one_of(header, ("start",)) is None):
-        sentences = _sentences(path.name, table, header, token, tag)
+    header, text = _table(path, warn)
+    if header.tagged:
+        sentences = _sentences(path.name, header, *header.tagged)
         return read_sentences(sentences, str(path), labels, note if repair else None, warn)
     if text is None:
-        remedy = "name the column of the sentences text, and the others as `qwen-ner convert --help` shows"
-        raise NerError("no column of texts in the header", value=header, place=path, remedy=remedy)
-    columns = {kind: _column(header, kind) for kind in ("label", "start", "end", "surface")}
-    rows = _texts(table, header, text, columns)
+        remedy = 'name the column of the sentences "text", and the others as `qwen-ner convert --help` says'
+        raise NerError("no column of texts in the header", value=header.names, place=path, remedy=remedy)
+    rows = TableRows(path, header, text, warn).read(keep, note)
+    if not rows:
+        raise NerError("no rows below the header", value=header.names, place=path, remedy="write the sentences there")
     lines = partial(_lines, path.name, rows)
     return read_rows(lines, path, labels, entities_of, row_of=_checked, note=note, warn=warn)
 
 
-def _rows_of(path: Path, warn: Note) -> Table:
-    """The rows of a table that hold something, and empty ones between them."""
-    if path.suffix.lower() != ".csv":
-        return _sheet(path, warn)
-    try:
-        lines = [decode_line(raw).removeprefix("\ufeff") for raw in lines_of(path)]
-    except LineFault as fault:
-        raise NerError(fault.what, place=path, remedy=fault.remedy) from None
-    first = lines[0] if lines else ""
-    delimiter = max(",\t;，", key=first.count)
-    reader = csv.reader(lines, delimiter=delimiter)
-    try:
-        return [(reader.line_num, cells) for cells in reader]
-    except csv.Error as error:
-        place = f"{path}:{reader.line_num}"
-        raise NerError(f"cannot be read as CSV ({error})", place=place, remedy="close the quotes") from error
+def _table(path: Path, warn: Note) -> tuple[Header, int | None]:
+    """The first table with annotated texts, else with texts, and its column of texts. `warn` gets what is not read."""
+    tables = tables_of(path)
+    found: dict[str, tuple[Header, int | None]] = {}
+    for title, table in tables.items():
+        header = header_of(table)
+        try:
+            found[title] = header, None if header.tagged else text_column(header)
+        except NerError as error:
+            raise NerError(error.what, value=error.value, place=path, remedy=error.remedy) from None
+    titles = [*found]
+    with_texts = [title for title, (header, text) in found.items() if header.tagged or text is not None]
+    read = next((title for title in with_texts if is_annotated(*found[title])), (*with_texts, *titles, None)[0])
+    if read is None:
+        return Header(1, [], []), None
+    for at, title in enumerate(titles):
+        if title != read:
+            first = at > titles.index(read)
+            what = "sheets after the first, left out" if first else "sheets without annotated texts, left out"
+            filled = sum(any(cell.strip() for cell in cells) for _, cells in tables[title])
+            warn(what, f"{path.name}: {title}, {count(filled, 'row')}")
+    for number, cells in tables[read]:
+        if number < found[read][0].number and any(cell.strip() for cell in cells):
+            warn("rows above the header, left out", f"{path.name}:{number}")
+    return found[read]
 
 
-def _sheet(path: Path, warn: Note) -> Table:
-    import openpyxl  # type: ignore[import-untyped, unused-ignore]
-
-    try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        sheets = {sheet.title: [list(row) for row in sheet.iter_rows(values_only=True)] for sheet in book.worksheets}
-    except Exception as error:  # openpyxl raises many kinds
-        what = f"cannot be read as a workbook ({error})"
-        raise NerError(what, place=path, remedy="save it as .xlsx or as CSV") from error
-    filled = {title: rows for title, rows in sheets.items() if any(cell is not None for row in rows for cell in row)}
-    for title in list(filled)[1:]:
-        warn("sheets after the first, left out", f"{path.name}: {title}")
-    rows = next(iter(filled.values()), [])
-    return [(number, ["" if cell is None else str(cell) for cell in row]) for number, row in enumerate(rows, start=1)]
-
-
-def _one_of(header: Sequence[str], names: Sequence[str]) -> int | None:
-    lowered = [name.lower() for name in header]
-    return next((lowered.index(name) for name in names if name in lowered), None)
-
-
-def _column(header: Sequence[str], kind: str) -> int | None:
-    return _one_of(
-        header, (*CHINESE[kind], *(name.lower() for name in KEYS[kind] if kind != "surface" or name != "text"))
-    )
-
-
-def _sentences(
-    name: str, table: Table, header: list[str], token: int, tag: int
-) -> list[tuple[str, list[str], list[str]]]:
+def _sentences(name: str, header: Header, token: int, tag: int) -> list[tuple[str, list[str], list[str]]]:
     """Place, tokens and tags of each sentence."""
-    mark = next((at for at in (_one_of(header, SENTENCE),) if at not in (token, tag)), None)
+    mark = next((at for at in (header.one_of(SENTENCE),) if at not in (token, tag)), None)
     found: list[tuple[str, list[str], list[str]]] = []  # place, tokens, tags
     before, fresh = "", True
-    for number, cells in table[1:]:
-        cells = [*cells, *[""] * (len(header) - len(cells))]
+    for number, cells in header.rows:
         if not any(cell.strip() for cell in cells):
             fresh = True
             continue
@@ -150,59 +123,10 @@ def _sentences(
     return [*found]
 
 
-def _texts(table: Table, header: list[str], text: int, columns: dict[str, int | None]) -> dict[str, dict[str, Any]]:
-    """The rows of each text as one, by its number, text and annotation."""
-    ids = _one_of(header, IDS)
-    found: dict[str, dict[str, Any]] = {}
-    for number, cells in table[1:]:
-        cells = [*cells, *[""] * (len(header) - len(cells))]
-        if not any(cell.strip() for cell in cells):
-            continue
-        held = {kind: cells[at].strip() for kind, at in columns.items() if at is not None}
-        label, of_entity = held.get("label", ""), "surface" in held or {"start", "end"} <= held.keys()
-        if "label" in held and of_entity:
-            row = found.setdefault(cells[text], {"line": number, "text": cells[text], "items": []})
-            if label:
-                row["items"].append(_entity(held))
-            continue
-        row = {"line": number, "text": cells[text]}
-        if "label" in held:
-            row["answer"] = label or "{}"
-        else:
-            row["tree"] = {
-                name: _surfaces(cell, cells[text])
-                for at, (name, cell) in enumerate(zip(header, cells, strict=False))
-                if at not in (text, ids) and name and cell.strip()
-            }
-        found[f"row {number}"] = row
-    return found
-
-
-def _entity(held: dict[str, str]) -> dict[str, Any]:
-    made: dict[str, Any] = {"label": held["label"]}
-    if held.get("surface"):
-        made["text"] = held["surface"]
-    for kind in ("start", "end"):
-        if held.get(kind):
-            whole = re.fullmatch(r"(\d+)(\.0+)?", held[kind])
-            made[kind] = int(whole[1]) if whole else held[kind]
-    return made
-
-
-def _surfaces(cell: str, text: str) -> list[str]:
-    """The surfaces in a cell; a comma separates only where the whole is not in the text."""
-    parts = [part.strip() for part in SEPARATORS.split(cell) if part.strip()]
-    return list(dict.fromkeys(one for part in parts for one in ([part] if part in text else _split(part))))
-
-
-def _split(part: str) -> list[str]:
-    return [one.strip() for one in COMMAS.split(part) if one.strip()]
-
-
-def _lines(name: str, rows: dict[str, dict[str, Any]]) -> Iterator[bytes]:
+def _lines(name: str, rows: list[dict[str, Any]]) -> Iterator[bytes]:
     """The rows as JSON, each at the line of its number in the table."""
     at = 1
-    for row in sorted(rows.values(), key=lambda row: row["line"]):
+    for row in rows:
         yield from [b"\n"] * (row["line"] - at)
         yield json.dumps(row, ensure_ascii=False).encode() + b"\n"
         at = row["line"] + 1
@@ -210,8 +134,11 @@ def _lines(name: str, rows: dict[str, dict[str, Any]]) -> Iterator[bytes]:
 
 def _checked(row: dict[str, Any]) -> dict[str, Any]:
     """A row of `_lines` in the keys of `jsonl`. Raises `LineFault` for an annotation that cannot be read."""
+    if "fault" in row:
+        raise LineFault(row["fault"], remedy=row["remedy"])
     text = {"text": row["text"]}
     if "tree" in row:
+        _check_spaces(row["tree"], row["text"])
         return text | {"label": row["tree"]}
     if "items" in row:
         return text | annotation_of(row["items"])
@@ -224,3 +151,13 @@ def _checked(row: dict[str, Any]) -> dict[str, Any]:
     if isinstance(value, list):
         return text | annotation_of(value)
     raise LineFault(f"the cell {quote(row['answer'])} names no entities", remedy=ANSWER)
+
+
+def _check_spaces(tree: dict[str, list[str]], text: str) -> None:
+    """Raise `LineFault` for surfaces that only spaces separate: 北京 大学 may also be one."""
+    for label, named in tree.items():
+        for surface in named:
+            parts = words(SPACES, surface)
+            if surface not in text and len(parts) > 1 and all(part in text for part in parts):
+                what = f"{label} {quote(surface)} is not in the text, its words are"
+                raise LineFault(what, remedy="separate surfaces by 、, or write the surface as the text has it")

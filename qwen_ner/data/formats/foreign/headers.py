@@ -1,0 +1,287 @@
+"""What the columns of a table hold: which row names them, which holds the texts, which are labels.
+
+In: the rows of a table. Out: a `Header`, and the columns of labels. Names tell first; where they do not, the cells do:
+surfaces stand in their texts. What neither tells is an error. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from ....columns import join_names
+from ....entities import NerError
+from ..errors import Note, count, quote
+from .sheets import Table
+from .tools import KEYS
+
+CHINESE = {
+    "text": ("文本", "句子", "内容", "原文", "正文", "语句", "text"),
+    "label": ("标签", "类别", "类型", "实体类型", "实体类别"),
+    "start": ("开始", "起始", "开始位置", "起始位置"),
+    "end": ("结束", "终止", "结束位置", "终止位置"),
+    "surface": ("实体", "实体名称", "实体内容", "实体词", "实体名", "名称", "实体文本", "关键词"),
+}
+TOKEN = ("char", "character", "token", "word", "字", "字符", "词")
+TAG = ("tag", "ner_tag", "label", "bio", "标注", "标签", "ner")
+IDS = ("id", "编号", "序号")
+
+TEXT_NAME = re.compile(
+    "文本|语句|内容|评论|点评|正文|句子|原文|标题|text|content|sentence|comment|review", re.IGNORECASE
+)
+"""A part of the name of a column of texts, if it also looks like one."""
+
+OTHER_NAME = re.compile(
+    "日期|时间|[人者员]$|用户|昵称|备注|说明|来源|评分|星级|状态|批次|链接|审核|点赞|"
+    "date|time|annotator|author|user|remark|note|source|rating|score|status|url",
+    re.IGNORECASE,
+)
+"""A part of the name of a column that stands beside an annotation."""
+
+SURFACE_NAME = re.compile("实体|提及|关键词|entity|mention|surface", re.IGNORECASE)
+"""A part of the name of a column of surfaces whose labels are in another."""
+
+NAME_LABELS = "name the labels with --labels (labels: in a recipe)"
+
+LOOKED_AT, NAME_LENGTH = 10, 20
+"""Rows among which the header is looked for, and characters of the name of a column of texts, at most."""
+
+LABEL, OTHER, FEW = 0.8, 0.1, 5
+"""A column is one of labels if this share of its cells is in their texts; it is none if no more than `OTHER` of `FEW`
+cells or more are."""
+
+NUMBER = re.compile(r"[\d\s.,:：/年月日时分-]+")
+WORD = re.compile(r"[^\W\d_]{2,}")
+HAN = re.compile(r"[\u3400-\u9fff]{2,}")
+
+SEPARATORS = re.compile(r"[、;；|\n]")
+COMMAS = re.compile(r"[,，]")
+SLASHES = re.compile(r"[/／]")
+SPACES = re.compile(r"\s+")
+
+NONE = frozenset(("无", "没有", "空", "暂无", "/", "／", "\\", "-", "--", "－", "–", "—", "——", "#n/a"))
+NONE_UNLESS_IN_TEXT = frozenset(("n/a", "na", "nan", "none", "null"))
+"""What people write into a cell for which there is no entity."""
+
+
+def is_none(part: str, text: str) -> bool:
+    """Whether a cell says that there is none. Na may also be sodium: what stands in the text is a surface.
+
+    >>> is_none("无", "无聊的一天"), is_none("N/A", "三星"), is_none("Na", "血Na偏低")
+    (True, True, False)
+    """
+    return part.casefold() in NONE or (part.casefold() in NONE_UNLESS_IN_TEXT and part not in text)
+
+
+def parts_of(cell: str) -> list[str]:
+    """What stands between separators."""
+    return [part for one in SEPARATORS.split(cell) if (part := one.strip())]
+
+
+def surfaces(cell: str, text: str) -> list[str]:
+    """The surfaces in a cell; a comma or slash separates only where the whole is not in the text.
+
+    >>> surfaces("三星、苹果；阿里,巴巴", "三星和苹果，还有阿里,巴巴"), surfaces("三星/苹果", "三星和苹果")
+    (['三星', '苹果', '阿里,巴巴'], ['三星', '苹果'])
+    """
+    named = (part for part in parts_of(cell) if not is_none(part, text))
+    return list(dict.fromkeys(one for part in named for one in _split(part, text)))
+
+
+def _split(part: str, text: str) -> list[str]:
+    if part in text:
+        return [part]
+    by_slash = words(SLASHES, part)
+    return by_slash if all(one in text for one in by_slash) else words(COMMAS, part)
+
+
+def words(separator: re.Pattern[str], part: str) -> list[str]:
+    """What of `part` stands between separators."""
+    return [word for one in separator.split(part) if (word := one.strip())]
+
+
+def _is_in(cell: str, text: str) -> bool:
+    """Whether something in the cell is in the text, whatever stands around it: such a cell is a label's, mistyped.
+
+    >>> _is_in("《故宫》 天坛", "在故宫"), _is_in("not sure", "在故宫"), _is_in("Hard Rock", "Rock isn't Hard")
+    (True, False, True)
+    """
+    for one in surfaces(cell, text):
+        parts = words(SPACES, one)
+        if all(part in text for part in parts) or any(run in text for run in HAN.findall(one)):
+            return True
+    return False
+
+
+@dataclass(frozen=True)
+class Header:
+    """The columns of a table by what they hold, and its rows, each with a cell for every column."""
+
+    number: int
+    names: list[str]
+    rows: Table
+
+    def one_of(self, names: Sequence[str]) -> int | None:
+        lowered = [name.lower() for name in self.names]
+        return next((lowered.index(name) for name in names if name in lowered), None)
+
+    def column(self, kind: str) -> int | None:
+        """The column of this kind of `KEYS`, by its name."""
+        foreign = (name.lower() for name in KEYS[kind] if kind != "surface" or name != "text")
+        return self.one_of((*CHINESE[kind], *foreign))
+
+    @property
+    def tagged(self) -> tuple[int, int] | None:
+        """The columns of characters and tags, if it is a table of those."""
+        token, tag = self.one_of(TOKEN), self.one_of(TAG)
+        if token is None or tag is None or (self.column("text") is not None and self.one_of(("start",)) is not None):
+            return None
+        return token, tag
+
+    def name_of(self, at: int) -> str:
+        """The name of a column as a message shows it; Excel's letter where it has none."""
+        letters, rest = "", at + 1
+        while rest:
+            rest, letter = divmod(rest - 1, 26)
+            letters = chr(ord("A") + letter) + letters
+        return quote(self.names[at]) if self.names[at] else f"{letters}, which has no name,"
+
+    def others(self, *taken: int | None) -> Iterator[int]:
+        """The columns that hold something and are neither ids nor `taken`."""
+        known = {*taken, self.one_of(IDS)}
+        for at in range(len(self.names)):
+            if at not in known and any(cells[at].strip() for _, cells in self.rows):
+                yield at
+
+    def in_texts(self, at: int, text: int) -> tuple[list[int], list[int]]:
+        """The numbers of the rows whose cell in column `at` is in the text, and of those where it is not.
+
+        A row without a text belongs to the one above; a cell that says that there is none does not count.
+        """
+        inside: list[int] = []
+        outside: list[int] = []
+        above = ""
+        for number, cells in self.rows:
+            above = cells[text] if cells[text].strip() else above
+            if surfaces(cells[at], above):
+                (inside if _is_in(cells[at], above) else outside).append(number)
+        return inside, outside
+
+
+def header_of(table: Table) -> Header:
+    """The first row that names a column of texts and has more cells than those above, which are titles; else the first
+    that has about as many cells as the rows below."""
+    sizes = {at: len({*filter(None, map(str.strip, cells))}) for at, (_, cells) in enumerate(table)}
+    first = dict(islice(((at, size) for at, size in sizes.items() if size), LOOKED_AT))
+    width = max((len(cells) for _, cells in table), default=0)
+
+    def header_at(at: int) -> Header:
+        rows = [(number, [*cells, *[""] * (width - len(cells))]) for number, cells in table[at:]]
+        return Header(rows[0][0], [name.strip() for name in rows[0][1]], rows[1:])
+
+    most = 0
+    wide = None
+    for at, size in first.items():
+        found = header_at(at)
+        if size > max(1, most) and any(len(name) <= NAME_LENGTH and TEXT_NAME.search(name) for name in found.names):
+            below = found.rows[0][1] if found.rows else []
+            pairs = zip(found.names, below, strict=False)
+            two_rows = any(name == cell.strip() and TEXT_NAME.search(name) for name, cell in pairs)  # merged downwards
+            return header_at(at + 1) if two_rows else found
+        if wide is None and 2 * size >= max(first.values()):
+            wide = at
+        most = max(most, size)
+    return Header(1, [], []) if wide is None else header_at(wide)
+
+
+def text_column(header: Header) -> int | None:
+    """The column of the texts: by its name, by a part of its name, or as the one that the others name entities of.
+
+    None if there is none. Raises `NerError` if several columns may be it.
+    """
+    if (found := header.column("text")) is not None:
+        return found
+    known = (header.column(kind) for kind in ("label", "start", "end", "surface"))
+    sizes = {
+        at: sum(len(cells[at]) for _, cells in header.rows if WORD.search(cells[at])) for at in header.others(*known)
+    }
+    by_size = sorted(filter(sizes.__getitem__, sizes), key=lambda at: -sizes[at])
+    named = [at for at in by_size if TEXT_NAME.search(header.names[at])]
+    if named and named[0] == by_size[0]:
+        rivals = [header.names[at] for at in named if 2 * sizes[at] >= sizes[named[0]]]
+        if len(rivals) > 1:
+            remedy = 'name the one that is annotated "text"'
+            raise NerError("several columns may hold the texts", value=rivals, remedy=remedy)
+        return named[0]
+    return next((at for at in (*named, *by_size[:1]) if _is_named_of(header, at)), None)
+
+
+def is_annotated(header: Header, text: int | None) -> bool:
+    """Whether a table holds more than texts."""
+    return text is None or header.column("label") is not None or _is_named_of(header, text)
+
+
+def _is_named_of(header: Header, text: int) -> bool:
+    """Whether another column holds surfaces of this one's cells."""
+    found = (header.in_texts(at, text) for at in header.others(text))
+    return any(inside and len(inside) >= LABEL * (len(inside) + len(outside)) for inside, outside in found)
+
+
+def label_columns(
+    header: Header, text: int, keep: Collection[str] | None, name: str, warn: Note
+) -> tuple[list[int], list[str]]:
+    """The columns whose names are labels, and a fault for each column of which that cannot be told.
+
+    Those that `keep` names are, whatever they hold. `warn` gets the columns that are left out.
+    """
+    found: list[int] = []
+    left: list[int] = []
+    faults: list[str] = []
+    for at in header.others(text):
+        inside, outside = header.in_texts(at, text)
+        cells, title = len(inside) + len(outside), header.names[at]
+        other = _is_other(header, at, len(inside), cells)
+        if title and (title in (keep or ()) or not cells):
+            found.append(at)
+        elif inside and not other and (len(outside) <= 3 or len(inside) >= LABEL * cells):
+            if title:
+                found.append(at)
+            else:
+                faults.append(f"the column {header.name_of(at)} holds surfaces; name it, or delete it")
+        elif keep or other:
+            left.append(at)
+        else:
+            which = f"{len(outside):,} of {count(cells, 'cell')}, in rows {join_names(map(str, outside))}"
+            fault = f"the column {header.name_of(at)} may be a label or not: {which}, are not in their texts"
+            faults.append(f"{fault}; if it is one, correct them; otherwise delete it, or {NAME_LABELS}")
+    if not keep:
+        faults += _labels_of(header, found, left)
+    for at in left:
+        what = "columns that are no labels, as their cells are not in their texts, left out"
+        warn(what, f"{name}: {header.names[at] or header.name_of(at)}")
+    return found, [f"{name}:{header.number}: {fault}" for fault in faults]
+
+
+def _labels_of(header: Header, found: Sequence[int], left: Sequence[int]) -> Iterator[str]:
+    """A fault for each column that is left out and may hold the labels of the surfaces in another."""
+    named = (at for at in found if at == header.column("surface") or SURFACE_NAME.search(header.names[at]))
+    of = found[0] if len(found) == 1 else next(named, None)
+    for at in left:
+        cells = [cell for _, row in header.rows if (cell := row[at].strip())]
+        if of is not None and header.names[at] and 2 * len({*cells}) <= len(cells) and not _stands_beside(header, at):
+            fault = f"the column {header.name_of(at)} may hold the labels of {header.name_of(of)}"
+            remedy = 'if so, name them "label" and "entity", and give each entity a row of its own'
+            yield f"{fault}; {remedy}; otherwise delete it, or {NAME_LABELS}"
+
+
+def _is_other(header: Header, at: int, inside: int, cells: int) -> bool:
+    """Whether a column is none of labels; `inside` of its `cells` are in their texts."""
+    return (cells >= FEW and inside <= OTHER * cells) or (2 * inside < cells and _stands_beside(header, at))
+
+
+def _stands_beside(header: Header, at: int) -> bool:
+    """Whether a column has numbers only, or the name of one that stands beside an annotation."""
+    numbers = all(NUMBER.fullmatch(row[at]) for _, row in header.rows if row[at].strip())
+    return numbers or OTHER_NAME.search(header.names[at]) is not None

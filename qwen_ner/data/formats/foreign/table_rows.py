@@ -1,0 +1,179 @@
+"""The rows of a table of texts, with the annotation of each.
+
+In: a `Header` and its column of texts. Out: a row for each text, as `tables` reads it, or the fault of a row. What is
+left out or read otherwise than written is told to `warn`. Knows nothing of how a table lies in a file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, Note, ignore, quote
+from .headers import LABEL, Header, is_none, label_columns, parts_of, surfaces
+
+UNREAD = "columns that are not read, though their cells are in their texts"
+CARRIED = "rows without a text, read with the text above, which holds their surfaces"
+JOINED = "rows of one text, read as one"
+NO_TEXT = "rows without a text or an entity, left out"
+
+
+@dataclass
+class TableRows:
+    """The rows of a table of texts, to be read once."""
+
+    path: Path
+    header: Header
+    text: int
+    warn: Note
+    found: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Number, text and annotation of each text, or the fault of a row, by its number."""
+    none: dict[str, list[str]] = field(default_factory=dict)
+    """What says that there is no entity, and its places."""
+
+    def read(self, keep: Collection[str] | None, note: Note) -> list[dict[str, Any]]:
+        """`found`, by number. Raises `DataError` if it cannot be told which columns are labels."""
+        header = self.header
+        columns = {kind: at for kind in ("label", "start", "end", "surface") if (at := header.column(kind)) is not None}
+        if "label" in columns and ("surface" in columns or {"start", "end"} <= columns.keys()):
+            self._of_entities(columns)
+            self._unread(note, self.text, *columns.values())
+        elif "label" in columns and not self._beside_labels(columns["label"]):
+            self._of_json(columns["label"])
+            self._unread(note, self.text, columns["label"])
+        else:
+            names, faults = label_columns(header, self.text, keep, self.path.name, self.warn)
+            if faults:
+                raise DataError(str(self.path), faults, len(header.rows))
+            self._of_labels(names)
+        what = f"cells that say none ({', '.join(self.none)}), read as empty"
+        for place in (place for places in self.none.values() for place in places):
+            self.warn(what, place)
+        return [self.found[number] for number in sorted(self.found)]
+
+    def _place(self, number: int) -> str:
+        return f"{self.path.name}:{number}"
+
+    def _beside_labels(self, label: int) -> bool:
+        """Whether a column named label holds no annotation, and others do."""
+        cells = (cells[label].strip() for _, cells in self.header.rows)
+        if any(cell.startswith(("{", "[")) for cell in cells):
+            return False
+        names, _ = label_columns(self.header, self.text, None, self.path.name, ignore)
+        return any(at != label and self.header.in_texts(at, self.text)[0] for at in names)
+
+    def _unread(self, note: Note, *read: int) -> None:
+        """Tell `note` of each cell in other columns, and `warn` of such columns that look like labels."""
+        for at in self.header.others(*read):
+            inside, outside = self.header.in_texts(at, self.text)
+            if inside and len(inside) >= LABEL * (len(inside) + len(outside)):
+                self.warn(UNREAD, f"{self.path.name}: {self.header.name_of(at)}")
+            for number, cells in self.header.rows:
+                if cells[at].strip():
+                    note(f"the column {self.header.name_of(at)}", self._place(number))
+
+    def _is_none(self, number: int, part: str, text: str) -> bool:
+        """`is_none`, counted."""
+        if found := is_none(part, text):
+            self.none.setdefault(part, []).append(self._place(number))
+        return found
+
+    def _fault(self, number: int, what: str, remedy: str) -> None:
+        self.found[number] = {"line": number, "fault": what, "remedy": remedy}
+
+    def _goes_on(self, number: int, cells: list[str], above: str, named: list[str], annotated: bool) -> bool:
+        """Whether a row without a text belongs to the text above: it names entities (`named`) that stand there."""
+        if not annotated:
+            if any(cell.strip() for cell in cells):
+                self.warn(NO_TEXT, self._place(number))
+            return False
+        if above and named and all(surface in above for surface in named):
+            self.warn(CARRIED, self._place(number))
+            return True
+        what = f"the row has no text, and the text above does not hold {quote('、'.join(named))}"
+        self._fault(number, what if named else "the row has a label and no text", "write its text, or empty the row")
+        return False
+
+    def _of_entities(self, columns: dict[str, int]) -> None:
+        texts: dict[str, dict[str, Any]] = {}
+        above = ""
+        for number, cells in self.header.rows:
+            held = {kind: cells[at].strip() for kind, at in columns.items()}
+            text = cells[self.text] if cells[self.text].strip() else above
+            denied = {kind for kind in ("label", "surface") if self._is_none(number, held.get(kind, ""), text)}
+            held |= dict.fromkeys(denied, "")
+            surface, label = held.get("surface", ""), held["label"] if "surface" not in denied else ""
+            where = surface or held.get("start", "") or held.get("end", "")
+            named, annotated = [surface] if surface else [], bool(where or label)
+            if not cells[self.text].strip() and not self._goes_on(number, cells, above, named, annotated):
+                continue
+            above = text
+            row = texts.setdefault(text, {"line": number, "text": text, "items": []})
+            self.found.setdefault(row["line"], row)
+            if label and where:
+                row["items"].append(_entity(held))
+            elif label:
+                self._fault(
+                    number, f"the label {quote(label)} has neither a surface nor offsets", "give it one of them"
+                )
+            elif where:
+                self._fault(number, f"the entity {quote(where)} has no label", "give it one, or empty its cells")
+
+    def _of_json(self, label: int) -> None:
+        for number, cells in self.header.rows:
+            text, answer = cells[self.text], cells[label].strip()
+            if any(cell.strip() for cell in cells):
+                answer = "" if self._is_none(number, answer, text) else answer
+                self.found[number] = {"line": number, "text": text, "answer": answer or "{}"}
+
+    def _of_labels(self, columns: list[int]) -> None:
+        rows: list[tuple[int, str, dict[str, list[str]]]] = []
+        above = ""
+        for number, cells in self.header.rows:
+            text = cells[self.text] if cells[self.text].strip() else above
+            tree: dict[str, list[str]] = {}
+            for at in columns:
+                if named := self._surfaces(number, cells[at], text):
+                    known = tree.setdefault(self.header.names[at], [])
+                    known += [surface for surface in named if surface not in known]
+            named = [surface for ones in tree.values() for surface in ones]
+            if cells[self.text].strip() or self._goes_on(number, cells, above, named, bool(named)):
+                above = text
+                rows.append((number, text, tree))
+        for text, group in groupby(rows, key=lambda row: row[1]):
+            same = list(group)
+            if all(tree == same[0][2] for _, _, tree in same):
+                self.found |= {number: {"line": number, "text": text, "tree": tree} for number, _, tree in same}
+            else:
+                self._join(text, same)
+
+    def _surfaces(self, number: int, cell: str, text: str) -> list[str]:
+        for part in parts_of(cell):
+            self._is_none(number, part, text)
+        return surfaces(cell, text)
+
+    def _join(self, text: str, rows: list[tuple[int, str, dict[str, list[str]]]]) -> None:
+        """Make one row of several with the same text, each of which has some of its entities."""
+        tree: dict[str, dict[str, None]] = {}
+        for number, _, part in rows:
+            for label, named in part.items():
+                tree.setdefault(label, {}).update(dict.fromkeys(named))
+            if number != rows[0][0]:
+                self.warn(JOINED, self._place(number))
+        line = rows[0][0]
+        self.found[line] = {"line": line, "text": text, "tree": {label: [*named] for label, named in tree.items()}}
+
+
+def _entity(held: dict[str, str]) -> dict[str, Any]:
+    made: dict[str, Any] = {"label": held["label"]}
+    if held.get("surface"):
+        made["text"] = held["surface"]
+    for kind in ("start", "end"):
+        if held.get(kind):
+            whole = re.fullmatch(r"(\d+)(\.0+)?", held[kind])
+            made[kind] = int(whole[1]) if whole else held[kind]
+    return made

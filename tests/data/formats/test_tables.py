@@ -1,0 +1,291 @@
+"""Sheets as annotators make them: merged cells, titles, columns that are no labels, cells that say that there is none."""
+
+import openpyxl
+import pytest
+
+from qwen_ner.data.datasets import read_dataset
+from qwen_ner.data.formats.errors import DataError
+from qwen_ner.data.formats.registry import open_source
+from qwen_ner.entities import NerError
+
+TEXTS = [
+    "五一去了故宫和天坛，人很多，烤鸭不错",
+    "西湖边的楼外楼味道一般，不会再来了",
+    "外滩的夜景很美，小笼包排了两个小时",
+    "在成都吃火锅，顺便去看了大熊猫基地",
+    "酒店前台态度很好，早餐也很丰富",
+    "鼓浪屿的沙茶面值得一试，船票要早买",
+]
+SIGHTS = [["故宫", "天坛"], ["西湖"], ["外滩"], ["大熊猫基地"], [], ["鼓浪屿"]]
+FOODS = [["烤鸭"], [], ["小笼包"], ["火锅"], [], ["沙茶面"]]
+WANTED = [
+    (text, {*(("景点", one) for one in sights), *(("美食", one) for one in foods)})
+    for text, sights, foods in zip(TEXTS, SIGHTS, FOODS, strict=True)
+]
+COLUMNS = [[text, "、".join(s), "、".join(f)] for text, s, f in zip(TEXTS, SIGHTS, FOODS, strict=True)]
+ENTITIES = [
+    [text, *pair]
+    for text, found in WANTED
+    for pair in sorted(found, key=lambda pair: text.index(pair[1])) or [("", "")]
+]
+DATES = [f"2024-05-0{n}" for n in range(1, 7)]
+
+
+def sheet(path, rows, *merged, more=()):
+    """A workbook of these rows; `merged` are ranges, of which Excel keeps the first cell."""
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    for cells in merged:
+        book.active.merge_cells(cells)
+    for title, rows_of in more:
+        other = book.create_sheet(title)
+        for row in rows_of:
+            other.append(row)
+    book.save(path)
+    return path
+
+
+def csv(path, rows):
+    path.write_text("".join(",".join(f'"{cell}"' for cell in row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read(path, warned=None, **options):
+    note = (lambda what, where: warned.append((what, where))) if warned is not None else (lambda *_: None)
+    examples = open_source(str(path), None).examples(warn=note, **options)
+    return [(e.text, {(entity.label, entity.text) for entity in e.entities}) for e in examples]
+
+
+def faults(path, **options):
+    with pytest.raises(DataError) as error:
+        read(path, **options)
+    return error.value.faults
+
+
+def spans(rows, column, first=2):
+    """The ranges of equal cells that follow each other in a column, as a person merges them."""
+    at, found = first, []
+    while at < first + len(rows):
+        end = at
+        while end + 1 < first + len(rows) and rows[end + 1 - first][0] == rows[at - first][0]:
+            end += 1
+        if end > at:
+            found.append(f"{column}{at}:{column}{end}")
+        at = end + 1
+    return found
+
+
+def test_a_merged_text_is_that_of_all_its_rows(tmp_path):
+    path = sheet(tmp_path / "a.xlsx", [["文本", "标签", "实体"], *ENTITIES], *spans(ENTITIES, "A"))
+    assert read(path) == WANTED
+
+
+def test_a_merged_label_is_that_of_all_its_rows(tmp_path):
+    rows = [["文本", "标签", "实体"], [TEXTS[0], "景点", "故宫"], [TEXTS[0], "", "天坛"], [TEXTS[0], "美食", "烤鸭"]]
+    assert read(sheet(tmp_path / "a.xlsx", rows, "A2:A4", "B2:B3")) == WANTED[:1]
+
+
+def test_a_merged_text_with_a_column_a_label_is_one_row(tmp_path):
+    rows = [["文本", "景点", "美食"], [TEXTS[0], "故宫", "烤鸭"], ["", "天坛", ""], *COLUMNS[1:]]
+    assert read(sheet(tmp_path / "a.xlsx", rows, "A2:A3")) == WANTED
+
+
+def test_what_a_csv_keeps_of_a_merged_cell_belongs_to_the_text_above(tmp_path):
+    rows = [[text if n == 0 or ENTITIES[n - 1][0] != text else "", *rest] for n, (text, *rest) in enumerate(ENTITIES)]
+    warned = []
+    assert read(csv(tmp_path / "a.csv", [["文本", "标签", "实体"], *rows]), warned) == WANTED
+    assert [where for _, where in warned] == ["a.csv:3", "a.csv:4", "a.csv:7", "a.csv:9", "a.csv:12"][: len(warned)]
+    assert len({what for what, _ in warned}) == 1
+    assert len(warned) == len(ENTITIES) - len(TEXTS)
+
+
+def test_each_row_without_a_text_is_told_at_once(tmp_path):
+    """What the text above does not hold is not its entity."""
+    rows = [["文本", "标签", "实体"], [TEXTS[0], "景点", "故宫"], ["", "景点", "长城"], ["", "美食", "豆汁"]]
+    assert [fault.split(": ")[0] for fault in faults(csv(tmp_path / "a.csv", rows))] == ["a.csv:3", "a.csv:4"]
+    rows = [["文本", "标签", "开始", "结束"], [TEXTS[0], "景点", 4, 6], ["", "景点", 7, 9], ["", "景点", 1, 2]]
+    assert [fault.split(": ")[0] for fault in faults(csv(tmp_path / "a.csv", rows))] == ["a.csv:3", "a.csv:4"]
+
+
+def test_rows_with_a_number_alone_are_left_out_and_counted(tmp_path):
+    rows = [["序号", "文本", "景点", "美食"], *([n, *row] for n, row in enumerate(COLUMNS, 1)), [7, "", "", ""]]
+    warned = []
+    assert read(sheet(tmp_path / "a.xlsx", rows), warned) == WANTED
+    assert [where for _, where in warned] == ["a.xlsx:8"]
+
+
+def test_columns_that_are_no_labels_are_left_out_and_told(tmp_path):
+    rows = [["文本", "景点", "日期", "美食", "标注人", "备注", "评分"]]
+    for n, (text, sights, foods) in enumerate(COLUMNS):
+        rows.append([text, sights, DATES[n], foods, "王芳", "不太确定" if n == 2 else "", n % 5 + 1])
+    warned = []
+    assert read(sheet(tmp_path / "a.xlsx", rows), warned) == WANTED
+    assert [where.rpartition(": ")[2] for _, where in warned] == ["日期", "标注人", "备注", "评分"]
+    assert len({what for what, _ in warned}) == 1
+
+
+def test_a_date_that_stands_in_the_texts_is_a_label(tmp_path):
+    rows = [["文本", "日期"], ["五月一日开馆", "五月一日"], ["三月五日闭馆", "三月五日"]]
+    assert read(sheet(tmp_path / "a.xlsx", rows))[0] == ("五月一日开馆", {("日期", "五月一日")})
+
+
+def test_a_column_that_may_be_a_label_is_one_fault_with_its_rows(tmp_path):
+    """Cells of a few rows are in their texts: typing errors, or no label? It says so once, not row by row."""
+    rows = [["文本", "景点", "印象"], *([t, s, "很" if n < 2 else "棒极了"] for n, (t, s, _) in enumerate(COLUMNS))]
+    path = sheet(tmp_path / "a.xlsx", rows)
+    (fault,) = faults(path)
+    assert fault.startswith("a.xlsx:1: ")
+    assert '"印象"' in fault
+    assert "rows 2, 4, 5, 6, 7" in fault or "rows 3, 4, 5, 6, 7" in fault or "rows 4, 5, 6, 7" in fault
+    assert "labels" in fault
+    only = [(text, {pair for pair in found if pair[0] == "景点"}) for text, found in WANTED]
+    assert read(path, keep=frozenset({"景点"})) == only
+    assert len(faults(path, keep=frozenset({"景点", "印象"}))) >= 4, "a label that is asked for is checked row by row"
+
+
+def test_the_labels_that_are_kept_tell_columns(tmp_path):
+    rows = [["文本", "景点", "印象"], *([t, s, "棒" if n else "人很多"] for n, (t, s, _) in enumerate(COLUMNS))]
+    path = sheet(tmp_path / "train.xlsx", rows)
+    from qwen_ner.data.notes import Watch
+
+    read_rows = read_dataset(str(path), "train", watch=Watch(keep=frozenset({"景点"})))
+    assert {entity.label for row in read_rows for entity in row.entities} == {"景点"}
+
+
+def test_cells_that_say_none_are_read_as_none_and_counted_in_one_line(tmp_path):
+    """无 is in the text of row 2, and no entity there."""
+    rows = [
+        ["文本", "景点", "美食"],
+        ["无聊的一天，故宫关门", "故宫", "无"],
+        [TEXTS[1], "西湖", "/"],
+        [TEXTS[4], "N/A", "-"],
+    ]
+    warned = []
+    assert [found for _, found in read(csv(tmp_path / "a.csv", rows), warned)] == [
+        {("景点", "故宫")},
+        {("景点", "西湖")},
+        set(),
+    ]
+    assert [where for _, where in warned] == ["a.csv:2", "a.csv:3", "a.csv:4", "a.csv:4"]
+    assert len({what for what, _ in warned}) == 1
+    assert all(mark in warned[0][0] for mark in ("无", "/", "N/A", "-"))
+    rows = [["文本", "标签", "实体"], [TEXTS[1], "景点", "西湖"], [TEXTS[4], "无", "无"]]
+    assert [found for _, found in read(csv(tmp_path / "b.csv", rows))] == [{("景点", "西湖")}, set()]
+    rows = [["文本", "标签"], [TEXTS[1], '{""景点"": [""西湖""]}'], [TEXTS[4], "无"]]
+    assert [found for _, found in read(csv(tmp_path / "c.csv", rows))] == [{("景点", "西湖")}, set()]
+
+
+def test_an_entity_without_a_label_is_a_fault(tmp_path):
+    rows = [["文本", "标签", "实体"], [TEXTS[1], "", "西湖"], [TEXTS[2], "景点", "外滩"], [TEXTS[3], "无", "火锅"]]
+    assert [fault.split(": ")[0] for fault in faults(csv(tmp_path / "a.csv", rows))] == ["a.csv:2", "a.csv:4"]
+
+
+@pytest.mark.parametrize("name", ["点评内容", "评论", "用户评论内容", "正文（脱敏）", "Review text", "笔记"])
+def test_the_column_of_the_texts(tmp_path, name):
+    """By a part of its name, or (笔记) as the long one that holds what the others name."""
+    rows = [["日期", name, "景点", "美食", "评论时间"], *([DATES[n], *row, DATES[n]] for n, row in enumerate(COLUMNS))]
+    assert read(sheet(tmp_path / "a.xlsx", rows)) == WANTED
+
+
+def test_two_columns_that_may_hold_the_texts_are_refused(tmp_path):
+    rows = [["评论内容", "回复内容", "景点"], *([t, t[::-1], s] for t, s, _ in COLUMNS)]
+    with pytest.raises(NerError) as error:
+        read(sheet(tmp_path / "a.xlsx", rows))
+    assert error.value.value == ["评论内容", "回复内容"]
+    assert '"text"' in error.value.remedy
+
+
+@pytest.mark.parametrize("form", ["columns", "entities"])
+def test_rows_above_the_header(tmp_path, form):
+    rows = COLUMNS if form == "columns" else ENTITIES
+    header = ["点评内容", "景点", "美食"] if form == "columns" else ["点评内容", "标签", "实体"]
+    above = [["旅游点评标注表（第一批）", "", ""], ["", "", ""]]
+    warned = []
+    assert read(sheet(tmp_path / "a.xlsx", [*above, header, *rows], "A1:C1"), warned) == WANTED
+    assert [where for _, where in warned] == ["a.xlsx:1"]
+
+
+def test_a_title_of_several_cells_is_not_the_header(tmp_path):
+    rows = [
+        ["项目：旅游", "日期：2024-05", "", ""],
+        ["序号", "点评内容", "景点", "美食"],
+        *([n, *row] for n, row in enumerate(COLUMNS, 1)),
+    ]
+    assert read(sheet(tmp_path / "a.xlsx", rows)) == WANTED
+    rows = [["点评", "景点", "美食"], ["又是内容", "内容", ""], *COLUMNS]
+    found = read(sheet(tmp_path / "b.xlsx", rows))
+    assert found == [("又是内容", {("景点", "内容")}), *WANTED], "a row below the header, whatever it says"
+
+
+def test_a_table_without_rows_is_an_error(tmp_path):
+    with pytest.raises(NerError) as error:
+        read(sheet(tmp_path / "a.xlsx", [["文本", "景点", "美食"]]))
+    assert error.value.place == tmp_path / "a.xlsx"
+    assert "JSON" not in error.value.remedy
+
+
+def test_a_header_of_two_rows(tmp_path):
+    rows = [
+        ["序号", "点评内容", "实体", ""],
+        ["", "", "景点", "美食"],
+        *([n, *row] for n, row in enumerate(COLUMNS, 1)),
+    ]
+    assert read(sheet(tmp_path / "a.xlsx", rows, "A1:A2", "B1:B2", "C1:D1")) == WANTED
+
+
+def test_a_sheet_of_instructions_is_not_the_table(tmp_path):
+    guide = [["标注说明", ""], ["1", "每个实体写原文"], ["2", "多个实体用顿号隔开"]]
+    path = sheet(tmp_path / "a.xlsx", guide, more=[("标注", [["文本", "景点", "美食"], *COLUMNS])])
+    warned = []
+    assert read(path, warned) == WANTED
+    assert [where for _, where in warned] == ["a.xlsx: Sheet, 3 rows"]
+
+
+def test_surfaces_of_one_cell(tmp_path):
+    text = "故宫、天坛，AC/DC和Hard Rock在北京"
+    cells = ["故宫、天坛", "故宫;天坛", "故宫；天坛", "故宫|天坛", "故宫\n天坛", "故宫,天坛", "故宫，天坛", "故宫/天坛"]
+    rows = [["文本", "景点"], *([text, cell] for cell in cells), [text, "AC/DC、Hard Rock"]]
+    found = [
+        {surface for _, surface in pairs}
+        for _, pairs in read(sheet(tmp_path / "a.xlsx", [*rows[:2], [" "], *rows[2:3]]))
+    ]
+    assert found == [{"故宫", "天坛"}] * 2
+    for cell in cells:
+        assert [pairs for _, pairs in read(sheet(tmp_path / "b.xlsx", [rows[0], [text, cell]]))] == [
+            {("景点", "故宫"), ("景点", "天坛")}
+        ]
+    (fault,) = faults(sheet(tmp_path / "d.xlsx", [rows[0], [text, "故宫 天坛"]]))
+    assert fault.startswith("d.xlsx:2: ")
+    assert "、" in fault.rpartition("; ")[2]
+    assert [pairs for _, pairs in read(sheet(tmp_path / "c.xlsx", [rows[0], rows[-1]]))] == [
+        {("景点", "AC/DC"), ("景点", "Hard Rock")}
+    ]
+
+
+def test_two_columns_of_one_name_are_one_label(tmp_path):
+    rows = [["文本", "景点", "景点"], [TEXTS[0], "故宫", "天坛"]]
+    assert read(sheet(tmp_path / "a.xlsx", rows)) == [(TEXTS[0], {("景点", "故宫"), ("景点", "天坛")})]
+
+
+def test_a_column_without_a_name_that_holds_surfaces_is_a_fault(tmp_path):
+    (fault,) = faults(sheet(tmp_path / "a.xlsx", [["文本", "景点", ""], *COLUMNS]))
+    assert fault.startswith("a.xlsx:1: ")
+    assert "C" in fault
+
+
+def test_a_column_named_type_may_be_beside_columns_of_labels(tmp_path):
+    """It holds no JSON, so it is not the annotation."""
+    rows = [["文本", "类型", "景点", "美食"], *([t, "好评", s, f] for t, s, f in COLUMNS)]
+    assert read(sheet(tmp_path / "a.xlsx", rows)) == WANTED
+
+
+@pytest.mark.parametrize("names", [("实体", "分类"), ("提及", "分类"), ("提及", "类型"), ("提及", "标签")])
+def test_surfaces_whose_labels_may_be_in_another_column_are_not_taken_for_one_label(tmp_path, names):
+    rows = [["点评内容", *names], *([text, surface, label] for text, label, surface in ENTITIES)]
+    path = sheet(tmp_path / "a.xlsx", rows, *spans(ENTITIES, "A"))
+    (fault,) = faults(path)
+    assert fault.startswith("a.xlsx:1: ")
+    assert all(f'"{name}"' in fault for name in (*names, "label", "entity"))
+    rows[0] = ["点评内容", "entity", "label"]
+    assert read(sheet(path, rows, *spans(ENTITIES, "A"))) == WANTED
