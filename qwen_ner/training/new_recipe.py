@@ -191,7 +191,7 @@ def overview(found: Found) -> list[str]:
     for split, examples in found.splits.items():
         entities = sum(len(example.entities) for example in examples)
         lengths = Lengths.of((len(example.text), 0) for example in examples)
-        size = f"{count(len(examples), 'row')}, {entities:,} entities, {lengths.mean:.0f} characters a row"
+        size = f"{count(len(examples), 'row')}, {entities:,} entities, {lengths.mean:.0f} characters per row"
         lines.append(f"{split}: {size}, {lengths.longest:,} at most ({found.sources[split]})")
     lines.append(found.roles())
     return [_one_line(line) for line in (*lines, "", *_label_lines(found))]

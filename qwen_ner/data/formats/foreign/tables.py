@@ -2,10 +2,10 @@
 
 In: a table of one of these kinds, told by the names of its columns (`KEYS` of `tools`, and those of `CHINESE`).
 
-    text, label, start, end, entity     a row an entity; a text without one has an empty label; offsets may be left out
-    text, label                         a row a text, with {"company": ["三星"]} or a list of entities as JSON
-    text, company, address              a row a text, the surfaces of each label in a column of its own, split at 、;|
-    char, tag (, sentence)              a row a character or word; sentences end at an empty row, or by the third
+    text, label, start, end, entity     one row per entity; a text without one has an empty label; offsets are optional
+    text, label                         one row per text, with {"company": ["三星"]} or a list of entities as JSON
+    text, company, address              one row per text, the surfaces of each label in its own column, split at 、;|
+    char, tag (, sentence)              one row per character or word; sentences end at an empty row, or by the third
 
 Out: `Example`s. CSV is read as UTF-8 or as GB18030, which Excel writes in China; of a workbook the first sheet counts.
 """
@@ -30,7 +30,7 @@ from .tools import ANSWER, KEYS, annotation_of
 
 NAME = "table"
 SUFFIXES = (".csv", ".xlsx")
-DESCRIPTION = "tables (CSV, Excel): a row an entity, a text, or a character"
+DESCRIPTION = "tables (CSV, Excel): one row per entity, text or character"
 
 CHINESE = {
     "text": ("文本", "句子", "内容", "原文", "正文", "语句", "text"),
