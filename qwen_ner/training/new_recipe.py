@@ -74,8 +74,8 @@ model_name_or_path: {model}
 {lora}
 # Data
 dataset: {dataset}
-# What each label means may stand behind it. The prompt has these lines only if it asks for them, for names that do not
-# explain themselves:
+# Delete a line to exclude a label. A description may follow a name that does not explain itself; the prompt includes it
+# if it asks for the labels:
 # system_prompt: "找出文本中的实体，按类别写成JSON，没有实体就写{{}}。类别：\\n{{labels}}"
 labels:
 {labels}
