@@ -144,7 +144,7 @@ def _described(docstring: str) -> str:
     三/o
     '''
     """
-    text = re.sub(r"(?:Out:|Knows nothing of|`tagging` says)\s[^.]*\.\s*", "", docstring)
+    text = re.sub(r"(?:Out:|Knows nothing of|`tagging` says|What is left out)\s[^.]*\.\s*", "", docstring)
     text = re.sub(r"In: (.)", lambda found: found[1].upper(), text).strip("\n")
     parts = []
     for examples, lines in _runs(text.splitlines()):

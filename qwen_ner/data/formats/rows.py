@@ -1,4 +1,4 @@
-"""JSON rows, a line each: the reader and writer that the JSON formats share.
+"""JSON rows, one per line: the reader and writer that the JSON formats share.
 
 In: lines of bytes, the name of their file, a function that reads the annotation of a row. Out: `Example`s, or one
 `DataError` with each fault and its line. Knows nothing of where files lie, tokens or models.

@@ -1,6 +1,6 @@
 """Tables: CSV and Excel, with a header.
 
-In: a table of one of these kinds, told by the names of its columns (`KEYS` of `tools`, and those of `CHINESE`).
+In: a table of one of these kinds, told by the names of its columns, English or Chinese.
 
     text, label, start, end, entity     one row per entity; a text without one has an empty label; offsets are optional
     text, label                         one row per text, with {"company": ["三星"]} or a list of entities as JSON
