@@ -13,7 +13,7 @@ Every choice is made on 600 rows held out of train, the same for all; dev is rea
 A run is a line of `--out` with the counts of every row, which scores, intervals and paired tests are made of; one that
 stands there is not made again, and one that was interrupted goes on from its checkpoint (its `train_seconds` then hold
 its last part alone). Scores, intervals and comparisons of all runs are written beside them as JSON, which the pages
-"CLUENER" and "Levers" of the documentation are made of.
+"CLUENER" and "Ablations" of the documentation are made of.
 
 Decodings, all of the same trained weights: free; constrained; thresholds (constrained, without the surfaces that score
 below their label's threshold, calibrated on one half of the rows and used on the other); vote (of the free answer and

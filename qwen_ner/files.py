@@ -51,6 +51,15 @@ def shipped(folder: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted(root.glob("*.yaml"))}
 
 
+def install_line(extra: str) -> str:
+    """The command that installs the extra `extra` of this package: from the checkout that runs, wherever it is called
+    from, else by the package's name.
+    """
+    root = Path(__file__).resolve().parent.parent
+    checkout = (root / "pyproject.toml").is_file()
+    return f'pip install -e "{root}[{extra}]"' if checkout else f'pip install "qwen_ner[{extra}]"'
+
+
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
     """An empty temporary file next to `path`. It replaces `path` if the block succeeds and is removed if it fails.

@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
 
 import pytest
+from rows import ROOT
 
+from qwen_ner import files
 from qwen_ner.entities import NerError
-from qwen_ner.files import beside, lock, write_json
+from qwen_ner.files import beside, install_line, lock, write_json
 
 HOLD = """
 import os, sys, time
@@ -105,3 +108,17 @@ def test_a_lock_where_there_is_no_fcntl(tmp_path, monkeypatch):
         assert caught.value.place == tmp_path
     with lock(path, wait=False):
         pass
+
+
+def test_an_extra_is_installed_from_the_checkout_or_by_name(tmp_path, monkeypatch):
+    assert install_line("serve") == f'pip install -e "{ROOT}[serve]"'
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "site-packages" / "qwen_ner" / "files.py"))
+    assert install_line("serve") == 'pip install "qwen_ner[serve]"'
+
+
+def test_every_extra_that_the_code_names_exists():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "qwen_ner").rglob("*.py"))
+    named = set(re.findall(r"""install_line\(["'](\w+)["']\)""", code))
+    assert named == {"serve", "sweep", "ray", "modelscope"}
+    assert all(re.search(rf"^{extra} = \[", project, re.MULTILINE) for extra in named)

@@ -1,6 +1,6 @@
-"""Predict each training row by a model that has not seen it, to find wrong annotations.
+"""Predict each training row with a model that has not seen it, to find wrong annotations.
 
-Trains one model a fold, on the rows of the other folds; rows that are equal or nearly equal are in one fold. Writes
+Trains one model per fold, on the rows of the other folds; equal and nearly equal rows are in the same fold. Writes
 folds.jsonl to output_dir, which `qwen-ner audit --predictions` reads. The same command continues an interrupted one.
 Options of the form `--key value` override any key of the recipe; `qwen-ner recipe` lists them. On several GPUs:
 accelerate launch --config_file accelerate_configs/ddp_4gpu.yaml -m qwen_ner folds recipes/lora.yaml

@@ -40,13 +40,13 @@ def add_model(parser: ArgumentParser, *, file: bool = False) -> None:
 
 
 def add_dtype(parser: ArgumentParser) -> None:
-    what = "what the model computes in; default: auto, bfloat16 on a GPU that has it, else float32"
+    what = "the precision to compute in; default: auto, bfloat16 on a GPU that has it, else float32"
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help=what)
 
 
 def add_extraction(parser: ArgumentParser) -> None:
     add_dtype(parser)
-    what = "drop entities with a lower score; default: 0, or 0.5 of several samples or beams"
+    what = "drop entities with a lower score; default: 0, or 0.5 with several samples or beams"
     parser.add_argument("--min-score", type=score, help=what)
     parser.add_argument(
         "--thresholds",
@@ -59,7 +59,7 @@ def add_extraction(parser: ArgumentParser) -> None:
 
 
 def add_batch_tokens(parser: ArgumentParser) -> None:
-    what = "tokens in a batch; lower it if memory is short; default: 16384, or on a GPU what fits into its memory"
+    what = "tokens per batch; lower it if memory is short; default: 16384, or on a GPU what fits into its memory"
     parser.add_argument("--batch-tokens", type=count, metavar="N", help=what)
 
 

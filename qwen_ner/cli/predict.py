@@ -1,7 +1,7 @@
 """Extract entities from texts.
 
 Writes one JSON object per text: id, text, entities with half-open character offsets, and problems if there are any. The
-id is that of the row or the number of the line; of several files, with the name of its file before it.
+id is that of the row, or the line number; with several files it begins with the file's name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ REFUSED = 'error: {} texts were refused; their lines in the output give the reas
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("files", nargs="*", help='texts, one a line, or JSONL with "text"; "-" or none: standard input')
+    parser.add_argument(
+        "files", nargs="*", help='texts, one per line, or JSONL with "text"; "-" or none: standard input'
+    )
     parser.add_argument("--text", action="append", help="a sentence; can be repeated")
     parser.add_argument(
         "--output", type=_place, metavar="FILE", help="default: standard output; of ray a folder or URL"
@@ -45,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_engine(parser, "ray")
     parser.add_argument("--address", metavar="A", help="of a Ray cluster; default: RAY_ADDRESS, or this machine")
     parser.add_argument(
-        "--replicas", type=count, metavar="N", help="models on the cluster; default: one a GPU, or a node"
+        "--replicas", type=count, metavar="N", help="models on the cluster; default: one per GPU, or per node"
     )
 
 

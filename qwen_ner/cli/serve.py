@@ -10,6 +10,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import fields
 from pathlib import Path
 
+from ..files import install_line
 from ..serving.limits import Limits
 from .options import add_dtype, add_engine, add_model, add_sampling
 
@@ -48,9 +49,7 @@ def run(options: Namespace, _: list[str]) -> None:
     try:
         from ..serving.run import serve
     except ImportError as error:
-        raise NerError(
-            f"serving needs {error.name}, which is not installed", remedy='pip install "qwen_ner[serve]"'
-        ) from error
+        raise NerError(f"serving needs {error.name}, which is not installed", remedy=install_line("serve")) from error
     serve(
         options.model,
         revision=options.revision,

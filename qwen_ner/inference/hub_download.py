@@ -16,6 +16,7 @@ from typing import Any
 
 from ..contract import NER_CONFIG_NAME
 from ..entities import NerError
+from ..files import install_line
 from ..reach import silence, unreachable
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def _from_modelscope(name: str, revision: str | None, patterns: Sequence[str]) -
     try:
         from modelscope import snapshot_download
     except ImportError as error:
-        remedy = 'install it: pip install "qwen_ner[modelscope]"'
+        remedy = f"install it: {install_line('modelscope')}"
         raise NerError("ModelScope's client is not installed", place=name, remedy=remedy) from error
     endpoint = os.environ.get("MODELSCOPE_ENDPOINT") or "https://modelscope.cn"
     endpoint = endpoint if "://" in endpoint else f"https://{endpoint}"

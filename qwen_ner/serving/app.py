@@ -258,7 +258,7 @@ def _add_api(app: FastAPI, service: Service, info: ModelInfo) -> None:
 
 
 def _add_probes(app: FastAPI, service: Service) -> None:
-    unhealthy: dict[int | str, dict[str, Any]] = {503: {"description": "No."}}
+    unhealthy: dict[int | str, dict[str, Any]] = {503: {"description": "Not alive, or not ready."}}
 
     @app.get("/healthz", response_class=PlainTextResponse, responses=unhealthy)
     async def healthz() -> Response:

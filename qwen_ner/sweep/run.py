@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..entities import NerError
-from ..files import lock
+from ..files import install_line, lock
 from .sweep_file import Sweep, check_recipe, flags, raise_faults, read_sweep
 from .trial import failure, kill, read_evaluations, start, stop
 
@@ -79,7 +79,7 @@ def run(sweep: Sweep, folder: Path, number: int, *, jobs: int = 1) -> None:
     try:
         import optuna
     except ImportError:
-        raise NerError("--local needs Optuna", remedy='pip install "qwen_ner[sweep]"') from None
+        raise NerError("--local needs Optuna", remedy=install_line("sweep")) from None
     from .outcome import report
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)

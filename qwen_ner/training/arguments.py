@@ -46,7 +46,7 @@ class DataArguments:
     dataset: str = key("cluener", "cluener, sample, a file, a folder with {split}.jsonl (.bio, .json, …), or a Hub id")
     data_dir: str | None = key(None, "folder or zip of CLUENER; default: $QWEN_NER_DATA, the cache, a download")
     labels: dict[str, str] | None = key(
-        None, "{name: description}, or some of the data's; default: CLUENER's ten, or all"
+        None, "{name: description}; labels left out are excluded; default: CLUENER's ten, or all"
     )
     repair: bool = key(False, "accept tags in an invalid order, and list them")
     system_prompt: str = key(SYSTEM_PROMPT, "system turn, in training and in use")
@@ -90,9 +90,9 @@ class NerTrainingArguments(TrainingArguments):
 
     output_dir: str = key("outputs/run", "checkpoints, the best model, metrics.json")
     max_new_tokens: int | None = key(None, "tokens of the longest answer; default: 1.5 times those of the training's")
-    step_transforms: list[str] = key(lambda: ["reduced_head"], "levers applied to each training step, by name")
+    step_transforms: list[str] = key(lambda: ["reduced_head"], "changes to each training step, by name")
     early_stopping_patience: int | None = key(
-        None, "stop after so many evaluations that are no better; counted once the score is above 0"
+        None, "stop after this many evaluations that are no better; counted once the score is above 0"
     )
     nonfinite_gradients: str = key("stop", "stop: fail and name the rows; skip: skip the step and count it")
     resume_from_checkpoint: str | None = key("auto", "auto: the last whole checkpoint in output_dir; none; or a path")

@@ -10,6 +10,7 @@ import math
 import re
 import shlex
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -74,8 +75,8 @@ model_name_or_path: {model}
 {lora}
 # Data
 dataset: {dataset}
-# What each label means may stand behind it. The prompt has these lines only if it asks for them, for names that do not
-# explain themselves:
+# Delete a line to exclude a label. A description may follow a name that does not explain itself; the prompt includes it
+# if it asks for the labels:
 # system_prompt: "找出文本中的实体，按类别写成JSON，没有实体就写{{}}。类别：\\n{{labels}}"
 labels:
 {labels}
@@ -190,7 +191,7 @@ def overview(found: Found) -> list[str]:
     for split, examples in found.splits.items():
         entities = sum(len(example.entities) for example in examples)
         lengths = Lengths.of((len(example.text), 0) for example in examples)
-        size = f"{count(len(examples), 'row')}, {entities:,} entities, {lengths.mean:.0f} characters a row"
+        size = f"{count(len(examples), 'row')}, {entities:,} entities, {lengths.mean:.0f} characters per row"
         lines.append(f"{split}: {size}, {lengths.longest:,} at most ({found.sources[split]})")
     lines.append(found.roles())
     return [_one_line(line) for line in (*lines, "", *_label_lines(found))]

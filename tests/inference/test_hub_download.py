@@ -12,6 +12,7 @@ from huggingface_hub import constants
 from silent import mute, refusing
 
 from qwen_ner.entities import NerError
+from qwen_ner.files import install_line
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.inference.hub_download import local_folder
 
@@ -226,5 +227,5 @@ def test_modelscope_without_its_package(monkeypatch):
         local_folder("modelscope:tester/ner")
     assert (caught.value.place, caught.value.remedy) == (
         "modelscope:tester/ner",
-        'install it: pip install "qwen_ner[modelscope]"',
+        f"install it: {install_line('modelscope')}",
     )

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq  # noqa: E402
 from qwen_ner import cli  # noqa: E402
 from qwen_ner.data.datasets import read_texts  # noqa: E402
 from qwen_ner.entities import NerError  # noqa: E402
+from qwen_ner.files import install_line  # noqa: E402
 from qwen_ner.inference import ray as on_ray  # noqa: E402
 from qwen_ner.inference.batch_predict import stream  # noqa: E402
 from qwen_ner.inference.extractor import Extractor  # noqa: E402
@@ -302,7 +303,7 @@ def test_no_cluster_at_the_address_and_no_ray_are_told_at_once(trained, tmp_path
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(NerError) as caught:
         predict_files(str(trained["full"]), [str(path)], out)
-    assert "qwen_ner[ray]" in caught.value.remedy
+    assert install_line("ray") in caught.value.remedy
 
 
 def test_the_dtype_is_that_of_the_command_and_of_the_job(trained, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from warm_python import warm_python
 
 from qwen_ner import cli
 from qwen_ner.entities import NerError
+from qwen_ner.files import install_line
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("uvicorn")
@@ -244,7 +245,7 @@ def test_a_missing_package_is_named_with_the_extra(monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["serve", "outputs/quickstart"])
     assert "uvicorn" in str(caught.value)
-    assert caught.value.__context__.remedy == 'pip install "qwen_ner[serve]"'
+    assert caught.value.__context__.remedy == install_line("serve")
 
 
 @pytest.mark.parametrize(

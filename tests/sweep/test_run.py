@@ -25,6 +25,7 @@ from warm_python import warm_python
 
 from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.entities import NerError
+from qwen_ner.files import install_line
 from qwen_ner.sweep import outcome
 from qwen_ner.sweep import run as sweeping
 from qwen_ner.sweep.run import run, sweep
@@ -654,7 +655,7 @@ sweeping.run(read, pathlib.Path(sys.argv[2]), 1)
 """
     done = subprocess.run([sys.executable, "-c", code, path, tmp_path / "out"], capture_output=True, text=True)
     assert done.stdout.splitlines() == ["done", "[]"], done.stderr
-    assert 'NerError: --local needs Optuna; pip install "qwen_ner[sweep]"' in done.stderr
+    assert f"NerError: --local needs Optuna; {install_line('sweep')}" in done.stderr
 
 
 # For real

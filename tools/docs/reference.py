@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import Any
 
 _MARK = re.compile(r"^<!-- made from the code: (\w+) -->$", re.MULTILINE)
+_CHINESE_BREAK = re.compile(
+    r"(?<=[，。；：、！？）》”])\n[ \t]*(?=[^\s|#>*+`-]|`(?!``))(?!\d+\. )"  # not before what begins a block
+    r"|(?<=[\u4e00-\u9fff])\n[ \t]*(?=[\u4e00-\u9fff“《（])"
+)
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -24,7 +28,19 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     if page.file.src_uri.endswith("notebook.md"):
         notebook = Path(page.file.abs_src_path).with_suffix(".ipynb")
         return _MARK.sub(lambda _: notebook_page(json.loads(notebook.read_text(encoding="utf-8"))), markdown)
-    return _MARK.sub(lambda found: PARTS[found[1]](), markdown)
+    return _MARK.sub(lambda found: PARTS[found[1]](), joined(markdown))
+
+
+def joined(markdown: str) -> str:
+    """Lines of Chinese joined, as HTML would make a space of the line feed between them. Code is left as it is.
+
+    >>> joined("一，\\n二三\\n四 a\\nb。\\n1. 五\\n")
+    '一，二三四 a\\nb。\\n1. 五\\n'
+    >>> joined("```text\\n一\\n二\\n```\\n三\\n四")
+    '```text\\n一\\n二\\n```\\n三四'
+    """
+    parts = re.split(r"(^```.*?^```$)", markdown, flags=re.MULTILINE | re.DOTALL)
+    return "".join(part if index % 2 else _CHINESE_BREAK.sub("", part) for index, part in enumerate(parts))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -128,7 +144,7 @@ def _described(docstring: str) -> str:
     三/o
     '''
     """
-    text = re.sub(r"(?:Out:|Knows nothing of|`tagging` says)\s[^.]*\.\s*", "", docstring)
+    text = re.sub(r"(?:Out:|Knows nothing of|`tagging` says|What is left out)\s[^.]*\.\s*", "", docstring)
     text = re.sub(r"In: (.)", lambda found: found[1].upper(), text).strip("\n")
     parts = []
     for examples, lines in _runs(text.splitlines()):

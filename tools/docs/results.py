@@ -147,8 +147,9 @@ def small(value: float) -> str:
 
 
 def interval(of: Mapping[str, float]) -> str:
-    """A score with its interval, which a narrow cell may break before the parenthesis alone."""
-    return f"{of['value']:.2f} ({of['low']:.1f}\N{NO-BREAK SPACE}–\N{NO-BREAK SPACE}{of['high']:.1f})"
+    """A score with its interval, which a narrow cell may break before the parenthesis alone: lines also break after a
+    dash, even before a no-break space."""
+    return f"{of['value']:.2f} ({of['low']:.1f}\N{NO-BREAK SPACE}–\N{WORD JOINER}\N{NO-BREAK SPACE}{of['high']:.1f})"
 
 
 def change(of: Mapping[str, float | None] | None) -> str:

@@ -1,7 +1,7 @@
 """Write a recipe for a folder of annotated sentences.
 
 Reads the data, shows the splits and labels with their most frequent surfaces, and writes a recipe that trains on them.
-If the surfaces look wrong, the data are read otherwise than they are written: do not train yet.
+If the surfaces look wrong, the file was misread: do not train yet.
 """
 
 from __future__ import annotations

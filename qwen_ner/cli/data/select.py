@@ -26,7 +26,9 @@ FORMS = (".json", ".jsonl")
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("files", nargs="*", help='texts, one a line, or JSONL with "text"; "-" or none: standard input')
+    parser.add_argument(
+        "files", nargs="*", help='texts, one per line, or JSONL with "text"; "-" or none: standard input'
+    )
     parser.add_argument("--count", type=count, default=100, metavar="N", help="how many to choose; default: 100")
     what = "tasks.json for Label Studio, rows.jsonl for doccano; default: doccano's rows to standard output"
     parser.add_argument("--output", type=Path, metavar="FILE", help=what)

@@ -1,6 +1,6 @@
 """Describe a data set.
 
-Counts entities, lengths, what is over a length limit, duplicates, and surfaces with several labels.
+Counts entities, lengths, what exceeds a length limit, duplicates, and surfaces with several labels.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""doccano's JSONL: a list of spans a row, half-open offsets.
+"""doccano's JSONL: a list of spans per row, half-open offsets.
 
 In: rows with one of
 
@@ -7,7 +7,7 @@ In: rows with one of
 
     "label": [{"start": 0, "end": 2, "text": "三星", "labels": ["company"]}]       Label Studio's JSON-MIN
 
-a line each, or in a JSON array; the text is in "text", or in "data" as older versions write it.
+one per line, or in a JSON array; the text is in "text", or in "data" as older versions write it.
 
 Out: `Example`s; the first form for examples.
 """

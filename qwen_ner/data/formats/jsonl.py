@@ -1,4 +1,4 @@
-"""Our own JSONL: a sentence a line, half-open offsets.
+"""Our own JSONL: one sentence per line, half-open offsets.
 
 In: rows in one of three forms.
 

@@ -1,4 +1,4 @@
-"""JSON rows, a line each: the reader and writer that the JSON formats share.
+"""JSON rows, one per line: the reader and writer that the JSON formats share.
 
 In: lines of bytes, the name of their file, a function that reads the annotation of a row. Out: `Example`s, or one
 `DataError` with each fault and its line. Knows nothing of where files lie, tokens or models.
@@ -59,7 +59,7 @@ def read_rows(
     note: Note = ignore,
     warn: Note = ignore,
 ) -> Iterator[Example]:
-    """The examples of a file's rows, one at a time: a row a line, or a JSON array of rows (in memory).
+    """The examples of a file's rows, one at a time: one per line, or a JSON array of rows (in memory).
 
     `lines` opens the file, which is looked through once before it is read; `path` is its name in messages; rows are
     objects, or what `row_of` makes them of. A row without an id gets the number of its line, or of its row from

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ...data.datasets import TextRow
 from ...data.formats.rows import text_of
 from ...entities import NerError
-from ...files import lock
+from ...files import install_line, lock
 from ..batch_predict import result_lines
 from ..cores import usable_cores
 from ..hub_download import local_folder
@@ -193,7 +193,7 @@ def predict_files(
         import ray
         from ray.data.checkpoint import CheckpointConfig
     except ImportError as error:
-        remedy = 'install it: pip install "qwen_ner[ray]"'
+        remedy = f"install it: {install_line('ray')}"
         raise NerError("Ray is not installed", place="--engine ray", remedy=remedy) from error
     from .files import KEY, Results, Texts, arrow_place, files_fingerprint, find_files, make_folder, open_record
 

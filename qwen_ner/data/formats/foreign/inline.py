@@ -1,4 +1,4 @@
-"""Text with its entities marked in it, a sentence a line.
+"""Text with its entities marked in it, one sentence per line.
 
 In: lines in one of three notations.
 
@@ -83,7 +83,7 @@ def read(
         entities = distinct(found, report)
         if not faults.found:
             yield Example(str(faults.rows), text, entities, place)
-    faults.finish("no sentences", "write a sentence a line")
+    faults.finish("no sentences", "write one sentence per line")
 
 
 def _boson(line: str) -> Parsed:

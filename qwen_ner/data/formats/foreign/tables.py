@@ -2,10 +2,10 @@
 
 In: a table of one of these kinds, told by the names of its columns (`headers`).
 
-    text, label, start, end, entity     a row an entity; a text without one has an empty label; offsets may be left out
-    text, label                         a row a text, with {"company": ["三星"]} or a list of entities as JSON
-    text, company, address              a row a text, the surfaces of each label in a column of its own, split at 、;|
-    char, tag (, sentence)              a row a character or word; sentences end at an empty row, or by the third
+    text, label, start, end, entity     one row per entity; a text without one has an empty label; offsets are optional
+    text, label                         one row per text, with {"company": ["三星"]} or a list of entities as JSON
+    text, company, address              one row per text, the surfaces of each label in its own column, split at 、;|
+    char, tag (, sentence)              one row per character or word; sentences end at an empty row, or by the third
 
 Out: `Example`s. Of a workbook the first sheet with texts counts. A row without a text goes on with the text above, if
 that holds its surfaces: so a CSV keeps merged cells. What is left out or read otherwise than written is told to `warn`.
@@ -31,13 +31,12 @@ from .tools import ANSWER, annotation_of
 
 NAME = "table"
 SUFFIXES = (".csv", ".xlsx")
-DESCRIPTION = "tables (CSV, Excel): a row an entity, a text, or a character"
+DESCRIPTION = "tables (CSV, Excel): one row per entity, text or character"
 
 COLUMNS = (
     "A table has its texts in a column named text, 文本 or the like (点评内容 too). Beside it are either label and "
-    "entity (标签, 实体), perhaps with start and end, a row an entity; or a column a label, named after it, with the "
-    "surfaces separated by 、. Surfaces stand in their texts; columns that hold other things are left out, with a "
-    "warning."
+    "entity (标签, 实体), perhaps with start and end, one row per entity; or one column per label, with its name and "
+    "surfaces separated by 、. Surfaces occur in their texts; other columns are left out, with a warning."
 )
 """For help texts: what the columns of a table are."""
 

@@ -1,15 +1,15 @@
 """Rows of other tools and data sets in JSON, which say the same as ours in other words.
 
-In: rows of one of these kinds, a line each or in a JSON array.
+In: rows of one of these kinds, one per line or in a JSON array.
 
     CMeEE, other KEYS  {"text": …, "entities": [{"start_idx": 0, "end_idx": 1, "type": "company", "entity": "三星"}]}
     Prodigy            {"text": …, "spans": [{"start": 0, "end": 2, "label": "company"}], "answer": "accept"}
     spaCy              ["三星在北京", {"entities": [[0, 2, "company"]]}]
-    UIE, a row a label {"content": …, "prompt": "company", "result_list": [{"text": "三星", "start": 0, "end": 2}]}
+    UIE, one per label {"content": …, "prompt": "company", "result_list": [{"text": "三星", "start": 0, "end": 2}]}
     LLaMA-Factory      {"instruction": …, "input": "三星在北京", "output": "{\"company\": [\"三星\"]}"}
     ShareGPT, OpenAI   {"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": "{…}"}]}
 
-Out: the rows that `jsonl` reads. What is left out or read otherwise than written is told to `warn`.
+Out: the rows that `jsonl` reads. What is left out or repaired is told to `warn`.
 """
 
 from __future__ import annotations

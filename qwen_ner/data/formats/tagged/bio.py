@@ -1,4 +1,4 @@
-"""Tagged lines (CoNLL): a token and its tag a line, a blank line between sentences.
+"""Tagged lines (CoNLL): one token and its tag per line, a blank line between sentences.
 
 In: such lines; scheme, separator and columns are detected. Out: `Example`s, a sentence at a time, or one `DataError`
 with every faulty line; lines for examples, in any scheme. Knows nothing of JSON, tokens of models, or recipes.
@@ -182,7 +182,7 @@ def read(
 
         if example := reader.example(str(faults.rows), place(0), tokens, tags, place):
             yield example
-    faults.finish("no tagged lines", "write a token, a tab and its tag a line, and a blank line between sentences")
+    faults.finish("no tagged lines", "write one token, a tab and its tag per line, and a blank line between sentences")
 
 
 _Sentence = tuple[list[int], list[str], list["Tag | str"]]
