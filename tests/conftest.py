@@ -58,6 +58,7 @@ def pytest_collection_finish() -> None:
     """What the imports made stays: each full collection would look through it once more, a fifth of the time of all tests."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000)
 
 
 def pytest_unconfigure() -> None:
@@ -72,6 +73,14 @@ def environment() -> Iterator[None]:
     if os.environ != before:
         os.environ.clear()
         os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def undrawn() -> Iterator[None]:
+    """No plots in the reports of this process: they take half of a short training. tests/evaluation draws them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qwen_ner.evaluation.report.plots", lambda *_: ())
+        yield
 
 
 @pytest.fixture(scope="session")
