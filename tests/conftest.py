@@ -1,5 +1,6 @@
 """Fixtures: a two-layer Qwen2, a few rows of text, and trainings of them. No test reaches a network."""
 
+import gc
 import os
 import signal
 import tempfile
@@ -27,11 +28,10 @@ if os.environ.get("QWEN_NER_GPU_TESTS") != "1":  # for tests/gpu alone; all othe
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fake_hub import TOKEN, FakeHub
+from fake_hub import FakeHub, reaching
 from filelock import FileLock
 from hypothesis import settings
 from rows import EIGHT
@@ -54,6 +54,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(mark)
 
 
+def pytest_collection_finish() -> None:
+    """What the imports made stays: each full collection would look through it once more, a fifth of the time of all tests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(_home, ignore_errors=True)
 
@@ -66,6 +73,14 @@ def environment() -> Iterator[None]:
     if os.environ != before:
         os.environ.clear()
         os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def undrawn() -> Iterator[None]:
+    """No plots in the reports of this process: they take half of a short training. tests/evaluation draws them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qwen_ner.evaluation.report.plots", lambda *_: ())
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -118,21 +133,6 @@ def tokenizer(tiny: Path):
     from qwen_ner.inference.loading import load_tokenizer
 
     return load_tokenizer(tiny)
-
-
-@contextmanager
-def reaching(hub: FakeHub, cache: Path) -> Iterator[None]:
-    """Point the libraries of this process at `hub`, logged in as its user tester."""
-    from huggingface_hub import constants
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(constants, "ENDPOINT", hub.url)
-        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
-        patch.setattr(constants, "HF_HUB_OFFLINE", False)
-        patch.setattr(constants, "HF_HUB_CACHE", str(cache))
-        patch.setattr("transformers.utils.hub._hf_api", None)  # made once, for the endpoint of that time
-        patch.setenv("HF_TOKEN", TOKEN)
-        yield
 
 
 @pytest.fixture

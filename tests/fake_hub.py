@@ -9,8 +9,11 @@ import hashlib
 import json
 import re
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 TOKEN = "hf_TheTokenOfTheTesterIsThis"
 
@@ -56,6 +59,21 @@ class FakeHub:
     def commit(self, repo_id, revision):
         commits = self.repos[repo_id]["commits"]
         return commits[-1] if revision == "main" else next((c for c in commits if c["sha"] == revision), None)
+
+
+@contextmanager
+def reaching(hub, cache):
+    """Point the libraries of this process at `hub`, logged in as its user tester."""
+    from huggingface_hub import constants
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", hub.url)
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        patch.setattr("transformers.utils.hub._hf_api", None)  # made once, for the endpoint of that time
+        patch.setenv("HF_TOKEN", TOKEN)
+        yield
 
 
 def _handler(hub):

@@ -5,7 +5,8 @@ import shlex
 
 import pytest
 from rows import EIGHT
-from test_cli import ACCELERATE, CONFIGS, in_process, run
+from test_cli import CONFIGS, in_process
+from warm_python import warm_python
 
 from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.training.recipe import load_recipe
@@ -80,19 +81,11 @@ def test_what_it_says_to_type_next_works(home, capsys):
     doctor, launch = (shlex.split(line) for line in out.splitlines()[-2:])
     code, out, err = in_process(capsys, *doctor[1:])
     assert code == 0, out + err
-    few = [
-        "--max_steps",
-        "2",
-        "--eval_strategy",
-        "steps",
-        "--eval_steps",
-        "2",
-        "--save_strategy",
-        "steps",
-        "--save_steps",
-        "2",
-    ]
-    printed = run(*ACCELERATE, "--config_file", CONFIGS / "cpu.yaml", *launch[2:], *few, "--max_new_tokens", "4").stdout
+    assert launch[:2] == ["accelerate", "launch"]
+    few = "--max_steps 2 --eval_strategy steps --eval_steps 2 --save_strategy steps --save_steps 2 --max_new_tokens 4"
+    done = warm_python.launch(CONFIGS / "cpu.yaml", [*launch[2:], *few.split()])
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout
     assert "outputs/medicine on data/medicine dev: 8 rows" in printed
     assert "trained on data/medicine: 40 rows" in printed
     assert "made-up" not in printed

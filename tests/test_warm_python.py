@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from distributed.hosts import config_for_here
 from rows import ROOT
 
 TWO = ROOT / "accelerate_configs" / "cpu_2proc.yaml"
@@ -61,17 +62,19 @@ def test_what_is_read_at_import_makes_it_a_cold_start(warm_python):
     assert warm_python.run([sys.executable, "-c", code]).stdout == "True\n"
 
 
-def test_a_launch_is_what_accelerate_makes_of_the_config(warm_python, tmp_path):
+@pytest.mark.parametrize("name", ["cpu_2proc.yaml", "fsdp2_4gpu.yaml"])
+def test_a_launch_is_what_accelerate_makes_of_the_config(warm_python, tmp_path, name):
     """The ranks, and the variables that say what is launched; torchrun's about itself are not there."""
+    config = config_for_here(name, tmp_path, main_process_port=0)
     program = tmp_path / "program.py"
     program.write_text(
         "import json, os, sys\n"
-        "mine = {k: v for k, v in os.environ.items() if k.startswith('ACCELERATE_') or k in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')}\n"
+        "mine = {k: v for k, v in os.environ.items() if k.startswith(('ACCELERATE_', 'FSDP_')) or k in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')}\n"
         "sys.stdout.write(json.dumps([mine, sys.argv[1:]]) + '\\n')\n"
     )
-    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", TWO]
+    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", config]
     cold = subprocess.run([*map(str, launch), program, "a b"], capture_output=True, text=True, check=True)
-    warm = warm_python.launch(TWO, [program, "a b"])
+    warm = warm_python.launch(config, [program, "a b"])
     cold_ranks, warm_ranks = (sorted(map(json.loads, done.stdout.splitlines()), key=str) for done in (cold, warm))
     assert warm_ranks == cold_ranks
     assert len(warm_ranks) == 2

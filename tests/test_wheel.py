@@ -1,6 +1,5 @@
 """What a wheel holds, and what works where nothing but it is there."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import zipfile
 
 import pytest
 from rows import ROOT
+from warm_python import warm_python
 
 FOLDERS = ("recipes", "accelerate_configs")
 BUILD = """
@@ -15,6 +15,17 @@ import sys
 from setuptools import build_meta
 build_meta.build_wheel(sys.argv[1])
 """
+FROM = """
+import runpy, sys
+from pathlib import Path
+for name in [name for name in sys.modules if name.partition(".")[0] == "qwen_ner"]:
+    del sys.modules[name]  # the checkout's, which a fork has imported
+sys.path.insert(0, folder := sys.argv.pop(1))
+import qwen_ner.training.run
+assert Path(folder) in Path(qwen_ner.training.run.__file__).parents
+runpy.run_module("qwen_ner", run_name="__main__", alter_sys=True)
+"""
+"""`python -m qwen_ner` of the package in a folder."""
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +51,11 @@ def test_a_wheel_holds_the_recipes_and_the_accelerate_configs(installed):
 
 @pytest.mark.slow
 def test_a_recipe_is_trained_by_its_name_in_an_empty_folder(installed, tmp_path):
-    few = "--max_steps 1 --max_train_samples 8 --max_eval_samples 2 --max_new_tokens 4 --eval_strategy no --save_strategy no"
-    command = [
-        sys.executable,
-        "-m",
-        "qwen_ner",
-        "train",
-        "quickstart",
-        *few.split(),
-        "--load_best_model_at_end",
-        "false",
-    ]
-    command += ["--eval_on_start", "false", "--early_stopping_patience", "none"]
-    environment = os.environ | {"PYTHONPATH": str(installed)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    few = (
+        "--max_steps 1 --max_train_samples 8 --max_eval_samples 2 --max_new_tokens 4 --eval_strategy no --save_strategy no "
+        "--load_best_model_at_end false --eval_on_start false --early_stopping_patience none"
+    )
+    done = warm_python.run([sys.executable, "-c", FROM, installed, "train", "quickstart", *few.split()], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "outputs" / "quickstart" / "model.safetensors").is_file()
 

@@ -119,7 +119,7 @@ class WarmPython:
         Each rank is a fork with the environment that accelerate and torchrun would give it; all ranks write to the same
         stdout and stderr. If one fails, the others are killed and its exit code is returned.
         """
-        variables, arguments, ranks = _read_launch(config, [str(part) for part in program])
+        variables, arguments, ranks = read_launch(config, [str(part) for part in program])
         pipes = [os.pipe(), os.pipe()]
         out, err = (os.fdopen(writing, "w") for _, writing in pipes)
         processes = [
@@ -196,8 +196,8 @@ warm_python = WarmPython()
 atexit.register(warm_python.close)
 
 
-def _read_launch(config: Path, program: list[str]) -> tuple[dict[str, str], list[str], list[dict[str, str]]]:
-    """The variables that accelerate sets, Python's arguments, and each rank's own variables, for a launch on one host."""
+def read_launch(config: Path, program: list[str]) -> tuple[dict[str, str], list[str], list[dict[str, str]]]:
+    """The variables that accelerate sets, Python's arguments, and the own variables of each rank on this host."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 
@@ -208,11 +208,12 @@ def _read_launch(config: Path, program: list[str]) -> tuple[dict[str, str], list
         arguments = command[1:]
     else:
         made = prepare_multi_gpu_env(args)
-        size = str(args.num_processes)
+        here, host = args.num_processes // args.num_machines, args.machine_rank or 0
         ranks = [
-            {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "GROUP_RANK": "0",
-             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(args.master_port)}
-            for rank in range(args.num_processes)
+            {"RANK": str(host * here + rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(args.num_processes),
+             "LOCAL_WORLD_SIZE": str(here), "GROUP_RANK": str(host), "MASTER_ADDR": args.main_process_ip or "127.0.0.1",
+             "MASTER_PORT": str(args.main_process_port)}
+            for rank in range(here)
         ]  # fmt: skip
         arguments = [*(["-m"] if args.module else []), args.training_script, *args.training_script_args]
     return {name: value for name, value in made.items() if os.environ.get(name) != value}, arguments, ranks

@@ -7,19 +7,30 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rows import ROOT
+from warm_python import read_launch, warm_python
 
 ADDRESSES = ("10.213.7.1", "10.213.7.2")
 
 CONFIGS = ROOT / "accelerate_configs"
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+ON_HOST = """
+import ctypes, os, sys
+from warm_python import interpret
+network = os.open("/run/netns/" + sys.argv[1], os.O_RDONLY)
+if ctypes.CDLL(None, use_errno=True).setns(network, 0x40000000):  # CLONE_NEWNET
+    sys.exit(os.strerror(ctypes.get_errno()))
+interpret(sys.argv[2:])
+"""
 ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
 
 
 def config_for_here(name: str, folder: Path, **changed: object) -> Path:
     """The shipped config `name` with two processes on the CPU, written into `folder`."""
+    folder.mkdir(exist_ok=True)
     shipped = yaml.safe_load((CONFIGS / name).read_text(encoding="utf-8"))
     here = {**shipped, "num_processes": 2, "use_cpu": True, "mixed_precision": "no", **changed}
     path = folder / name
@@ -42,6 +53,26 @@ class Hosts:
             )
             for name, command, environment in zip(self.names, commands, environments, strict=True)
         ]  # fmt: skip
+        return self._ends(processes, timeout)
+
+    def launch(
+        self,
+        configs: Sequence[Path],
+        programs: Sequence[Sequence[object]],
+        environments: Sequence[dict[str, str]],
+        timeout: float = 300,
+    ):
+        """As `run` of `accelerate launch --config_file configs[i] *programs[i]`, one process a host: a fork each."""
+        processes = []
+        for name, config, program, environment in zip(self.names, configs, programs, environments, strict=True):
+            variables, arguments, (rank,) = read_launch(config, [str(part) for part in program])
+            command = [sys.executable, "-c", ON_HOST, name, *arguments]
+            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            processes.append(warm_python.start(command, env=environment | variables | rank, **streams))
+        return self._ends(processes, timeout)
+
+    @staticmethod
+    def _ends(processes: Sequence[Any], timeout: float) -> list[tuple[int, str, str]]:
         try:
             said = [process.communicate(timeout=timeout) for process in processes]
         finally:

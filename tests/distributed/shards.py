@@ -18,7 +18,7 @@ from qwen_ner.training.loop.trainer import NerTrainer
 from qwen_ner.training.recipe import load_recipe
 from qwen_ner.training.run import train
 
-STEPS = (3, 6, 9)
+STEPS = (3, 6)
 """Behind which there is an evaluation and a checkpoint."""
 
 EACH = {

@@ -13,6 +13,8 @@ from warm_python import warm_python
 pytestmark = pytest.mark.slow
 
 TRAINS = Path(__file__).with_name("trains.py")
+ON_HOSTS = "shared_lora"
+"""The case that two hosts train as well; full weights are trained by the typed command below."""
 
 
 def launched(config, tiny, make_once):
@@ -35,25 +37,24 @@ def two_ranks(tiny, make_once):
     return launched("cpu_2proc.yaml", tiny, make_once)
 
 
-def commands(folder, *what):
-    """What is typed on each host: the same but for --machine_rank, on the shipped config of two nodes."""
-    config = config_for_here("two_nodes_8gpu.yaml", folder, main_process_ip=ADDRESSES[0])
-    return [[*ACCELERATE, "--config_file", config, "--machine_rank", rank, *what[rank]] for rank in (0, 1)]
-
-
-def environments(hosts, folder):
-    """Nothing is shared but the code and the base model: each host has its own cache."""
+def configs(folder):
+    """The shipped config of two nodes for each host: the same but for its rank, as --machine_rank sets it."""
     return [
-        ENVIRONMENT | {"GLOO_SOCKET_IFNAME": name, "HF_HOME": str(folder / f"home{rank}")}
-        for rank, name in enumerate(hosts.names)
+        config_for_here("two_nodes_8gpu.yaml", folder / f"host{rank}", main_process_ip=ADDRESSES[0], machine_rank=rank)
+        for rank in (0, 1)
     ]
+
+
+def interfaces(hosts):
+    return [ENVIRONMENT | {"GLOO_SOCKET_IFNAME": name} for name in hosts.names]
 
 
 @pytest.fixture(scope="module")
 def on_two_hosts(hosts, tiny, make_once):
     def make(folder):
-        typed = commands(folder, *([TRAINS, tiny, folder / out] for out in ("out0", "out1")))
-        for code, _, err in hosts.run(typed, environments(hosts, folder)):
+        for code, _, err in hosts.launch(
+            configs(folder), [[TRAINS, tiny, folder / f"out{rank}", ON_HOSTS] for rank in (0, 1)], interfaces(hosts)
+        ):
             assert code == 0, err
 
     folder = make_once("on_two_hosts", make)
@@ -61,8 +62,13 @@ def on_two_hosts(hosts, tiny, make_once):
     return folder / "out0"
 
 
-@pytest.mark.parametrize("other", ["two_ranks", pytest.param("on_two_hosts", marks=pytest.mark.hosts)])
-@pytest.mark.parametrize("case", [case for case in CASES if case != COMPRESSED])
+@pytest.mark.parametrize(
+    ("case", "other"),
+    [
+        *((case, "two_ranks") for case in CASES if case != COMPRESSED),
+        pytest.param(ON_HOSTS, "on_two_hosts", marks=pytest.mark.hosts),
+    ],
+)
 def test_the_numbers_do_not_depend_on_the_ranks(one_rank, other, case, request):
     outs = (one_rank, request.getfixturevalue(other))
     one, two = (json.loads((out / f"{case}.json").read_text(encoding="utf-8")) for out in outs)
@@ -93,27 +99,31 @@ def test_gradients_exchanged_in_bf16_lead_nearly_where_the_exact_ones_lead(one_r
     assert 1e-5 * way < away < 0.02 * way, "rounded, and no more than rounded"
 
 
-def environments_with_disks(hosts, folder):
-    """As `environments`, and $DISK is another folder on each host."""
-    return [env | {"DISK": str(folder / f"disk{rank}")} for rank, env in enumerate(environments(hosts, folder))]
+def with_disks(environments, folder):
+    """$DISK is another folder on each host."""
+    return [env | {"DISK": str(folder / f"disk{rank}")} for rank, env in enumerate(environments)]
 
 
-def trains(folder, recipe, base, *more):
+def trains(recipe, base, *more):
     given = ["--model_name_or_path", base, *EACH["full"], "--per_device_train_batch_size", "2"]
-    what = ["-m", "qwen_ner", "train", recipe, *given, "--output_dir", "$DISK/out", *more]
-    return commands(folder, what, what)
+    return ["-m", "qwen_ner", "train", recipe, *given, "--output_dir", "$DISK/out", *more]
 
 
 def test_hosts_without_a_common_disk_are_told(hosts, recipe, tiny, tmp_path):
     """The second would not find the best checkpoint, and score other weights than the first."""
-    for code, _, err in hosts.run(trains(tmp_path, recipe, tiny), environments_with_disks(hosts, tmp_path)):
+    environments = with_disks(interfaces(hosts), tmp_path)
+    for code, _, err in hosts.launch(configs(tmp_path), [trains(recipe, tiny)] * 2, environments):
         assert code == 1
         assert "is not there for rank 1 on another machine" in err
 
 
 def test_the_same_command_on_two_hosts_gives_the_model_of_one(hosts, recipe, base, plain, tmp_path):
-    typed = trains(tmp_path, recipe, base, "--save_on_each_node", "true")
-    for code, _, err in hosts.run(typed, environments_with_disks(hosts, tmp_path)):
+    """Nothing is shared but the code and the base model: each host has its own launcher, cache and disk."""
+    config = config_for_here("two_nodes_8gpu.yaml", tmp_path, main_process_ip=ADDRESSES[0])
+    program = trains(recipe, base, "--save_on_each_node", "true")
+    typed = [[*ACCELERATE, "--config_file", config, "--machine_rank", rank, *program] for rank in (0, 1)]
+    homes = [env | {"HF_HOME": str(tmp_path / f"home{rank}")} for rank, env in enumerate(interfaces(hosts))]
+    for code, _, err in hosts.run(typed, with_disks(homes, tmp_path)):
         assert code == 0, err
     outs = [plain / "full", tmp_path / "disk0" / "out", tmp_path / "disk1" / "out"]
     one, *two = (load_file(out / "model.safetensors") for out in outs)

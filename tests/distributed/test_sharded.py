@@ -2,14 +2,14 @@
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
-from distributed.hosts import ACCELERATE, ENVIRONMENT, config_for_here
+from distributed.hosts import ENVIRONMENT, config_for_here
 from distributed.shards import EACH, STEPS
 from rows import EIGHT
 from safetensors.torch import load_file
+from warm_python import warm_python
 
 from qwen_ner.entities import NerError
 from qwen_ner.inference.extractor import Extractor
@@ -26,9 +26,8 @@ def sharded(recipe, base, make_once):
 
     def make(out):
         config = config_for_here("fsdp2_4gpu.yaml", out, main_process_port=0)
-        command = [*ACCELERATE, "--config_file", config, Path(__file__).with_name("shards.py"), recipe, base, out]
-        typed = [str(part) for part in command]
-        done = subprocess.run(typed, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+        program = [Path(__file__).with_name("shards.py"), recipe, base, out]
+        done = warm_python.launch(config, program, env=ENVIRONMENT, timeout=300)
         assert done.returncode == 0, done.stderr
         (out / "said.txt").write_text(done.stdout, encoding="utf-8")
 

@@ -15,6 +15,7 @@ import optuna
 import psutil
 import pytest
 import yaml
+from launcher import launcher
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -663,7 +664,7 @@ sweeping.run(read, pathlib.Path(sys.argv[2]), 1)
 
 @pytest.mark.slow
 def test_a_sweep_of_real_trainings(tiny, tmp_path):
-    """The command that ships, on the CPU: two trials, one fails; the best recipe is launched as it stands."""
+    """The command that ships, on the CPU: two trials, one fails; the best recipe is launched as it stands. All are forks."""
     write_rows(tmp_path, "train", "dev")
     given = {
         "model_name_or_path": str(tiny), "dataset": str(tmp_path), "validation_rows": 4, "max_steps": 4, "eval_strategy": "steps",
@@ -681,11 +682,12 @@ def test_a_sweep_of_real_trainings(tiny, tmp_path):
         "lora_target_modules": {"values": [["q_proj", "v_proj"], ["no_such_layer"]]},
         "bf16": {"value": False},
     }
-    shipped["command"][3] = str(ROOT / "accelerate_configs" / "cpu.yaml")
-    path.write_text(yaml.safe_dump(shipped))
     out = tmp_path / "out"
     qwen_ner = [sys.executable, "-m", "qwen_ner", "sweep", path, "--local", "--trials", "2", "--output", out]
-    done = warm_python.run(qwen_ner, cwd=ROOT)
+    with launcher() as accelerate_launch:
+        shipped["command"][:4] = [*accelerate_launch, "--config_file", str(ROOT / "accelerate_configs" / "cpu.yaml")]
+        path.write_text(yaml.safe_dump(shipped))
+        done = warm_python.run(qwen_ner, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     complete, failed = study_in(out).trials
     assert (complete.state, failed.state) == (TrialState.COMPLETE, TrialState.FAIL)
@@ -697,7 +699,7 @@ def test_a_sweep_of_real_trainings(tiny, tmp_path):
     assert sorted(adapter["target_modules"]) == ["q_proj", "v_proj"]
     assert not list(tmp_path.glob("**/wandb"))
     *launch, config, best = shlex.split(done.stdout.splitlines()[-1])
-    assert (launch, best) == (["accelerate", "launch", "--config_file"], str(out / "best.yaml"))
+    assert (launch, best) == ([*accelerate_launch, "--config_file"], str(out / "best.yaml"))
     done = warm_python.launch(ROOT / config, [best], cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert (out / "best" / "adapter_model.safetensors").read_bytes() == (

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from fake_wandb import FakeWandb
+from launcher import launcher
 from rows import EIGHT, ROOT
 from test_recipes import LAUNCHER_KEY
 
@@ -37,7 +38,7 @@ def wandb(tmp_path):
 
 @pytest.fixture
 def shipped(tiny, tmp_path):
-    """recipes/sweep.yaml, but for a small recipe, the processes and what is varied."""
+    """recipes/sweep.yaml, but for a small recipe, the processes, which are forks, and what is varied."""
     for split in ("train", "dev"):
         rows = [type(gold)(str(i), gold.text, gold.entities) for i, gold in enumerate(EIGHT * 2)]
         write_jsonl(tmp_path / f"{split}.jsonl", rows)
@@ -54,11 +55,12 @@ def shipped(tiny, tmp_path):
     def shipped(config, **parameters):
         sweep = yaml.safe_load((ROOT / "recipes" / "sweep.yaml").read_text(encoding="utf-8"))
         sweep |= {"program": "lora.yaml", "method": "grid", "parameters": parameters}
-        sweep["command"][3] = str(ROOT / "accelerate_configs" / config)
+        sweep["command"][:4] = [*accelerate_launch, "--config_file", str(ROOT / "accelerate_configs" / config)]
         (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
         return tmp_path / "sweep.yaml"
 
-    return shipped
+    with launcher() as accelerate_launch:
+        yield shipped
 
 
 @pytest.mark.slow

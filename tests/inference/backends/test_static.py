@@ -26,11 +26,7 @@ TEXTS = [gold.text[: len(gold.text) - cut] for cut in range(5) for gold in EIGHT
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
 
 
-@pytest.fixture(scope="module", params=["qwen2", "qwen3", "yarn"])
-def models(request):
-    """Two of the same weights, one to be joined."""
-    options = {"rope_parameters": YARN} if request.param == "yarn" else {}
-    return [make_model("qwen2" if request.param == "qwen2" else "qwen3", **options) for _ in range(2)]
+MODELS = {"qwen2": ("qwen2", {}), "qwen3": ("qwen3", {}), "yarn": ("qwen3", {"rope_parameters": YARN})}
 
 
 @pytest.fixture
@@ -60,10 +56,13 @@ def assert_same(found, wanted):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
 
 
-@pytest.mark.parametrize("way", ["free", "bound", "hints"])
-def test_it_writes_what_batches_write(models, prompts, grammar, way):
+@pytest.mark.parametrize(
+    ("name", "way"), [*((name, "free") for name in MODELS), ("qwen2", "bound"), ("qwen2", "hints")]
+)
+def test_it_writes_what_batches_write(prompts, grammar, name, way):
     """Alone, in few places that many prompts take in turn, and all at once; ends that come early, late and never."""
-    plain, joined = models
+    family, options_of_model = MODELS[name]
+    plain, joined = (make_model(family, **options_of_model) for _ in range(2))
     ends = (2, 0) if way == "bound" else (spreading_end(plain, prompts),)
 
     def options():

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from rows import ROOT
 from safetensors.torch import save_file
+from warm_python import warm_python
 
 from qwen_ner.entities import NerError
 from qwen_ner.training.loop import checkpoints
@@ -125,7 +125,7 @@ def test_a_second_training_in_the_folder_is_refused_until_the_first_is_gone(tmp_
         "with alone_in(Path(sys.argv[1]), 0): print('held', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
-    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    holder = warm_python.start(command, stdout=subprocess.PIPE)
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(NerError, match=f"process {holder.pid}") as error, alone_in(tmp_path, 0):
         pass

@@ -3,12 +3,11 @@
 import json
 import logging
 import os
-import subprocess
-import sys
 
 import pytest
 from fake_hub import TOKEN
 from rows import EIGHT, ROOT
+from warm_python import warm_python
 
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.training.recipe import load_recipe
@@ -34,18 +33,32 @@ def recipe(taught, tmp_path):
     return path
 
 
-def in_its_own_process(hub, recipe, tmp_path, *options, config="cpu_2proc.yaml"):
-    env = os.environ | {
-        "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home"),
-    }  # fmt: skip
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file",
-               ROOT / "accelerate_configs" / config, "-m", "qwen_ner", "train", recipe, *options]  # fmt: skip
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=170, env=env)
+REACHING = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from fake_hub import reaching
+from qwen_ner import cli
+url, cache = sys.argv[1:3]
+del sys.argv[1:3]
+with reaching(SimpleNamespace(url=url), Path(cache)):
+    cli.main()
+"""
+"""`python -m qwen_ner`, whose Hub is another."""
+
+
+def in_its_own_processes(hub, recipe, tmp_path, *options):
+    (tmp_path / "reaching.py").write_text(REACHING)
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    program = [tmp_path / "reaching.py", hub.url, tmp_path / "home", "train", recipe, *options]
+    return warm_python.launch(
+        ROOT / "accelerate_configs" / "cpu_2proc.yaml", program, env=os.environ | {"PYTHONPATH": path}
+    )
 
 
 @pytest.mark.slow
 def test_two_ranks_push_once_at_every_save_and_the_whole_at_the_end(hub, recipe, taught, tmp_path):
-    done = in_its_own_process(hub, recipe, tmp_path)
+    done = in_its_own_processes(hub, recipe, tmp_path)
     assert done.returncode == 0, done.stderr
     saved = ["Training in progress, step 2", "Training in progress, step 4", "End of training"]
     assert hub.titles("tester/ner") == saved
@@ -65,7 +78,7 @@ def test_two_ranks_push_once_at_every_save_and_the_whole_at_the_end(hub, recipe,
     # Stopped, and the same command again: it goes on, and what the Hub ends with is what the folder ends with.
     hub.refuse += [("/commit/", 403)]
     (out / ".pushing.left.partial").mkdir()
-    again = in_its_own_process(hub, recipe, tmp_path, "--max_steps", "6")
+    again = in_its_own_processes(hub, recipe, tmp_path, "--max_steps", "6")
     assert again.returncode == 0, again.stderr
     assert "Step 6 was not pushed: tester/ner: you have no right to write there, got 403" in again.stderr
     assert hub.titles("tester/ner") == [*saved, "End of training"]

@@ -350,7 +350,8 @@ def after_start(monkeypatch):
 @pytest.mark.slow
 def test_a_server_that_dies_while_training_stops_nothing(recipe, environment, server, caplog, after_start):
     one, address = server(200)
-    environment(WANDB_BASE_URL=address, WANDB_API_KEY=KEY, WANDB_FINISH_TIMEOUT="3")
+    tries = {"WANDB_X_GRAPHQL_RETRY_MAX": "1", "WANDB_X_GRAPHQL_RETRY_WAIT_MAX_SECONDS": "1"}
+    environment(WANDB_BASE_URL=address, WANDB_API_KEY=KEY, WANDB_FINISH_TIMEOUT="3", **tries)
     after_start(lambda: (one.shutdown(), one.server_close()))
     started = time.monotonic()
     with caplog.at_level(logging.WARNING):
