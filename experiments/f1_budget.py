@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -127,6 +128,8 @@ def make(name: str, seed: int, options: argparse.Namespace) -> None:
     # The key of the cache of tokenized rows has labels and prompt in it, not the codecs of f1_settings.
     datasets.config.HF_DATASETS_CACHE = options.work / "cache" / name
     chosen = setting(name)
+    if chosen.order == "inline" and missing != ["free"]:
+        raise SystemExit(f"{name}: --decodings {' '.join(missing)}: there is no grammar of this target; decode it free")
     examples, gold = splits(options)
     labels = CLUENER if options.data in ("cluener", "sample") else labels_of(examples)
     codec, tokenizer = codec_of(chosen, labels, examples), load_tokenizer(options.model)
@@ -155,15 +158,14 @@ def make(name: str, seed: int, options: argparse.Namespace) -> None:
             tokenizer.save_pretrained(folder)
             config_of(codec, tokenizer).save(folder)  # so that `qwen-ner evaluate` and `compare` take it
             done_in.write_text(json.dumps(seconds))
-    for decoding, (counts, reading) in scored(model, tokenizer, codec, gold, missing, chosen).items():
+    for decoding, read_as in scored(model, tokenizer, codec, gold, missing, chosen).items():
         write(
             options.out,
             {
                 "setting": name, "minutes": options.minutes, "seed": seed, "split": split, "decoding": decoding,
                 "rows": len(gold), "trained_rows": steps * chosen.batch, "steps": steps, "rate": rate,
-                "train_seconds": round(seconds, 1), "read_seconds": round(reading / len(gold), 4),
-                "labels": list(labels.names), "counts": packed(counts), "fields": asdict(chosen), **machine(),
-                "run": this_run(),
+                "train_seconds": round(seconds, 1), "labels": list(labels.names), **read_as,
+                "fields": asdict(chosen), **machine(), "run": this_run(),
             },
         )  # fmt: skip
 
@@ -202,9 +204,11 @@ def seconds_a_row(chosen: Any, codec: Any, rows: Any, options: argparse.Namespac
 
 def scored(
     model: Any, tokenizer: Any, codec: Any, gold: Sequence[Any], decodings: Sequence[str], chosen: Any
-) -> dict[str, tuple[np.ndarray, float]]:
-    """For each decoding the counts of every row, and the CPU seconds of reading all of them."""
+) -> dict[str, Run]:
+    """What a run says of each decoding: the CPU seconds of reading a row, the counts of every row, the places of
+    surfaces that stand more than once (`f1_inline.repeated`), and the problems of the answers by kind."""
     from accelerate.utils import extract_model_from_parallel
+    from f1_inline import repeated
     from f1_settings import config_of, read_whole_prompts
 
     from qwen_ner.evaluation.bootstrap import row_counts
@@ -234,7 +238,15 @@ def scored(
         return answers[decoding]
 
     found = {decoding: read(decoding) for decoding in decodings}
-    return {name: (row_counts(gold, predicted, codec.labels), seconds) for name, (predicted, seconds) in found.items()}
+    return {
+        name: {
+            "read_seconds": round(seconds / len(gold), 4),
+            "counts": packed(row_counts(gold, predicted, codec.labels)),
+            "repeated": repeated(gold, predicted),
+            "problems": Counter(problem.kind for each in predicted for problem in each.problems),
+        }
+        for name, (predicted, seconds) in found.items()
+    }
 
 
 def thresholded(extractor: Any, gold: Sequence[Any], predicted: Sequence[Any]) -> list[Any]:
@@ -258,7 +270,6 @@ def thresholded(extractor: Any, gold: Sequence[Any], predicted: Sequence[Any]) -
 
 def voted(extractor: Any, texts: Sequence[str], temperature: float = 0.7, drawn: int = 4) -> list[Any]:
     """The surfaces that most of the free answer and `drawn` others have."""
-    from collections import Counter
     from dataclasses import replace
 
     from qwen_ner.data.tokenize import prompt_ids

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from f1_inline import INLINE_PROMPT, Inline
+from f1_transforms import FGM, RDrop
 from torch.nn.functional import cross_entropy
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
@@ -34,7 +36,7 @@ from qwen_ner.training.loop.trainer import NerTrainer
 from qwen_ner.training.model import add_adapter, load_model
 from qwen_ner.training.recipe import NerTrainingArguments
 
-GUIDELINE = SYSTEM_PROMPT + "类别：\n{labels}"
+GUIDELINE = "类别：\n{labels}"
 LONGEST_ANSWER = 128
 CUT = 50
 
@@ -48,9 +50,12 @@ class Setting:
     trains all weights. `layers` "upper" gives the upper half of them an adapter, so that nothing goes backward through
     the lower one. `variant` is a switch of peft's LoraConfig, or a way of its init_lora_weights; `ratio` the learning
     rate of B to that of A (LoRA+, arXiv 2402.12354). `bf16` is the recipe's: products in bfloat16, weights in float32.
-    `order` "text" writes the labels by their first place in the text, as `Codec` does; "" in the label set's order.
+    `order` "text" writes the labels by their first place in the text, as `Codec` does; "" in the label set's order;
+    "inline" writes the text with its entities marked.
     `head` "seen" makes the logits of those tokens alone that the training rows have, beside an adapter, as `NerTrainer`
-    does; "" of all tokens.
+    does; "" of all tokens. `fgm` is the ε of `FGM`, `rdrop` the α of `RDrop`, `dropout` LoRA's. The last `decay` steps
+    bring the learning rate down to 0 in a line, if `scheduler` is warmup_stable_decay; `sampling` "random" shuffles the
+    rows anew in each epoch.
     """
 
     trainer: str = "ours"
@@ -75,6 +80,12 @@ class Setting:
     rich: bool = False
     bf16: bool = True
     head: str = ""
+    fgm: float = 0.0
+    rdrop: float = 0.0
+    dropout: float = 0.0
+    warmup: float = 0.05
+    decay: int = 0
+    sampling: str = "sequential"
 
     @property
     def cost(self) -> str:
@@ -92,7 +103,10 @@ class Setting:
             "bf16",
             "head",
         ]
-        return " ".join(f"{name}={getattr(self, name)}" for name in names)
+        # Only where they are set, so that the rates that were measured before them stay known.
+        later = [name for name in ("fgm", "rdrop", "dropout") if getattr(self, name)]
+        later += ["inline"] if self.order == "inline" else []
+        return " ".join([*(f"{name}={getattr(self, name)}" for name in names), *later])
 
 
 LEVERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -132,6 +146,10 @@ LEVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "text-order": ("labels in the order of the text", {"order": "text"}),
     "batch5": ("5 rows a step", {"batch": 5}),
     "batch30": ("30 rows a step", {"batch": 30}),
+    "fgm": ("FGM: half of the loss where embeddings are moved by 0.1 an example", {"fgm": 0.1}),
+    "rdrop": ("R-Drop, alpha 4, with a dropout of 0.1", {"rdrop": 4.0, "dropout": 0.1}),
+    "dropout": ("a dropout of 0.05 in the adapters", {"dropout": 0.05}),
+    "inline": ("the text again, with its entities marked", {"order": "inline"}),
 }
 """What each changes of a `Setting`, in words and in fields."""
 
@@ -204,9 +222,10 @@ def codec_of(chosen: Setting, labels: LabelSet, train: Sequence[Example]) -> Cod
     if chosen.order == "labels":
         often = Counter(label for example in train for label, _ in example.surfaces)
         labels = LabelSet(tuple(sorted(labels, key=lambda label: -often[label.name])))
-    order = {"text": Codec, "surfaces": LongFirst, "chinese": Chinese}.get(chosen.order, LabelOrder)
+    order = {"text": Codec, "surfaces": LongFirst, "chinese": Chinese, "inline": Inline}.get(chosen.order, LabelOrder)
     kind = type("Chosen", (Twice, order), {}) if chosen.twice else order
-    return kind(labels, GUIDELINE if chosen.definitions else SYSTEM_PROMPT)
+    prompt = INLINE_PROMPT if order is Inline else SYSTEM_PROMPT
+    return kind(labels, prompt + GUIDELINE if chosen.definitions else prompt)
 
 
 def rows_of(chosen: Setting, codec: Codec, tokenizer: Any, train: Sequence[Example], seed: int) -> Any:
@@ -249,7 +268,7 @@ def lora_of(chosen: Setting, layers: int) -> dict[str, Any] | None:
     if chosen.rank is None:
         return None
     targets = chosen.targets if isinstance(chosen.targets, str) else list(chosen.targets)
-    lora = {"r": chosen.rank, "lora_alpha": 2 * chosen.rank, "lora_dropout": 0.0, "target_modules": targets}
+    lora = {"r": chosen.rank, "lora_alpha": 2 * chosen.rank, "lora_dropout": chosen.dropout, "target_modules": targets}
     if chosen.layers == "upper":  # peft takes no list of layers for "all-linear"
         lora["target_modules"] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         lora["layers_to_transform"] = list(range(layers // 2, layers))
@@ -265,9 +284,10 @@ def train_ours(
 ) -> None:
     args = NerTrainingArguments(
         output_dir=str(folder), max_steps=steps, per_device_train_batch_size=chosen.batch, seed=seed,
-        learning_rate=chosen.learning_rate, lr_scheduler_type=chosen.scheduler, warmup_steps=0.05, max_grad_norm=1.0,
-        weight_decay=chosen.weight_decay, neftune_noise_alpha=chosen.neftune or None,
-        train_sampling_strategy="sequential", eval_strategy="no", load_best_model_at_end=False, report_to="none",
+        learning_rate=chosen.learning_rate, lr_scheduler_type=chosen.scheduler, warmup_steps=chosen.warmup,
+        lr_scheduler_kwargs={"num_decay_steps": chosen.decay, "decay_type": "linear"} if chosen.decay else {},
+        max_grad_norm=1.0, weight_decay=chosen.weight_decay, neftune_noise_alpha=chosen.neftune or None,
+        train_sampling_strategy=chosen.sampling, eval_strategy="no", load_best_model_at_end=False, report_to="none",
         save_strategy="steps", save_steps=50, save_total_limit=1, logging_steps=10,
         bf16=chosen.bf16, use_cpu=not torch.cuda.is_available(),
     )  # fmt: skip
@@ -291,6 +311,10 @@ def train_ours(
         data_collator=collator_of(chosen, model, tokenizer),
         step_transforms=("reduced_head",) if chosen.head == "seen" else (),
     )  # fmt: skip
+    if chosen.fgm:
+        trainer.step.transforms.append(FGM(args, chosen.fgm))
+    if chosen.rdrop:
+        trainer.step.transforms.append(RDrop(args, chosen.rdrop))
     if chosen.averaged:
         trainer.add_callback(Average(model, steps))
     trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.is_dir() else None)

@@ -20,7 +20,8 @@ def summary(runs: Sequence[Run], against: str) -> dict[str, Any]:
 
     A line has `f1`, `span_f1`, `macro_f1` and the f1 of each of `labels` as {value, low, high}, in points; `against`
     and `lever`, its difference to the setting `against` and to the same setting without its last lever (where decoding
-    is not free, to the same decoded freely), as {value, low, high, p} or None.
+    is not free, to the same decoded freely), as {value, low, high, p} or None. `repeated` tells what is wrong with the
+    places of surfaces that stand more than once.
     """
     from common import machine
     from f1_settings import LEVERS
@@ -85,9 +86,17 @@ def lines(runs: Sequence[Run], against: str) -> list[dict[str, Any]]:
             | {view: rate(view) for view in VIEWS}
             | {"labels": {label: rate(f"f1_{label}") for label in labels}, **compared}
             | {key: some[0][key] for key in ("rate", "trained_rows", "train_seconds", "read_seconds")}
+            | repeated(some)
             | {"seeds": {str(seed): round(100 * float(one["f1"]), 2) for seed, one in each.items()}}
         )
     return sorted(made, key=lambda line: -line["f1"]["value"])
+
+
+def repeated(runs: Sequence[Run]) -> dict[str, dict[str, int]]:
+    """The counts of `f1_inline.repeated` over all seeds, as `repeated`; nothing if the runs are older than these."""
+    if not all("repeated" in run for run in runs):
+        return {}
+    return {"repeated": {name: sum(run["repeated"][name] for run in runs) for name in runs[0]["repeated"]}}
 
 
 def points(value: float, interval: Any) -> dict[str, float]:
@@ -116,14 +125,19 @@ def over_seeds(counts: Sequence[Any], labels: Sequence[str]) -> dict[str, Any]:
 
 
 def show(report: dict[str, Any]) -> str:
-    """The report's table for a terminal."""
+    """The report's table for a terminal; `places` are wrong ones of surfaces that stand more than once, of so many."""
     against = report["against"]
-    made = [f"{'f1':>6}  {'95 %':13}{'to ' + against:>9}{'p':>8}  split, minutes, setting, decoding"]
+    made = [
+        f"{'f1':>6}  {'95 %':13}{'to ' + against:>9}{'p':>8}{'span':>7}{'places':>8}  split, minutes, setting, decoding"
+    ]
     for line in report["table"]:
         f1, to = line["f1"], line["against"]
         compared = f"{to['value']:+9.2f}{to['p'] or float('nan'):8.2g}" if to else " " * 17
+        counts = line.get("repeated")
+        places = f"{counts['missed'] + counts['spurious']}/{counts['gold']}" if counts else ""
         made.append(
-            f"{f1['value']:6.2f}  {f1['low']:.1f} – {f1['high']:.1f}  {compared}  {line['split']}, "
+            f"{f1['value']:6.2f}  {f1['low']:.1f} – {f1['high']:.1f}  {compared}{line['span_f1']['value']:7.2f}"
+            f"{places:>8}  {line['split']}, "
             f"{line['minutes']:g}, {line['setting']}, {line['decoding']}"
         )
     return "\n".join(made)

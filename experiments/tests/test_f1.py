@@ -47,8 +47,36 @@ def test_f1_budget(tmp_path):
     assert report["measured"]["dates"] == [report["run"]["date"]]
     again, _ = budget(tmp_path, "--settings", "plain", "--seeds", "42", "43")
     assert [run["seed"] for run in again] == [*(run["seed"] for run in runs), 43], "what was run is not run again"
-    others, _ = budget(tmp_path, "--settings", "full", "seen+text-order+focal-keys")
-    assert [run["setting"] for run in others[len(again) :]] == ["full", "seen+text-order+focal-keys"]
+    settings = ["full", "seen+text-order+focal-keys", "ours+fgm+rdrop", "ours+inline"]
+    others, _ = budget(tmp_path, "--settings", *settings)
+    assert [run["setting"] for run in others[len(again) :]] == settings
+    assert all(run["repeated"].keys() == {"gold", "missed", "spurious"} for run in others)
+
+
+def test_an_inline_target_is_decoded_freely_alone(tmp_path):
+    command = [
+        sys.executable,
+        ROOT / "experiments/f1_budget.py",
+        "--quick",
+        "--settings",
+        "ours+inline",
+        "--decodings",
+        "free",
+        "vote",
+    ]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=100, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "ours+inline: --decodings free vote: there is no grammar of this target; decode it free" in done.stderr
+
+
+def test_what_a_setting_costs_is_what_it_computes():
+    """Rates that were measured before there were levers of the step keep their names."""
+    plain, names = setting("ours"), ("ours+fgm", "ours+rdrop", "ours+dropout", "ours+inline")
+    assert plain.cost.endswith("bf16=True head=seen")
+    assert len({plain.cost, *(setting(name).cost for name in names)}) == 5
+    assert setting("ours+fgm+fgm=0.3").cost == setting("ours+fgm").cost
+    known = [json.loads(line) for line in (ROOT / RUNS).read_text(encoding="utf-8").splitlines()]
+    assert plain.cost in {line.get("cost") for line in known}
 
 
 def test_a_setting_is_named_by_its_levers():
