@@ -2,10 +2,11 @@
 
 import re
 import shlex
+import sys
 
 import pytest
 from rows import EIGHT
-from test_cli import CONFIGS, in_process
+from test_cli import in_process
 from warm_python import warm_python
 
 from qwen_ner.data.datasets import write_jsonl
@@ -78,12 +79,12 @@ def test_bad_input_is_told_and_nothing_written(home, capsys, argv, said):
 @pytest.mark.slow
 def test_what_it_says_to_type_next_works(home, capsys):
     _, out, _ = in_process(capsys, "init", "data/medicine", "--model", "tiny", "--output", "a recipe.yaml")
-    doctor, launch = (shlex.split(line) for line in out.splitlines()[-2:])
+    doctor, train = (shlex.split(line) for line in out.splitlines()[-2:])
     code, out, err = in_process(capsys, *doctor[1:])
     assert code == 0, out + err
-    assert launch[:2] == ["accelerate", "launch"]
+    assert train[0] == "qwen-ner"
     few = "--max_steps 2 --eval_strategy steps --eval_steps 2 --save_strategy steps --save_steps 2 --max_new_tokens 4"
-    done = warm_python.launch(CONFIGS / "cpu.yaml", [*launch[2:], *few.split()])
+    done = warm_python.run([sys.executable, "-m", "qwen_ner", *train[1:], *few.split()])
     assert done.returncode == 0, done.stderr
     printed = done.stdout
     assert "outputs/medicine on data/medicine dev: 8 rows" in printed

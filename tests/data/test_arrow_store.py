@@ -94,8 +94,8 @@ def test_reading_splitting_and_tokenizing_take_the_memory_of_a_batch(tokenizer):
         return most
 
     logging.getLogger("datasets").setLevel(logging.ERROR)
-    peak(100)  # what is imported on the way is not of the rows
-    assert (peak(4_000) - peak(2_000)) / 2_000 < 100
+    peak(6_000)  # what is imported on the way is not of the rows
+    assert (peak(6_000) - peak(2_000)) / 4_000 < 100
 
 
 def test_predictions_come_back_as_they_were():

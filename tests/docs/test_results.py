@@ -104,7 +104,7 @@ def root(tmp_path):
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
+def without_pictures(monkeypatch):
     """The pages alone: their pictures take most of the time."""
     monkeypatch.setitem(write_pages.__globals__, "draw", lambda *_, **__: None)
 
@@ -144,7 +144,7 @@ def test_a_page_for_each_json_in_both_languages(root, tmp_path):
         assert len(figures) == len(others), f"{name}: both languages have the same tables"
 
 
-def test_every_page_says_when_where_and_how_it_was_measured(root, undrawn, tmp_path):
+def test_every_page_says_when_where_and_how_it_was_measured(root, without_pictures, tmp_path):
     write_pages(tmp_path / "docs", root)
     for name, sources in SOURCES.items():
         report = json.loads((root / f"{sources[0]}.json").read_text(encoding="utf-8"))
@@ -179,7 +179,9 @@ def test_every_page_says_when_where_and_how_it_was_measured(root, undrawn, tmp_p
         ("gpu", "benchmarks/results/h100", ("training", "seconds"), 432.0, "54.0 s"),
     ],
 )
-def test_a_figure_of_the_json_is_the_figure_of_the_page(root, undrawn, tmp_path, page, source, keys, value, shown):
+def test_a_figure_of_the_json_is_the_figure_of_the_page(
+    root, without_pictures, tmp_path, page, source, keys, value, shown
+):
     write_pages(tmp_path / "docs", root)
     before = [read(tmp_path / "docs", language) for language in ("en", "zh")]
     changed(root / f"{source}.json", *keys, value=value)
@@ -193,7 +195,7 @@ def test_a_figure_of_the_json_is_the_figure_of_the_page(root, undrawn, tmp_path,
         assert touched <= {name for name, sources in SOURCES.items() if source in sources}
 
 
-def test_a_page_without_its_json_is_not_made(root, undrawn, tmp_path):
+def test_a_page_without_its_json_is_not_made(root, without_pictures, tmp_path):
     (root / "benchmarks/results/growth.json").unlink()
     made = write_pages(tmp_path / "docs", root)
     assert set(made) == SOURCES.keys() - {"growth"}
@@ -237,7 +239,7 @@ def figures(inner):
 
 
 def test_mkdocs_gets_the_pages_and_a_navigation_without_those_that_were_not_measured(
-    root, undrawn, tmp_path, monkeypatch
+    root, without_pictures, tmp_path, monkeypatch
 ):
     (root / "benchmarks/results/growth.json").unlink()
     monkeypatch.setitem(RESULTS["on_config"].__globals__, "ROOT", root)

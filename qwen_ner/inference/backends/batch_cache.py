@@ -108,11 +108,11 @@ def read_packed(
     prompt = torch.arange(len(own)).repeat_interleave(lengths)
     place = torch.arange(int(ends[-1])) - (ends - lengths)[prompt]
     hidden = (prompt[:, None] != prompt) | (place[:, None] < place)
-    mask = pad(torch.zeros(hidden.shape).masked_fill(hidden, torch.finfo(model.dtype).min), (shared, 0))
+    mask = torch.zeros(hidden.shape, dtype=model.dtype).masked_fill(hidden, torch.finfo(model.dtype).min)
     cache = repeat_cache(prefix, 1, model)
     out = model(
         input_ids=torch.tensor([[token for tokens in own for token in tokens]]).to(device),
-        attention_mask=mask[None, None].to(device, model.dtype),
+        attention_mask=pad(mask, (shared, 0))[None, None].to(device),
         position_ids=(shared + place)[None].to(device),
         past_key_values=cache,
         use_cache=True,

@@ -30,18 +30,20 @@ def without_token(arguments: Sequence[str]) -> list[str]:
 def best_of(history: Sequence[Mapping[str, Any]], metric: str | None, greater: bool = True) -> dict[str, float]:
     """step, f1, span_f1 and macro_f1 of the evaluation whose weights the Trainer keeps, from its `log_history`.
 
-    Like the Trainer: the first of equals, and never the one before the first step if there is another.
+    Of equals that with the lowest loss, and of these the first: see `EqualScores`. Never the one before the first step
+    if there is another.
 
     >>> scores = {"eval_span_f1": 0.5, "eval_macro_f1": 0.5}
-    >>> best_of([{"eval_f1": f1, "step": step, **scores} for step, f1 in enumerate([0.9, 0.6, 0.6])], "f1")
-    {'step': 1, 'f1': 0.6, 'span_f1': 0.5, 'macro_f1': 0.5}
+    >>> f1_and_loss = enumerate([(0.9, 3.0), (0.6, 2.0), (0.6, 1.0), (0.6, 1.0)])
+    >>> best_of([{"eval_f1": f1, "eval_loss": loss, "step": n, **scores} for n, (f1, loss) in f1_and_loss], "f1")
+    {'step': 2, 'f1': 0.6, 'span_f1': 0.5, 'macro_f1': 0.5}
     """
     scored = [entry for entry in history if "eval_span_f1" in entry]
     trained = [entry for entry in scored if entry["step"]] or scored
     if not trained:
         return {}
     key = f"eval_{(metric or 'f1').removeprefix('eval_')}"
-    best = (max if greater else min)(trained, key=lambda entry: entry[key])
+    best = min(trained, key=lambda entry: (-entry[key] if greater else entry[key], entry.get("eval_loss", 0.0)))
     return {"step": best["step"], **{name: best[f"eval_{name}"] for name in ("f1", "span_f1", "macro_f1")}}
 
 
