@@ -35,6 +35,7 @@ $(VENV)/installed: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 
 $(VENV)/installed-dev: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	$(BIN)/python -m pip install -q --no-compile -c $(CONSTRAINTS) -e ".[dev]"
+	$(BIN)/python -c "import qwen_ner.training.run, qwen_ner.serving.run"  # compiled once, not by each worker of the tests
 	touch $@ $(VENV)/installed
 
 clean:
