@@ -47,11 +47,25 @@ settings.load_profile("steady")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use two hosts or a browser."""
+    """Mark the tests that use two hosts or a browser, and have each worker begin with files that hold slow ones.
+
+    Workers get equal parts of the list and, towards the end, take short tests from one another: a slow one would keep
+    the last of them.
+    """
     for item in items:
         for fixture, mark in (("hosts", "hosts"), ("chromium", "browser")):
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(mark)
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    marks = ("slow", "bench", "hosts", "browser")
+    long = [tests for tests in files.values() if any(test.get_closest_marker(mark) for test in tests for mark in marks)]
+    short = [tests for tests in files.values() if tests not in long]
+    if workers > 1:
+        parts = ((*long[n::workers], *short[n::workers]) for n in range(workers))
+        items[:] = [item for part in parts for tests in part for item in tests]
 
 
 def pytest_collection_finish() -> None:
