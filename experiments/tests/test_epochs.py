@@ -59,8 +59,9 @@ def test_an_ended_trunk_and_branch_are_what_one_training_gives(tmp_path):
     epochs(tmp_path, "--branches", "2")
     (tmp_path / "other").mkdir()
     epochs(tmp_path / "other", "--branches", "2")
-    shutil.rmtree(next(tmp_path.glob("other/work/ours*/branch-2")))
-    next(tmp_path.glob("other/work/ours*")).joinpath("branch-1").mkdir()  # killed before it was copied
+    (branch,) = tmp_path.glob("other/**/branch-2")
+    shutil.rmtree(branch)
+    branch.with_name("branch-1").mkdir()  # killed before it was copied
     epochs(tmp_path / "other", "--branches", "1")
     epochs(tmp_path / "other", "--branches", "2", "--out", "again.jsonl")
     for last in ("branch-1/checkpoint-5", "branch-2/checkpoint-9"):

@@ -275,7 +275,7 @@ def _steps(found: Found, *, few: bool, toy: bool) -> str:
     return f"""# Optimization: {pack} rows × {rows // pack} × one process = {rows} rows per step
 learning_rate: {rate:<24}# {why}
 num_train_epochs: 30                   # at most; early stopping ends it
-early_stopping_patience: {patience:<14}# evaluations, one an epoch, that are no better
+early_stopping_patience: {patience:<14}# evaluations, one per epoch, that are no better
 per_device_train_batch_size: {pack}
 gradient_accumulation_steps: {rows // pack}"""
 

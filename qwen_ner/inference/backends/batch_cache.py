@@ -105,10 +105,11 @@ def read_packed(
     own = [prompt[shared:] for prompt in prompts]
     lengths = torch.tensor([len(tokens) for tokens in own])
     ends = lengths.cumsum(0)
+    starts = ends - lengths
     prompt = torch.arange(len(own)).repeat_interleave(lengths)
-    place = torch.arange(int(ends[-1])) - (ends - lengths)[prompt]
-    hidden = (prompt[:, None] != prompt) | (place[:, None] < place)
-    mask = torch.zeros(hidden.shape, dtype=model.dtype).masked_fill(hidden, torch.finfo(model.dtype).min)
+    place = torch.arange(int(ends[-1])) - starts[prompt]
+    unseen = (prompt[:, None] != prompt) | (place[:, None] < place)
+    mask = torch.zeros(unseen.shape, dtype=model.dtype).masked_fill(unseen, torch.finfo(model.dtype).min)
     cache = repeat_cache(prefix, 1, model)
     out = model(
         input_ids=torch.tensor([[token for tokens in own for token in tokens]]).to(device),
@@ -121,16 +122,15 @@ def read_packed(
     padding = int(lengths.max()) - lengths
     columns = torch.arange(int(lengths.max())) - padding[:, None]
     masked = columns < 0
-    columns = (shared + (ends - lengths)[:, None] + columns).masked_fill(masked, 0)
+    columns = (shared + starts[:, None] + columns).masked_fill(masked, 0)
     columns = torch.cat([torch.arange(shared).expand(len(own), -1), columns], 1).to(device)
     for layer in cache.layers:
         layer.keys, layer.values = (
             states[0][:, columns].transpose(0, 1).contiguous() for states in (layer.keys, layer.values)
         )
+    seen = pad((~masked).long(), (shared, 0), value=1).to(device)
     first = [0] * len(own) if shared else padding.tolist()
-    return BatchCache(cache, pad((~masked).long(), (shared, 0), value=1).to(device), first), out.logits[0][
-        :, None
-    ].float()
+    return BatchCache(cache, seen, first), out.logits[0][:, None].float()
 
 
 def join(parts: Sequence[BatchCache]) -> BatchCache:
