@@ -53,6 +53,8 @@ def main() -> None:
     if options.worker:
         print(json.dumps(measure_extract(options)))
         return
+    if min(options.limit, options.repeats, *options.clients, options.malformed, options.soak) <= 0:
+        parser.error("all numbers must be above 0: a result is made of every part")
     if options.quick:
         options.limit, options.repeats, options.clients = (
             min(options.limit, 40),
