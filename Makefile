@@ -4,6 +4,8 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BIN := $(VENV)/bin
+# Where this is set, nothing that Python compiles is kept, and each of the processes below would compile it again.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: quickstart test check format docs clean
 
