@@ -171,7 +171,7 @@ def test_every_page_says_when_where_and_how_it_was_measured(root, without_pictur
         ("few_rows", "experiments/few_rows", ("table", -1, "macro_f1", "value"), 12.34, "12.34 ("),
         ("few_rows", "experiments/few_rows", ("table", 1, "plain", "value"), 12.34, "+12.34 ("),
         ("training_speed", "benchmarks/results/train_speed", ("table", "ours", "rows/s"), 61.5, "123.0 ×"),
-        ("extraction_speed", "benchmarks/results/extract_speed", ("table", "constrained", "grammar"), 0.4321, "43.2 %"),
+        ("extraction_speed", "benchmarks/results/extract_speed", ("table", "constrained", "grammar"), 0.4321, "43.2\N{NO-BREAK SPACE}%"),
         ("engines", "benchmarks/results/engines", ("table", "server float32", "sentences/s"), 12.34, "12.34"),
         ("engines", "benchmarks/results/engines", ("table", "ray float32", "start"), 43.2, "43.2"),
         ("serving", "benchmarks/results/serve_load", ("load", 1, "p95"), 4321.0, "4.32"),

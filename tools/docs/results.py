@@ -137,7 +137,7 @@ def rate(value: float, digits: int = 2) -> str:
 
 
 def share(value: float, digits: int = 0) -> str:
-    return f"{100 * value:.{digits}f} %"
+    return f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def small(value: float) -> str:
