@@ -289,3 +289,53 @@ def test_surfaces_whose_labels_may_be_in_another_column_are_not_taken_for_one_la
     assert all(f'"{name}"' in fault for name in (*names, "label", "entity"))
     rows[0] = ["点评内容", "entity", "label"]
     assert read(sheet(path, rows, *spans(ENTITIES, "A"))) == WANTED
+
+
+def paired(*cells):
+    return [["文本", "实体"], *([text, cell] for text, cell in zip(TEXTS, cells, strict=False))]
+
+
+@pytest.mark.parametrize("colon", [":", "：", ": "])
+@pytest.mark.parametrize("between", ["；", "\n", "，", ","])
+@pytest.mark.parametrize("name", ["实体", "标签", "标注结果"])
+def test_a_cell_may_name_each_label_and_its_surfaces(tmp_path, colon, between, name):
+    cells = [
+        between.join(f"{label}{colon}{'、'.join(found)}" for label, found in (("景点", s), ("美食", f)) if found)
+        for s, f in zip(SIGHTS, FOODS, strict=True)
+    ]
+    warned = []
+    assert read(sheet(tmp_path / "a.xlsx", [["文本", name], *paired(*cells)[1:]]), warned) == WANTED
+    assert not warned
+
+
+def test_what_a_cell_of_labels_and_surfaces_says_wrong_is_a_fault_of_its_row(tmp_path):
+    found = faults(
+        sheet(tmp_path / "a.xlsx", paired("景点:故宫", "景点:西胡", "小笼包", "美食:火锅", "无", "景点:鼓浪屿;"))
+    )
+    assert [fault.partition(": ")[0] for fault in found] == ["a.xlsx:3", "a.xlsx:4"]
+    assert '"西胡"' in found[0]
+    assert '"小笼包"' in found[1]
+    assert ":小笼包" in found[1].rpartition("; ")[2]
+
+
+def test_cells_with_a_colon_of_their_own_name_no_labels(tmp_path):
+    texts = ["末班车10:30开，票价20元", "热线:400很难打", "早上8:15的船"]
+    rows = [["文本", "时间"], [texts[0], "10:30"], [texts[1], ""], [texts[2], "8:15"]]
+    assert [pairs for _, pairs in read(sheet(tmp_path / "a.xlsx", rows))] == [
+        {("时间", "10:30")},
+        set(),
+        {("时间", "8:15")},
+    ]
+
+
+def test_a_column_of_labels_and_surfaces_goes_on_in_the_rows_below(tmp_path):
+    rows = [["文本", "实体"], [TEXTS[0], "景点:故宫"], ["", "景点:天坛;美食:烤鸭"], [TEXTS[1], "景点:西湖"]]
+    assert read(csv(tmp_path / "a.csv", rows)) == WANTED[:2]
+
+
+def test_a_label_that_a_cell_of_its_column_repeats_is_told(tmp_path):
+    (fault,) = faults(
+        sheet(tmp_path / "a.xlsx", [["文本", "景点"], [TEXTS[1], "西湖"], [TEXTS[0], "景点:故宫"], [TEXTS[2], "外滩"]])
+    )
+    assert fault.startswith("a.xlsx:3: ")
+    assert fault.endswith('write "故宫" alone')

@@ -7,7 +7,7 @@ left out or read otherwise than written is told to `warn`. Knows nothing of how 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -15,11 +15,16 @@ from typing import Any
 
 from ..errors import DataError, Note, ignore, quote
 from .headers import LABEL, Header, is_none, label_columns, parts_of, surfaces
+from .pairs import column_of_pairs, pairs
 
 UNREAD = "columns that are not read, though their cells are in their texts"
 CARRIED = "rows without a text, read with the text above, which holds their surfaces"
 JOINED = "rows of one text, read as one"
 NO_TEXT = "rows without a text or an entity, left out"
+
+
+Tree = dict[str, list[str]]
+"""The surfaces of each label."""
 
 
 @dataclass
@@ -42,6 +47,9 @@ class TableRows:
         if "label" in columns and ("surface" in columns or {"start", "end"} <= columns.keys()):
             self._of_entities(columns)
             self._unread(note, self.text, *columns.values())
+        elif (paired := column_of_pairs(header, self.text)) is not None:
+            self._of_trees(lambda number, cells, text: self._pairs(number, cells[paired], text))
+            self._unread(note, self.text, paired)
         elif "label" in columns and not self._beside_labels(columns["label"]):
             self._of_json(columns["label"])
             self._unread(note, self.text, columns["label"])
@@ -49,7 +57,7 @@ class TableRows:
             names, faults = label_columns(header, self.text, keep, self.path.name, self.warn)
             if faults:
                 raise DataError(str(self.path), faults, len(header.rows))
-            self._of_labels(names)
+            self._of_trees(lambda number, cells, text: self._labels(number, cells, text, names))
         what = f"cells that say none ({', '.join(self.none)}), read as empty"
         for place in (place for places in self.none.values() for place in places):
             self.warn(what, place)
@@ -130,16 +138,13 @@ class TableRows:
                 answer = "" if self._is_none(number, answer, text) else answer
                 self.found[number] = {"line": number, "text": text, "answer": answer or "{}"}
 
-    def _of_labels(self, columns: list[int]) -> None:
-        rows: list[tuple[int, str, dict[str, list[str]]]] = []
+    def _of_trees(self, tree_of: Callable[[int, list[str], str], Tree]) -> None:
+        """One row per text, whose labels and surfaces `tree_of` finds in its number, cells and text."""
+        rows: list[tuple[int, str, Tree]] = []
         above = ""
         for number, cells in self.header.rows:
             text = cells[self.text] if cells[self.text].strip() else above
-            tree: dict[str, list[str]] = {}
-            for at in columns:
-                if named := self._surfaces(number, cells[at], text):
-                    known = tree.setdefault(self.header.names[at], [])
-                    known += [surface for surface in named if surface not in known]
+            tree = tree_of(number, cells, text)
             named = [surface for ones in tree.values() for surface in ones]
             if cells[self.text].strip() or self._goes_on(number, cells, above, named, bool(named)):
                 above = text
@@ -151,12 +156,28 @@ class TableRows:
             else:
                 self._join(text, same)
 
-    def _surfaces(self, number: int, cell: str, text: str) -> list[str]:
-        for part in parts_of(cell):
-            self._is_none(number, part, text)
-        return surfaces(cell, text)
+    def _labels(self, number: int, cells: list[str], text: str, columns: list[int]) -> Tree:
+        """What stands in the columns of labels."""
+        tree: Tree = {}
+        for at in columns:
+            for part in parts_of(cells[at]):
+                self._is_none(number, part, text)
+            if named := surfaces(cells[at], text):
+                known = tree.setdefault(self.header.names[at], [])
+                known += [surface for surface in named if surface not in known]
+        return tree
 
-    def _join(self, text: str, rows: list[tuple[int, str, dict[str, list[str]]]]) -> None:
+    def _pairs(self, number: int, cell: str, text: str) -> Tree:
+        """What a cell of labels and surfaces names."""
+        tree: Tree = {}
+        for label, surface in pairs(cell, text):
+            if self._is_none(number, surface, text):
+                continue
+            known = tree.setdefault(label, [])
+            known += [surface] if surface not in known else []
+        return tree
+
+    def _join(self, text: str, rows: list[tuple[int, str, Tree]]) -> None:
         """Make one row of several with the same text, each of which has some of its entities."""
         tree: dict[str, dict[str, None]] = {}
         for number, _, part in rows:

@@ -5,6 +5,7 @@ In: a table of one of these kinds, told by the names of its columns (`headers`).
     text, label, start, end, entity     one row per entity; a text without one has an empty label; offsets are optional
     text, label                         one row per text, with {"company": ["三星"]} or a list of entities as JSON
     text, company, address              one row per text, the surfaces of each label in its own column, split at 、;|
+    text, entities                      one row per text, with company:三星、苹果;address:北京
     char, tag (, sentence)              one row per character or word; sentences end at an empty row, or by the third
 
 Out: `Example`s. Of a workbook the first sheet with texts counts. A row without a text goes on with the text above, if
@@ -25,6 +26,7 @@ from ..jsonl import entities_of
 from ..rows import read_rows
 from ..tagged.tagging import read_sentences
 from .headers import SPACES, Header, header_of, is_annotated, text_column, words
+from .pairs import pair_of
 from .sheets import tables_of
 from .table_rows import TableRows
 from .tools import ANSWER, annotation_of
@@ -36,7 +38,8 @@ DESCRIPTION = "tables (CSV, Excel): one row per entity, text or character"
 COLUMNS = (
     "A table has its texts in a column named text, 文本 or the like (点评内容 too). Beside it are either label and "
     "entity (标签, 实体), perhaps with start and end, one row per entity; or one column per label, with its name and "
-    "surfaces separated by 、. Surfaces occur in their texts; other columns are left out, with a warning."
+    "surfaces separated by 、; or one column with cells like 公司:三星、苹果;地点:北京. Surfaces occur in their texts; "
+    "other columns are left out, with a warning."
 )
 """For help texts: what the columns of a table are."""
 
@@ -137,7 +140,7 @@ def _checked(row: dict[str, Any]) -> dict[str, Any]:
         raise LineFault(row["fault"], remedy=row["remedy"])
     text = {"text": row["text"]}
     if "tree" in row:
-        _check_spaces(row["tree"], row["text"])
+        _check(row["tree"], row["text"])
         return text | {"label": row["tree"]}
     if "items" in row:
         return text | annotation_of(row["items"])
@@ -152,10 +155,15 @@ def _checked(row: dict[str, Any]) -> dict[str, Any]:
     raise LineFault(f"the cell {quote(row['answer'])} names no entities", remedy=ANSWER)
 
 
-def _check_spaces(tree: dict[str, list[str]], text: str) -> None:
-    """Raise `LineFault` for surfaces that only spaces separate: 北京 大学 may also be one."""
+def _check(tree: dict[str, list[str]], text: str) -> None:
+    """Raise `LineFault` for surfaces that only spaces separate (北京 大学 may also be one), and for those without a
+    label or with one too many."""
     for label, named in tree.items():
         for surface in named:
+            if not label:
+                raise LineFault(f"the surface {quote(surface)} has no label", remedy=f"write 公司:{surface}, say")
+            if (pair := pair_of(surface, text))[0] and pair[1] in text:
+                raise LineFault(f"{label} {quote(surface)} is not in the text", remedy=f"write {quote(pair[1])} alone")
             parts = words(SPACES, surface)
             if surface not in text and len(parts) > 1 and all(part in text for part in parts):
                 what = f"{label} {quote(surface)} is not in the text, its words are"
