@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.exit(128 + 13)  # what a shell reports for a process that SIGPIPE has ended
         sys.exit(f"error: {printable(_explain(error))}")
     except KeyboardInterrupt as error:
-        print(f"interrupted {error}".strip(), file=sys.stderr)
+        print(f"interrupted: {error}".rstrip(": "), file=sys.stderr)
         sys.exit(130)
     finally:
         _leave_group()

@@ -89,7 +89,7 @@ def read_texts(lines: Iterable[bytes], source: str) -> Iterator[TextRow]:
     TextRow(id='b', text=None, source='in.jsonl:2', fault='in.jsonl:2: {"id": "b"} lacks "text"; give it its sentence')
     """
     if source.lower().endswith(TABLES):
-        remedy = 'save its sentences as lines of text, or as JSONL: {"text": …} a line'
+        remedy = f"convert it first: qwen-ner convert {source} {Path(source).stem}.jsonl"
         raise NerError("a table is not read", place=source, remedy=remedy)
     is_jsonl: bool | None = True if source.endswith(".jsonl") else None
     for line, raw in number_lines(lines):

@@ -25,6 +25,7 @@ from ..evaluation.result import EvaluationResult
 from ..evaluation.table import Contract
 from ..inference.calibration import Judged, fit_calibration, judged, summary
 from ..inference.extractor import Extractor
+from .doctor.examination import warn_of_leaks
 from .finding import Finding, raise_or_warn, warn
 from .launch import command_for
 from .loop.trainer import NerTrainer
@@ -77,8 +78,10 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
     if trainer.is_world_process_zero():
         extractor, judged = calibrate(extractor, splits.validation)
         extractor.config.save(output)
-        fitted = "were" if extractor.calibration.thresholds else "could not be"
-        confidence = summary(judged) | {"of": f"the validation rows, to which they {fitted} fitted"}
+        fitted = "was" if extractor.calibration.thresholds else "could not be"
+        confidence = summary(judged) | {
+            "of": f"the validation rows under constrained decoding, on which it {fitted} fitted"
+        }
         training["seconds"] = round(time.monotonic() - started, 1)
         evaluated = replace(evaluated, confidence=confidence)
         write_report(evaluated, output, training=training, history=state.log_history)
@@ -92,7 +95,8 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
         print(f"report: {output / 'report.html'}")
         if recipe.model.model_name_or_path == "tiny":
             print(printable(_toy(recipe.data.dataset, output)), flush=True)
-        raise_or_warn(nothing_right(evaluated, trainer.args, state))
+        leaks = warn_of_leaks("final" if splits.final else "validation")
+        raise_or_warn([leaks(plan), *nothing_right(evaluated, trainer.args, state)])
     return {**evaluated.scores.to_dict(), "training": training}
 
 

@@ -51,6 +51,29 @@ def test_without_a_test_split_it_is_said_on_what_the_score_rests(tiny, tmp_path,
     assert said("--seed", "1", "--data_seed", "1", "--logging_steps", "1") == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_rows_that_are_trained_on_and_scored_are_told_before_the_training_and_below_the_score(
+    tiny, tmp_path, caplog, split
+):
+    rows = [type(gold)(f"{i}", f"{gold.text}{i}", gold.entities) for i, gold in enumerate(EIGHT)]
+    write_jsonl(tmp_path / "data" / "train.jsonl", rows[:6])
+    write_jsonl(tmp_path / "data" / "dev.jsonl", rows[4:] if split == "dev" else rows[6:])
+    write_jsonl(tmp_path / "data" / "test.jsonl", rows[4:]) if split == "test" else None
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"model_name_or_path: {tiny}\ndataset: {tmp_path / 'data'}\noutput_dir: {tmp_path / 'out'}\nmax_steps: 1\n"
+        "use_cpu: true\nmax_new_tokens: 4\nreport_to: none\neval_strategy: no\nload_best_model_at_end: false\n"
+        "examples: []\n",
+        encoding="utf-8",
+    )
+    with caplog.at_level(logging.WARNING):
+        train(load_recipe(path))
+    told = [message for message in caplog.messages if f"2 of 4 {split} rows are in the training rows too" in message]
+    assert len(told) == 2
+    assert told[-1] in caplog.messages[-2:], "one warning is of the f1 of 0"
+
+
 @pytest.mark.parametrize("dataset", ["sample", "own"])
 def test_a_toy_is_called_a_toy_and_only_the_sample_made_up(tmp_path, taught, capsys, caplog, monkeypatch, dataset):
     path = tmp_path / "recipe.yaml"

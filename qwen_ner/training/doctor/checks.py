@@ -61,7 +61,7 @@ def check_labels(plan: TrainingPlan) -> Finding:
         parts += [f"rare in the training rows: {join_names(rare, 20)}"] if rare else []
         return warn("; ".join(parts), "annotate more of them, or remove them from `labels`")
     most, least = max(names, key=lambda n: surfaces[n]), min(names, key=lambda n: surfaces[n])
-    span = f"from {surfaces[least]:,} surfaces ({least}) to {surfaces[most]:,} ({most})"
+    span = f"from {surfaces[least]:,} times ({least}) to {surfaces[most]:,} ({most})"
     return ok(f"all {len(names)} occur in the training rows, {span}")
 
 

@@ -339,3 +339,27 @@ def test_a_label_that_a_cell_of_its_column_repeats_is_told(tmp_path):
     )
     assert fault.startswith("a.xlsx:3: ")
     assert fault.endswith('write "故宫" alone')
+
+
+def test_rows_of_a_text_that_comes_again_further_down_are_told(tmp_path):
+    """A row an entity: what follows directly is the next entity of the text, what comes later may be another annotation."""
+    text, other = TEXTS[0], TEXTS[1]
+    rows = [[text, "景点", "故宫"], [text, "景点", "天坛"], [other, "景点", "西湖"], [text, "美食", "烤鸭"]]
+    warned = []
+    assert read(csv(tmp_path / "a.csv", [["文本", "标签", "实体"], *rows]), warned) == WANTED[:2]
+    assert [where for _, where in warned] == ["a.csv:5"]
+
+
+def test_white_space_around_the_label_and_entity_of_a_row_is_trimmed_and_told(tmp_path):
+    rows = [[TEXTS[1], "景点 ", "西湖"], [TEXTS[2], "景点", " 外滩"], [TEXTS[2], "美食", "小笼包"]]
+    warned = []
+    assert read(csv(tmp_path / "a.csv", [["文本", "标签", "实体"], *rows]), warned) == WANTED[1:3]
+    assert [where for _, where in warned] == ["a.csv:2", "a.csv:3"]
+
+
+def test_a_cell_of_a_row_an_entity_may_name_several(tmp_path):
+    rows = [["文本", "标签", "实体"], [TEXTS[0], "景点", "故宫、天坛"], [TEXTS[0], "美食", "烤鸭"]]
+    assert read(csv(tmp_path / "a.csv", rows)) == WANTED[:1]
+    rows[1][2] = "故宫、地坛"
+    (fault,) = faults(csv(tmp_path / "a.csv", rows))
+    assert '"地坛"' in fault

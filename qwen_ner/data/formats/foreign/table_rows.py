@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import DataError, Note, ignore, quote
 from .headers import LABEL, Header, is_none, label_columns, parts_of, surfaces
@@ -20,6 +20,8 @@ from .pairs import column_of_pairs, pairs
 UNREAD = "columns that are not read, though their cells are in their texts"
 CARRIED = "rows without a text, read with the text above, which holds their surfaces"
 JOINED = "rows of one text, read as one"
+APART = "rows of a text that stands further above too, read as one"
+TRIMMED = "cells with white space around an entity or label, trimmed"
 NO_TEXT = "rows without a text or an entity, left out"
 
 
@@ -42,22 +44,20 @@ class TableRows:
 
     def read(self, keep: Collection[str] | None, note: Note) -> list[dict[str, Any]]:
         """`found`, by number. Raises `DataError` if it cannot be told which columns are labels."""
-        header = self.header
-        columns = {kind: at for kind in ("label", "start", "end", "surface") if (at := header.column(kind)) is not None}
-        if "label" in columns and ("surface" in columns or {"start", "end"} <= columns.keys()):
+        kind, columns = kind_of(self.header, self.text)
+        if kind == "entities":
             self._of_entities(columns)
-            self._unread(note, self.text, *columns.values())
-        elif (paired := column_of_pairs(header, self.text)) is not None:
-            self._of_trees(lambda number, cells, text: self._pairs(number, cells[paired], text))
-            self._unread(note, self.text, paired)
-        elif "label" in columns and not self._beside_labels(columns["label"]):
+        elif kind == "pairs":
+            self._of_trees(lambda number, cells, text: self._pairs(number, cells[columns["label"]], text))
+        elif kind == "json":
             self._of_json(columns["label"])
-            self._unread(note, self.text, columns["label"])
         else:
-            names, faults = label_columns(header, self.text, keep, self.path.name, self.warn)
+            names, faults = label_columns(self.header, self.text, keep, self.path.name, self.warn)
             if faults:
-                raise DataError(str(self.path), faults, len(header.rows))
+                raise DataError(str(self.path), faults, len(self.header.rows))
             self._of_trees(lambda number, cells, text: self._labels(number, cells, text, names))
+        if columns:
+            self._unread(note, self.text, *columns.values())
         what = f"cells that say none ({', '.join(self.none)}), read as empty"
         for place in (place for places in self.none.values() for place in places):
             self.warn(what, place)
@@ -65,14 +65,6 @@ class TableRows:
 
     def _place(self, number: int) -> str:
         return f"{self.path.name}:{number}"
-
-    def _beside_labels(self, label: int) -> bool:
-        """Whether a column named label holds no annotation, and others do."""
-        cells = (cells[label].strip() for _, cells in self.header.rows)
-        if any(cell.startswith(("{", "[")) for cell in cells):
-            return False
-        names, _ = label_columns(self.header, self.text, None, self.path.name, ignore)
-        return any(at != label and self.header.in_texts(at, self.text)[0] for at in names)
 
     def _unread(self, note: Note, *read: int) -> None:
         """Tell `note` of each cell in other columns, and `warn` of such columns that look like labels."""
@@ -115,15 +107,22 @@ class TableRows:
             denied = {kind for kind in ("label", "surface") if self._is_none(number, held.get(kind, ""), text)}
             held |= dict.fromkeys(denied, "")
             surface, label = held.get("surface", ""), held["label"] if "surface" not in denied else ""
+            if any(cells[at] != cells[at].strip() for kind, at in columns.items() if held[kind]):
+                self.warn(TRIMMED, self._place(number))
             where = surface or held.get("start", "") or held.get("end", "")
             named, annotated = [surface] if surface else [], bool(where or label)
             if not cells[self.text].strip() and not self._goes_on(number, cells, above, named, annotated):
                 continue
+            if text in texts and text != above:
+                self.warn(APART, self._place(number))
             above = text
             row = texts.setdefault(text, {"line": number, "text": text, "items": []})
             self.found.setdefault(row["line"], row)
             if label and where:
-                row["items"].append(_entity(held))
+                several = (
+                    [] if {"start", "end"} & {kind for kind, cell in held.items() if cell} else surfaces(surface, text)
+                )
+                row["items"] += [_entity(held | {"surface": one}) for one in several] or [_entity(held)]
             elif label:
                 self._fault(
                     number, f"the label {quote(label)} has neither a surface nor offsets", "give it one of them"
@@ -187,6 +186,27 @@ class TableRows:
                 self.warn(JOINED, self._place(number))
         line = rows[0][0]
         self.found[line] = {"line": line, "text": text, "tree": {label: [*named] for label, named in tree.items()}}
+
+
+def kind_of(header: Header, text: int) -> tuple[Literal["entities", "pairs", "json", "labels"], dict[str, int]]:
+    """What the rows of a table are, and the columns of its annotation by what they hold; none if each is a label."""
+    columns = {kind: at for kind in ("label", "start", "end", "surface") if (at := header.column(kind)) is not None}
+    if "label" in columns and ("surface" in columns or {"start", "end"} <= columns.keys()):
+        return "entities", columns
+    if (paired := column_of_pairs(header, text)) is not None:
+        return "pairs", {"label": paired}
+    if "label" in columns and not _beside_labels(header, text, columns["label"]):
+        return "json", {"label": columns["label"]}
+    return "labels", {}
+
+
+def _beside_labels(header: Header, text: int, label: int) -> bool:
+    """Whether a column named label holds no annotation, and others do."""
+    cells = (cells[label].strip() for _, cells in header.rows)
+    if any(cell.startswith(("{", "[")) for cell in cells):
+        return False
+    names, _ = label_columns(header, text, None, "", ignore)
+    return any(at != label and header.in_texts(at, text)[0] for at in names)
 
 
 def _entity(held: dict[str, str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from ..tagged.tagging import read_sentences
 from .headers import SPACES, Header, header_of, is_annotated, text_column, words
 from .pairs import pair_of
 from .sheets import tables_of
-from .table_rows import TableRows
+from .table_rows import TableRows, kind_of
 from .tools import ANSWER, annotation_of
 
 NAME = "table"
@@ -54,10 +55,38 @@ def sniff(head: bytes, name: str) -> bool:
     return name.endswith(SUFFIXES)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """The table of a file that is read, and what else is in the file: the kind of it, and where it stands."""
+
+    header: Header
+    text: int | None
+    left: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        """What the columns are taken for; of labels in columns of their own `TableRows` decides."""
+        if self.header.tagged:
+            return f"a table, one row per character: {self._named(*self.header.tagged)}"
+        if self.text is None:
+            return DESCRIPTION
+        kind, columns = kind_of(self.header, self.text)
+        named = self._named(*columns.values())
+        return {
+            "entities": f"a table, one row per entity: {self._named(self.text, *columns.values())}",
+            "pairs": f"a table, one row per text, with labels and surfaces in {named}",
+            "json": f"a table, one row per text, with its entities in {named}",
+            "labels": "a table, one row per text and one column per label",
+        }[kind]
+
+    def _named(self, *columns: int) -> str:
+        return ", ".join(self.header.names[at] for at in sorted(columns))
+
+
 def read(
     path: str | Path,
     labels: LabelSet | None = None,
     *,
+    layout: Layout | None = None,
     repair: bool = False,
     keep: Collection[str] | None = None,
     note: Note = ignore,
@@ -66,7 +95,10 @@ def read(
 ) -> Iterator[Example]:
     """`keep` names labels that are wanted, which tells their columns from others."""
     path = Path(path).expanduser()
-    header, text = _table(path, warn)
+    layout = layout or survey(path)
+    header, text = layout.header, layout.text
+    for what, where in layout.left:
+        warn(what, where)
     if header.tagged:
         sentences = _sentences(path.name, header, *header.tagged)
         return read_sentences(sentences, str(path), labels, note if repair else None, warn)
@@ -80,8 +112,9 @@ def read(
     return read_rows(lines, path, labels, entities_of, row_of=_checked, note=note, warn=warn)
 
 
-def _table(path: Path, warn: Note) -> tuple[Header, int | None]:
-    """The first table with annotated texts, else with texts, and its column of texts. `warn` gets what is not read."""
+def survey(path: str | Path) -> Layout:
+    """The first table with annotated texts, else with texts, and its column of texts."""
+    path = Path(path).expanduser()
     tables = tables_of(path)
     found: dict[str, tuple[Header, int | None]] = {}
     for title, table in tables.items():
@@ -94,17 +127,18 @@ def _table(path: Path, warn: Note) -> tuple[Header, int | None]:
     with_texts = [title for title, (header, text) in found.items() if header.tagged or text is not None]
     read = next((title for title in with_texts if is_annotated(*found[title])), (*with_texts, *titles, None)[0])
     if read is None:
-        return Header(1, [], []), None
+        return Layout(Header(1, [], []), None, ())
+    left = []
     for at, title in enumerate(titles):
         if title != read:
             first = at > titles.index(read)
             what = "sheets after the first, left out" if first else "sheets without annotated texts, left out"
             filled = sum(any(cell.strip() for cell in cells) for _, cells in tables[title])
-            warn(what, f"{path.name}: {title}, {count(filled, 'row')}")
+            left.append((what, f"{path.name}: {title}, {count(filled, 'row')}"))
     for number, cells in tables[read]:
         if number < found[read][0].number and any(cell.strip() for cell in cells):
-            warn("rows above the header, left out", f"{path.name}:{number}")
-    return found[read]
+            left.append(("rows above the header, left out", f"{path.name}:{number}"))
+    return Layout(*found[read], tuple(left))
 
 
 def _sentences(name: str, header: Header, token: int, tag: int) -> list[tuple[str, list[str], list[str]]]:
