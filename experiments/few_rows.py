@@ -10,7 +10,7 @@ The rows of a seed are the first of one shuffle of train, so that those of a siz
     lookup     the surfaces of the rows, longest match, under their most frequent label
     crf        a linear-chain CRF over characters (crf.py), its penalties chosen on the rows held out
     one-pass   the LoRA recipe, one epoch of them
-    few-rows   the LoRA recipe, as many epochs as 2,500 rows are, at most 20
+    few-rows   the LoRA recipe, as many epochs as 2,500 rows are, at most 10
 
 Every choice is made on 600 rows held out of train, the same as in f1_budget.py; dev is read by `--score dev`, by what
 was chosen. Other options are keys of the recipe, and give a run of one-pass or few-rows a `--name`; `--swap`,
@@ -58,7 +58,7 @@ from qwen_ner.training.tiny import make_tiny
 RUNS, WORK = Path("experiments/few_rows.jsonl"), Path("outputs/few_rows")
 SIZES, SEEDS = (50, 100, 200, 500, 1_000, 2_000), (42, 43, 44)
 RIVALS, OURS = ("lookup", "crf"), ("one-pass", "few-rows")
-PASSES, SHOWN = 20, 2_500
+PASSES, SHOWN = 10, 2_500
 """Epochs of few-rows at most, and rows that it is shown if these are fewer."""
 
 Run = dict[str, Any]

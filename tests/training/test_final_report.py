@@ -56,10 +56,11 @@ def test_without_a_test_split_it_is_said_on_what_the_score_rests(tiny, tmp_path,
 def test_rows_that_are_trained_on_and_scored_are_told_before_the_training_and_below_the_score(
     tiny, tmp_path, caplog, split
 ):
-    rows = [type(gold)(f"{i}", f"{gold.text}{i}", gold.entities) for i, gold in enumerate(EIGHT)]
-    write_jsonl(tmp_path / "data" / "train.jsonl", rows[:6])
-    write_jsonl(tmp_path / "data" / "dev.jsonl", rows[4:] if split == "dev" else rows[6:])
-    write_jsonl(tmp_path / "data" / "test.jsonl", rows[4:]) if split == "test" else None
+    rows = [type(gold)(f"{i}", f"{gold.text}{i}", gold.entities) for i, gold in enumerate([*EIGHT, *EIGHT])]
+    write_jsonl(tmp_path / "data" / "train.jsonl", rows[:8])
+    write_jsonl(tmp_path / "data" / "dev.jsonl", rows[6:10] if split == "dev" else rows[10:])
+    if split == "test":
+        write_jsonl(tmp_path / "data" / "test.jsonl", rows[6:10])
     path = tmp_path / "recipe.yaml"
     path.write_text(
         f"model_name_or_path: {tiny}\ndataset: {tmp_path / 'data'}\noutput_dir: {tmp_path / 'out'}\nmax_steps: 1\n"
