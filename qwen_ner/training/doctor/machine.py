@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 FEW_STEPS = 10
 
+EPOCHS, SHOWN = 10, 2_500
+"""How often few rows are worth being seen: as many epochs as `SHOWN` rows are, `EPOCHS` at most."""
+
 FEW_ROWS = 30
 """With fewer validation rows, chance chooses the checkpoint: each is worth more than 3 % of the score."""
 
@@ -85,7 +88,11 @@ def check_steps(plan: TrainingPlan) -> Finding:
         f"{total:,} steps of {of}, {an_epoch:,} per epoch; {tokens:,} tokens to compute per epoch "
         f"({sum(lengths):,} row by row), {answers:,} of them supervised"
     )
-    doubts = [_few_steps(total), _short_patience(args, total, an_epoch), _few_validation_rows(plan)]
+    doubts = [
+        _few_steps(total) or _few_epochs(total, an_epoch, len(rows)),
+        _short_patience(args, total, an_epoch),
+        _few_validation_rows(plan),
+    ]
     remedy = "\n".join(filter(None, doubts))
     return warn(found, remedy) if remedy else ok(found)
 
@@ -95,6 +102,15 @@ def _few_steps(total: int) -> str:
         return ""
     why = f"only {total} optimizer steps will hardly change the model"
     return f"{why}: train longer (num_train_epochs, max_steps) or use a smaller batch"
+
+
+def _few_epochs(total: int, an_epoch: int, rows: int) -> str:
+    """That few rows are seen less often than paid on CLUENER (experiments/few_rows.py)."""
+    paid = min(EPOCHS, SHOWN / rows)
+    if paid < 2 or total >= 0.8 * paid * an_epoch:
+        return ""
+    why = f"{count(rows, 'row')} of training {'is' if rows == 1 else 'are'} few to be seen {total / an_epoch:.3g} times"
+    return f"{why}: raise num_train_epochs to {math.ceil(paid)} (max_steps to {math.ceil(paid * an_epoch)})"
 
 
 def _short_patience(args: NerTrainingArguments, total: int, an_epoch: int) -> str:

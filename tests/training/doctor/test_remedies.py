@@ -128,6 +128,11 @@ CASES = {
 
 
 WARNINGS = {
+    "epochs": (
+        "raise num_train_epochs to",
+        lambda s: s.set(num_train_epochs=5),
+        lambda s: s.set(num_train_epochs=s.number("num_train_epochs")),
+    ),
     "patience": (
         "raise early_stopping_patience to",
         lambda s: s.set(early_stopping_patience=1),
