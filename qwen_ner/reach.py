@@ -18,8 +18,8 @@ REMEMBERED = 60.0
 """Seconds for which a hub that did not answer is not asked again: a training needs several things from it."""
 
 WAYS_OUT = (
-    "set HF_ENDPOINT to a mirror that you can reach, give modelscope:user/name for a model of ModelScope, or give a "
-    "folder"
+    "set HF_ENDPOINT to a mirror that you can reach, give modelscope:user/name for a model of ModelScope, give a "
+    "folder, or train tiny, a toy made here, to try the rest"
 )
 
 _silent: dict[str, tuple[float, str]] = {}

@@ -50,7 +50,7 @@ class DataArguments:
     )
     repair: bool = key(False, "accept tags in an invalid order, and list them")
     system_prompt: str = key(SYSTEM_PROMPT, "system turn, in training and in use")
-    validation_rows: int = key(500, "rows of train that choose the checkpoint, unless your data have a dev split")
+    validation_rows: int = key(500, "rows of train that choose the checkpoint; of own data 10 % at most, none with dev")
     max_train_samples: int | None = key(None, "train on at most this many rows")
     negatives: float | None = key(None, "rows without entities to add, per training row; 0.1 adds one for every ten")
     negatives_from: str = key("clauses", "clauses: cut from the training rows; or a file of texts without entities")
