@@ -5,6 +5,7 @@ import logging
 import shlex
 
 import pytest
+import yaml
 from rows import EIGHT
 from transformers import TrainerState
 
@@ -18,6 +19,21 @@ from qwen_ner.inference.evaluate import evaluate
 from qwen_ner.training.final_report import nothing_right
 from qwen_ner.training.recipe import NerTrainingArguments, load_recipe
 from qwen_ner.training.run import train
+
+
+def one_step(folder, **keys):
+    """A recipe of one step without evaluations, in `folder`."""
+    keys |= {
+        "output_dir": str(folder / "out"),
+        "max_steps": 1,
+        "max_new_tokens": 4,
+        "use_cpu": True,
+        "report_to": "none",
+    }
+    keys |= {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(keys), encoding="utf-8")
+    return load_recipe(path)
 
 
 @pytest.mark.slow
@@ -61,15 +77,9 @@ def test_rows_that_are_trained_on_and_scored_are_told_before_the_training_and_be
     write_jsonl(tmp_path / "data" / "dev.jsonl", rows[6:10] if split == "dev" else rows[10:])
     if split == "test":
         write_jsonl(tmp_path / "data" / "test.jsonl", rows[6:10])
-    path = tmp_path / "recipe.yaml"
-    path.write_text(
-        f"model_name_or_path: {tiny}\ndataset: {tmp_path / 'data'}\noutput_dir: {tmp_path / 'out'}\nmax_steps: 1\n"
-        "use_cpu: true\nmax_new_tokens: 4\nreport_to: none\neval_strategy: no\nload_best_model_at_end: false\n"
-        "examples: []\n",
-        encoding="utf-8",
-    )
+    recipe = one_step(tmp_path, model_name_or_path=str(tiny), dataset=str(tmp_path / "data"))
     with caplog.at_level(logging.WARNING):
-        train(load_recipe(path))
+        train(recipe)
     told = [message for message in caplog.messages if f"2 of 4 {split} rows are in the training rows too" in message]
     assert len(told) == 2
     assert told[-1] in caplog.messages[-2:], "one warning is of the f1 of 0"
@@ -77,15 +87,11 @@ def test_rows_that_are_trained_on_and_scored_are_told_before_the_training_and_be
 
 @pytest.mark.parametrize("dataset", ["sample", "own"])
 def test_a_toy_is_called_a_toy_and_only_the_sample_made_up(tmp_path, taught, capsys, caplog, monkeypatch, dataset):
-    path = tmp_path / "recipe.yaml"
-    path.write_text(
-        f"model_name_or_path: tiny\ndataset: {taught if dataset == 'own' else 'sample'}\noutput_dir: {tmp_path / 'out'}\n"
-        "validation_rows: 4\nmax_train_samples: 8\nmax_eval_samples: 2\nmax_steps: 1\nmax_new_tokens: 4\nuse_cpu: true\n"
-        "eval_strategy: no\nsave_strategy: no\nreport_to: none\n",
-        encoding="utf-8",
-    )
+    data = str(taught) if dataset == "own" else "sample"
+    few = {"validation_rows": 4, "max_train_samples": 8, "max_eval_samples": 2}
+    recipe = one_step(tmp_path, model_name_or_path="tiny", dataset=data, **few)
     with caplog.at_level(logging.WARNING):
-        train(load_recipe(path))
+        train(recipe)
     assert "2 of 2 answers not JSON or truncated" in caplog.messages[-1]
     printed = capsys.readouterr().out
     assert "This was a toy model" in printed
