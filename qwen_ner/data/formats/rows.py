@@ -246,8 +246,9 @@ def text_of(row: dict[str, Any], report: Report) -> str | None:
         remedy = "give it its sentence"
         if isinstance(row.get("data"), dict):
             remedy = "a task of Label Studio: export the project as JSON, one array of tasks"
-        elif len(strings := [name for name, value in row.items() if isinstance(value, str) and name != "id"]) == 1:
-            remedy = f'rename {quote(strings[0])} to "text" if that is its sentence'
+        elif strings := [quote(name) for name, value in row.items() if isinstance(value, str) and name != "id"]:
+            which = strings[0] if len(strings) == 1 else f"one of {', '.join(strings)}"
+            remedy = f'rename {which} to "text" if that is its sentence'
         report(f'{quote(row)} lacks "text"; {remedy}')
     elif not isinstance(text := row[key], str):
         report(f'"text" is {quote(text)}; make it a string')

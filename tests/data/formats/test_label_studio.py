@@ -88,6 +88,10 @@ def test_what_is_left_out_of_label_studio_is_noted(tmp_path):
     [
         ({"id": 1, "text": TEXT, "label": []}, 'has no "data"'),
         ({"data": {"image": 3}, "annotations": []}, 'lacks "text"'),
+        (
+            {"data": {"letter": "三星", "of": "王"}, "annotations": []},
+            'rename one of "letter", "of" to "text" if',
+        ),
         ({"data": {"text": TEXT}}, '"annotations" is null'),
         ({"data": {"text": TEXT}, "annotations": []}, "has no annotation"),
         (task(result(0, 2, "北京", "company")), 'the span [0, 2) holds "三星", the surface is "北京"'),
