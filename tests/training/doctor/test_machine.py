@@ -165,6 +165,8 @@ def test_a_gpu_that_only_emulates_bf16_trains_in_float32(tmp_path, monkeypatch, 
     monkeypatch.setattr(
         "torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation or bool(native)
     )
+    # transformers asks once per process, and so would answer for the machine that runs the tests
+    monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: True)
 
     def precision(config="no", **values):
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", config)
