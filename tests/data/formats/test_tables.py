@@ -360,6 +360,10 @@ def test_white_space_around_the_label_and_entity_of_a_row_is_trimmed_and_told(tm
 def test_a_cell_of_a_row_an_entity_may_name_several(tmp_path):
     rows = [["文本", "标签", "实体"], [TEXTS[0], "景点", "故宫、天坛"], [TEXTS[0], "美食", "烤鸭"]]
     assert read(csv(tmp_path / "a.csv", rows)) == WANTED[:1]
+    below = [rows[0], rows[2], ["", "景点", "故宫、天坛"]]
+    assert read(csv(tmp_path / "b.csv", below)) == WANTED[:1]
+    (fault,) = faults(csv(tmp_path / "c.csv", [rows[0], [TEXTS[0], "景点", "；"]]))
+    assert fault.startswith("c.csv:2: ")
     rows[1][2] = "故宫、地坛"
     (fault,) = faults(csv(tmp_path / "a.csv", rows))
     assert '"地坛"' in fault

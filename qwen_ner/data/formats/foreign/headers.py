@@ -162,12 +162,17 @@ class Header:
         """
         inside: list[int] = []
         outside: list[int] = []
+        for number, cell, above in self.with_texts(at, text):
+            if surfaces(cell, above):
+                (inside if _is_in(cell, above) else outside).append(number)
+        return inside, outside
+
+    def with_texts(self, at: int, text: int) -> Iterator[tuple[int, str, str]]:
+        """The number of each row, its cell in column `at` and its text, which may be that of a row above."""
         above = ""
         for number, cells in self.rows:
             above = cells[text] if cells[text].strip() else above
-            if surfaces(cells[at], above):
-                (inside if _is_in(cells[at], above) else outside).append(number)
-        return inside, outside
+            yield number, cells[at], above
 
 
 def header_of(table: Table) -> Header:

@@ -107,10 +107,11 @@ class TableRows:
             denied = {kind for kind in ("label", "surface") if self._is_none(number, held.get(kind, ""), text)}
             held |= dict.fromkeys(denied, "")
             surface, label = held.get("surface", ""), held["label"] if "surface" not in denied else ""
-            if any(cells[at] != cells[at].strip() for kind, at in columns.items() if held[kind]):
+            written = [cells[columns[kind]] for kind in ("label", "surface") if held.get(kind)]
+            if any(cell != cell.strip() for cell in written):
                 self.warn(TRIMMED, self._place(number))
             where = surface or held.get("start", "") or held.get("end", "")
-            named, annotated = [surface] if surface else [], bool(where or label)
+            named, annotated = surfaces(surface, text), bool(where or label)
             if not cells[self.text].strip() and not self._goes_on(number, cells, above, named, annotated):
                 continue
             if text in texts and text != above:
@@ -119,10 +120,9 @@ class TableRows:
             row = texts.setdefault(text, {"line": number, "text": text, "items": []})
             self.found.setdefault(row["line"], row)
             if label and where:
-                several = (
-                    [] if {"start", "end"} & {kind for kind, cell in held.items() if cell} else surfaces(surface, text)
-                )
-                row["items"] += [_entity(held | {"surface": one}) for one in several] or [_entity(held)]
+                placed = held.get("start") or held.get("end")  # then the whole cell is the surface
+                several = [_entity(held | {"surface": one}) for one in named]
+                row["items"] += [_entity(held)] if placed or not several else several
             elif label:
                 self._fault(
                     number, f"the label {quote(label)} has neither a surface nor offsets", "give it one of them"

@@ -57,7 +57,7 @@ def sniff(head: bytes, name: str) -> bool:
 
 @dataclass(frozen=True)
 class Layout:
-    """The table of a file that is read, and what else is in the file: the kind of it, and where it stands."""
+    """The table of a file that is read, its column of texts, and what of the file is left out, by kind and place."""
 
     header: Header
     text: int | None
