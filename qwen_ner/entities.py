@@ -71,7 +71,8 @@ class Entity:
 class Example:
     """One sentence with its entities, in text order, and where it was read from (`train.json:412`).
 
-    Entities may overlap and nest, but no (label, start, end) may occur twice.
+    Entities may overlap and nest, but no (label, start, end) may occur twice. `group` is what the sentence shares with
+    others, a patient or a document: those of one group are not divided between training and validation.
 
     >>> Example("0", "三星北京", (Entity("address", "北京", 2, 4), Entity("company", "三星", 0, 2))).surfaces
     (('company', '三星'), ('address', '北京'))
@@ -81,6 +82,7 @@ class Example:
     text: str
     entities: tuple[Entity, ...] = ()
     source: str = ""
+    group: str = ""
 
     def __post_init__(self) -> None:
         for entity in self.entities:

@@ -100,8 +100,8 @@ class StoredExamples(Stored[Example]):
 
     @staticmethod
     def load(line: str) -> Example:
-        identity, text, entities, source = json.loads(line)
-        return Example(identity, text, tuple(Entity(*entity) for entity in entities), source)
+        identity, text, entities, *more = json.loads(line)
+        return Example(identity, text, tuple(Entity(*entity) for entity in entities), *more)
 
 
 class StoredDecoded(Stored[Decoded]):

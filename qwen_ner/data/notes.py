@@ -120,7 +120,7 @@ class Watch(Notes):
                     (entity.label, start, start + len(text)),
                     Entity(entity.label, text, start, start + len(text), entity.score),
                 )
-        return Example(example.id, example.text, tuple(kept.values()), example.source)
+        return replace(example, entities=tuple(kept.values()))
 
     def lines(self) -> list[str]:
         """What to warn of, each with how often and the first places.

@@ -2,7 +2,8 @@
 
 In: examples, a number of rows, a seed. Out: the two parts in their original order. Knows nothing of files or models.
 
-Rows are drawn in groups that stay together: a row each, or all rows of one text. A group is known by its first row.
+Rows are drawn in groups that stay together: a row each, or all rows of one text or `Example.group`. A group is known
+by its first row.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import random
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..entities import Example, NerError
@@ -29,8 +30,8 @@ def hold_out(
 
     A random draw in which rows without entities keep their share, then exchanges until every label that occurs in two
     rows or more is in both parts. If no such split is found (two rows may not have ten labels), the one that misses
-    the fewest is used. With `together`, rows whose texts are equal but for punctuation, width and case are in one part;
-    validation may then have fewer than `rows` examples, or more if the rarest text has more.
+    the fewest is used. With `together`, rows of one group are in one part, and rows whose texts are equal but for
+    punctuation, width and case; validation may then have fewer than `rows` examples, or more if the smallest group has.
 
     Raises `NerError` unless 0 < rows < len(examples), or if all texts are to be together.
 
@@ -56,8 +57,11 @@ def hold_out(
             later[row] = 1
     groups = _Groups(labels, members, array("q", (row for row in range(len(labels)) if not later[row])))
     if len(groups.firsts) < 2:
-        what = "all rows have the same text, so none can be held out"
-        raise NerError(what, value=rows, place="validation_rows", remedy="add rows with other texts, or a dev split")
+        what, remedy = (
+            "all rows have one text or group, so none can be held out",
+            "add rows with others, or a dev split",
+        )
+        raise NerError(what, value=rows, place="validation_rows", remedy=remedy)
     held = _best(groups, rows, random.Random(seed))
     held |= {row for first in held & members.keys() for row in members[first]}
     rest = array("q", (row for row in range(len(examples)) if row not in held))
@@ -81,17 +85,29 @@ def _labels(example: Example) -> frozenset[str]:
 
 
 def _repeated(examples: Sequence[Example]) -> dict[int, array[int]]:
-    """{first row of a text that repeats: its further rows}. Takes some tens of bytes a row, and holds no text."""
+    """{first row: the further rows of its text or group}. Takes some tens of bytes a row, and holds no text."""
     import numpy as np
 
-    keys = digests(examples)
-    order = np.argsort(keys, kind="stable")
+    alone = first = np.arange(len(examples))
+    groups, known = -1 - alone, dict[str, int]()
+
+    def seen() -> Iterator[Example]:
+        for row, example in enumerate(examples):
+            if example.group:
+                groups[row] = known.setdefault(example.group, len(known))
+            yield example
+
+    keys = [np.unique(key, return_inverse=True)[1] for key in (digests(seen()), groups)]
+    before = None
+    while before is None or (first != before).any():  # a group may hold a text of another one
+        before = first
+        for key in keys:
+            least = np.full(len(examples), len(examples))
+            np.minimum.at(least, key, first)
+            first = least[key]
     members: dict[int, array[int]] = {}
-    first, before = 0, -2
-    for at in map(int, np.flatnonzero(keys[order[1:]] == keys[order[:-1]])):
-        first = first if at == before + 1 else int(order[at])
-        members.setdefault(first, array("q")).append(int(order[at + 1]))
-        before = at
+    for row in np.flatnonzero(first != alone).tolist():
+        members.setdefault(int(first[row]), array("q")).append(row)
     return members
 
 

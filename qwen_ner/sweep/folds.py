@@ -51,7 +51,8 @@ def cross_fit(path: Path, overrides: Sequence[str], folds: int) -> Path:
     splits = read_splits(recipe.data)
     for note in splits.notes:
         log.warning("%s", note)
-    parts = assign([example.text for example in splits.annotated], folds, recipe.training.seed)
+    texts, groups = zip(*((example.text, example.group) for example in splits.annotated), strict=True)
+    parts = assign(texts, folds, recipe.training.seed, groups)
     output, rank = claim_output(recipe), recipe.training.process_index
     with alone_in(output, rank):
         for n, held in enumerate(parts, start=1):
@@ -73,13 +74,15 @@ def cross_fit(path: Path, overrides: Sequence[str], folds: int) -> Path:
     return output / OUTPUT
 
 
-def assign(texts: Sequence[str], folds: int, seed: int) -> list[list[int]]:
-    """The numbers of `texts` in `folds` parts of about the same size; texts that are alike are in one part.
+def assign(texts: Sequence[str], folds: int, seed: int, names: Sequence[str] = ()) -> list[list[int]]:
+    """The numbers of `texts` in `folds` parts of about the same size.
+
+    Texts that are alike are in one part, and those of one group, whose `names` are "" for texts without.
 
     >>> assign(["今天天气很好", "下雨了", "今天天气很好！", "刮风了"], 2, seed=0)
     [[0, 2], [1, 3]]
     """
-    groups = groups_of_alike(texts)
+    groups = groups_of_alike(texts, names=names)
     if not 2 <= folds <= len(groups):
         remedy = f"choose from 2 to {len(groups)}" if len(groups) > 1 else "add rows, at least two"
         raise NerError(

@@ -40,6 +40,18 @@ def test_each_row_is_in_one_fold_and_what_is_alike_in_the_same(texts, folds, see
     assert parts == assign(texts, folds, seed)
 
 
+@given(
+    st.lists(st.tuples(st.text("甲乙丙丁戊", min_size=4, max_size=6), st.sampled_from(["", "a", "b", "c"])), min_size=8)
+)
+def test_rows_of_one_group_are_in_one_fold(rows):
+    texts, names = zip(*rows, strict=True)
+    if len(groups_of_alike(texts, names=names)) < 2:
+        return
+    parts = assign(texts, 2, 0, names)
+    assert not {names[row] for row in parts[0]} & {names[row] for row in parts[1]} - {""}
+    assert all({*group} <= {*parts[0]} or {*group} <= {*parts[1]} for group in groups_of_alike(texts))
+
+
 def test_fewer_than_two_folds_are_refused():
     with pytest.raises(NerError) as error:
         assign(["一", "二", "三"], 1, 0)

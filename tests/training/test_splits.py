@@ -1,11 +1,13 @@
 """Which rows a training learns from, which choose its checkpoint, which are the final score; and with which labels."""
 
 import logging
+import random
 from dataclasses import replace
 
 import pytest
 
 from qwen_ner.data.analysis.duplicates import bare, leaks
+from qwen_ner.data.arrow_store import StoredExamples
 from qwen_ner.data.datasets import read_dataset, write_jsonl
 from qwen_ner.data.formats.errors import DataError
 from qwen_ner.data.notes import Watch
@@ -122,6 +124,26 @@ def test_texts_that_are_equal_but_for_their_typing_stay_together(seed, copies):
     assert {entity.label for row in held for entity in row.entities} >= {"name"}
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_rows_of_one_group_stay_together_and_so_do_groups_that_share_a_text(seed):
+    generator = random.Random(seed)
+    grouped = [
+        replace(row, group=f"g{generator.randrange(12)}" * (n % 5 > 0)) for n, row in enumerate(rows(60, "训", "scene"))
+    ]
+    grouped += [replace(grouped[n], id=f"again{n}", group=f"g{n}") for n in range(3)]
+    train, held = hold_out(StoredExamples.of(grouped), 12, seed, together=True)
+    assert not {row.group for row in train} & {row.group for row in held} - {""}
+    assert leaks(train, held) == []
+    assert sorted(ids([*train, *held])) == sorted(ids(grouped))
+    assert len(held) > 0
+
+
+def test_one_group_alone_cannot_be_split(folder):
+    with pytest.raises(NerError) as error:
+        read_splits(folder(train=[replace(row, group="a") for row in TRAIN]))
+    assert error.value.place == "validation_rows"
+
+
 def test_without_equal_texts_keeping_them_together_changes_nothing():
     examples = rows(200, "训", "address", "scene")
     for seed in range(5):
@@ -141,7 +163,7 @@ def test_one_text_alone_cannot_be_split(folder):
     with pytest.raises(NerError) as error:
         read_splits(folder(train=same))
     assert error.value.place == "validation_rows"
-    assert "other texts" in error.value.remedy
+    assert "dev split" in error.value.remedy
 
 
 def test_some_of_the_labels_are_kept_and_the_others_counted(folder, caplog):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -219,4 +219,4 @@ def _corrected(example: Example, line: _Line) -> Example | None:
         has.pop(old, None)
     if line.new is not None and new not in has:
         has[line.new.label, line.new.span] = line.new
-    return Example(example.id, example.text, tuple(has.values()), example.source)
+    return replace(example, entities=tuple(has.values()))

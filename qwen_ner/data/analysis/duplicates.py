@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 from ...entities import Example
@@ -104,10 +105,11 @@ def near_duplicates(splits: Mapping[str, Sequence[Example]], similar: float = SI
     return found
 
 
-def groups_of_alike(texts: Sequence[str], similar: float = SIMILAR) -> list[list[int]]:
+def groups_of_alike(texts: Sequence[str], similar: float = SIMILAR, names: Sequence[str] = ()) -> list[list[int]]:
     """The numbers of `texts`, so grouped that no two texts of different groups are alike (see `near_duplicates`).
 
-    Two texts of one group need not be alike, if others lie between them. Groups and numbers are in the texts' order.
+    Two texts of one group need not be alike, if others lie between them. `names` has what each text belongs to, or "":
+    those of one name are in one group. Groups and numbers are in the texts' order.
 
     >>> groups_of_alike(["今天天气很好", "下雨了", "今天天气很好啊", "今天天气很好！"])
     [[0, 2, 3], [1]]
@@ -123,7 +125,11 @@ def groups_of_alike(texts: Sequence[str], similar: float = SIMILAR) -> list[list
             parents[kind] = kind = parents[parents[kind]]
         return kind
 
-    for one, other, _ in _similar([_bigrams(text) for text in kinds], similar):
+    alike = ((one, other) for one, other, _ in _similar([_bigrams(text) for text in kinds], similar))
+    named: dict[str, int] = {}
+    kind_of = {number: kind for kind, text in enumerate(kinds) for number in numbers[text]}
+    of_one_name = ((named.setdefault(name, kind_of[n]), kind_of[n]) for n, name in enumerate(names) if name)
+    for one, other in chain(alike, of_one_name):
         first, later = sorted((first_of(one), first_of(other)))
         parents[later] = first
     groups: dict[int, list[int]] = {}

@@ -6,8 +6,8 @@ In: rows in one of three forms.
     {"text": "三星在北京", "label": {"company": {"三星": [[0, 2]]}}}
     {"text": "三星在北京", "entities": [{"label": "company", "start": 0, "end": 2}]}
 
-Without offsets, every occurrence of a surface is annotated. A row may have an "id", an entity a "score". Out:
-`Example`s; the third form for examples.
+Without offsets, every occurrence of a surface is annotated. A row may have an "id" and a "group", an entity a "score".
+Out: `Example`s; the third form for examples.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def as_row(example: Example) -> dict[str, Any]:
         | ({} if e.score is None else {"score": e.score})
         for e in example.entities
     ]
-    return {"id": example.id, "text": example.text, "entities": entities}
+    group = {"group": example.group} if example.group else {}
+    return {"id": example.id, **group, "text": example.text, "entities": entities}
 
 
 def read_jsonl(path: str | Path, labels: LabelSet | None = None) -> list[Example]:

@@ -79,12 +79,13 @@ def _example(task: Any, number: int, place: str, reader: EntityReader, note: Not
     if not isinstance(data, dict):
         report(f'{quote(task)} has no "data"; export the project as JSON (not as JSON-MIN, CSV or spaCy)')
         return None
-    strings = [key for key, value in data.items() if isinstance(value, str) and key != "id"]
+    strings = [key for key, value in data.items() if isinstance(value, str) and key not in ("id", "group")]
     key = "text" if "text" in data or len(strings) != 1 else strings[0]
     row = {"text": data[key]} if key in data else data
     identity = identity_of(data if "id" in data else task, str(number), report)
+    group = identity_of(data, "", report, "group")
     text = text_of(row, report)
-    for other in data.keys() - {"id", key}:
+    for other in data.keys() - {"id", "group", key}:
         note(f"the key {quote(other)} of data", place)
     if task.get("predictions"):
         note("predictions", place)
@@ -100,7 +101,7 @@ def _example(task: Any, number: int, place: str, reader: EntityReader, note: Not
     elif any({(e.label, *e.span) for e in one} != {(e.label, *e.span) for e in found[0]} for one in found):
         report(f"the task has {len(found)} annotations that differ; delete all but one, or mark one as ground truth")
     else:
-        return Example(identity, text, found[0], place)
+        return Example(identity, text, found[0], place, group)
     return None
 
 
@@ -186,7 +187,8 @@ def as_task(example: Example, model: str | None = None, score: float | None = No
         | ({} if e.score is None else {"score": e.score})
         for number, e in enumerate(example.entities)
     ]
-    task: dict[str, Any] = {"data": {"id": example.id, "text": example.text}}
+    group = {"group": example.group} if example.group else {}
+    task: dict[str, Any] = {"data": {"id": example.id, **group, "text": example.text}}
     if model is None:
         return task | {"annotations": [{"result": result}]}
     return task | {"predictions": [{"model_version": model, "score": score, "result": result}]}

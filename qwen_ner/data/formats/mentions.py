@@ -166,8 +166,10 @@ def distinct(found: Iterable[Entity], report: Report) -> tuple[Entity, ...]:
 
 
 def without_scores(examples: Iterable[Example], lose: Note) -> Iterator[Example]:
-    """The examples for a format that has no place for scores; `lose` gets those that have some."""
+    """The examples for a format that has no place for scores and groups; `lose` gets those that have some."""
     for example in examples:
         if any(entity.score is not None for entity in example.entities):
             lose("scores", example.source)
+        if example.group:
+            lose("groups", example.source)
         yield example

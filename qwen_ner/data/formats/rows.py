@@ -44,7 +44,7 @@ _GAP = re.compile(r"[\s,]*")
 _SPECIAL = re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]|\\r\\n|  ")
 """What a row has in which offsets may count something else than characters (`offsets.SPECIAL`)."""
 
-_READ = frozenset({"id", "text", "label", "labels", "entities"})
+_READ = frozenset({"id", "group", "text", "label", "labels", "entities"})
 _READ_OF_ITEMS = frozenset({"id", "label", "start", "end", "start_offset", "end_offset", "text", "surface", "score"})
 
 
@@ -86,7 +86,7 @@ def read_rows(
             warn(row, place)
             continue
         default = line if number_from is None else faults.rows - 1 + number_from
-        identity = identity_of(row, str(default), report)
+        identity, group = identity_of(row, str(default), report), identity_of(row, "", report, "group")
         faults.check_id(identity, line, report)
         text = text_of(row, report)
         if text is not None:
@@ -94,7 +94,7 @@ def read_rows(
             reader = EntityReader(text, labels, report, inclusive=inclusive, unit=unit, warn=warn_here)
             entities = distinct(entities_of(row, reader), report)
             if not faults.found:
-                yield Example(identity, text, entities, place)
+                yield Example(identity, text, entities, place, group)
         if note is not ignore:
             for key in _unread(row):
                 note(f"the key {key}", place)
@@ -219,13 +219,13 @@ def json_value(raw: bytes, remedy: str) -> Any:
     return value
 
 
-def identity_of(row: dict[str, Any], default: str, report: Report) -> str:
-    """The "id" of the row as a string, or the default; an id of another type is reported."""
-    identity = row.get("id", default)
-    if isinstance(identity, bool) or not isinstance(identity, (str, int)):
-        report(f'"id" is {quote(identity)}; make it a string or a whole number, or leave it out')
+def identity_of(row: dict[str, Any], default: str, report: Report, key: str = "id") -> str:
+    """The "id" of the row, or its "group", as a string, or the default; a value of another type is reported."""
+    value = row.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        report(f"{quote(key)} is {quote(value)}; make it a string or a whole number, or leave it out")
         return default
-    return str(identity)
+    return str(value)
 
 
 def lacks_entities(row: dict[str, Any], key: str, none: object) -> str:

@@ -158,6 +158,52 @@ def test_brat(tmp_path):
     assert len(error.value.faults) == 2
 
 
+def test_lines_of_a_document_that_an_entity_joins_are_one_text(tmp_path):
+    text = "患者服用布\n洛芬后\n恶心\n\n今天好转\n"
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "a.ann").write_text(
+        "T1\t药品 4 5;6 8\t布 洛芬\nT2\t症状 10 12\t恶心\nT3\t状态 16 18\t好转\n", encoding="utf-8"
+    )
+    warned = []
+    examples = list(open_source(str(tmp_path / "a.ann"), None).examples(warn=lambda *said: warned.append(said)))
+    assert [(e.id, e.text, [(entity.label, entity.text, entity.start) for entity in e.entities]) for e in examples] == [
+        ("a:1", "患者服用布\n洛芬后", [("药品", "布\n洛芬", 4)]),
+        ("a:3", "恶心", [("症状", "恶心", 0)]),
+        ("a:5", "今天好转", [("状态", "好转", 2)]),
+    ]
+    assert [where for what, where in warned if what.startswith("lines joined")] == ["a.txt:1"]
+    assert not any("pieces" in what for what, _ in warned)
+
+
+@pytest.mark.parametrize("line", ["T1\t药品 0 90\t阿", "T1\t药品 9 9\t", "T1\t药品 4 2\t阿", "T1\t药品 90 91\t阿"])
+def test_an_entity_that_is_not_in_its_document_is_a_fault(tmp_path, line):
+    (tmp_path / "a.txt").write_text("阿司匹林可缓解头痛", encoding="utf-8")
+    (tmp_path / "a.ann").write_text(f"{line}\nT2\t症状 7 9\t头痛\n", encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        read(tmp_path / "a.ann")
+    assert len(error.value.faults) == 1
+
+
+def test_bytes_of_a_document_that_are_not_utf_8_are_a_fault(tmp_path):
+    (tmp_path / "a.txt").write_bytes("阿司匹林可缓解头痛\n".encode() * 9 + b"\xff\n")
+    (tmp_path / "a.ann").write_text("T1\t症状 7 9\t头痛\n", encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        read(tmp_path / "a.ann")
+    assert [fault.split("; ")[0] for fault in error.value.faults] == [
+        "a.txt: line 10: byte 0xff at offset 0 of the line is not UTF-8"
+    ]
+
+
+def test_the_lines_of_a_document_are_a_group_where_there_are_many(tmp_path):
+    for n in range(9):
+        brat(tmp_path / "train", f"d{n}")
+    examples = list(open_source(str(tmp_path / "train"), None).examples())
+    assert {example.group for example in examples} == {""}
+    brat(tmp_path / "train", "d9")
+    examples = list(open_source(str(tmp_path / "train"), None).examples())
+    assert [example.group for example in examples] == [f"d{n // 3}" for n in range(30)]
+
+
 def test_tags_beside_tokens(tmp_path):
     (tmp_path / "source.txt").write_text("".join(" ".join(text) + "\n" for text, _ in WANTED), encoding="utf-8")
     tags = [" ".join(tags_of(*row)) + "\n" for row in WANTED]

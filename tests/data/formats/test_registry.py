@@ -61,15 +61,16 @@ def test_a_format_is_one_object_and_one_entry(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", registry.writers())
 def test_what_a_writer_loses_is_noted(tmp_path, name):
-    """A score and an id come back, or are noted."""
+    """A score, an id and a group come back, or are noted."""
     entity, target = (
         Entity("company", "三星", 0, 2, 0.5),
         tmp_path / ("out.json" if name == "cluener" else f"out.{name}"),
     )
-    write_jsonl(tmp_path / "in.jsonl", [Example("own", "三星在", (entity,))])
+    write_jsonl(tmp_path / "in.jsonl", [Example("own", "三星在", (entity,), group="g")])
     result = convert(str(tmp_path / "in.jsonl"), target, to=name)
     (again,) = registry.open_source(str(target), None).examples()
     assert (again.entities[0].score is None) == ("scores" in result.losses.counts)
+    assert (again.group != "g") == ("groups" in result.losses.counts)
     assert (again.id != "own") == ("ids" in result.losses.counts)
 
 

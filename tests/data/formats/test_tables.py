@@ -76,6 +76,31 @@ def spans(rows, column, first=2):
     return found
 
 
+@pytest.mark.parametrize("name", ["group", "分组"])
+def test_a_column_of_groups_is_theirs(tmp_path, name):
+    groups = ["张三", "张三", "李四", "李四", "", "7"]
+    path = csv(
+        tmp_path / "a.csv",
+        [["文本", "景点", "美食", name], *([*row, g] for row, g in zip(COLUMNS, groups, strict=True))],
+    )
+    warned = []
+    assert read(path, warned) == WANTED
+    assert [example.group for example in open_source(str(path), None).examples()] == groups
+    assert [(what, where) for what, where in warned if "group" in what] == [
+        ("rows without a group, though others have one", "a.csv:6")
+    ]
+    rows = [[*row, g] for row, g in zip(ENTITIES, "11122223334", strict=True)]
+    path = csv(tmp_path / "b.csv", [["文本", "标签", "实体", name], *rows])
+    assert read(path) == WANTED
+    found = {example.text: example.group for example in open_source(str(path), None).examples()}
+    assert found == {text: next(row[3] for row in rows if row[0] == text) for text in found}
+
+
+def test_a_label_may_be_called_group(tmp_path):
+    path = csv(tmp_path / "a.csv", [["text", "group", "美食"], *COLUMNS])
+    assert {label for _, found in read(path) for label, _ in found} == {"group", "美食"}
+
+
 def test_a_merged_text_is_that_of_all_its_rows(tmp_path):
     path = sheet(tmp_path / "a.xlsx", [["文本", "标签", "实体"], *ENTITIES], *spans(ENTITIES, "A"))
     assert read(path) == WANTED

@@ -27,6 +27,7 @@ CHINESE = {
 TOKEN = ("char", "character", "token", "word", "字", "字符", "词")
 TAG = ("tag", "ner_tag", "label", "bio", "标注", "标签", "ner")
 IDS = ("id", "编号", "序号")
+GROUP = ("group", "分组")
 
 TEXT_NAME = re.compile(
     "文本|语句|内容|评论|点评|正文|句子|原文|标题|text|content|sentence|comment|review", re.IGNORECASE
@@ -148,9 +149,14 @@ class Header:
             letters = chr(ord("A") + letter) + letters
         return quote(self.names[at]) if self.names[at] else f"{letters}, which has no name,"
 
-    def others(self, *taken: int | None) -> Iterator[int]:
-        """The columns that hold something and are neither ids nor `taken`."""
-        known = {*taken, self.one_of(IDS)}
+    def group(self, text: int | None) -> int | None:
+        """The column of what rows have in common, such as their patient. One of surfaces of the texts is a label's."""
+        at = self.one_of(GROUP)
+        return None if at is None or (text is not None and self.in_texts(at, text)[0]) else at
+
+    def others(self, text: int | None, *taken: int | None) -> Iterator[int]:
+        """The columns that hold something and are neither the texts, ids, groups nor `taken`."""
+        known = {text, *taken, self.one_of(IDS), self.group(text)}
         for at in range(len(self.names)):
             if at not in known and any(cells[at].strip() for _, cells in self.rows):
                 yield at
@@ -210,7 +216,8 @@ def text_column(header: Header) -> int | None:
         return found
     known = (header.column(kind) for kind in ("label", "start", "end", "surface"))
     sizes = {
-        at: sum(len(cells[at]) for _, cells in header.rows if WORD.search(cells[at])) for at in header.others(*known)
+        at: sum(len(cells[at]) for _, cells in header.rows if WORD.search(cells[at]))
+        for at in header.others(None, *known)
     }
     by_size = sorted(filter(sizes.__getitem__, sizes), key=lambda at: -sizes[at])
     named = [at for at in by_size if TEXT_NAME.search(header.names[at])]

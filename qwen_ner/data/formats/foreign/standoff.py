@@ -5,21 +5,26 @@ In: one of the two files, or for brat a folder of them.
     a.txt   三星在北京            source.txt   三 星 在 北 京
     a.ann   T1\tcompany 0 2\t三星   target.txt   B-company I-company O B-address I-address
 
-Out: `Example`s, one for each line of text that is not blank.
+Out: `Example`s, one for each line of text that is not blank; lines that an entity joins are one. The lines of a
+document are a group, unless there are fewer than `DOCUMENTS`.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 from ....entities import Entity, Example, LabelSet, NerError
-from ..errors import Faults, LineFault, Note, ignore, quote
+from ..errors import Faults, LineFault, Note, Report, count, ignore, quote
 from ..lines import decode_line, lines_of, number_lines
 from ..mentions import EntityReader, distinct
+from ..rows import warn_at
 from ..tagged.tagging import read_sentences
 
 NAME = "standoff"
@@ -35,6 +40,9 @@ TAGS_BESIDE = {
     "tokens": "labels",
 }
 """What the file of tags is called beside that of tokens, without its ending; also x.in beside x.out."""
+
+DOCUMENTS = 10
+"""Of fewer documents, a tenth of their lines is less than one."""
 
 _MENTION = re.compile(r"T\d+\t(\S+) (\d+ \d+(?:;\d+ \d+)*)\t(.*)")
 
@@ -79,22 +87,52 @@ def read(
         yield from _read_tags(*pair, labels, note if repair else None, warn)
         return
     faults = Faults(str(path))
-    for annotation in sorted(path.glob("*.ann")) if path.is_dir() else [path.with_suffix(".ann")]:
-        yield from _read_brat(annotation, labels, faults, note, warn)
+    documents = sorted(path.glob("*.ann")) if path.is_dir() else [path.with_suffix(".ann")]
+    for document in documents:
+        group = document.stem if len(documents) >= DOCUMENTS else ""
+        yield from _read_brat(document, labels, faults, note, warn, group)
     faults.finish("no text", "write the text into .txt files beside the .ann files")
 
 
-def _read_brat(path: Path, labels: LabelSet | None, faults: Faults, note: Note, warn: Note) -> Iterator[Example]:
+def _read_brat(
+    path: Path, labels: LabelSet | None, faults: Faults, note: Note, warn: Note, group: str
+) -> Iterator[Example]:
     document = path.with_suffix(".txt")
     if not document.is_file():
         raise NerError("no text beside it", place=path, remedy=f"put {document.name} there")
-    text = "".join(raw.decode(errors="replace") for raw in lines_of(document)).removeprefix("\ufeff")
-    lines = text.splitlines(keepends=True)
-    starts = [0]
-    for line in lines:
-        starts.append(starts[-1] + len(line))
-    found: list[list[Entity]] = [[] for _ in lines]
+    text = _text_of(document, faults)
     report = faults.row(path.name)
+    mentions = list(_mentions(path, text, report, note, warn))
+    starts = [0, *accumulate(map(len, text.splitlines(keepends=True)))]
+    rows = list(starts)
+    for mention in mentions:  # a line begins no row inside of an entity
+        del rows[bisect_right(rows, mention.start) : bisect_left(rows, mention.end)]
+    lines = [text[at:end].rstrip("\r\n") for at, end in pairwise([*rows, len(text)])]
+    found: list[list[Entity]] = [[] for _ in rows]
+    for mention in mentions:
+        row = bisect_right(rows, mention.start) - 1
+        reader = EntityReader(lines[row], labels, report, warn=partial(warn_at, warn, mention.place))
+        found[row] += reader.at(mention.label, mention.start - rows[row], mention.end - rows[row], mention.surfaces)
+    for at, line, entities in zip(rows, lines, found, strict=True):
+        number = bisect_right(starts, at)
+        place = f"{document.name}:{number}"
+        if len(line.splitlines()) > 1:
+            warn("lines joined to one text, as an entity goes beyond the end of one", place)
+        kept = distinct(entities, report)
+        if line.strip() and not faults.found:
+            yield Example(f"{path.stem}:{number}", line, kept, place, group)
+
+
+@dataclass(frozen=True)
+class _Mention:
+    start: int
+    end: int
+    label: str
+    surfaces: tuple[str, ...]
+    place: str
+
+
+def _mentions(path: Path, text: str, report: Report, note: Note, warn: Note) -> Iterator[_Mention]:
     for number, raw in number_lines(lines_of(path)):
         place = f"{path.name}:{number}"
         try:
@@ -111,22 +149,26 @@ def _read_brat(path: Path, labels: LabelSet | None, faults: Faults, note: Note, 
             continue
         label, spans, surface = parsed.groups()
         pieces = [[int(at) for at in span.split()] for span in spans.split(";")]
-        if len(pieces) > 1:
+        whole = not any(text[end:start].strip() for (_, end), (start, _) in pairwise(pieces))  # brat divides at lines
+        if not whole:
             warn("entities in several pieces, read from the first to the last", place)
         start, end = pieces[0][0], pieces[-1][1]
-        row = bisect_right(starts, start) - 1
-        if row >= len(lines) or end > starts[row + 1]:
+        if end > len(text):
             where = f"line {number}: {quote(surface)} [{start}, {end})"
-            report(f"{where} goes beyond its line of the text; mark it within one")
-            continue
-        reader = EntityReader(lines[row].rstrip("\r\n"), labels, report)
-        shown = (surface,) if len(pieces) == 1 else ()
-        found[row] += reader.at(label, start - starts[row], end - starts[row], shown)
-    for number, (line, entities) in enumerate(zip(lines, found, strict=True), start=1):
-        place = f"{document.name}:{number}"
-        kept = distinct(entities, report)
-        if line.strip() and not faults.found:
-            yield Example(f"{path.stem}:{number}", line.rstrip("\r\n"), kept, place)
+            report(f"{where} goes beyond the text, which has {count(len(text), 'character')}; correct it")
+        else:
+            yield _Mention(start, end, label, (surface,) if whole else (), place)
+
+
+def _text_of(document: Path, faults: Faults) -> str:
+    """The text, whose line ends count as they are written."""
+    report, lines = faults.row(document.name), []
+    for number, raw in enumerate(lines_of(document), start=1):
+        try:
+            lines.append(decode_line(raw))
+        except LineFault as fault:
+            report(f"line {number}: {fault}")
+    return "".join(lines).removeprefix("\ufeff")
 
 
 def _read_tags(tokens: Path, tags: Path, labels: LabelSet | None, mend: Note | None, warn: Note) -> Iterator[Example]:

@@ -22,6 +22,7 @@ CARRIED = "rows without a text, read with the text above, which holds their surf
 JOINED = "rows of one text, read as one"
 APART = "rows of a text that stands further above too, read as one"
 TRIMMED = "cells with white space around an entity or label, trimmed"
+NO_GROUP = "rows without a group, though others have one"
 NO_TEXT = "rows without a text or an entity, left out"
 
 
@@ -61,7 +62,17 @@ class TableRows:
         what = f"cells that say none ({', '.join(self.none)}), read as empty"
         for place in (place for places in self.none.values() for place in places):
             self.warn(what, place)
+        self._group()
         return [self.found[number] for number in sorted(self.found)]
+
+    def _group(self) -> None:
+        """Give each row of `found` its group, if there is a column of those."""
+        if (column := self.header.group(self.text)) is not None:
+            groups = {number: cells[column].strip() for number, cells in self.header.rows}
+            for number, row in self.found.items():
+                row["group"] = groups[number]
+                if not groups[number]:
+                    self.warn(NO_GROUP, self._place(number))
 
     def _place(self, number: int) -> str:
         return f"{self.path.name}:{number}"

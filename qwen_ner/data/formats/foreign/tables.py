@@ -172,7 +172,7 @@ def _checked(row: dict[str, Any]) -> dict[str, Any]:
     """A row of `_lines` in the keys of `jsonl`. Raises `LineFault` for an annotation that cannot be read."""
     if "fault" in row:
         raise LineFault(row["fault"], remedy=row["remedy"])
-    text = {"text": row["text"]}
+    text = {"text": row["text"], "group": row.get("group", "")}
     if "tree" in row:
         _check(row["tree"], row["text"])
         return text | {"label": row["tree"]}
