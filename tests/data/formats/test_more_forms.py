@@ -175,6 +175,43 @@ def test_lines_of_a_document_that_an_entity_joins_are_one_text(tmp_path):
     assert not any("pieces" in what for what, _ in warned)
 
 
+def test_a_surface_with_a_line_break_goes_on_in_the_next_line_and_one_that_is_given_twice_is_one(tmp_path):
+    (tmp_path / "a.txt").write_text("停\n了一会儿，又走了", encoding="utf-8")
+    (tmp_path / "a.ann").write_text(
+        "T1\tTime 0 6\t停\n了一会儿\nT2\tPart 7 8\t又\nT3\tPart 7 8\t又\n#1\tAnnotatorNotes T1\t好\n", encoding="utf-8"
+    )
+    warned = []
+    (example,) = open_source(str(tmp_path / "a.ann"), None).examples(warn=lambda *said: warned.append(said))
+    assert [(e.label, e.text, e.start) for e in example.entities] == [("Time", "停\n了一会儿", 0), ("Part", "又", 7)]
+    assert ("entities that are given twice, read as one", "a.ann:4") in warned
+
+
+def test_a_surface_that_differs_in_some_characters_is_a_fault_or_repaired(tmp_path):
+    (tmp_path / "a.txt").write_text("美国作家司、汤达来了", encoding="utf-8")
+    (tmp_path / "a.ann").write_text("T1\tPerson 0 8\t美国作家司・汤达\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.ann:1: .*--repair"):
+        read(tmp_path / "a.ann")
+    noted = []
+    (example,) = open_source(str(tmp_path / "a.ann"), None).examples(repair=True, note=lambda *said: noted.append(said))
+    assert [e.text for e in example.entities] == ["美国作家司、汤达"]
+    ((what, where),) = noted
+    assert "read by their offsets" in what
+    assert "司・汤达" in where
+    (tmp_path / "a.ann").write_text("T1\tPerson 1 3\t作家\n", encoding="utf-8")  # shifted
+    with pytest.raises(DataError, match=r"a\.ann:1"):
+        list(open_source(str(tmp_path / "a.ann"), None).examples(repair=True))
+
+
+def test_a_fault_of_an_annotation_has_its_line_and_the_offsets_that_are_written_there(tmp_path):
+    (tmp_path / "a.txt").write_text("今天\n阿司匹林可缓解头痛\n", encoding="utf-8")
+    (tmp_path / "a.ann").write_text("T1\t症状 10 12\t头痛\nT2\t药品 3 6\t阿司匹林\n", encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        read(tmp_path / "a.ann")
+    (fault,) = error.value.faults
+    assert fault.startswith("a.ann:2: ")
+    assert "[3, 6)" in fault
+
+
 @pytest.mark.parametrize("line", ["T1\t药品 0 90\t阿", "T1\t药品 9 9\t", "T1\t药品 4 2\t阿", "T1\t药品 90 91\t阿"])
 def test_an_entity_that_is_not_in_its_document_is_a_fault(tmp_path, line):
     (tmp_path / "a.txt").write_text("阿司匹林可缓解头痛", encoding="utf-8")
@@ -190,7 +227,7 @@ def test_bytes_of_a_document_that_are_not_utf_8_are_a_fault(tmp_path):
     with pytest.raises(DataError) as error:
         read(tmp_path / "a.ann")
     assert [fault.split("; ")[0] for fault in error.value.faults] == [
-        "a.txt: line 10: byte 0xff at offset 0 of the line is not UTF-8"
+        "a.txt:10: byte 0xff at offset 0 of the line is not UTF-8"
     ]
 
 

@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 from ....entities import Entity, Example, LabelSet, NerError
-from ..errors import Faults, LineFault, Note, Report, count, ignore, quote
+from ..errors import Faults, LineFault, Note, ignore, quote
 from ..lines import decode_line, lines_of, number_lines
-from ..mentions import EntityReader, distinct
+from ..mentions import EntityReader
+from ..offsets import same_surface
 from ..rows import warn_at
 from ..tagged.tagging import read_sentences
 
@@ -44,7 +46,10 @@ TAGS_BESIDE = {
 DOCUMENTS = 10
 """Of fewer documents, a tenth of their lines is less than one."""
 
-_MENTION = re.compile(r"T\d+\t(\S+) (\d+ \d+(?:;\d+ \d+)*)\t(.*)")
+MISTYPED = "surfaces of which some characters are not those of the text, read by their offsets"
+
+_RECORD = re.compile(r"[A-Z#*]\d*\t")
+_MENTION = re.compile(r"T\d+\t(\S+) (\d+ \d+(?:;\d+ \d+)*)\t(.*)", re.DOTALL)
 
 
 def claims(path: Path) -> bool:
@@ -90,62 +95,59 @@ def read(
     documents = sorted(path.glob("*.ann")) if path.is_dir() else [path.with_suffix(".ann")]
     for document in documents:
         group = document.stem if len(documents) >= DOCUMENTS else ""
-        yield from _read_brat(document, labels, faults, note, warn, group)
+        yield from _read_brat(document, labels, faults, note if repair else None, note, warn, group)
     faults.finish("no text", "write the text into .txt files beside the .ann files")
 
 
 def _read_brat(
-    path: Path, labels: LabelSet | None, faults: Faults, note: Note, warn: Note, group: str
+    path: Path, labels: LabelSet | None, faults: Faults, mend: Note | None, note: Note, warn: Note, group: str
 ) -> Iterator[Example]:
     document = path.with_suffix(".txt")
     if not document.is_file():
         raise NerError("no text beside it", place=path, remedy=f"put {document.name} there")
     text = _text_of(document, faults)
-    report = faults.row(path.name)
-    mentions = list(_mentions(path, text, report, note, warn))
+    entities = _entities(path, text, labels, faults, mend, note, warn)
     starts = [0, *accumulate(map(len, text.splitlines(keepends=True)))]
     rows = list(starts)
-    for mention in mentions:  # a line begins no row inside of an entity
-        del rows[bisect_right(rows, mention.start) : bisect_left(rows, mention.end)]
-    lines = [text[at:end].rstrip("\r\n") for at, end in pairwise([*rows, len(text)])]
-    found: list[list[Entity]] = [[] for _ in rows]
-    for mention in mentions:
-        row = bisect_right(rows, mention.start) - 1
-        reader = EntityReader(lines[row], labels, report, warn=partial(warn_at, warn, mention.place))
-        found[row] += reader.at(mention.label, mention.start - rows[row], mention.end - rows[row], mention.surfaces)
-    for at, line, entities in zip(rows, lines, found, strict=True):
-        number = bisect_right(starts, at)
+    for entity in entities:  # a line begins no row inside of an entity
+        del rows[bisect_right(rows, entity.start) : bisect_left(rows, entity.end)]
+    found = defaultdict[int, list[Entity]](list)
+    for entity in entities:
+        at = rows[bisect_right(rows, entity.start) - 1]
+        found[at].append(replace(entity, start=entity.start - at, end=entity.end - at))
+    for at, end in pairwise(rows):
+        number, line = bisect_right(starts, at), text[at:end].rstrip("\r\n")
         place = f"{document.name}:{number}"
         if len(line.splitlines()) > 1:
             warn("lines joined to one text, as an entity goes beyond the end of one", place)
-        kept = distinct(entities, report)
         if line.strip() and not faults.found:
-            yield Example(f"{path.stem}:{number}", line, kept, place, group)
+            yield Example(f"{path.stem}:{number}", line, tuple(found[at]), place, group)
 
 
-@dataclass(frozen=True)
-class _Mention:
-    start: int
-    end: int
-    label: str
-    surfaces: tuple[str, ...]
-    place: str
-
-
-def _mentions(path: Path, text: str, report: Report, note: Note, warn: Note) -> Iterator[_Mention]:
-    for number, raw in number_lines(lines_of(path)):
-        place = f"{path.name}:{number}"
+def _text_of(document: Path, faults: Faults) -> str:
+    """The text, whose line ends count as they are written."""
+    lines = []
+    for number, raw in enumerate(lines_of(document), start=1):
         try:
-            line = decode_line(raw)
+            lines.append(decode_line(raw))
         except LineFault as fault:
-            report(str(fault))
-            continue
+            faults.row(f"{document.name}:{number}")(str(fault))
+    return "".join(lines).removeprefix("\ufeff")
+
+
+def _entities(
+    path: Path, text: str, labels: LabelSet | None, faults: Faults, mend: Note | None, note: Note, warn: Note
+) -> list[Entity]:
+    """The entities of an annotated text, each once. None ends in a line break, which its row would lack."""
+    found: dict[tuple[str, int, int], Entity] = {}
+    for number, line in _records(path, faults):
+        place = f"{path.name}:{number}"
         if not line.startswith("T"):
             note("relations, events, attributes and notes", place)
             continue
+        report = faults.row(place)
         if not (parsed := _MENTION.fullmatch(line)):
-            remedy = "write T1, a tab, label, start and end, a tab, the surface"
-            report(f"line {number}: {quote(line)} cannot be read; {remedy}")
+            report(f"{quote(line)} cannot be read; write T1, a tab, label, start and end, a tab, the surface")
             continue
         label, spans, surface = parsed.groups()
         pieces = [[int(at) for at in span.split()] for span in spans.split(";")]
@@ -153,22 +155,44 @@ def _mentions(path: Path, text: str, report: Report, note: Note, warn: Note) -> 
         if not whole:
             warn("entities in several pieces, read from the first to the last", place)
         start, end = pieces[0][0], pieces[-1][1]
-        if end > len(text):
-            where = f"line {number}: {quote(surface)} [{start}, {end})"
-            report(f"{where} goes beyond the text, which has {count(len(text), 'character')}; correct it")
-        else:
-            yield _Mention(start, end, label, (surface,) if whole else (), place)
+        if text[start:end].rstrip("\r\n") != text[start:end]:
+            report(f"{label} {quote(surface)} [{start}, {end}) ends in a line break; leave that out")
+            continue
+        reader = EntityReader(text, labels, report, warn=partial(warn_at, warn, place))
+        if whole and _is_mistyped(surface, text[start:end]):
+            mistyped = f"{label} {quote(surface)} [{start}, {end}) is {quote(text[start:end])} in the text"
+            if mend is None:
+                report(f"{mistyped}; correct it, or read it with --repair")
+                continue
+            mend(MISTYPED, f"{place}: {mistyped}")
+            whole = False
+        for entity in reader.at(label, start, end, (surface,) if whole else ()):
+            if found.setdefault((label, start, end), entity) is not entity:
+                warn("entities that are given twice, read as one", place)
+    return list(found.values())
 
 
-def _text_of(document: Path, faults: Faults) -> str:
-    """The text, whose line ends count as they are written."""
-    report, lines = faults.row(document.name), []
-    for number, raw in enumerate(lines_of(document), start=1):
+def _is_mistyped(surface: str, found: str) -> bool:
+    """Whether a surface is that of the text but for some characters, as where a ・ became a 、 after the annotation."""
+    same = sum(one == other for one, other in zip(surface, found, strict=False))
+    return len(surface) == len(found) and 2 * same > len(found) and not same_surface(surface, found)
+
+
+def _records(path: Path, faults: Faults) -> list[tuple[int, str]]:
+    """The annotations, with the numbers of their lines. A line that begins none goes on with a surface that has a line
+    break."""
+    records: list[tuple[int, str]] = []
+    for number, raw in number_lines(lines_of(path)):
         try:
-            lines.append(decode_line(raw))
+            line = decode_line(raw)
         except LineFault as fault:
-            report(f"line {number}: {fault}")
-    return "".join(lines).removeprefix("\ufeff")
+            faults.row(f"{path.name}:{number}")(str(fault))
+            continue
+        if records and not _RECORD.match(line):
+            first, before = records.pop()
+            number, line = first, f"{before}\n{line}"
+        records.append((number, line))
+    return records
 
 
 def _read_tags(tokens: Path, tags: Path, labels: LabelSet | None, mend: Note | None, warn: Note) -> Iterator[Example]:
