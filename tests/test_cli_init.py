@@ -36,6 +36,21 @@ def test_it_writes_a_recipe_and_says_the_next_two_commands(home, capsys):
     assert re.search(r"^company +10 +2  三星 \(6\) · 苹果 \(6\)$", out, re.MULTILINE), out
 
 
+def test_tags_out_of_order_are_repaired_listed_and_the_recipe_says_so(home, capsys, caplog):
+    tagged = "三\tI-company\n星\tI-company\n在\tO\n" + "\n北\tB-address\n京\tI-address\n" * 20
+    (home / "weibo").mkdir()
+    (home / "weibo" / "train.bio").write_text(tagged, encoding="utf-8")
+    code, out, _ = in_process(capsys, "init", "weibo")
+    assert (code, "company" in out) == (0, True)
+    assert "train.bio:1" in caplog.text
+    assert load_recipe("recipe.yaml").data.repair is True
+    (home / "weibo" / "train.bio").write_text(f"{tagged}\n星\tX-company\n", encoding="utf-8")
+    code, _, err = in_process(capsys, "init", "weibo", "--force")
+    assert code == 1
+    assert "X-company" in err
+    assert "train.bio:1:" not in err  # it would be repaired
+
+
 def test_on_several_gpus_it_says_to_launch_on_all_of_them(home, monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     _, out, _ = in_process(capsys, "init", "data/medicine")

@@ -21,7 +21,7 @@ from ..columns import align, join_names
 from ..data.analysis.stats import Lengths
 from ..data.datasets import NAMED, is_local, labels_of, open_dataset, read_all
 from ..data.formats import hugging_face, registry
-from ..data.formats.errors import count
+from ..data.formats.errors import DataError, count
 from ..data.formats.foreign import standoff
 from ..entities import Example, NerError
 from ..inference.windows import windows
@@ -110,11 +110,15 @@ report_to: none                        # or wandb, tensorboard
 
 @dataclass(frozen=True)
 class Found:
-    """A data set by split, train first, and for each split where it was read from."""
+    """A data set by split, train first, and for each split where it was read from.
+
+    `repair` says that some annotations had to be repaired, which the log lists.
+    """
 
     dataset: str
     splits: dict[str, list[Example]]
     sources: dict[str, str]
+    repair: bool = False
 
     @property
     def train(self) -> list[Example]:
@@ -148,10 +152,15 @@ class Found:
 def look(dataset: str, keep: Sequence[str] | None = None) -> Found:
     """Read all splits of a data set. A single file, or the only one of a folder without splits, is its train split.
 
-    Rows keep the entities of the labels `keep`, or all. Raises `NerError` for data that cannot be read or trained on.
+    Rows keep the entities of the labels `keep`, or all. What is out of order is repaired if nothing else is wrong.
+    Raises `NerError` for data that cannot be read or trained on.
     """
     dataset = _only_file(dataset) or dataset
-    splits = read_all(dataset, keep=keep)
+    repair = False
+    try:
+        splits = read_all(dataset, keep=keep)
+    except DataError:  # what is not mended is raised again
+        repair, splits = True, read_all(dataset, keep=keep, repair=True)
     if len(splits) == 1 and Path(dataset).expanduser().is_file():
         splits = {"train": next(iter(splits.values()))}
     if "train" not in splits:
@@ -167,7 +176,7 @@ def look(dataset: str, keep: Sequence[str] | None = None) -> Found:
     for split in splits:
         source = open_dataset(dataset, split)
         sources[split] = f"{Path(source.path).name}, {source}"
-    return Found(dataset, splits, sources)
+    return Found(dataset, splits, sources, repair)
 
 
 def _only_file(dataset: str) -> str | None:
@@ -255,6 +264,8 @@ def recipe_text(found: Found, path: Path, model: str, *, bf16: bool = False) -> 
 
 def _limits(found: Found) -> str:
     lines = ""
+    if found.repair:
+        lines += "repair: true                           # annotations out of order are mended as the log lists\n"
     if found.held_out:
         lines += f"validation_rows: {found.held_out:<22}# held out of train to choose the best checkpoint\n"
     if any(len(example.text) > LONG for example in found.train):
