@@ -12,7 +12,7 @@ from typing import Any
 from ...codec import ground
 from ...columns import join_names
 from ...entities import Entity, Example, LabelSet
-from .errors import Note, Report, count, nearest, quote
+from .errors import Note, Report, count, nearest, quote, unreported
 from .offsets import CHARACTERS, Unit, same_surface
 
 SPACED = "surfaces whose white space is not that of the text, read by their offsets"
@@ -35,7 +35,8 @@ class EntityReader:
     """Reads the entities of one text; `labels=None` accepts any label, `inclusive` counts ends as CLUENER does.
 
     `unit` is what offsets count. `warn` gets what is read otherwise than it is written; without it, that is a fault.
-    `see` gets the text and the (start, end, surfaces) of each span instead of its entity being made.
+    `note` gets what an `Entity` has no place for. `see` gets the text and the (start, end, surfaces) of each span
+    instead of its entity being made.
     """
 
     text: str
@@ -44,6 +45,7 @@ class EntityReader:
     inclusive: bool = False
     unit: Unit = CHARACTERS
     warn: Report | None = None
+    note: Report = unreported
     see: Callable[[str, object, object, tuple[object, ...]], None] | None = None
 
     def from_label(self, tree: object) -> Iterator[Entity]:

@@ -87,10 +87,11 @@ def surfaces(cell: str, text: str) -> list[str]:
     (['三星', '苹果', '阿里,巴巴'], ['三星', '苹果'])
     """
     named = (part for part in parts_of(cell) if not is_none(part, text))
-    return list(dict.fromkeys(one for part in named for one in _split(part, text)))
+    return list(dict.fromkeys(one for part in named for one in split(part, text)))
 
 
-def _split(part: str, text: str) -> list[str]:
+def split(part: str, text: str) -> list[str]:
+    """What a comma or slash separates, unless the whole is in the text."""
     if part in text:
         return [part]
     by_slash = words(SLASHES, part)
@@ -133,20 +134,20 @@ class Header:
         return self.one_of((*CHINESE[kind], *foreign))
 
     @property
-    def tagged(self) -> tuple[int, int] | None:
+    def tagged(self) -> dict[str, int] | None:
         """The columns of characters and tags, if it is a table of those."""
         token, tag = self.one_of(TOKEN), self.one_of(TAG)
         if token is None or tag is None or (self.column("text") is not None and self.one_of(("start",)) is not None):
             return None
-        return token, tag
+        return {"token": token, "tag": tag}
 
     def name_of(self, at: int) -> str:
         """The name of a column as a message shows it; Excel's letter where it has none."""
-        letters, rest = "", at + 1
-        while rest:
-            rest, letter = divmod(rest - 1, 26)
-            letters = chr(ord("A") + letter) + letters
-        return quote(self.names[at]) if self.names[at] else f"{letters}, which has no name,"
+        if self.names[at]:
+            return quote(self.names[at])
+        from openpyxl.utils import get_column_letter  # type: ignore[import-untyped, unused-ignore]
+
+        return f"{get_column_letter(at + 1)}, which has no name,"
 
     def others(self, *taken: int | None) -> Iterator[int]:
         """The columns that hold something and are neither ids nor `taken`."""
@@ -162,17 +163,22 @@ class Header:
         """
         inside: list[int] = []
         outside: list[int] = []
-        for number, cell, above in self.with_texts(at, text):
-            if surfaces(cell, above):
-                (inside if _is_in(cell, above) else outside).append(number)
+        for number, cells, above in self.with_texts(text):
+            if surfaces(cells[at], above):
+                (inside if _is_in(cells[at], above) else outside).append(number)
         return inside, outside
 
-    def with_texts(self, at: int, text: int) -> Iterator[tuple[int, str, str]]:
-        """The number of each row, its cell in column `at` and its text, which may be that of a row above."""
+    def names_entities(self, at: int, text: int) -> bool:
+        """Whether column `at` holds surfaces of the texts in column `text`."""
+        inside, outside = self.in_texts(at, text)
+        return bool(inside) and len(inside) >= LABEL * (len(inside) + len(outside))
+
+    def with_texts(self, text: int) -> Iterator[tuple[int, list[str], str]]:
+        """The number of each row, its cells and its text, which may be that of a row above."""
         above = ""
         for number, cells in self.rows:
             above = cells[text] if cells[text].strip() else above
-            yield number, cells[at], above
+            yield number, cells, above
 
 
 def header_of(table: Table) -> Header:
@@ -201,12 +207,14 @@ def header_of(table: Table) -> Header:
     return Header(1, [], []) if wide is None else header_at(wide)
 
 
-def text_column(header: Header) -> int | None:
+def text_column(header: Header, place: object) -> int | None:
     """The column of the texts: by its name, by a part of its name, or as the one that the others name entities of.
 
-    None if there is none. Raises `NerError` if several columns may be it.
+    That of characters or words if they are tagged; None if there is none. Raises `NerError`, with the place, if several
+    columns may be it.
     """
-    if (found := header.column("text")) is not None:
+    found = header.tagged["token"] if header.tagged else header.column("text")
+    if found is not None:
         return found
     known = (header.column(kind) for kind in ("label", "start", "end", "surface"))
     sizes = {
@@ -218,20 +226,19 @@ def text_column(header: Header) -> int | None:
         rivals = [header.names[at] for at in named if 2 * sizes[at] >= sizes[named[0]]]
         if len(rivals) > 1:
             remedy = 'name the one that is annotated "text"'
-            raise NerError("several columns may hold the texts", value=rivals, remedy=remedy)
+            raise NerError("several columns may hold the texts", value=rivals, place=place, remedy=remedy)
         return named[0]
     return next((at for at in (*named, *by_size[:1]) if _is_named_of(header, at)), None)
 
 
-def is_annotated(header: Header, text: int | None) -> bool:
+def is_annotated(header: Header, text: int) -> bool:
     """Whether a table holds more than texts."""
-    return text is None or header.column("label") is not None or _is_named_of(header, text)
+    return header.tagged is not None or header.column("label") is not None or _is_named_of(header, text)
 
 
 def _is_named_of(header: Header, text: int) -> bool:
     """Whether another column holds surfaces of this one's cells."""
-    found = (header.in_texts(at, text) for at in header.others(text))
-    return any(inside and len(inside) >= LABEL * (len(inside) + len(outside)) for inside, outside in found)
+    return any(header.names_entities(at, text) for at in header.others(text))
 
 
 def label_columns(

@@ -38,8 +38,8 @@ def column_of_pairs(header: Header, text: int) -> int | None:
     """The first column most of whose cells name labels and surfaces of their texts."""
     for at in header.others(text):
         good = filled = 0
-        for _, cell, above in header.with_texts(at, text):
-            if cell.strip() and not is_none(cell.strip(), above):
+        for _, cells, above in header.with_texts(text):
+            if (cell := cells[at].strip()) and not is_none(cell, above):
                 named = pairs(cell, above)
                 filled += 1
                 good += bool(named) and all(label and surface in above for label, surface in named)

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import codecs
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from ..errors import LINE_BREAKS, Faults, LineFault, Note, ignore, quote
 from ..lines import decode_line, lines_of, write_lines
 from ..mentions import without_scores
 from ..rows import looks_like_object
-from .schemes import SCHEMES, Scheme, Tag, parse_tag, scheme_of
+from .schemes import SCHEMES, Scheme, parse_tag, scheme_of
 from .tagging import TagReader, are_indexed, are_words, tags_for
 
 NAME = "bio"
@@ -86,10 +86,10 @@ class Layout:
         columns += ", the tag first" if self.tag == 0 else ", the token second" if self.token else ""
         return f"{self.scheme}, one {unit} a line, separated by {_NAMES[self.separator]}s{columns}"
 
-    def split(self, line: str) -> tuple[str, str] | str:
-        """Token and tag of a line, or what is wrong with it."""
+    def split(self, line: str) -> tuple[str, str]:
+        """Token and tag of a line. Raises `LineFault`."""
         if "\r" in line[1:]:
-            return f"{quote(line)} has a carriage return inside; end the lines with line feeds"
+            raise LineFault(f"{quote(line)} has a carriage return inside", remedy="end the lines with line feeds")
         if self.separator == "\t" or self.columns == 2:
             parts = line.rsplit(self.separator, self.columns - 1)
         else:
@@ -98,11 +98,14 @@ class Layout:
                 parts.insert(0, " ")
         if len(parts) != self.columns:
             columns = f"{self.columns} columns of this file, separated by {_NAMES[self.separator]}s"
-            return f"{quote(line)} has {len(parts)} of the {columns}; give it its token and tag"
+            what = f"{quote(line)} has {len(parts)} of the {columns}"
+            raise LineFault(what, remedy="give it its token and tag")
         token = parts[self.token]
         if self.separator == " ":  # several spaces may separate two columns, and the token may be a space
             token = token.rstrip(" ") or token[:1]
-        return (token, parts[self.tag]) if token else f"{quote(line)} has no token; write it, a space as a space"
+        if not token:
+            raise LineFault(f"{quote(line)} has no token", remedy="write it, a space as a space")
+        return token, parts[self.tag]
 
 
 _NAMES = {"\t": "tab", " ": "space"}
@@ -121,10 +124,9 @@ def survey(path: str | Path) -> Layout:
 
     def columns_of(at: int) -> Iterator[list[str]]:
         """A column of each sentence, where it is there."""
-        sentences = groupby(_strip_lines(path), lambda raw: bool(raw) and not raw.startswith(DOCUMENT))
-        for is_sentence, lines in sentences:
+        for is_sentence, lines in _runs(enumerate(_strip_lines(path))):
             if is_sentence:
-                parts = (raw.split(separator.encode()) for raw in lines)
+                parts = (raw.split(separator.encode()) for _, raw in lines)
                 yield [part[at].decode(errors="replace") for part in parts if at < len(part)]
 
     indexed = words and are_indexed(islice(columns_of(token), SAMPLE))
@@ -156,6 +158,11 @@ def _strip_lines(path: str | Path) -> Iterator[bytes]:
         yield raw.rstrip() if number else raw.removeprefix(codecs.BOM_UTF8).rstrip()
 
 
+def _runs(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[bool, Iterator[tuple[int, bytes]]]]:
+    """Whether lines are a sentence's, and those that follow each other; blank lines and document marks are none's."""
+    return groupby(lines, lambda line: bool(line[1]) and not line[1].startswith(DOCUMENT))
+
+
 def read(
     path: str | Path,
     labels: LabelSet | None = None,
@@ -174,48 +181,38 @@ def read(
     layout = layout or survey(path)
     name, faults = Path(path).name, Faults(str(path))
     reader = TagReader(layout.scheme, layout.words, labels, faults, note if repair else None, warn, layout.indexed)
-    for lines, tokens, tags in _sentences(path, layout, reader, note):
-        faults.rows += 1
-
-        def place(token: int, lines: list[int] = lines) -> str:
-            return f"{name}:{lines[token]}"
-
-        if example := reader.example(str(faults.rows), place(0), tokens, tags, place):
-            yield example
+    if layout.columns > 2:
+        note(f"the columns between the first and the last of {layout.columns}", name)
+    for is_sentence, lines in _runs(enumerate(_strip_lines(path), start=1)):
+        if not is_sentence:
+            for number, raw in lines:
+                if raw:
+                    note("document marks", f"{name}:{number}")
+            continue
+        tagged: list[tuple[int, str, str]] = []
+        for number, raw in lines:
+            fault = None
+            try:
+                token, tag = layout.split(decode_line(raw))
+            except LineFault as error:  # read as an unknown token, so that reading goes on
+                token, tag, fault = "?", "O", error
+            if raw.startswith(b"#") and not tagged and (fault or parse_tag(tag) is None):
+                note("comments", f"{name}:{number}")
+                continue
+            if fault:
+                faults.found.append(f"{name}:{number}: {fault}")
+            tagged.append((number, token, tag))
+        if tagged:
+            faults.rows += 1
+            numbers, tokens, names = zip(*tagged, strict=True)
+            places = partial(_place, name, numbers)
+            if example := reader.example(str(faults.rows), places(0), tokens, names, places):
+                yield example
     faults.finish("no tagged lines", "write one token, a tab and its tag per line, and a blank line between sentences")
 
 
-_Sentence = tuple[list[int], list[str], list["Tag | str"]]
-"""Line numbers, tokens and tags, or what is wrong with them."""
-
-
-def _sentences(path: str | Path, layout: Layout, reader: TagReader, note: Note) -> Iterator[_Sentence]:
-    """A faulty line counts as an unknown token, so that reading goes on."""
-    name, tag_of = Path(path).name, lru_cache(maxsize=None)(reader.tag)
-    sentence: _Sentence = [], [], []
-    if layout.columns > 2:
-        note(f"the columns between the first and the last of {layout.columns}", name)
-    for number, raw in enumerate(_strip_lines(path), start=1):
-        if not raw or raw.startswith(DOCUMENT):
-            if raw:
-                note("document marks", f"{name}:{number}")
-            if sentence[0]:
-                yield sentence
-                sentence = [], [], []
-            continue
-        try:
-            parts = layout.split(decode_line(raw))
-        except LineFault as fault:
-            parts = str(fault)
-        if raw.startswith(b"#") and not sentence[0] and (isinstance(parts, str) or parse_tag(parts[1]) is None):
-            note("comments", f"{name}:{number}")
-            continue
-        token, tag = ("?", parts) if isinstance(parts, str) else (parts[0], tag_of(parts[1]))
-        sentence[0].append(number)
-        sentence[1].append(token)
-        sentence[2].append(tag)
-    if sentence[0]:
-        yield sentence
+def _place(name: str, numbers: Sequence[int], token: int) -> str:
+    return f"{name}:{numbers[token]}"
 
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore, variant: str = "bio2") -> None:

@@ -32,8 +32,8 @@ _TAG = re.compile(r"([BIMESLU])[-_](.+)")
 class Scheme:
     """The prefixes of an entity's first, inner and last token, and of an entity of one token.
 
-    `closed` schemes mark the end of every entity. In IOB1 ("BIO" of CoNLL-2003) an entity begins with B- only directly
-    after another one of its label. `spelling` is one of `SPELLINGS`.
+    In IOB1 ("BIO" of CoNLL-2003) an entity begins with B- only directly after another one of its label. `spelling` is
+    one of `SPELLINGS`.
     """
 
     name: str
@@ -47,27 +47,16 @@ class Scheme:
         return self.name if self.spelling == "B-ORG" else f"{self.name} written as {self.spelling}"
 
     def parse(self, name: str) -> Tag | None:
-        """Prefix and label of a tag as it is spelled here, or None if it is not a tag."""
-        return parse_tag(SPELLINGS[self.spelling](name))
+        """Prefix and label of a tag as it is spelled here, or None if it is not a tag of this scheme."""
+        if self == IO and name not in ("", "O"):
+            return "I", name
+        tag = parse_tag(SPELLINGS[self.spelling](name))
+        return tag if tag and (tag == OUTSIDE or tag[0] in self.roles) else None
 
     @cached_property
     def roles(self) -> dict[str, str]:
         """What each prefix says; a letter with several roles has the last of them."""
         return {self.single: "S", self.last: "E", self.first: "B", self.inner: "I"} | {"B": "B"}
-
-    @property
-    def closed(self) -> bool:
-        return self.last != self.inner
-
-    @property
-    def rule(self) -> str:
-        """How an entity is written: the remedy in messages."""
-        if self.closed:
-            whole = f"{self.first}-, {self.inner}-, {self.last}-"
-            return f"{self.name} writes an entity as {whole} of one label, or {self.single}- alone"
-        if self.name == "IOB1":
-            return "IOB1 has B- only directly after an entity of the same label"
-        return f"{self.name} begins an entity with B-" + (" or S-" if self.single == "S" else "")
 
 
 SCHEMES = (
@@ -126,17 +115,6 @@ def _are_bare(names: set[str]) -> bool:
     return bool(names) and not prefixed and not glued
 
 
-def nearest_tag(name: str) -> str:
-    """The tag that a name which is none may stand for: the end of a remedy.
-
-    >>> nearest_tag("ORG-B"), nearest_tag("ORG"), nearest_tag("X-ORG")
-    (', perhaps to B-ORG', ', perhaps to B-ORG or I-ORG', '')
-    """
-    if found := _SUFFIXED.fullmatch(name):
-        return f", perhaps to {found[2]}-{found[1]}"
-    return "" if "-" in name or len(name) < 2 else f", perhaps to B-{name} or I-{name}"
-
-
 @lru_cache(maxsize=65_536)
 def parse_tag(tag: str) -> Tag | None:
     """Prefix and label of a tag, or None if it is not a tag. `_` may replace `-`.
@@ -177,7 +155,7 @@ def step(scheme: Scheme, before: Tag, tag: Tag) -> Step:
     if scheme.first == "I":
         wrong = role == "B" and not (inside and before[1] == tag[1])
     else:
-        wrong = (begins and role in ("I", "E")) or (scheme.closed and inside and not goes_on)
+        wrong = (begins and role in ("I", "E")) or (scheme.last != scheme.inner and inside and not goes_on)
     fault = f"{tag_name(tag)} follows {tag_name(before)}"
     if EDGE in (before, tag):
         fault = f"{tag_name(before)} ends the sentence" if tag == EDGE else f"{tag_name(tag)} begins the sentence"
