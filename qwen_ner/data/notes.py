@@ -75,17 +75,14 @@ class Watch(Notes):
         """The examples, with the entities to keep, trimmed."""
         for example in examples:
             self.labels.update(entity.label for entity in example.entities)
-            if self.keep is not None and any(entity.label not in self.keep for entity in example.entities):
-                example = self._kept(example, self.keep)
+            left = Counter(e.label for e in example.entities if self.keep is not None and e.label not in self.keep)
+            if left:
+                self.left_out.update(left)
+                self.left_rows.update(left.keys())
+                example = replace(example, entities=tuple(e for e in example.entities if e.label not in left))
             if any(entity.text != entity.text.strip(SPACE) for entity in example.entities):
                 example = self._trimmed(example)
             yield example
-
-    def _kept(self, example: Example, keep: frozenset[str]) -> Example:
-        left = Counter(entity.label for entity in example.entities if entity.label not in keep)
-        self.left_out.update(left)
-        self.left_rows.update(left.keys())
-        return replace(example, entities=tuple(entity for entity in example.entities if entity.label in keep))
 
     def left_out_line(self) -> str:
         """What was left out, as one line; empty if nothing was.
@@ -116,11 +113,9 @@ class Watch(Notes):
                 place = f"{example.source}: {entity.label} {quote(entity.text)} [{entity.start}, {entity.end})"
                 self.note(TRIMMED if text else BLANK, place)
             if text:
-                kept.setdefault(
-                    (entity.label, start, start + len(text)),
-                    Entity(entity.label, text, start, start + len(text), entity.score),
-                )
-        return Example(example.id, example.text, tuple(kept.values()), example.source)
+                trimmed = Entity(entity.label, text, start, start + len(text), entity.score)
+                kept.setdefault((trimmed.label, *trimmed.span), trimmed)
+        return replace(example, entities=tuple(kept.values()))
 
     def lines(self) -> list[str]:
         """What to warn of, each with how often and the first places.

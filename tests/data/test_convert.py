@@ -305,5 +305,5 @@ def test_corrections_of_other_data_are_refused_and_nothing_is_written(tmp_path, 
     )
     with pytest.raises(NerError) as error:
         convert(flat, tmp_path / "out.jsonl", corrections=tmp_path / "f.jsonl")
-    assert error.value.place == tmp_path / "f.jsonl"
+    assert error.value.place == str(tmp_path / "f.jsonl")
     assert sorted(os.listdir(tmp_path)) == ["f.jsonl", "flat.jsonl"]

@@ -143,8 +143,8 @@ def items(**changes: object) -> dict[str, object]:
         ({"text": TEXT, "label": {"name": ["周大舟"]}}, 'name "周大舟" is not in the text "周小舟在渝北图书馆读'),
         ({"text": TEXT, "label": {"name": ["周小舟", "周小舟"]}}, 'name "周小舟" is given twice'),
         ({"text": TEXT, "label": {"name": {"周小舟": []}}}, 'name "周小舟" has the spans []'),
-        ({"text": TEXT, "label": {"name": {"周小舟": [0]}}}, 'name "周小舟" has the span 0'),
-        ({"text": TEXT, "label": {"name": {"周小舟": [[0, 3, 3]]}}}, "has the span [0, 3, 3]"),
+        ({"text": TEXT, "label": {"name": {"周小舟": [0]}}}, 'name "周小舟" has the spans [0]'),
+        ({"text": TEXT, "label": {"name": {"周小舟": [[0, 3, 3]]}}}, "has the spans [[0, 3, 3]]"),
         ({"text": TEXT, "label": {"name": {"周小舟": [[0, 3], [0, 3]]}}}, "at [0, 3) is given twice"),
         (
             {"text": TEXT, "label": {"name": {"周小舟": [[0, 2]]}}},

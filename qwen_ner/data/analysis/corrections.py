@@ -11,12 +11,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ...entities import Entity, Example, NerError
-from ..formats.errors import DataError, Faults, count, quote
+from ..formats.errors import DataError, Faults, LineFault, count, quote
 from ..formats.lines import lines_of, number_lines
-from ..formats.mentions import EntityReader
+from ..formats.mentions import entity_of
 from ..formats.rows import json_object
 from .corpus import overlapping
 from .disagreement import Prediction, Predictions, best_scores
@@ -152,71 +151,55 @@ class Corrections:
         self.lines: dict[str, list[_Line]] = defaultdict(list)
         faults = Faults(str(path))
         for number, raw in number_lines(lines_of(path)):
-            report = faults.row(place := f"{Path(path).name}:{number}")
-            try:
+            place = f"{Path(path).name}:{number}"
+            with faults.reading(place):
                 row = json_object(raw)
-                old, new = (_entity(row.get(key), row.get("text")) for key in ("annotated", "suggested"))
-                if not {"id", "kind"} <= row.keys() or (old is None and new is None):
-                    raise NerError(f"{quote(row)} is no finding", remedy="give what `qwen-ner audit --output` wrote")
-                self.lines[str(row["id"])].append(_Line(place, str(row["kind"]), row["text"], old, new))
-            except NerError as error:
-                report(str(error))
+                text, items = row.get("text"), [row.get("annotated"), row.get("suggested")]
+                if not {"id", "kind"} <= row.keys() or not isinstance(text, str) or items == [None, None]:
+                    raise LineFault(f"{quote(row)} is no finding", remedy="give what `qwen-ner audit --output` wrote")
+                old, new = (None if item is None else entity_of(item, text) for item in items)
+                self.lines[str(row["id"])].append(_Line(place, str(row["kind"]), text, old, new))
         if faults.found:  # without a line every proposal was rejected
             raise DataError(str(path), faults.found, faults.rows)
 
     def apply(self, examples: Iterable[Example]) -> Iterator[Example]:
         """The rows with all corrections; nothing else in them changes. To apply them again changes nothing.
 
-        Raises `NerError` at the end if a line's row is not among them, or has another text or other entities there.
+        Raises `DataError` at the end if a line's row is not among them, or has another text or other entities there.
         """
         self.done, self.before = Counter[str](), Counter[str]()
-        faults, unused = list[str](), {line.place for lines in self.lines.values() for line in lines}
+        remedy = "give the data that it was written for, or delete the line"
+        places = [line.place for lines in self.lines.values() for line in lines]
+        faults, unused = list[str](), set(places)
         for example in examples:
             for line in self.lines.get(example.id, ()):
                 unused.discard(line.place)
-                if line.text != example.text:
-                    faults.append(f"{line.place}: the text of row {example.id} is {quote(example.text)}")
-                elif (corrected := _corrected(example, line)) is None:
-                    faults.append(f"{line.place}: row {example.id} has neither what is annotated nor what is suggested")
+                if (corrected := _corrected(example, line)) is None:
+                    what = f"row {example.id} has another text, or neither what is annotated nor what is suggested"
+                    faults.append(f"{line.place}: {what}; {remedy}")
                 else:
                     (self.before if corrected == example else self.done)[line.kind] += 1
                     example = corrected
             yield example
-        faults += [f"{place}: its row is not in the data" for place in sorted(unused)]
+        faults += [f"{place}: its row is not in the data; {remedy}" for place in sorted(unused)]
         if faults:
-            more = f"\n  … and {len(faults) - 20:,} more" if len(faults) > 20 else ""
-            remedy = (
-                "give the data that it was written for, or delete these lines:\n  " + "\n  ".join(faults[:20]) + more
-            )
-            what = f"{count(len(faults), 'line')} of it do not fit the rows"
-            raise NerError(what, place=self.path, remedy=remedy)
+            raise DataError(str(self.path), faults, len(places))
 
     def log(self) -> None:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.done.most_common())
         before = f"; {self.before.total():,} were applied before" if self.before else ""
-        log.info(
-            "%s: %s applied%s%s", self.path, count(self.done.total(), "correction"), kinds and f": {kinds}", before
-        )
-
-
-def _entity(item: Any, text: Any) -> Entity | None:
-    if item is None or not isinstance(text, str):
-        return None
-    faults: list[str] = []
-    found = next(EntityReader(text, None, faults.append).from_items([item]), None)
-    if found is None:
-        raise NerError("; ".join(faults))
-    return found
+        applied = count(self.done.total(), "correction")
+        log.info("%s: %s applied%s%s", self.path, applied, kinds and f": {kinds}", before)
 
 
 def _corrected(example: Example, line: _Line) -> Example | None:
-    """The row with what a line suggests in place of what is annotated; None if it has neither."""
+    """The row with what a line suggests in place of what is annotated; None if it has neither, or another text."""
     has = {(e.label, e.span): e for e in example.entities}
     old, new = ((e.label, e.span) if e else None for e in (line.old, line.new))
-    if old is not None and old not in has and new is not None and new not in has:
+    if line.text != example.text or (old and new and old not in has and new not in has):
         return None
-    if old is not None:
+    if old:
         has.pop(old, None)
-    if line.new is not None and new not in has:
+    if line.new and new not in has:
         has[line.new.label, line.new.span] = line.new
     return Example(example.id, example.text, tuple(has.values()), example.source)

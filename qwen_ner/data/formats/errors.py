@@ -70,13 +70,13 @@ class Faults:
         return lambda fault: self.found.append(f"{place}: {fault}")
 
     @contextmanager
-    def reading(self, place: str) -> Iterator[Report]:
-        """As `row`; a `NerError` of the block is one of its faults, and reading goes on."""
-        report = self.row(place)
+    def reading(self, place: str, rows: int = 1) -> Iterator[Report]:
+        """Count `rows`, and take their faults, a `NerError` of the block among them; reading goes on behind it."""
+        self.rows += rows
         try:
-            yield report
+            yield lambda fault: self.found.append(f"{place}: {fault}")
         except NerError as fault:
-            report(str(fault))
+            self.found.append(f"{place}: {fault}")
 
     def check_id(self, identity: str, number: int, report: Report) -> None:
         """Report an id that an earlier row has."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from ....columns import join_names
 from ....entities import NerError
@@ -184,27 +183,21 @@ class Header:
 def header_of(table: Table) -> Header:
     """The first row that names a column of texts and has more cells than those above, which are titles; else the first
     that has about as many cells as the rows below."""
-    sizes = {at: len({*filter(None, map(str.strip, cells))}) for at, (_, cells) in enumerate(table)}
-    first = dict(islice(((at, size) for at, size in sizes.items() if size), LOOKED_AT))
     width = max((len(cells) for _, cells in table), default=0)
-
-    def header_at(at: int) -> Header:
-        rows = [(number, [*cells, *[""] * (width - len(cells))]) for number, cells in table[at:]]
-        return Header(rows[0][0], [name.strip() for name in rows[0][1]], rows[1:])
-
-    most = 0
-    wide = None
-    for at, size in first.items():
-        found = header_at(at)
-        if size > max(1, most) and any(len(name) <= NAME_LENGTH and TEXT_NAME.search(name) for name in found.names):
-            below = found.rows[0][1] if found.rows else []
-            pairs = zip(found.names, below, strict=False)
-            two_rows = any(name == cell.strip() and TEXT_NAME.search(name) for name, cell in pairs)  # merged downwards
-            return header_at(at + 1) if two_rows else found
-        if wide is None and 2 * size >= max(first.values()):
-            wide = at
-        most = max(most, size)
-    return Header(1, [], []) if wide is None else header_at(wide)
+    rows = [(number, [*cells, *[""] * (width - len(cells))]) for number, cells in table]
+    names = [[cell.strip() for cell in cells] for _, cells in rows]
+    sizes = {at: len({*row} - {""}) for at, row in enumerate(names)}
+    first = list(filter(sizes.__getitem__, sizes))[:LOOKED_AT]
+    most = 1
+    for at in first:
+        if sizes[at] > most and any(len(name) <= NAME_LENGTH and TEXT_NAME.search(name) for name in names[at]):
+            below = zip(names[at], names[at + 1] if at + 1 < len(names) else (), strict=False)
+            found = at + any(name == cell and TEXT_NAME.search(name) is not None for name, cell in below)
+            break  # the names may be merged downwards into a second row
+        most = max(most, sizes[at])
+    else:
+        found = next((at for at in first if 2 * sizes[at] >= max(sizes[at] for at in first)), -1)
+    return Header(rows[found][0], names[found], rows[found + 1 :]) if first else Header(1, [], [])
 
 
 def text_column(header: Header, place: object) -> int | None:

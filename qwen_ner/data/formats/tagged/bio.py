@@ -124,10 +124,9 @@ def survey(path: str | Path) -> Layout:
 
     def columns_of(at: int) -> Iterator[list[str]]:
         """A column of each sentence, where it is there."""
-        for is_sentence, lines in _runs(enumerate(_strip_lines(path))):
-            if is_sentence:
-                parts = (raw.split(separator.encode()) for _, raw in lines)
-                yield [part[at].decode(errors="replace") for part in parts if at < len(part)]
+        for lines in _sentences(path, ignore):
+            parts = (raw.split(separator.encode()) for _, raw in lines)
+            yield [part[at].decode(errors="replace") for part in parts if at < len(part)]
 
     indexed = words and are_indexed(islice(columns_of(token), SAMPLE))
     scheme = scheme_of(columns_of(tag))
@@ -158,9 +157,16 @@ def _strip_lines(path: str | Path) -> Iterator[bytes]:
         yield raw.rstrip() if number else raw.removeprefix(codecs.BOM_UTF8).rstrip()
 
 
-def _runs(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[bool, Iterator[tuple[int, bytes]]]]:
-    """Whether lines are a sentence's, and those that follow each other; blank lines and document marks are none's."""
-    return groupby(lines, lambda line: bool(line[1]) and not line[1].startswith(DOCUMENT))
+def _sentences(path: str | Path, note: Note) -> Iterator[Iterator[tuple[int, bytes]]]:
+    """The numbered lines of each sentence; blank lines and document marks, which are noted, separate them."""
+    lines = enumerate(_strip_lines(path), start=1)
+    for is_sentence, group in groupby(lines, lambda line: bool(line[1]) and not line[1].startswith(DOCUMENT)):
+        if is_sentence:
+            yield group
+            continue
+        for number, raw in group:
+            if raw:
+                note("document marks", f"{Path(path).name}:{number}")
 
 
 def read(
@@ -183,12 +189,7 @@ def read(
     reader = TagReader(layout.scheme, layout.words, labels, faults, note if repair else None, warn, layout.indexed)
     if layout.columns > 2:
         note(f"the columns between the first and the last of {layout.columns}", name)
-    for is_sentence, lines in _runs(enumerate(_strip_lines(path), start=1)):
-        if not is_sentence:
-            for number, raw in lines:
-                if raw:
-                    note("document marks", f"{name}:{number}")
-            continue
+    for lines in _sentences(path, note):
         tagged: list[tuple[int, str, str]] = []
         for number, raw in lines:
             fault = None
