@@ -176,25 +176,18 @@ def iter_dataset(
     watch: Watch | None = None,
 ) -> Iterator[Example]:
     """As `read_dataset`, one example at a time. Raises at the end: what came before is valid only if it does not."""
-    source = open_dataset(dataset, split, data_dir)
+    source, watching = open_dataset(dataset, split, data_dir), watch or Watch()
     if source.format not in (jsonl, cluener):
         log.info("%s is read as %s", source.path, source)
-    return _watched(source, labels, watch, repair, unlabelled=split == "test")
-
-
-def _watched(
-    source: Source, labels: LabelSet | None, watch: Watch | None, repair: bool, **options: Any
-) -> Iterator[Example]:
-    watching = watch or Watch()
 
     def note(what: str, where: str) -> None:
         if what == OUT_OF_ORDER:  # the others are of what rows have beside texts and entities
             watching.note(what, where)
 
+    options = {"unlabelled": split == "test", "keep": watching.keep, "warn": watching.note}
     if repair:
         options |= {"repair": True, "note": note}
-    read = source.examples(labels, keep=watching.keep, warn=watching.note, **options)
-    yield from watching.examples(read)
+    yield from watching.examples(source.examples(labels, **options))
     if watch is None:
         watching.log(source.path)
 

@@ -41,21 +41,23 @@ class Notes:
         if len(shown) < SHOWN:
             shown.append(where)
 
-    def __str__(self) -> str:
-        """One line per kind of note, followed by its places.
+    def lines(self) -> list[str]:
+        """Each kind of note with how often and the first places.
 
         >>> notes = Notes()
         >>> notes.note("scores", "a.jsonl:3")
-        >>> print(notes)
-        scores: 1
-          a.jsonl:3
+        >>> notes.lines()
+        ['scores: 1 (a.jsonl:3)']
         """
-        lines: list[str] = []
+        found = []
         for what, number in self.counts.items():
-            lines += [f"{what}: {number:,}", *(f"  {place}" for place in self.places[what])]
-            if number > SHOWN:
-                lines.append(f"  … and {number - SHOWN:,} more")
-        return "\n".join(lines)
+            places = self.places[what]
+            more = f" and {number - len(places):,} more" if number > len(places) else ""
+            found.append(f"{what}: {number:,} ({', '.join(dict.fromkeys(places))}{more})")
+        return found
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
 
 @dataclass
@@ -125,11 +127,7 @@ class Watch(Notes):
         >>> [entity.text for row in rows for entity in row.entities], watch.lines()
         (['张伟'], ['spans with outer white space, trimmed: 1 (a.jsonl:7: name "张伟 " [0, 3))'])
         """
-        found = []
-        for what, number in self.counts.items():
-            places = self.places[what]
-            more = f" and {number - len(places):,} more" if number > len(places) else ""
-            found.append(f"{what}: {number:,} ({', '.join(dict.fromkeys(places))}{more})")
+        found = super().lines()
         groups = [[f"{quote(name)} ({number:,})" for name, number in group] for group in look_alikes(self.labels)]
         if groups:
             alike = join_names((" and ".join(group) for group in groups), SHOWN)

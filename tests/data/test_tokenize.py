@@ -2,7 +2,6 @@ import copy
 import gc
 import json
 import subprocess
-from dataclasses import replace
 
 import pytest
 from rows import EIGHT, example

@@ -6,7 +6,6 @@ In: `Statistics`, a folder. Out: PNG files in it. Does not count anything.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,6 @@ from .stats import Statistics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-BARS = 50
-"""How many labels are drawn, the most frequent ones; the table and the JSON have all."""
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +36,7 @@ def draw(statistics: Statistics, folder: str | Path, tokenizer: str = "") -> lis
 
     with rc_context({"font.family": _fonts("".join([*statistics.labels, *statistics.splits, tokenizer]))}):
         if labels := statistics.labels:
-            _labels(panels("labels.png", 1.2 + 0.35 * min(len(labels), BARS))[0], statistics)
+            _labels(panels("labels.png", 1.2 + 0.35 * len(labels))[0], statistics)
         whats = list(dict.fromkeys(what for split in statistics.splits.values() for what in split.lengths))
         for axes, what in zip(panels("lengths.png", 2.2 * len(whats), len(whats)), whats, strict=True):
             _lengths(axes, statistics, what, "characters" if what == "text" else unit)
@@ -53,12 +49,8 @@ def draw(statistics: Statistics, folder: str | Path, tokenizer: str = "") -> lis
 
 def _labels(axes: Axes, statistics: Statistics) -> None:
     """For each label and split, its share of the entities of the split, with the count."""
-    every = statistics.labels
+    labels = statistics.labels
     splits = {name: split for name, split in statistics.splits.items() if split.is_annotated}
-    total = Counter[str]()
-    for split in splits.values():
-        total.update({label: counts.entities for label, counts in split.labels.items()})
-    labels = sorted(sorted(every, key=lambda label: -total[label])[:BARS])
     height = 0.8 / len(splits)
     for at, (name, split) in enumerate(splits.items()):
         counts = [split.labels[label].entities if label in split.labels else 0 for label in labels]
@@ -68,8 +60,7 @@ def _labels(axes: Axes, statistics: Statistics) -> None:
     axes.set_yticks([i + 0.4 - height / 2 for i in range(len(labels))], labels)
     axes.invert_yaxis()
     axes.margins(x=0.1)
-    more = f"; the {BARS} most frequent of {len(every):,} labels" if len(every) > BARS else ""
-    axes.set_xlabel(f"share of the split's entities, per cent (and their number{more})")
+    axes.set_xlabel("share of the split's entities, per cent (and their number)")
     _finish(axes)
 
 

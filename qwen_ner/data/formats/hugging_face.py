@@ -20,8 +20,8 @@ from ...reach import silence, unreachable
 from .errors import Faults, Note, ignore, quote
 from .mentions import without_scores
 from .rows import rows_in
-from .tagged.schemes import BIO2, Scheme, scheme_of
-from .tagged.tagging import TagReader, are_indexed, are_words, tags_for
+from .tagged.schemes import BIO2
+from .tagged.tagging import Tagging, TagReader, tags_for
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -106,12 +106,10 @@ class TokenSet:
     split: str
     rows: Dataset
     names: tuple[str, ...]
-    scheme: Scheme
-    words: bool
-    indexed: bool
+    tagging: Tagging
 
     def __str__(self) -> str:
-        return f"Hugging Face data set, {self.scheme.name}, one {'word' if self.words else 'character'} a token"
+        return f"Hugging Face data set, {self.tagging.scheme.name}, one {self.tagging.unit} a token"
 
 
 def survey(source: str, split: str | None = None) -> TokenSet:
@@ -134,11 +132,9 @@ def survey(source: str, split: str | None = None) -> TokenSet:
     if not names and getattr(tags, "dtype", None) != "string":
         remedy = "give it the type List(ClassLabel(names=[…])), or write the tags as strings"
         raise NerError(f"{TAGS} is {features[TAGS]}, numbers without names", place=source, remedy=remedy)
-    scheme = scheme_of((_name(tag, names) for tag in row or ()) for row in rows[TAGS])
-    sample = [[str(token) for token in tokens or ()] for tokens in islice(rows[TOKENS], SAMPLE)]
-    indexed = are_indexed(sample)
-    words = not indexed and are_words([token for tokens in sample for token in tokens])
-    return TokenSet(source, split or "", rows, names, scheme, words, indexed)
+    sample = ([str(token) for token in tokens or ()] for tokens in islice(rows[TOKENS], SAMPLE))
+    tagging = Tagging.of(sample, ((_name(tag, names) for tag in row or ()) for row in rows[TAGS]))
+    return TokenSet(source, split or "", rows, names, tagging)
 
 
 def _open(source: str, split: str | None) -> Dataset:
@@ -213,7 +209,7 @@ def read(
     found = layout or survey(str(source))
     where = f"{Path(found.source).name}/{found.split}".rstrip("/")
     faults = Faults(found.source, "row")
-    reader = TagReader(found.scheme, found.words, labels, faults, note if repair else None, warn, found.indexed)
+    reader = TagReader(found.tagging, labels, faults, note if repair else None, warn)
     for column in found.rows.features.keys() - {TOKENS, TAGS, "id"}:
         note(f"the column {quote(column)}", where)
     for number, row in enumerate(found.rows, start=1):

@@ -98,7 +98,7 @@ class _Lines:
 
 
 def _row(raw: bytes) -> dict[str, Any]:
-    return json_object(raw.removeprefix(codecs.BOM_UTF8))
+    return json_object(raw.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n"))
 
 
 def _own_gold(row: dict[str, Any]) -> Example:

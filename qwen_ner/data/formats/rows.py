@@ -195,14 +195,10 @@ def json_value(raw: bytes, remedy: str) -> Any:
     text = decode_line(raw)
     try:
         value = json.loads(text, object_pairs_hook=unique_keys)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, character" if error.lineno > 1 else "character"
-        what = f"{quote(text)} is not JSON ({error.msg} at {place} {error.colno})"
-        raise LineFault(what, remedy=remedy) from error
     except NerError as error:
         raise LineFault(error.what, remedy=error.remedy) from None
     except (ValueError, RecursionError) as error:
-        raise LineFault(f"{quote(text)} cannot be read as JSON ({error})", remedy=remedy) from error
+        raise LineFault(f"{quote(text)} is not JSON ({error})", remedy=remedy) from error
     if b"\\u" in raw and (half := HALF_PAIR.search(json.dumps(value, ensure_ascii=False))):
         what = f"{quote(half[0])} is half a surrogate pair, which UTF-8 cannot encode"
         raise LineFault(what, remedy="write the character whole")

@@ -218,7 +218,7 @@ def test_what_tags_cannot_say_is_told_or_refused():
 def test_bare_labels_are_read_as_io_and_said(tmp_path):
     notes = []
     path = write(tmp_path, spaced("三/ORG 星/ORG 在/O 北/LOC 京/LOC") + spaced("好/O"))
-    assert survey(path).scheme == IO
+    assert survey(path).tagging.scheme == IO
     rows = list(read(path, warn=lambda *note: notes.append(note)))
     assert [[(e.label, e.text) for e in row.entities] for row in rows] == [[("ORG", "三星"), ("LOC", "北京")], []]
     assert notes == [(BARE, "train.bio:1"), (BARE, "train.bio:7")]

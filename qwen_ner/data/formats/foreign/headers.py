@@ -248,19 +248,16 @@ def label_columns(
         inside, outside = header.in_texts(at, text)
         cells, title = len(inside) + len(outside), header.names[at]
         other = _is_other(header, at, len(inside), cells)
-        if title and (title in (keep or ()) or not cells):
+        is_label = inside and not other and (len(outside) <= 3 or len(inside) >= LABEL * cells)
+        if title and (title in (keep or ()) or not cells or is_label):
             found.append(at)
-        elif inside and not other and (len(outside) <= 3 or len(inside) >= LABEL * cells):
-            if title:
-                found.append(at)
-            else:
-                faults.append(f"the column {header.name_of(at)} holds surfaces; name it, or delete it")
-        elif keep or other:
+        elif other or (keep and not is_label):
             left.append(at)
         else:
-            which = f"{len(outside):,} of {count(cells, 'cell')}, in rows {join_names(map(str, outside))}"
-            fault = f"the column {header.name_of(at)} may be a label or not: {which}, are not in their texts"
-            faults.append(f"{fault}; if it is one, correct them; otherwise delete it, or {NAME_LABELS}")
+            which = f"{len(outside):,} of {count(cells, 'cell')} are not in their texts"
+            rows = f", in rows {join_names(map(str, outside))}" if outside else ""
+            fault = f"the column {header.name_of(at)} may be a label or not: {which}{rows}"
+            faults.append(f"{fault}; if it is one, name it and correct them; otherwise delete it, or {NAME_LABELS}")
     if not keep:
         faults += _labels_of(header, found, left)
     for at in left:

@@ -27,9 +27,8 @@ from ..jsonl import entities_of
 from ..rows import read_rows
 from ..tagged.tagging import read_sentences
 from .headers import Header, header_of, is_annotated, label_columns, text_column
-from .pairs import column_of_pairs
 from .sheets import tables_of
-from .table_rows import TableRows
+from .table_rows import TableRows, column_of_pairs
 
 NAME = "table"
 SUFFIXES = (".csv", ".xlsx")

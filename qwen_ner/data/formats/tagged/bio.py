@@ -25,8 +25,8 @@ from ..errors import LINE_BREAKS, Faults, LineFault, Note, ignore, quote
 from ..lines import decode_line, lines_of, write_lines
 from ..mentions import without_scores
 from ..rows import looks_like_object
-from .schemes import SCHEMES, Scheme, parse_tag, scheme_of
-from .tagging import TagReader, are_indexed, are_words, tags_for
+from .schemes import SCHEMES, Scheme, parse_tag
+from .tagging import Tagging, TagReader, tags_for
 
 NAME = "bio"
 VARIANTS: dict[str, Scheme] = {scheme.name.lower(): scheme for scheme in SCHEMES}
@@ -35,8 +35,8 @@ DESCRIPTION = f"tagged lines ({', '.join(scheme.name for scheme in SCHEMES)})"
 
 DOCUMENT = b"-DOCSTART-"
 
-SAMPLE = 10_000
-"""Tagged lines that tell separator, columns and joining; all of them tell the scheme."""
+SAMPLE, SENTENCES = 10_000, 1_000
+"""Tagged lines that tell separator and columns, and sentences that tell joining; all of them tell the scheme."""
 
 
 def sniff(head: bytes, name: str) -> bool:
@@ -69,22 +69,18 @@ def _looks_tagged(lines: Iterable[bytes]) -> bool:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file of tagged lines is written. `words` says that its tokens are words and not characters,
-    `indexed` that they are characters with their index in the word; `token` and `tag` are their columns."""
+    """How a file of tagged lines is written; `token` and `tag` are their columns."""
 
-    scheme: Scheme
-    separator: str = "\t"
-    columns: int = 2
-    words: bool = False
-    indexed: bool = False
-    token: int = 0
-    tag: int = -1
+    tagging: Tagging
+    separator: str
+    columns: int
+    token: int
+    tag: int
 
     def __str__(self) -> str:
-        unit = "word" if self.words else "character"
         columns = f", {self.columns} columns" if self.columns > 2 else ""
         columns += ", the tag first" if self.tag == 0 else ", the token second" if self.token else ""
-        return f"{self.scheme}, one {unit} a line, separated by {_NAMES[self.separator]}s{columns}"
+        return f"{self.tagging.scheme}, one {self.tagging.unit} a line, separated by {_NAMES[self.separator]}s{columns}"
 
     def split(self, line: str) -> tuple[str, str]:
         """Token and tag of a line. Raises `LineFault`."""
@@ -120,7 +116,6 @@ def survey(path: str | Path) -> Layout:
     split = [raw.split(b"\t") if tabs else raw.split() for raw in sample if not raw.startswith((b" ", b"\t"))]
     columns = max(2, Counter(map(len, split)).most_common(1)[0][0]) if split else 2
     token, tag = _places([[part.decode(errors="replace") for part in parts] for parts in split], columns)
-    words = are_words([parts[token].decode(errors="replace") for parts in split if len(parts) == columns])
 
     def columns_of(at: int) -> Iterator[list[str]]:
         """A column of each sentence, where it is there."""
@@ -128,9 +123,8 @@ def survey(path: str | Path) -> Layout:
             parts = (raw.split(separator.encode()) for _, raw in lines)
             yield [part[at].decode(errors="replace") for part in parts if at < len(part)]
 
-    indexed = words and are_indexed(islice(columns_of(token), SAMPLE))
-    scheme = scheme_of(columns_of(tag))
-    return Layout(scheme, separator, columns, words and not indexed, indexed, token, tag)
+    tagging = Tagging.of(islice(columns_of(token), SENTENCES), columns_of(tag))
+    return Layout(tagging, separator, columns, token, tag)
 
 
 def _places(lines: list[list[str]], columns: int) -> tuple[int, int]:
@@ -186,7 +180,7 @@ def read(
     """
     layout = layout or survey(path)
     name, faults = Path(path).name, Faults(str(path))
-    reader = TagReader(layout.scheme, layout.words, labels, faults, note if repair else None, warn, layout.indexed)
+    reader = TagReader(layout.tagging, labels, faults, note if repair else None, warn)
     if layout.columns > 2:
         note(f"the columns between the first and the last of {layout.columns}", name)
     for lines in _sentences(path, note):

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import NamedTuple
 
 Tag = tuple[str, str]
 """Prefix and label: ("B", "ORG"); `OUTSIDE` for O."""
@@ -133,20 +132,14 @@ def tag_name(tag: Tag) -> str:
     return f"{tag[0]}-{tag[1]}" if tag[1] else tag[0]
 
 
-class Step(NamedTuple):
-    """What a tag does after another: end the entity before it, begin one; and why it should not be there."""
-
-    ends: bool
-    begins: bool
-    fault: str | None
-
-
 @lru_cache(maxsize=65_536)
-def step(scheme: Scheme, before: Tag, tag: Tag) -> Step:
-    """Read `tag` after `before`. A tag that should not be there is read as conlleval reads it.
+def step(scheme: Scheme, before: Tag, tag: Tag) -> tuple[bool, bool, str | None]:
+    """Whether `tag` after `before` ends the entity before it, whether it begins one, and why it should not be there.
+
+    A tag that should not be there is read as conlleval reads it.
 
     >>> step(BIO2, ("O", ""), ("I", "ORG"))
-    Step(ends=False, begins=True, fault='I-ORG follows O')
+    (False, True, 'I-ORG follows O')
     """
     role, role_before = scheme.roles.get(tag[0], "O"), scheme.roles.get(before[0], "O")
     inside = role_before in ("B", "I")  # an entity is still open before this tag
@@ -159,7 +152,7 @@ def step(scheme: Scheme, before: Tag, tag: Tag) -> Step:
     fault = f"{tag_name(tag)} follows {tag_name(before)}"
     if EDGE in (before, tag):
         fault = f"{tag_name(before)} ends the sentence" if tag == EDGE else f"{tag_name(tag)} begins the sentence"
-    return Step(inside and not goes_on, begins, fault if wrong else None)
+    return inside and not goes_on, begins, fault if wrong else None
 
 
 def spans_of(tags: Sequence[Tag], scheme: Scheme, report: Callable[[int, str], None]) -> list[Span]:
@@ -231,7 +224,7 @@ def scheme_of(sentences: Iterable[Iterable[str]]) -> Scheme:
 
     def faults(scheme: Scheme) -> int:
         return sum(
-            number * ((tag[1] != "" and tag[0] not in scheme.roles) or bool(step(scheme, before, tag).fault))
+            number * ((tag[1] != "" and tag[0] not in scheme.roles) or bool(step(scheme, before, tag)[2]))
             for (before, tag), number in pairs.items()
         )
 

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
+from itertools import chain
 from typing import Any
 
 from ....entities import Entity, Example, LabelSet, NerError
@@ -32,27 +33,44 @@ _CHINESE = re.compile(r"[\u3000-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef\U0
 
 
 @dataclass(frozen=True)
-class TagReader:
-    """Reads the tags of one data set. `words` as for `join`; `labels=None` accepts any label.
+class Tagging:
+    """How tagged tokens are written. `words` as for `join`; `indexed` are characters with their index in the word."""
 
-    `indexed` says that tokens are characters with their index in the word. `warn` gets what is read otherwise than it
-    is written.
+    scheme: Scheme
+    words: bool
+    indexed: bool
+
+    @classmethod
+    def of(cls, sample: Iterable[Sequence[str]], names: Iterable[Iterable[str]]) -> Tagging:
+        """As the tokens of a sample of sentences, and the tags of all, tell."""
+        tokens = list(sample)
+        indexed = are_indexed(tokens)
+        return cls(scheme_of(names), not indexed and are_words(list(chain.from_iterable(tokens))), indexed)
+
+    @property
+    def unit(self) -> str:
+        return "word" if self.words else "character"
+
+
+@dataclass(frozen=True)
+class TagReader:
+    """Reads the tags of one data set; `labels=None` accepts any label.
+
+    `warn` gets what is read otherwise than it is written.
 
     Tags that are out of order are faults with their remedy, or go to `mend` if it is given; either way they are read as
     conlleval does: an I- after nothing begins an entity, and an entity that is not closed ends.
     """
 
-    scheme: Scheme
-    words: bool
+    tagging: Tagging
     labels: LabelSet | None
     faults: Faults
     mend: Note | None
     warn: Note
-    indexed: bool
 
     @cached_property
     def _tag(self) -> Callable[[str], Tag | None]:
-        return cache(self.scheme.parse)
+        return cache(self.tagging.scheme.parse)
 
     def sentence(
         self, place: str, tokens: Sequence[Any], names: Sequence[str], identity: object = None
@@ -72,6 +90,8 @@ class TagReader:
     ) -> Example | None:
         """The example that tagged tokens make, None if the data set has a fault. `place` names that of a token."""
 
+        scheme = self.tagging.scheme
+
         def report(at: int, fault: str) -> None:
             self.faults.found.append(f"{place(at)}: {fault}")
 
@@ -79,24 +99,24 @@ class TagReader:
             if self.mend:
                 self.mend(OUT_OF_ORDER, f"{place(at)}: {fault}")
             else:
-                report(at, f"{fault}; no entity of {self.scheme.name} is so: correct it, or read it with --repair")
+                report(at, f"{fault}; no entity of {scheme.name} is so: correct it, or read it with --repair")
 
         tags = list(map(self._tag, names))
         for at in (at for at, tag in enumerate(tags) if tag is None):
-            prefixes = ", ".join(f"{prefix}-…" for prefix in sorted(self.scheme.roles))
-            report(at, f"{quote(names[at])} is not a tag of {self.scheme.name}; correct it to O, {prefixes}")
-        if self.scheme == IO:
+            prefixes = ", ".join(f"{prefix}-…" for prefix in sorted(scheme.roles))
+            report(at, f"{quote(names[at])} is not a tag of {scheme.name}; correct it to O, {prefixes}")
+        if scheme == IO:
             self.warn(BARE, source)
-        if self.indexed:
+        if self.tagging.indexed:
             self.warn(INDEXED, source)
             whole, tokens = tokens, without_indexes(tokens)
             for at in (at for at, token in enumerate(tokens) if token == whole[at]):
                 report(at, f"{quote(whole[at])} has no index in its word, as other tokens have (科0 技1); give it one")
-        text, starts = join(tokens, self.words)
+        text, starts = join(tokens, self.tagging.words)
         if not text.strip():
             report(0, f"the text {quote(text)} is empty; delete the sentence")
         entities = []
-        for label, first, end in spans_of([tag or OUTSIDE for tag in tags], self.scheme, out_of_order):
+        for label, first, end in spans_of([tag or OUTSIDE for tag in tags], scheme, out_of_order):
             if is_label(label, self.labels, partial(report, first)):
                 start, stop = starts[first], starts[end - 1] + len(tokens[end - 1])
                 entities.append(Entity(label, text[start:stop], start, stop))
@@ -114,9 +134,9 @@ def read_sentences(
 
     Raises `DataError` with each fault, or `NerError` if there is no sentence, at the end.
     """
-    faults, scheme = Faults(path), scheme_of(names for _, _, names in sentences)
-    words = are_words([word for _, tokens, _ in sentences for word in tokens])
-    reader = TagReader(scheme, words, labels, faults, mend, warn, indexed=False)
+    faults = Faults(path)
+    tagging = Tagging.of((tokens for _, tokens, _ in sentences), (names for _, _, names in sentences))
+    reader = TagReader(tagging, labels, faults, mend, warn)
     yield from filter(None, (reader.sentence(*sentence) for sentence in sentences))
     faults.finish("no sentence", "write some")
 
