@@ -56,65 +56,48 @@ def propose(examples: Sequence[Example], predictions: Sequence[Predictions]) -> 
     for row, example in enumerate(examples):
         models = [found for model in predictions if (found := model[row]) is not None]
         if models:
-            findings += _Row(row, example, models).corrections()
+            findings += _corrections(row, example, models)
     return sorted(findings, key=lambda finding: (-finding.score, finding.row, finding.span))
 
 
-class _Row:
-    """One row and what models say of it."""
+def _corrections(row: int, example: Example, models: Sequence[Prediction]) -> Iterator[Finding]:
+    written = [best_scores(model.entities) for model in models]
+    # The models' mean confidence in what one of them writes, and the greatest in what is annotated.
+    sureness = {pair: sum(of.get(pair, 0.0) for of in written) / len(models) for of in written for pair in of}
+    answers = [(scores, model.annotated or {}) for scores, model in zip(written, models, strict=True)]
+    belief = {pair: max(of.get(pair, asked.get(pair, 1.0)) for of, asked in answers) for pair in example.surfaces}
 
-    def __init__(self, row: int, example: Example, models: Sequence[Prediction]) -> None:
-        self.row, self.example, self.models = row, example, models
-        self.written = [best_scores(model.entities) for model in models]
+    def doubted(entity: Entity) -> bool:
+        return belief[entity.label, entity.text] <= round(1 - SURE, 9)
 
-    def confidence(self, entity: Entity) -> float:
-        """The models' mean confidence in an entity that one of them writes."""
-        pair = (entity.label, entity.text)
-        return sum(scores.get(pair, 0.0) for scores in self.written) / len(self.models)
-
-    def belief(self, entity: Entity) -> float:
-        """The greatest confidence of a model in an annotated entity; 1 where one was not asked for it."""
-        pair = (entity.label, entity.text)
-        return max(
-            scores[pair] if pair in scores else (model.annotated or {}).get(pair, 1.0)
-            for scores, model in zip(self.written, self.models, strict=True)
-        )
-
-    def doubted(self, entity: Entity) -> bool:
-        return self.belief(entity) <= round(1 - SURE, 9)
-
-    def corrections(self) -> Iterator[Finding]:
-        annotated = {*self.example.surfaces}
-        found = {(e.label, e.span): e for model in self.models for e in model.entities}.values()
-        sure = [e for e in found if (e.label, e.text) not in annotated and self.confidence(e) >= SURE]
-        taken: list[Entity] = []
-        replaced: set[Entity] = set()
-        for new in sorted(sure, key=lambda e: (-self.confidence(e), e.span, e.label)):
-            old = overlapping(self.example, *new.span)
-            if any(_overlap(new, other) for other in taken) or not all(map(self.doubted, old)):
-                continue
-            taken.append(new)
-            left = sorted(set(old) - replaced, key=lambda e: (e.label != new.label, -_overlap(new, e), e.span))
-            replaced |= set(left)
-            yield self._finding(_kind(left[0], new) if left else "added", left[0] if left else None, new)
-            yield from (self._finding("removed", entity, None, for_the_sake_of=new) for entity in left[1:])
-        for entity in self.example.entities:
-            seen = any(_overlap(entity, other) for other in found)
-            if entity not in replaced and not seen and self.doubted(entity):
-                yield self._finding("removed", entity, None)
-
-    def _finding(
-        self, kind: Kind, old: Entity | None, new: Entity | None, *, for_the_sake_of: Entity | None = None
-    ) -> Finding:
-        score, said = 1.0, []
-        if sure := new or for_the_sake_of:
-            score = self.confidence(sure)
-            said.append(f"{sure.label} {sure.text} {score:.2f}")
+    def finding(kind: Kind, old: Entity | None, new: Entity | None, sure: Entity | None) -> Finding:
+        scores, said = [], []
+        if sure:
+            scores.append(sureness[sure.label, sure.text])
+            said.append(f"{sure.label} {sure.text} {scores[-1]:.2f}")
         if old:
-            score = min(score, 1 - self.belief(old))
-            said.append(f"{old.label} {old.text} at most {self.belief(old):.2f}")
+            scores.append(1 - belief[old.label, old.text])
+            said.append(f"{old.label} {old.text} at most {belief[old.label, old.text]:.2f}")
         suggested = new and Entity(new.label, new.text, new.start, new.end)
-        return Finding(self.row, self.example, kind, score, old, suggested, "; ".join(said))
+        return Finding(row, example, kind, min(scores), old, suggested, "; ".join(said))
+
+    found = {(e.label, e.span): e for model in models for e in model.entities}.values()
+    sure = [e for e in found if (e.label, e.text) not in belief and sureness[e.label, e.text] >= SURE]
+    taken: list[Entity] = []
+    replaced: set[Entity] = set()
+    for new in sorted(sure, key=lambda e: (-sureness[e.label, e.text], e.span, e.label)):
+        old = overlapping(example, *new.span)
+        if any(_overlap(new, other) for other in taken) or not all(map(doubted, old)):
+            continue
+        taken.append(new)
+        left = sorted(set(old) - replaced, key=lambda e: (e.label != new.label, -_overlap(new, e), e.span))
+        replaced |= set(left)
+        yield finding(_kind(left[0], new) if left else "added", left[0] if left else None, new, new)
+        yield from (finding("removed", entity, None, new) for entity in left[1:])
+    for entity in example.entities:
+        seen = any(_overlap(entity, other) for other in found)
+        if entity not in replaced and not seen and doubted(entity):
+            yield finding("removed", entity, None, None)
 
 
 def _overlap(one: Entity, other: Entity) -> int:

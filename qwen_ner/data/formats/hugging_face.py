@@ -166,11 +166,8 @@ def _load(source: str, load: Any) -> Any:
         if silent:
             raise unreachable(source, constants.ENDPOINT, silent) from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        remedy = "check that save_to_disk wrote it, or that it holds Parquet or JSON with tokens and ner_tags"
-        if not Path(source).expanduser().exists():
-            looked = f"there is no such file or folder in {Path.cwd()}, so it was looked up on the Hub"
-            remedy = f"{looked}: check the id and the network, or give a folder"
-        what = f"cannot be loaded as a Hugging Face data set ({reason})"
+        what = f"cannot be loaded as a Hugging Face data set, from {Path.cwd()} or the Hub ({reason})"
+        remedy = "give a file or folder of Parquet or JSON, or what save_to_disk wrote; or check the id and the network"
         raise NerError(what, place=source, remedy=remedy) from error
 
 
