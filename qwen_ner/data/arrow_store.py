@@ -133,6 +133,8 @@ def writable(folder: Path) -> Iterator[None]:
     """Turn the error of a disk that is full or read-only into a `NerError` with its remedy."""
     try:
         yield
+    except NerError:  # of what is read, which may be another file that is not readable
+        raise
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None:  # datasets closes its file on the way, which fails too

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..entities import Example, NerError
@@ -22,18 +23,18 @@ from .notes import Notes, Watch
 log = logging.getLogger(__name__)
 
 
+@dataclass
 class Conversion:
     """The rows of a source, and what of them is not in the target. They are read and counted anew each time."""
 
-    def __init__(
-        self,
-        source: Source,
-        repair: bool,
-        corrections: Corrections | None = None,
-        keep: frozenset[str] | None = None,
-    ) -> None:
-        self.source, self.repair, self.corrections, self.keep = source, repair, corrections, keep
-        self.rows, self.entities, self.losses, self.watch = 0, 0, Notes(), Watch(keep=keep)
+    source: Source
+    repair: bool
+    corrections: Corrections | None
+    keep: frozenset[str] | None
+    rows: int = 0
+    entities: int = 0
+    losses: Notes = field(default_factory=Notes)
+    watch: Watch = field(default_factory=Watch)
 
     def note(self, what: str, where: str) -> None:
         self.losses.note(what, where)
@@ -75,8 +76,7 @@ def convert(
         what = "the name of the file does not tell its format" if to is None else "unknown format"
         raise NerError(what, value=to, place=path, remedy=f"give --to one of {', '.join(writers())}")
     if path.is_dir() or (path.exists() and path.resolve() == Path(source).expanduser().resolve()):
-        fault = "is a folder" if path.is_dir() else "is the source itself"
-        raise NerError(fault, place=path, remedy="name another file to write")
+        raise NerError("is a folder, or the source itself", place=path, remedy="name another file to write")
     read = open_dataset(source, split)
     log.info("%s is read as %s", source, read)
     kept = None if keep is None else frozenset(keep)
@@ -90,11 +90,9 @@ def convert(
                 fault = f"{name} cannot hold all of {source}, so nothing is written"
                 remedy = f"give --lossy to leave this out, or choose jsonl, which holds everything:\n{done.losses}"
                 raise NerError(fault, place=path, remedy=remedy)
-    except OSError as error:
-        fault = f"cannot be written ({error.strerror or error})"
-        raise NerError(fault, place=path, remedy="choose another place") from error
-    except UnicodeEncodeError as error:
-        raise NerError(f"cannot be written ({error})", place=path, remedy="correct the text") from error
+    except (OSError, UnicodeEncodeError) as error:
+        remedy = "choose another place" if isinstance(error, OSError) else "correct the text"
+        raise NerError(f"cannot be written ({error})", place=path, remedy=remedy) from error
     done.watch.log(source)
     if done.corrections:
         done.corrections.log()

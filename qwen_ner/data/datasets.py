@@ -73,7 +73,8 @@ class TextRow:
 
 
 TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".parquet", ".arrow")
-OBJECT_START = re.compile(r"""[\[{\s]*\{\s*(["'])\w*\1\s*:""")
+JSON_START = re.compile(r"""[\[{\s]*\{\s*(["'])\w*\1\s*:|\[[\[\s]*"|[\[{\s]*[\]}]*$""")
+"""The beginning of an object with a key or of an array of strings, or brackets alone."""
 
 
 def read_texts(lines: Iterable[bytes], source: str) -> Iterator[TextRow]:
@@ -91,13 +92,11 @@ def read_texts(lines: Iterable[bytes], source: str) -> Iterator[TextRow]:
     if source.lower().endswith(TABLES):
         remedy = f"convert it first: qwen-ner convert {source} {Path(source).stem}.jsonl"
         raise NerError("a table is not read", place=source, remedy=remedy)
-    is_jsonl: bool | None = True if source.endswith(".jsonl") else None
+    read = json_object if source.endswith(".jsonl") else None
     for line, raw in number_lines(lines):
-        if not raw.decode(errors="replace").strip():
-            continue
-        if is_jsonl is None:
-            is_jsonl = _is_row(raw, source)
-        yield _text_row(raw, str(line), f"{source}:{line}", json_object if is_jsonl else _plain)
+        if raw.decode(errors="replace").strip():
+            read = read or (json_object if _is_row(raw, source) else _plain)
+            yield _text_row(raw, str(line), f"{source}:{line}", read)
 
 
 def given_texts(texts: Iterable[str], source: str) -> Iterator[TextRow]:
@@ -127,27 +126,17 @@ def _plain(raw: bytes) -> dict[str, Any]:
 
 def _is_row(first: bytes, source: str) -> bool:
     """Whether the first line is a row with a text, rather than a text. Raises `NerError` if it is other JSON."""
-    line, found = first.decode(errors="replace").strip(), ""
+    line = first.decode(errors="replace").strip()
     try:
-        value = json.loads(line) if line.startswith(("{", "[")) else None
-    except json.JSONDecodeError as error:
-        unfinished = error.pos == len(line)  # more would follow, on the next lines
-        if unfinished or OBJECT_START.match(line):
-            found = "JSON over several lines" if unfinished else f"broken JSON ({error.msg})"
-    except (ValueError, RecursionError) as error:
-        found = f"broken JSON ({error})"
-    else:
-        if isinstance(value, dict):
-            found = "" if "text" in value else 'a JSON object without "text"'
-            if not found:
-                return True
-        elif isinstance(value, list) and not any(type(item) in (int, float) for item in value):  # like "[1]" in a text
-            found = "a JSON array"
-    if found:
-        remedy = (
-            'give one {"text": …} a line, as `jq -c "if type==\\"array\\" then .[] else . end" IN > OUT.jsonl` writes'
-        )
-        raise NerError(f"starts with {found}", value=line[:40], place=source, remedy=remedy)
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, dict) and "text" in value:
+        return True
+    if isinstance(value, dict) or JSON_START.match(line):
+        program = 'jq -c "if type==\\"array\\" then .[] else . end" IN > OUT.jsonl'
+        remedy = f'give one {{"text": …}} a line, as `{program}` writes'
+        raise NerError('starts with JSON that is no object with a "text"', value=line[:40], place=source, remedy=remedy)
     return False
 
 
@@ -187,25 +176,18 @@ def iter_dataset(
     watch: Watch | None = None,
 ) -> Iterator[Example]:
     """As `read_dataset`, one example at a time. Raises at the end: what came before is valid only if it does not."""
-    source = open_dataset(dataset, split, data_dir)
+    source, watching = open_dataset(dataset, split, data_dir), watch or Watch()
     if source.format not in (jsonl, cluener):
         log.info("%s is read as %s", source.path, source)
-    return _watched(source, labels, watch, repair, unlabelled=split == "test")
-
-
-def _watched(
-    source: Source, labels: LabelSet | None, watch: Watch | None, repair: bool, **options: Any
-) -> Iterator[Example]:
-    watching = watch or Watch()
 
     def note(what: str, where: str) -> None:
         if what == OUT_OF_ORDER:  # the others are of what rows have beside texts and entities
             watching.note(what, where)
 
+    options = {"unlabelled": split == "test", "keep": watching.keep, "warn": watching.note}
     if repair:
         options |= {"repair": True, "note": note}
-    read = source.examples(labels, keep=watching.keep, warn=watching.note, **options)
-    yield from watching.examples(read)
+    yield from watching.examples(source.examples(labels, **options))
     if watch is None:
         watching.log(source.path)
 
@@ -215,8 +197,7 @@ def open_dataset(dataset: str, split: str | None, data_dir: str | Path | None = 
     check_place(dataset, data_dir)
     if dataset in NAMED and split not in cluener.SPLITS:
         remedy = "choose train, dev (the validation split) or test with --split"
-        what = "no such split" if split else "has several splits"
-        raise NerError(what, value=split, place=dataset, remedy=remedy)
+        raise NerError("its splits are train, dev and test", value=split, place=dataset, remedy=remedy)
     if dataset == "cluener":
         return Source(str(cluener.locate(str(split), data_dir)), cluener)
     return open_source(str(SAMPLE) if dataset == "sample" else dataset, split)

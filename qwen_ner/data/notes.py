@@ -41,21 +41,23 @@ class Notes:
         if len(shown) < SHOWN:
             shown.append(where)
 
-    def __str__(self) -> str:
-        """One line per kind of note, followed by its places.
+    def lines(self) -> list[str]:
+        """Each kind of note with how often and the first places.
 
         >>> notes = Notes()
         >>> notes.note("scores", "a.jsonl:3")
-        >>> print(notes)
-        scores: 1
-          a.jsonl:3
+        >>> notes.lines()
+        ['scores: 1 (a.jsonl:3)']
         """
-        lines: list[str] = []
+        found = []
         for what, number in self.counts.items():
-            lines += [f"{what}: {number:,}", *(f"  {place}" for place in self.places[what])]
-            if number > SHOWN:
-                lines.append(f"  … and {number - SHOWN:,} more")
-        return "\n".join(lines)
+            places = self.places[what]
+            more = f" and {number - len(places):,} more" if number > len(places) else ""
+            found.append(f"{what}: {number:,} ({', '.join(dict.fromkeys(places))}{more})")
+        return found
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
 
 @dataclass
@@ -75,17 +77,14 @@ class Watch(Notes):
         """The examples, with the entities to keep, trimmed."""
         for example in examples:
             self.labels.update(entity.label for entity in example.entities)
-            if self.keep is not None and any(entity.label not in self.keep for entity in example.entities):
-                example = self._kept(example, self.keep)
+            left = Counter(e.label for e in example.entities if self.keep is not None and e.label not in self.keep)
+            if left:
+                self.left_out.update(left)
+                self.left_rows.update(left.keys())
+                example = replace(example, entities=tuple(e for e in example.entities if e.label not in left))
             if any(entity.text != entity.text.strip(SPACE) for entity in example.entities):
                 example = self._trimmed(example)
             yield example
-
-    def _kept(self, example: Example, keep: frozenset[str]) -> Example:
-        left = Counter(entity.label for entity in example.entities if entity.label not in keep)
-        self.left_out.update(left)
-        self.left_rows.update(left.keys())
-        return replace(example, entities=tuple(entity for entity in example.entities if entity.label in keep))
 
     def left_out_line(self) -> str:
         """What was left out, as one line; empty if nothing was.
@@ -116,10 +115,8 @@ class Watch(Notes):
                 place = f"{example.source}: {entity.label} {quote(entity.text)} [{entity.start}, {entity.end})"
                 self.note(TRIMMED if text else BLANK, place)
             if text:
-                kept.setdefault(
-                    (entity.label, start, start + len(text)),
-                    Entity(entity.label, text, start, start + len(text), entity.score),
-                )
+                trimmed = Entity(entity.label, text, start, start + len(text), entity.score)
+                kept.setdefault((trimmed.label, *trimmed.span), trimmed)
         return replace(example, entities=tuple(kept.values()))
 
     def lines(self) -> list[str]:
@@ -130,11 +127,7 @@ class Watch(Notes):
         >>> [entity.text for row in rows for entity in row.entities], watch.lines()
         (['张伟'], ['spans with outer white space, trimmed: 1 (a.jsonl:7: name "张伟 " [0, 3))'])
         """
-        found = []
-        for what, number in self.counts.items():
-            places = self.places[what]
-            more = f" and {number - len(places):,} more" if number > len(places) else ""
-            found.append(f"{what}: {number:,} ({', '.join(dict.fromkeys(places))}{more})")
+        found = super().lines()
         groups = [[f"{quote(name)} ({number:,})" for name, number in group] for group in look_alikes(self.labels)]
         if groups:
             alike = join_names((" and ".join(group) for group in groups), SHOWN)

@@ -15,7 +15,6 @@ from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
 from tempfile import TemporaryDirectory
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from ..codec import Codec
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-
-COLUMNS = {"row", "prompt_ids", "answer_ids", "length"}
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence[str]) -> list[list[int]]:
@@ -66,31 +63,16 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence
     ]
 
 
-PATIENCE = 20.0
-"""Seconds for a chat template to write two turns, which takes less than a millisecond."""
-
 HARMLESS = "\ue000text\ue000"
 """A text that no template changes, and that can be found in what the template makes of it."""
 
 
 def takes_system_turn(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template writes a system turn, rather than refuse it (Gemma) or leave it out.
-
-    Raises `NerError` for a template that does not end: it is a program, and two nested loops can take days.
-    """
-    turns, rendered = [{"role": "system", "content": HARMLESS}, {"role": "user", "content": "?"}], list[str]()
-
-    def render() -> None:
-        with suppress(NerError):
-            rendered.append(_rendered(tokenizer, turns))
-
-    probe = Thread(target=render, daemon=True)
-    probe.start()
-    probe.join(PATIENCE)
-    if probe.is_alive():
-        what, remedy = f"the chat template does not end within {PATIENCE:g} s", "use a model with another chat template"
-        raise NerError(what, place=tokenizer.name_or_path, remedy=remedy)
-    return HARMLESS in "".join(rendered)
+    """Whether the chat template writes a system turn, rather than refuse it (Gemma) or leave it out."""
+    turns = [{"role": "system", "content": HARMLESS}, {"role": "user", "content": "?"}]
+    with suppress(NerError):
+        return HARMLESS in _rendered(tokenizer, turns)
+    return False
 
 
 def unclosed_thought(tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -218,25 +200,15 @@ def build_dataset(
     with writable(cache):
         if kept := sorted(cache.glob(f"{key}*.arrow")):
             try:
-                made = tokenized()
-                fault: object = _difference(made, stored, options)
+                if len(made := tokenized()) == len(stored):
+                    return made
+                fault: object = f"{len(made)} rows"
             except Exception as error:  # pyarrow's, of many kinds
                 fault = error
-            if fault is None:
-                return made
             log.warning("%s is damaged (%s); tokenizing again.", kept[0], fault)
             while kept:
                 kept.pop().unlink()
         return tokenized()
-
-
-def _difference(made: Dataset, stored: Dataset, options: dict[str, Any]) -> str | None:
-    """How rows from the cache differ from what `stored` would be now, by three of them; None if they do not."""
-    if len(made) != len(stored) or set(made.column_names) != COLUMNS:
-        return f"{len(made)} rows of {', '.join(made.column_names)}"
-    some = sorted({0, len(stored) // 2, len(stored) - 1}) if len(stored) else []
-    same = not some or made.select(some)[:] == _tokenize(stored.select(some)[:], some, **options)
-    return None if same else "other tokens"
 
 
 def _tokenize(

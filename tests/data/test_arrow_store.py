@@ -110,3 +110,16 @@ def test_predictions_come_back_as_they_were():
     stored = StoredDecoded.of(iter(predicted))
     assert list(stored) == [stored[n] for n in range(5)] == predicted
     assert [*stored.select([4, 0])] == [predicted[4], predicted[0]]
+
+
+def test_a_fault_of_what_is_read_is_not_taken_for_one_of_the_disk():
+    def unreadable():
+        yield from ROWS
+        try:
+            raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise NerError("cannot be read", place="rows.jsonl") from error
+
+    with pytest.raises(NerError) as error:
+        StoredExamples.of(unreadable())
+    assert error.value.place == "rows.jsonl"

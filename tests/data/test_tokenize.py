@@ -2,7 +2,6 @@ import copy
 import gc
 import json
 import subprocess
-from dataclasses import replace
 
 import pytest
 from rows import EIGHT, example
@@ -48,17 +47,16 @@ def test_rows_are_numbered_and_the_numbers_of_two_data_sets_do_not_meet(codec, t
 
 
 def test_the_second_time_is_read_from_the_cache_and_any_change_is_not(codec, tokenizer, monkeypatch):
-    """But for three rows, by which is seen that it is what would be written."""
     tokenized = []
     monkeypatch.setattr(tokenize, "prompt_ids", lambda *a: tokenized.append(len(a[2])) or prompt_ids(*a))
     fresh = [example(f"缓存里没有这{n}句") for n in range(9)]
     first = build_dataset(fresh, codec, tokenizer)
     again = build_dataset(fresh, codec, tokenizer)
     assert first.to_list() == again.to_list()
-    assert tokenized == [9, 3]
+    assert tokenized == [9]
     other = build_dataset(fresh, Codec(CLUENER, "另一个提示"), tokenizer)
     assert other[0]["prompt_ids"] != first[0]["prompt_ids"]
-    assert tokenized == [9, 3, 9]
+    assert tokenized == [9, 9]
 
 
 def test_two_processes_give_the_same_rows(codec, tokenizer):
@@ -170,14 +168,6 @@ def test_a_template_with_a_system_turn_is_given_one(tokenizer, codec):
     assert tokenize.takes_system_turn(tokenizer)
     trims = with_template(tokenizer, tokenizer.chat_template.replace("message.content", "message.content | trim"))
     assert tokenize.takes_system_turn(trims)
-
-
-def test_a_template_that_does_not_end_is_an_error(tokenizer, codec, monkeypatch):
-    monkeypatch.setattr(tokenize, "PATIENCE", 0.2)
-    loops = "{% for i in range(5000) %}{% for j in range(5000) %}{% endfor %}{% endfor %}"  # ends after a second
-    with pytest.raises(NerError, match=r"within 0\.2 s") as error:
-        prompt_ids(with_template(tokenizer, loops), codec, ["三星"])
-    assert error.value.place == tokenizer.name_or_path
 
 
 @pytest.mark.parametrize(
@@ -309,10 +299,7 @@ def test_what_an_older_version_left_under_the_same_key_is_told_and_replaced(
     monkeypatch.setattr("qwen_ner.data.tokenize._cache_key", lambda *args: "same")
     build(EIGHT[:5])
     assert len(build()) == 8
-    assert "5 rows of" in caplog.text
-    other = [replace(EIGHT[0], text=EIGHT[0].text[::-1], entities=()), *EIGHT[1:]]
-    assert build(other)[0] != build(EIGHT)[0]
-    assert "other tokens" in caplog.text
+    assert "5 rows" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch, codec, tokenizer):

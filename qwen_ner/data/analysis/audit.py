@@ -93,7 +93,7 @@ class _Edge:
 
 
 def _boundaries(corpus: Corpus) -> Iterator[Finding]:
-    edges = [*_without(corpus), *_within(corpus)]
+    edges = list(_edges(corpus))
     strings = Counter((edge.affix, edge.whole, edge.inside) for edge in edges)
     # Count strings, not places: many 收藏家 with 藏家 inside say nothing about 收 before other words.
     affixes = Counter((affix, inside) for affix, _, inside in strings)
@@ -116,8 +116,8 @@ def _boundaries(corpus: Corpus) -> Iterator[Finding]:
         yield Finding(edge.row, corpus.examples[edge.row], "boundary", score, edge.entity, edge.other, evidence)
 
 
-def _without(corpus: Corpus) -> Iterator[_Edge]:
-    """Entities next to something that might belong to them."""
+def _edges(corpus: Corpus) -> Iterator[_Edge]:
+    """Entities next to something that might belong to them, and those that elsewhere are annotated without a part."""
     for row, example in enumerate(corpus.examples):
         text, covered = example.text, corpus.covered[row]
         for entity in example.entities:
@@ -129,23 +129,14 @@ def _without(corpus: Corpus) -> Iterator[_Edge]:
                         continue
                     if affix.isalnum() and (parted := corpus.split_by_label(row, outer)) >= 0.5:
                         yield _edge(row, text, entity, begin, stop, parted)
+                for begin, stop in ((start + size, end), (start, end - size)):
+                    affix = text[start:begin] + text[stop:end]
+                    if begin < stop and affix.isalnum() and corpus.count(text[begin:stop], entity.label):
+                        yield _edge(row, text, entity, begin, stop)
             if start > 0 and end < len(text) and MARKS.get(text[start - 1]) == text[end]:
                 yield _edge(row, text, entity, start - 1, end + 1)
-
-
-def _within(corpus: Corpus) -> Iterator[_Edge]:
-    """Entities with something that might not belong to them: elsewhere they are annotated without it."""
-    for row, example in enumerate(corpus.examples):
-        for entity in example.entities:
-            start, end = entity.span
-            inner = [(start + size, end) for size in range(1, min(AFFIX, end - start - 1) + 1)]
-            inner += [(start, end - size) for size in range(1, min(AFFIX, end - start - 1) + 1)]
-            for begin, stop in inner:
-                affix = example.text[start:begin] + example.text[stop:end]
-                if affix.isalnum() and corpus.count(example.text[begin:stop], entity.label):
-                    yield _edge(row, example.text, entity, begin, stop)
-            if end - start > 2 and MARKS.get(example.text[start]) == example.text[end - 1]:
-                yield _edge(row, example.text, entity, start + 1, end - 1)
+            if end - start > 2 and MARKS.get(text[start]) == text[end - 1]:
+                yield _edge(row, text, entity, start + 1, end - 1)
 
 
 def _edge(row: int, text: str, entity: Entity, begin: int, stop: int, parted: float = 1.0) -> _Edge:

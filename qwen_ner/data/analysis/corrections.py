@@ -11,12 +11,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ...entities import Entity, Example, NerError
-from ..formats.errors import DataError, Faults, count, quote
+from ..formats.errors import DataError, Faults, LineFault, count, quote
 from ..formats.lines import lines_of, number_lines
-from ..formats.mentions import EntityReader
+from ..formats.mentions import entity_of
 from ..formats.rows import json_object
 from .corpus import overlapping
 from .disagreement import Prediction, Predictions, best_scores
@@ -57,65 +56,48 @@ def propose(examples: Sequence[Example], predictions: Sequence[Predictions]) -> 
     for row, example in enumerate(examples):
         models = [found for model in predictions if (found := model[row]) is not None]
         if models:
-            findings += _Row(row, example, models).corrections()
+            findings += _corrections(row, example, models)
     return sorted(findings, key=lambda finding: (-finding.score, finding.row, finding.span))
 
 
-class _Row:
-    """One row and what models say of it."""
+def _corrections(row: int, example: Example, models: Sequence[Prediction]) -> Iterator[Finding]:
+    written = [best_scores(model.entities) for model in models]
+    # The models' mean confidence in what one of them writes, and the greatest in what is annotated.
+    sureness = {pair: sum(of.get(pair, 0.0) for of in written) / len(models) for of in written for pair in of}
+    answers = [(scores, model.annotated or {}) for scores, model in zip(written, models, strict=True)]
+    belief = {pair: max(of.get(pair, asked.get(pair, 1.0)) for of, asked in answers) for pair in example.surfaces}
 
-    def __init__(self, row: int, example: Example, models: Sequence[Prediction]) -> None:
-        self.row, self.example, self.models = row, example, models
-        self.written = [best_scores(model.entities) for model in models]
+    def doubted(entity: Entity) -> bool:
+        return belief[entity.label, entity.text] <= round(1 - SURE, 9)
 
-    def confidence(self, entity: Entity) -> float:
-        """The models' mean confidence in an entity that one of them writes."""
-        pair = (entity.label, entity.text)
-        return sum(scores.get(pair, 0.0) for scores in self.written) / len(self.models)
-
-    def belief(self, entity: Entity) -> float:
-        """The greatest confidence of a model in an annotated entity; 1 where one was not asked for it."""
-        pair = (entity.label, entity.text)
-        return max(
-            scores[pair] if pair in scores else (model.annotated or {}).get(pair, 1.0)
-            for scores, model in zip(self.written, self.models, strict=True)
-        )
-
-    def doubted(self, entity: Entity) -> bool:
-        return self.belief(entity) <= round(1 - SURE, 9)
-
-    def corrections(self) -> Iterator[Finding]:
-        annotated = {*self.example.surfaces}
-        found = {(e.label, e.span): e for model in self.models for e in model.entities}.values()
-        sure = [e for e in found if (e.label, e.text) not in annotated and self.confidence(e) >= SURE]
-        taken: list[Entity] = []
-        replaced: set[Entity] = set()
-        for new in sorted(sure, key=lambda e: (-self.confidence(e), e.span, e.label)):
-            old = overlapping(self.example, *new.span)
-            if any(_overlap(new, other) for other in taken) or not all(map(self.doubted, old)):
-                continue
-            taken.append(new)
-            left = sorted(set(old) - replaced, key=lambda e: (e.label != new.label, -_overlap(new, e), e.span))
-            replaced |= set(left)
-            yield self._finding(_kind(left[0], new) if left else "added", left[0] if left else None, new)
-            yield from (self._finding("removed", entity, None, for_the_sake_of=new) for entity in left[1:])
-        for entity in self.example.entities:
-            seen = any(_overlap(entity, other) for other in found)
-            if entity not in replaced and not seen and self.doubted(entity):
-                yield self._finding("removed", entity, None)
-
-    def _finding(
-        self, kind: Kind, old: Entity | None, new: Entity | None, *, for_the_sake_of: Entity | None = None
-    ) -> Finding:
-        score, said = 1.0, []
-        if sure := new or for_the_sake_of:
-            score = self.confidence(sure)
-            said.append(f"{sure.label} {sure.text} {score:.2f}")
+    def finding(kind: Kind, old: Entity | None, new: Entity | None, sure: Entity | None) -> Finding:
+        scores, said = [], []
+        if sure:
+            scores.append(sureness[sure.label, sure.text])
+            said.append(f"{sure.label} {sure.text} {scores[-1]:.2f}")
         if old:
-            score = min(score, 1 - self.belief(old))
-            said.append(f"{old.label} {old.text} at most {self.belief(old):.2f}")
+            scores.append(1 - belief[old.label, old.text])
+            said.append(f"{old.label} {old.text} at most {belief[old.label, old.text]:.2f}")
         suggested = new and Entity(new.label, new.text, new.start, new.end)
-        return Finding(self.row, self.example, kind, score, old, suggested, "; ".join(said))
+        return Finding(row, example, kind, min(scores), old, suggested, "; ".join(said))
+
+    found = {(e.label, e.span): e for model in models for e in model.entities}.values()
+    sure = [e for e in found if (e.label, e.text) not in belief and sureness[e.label, e.text] >= SURE]
+    taken: list[Entity] = []
+    replaced: set[Entity] = set()
+    for new in sorted(sure, key=lambda e: (-sureness[e.label, e.text], e.span, e.label)):
+        old = overlapping(example, *new.span)
+        if any(_overlap(new, other) for other in taken) or not all(map(doubted, old)):
+            continue
+        taken.append(new)
+        left = sorted(set(old) - replaced, key=lambda e: (e.label != new.label, -_overlap(new, e), e.span))
+        replaced |= set(left)
+        yield finding(_kind(left[0], new) if left else "added", left[0] if left else None, new, new)
+        yield from (finding("removed", entity, None, new) for entity in left[1:])
+    for entity in example.entities:
+        seen = any(_overlap(entity, other) for other in found)
+        if entity not in replaced and not seen and doubted(entity):
+            yield finding("removed", entity, None, None)
 
 
 def _overlap(one: Entity, other: Entity) -> int:
@@ -152,71 +134,55 @@ class Corrections:
         self.lines: dict[str, list[_Line]] = defaultdict(list)
         faults = Faults(str(path))
         for number, raw in number_lines(lines_of(path)):
-            report = faults.row(place := f"{Path(path).name}:{number}")
-            try:
+            place = f"{Path(path).name}:{number}"
+            with faults.reading(place):
                 row = json_object(raw)
-                old, new = (_entity(row.get(key), row.get("text")) for key in ("annotated", "suggested"))
-                if not {"id", "kind"} <= row.keys() or (old is None and new is None):
-                    raise NerError(f"{quote(row)} is no finding", remedy="give what `qwen-ner audit --output` wrote")
-                self.lines[str(row["id"])].append(_Line(place, str(row["kind"]), row["text"], old, new))
-            except NerError as error:
-                report(str(error))
+                text, items = row.get("text"), [row.get("annotated"), row.get("suggested")]
+                if not {"id", "kind"} <= row.keys() or not isinstance(text, str) or items == [None, None]:
+                    raise LineFault(f"{quote(row)} is no finding", remedy="give what `qwen-ner audit --output` wrote")
+                old, new = (None if item is None else entity_of(item, text) for item in items)
+                self.lines[str(row["id"])].append(_Line(place, str(row["kind"]), text, old, new))
         if faults.found:  # without a line every proposal was rejected
             raise DataError(str(path), faults.found, faults.rows)
 
     def apply(self, examples: Iterable[Example]) -> Iterator[Example]:
         """The rows with all corrections; nothing else in them changes. To apply them again changes nothing.
 
-        Raises `NerError` at the end if a line's row is not among them, or has another text or other entities there.
+        Raises `DataError` at the end if a line's row is not among them, or has another text or other entities there.
         """
         self.done, self.before = Counter[str](), Counter[str]()
-        faults, unused = list[str](), {line.place for lines in self.lines.values() for line in lines}
+        remedy = "give the data that it was written for, or delete the line"
+        places = [line.place for lines in self.lines.values() for line in lines]
+        faults, unused = list[str](), set(places)
         for example in examples:
             for line in self.lines.get(example.id, ()):
                 unused.discard(line.place)
-                if line.text != example.text:
-                    faults.append(f"{line.place}: the text of row {example.id} is {quote(example.text)}")
-                elif (corrected := _corrected(example, line)) is None:
-                    faults.append(f"{line.place}: row {example.id} has neither what is annotated nor what is suggested")
+                if (corrected := _corrected(example, line)) is None:
+                    what = f"row {example.id} has another text, or neither what is annotated nor what is suggested"
+                    faults.append(f"{line.place}: {what}; {remedy}")
                 else:
                     (self.before if corrected == example else self.done)[line.kind] += 1
                     example = corrected
             yield example
-        faults += [f"{place}: its row is not in the data" for place in sorted(unused)]
+        faults += [f"{place}: its row is not in the data; {remedy}" for place in sorted(unused)]
         if faults:
-            more = f"\n  … and {len(faults) - 20:,} more" if len(faults) > 20 else ""
-            remedy = (
-                "give the data that it was written for, or delete these lines:\n  " + "\n  ".join(faults[:20]) + more
-            )
-            what = f"{count(len(faults), 'line')} of it do not fit the rows"
-            raise NerError(what, place=self.path, remedy=remedy)
+            raise DataError(str(self.path), faults, len(places))
 
     def log(self) -> None:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.done.most_common())
         before = f"; {self.before.total():,} were applied before" if self.before else ""
-        log.info(
-            "%s: %s applied%s%s", self.path, count(self.done.total(), "correction"), kinds and f": {kinds}", before
-        )
-
-
-def _entity(item: Any, text: Any) -> Entity | None:
-    if item is None or not isinstance(text, str):
-        return None
-    faults: list[str] = []
-    found = next(EntityReader(text, None, faults.append).from_items([item]), None)
-    if found is None:
-        raise NerError("; ".join(faults))
-    return found
+        applied = count(self.done.total(), "correction")
+        log.info("%s: %s applied%s%s", self.path, applied, kinds and f": {kinds}", before)
 
 
 def _corrected(example: Example, line: _Line) -> Example | None:
-    """The row with what a line suggests in place of what is annotated; None if it has neither."""
+    """The row with what a line suggests in place of what is annotated; None if it has neither, or another text."""
     has = {(e.label, e.span): e for e in example.entities}
     old, new = ((e.label, e.span) if e else None for e in (line.old, line.new))
-    if old is not None and old not in has and new is not None and new not in has:
+    if line.text != example.text or (old and new and old not in has and new not in has):
         return None
-    if old is not None:
+    if old:
         has.pop(old, None)
-    if line.new is not None and new not in has:
+    if line.new and new not in has:
         has[line.new.label, line.new.span] = line.new
     return replace(example, entities=tuple(has.values()))

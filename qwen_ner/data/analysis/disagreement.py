@@ -7,15 +7,15 @@ nothing of models.
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...entities import Entity, Example, NerError
-from ..formats.errors import Faults, quote
+from ..formats.errors import Faults, LineFault, quote
 from ..formats.lines import lines_of, number_lines
+from ..formats.mentions import entity_of
 from ..formats.rows import json_object
 from .corpus import overlapping, share_at_least
 from .findings import Finding
@@ -48,20 +48,13 @@ def predictions_by_text(path: str | Path, examples: Sequence[Example]) -> list[P
     by_text: dict[str, Prediction] = {}
     faults, errors = Faults(str(path)), 0
     for number, raw in number_lines(lines_of(path)):
-        report = faults.row(f"{Path(path).name}:{number}")
-        try:
+        with faults.reading(f"{Path(path).name}:{number}"):
             row = json_object(raw)
             if "error" in row:
                 errors += 1
-            else:
-                found, asked = _entities(row, "entities"), _entities(row, "annotated") if "annotated" in row else None
-                scores = None if asked is None else {(e.label, e.text): e.score or 0.0 for e in asked}
-                by_text[row["text"]] = Prediction(found, scores)
-        except NerError as error:
-            report(str(error))
-        except (KeyError, TypeError, ValueError):
-            fault = f"{quote(raw.decode('utf-8', 'replace'))} has no text and entities with scores"
-            report(f"{fault}; give a file that `qwen-ner predict` wrote")
+                continue
+            asked = _entities(row, "annotated") if "annotated" in row else None
+            by_text[row["text"]] = Prediction(_entities(row, "entities"), None if asked is None else best_scores(asked))
     faults.finish("no lines", "give a file that `qwen-ner predict` wrote")
     known = {example.text for example in examples}
     if not known & by_text.keys():
@@ -75,8 +68,13 @@ def predictions_by_text(path: str | Path, examples: Sequence[Example]) -> list[P
 
 
 def _entities(row: dict[str, Any], key: str) -> tuple[Entity, ...]:
-    items = [(e["label"], e["text"], e["start"], e["end"], float(e["score"])) for e in row[key]]
-    return Example("", row["text"], tuple(Entity(*item) for item in items)).entities
+    text, items = row.get("text"), row.get(key)
+    if not isinstance(text, str) or not isinstance(items, list):
+        raise LineFault(f"{quote(row)} has no text and entities", remedy="give a file that `qwen-ner predict` wrote")
+    entities = Example("", text, tuple(entity_of(item, text) for item in items)).entities
+    if any(entity.score is None for entity in entities):
+        raise LineFault(f"{quote(row)} has no entities with scores", remedy="give a file that `qwen-ner predict` wrote")
+    return entities
 
 
 def best_scores(entities: Sequence[Entity]) -> dict[tuple[str, str], float]:
@@ -97,24 +95,17 @@ def disagreements(examples: Sequence[Example], predictions: Sequence[Predictions
     """
     for row, example in enumerate(examples):
         asked = [found for model in predictions if (found := model[row]) is not None]
-        scores: dict[tuple[str, str], list[float]] = defaultdict(list)
-        first: dict[tuple[str, str], Entity] = {}
-        for found in asked:
-            for entity in found.entities:
-                first.setdefault((entity.label, entity.text), entity)
-            for pair, score in best_scores(found.entities).items():
-                scores[pair].append(score)
+        written = {(e.label, e.text): e for found in reversed(asked) for e in reversed(found.entities)}
+        scores = [best_scores(found.entities) for found in asked]
         annotated = set(example.surfaces)
-        for pair, of in scores.items():
-            if pair in annotated:
-                continue
-            place = first[pair]
+        for pair in dict.fromkeys(pair for of in scores for pair in of if pair not in annotated):
+            place, of = written[pair], [score[pair] for score in scores if pair in score]
             old = next(iter(overlapping(example, place.start, place.end)), None)
             evidence = f"{len(of)} of {len(asked)} models write it, with {', '.join(f'{score:.2f}' for score in of)}"
             new = Entity(place.label, place.text, place.start, place.end)
             yield Finding(row, example, "predicted", sum(of) / len(asked), old, new, evidence)
         for entity in example.entities:
-            if asked and (entity.label, entity.text) not in scores:
+            if asked and (entity.label, entity.text) not in written:
                 evidence = f"none of {len(asked)} models writes it"
                 share = share_at_least(len(asked), len(asked))
                 yield Finding(row, example, "predicted", share, entity, None, evidence)

@@ -95,11 +95,11 @@ def near_duplicates(splits: Mapping[str, Sequence[Example]], similar: float = SI
             likeness: Likeness = "identical" if first.text == example.text else "equal"
             found.append(Duplicate((known, split), (first, example), likeness))
     kinds = list(firsts.values())
-    most_similar: dict[int, tuple[int, float]] = {}
+    most_similar: dict[int, tuple[float, int]] = {}
     for one, other, share in _similar([_bigrams(text) for text in firsts], similar):
-        if other not in most_similar or share > most_similar[other][1]:
-            most_similar[other] = one, share
-    for other, (one, share) in most_similar.items():
+        if share > most_similar.get(other, (0.0, 0))[0]:
+            most_similar[other] = share, one
+    for other, (share, one) in most_similar.items():
         (split, first), (later_split, later) = kinds[one], kinds[other]
         found.append(Duplicate((split, later_split), (first, later), "similar", share))
     return found
@@ -118,24 +118,19 @@ def groups_of_alike(texts: Sequence[str], similar: float = SIMILAR, names: Seque
     for number, text in enumerate(texts):
         numbers.setdefault(bare(text), []).append(number)
     kinds = list(numbers)
-    parents = list(range(len(kinds)))
-
-    def first_of(kind: int) -> int:
-        while parents[kind] != kind:
-            parents[kind] = kind = parents[parents[kind]]
-        return kind
-
+    group_of = [[kind] for kind in range(len(kinds))]
     alike = ((one, other) for one, other, _ in _similar([_bigrams(text) for text in kinds], similar))
     named: dict[str, int] = {}
     kind_of = {number: kind for kind, text in enumerate(kinds) for number in numbers[text]}
     of_one_name = ((named.setdefault(name, kind_of[n]), kind_of[n]) for n, name in enumerate(names) if name)
     for one, other in chain(alike, of_one_name):
-        first, later = sorted((first_of(one), first_of(other)))
-        parents[later] = first
-    groups: dict[int, list[int]] = {}
-    for kind, text in enumerate(kinds):
-        groups.setdefault(first_of(kind), []).extend(numbers[text])
-    return [sorted(group) for group in groups.values()]
+        smaller, larger = sorted((group_of[one], group_of[other]), key=len)
+        if smaller is not larger:
+            larger += smaller
+            for kind in smaller:
+                group_of[kind] = larger
+    groups = {id(group): group for group in group_of}.values()
+    return sorted(sorted(number for kind in group for number in numbers[kinds[kind]]) for group in groups)
 
 
 def _bigrams(text: str) -> set[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ...entities import Example
@@ -129,11 +129,7 @@ class Statistics:
     def to_dict(self) -> dict[str, Any]:
         """For JSON. Rows are named by their source; the only texts are surfaces."""
         splits = {
-            name: {
-                **vars(split),
-                "labels": {label: vars(counts) for label, counts in split.labels.items()},
-                "lengths": {what: lengths.to_dict() for what, lengths in split.lengths.items()},
-            }
+            name: asdict(split) | {"lengths": {what: of.to_dict() for what, of in split.lengths.items()}}
             for name, split in self.splits.items()
         }
         duplicates = [

@@ -6,82 +6,65 @@ In: `Statistics`, a folder. Out: PNG files in it. Does not count anything.
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...entities import NerError
 from .stats import Statistics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BARS = 50
-"""How many labels are drawn, the most frequent ones; the table and the JSON have all."""
-
 log = logging.getLogger(__name__)
-
-Names = dict[str, str]
-"""The names of labels, splits and tokenizer in the plots."""
 
 
 def draw(statistics: Statistics, folder: str | Path, tokenizer: str = "") -> list[Path]:
     """Write labels.png, lengths.png and, if tokens were counted, limits.png to `folder`; returns their paths.
 
-    Names with characters that no installed font has are numbered and logged. Raises `NerError` without matplotlib.
+    Characters that no installed font has are logged.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise NerError("matplotlib is missing", place="--plots", remedy="pip install matplotlib") from None
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    font, names = _names([*statistics.labels, *statistics.splits, tokenizer])
-    unit = f"tokens of {names[tokenizer]}" if tokenizer else "tokens"
+    unit = f"tokens of {tokenizer}" if tokenizer else "tokens"
     figures: dict[str, Figure] = {}
 
     def panels(name: str, height: float, number: int = 1) -> list[Axes]:
         figures[name] = Figure(figsize=(8, height), layout="constrained")
         return list(figures[name].subplots(number, squeeze=False).flat)
 
-    with rc_context({"font.family": font} if font else {}):
+    with rc_context({"font.family": _fonts("".join([*statistics.labels, *statistics.splits, tokenizer]))}):
         if labels := statistics.labels:
-            _labels(panels("labels.png", 1.2 + 0.35 * min(len(labels), BARS))[0], statistics, names)
+            _labels(panels("labels.png", 1.2 + 0.35 * len(labels))[0], statistics)
         whats = list(dict.fromkeys(what for split in statistics.splits.values() for what in split.lengths))
         for axes, what in zip(panels("lengths.png", 2.2 * len(whats), len(whats)), whats, strict=True):
-            _lengths(axes, statistics, what, names, "characters" if what == "text" else unit)
+            _lengths(axes, statistics, what, "characters" if what == "text" else unit)
         if "row" in whats:
-            _limits(panels("limits.png", 4)[0], statistics, names, unit)
+            _limits(panels("limits.png", 4)[0], statistics, unit)
         for name, figure in figures.items():
             figure.savefig(folder / name, dpi=150)
     return [folder / name for name in figures]
 
 
-def _labels(axes: Axes, statistics: Statistics, names: Names) -> None:
+def _labels(axes: Axes, statistics: Statistics) -> None:
     """For each label and split, its share of the entities of the split, with the count."""
-    every = statistics.labels
+    labels = statistics.labels
     splits = {name: split for name, split in statistics.splits.items() if split.is_annotated}
-    total = sum(
-        (Counter({label: n.entities for label, n in split.labels.items()}) for split in splits.values()), Counter()
-    )
-    labels = sorted(sorted(every, key=lambda label: -total[label])[:BARS])
     height = 0.8 / len(splits)
     for at, (name, split) in enumerate(splits.items()):
         counts = [split.labels[label].entities if label in split.labels else 0 for label in labels]
         places = [i + at * height for i in range(len(labels))]
-        bars = axes.barh(places, [100 * count / split.entities for count in counts], height, label=names[name])
+        bars = axes.barh(places, [100 * count / split.entities for count in counts], height, label=name)
         axes.bar_label(bars, [f"{count:,}" for count in counts], padding=2, fontsize=7)
-    axes.set_yticks([i + 0.4 - height / 2 for i in range(len(labels))], [names[label] for label in labels])
+    axes.set_yticks([i + 0.4 - height / 2 for i in range(len(labels))], labels)
     axes.invert_yaxis()
     axes.margins(x=0.1)
-    more = f"; the {BARS} most frequent of {len(every):,} labels" if len(every) > BARS else ""
-    axes.set_xlabel(f"share of the split's entities, per cent (and their number{more})")
+    axes.set_xlabel("share of the split's entities, per cent (and their number)")
     _finish(axes)
 
 
-def _lengths(axes: Axes, statistics: Statistics, what: str, names: Names, unit: str) -> None:
+def _lengths(axes: Axes, statistics: Statistics, what: str, unit: str) -> None:
     """The share of a split's rows at each length."""
     from matplotlib.ticker import MaxNLocator
 
@@ -96,7 +79,7 @@ def _lengths(axes: Axes, statistics: Statistics, what: str, names: Names, unit: 
     edges = [shortest - 0.5 + step * at for at in range((longest - shortest) // step + 2)]
     for name, lengths in drawn.items():
         percent = [100 * rows / lengths.rows for rows, _ in lengths.counts.values()]
-        label = f"{names[name]}\n99 % within {lengths.quantile(0.99):,}"
+        label = f"{name}\n99 % within {lengths.quantile(0.99):,}"
         axes.hist(list(lengths.counts), edges, weights=percent, histtype="step", linewidth=1.5, label=label)
     axes.set_xlabel(f"{what}, {unit}" + (f", {step} a bin" if step > 1 else ""))
     axes.set_ylabel("rows, per cent")
@@ -104,7 +87,7 @@ def _lengths(axes: Axes, statistics: Statistics, what: str, names: Names, unit: 
     _finish(axes)
 
 
-def _limits(axes: Axes, statistics: Statistics, names: Names, unit: str) -> None:
+def _limits(axes: Axes, statistics: Statistics, unit: str) -> None:
     """For each length limit, the share of entities in longer rows."""
     styles = {"row": "-", "prompt": "--", "answer": ":"}
     for at, (name, split) in enumerate(statistics.splits.items()):
@@ -112,7 +95,7 @@ def _limits(axes: Axes, statistics: Statistics, names: Names, unit: str) -> None
             for what, style in styles.items():
                 limits = [0, *split.lengths[what].counts]
                 lost = [100 * split.lengths[what].lost(limit)[1] / split.entities for limit in limits]
-                axes.step(limits, lost, style, where="post", color=f"C{at}", label=f"{names[name]}, of the {what}")
+                axes.step(limits, lost, style, where="post", color=f"C{at}", label=f"{name}, of the {what}")
     axes.set_xlabel(f"limit, {unit}")
     axes.set_ylabel("entities in longer rows, per cent")
     axes.set_ylim(0, 105)
@@ -125,28 +108,19 @@ def _finish(axes: Axes) -> None:
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, frameon=False)
 
 
-def _names(texts: Sequence[str]) -> tuple[str | None, Names]:
-    """A font that has every character of `texts` (None for the default font), and the name of each text.
-
-    If no font has all, the default font, with numbers as names of the texts that it cannot write.
-    """
+def _fonts(text: str) -> list[str]:
+    """The default font, and others for the characters of `text` that it lacks. What no font has is logged."""
     from matplotlib import font_manager
     from matplotlib.ft2font import FT2Font
 
-    def has(path: str, wanted: str) -> bool:
-        return set(map(ord, wanted)) <= FT2Font(path).get_charmap().keys()
-
-    default = font_manager.findfont(font_manager.FontProperties())
-    names = {text: text for text in texts}
-    if has(default, "".join(texts)):
-        return None, names
+    default = font_manager.FontProperties()
+    families, missing = default.get_family(), set(text)
+    missing -= {*map(chr, FT2Font(font_manager.findfont(default)).get_charmap())}
     for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.weight != 400, entry.name)):
-        # The "last resort" font has a box for every character. Our own digits and letters are needed too.
-        if "LastResort" not in entry.fname and has(entry.fname, "".join(texts) + "09az%,"):
-            return entry.name, names
-    for number, text in enumerate(names, 1):
-        if not has(default, text):
-            names[text] = f"name {number}"
-    numbered = ", ".join(f"{name} is {text}" for text, name in names.items() if name != text)
-    log.warning("No installed font has all characters of the names in the plots: %s.", numbered)
-    return None, names
+        # The "last resort" font has a box for every character.
+        if missing and "LastResort" not in entry.fname:
+            held = missing & {*map(chr, FT2Font(entry.fname).get_charmap())}
+            families, missing = [*families, *([entry.name] if held else [])], missing - held
+    if missing:
+        log.warning("No installed font has %s; install one, such as Noto Sans CJK.", " ".join(sorted(missing)))
+    return families

@@ -5,7 +5,7 @@ In: `Statistics`. Out: text. Does not count anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from ...columns import align, printable
 from .stats import Lengths, SplitStatistics, Statistics
@@ -48,25 +48,21 @@ def share(part: int, whole: int) -> str:
 
 
 def _overview(statistics: Statistics) -> list[str]:
-    splits = statistics.splits
-
-    def in_train(split: SplitStatistics) -> str:
-        return "" if split.written_in_train is None else share(split.written_in_train, split.written)
-
-    lines: dict[str, Callable[[SplitStatistics], str]] = {
-        "rows without entities": lambda split: share(split.empty_rows, split.rows),
-        "entities": lambda split: f"{split.entities:,}",
-        "(label, surface) pairs, row by row": lambda split: f"{split.written:,}",
+    names, splits = list(statistics.splits), statistics.splits.values()
+    in_train = ["" if s.written_in_train is None else share(s.written_in_train, s.written) for s in splits]
+    cells = {
+        "rows without entities": [share(split.empty_rows, split.rows) for split in splits],
+        "entities": [f"{split.entities:,}" for split in splits],
+        "(label, surface) pairs, row by row": [f"{split.written:,}" for split in splits],
         "  in train too": in_train,
-        "  annotated at some places only": lambda split: f"{split.partly:,}",
-        "different (label, surface) pairs": lambda split: f"{split.pairs:,}",
+        "  annotated at some places only": [f"{split.partly:,}" for split in splits],
+        "different (label, surface) pairs": [f"{split.pairs:,}" for split in splits],
+        "surfaces with several labels": [f"{len(statistics.several_labels[name]):,}" for name in names],
     }
-    cells = {name: [cell(split) for split in splits.values()] for name, cell in lines.items()}
-    cells["surfaces with several labels"] = [f"{len(statistics.several_labels[name]):,}" for name in splits]
-    rows = [["", *splits], ["rows", *(f"{split.rows:,}" for split in splits.values())]]
+    rows = [["", *names], ["rows", *(f"{split.rows:,}" for split in splits)]]
     for name, of in cells.items():
         if any(of):
-            annotated = zip(of, splits.values(), strict=True)
+            annotated = zip(of, splits, strict=True)
             rows.append([name, *(cell if split.is_annotated else "not annotated" for cell, split in annotated)])
     return align(rows)
 
@@ -104,12 +100,8 @@ def _limits(statistics: Statistics) -> Iterator[str]:
         if not splits:
             return
         limits = sorted({limit for split in splits.values() for limit in round_limits(split.lengths[what])})
-        rows = [
-            [
-                f"entities in rows {'' if what == 'row' else f'whose {what} is '}longer than",
-                *(f"{limit:,}" for limit in limits),
-            ]
-        ]
+        whose = "" if what == "row" else f"whose {what} is "
+        rows = [[f"entities in rows {whose}longer than", *(f"{limit:,}" for limit in limits)]]
         for name, split in splits.items():
             lost = [split.lengths[what].lost(limit)[1] for limit in limits]
             rows.append([name, *(share(entities, split.entities) if entities else "0" for entities in lost)])

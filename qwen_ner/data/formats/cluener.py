@@ -35,9 +35,6 @@ SHA256 = "6dcc30e233034ecd91675182db690be187e61c5a3b5e96bf9f6b971ba8f132fa"
 ZIP_NAME = "cluener_public.zip"
 SPLITS = ("train", "dev", "test")
 
-LIMIT = 50_000_000
-"""Bytes of an unpacked file; CLUENER's train.json has two million."""
-
 TIMEOUT = 30
 """Seconds to wait for the server."""
 
@@ -48,13 +45,7 @@ def sniff(head: bytes, name: str) -> bool:
 
 
 def read(
-    path: str | Path,
-    labels: LabelSet | None = None,
-    *,
-    unlabelled: bool = False,
-    note: Note = ignore,
-    warn: Note = ignore,
-    **_: Any,
+    path: str | Path, labels: LabelSet | None = None, *, unlabelled: bool = False, **options: Any
 ) -> Iterator[Example]:
     """`path` may lead into a zip. `unlabelled` accepts a file of which no row has a "label". Ids are counted from 0."""
     path, labelled = Path(path), None if unlabelled else True
@@ -62,16 +53,14 @@ def read(
     def entities_of(row: dict[str, Any], reader: EntityReader) -> Iterable[Entity]:
         nonlocal labelled
         labelled = "label" in row if labelled is None else labelled  # the first row decides
-        if labelled and "label" not in row:
-            reader.report(lacks_entities(row, "label", {}))
-        elif labelled:
-            return replace(reader, inclusive=True).from_label(row["label"])
-        elif "label" in row:
-            reader.report('the row has a "label" and the first row has none; label all rows of the file or none')
+        if labelled == ("label" in row):
+            return replace(reader, inclusive=True).from_label(row["label"]) if labelled else ()
+        mixed = 'the row has a "label" and the first row has none; label all rows of the file or none'
+        reader.report(lacks_entities(row, "label", {}) if labelled else mixed)
         return ()
 
     lines: Callable[[], Iterable[bytes]] = partial(_unpack if path.parent.is_file() else lines_of, path)
-    return read_rows(lines, path, labels, entities_of, number_from=0, note=note, warn=warn)
+    return read_rows(lines, path, labels, entities_of, number_from=0, **options)
 
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:
@@ -132,10 +121,8 @@ def download(url: str, path: Path, sha256: str) -> None:
     import pooch  # type: ignore[import-untyped, unused-ignore]
 
     pooch.get_logger().setLevel("ERROR")  # its words are about code; ours are below
-    if not path.is_file():
+    if not path.is_file() or pooch.file_hash(str(path)) != sha256:
         log.info("downloading %s to %s", url, path)
-    elif pooch.file_hash(str(path)) != sha256:
-        log.warning("%s is damaged or another version; downloading it again", path)
     downloader = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=sys.stderr.isatty())
     try:
         pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent, downloader=downloader)
@@ -146,33 +133,28 @@ def download(url: str, path: Path, sha256: str) -> None:
 
 def _local(data_dir: str | Path | None) -> Path | None:
     """The place that the user named, None if they named none. Raises `NerError` if it does not exist."""
-    name, given = ("QWEN_NER_DATA", os.environ.get("QWEN_NER_DATA")) if data_dir is None else ("data_dir", data_dir)
-    if data_dir is None and not given:
-        return None
-    place = Path(given or "").expanduser()
-    if not place.exists():
-        remedy = "name CLUENER's folder or zip, or unset it"
+    given = data_dir if data_dir is not None else os.environ.get("QWEN_NER_DATA") or None
+    if given is not None and not Path(given).expanduser().exists():
+        name, remedy = "QWEN_NER_DATA" if data_dir is None else "data_dir", "name CLUENER's folder or zip, or unset it"
         raise NerError("no such folder or file", value=str(given), place=name, remedy=remedy)
-    return place
+    return None if given is None else Path(given).expanduser()
 
 
 def _find(place: Path, name: str) -> Path | None:
     """A file in a folder, or in the zip that is there."""
+    if (place / name).is_file():
+        return place / name
     archive = place if place.is_file() else place / ZIP_NAME
-    if (place / name).is_file() or not archive.is_file():
-        return place / name if (place / name).is_file() else None
+    if not archive.is_file():
+        return None
     with _open_zip(archive) as opened:
         return archive / name if name in opened.namelist() else None
 
 
 def _unpack(path: Path) -> list[bytes]:
     """The lines of a file in a zip, in memory: nothing is unpacked to the disk."""
-    with _open_zip(path.parent) as opened, opened.open(path.name) as unpacked:
-        data = unpacked.read(LIMIT + 1)  # the size that the archive states may be wrong
-    if len(data) > LIMIT:
-        fault = f"{path.name} is larger than {LIMIT:,} bytes, so it is not CLUENER's"
-        raise NerError(fault, place=path.parent, remedy=f"fetch {URL}")
-    return data.split(b"\n")
+    with _open_zip(path.parent) as opened:
+        return opened.read(path.name).split(b"\n")
 
 
 @contextmanager

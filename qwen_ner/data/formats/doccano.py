@@ -45,10 +45,8 @@ def sniff(head: bytes, name: str) -> bool:
     return False
 
 
-def read(
-    path: str | Path, labels: LabelSet | None = None, *, note: Note = ignore, warn: Note = ignore, **_: Any
-) -> Iterator[Example]:
-    return read_rows(partial(lines_of, path), path, labels, _entities_of, note=note, warn=warn)
+def read(path: str | Path, labels: LabelSet | None = None, **options: Any) -> Iterator[Example]:
+    return read_rows(partial(lines_of, path), path, labels, _entities_of, **options)
 
 
 def _entities_of(row: dict[str, Any], reader: EntityReader) -> Iterator[Entity]:
@@ -61,19 +59,15 @@ def _entities_of(row: dict[str, Any], reader: EntityReader) -> Iterator[Entity]:
         reader.report(f'{quote(keys[0])} is {quote(items)}; make it a list, [[0, 2, "company"]]')
         return
     for item in items:
-        if isinstance(item, dict) and {"label", "start_offset", "end_offset"} <= item.keys():
-            start, end, label = item["start_offset"], item["end_offset"], item["label"]
-        elif isinstance(item, list) and len(item) == 3:
-            start, end, label = item
-        elif isinstance(item, dict) and {"labels", "start", "end"} <= item.keys() and isinstance(item["labels"], list):
-            for label in item["labels"]:  # Label Studio's JSON-MIN
-                yield from reader.at(label, item["start"], item["end"], (item["text"],) if "text" in item else ())
-            continue
-        else:
-            form = '[0, 2, "company"], or an object with "label", "start_offset" and "end_offset"'
-            reader.report(f"the annotation {quote(item)} cannot be read; make it {form}")
-            continue
-        yield from reader.at(label, start, end)
+        match item:
+            case [start, end, label] | {"start_offset": start, "end_offset": end, "label": label}:
+                yield from reader.at(label, start, end)
+            case {"start": start, "end": end, "labels": list(names)}:  # Label Studio's JSON-MIN
+                for label in names:
+                    yield from reader.at(label, start, end, (item["text"],) if "text" in item else ())
+            case _:
+                form = '[0, 2, "company"], or an object with "label", "start_offset" and "end_offset"'
+                reader.report(f"the annotation {quote(item)} cannot be read; make it {form}")
 
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ...columns import printable
@@ -68,6 +69,15 @@ class Faults:
         self.rows += 1
         return lambda fault: self.found.append(f"{place}: {fault}")
 
+    @contextmanager
+    def reading(self, place: str, rows: int = 1) -> Iterator[Report]:
+        """Count `rows`, and take their faults, a `NerError` of the block among them; reading goes on behind it."""
+        self.rows += rows
+        try:
+            yield lambda fault: self.found.append(f"{place}: {fault}")
+        except NerError as fault:
+            self.found.append(f"{place}: {fault}")
+
     def check_id(self, identity: str, number: int, report: Report) -> None:
         """Report an id that an earlier row has."""
         if (first := self._ids.setdefault(identity, number)) != number:
@@ -83,6 +93,10 @@ class Faults:
 
 def ignore(_: str, __: str) -> None:
     """The `Note` for callers that want the examples only."""
+
+
+def unreported(_: str) -> None:
+    """The `Report` of what looks at rows that are read again."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

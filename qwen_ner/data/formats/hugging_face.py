@@ -19,9 +19,9 @@ from ...entities import Example, LabelSet, NerError
 from ...reach import silence, unreachable
 from .errors import Faults, Note, ignore, quote
 from .mentions import without_scores
-from .rows import identity_of, rows_in
-from .tagged.schemes import BIO2, Scheme, scheme_of
-from .tagged.tagging import TagReader, are_indexed, are_words, tags_for
+from .rows import rows_in
+from .tagged.schemes import BIO2
+from .tagged.tagging import Tagging, TagReader, tags_for
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -79,17 +79,21 @@ def split_names(source: str) -> list[str]:
     path = Path(source).expanduser()
     if path.is_file():
         return []
-    if name := _loaded_by(source):
-        return list(_load(source, lambda: datasets.get_dataset_split_names(*name)))
+    if not _is_saved(path):
+        return list(_load(source, lambda: datasets.get_dataset_split_names(*_named(source))))
     saved = _load(source, lambda: datasets.load_from_disk(str(path)))
     return list(saved) if isinstance(saved, datasets.DatasetDict) else []
 
 
-def _loaded_by(source: str) -> tuple[str, str | None] | None:
-    """The name and configuration by which `load_dataset` finds it; None for a folder that `save_to_disk` wrote."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return (str(path), None) if any(path.rglob("*.parquet")) else None
+def _is_saved(path: Path) -> bool:
+    """Whether this is a folder that `save_to_disk` wrote; `load_dataset` loads everything else."""
+    return path.is_dir() and not any(path.rglob("*.parquet"))
+
+
+def _named(source: str) -> tuple[str, str | None]:
+    """What `load_dataset` calls a folder, or the id and configuration of a data set on the Hub."""
+    if Path(source).expanduser().is_dir():
+        return str(Path(source).expanduser()), None
     name, _, config = source.partition(":")
     return name, config or None
 
@@ -102,12 +106,10 @@ class TokenSet:
     split: str
     rows: Dataset
     names: tuple[str, ...]
-    scheme: Scheme
-    words: bool
-    indexed: bool
+    tagging: Tagging
 
     def __str__(self) -> str:
-        return f"Hugging Face data set, {self.scheme.name}, one {'word' if self.words else 'character'} a token"
+        return f"Hugging Face data set, {self.tagging.scheme.name}, one {self.tagging.unit} a token"
 
 
 def survey(source: str, split: str | None = None) -> TokenSet:
@@ -115,25 +117,9 @@ def survey(source: str, split: str | None = None) -> TokenSet:
 
     Raises `NerError` if it cannot be loaded or lacks the columns.
     """
-    import datasets
-
-    path = Path(source).expanduser()
-    if path.is_file():
-        kind = "parquet" if path.suffix == ".parquet" else "json"
-        rows = _load(source, lambda: datasets.load_dataset(kind, data_files=str(path), split="train"))
-    else:
-        splits = split_names(source)
-        candidates = [name for name in SPLIT_NAMES.get(split or "", (split,)) if name in splits]
-        wanted = the_one(source, split or "", candidates)
-        if splits and wanted is None:
-            raise NerError("no such split", value=split, place=source, remedy=f"choose one of {', '.join(splits)}")
-        if name := _loaded_by(source):
-            rows = _load(source, lambda: datasets.load_dataset(*name, split=wanted))
-        else:
-            saved = _load(source, lambda: datasets.load_from_disk(str(path)))
-            rows = saved[wanted] if wanted else saved
+    rows = _open(source, split)
     for column, others in OTHERS.items():
-        found = [name for name in others if name in rows.column_names and _is_list(rows.features[name])]
+        found = [name for name in others if name in rows.column_names and hasattr(rows.features[name], "feature")]
         if column not in rows.column_names and len(found) == 1:
             rows = rows.rename_column(found[0], column)
     features = rows.features
@@ -146,15 +132,25 @@ def survey(source: str, split: str | None = None) -> TokenSet:
     if not names and getattr(tags, "dtype", None) != "string":
         remedy = "give it the type List(ClassLabel(names=[…])), or write the tags as strings"
         raise NerError(f"{TAGS} is {features[TAGS]}, numbers without names", place=source, remedy=remedy)
-    scheme = scheme_of((_name(tag, names) for tag in row or ()) for row in rows[TAGS])
-    sample = [[str(token) for token in tokens or ()] for tokens in islice(rows[TOKENS], SAMPLE)]
-    indexed = are_indexed(sample)
-    words = not indexed and are_words([token for tokens in sample for token in tokens])
-    return TokenSet(source, split or "", rows, names, scheme, words, indexed)
+    sample = ([str(token) for token in tokens or ()] for tokens in islice(rows[TOKENS], SAMPLE))
+    tagging = Tagging.of(sample, ((_name(tag, names) for tag in row or ()) for row in rows[TAGS]))
+    return TokenSet(source, split or "", rows, names, tagging)
 
 
-def _is_list(feature: Any) -> bool:
-    return hasattr(feature, "feature")
+def _open(source: str, split: str | None) -> Dataset:
+    import datasets
+
+    path = Path(source).expanduser()
+    if path.is_file():
+        kind = "parquet" if path.suffix == ".parquet" else "json"
+        return _load(source, lambda: datasets.load_dataset(kind, data_files=str(path), split="train"))
+    splits = split_names(source)
+    wanted = the_one(source, split or "", [name for name in SPLIT_NAMES.get(split or "", (split,)) if name in splits])
+    if splits and wanted is None:
+        raise NerError("no such split", value=split, place=source, remedy=f"choose one of {', '.join(splits)}")
+    if _is_saved(path):  # a split is a data set in a folder of its own
+        return _load(source, lambda: datasets.load_from_disk(str(path / (wanted or ""))))
+    return _load(source, lambda: datasets.load_dataset(*_named(source), split=wanted))
 
 
 def _load(source: str, load: Any) -> Any:
@@ -169,12 +165,9 @@ def _load(source: str, load: Any) -> Any:
     except Exception as error:
         if silent:
             raise unreachable(source, constants.ENDPOINT, silent) from error
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        remedy = "check that save_to_disk wrote it, or that it holds Parquet or JSON with tokens and ner_tags"
-        if not Path(source).expanduser().exists():
-            looked = f"there is no such file or folder in {Path.cwd()}, so it was looked up on the Hub"
-            remedy = f"{looked}: check the id and the network, or give a folder"
-        what = f"cannot be loaded as a Hugging Face data set ({reason})"
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        what = f"cannot be loaded as a Hugging Face data set, from {Path.cwd()} or the Hub ({reason})"
+        remedy = "give a file or folder of Parquet or JSON, or what save_to_disk wrote; or check the id and the network"
         raise NerError(what, place=source, remedy=remedy) from error
 
 
@@ -210,26 +203,15 @@ def read(
 
     Raises `DataError` with each faulty row, or `NerError` if there is no row, at the end; `repair` as for `bio.read`.
     """
-    tokens = layout or survey(str(source))
-    where = f"{Path(tokens.source).name}/{tokens.split}".rstrip("/")
-    faults = Faults(tokens.source, "row")
-    reader = TagReader(tokens.scheme, tokens.words, labels, faults, note if repair else None, warn, tokens.indexed)
-    for column in tokens.rows.features.keys() - {TOKENS, TAGS, "id"}:
+    found = layout or survey(str(source))
+    where = f"{Path(found.source).name}/{found.split}".rstrip("/")
+    faults = Faults(found.source, "row")
+    reader = TagReader(found.tagging, labels, faults, note if repair else None, warn)
+    for column in found.rows.features.keys() - {TOKENS, TAGS, "id"}:
         note(f"the column {quote(column)}", where)
-    for number, row in enumerate(tokens.rows, start=1):
-        place = f"{where}:{number}"
-        report = faults.row(place)
-        identity = identity_of({"id": row["id"]} if row.get("id") is not None else {}, str(number), report)
-        faults.check_id(identity, number, report)
-        words, tags = row[TOKENS] or [], [reader.tag(_name(tag, tokens.names)) for tag in row[TAGS] or []]
-        if len(words) != len(tags) or not all(isinstance(word, str) and word for word in words):
-            report(f"{len(words)} tokens have {len(tags)} tags, or one is empty; give each token a text and a tag")
-            continue
-
-        def at(token: int, place: str = place) -> str:
-            return f"{place}: token {token + 1}"
-
-        if example := reader.example(identity, place, words, tags, at):
+    for number, row in enumerate(found.rows, start=1):
+        names = [_name(tag, found.names) for tag in row[TAGS] or ()]
+        if example := reader.sentence(f"{where}:{number}", row[TOKENS] or (), names, row.get("id")):
             yield example
     faults.finish("no rows", "give it some")
 
@@ -247,13 +229,8 @@ def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:
     labels = sorted({entity.label for example in examples for entity in example.entities})
     names = ["O", *(f"{prefix}-{label}" for label in labels for prefix in "BI")]
     number = {name: at for at, name in enumerate(names)}
-    features = datasets.Features(
-        {
-            "id": datasets.Value("string"),
-            TOKENS: datasets.List(datasets.Value("string")),
-            TAGS: datasets.List(datasets.ClassLabel(names=names)),
-        }
-    )
+    string, tags = datasets.Value("string"), datasets.ClassLabel(names=names)
+    features = datasets.Features({"id": string, TOKENS: datasets.List(string), TAGS: datasets.List(tags)})
     schema = features.arrow_schema
     rows = (
         {"id": example.id, TOKENS: list(example.text), TAGS: [number[tag] for tag in tags_for(example, BIO2, lose)]}

@@ -34,19 +34,20 @@ def sniff(head: bytes, name: str) -> bool:
     return name.endswith(SUFFIXES) or looks_like_object(head) or any(rows_in(head))
 
 
-def read(
-    path: str | Path, labels: LabelSet | None = None, *, note: Note = ignore, warn: Note = ignore, **_: Any
-) -> Iterator[Example]:
-    return read_rows(partial(lines_of, path), path, labels, entities_of, note=note, warn=warn)
+def read(path: str | Path, labels: LabelSet | None = None, **options: Any) -> Iterator[Example]:
+    return read_rows(partial(lines_of, path), path, labels, entities_of, **options)
 
 
 def entities_of(row: dict[str, Any], reader: EntityReader) -> Iterable[Entity]:
-    keys = [key for key in ("label", "entities") if key in row]
-    if len(keys) != 1:
-        both = 'the row has both "label" and "entities"; keep one'
-        reader.report(both if keys else lacks_entities(row, "entities", []))
-        return ()
-    return reader.from_items(row["entities"]) if keys == ["entities"] else reader.from_label(row["label"])
+    if "label" in row and "entities" in row:
+        reader.report('the row has both "label" and "entities"; keep one')
+    elif "label" in row:
+        return reader.from_label(row["label"])
+    elif "entities" in row:
+        return reader.from_items(row["entities"])
+    else:
+        reader.report(lacks_entities(row, "entities", []))
+    return ()
 
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:

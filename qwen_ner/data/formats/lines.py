@@ -99,7 +99,4 @@ def decode_line(raw: bytes) -> str:
         return raw.decode()
     except UnicodeDecodeError as error:
         fault = f"byte 0x{raw[error.start]:02x} at offset {error.start} of the line is not UTF-8"
-        remedy = "save the file as UTF-8 (from GBK: iconv -f GB18030 -t UTF-8)"
-        if b"\0" in raw:  # as in UTF-16, but in no other text
-            fault, remedy = "the line is not UTF-8, but looks like UTF-16", "save the file as UTF-8"
-        raise LineFault(fault, remedy=remedy) from error
+        raise LineFault(fault, remedy="save the file as UTF-8 (from GBK: iconv -f GB18030 -t UTF-8)") from error

@@ -12,7 +12,7 @@ from typing import Any
 from ...codec import ground
 from ...columns import join_names
 from ...entities import Entity, Example, LabelSet
-from .errors import Note, Report, count, nearest, quote
+from .errors import LineFault, Note, Report, count, nearest, quote, unreported
 from .offsets import CHARACTERS, Unit, same_surface
 
 SPACED = "surfaces whose white space is not that of the text, read by their offsets"
@@ -35,7 +35,8 @@ class EntityReader:
     """Reads the entities of one text; `labels=None` accepts any label, `inclusive` counts ends as CLUENER does.
 
     `unit` is what offsets count. `warn` gets what is read otherwise than it is written; without it, that is a fault.
-    `see` gets the text and the (start, end, surfaces) of each span instead of its entity being made.
+    `note` gets what an `Entity` has no place for. `see` gets the text and the (start, end, surfaces) of each span
+    instead of its entity being made.
     """
 
     text: str
@@ -44,6 +45,7 @@ class EntityReader:
     inclusive: bool = False
     unit: Unit = CHARACTERS
     warn: Report | None = None
+    note: Report = unreported
     see: Callable[[str, object, object, tuple[object, ...]], None] | None = None
 
     def from_label(self, tree: object) -> Iterator[Entity]:
@@ -59,29 +61,23 @@ class EntityReader:
                 self.report(f"label {quote(label)} holds {quote(surfaces)}; make it a list of surfaces")
                 continue
             for surface in surfaces:
+                named = f"{label} {quote(surface)}"
                 if not isinstance(surface, str) or not surface:
                     self.report(f"label {quote(label)} holds the surface {quote(surface)}; make it a non-empty string")
                 elif isinstance(surfaces, dict):
-                    yield from self._from_spans(label, surface, surfaces[surface])
+                    spans = surfaces[surface]
+                    if isinstance(spans, list) and spans and all(isinstance(s, list) and len(s) == 2 for s in spans):
+                        for start, end in spans:
+                            yield from self.at(label, start, end, (surface,))
+                    else:
+                        self.report(f"{named} has the spans {quote(spans)}; make them [[start, end], …]")
                 elif surface not in self.text:
-                    fault = f"{label} {quote(surface)} is not in the text {quote(self.text)}"
-                    self.report(f"{fault}; correct it or delete it")
+                    self.report(f"{named} is not in the text {quote(self.text)}; correct it or delete it")
                 elif (label, surface) in to_ground:
-                    fault = f"{label} {quote(surface)} is given twice"
-                    self.report(f"{fault}; name it once, which annotates every occurrence")
+                    self.report(f"{named} is given twice; name it once, which annotates every occurrence")
                 else:
                     to_ground[label, surface] = None
         yield from ground(self.text, to_ground)
-
-    def _from_spans(self, label: str, surface: str, spans: object) -> Iterator[Entity]:
-        if not isinstance(spans, list) or not spans:
-            self.report(f"{label} {quote(surface)} has the spans {quote(spans)}; give it a list, [[0, 2]]")
-            return
-        for span in spans:
-            if not isinstance(span, list) or len(span) != 2:
-                self.report(f"{label} {quote(surface)} has the span {quote(span)}; make it [start, end]")
-            else:
-                yield from self.at(label, span[0], span[1], (surface,))
 
     def from_items(self, items: object) -> Iterator[Entity]:
         """The entities of [{"label", "start", "end"}, …], each perhaps with its "text" or "surface" and a "score"."""
@@ -142,16 +138,24 @@ class EntityReader:
         return False
 
     def _other_ends(self, start: Any, end: Any, surfaces: tuple[object, ...]) -> str:
-        """The remedy for a span that does not fit: the other convention for ends, if the span fits then."""
-        stop = end + (not self.inclusive)
-        held = self.text[start:stop] if 0 <= start < stop <= len(self.text) else ""
-        other = held != "" and all(surface == held for surface in surfaces)
+        """The remedy for a span that does not fit: the other convention for ends, if it may be that."""
         if self.inclusive:
-            remedy = "if this file's are not, name it .jsonl." if other else "correct it"
-            return f". CLUENER's ends are inclusive; {remedy}"
-        if not other:
+            return ". CLUENER's ends are inclusive; if this file's are not, name it .jsonl."
+        held = self.text[start : end + 1] if 0 <= start <= end < len(self.text) else ""
+        if not held or any(surface != held for surface in surfaces):
             return "; correct it"
         return ". Ends are exclusive here; if this file's are inclusive, as CLUENER's are, add 1 to each."
+
+
+def entity_of(item: Any, text: str) -> Entity:
+    """The entity that an item of `EntityReader.from_items` is. Raises `LineFault` with its first fault."""
+    (entity,) = EntityReader(text, None, refuse).from_items([item])
+    return entity
+
+
+def refuse(fault: str) -> None:
+    """The `Report` of what has one fault at most."""
+    raise LineFault(fault)
 
 
 def distinct(found: Iterable[Entity], report: Report) -> tuple[Entity, ...]:

@@ -106,11 +106,9 @@ class Survey:
     def see(self, place: str, text: str, start: object, end: object, surfaces: tuple[object, ...]) -> None:
         if type(start) is not int or type(end) is not int:
             return
-        special = SPECIAL.search(text) is not None
-        spans = {unit: unit.span(text, start, end) for unit in (UNITS if special else UNITS[:1])}
-        if special:
-            for unit, span in spans.items():
-                self.misfits[unit] += not span or any(not same_surface(s, text[slice(*span)]) for s in surfaces)
+        spans = {unit: unit.span(text, start, end) for unit in UNITS}
+        for unit, span in spans.items():
+            self.misfits[unit] += not span or any(not same_surface(s, text[slice(*span)]) for s in surfaces)
         if surfaces:
             self.exclusive += all(surface == text[start:end] for surface in surfaces)
             self.last += start >= 0 and all(surface == text[start : end + 1] for surface in surfaces)
@@ -140,7 +138,8 @@ class Survey:
         """Characters, or another unit that explains as many spans and gives better words; spans that leave it open."""
         told, most, unclear = CHARACTERS, 0, dict[tuple[str, tuple[int, int]], None]()
         for unit in (unit for unit in BARE if self.misfits[unit] <= self.misfits[CHARACTERS]):
-            differing = [*self._differing(unit)]
+            both = ((where, text, CHARACTERS.span(text, *at), unit.span(text, *at)) for where, text, *at in self.unsure)
+            differing = [(place, text, one, two) for place, text, one, two in both if one and two and one != two]
             gains = [self._quality(text, two) - self._quality(text, one) for _, text, one, two in differing]
             better, worse = sum(gain for gain in gains if gain > 0), -sum(gain for gain in gains if gain < 0)
             if better > max(1, CLEAR * worse, len(gains) / TELLING):
@@ -149,12 +148,6 @@ class Survey:
             elif worse <= max(1, CLEAR * better):
                 unclear |= dict.fromkeys((place, span) for place, _, span, _ in differing)
         return told, unclear
-
-    def _differing(self, unit: Unit) -> Iterator[tuple[str, str, tuple[int, int], tuple[int, int]]]:
-        for place, text, start, end in self.unsure:
-            one, two = CHARACTERS.span(text, start, end), unit.span(text, start, end)
-            if one and two and one != two:
-                yield place, text, one, two
 
     def _quality(self, text: str, span: tuple[int, int]) -> int:
         """How much a span looks like one that a person would mark."""

@@ -9,19 +9,18 @@ of scores and models.
 from __future__ import annotations
 
 import codecs
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ...codec import PROBLEM_KINDS, Decoded, Problem
 from ...entities import Entity, Example, LabelSet, NerError
 from .cluener import inclusive_spans
-from .errors import Faults, LineFault, quote
-from .lines import lines_of, number_lines
-from .mentions import EntityReader
+from .errors import Faults, LineFault, Report, quote
+from .lines import lines_of
+from .mentions import EntityReader, entity_of, refuse
 from .rows import json_object
 
 PREDICTIONS_NAME = "predictions.jsonl"
@@ -60,58 +59,46 @@ class _Lines:
         path = Path(path)
         self.path = path / PREDICTIONS_NAME if path.is_dir() else path
         self.faults = Faults(str(self.path))
-        self.lines: dict[str, int] = {}
-        self.starts = array("Q", [0])
-        for number, raw in number_lines(self._note_starts(lines_of(self.path))):
-            self.faults.rows += 1
-            with self._reporting(number):
-                row = json_object(raw)
-                first = self.lines.setdefault(str(row["id"]), number) if "id" in row else None
-                if first != number:
-                    fault = f"the id {quote(row['id'])} is line {first}'s too" if first else "no id"
-                    raise LineFault(fault, remedy="write one line a row, each with its id")
-
-    def _note_starts(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        for line in lines:
-            self.starts.append(self.starts[-1] + len(line))
-            yield line
+        self.places: dict[str, tuple[int, int]] = {}
+        """The number of the line of each id, and where in the file it begins."""
+        start = 0
+        for number, raw in enumerate(lines_of(self.path), start=1):
+            if raw.strip():
+                with self._reading(number, rows=1) as report:
+                    if "id" not in (row := _row(raw)):
+                        raise LineFault("no id", remedy="give each line that of its row")
+                    self.places.setdefault(str(row["id"]), (number, start))
+                    self.faults.check_id(str(row["id"]), number, report)
+            start += len(raw)
 
     def own_gold(self) -> Iterator[Example]:
         """The gold rows that the lines have themselves."""
         with self.path.open("rb") as file:
-            for number in self.lines.values():
-                with self._reporting(number):
-                    yield _own_gold(self._row(file, number))
+            for number, start in self.places.values():
+                with self._reading(number):
+                    file.seek(start)
+                    yield _own_gold(_row(file.readline()))
 
     def predictions(self, gold: Iterable[Example]) -> Iterator[Decoded]:
         """What the lines predict for each of `gold`."""
         with self.path.open("rb") as file:
             for example in gold:
-                number = self.lines.get(example.id)
-                if number is None:
+                if example.id not in self.places:
                     fault = f"row {example.id} ({example.source}) has no line"
                     self.faults.found.append(f"{fault}; predict it, or write an empty one")
                     continue
-                with self._reporting(number):
-                    yield _decode(self._row(file, number), example.text)
+                number, start = self.places[example.id]
+                with self._reading(number):
+                    file.seek(start)
+                    yield _decode(_row(file.readline()), example.text)
         self.faults.finish("no lines", "write one JSON object a row")
 
-    def _row(self, file: BinaryIO, number: int) -> dict[str, Any]:
-        file.seek(self.starts[number - 1])
-        return json_object(file.readline().removeprefix(codecs.BOM_UTF8 if number == 1 else b""))
-
-    @contextmanager
-    def _reporting(self, number: int) -> Iterator[None]:
-        """Collect the fault of a line, and go on."""
-        try:
-            yield
-        except NerError as fault:
-            self.faults.found.append(f"{self.path.name}:{number}: {fault}")
+    def _reading(self, number: int, rows: int = 0) -> AbstractContextManager[Report]:
+        return self.faults.reading(f"{self.path.name}:{number}", rows)
 
 
-def _refuse(fault: str) -> None:
-    """A `Report` for lines of which one fault is enough."""
-    raise LineFault(fault)
+def _row(raw: bytes) -> dict[str, Any]:
+    return json_object(raw.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n"))
 
 
 def _own_gold(row: dict[str, Any]) -> Example:
@@ -130,7 +117,7 @@ def _decode(row: dict[str, Any], text: str) -> Decoded:
     if isinstance(row.get("entities"), list):
         entities = [_entity(item, text) for item in row["entities"]]
     elif isinstance(row.get("label"), dict):
-        entities = list(EntityReader(text, None, _refuse, inclusive=True).from_label(row["label"]))
+        entities = list(EntityReader(text, None, refuse, inclusive=True).from_label(row["label"]))
     else:
         remedy = 'a row without entities has "entities": []'
         raise LineFault(f'{quote(row)} lacks "entities" or "label"', remedy=remedy)
@@ -159,8 +146,7 @@ def _is_problem(item: Any) -> bool:
 
 
 def _entity(item: Any, text: str) -> Entity:
-    (entity,) = EntityReader(text, None, _refuse).from_items([item])
-    return replace(entity, ambiguous=bool(item.get("ambiguous")))
+    return replace(entity_of(item, text), ambiguous=bool(item.get("ambiguous")))
 
 
 def submission_row(identity: str, entities: Sequence[Entity], labels: LabelSet) -> dict[str, Any]:

@@ -90,17 +90,15 @@ def find(folder: Path, split: str) -> Path | None:
     `train.char.bmes` or `weiboNER.train`. Raises `NerError` for several.
     """
     aliases = SPLIT_NAMES.get(split, (split,))
-    names = [f"{name}{suffix}" for name in aliases for suffix in suffixes()]
-    if found := [folder / name for name in names if (folder / name).is_file()]:
-        if pair := [path for path in found if path.suffix == ".ann" and path.with_suffix(".txt") in found]:
-            found = [path for path in found if path.with_suffix(".ann") not in pair] + pair
-        return folder / str(the_one(folder, split, [path.name for path in found]))
-    named = [
-        path.name
-        for path in sorted(folder.iterdir() if folder.is_dir() else ())
-        if set(_PARTS.split(path.name.lower())) & {*aliases} and (path.is_file() or standoff.claims(path))
-    ]
-    name = the_one(folder, split, named)
+    named = (folder / f"{name}{suffix}" for name in aliases for suffix in suffixes())
+    if not (found := list(filter(Path.is_file, named))):
+        found = [
+            path
+            for path in sorted(folder.iterdir() if folder.is_dir() else ())
+            if set(_PARTS.split(path.name.lower())) & {*aliases} and (path.is_file() or standoff.claims(path))
+        ]
+    names = [path.name for path in found if path.suffix != ".txt" or path.with_suffix(".ann") not in found]
+    name = the_one(folder, split, names)
     return folder / name if name else None
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...codec import unique_keys
 from ...entities import Entity, Example, LabelSet, NerError
-from .errors import Faults, LineFault, Note, Report, ignore, quote
+from .errors import Faults, LineFault, Note, Report, ignore, quote, unreported
 from .lines import decode_line, number_lines, write_lines
 from .mentions import EntityReader, distinct
 from .offsets import Survey
@@ -48,87 +48,84 @@ _READ = frozenset({"id", "group", "text", "label", "labels", "entities"})
 _READ_OF_ITEMS = frozenset({"id", "label", "start", "end", "start_offset", "end_offset", "text", "surface", "score"})
 
 
+def as_object(value: Any) -> dict[str, Any]:
+    """The value, which is an object. Raises `LineFault` if it is none."""
+    if not isinstance(value, dict):
+        raise LineFault(f"{quote(value)} is not an object", remedy=ONE_A_LINE)
+    return value
+
+
 def read_rows(
     lines: Callable[[], Iterable[bytes]],
     path: str | Path,
     labels: LabelSet | None,
     entities_of: EntitiesOf,
     *,
-    row_of: RowOf | None = None,
+    row_of: RowOf = as_object,
     number_from: int | None = None,
+    unit: str = "row",
     note: Note = ignore,
     warn: Note = ignore,
+    **_: Any,
 ) -> Iterator[Example]:
     """The examples of a file's rows, one at a time: one per line, or a JSON array of rows (in memory).
 
     `lines` opens the file, which is looked through once before it is read; `path` is its name in messages; rows are
     objects, or what `row_of` makes them of. A row without an id gets the number of its line, or of its row from
-    `number_from` on. `note` gets the keys that are not read, `warn` what is read otherwise than it is written.
+    `number_from` on. `unit` is what messages call an item of an array. `note` gets the keys that are not read, `warn`
+    what is read otherwise than it is written.
     Raises `DataError` with all faults, or `NerError` if there is no row, after the last line: the examples before are
     valid only if it does not. Only the ids stay in memory.
     """
-    name, faults, row_of = Path(path).name, Faults(str(path)), row_of or as_object
-    survey = _survey(lines(), name, path, entities_of, row_of)
-    unit, inclusive = survey.unit(), survey.inclusive
+    name, faults = Path(path).name, Faults(str(path))
+    survey = Survey()
+    for at, (place, _line, raw) in enumerate(numbered(lines(), name, path, unit)):
+        if at < SAMPLE or _SPECIAL.search(raw):
+            _see(survey, place, raw, entities_of, row_of)
+    inclusive, counted = survey.inclusive, survey.unit()
     for what, where in survey.warnings():
         warn(what, where)
     if inclusive:
         warn("ends of spans that are inclusive, as their surfaces prove, read as such", name)
-    for place, line, raw in numbered(lines(), name, path):
-        report = faults.row(place)
-        faults.unit = "line" if place == f"{name}:{line}" else "row"
-        try:
+    for place, line, raw in numbered(lines(), name, path, unit):
+        faults.unit = "line" if place == f"{name}:{line}" else unit
+        with faults.reading(place) as report:
             row = row_of(json_value(raw, ONE_A_LINE))
-        except LineFault as fault:
-            report(str(fault))
-            continue
-        if isinstance(row, str):
-            warn(row, place)
-            continue
-        default = line if number_from is None else faults.rows - 1 + number_from
-        identity, group = identity_of(row, str(default), report), identity_of(row, "", report, "group")
-        faults.check_id(identity, line, report)
-        text = text_of(row, report)
-        if text is not None:
-            warn_here = partial(warn_at, warn, place)
-            reader = EntityReader(text, labels, report, inclusive=inclusive, unit=unit, warn=warn_here)
-            entities = distinct(entities_of(row, reader), report)
-            if not faults.found:
-                yield Example(identity, text, entities, place, group)
-        if note is not ignore:
-            for key in _unread(row):
-                note(f"the key {key}", place)
+            if isinstance(row, str):
+                warn(row, place)
+                continue
+            default = line if number_from is None else faults.rows - 1 + number_from
+            identity, group = identity_of(row, str(default), report), identity_of(row, "", report, "group")
+            faults.check_id(identity, line, report)
+            if (text := text_of(row, report)) is not None:
+                warn_here, note_here = (partial(note_at, place, tell) for tell in (warn, note))
+                reader = EntityReader(text, labels, report, inclusive, counted, warn_here, note_here)
+                entities = distinct(entities_of(row, reader), report)
+                if not faults.found:
+                    yield Example(identity, text, entities, place, group)
+            if note is not ignore:
+                for key in _unread(row):
+                    note(f"the key {key}", place)
     faults.finish("no rows", "write one JSON object a line, with a text and its entities")
 
 
-def warn_at(warn: Note, place: str, what: str) -> None:
-    """`warn` with the place first, to be bound to that."""
-    warn(what, place)
+def note_at(place: str, note: Note, what: str) -> None:
+    note(what, place)
 
 
-def _survey(lines: Iterable[bytes], name: str, path: str | Path, entities_of: EntitiesOf, row_of: RowOf) -> Survey:
-    survey = Survey()
-    for number, (place, _, raw) in enumerate(numbered(lines, name, path)):
-        if number >= SAMPLE and not _SPECIAL.search(raw):
-            continue
-        try:
-            row = row_of(json_value(raw, ONE_A_LINE))
-        except LineFault:
-            continue
-        if isinstance(row, str):
-            continue
-        if (text := text_of(row, unreported)) is not None:
+def _see(survey: Survey, place: str, raw: bytes, entities_of: EntitiesOf, row_of: RowOf) -> None:
+    """Show the survey the spans of a row. Its faults are for the reading that follows."""
+    with suppress(LineFault):
+        row = row_of(json_value(raw, ONE_A_LINE))
+        if not isinstance(row, str) and (text := text_of(row, unreported)) is not None:
             reader = EntityReader(text, None, unreported, see=partial(survey.see, place))
             for _ in entities_of(row, reader):
                 pass
-    return survey
 
 
-def unreported(_: str) -> None:
-    """The `Report` of a survey: the reading that follows reports all faults."""
-
-
-def numbered(lines: Iterable[bytes], name: str, path: str | Path) -> Iterator[tuple[str, int, bytes]]:
+def numbered(
+    lines: Iterable[bytes], name: str, path: str | Path, unit: str = "row"
+) -> Iterator[tuple[str, int, bytes]]:
     """Place, number and content of each row. Raises `NerError` if a JSON array cannot be read."""
     left, first = iter(lines), list[bytes]()
     for line in left:
@@ -143,7 +140,7 @@ def numbered(lines: Iterable[bytes], name: str, path: str | Path) -> Iterator[tu
     except LineFault as fault:
         raise NerError(fault.what, place=path, remedy=fault.remedy) from None
     for number, item in enumerate(items, start=1):
-        yield f"{name}: row {number}", number, json.dumps(item, ensure_ascii=False).encode()
+        yield f"{name}: {unit} {number}", number, json.dumps(item, ensure_ascii=False).encode()
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -193,26 +190,15 @@ def json_object(raw: bytes) -> dict[str, Any]:
     return as_object(json_value(raw, ONE_A_LINE))
 
 
-def as_object(value: Any) -> dict[str, Any]:
-    """The value, which is an object. Raises `LineFault` if it is none."""
-    if not isinstance(value, dict):
-        raise LineFault(f"{quote(value)} is not an object", remedy=ONE_A_LINE)
-    return value
-
-
 def json_value(raw: bytes, remedy: str) -> Any:
     """The value that the bytes hold as JSON. Raises `LineFault` as `json_object` does."""
     text = decode_line(raw)
     try:
         value = json.loads(text, object_pairs_hook=unique_keys)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, character" if error.lineno > 1 else "character"
-        what = f"{quote(text)} is not JSON ({error.msg} at {place} {error.colno})"
-        raise LineFault(what, remedy=remedy) from error
     except NerError as error:
         raise LineFault(error.what, remedy=error.remedy) from None
     except (ValueError, RecursionError) as error:
-        raise LineFault(f"{quote(text)} cannot be read as JSON ({error})", remedy=remedy) from error
+        raise LineFault(f"{quote(text)} is not JSON ({error})", remedy=remedy) from error
     if b"\\u" in raw and (half := HALF_PAIR.search(json.dumps(value, ensure_ascii=False))):
         what = f"{quote(half[0])} is half a surrogate pair, which UTF-8 cannot encode"
         raise LineFault(what, remedy="write the character whole")
@@ -229,26 +215,18 @@ def identity_of(row: dict[str, Any], default: str, report: Report, key: str = "i
 
 
 def lacks_entities(row: dict[str, Any], key: str, none: object) -> str:
-    """The fault of a row without annotation under `key`, which its format would write as `none` if it had no entity.
-
-    >>> lacks_entities({"text": "三星", "spans": [{"start": 0}]}, "entities", []).rpartition("; ")[2]
-    'rename "spans" to "entities" if it holds them'
-    """
-    others = [name for name, value in row.items() if isinstance(value, (list, dict)) and value and name != "entities"]
-    remedy = f'rename {quote(others[0])} to "entities" if it holds them' if len(others) == 1 else ""
-    return f"{quote(row)} lacks {quote(key)}; {remedy or f'a sentence without entities has {quote(key)}: {none}'}"
+    """The fault of a row without annotation under `key`, which its format would write as `none` if it had no entity."""
+    return f"{quote(row)} lacks {quote(key)}; a sentence without entities has {quote(key)}: {none}"
 
 
 def text_of(row: dict[str, Any], report: Report) -> str | None:
     """The "text" of the row, or "data" as older doccano calls it; None, and a report, if there is none to work on."""
     key = "data" if "text" not in row and isinstance(row.get("data"), str) else "text"
     if key not in row:
-        remedy = "give it its sentence"
-        if isinstance(row.get("data"), dict):
-            remedy = "a task of Label Studio: export the project as JSON, one array of tasks"
-        elif strings := [quote(name) for name, value in row.items() if isinstance(value, str) and name != "id"]:
-            which = strings[0] if len(strings) == 1 else f"one of {', '.join(strings)}"
-            remedy = f'rename {which} to "text" if that is its sentence'
+        strings = [quote(name) for name, value in row.items() if isinstance(value, str) and name != "id"]
+        remedy = (
+            f'rename {" or ".join(strings)} to "text" if that is its sentence' if strings else "give it its sentence"
+        )
         report(f'{quote(row)} lacks "text"; {remedy}')
     elif not isinstance(text := row[key], str):
         report(f'"text" is {quote(text)}; make it a string')

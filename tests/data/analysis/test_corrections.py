@@ -177,17 +177,18 @@ def line(old, new, **other):
     ("line", "said"),
     [
         (line(None, COMPANY, id="9"), "its row is not in the data"),
-        (line(None, COMPANY, text="三星在这里"), "the text of row 0 is"),
+        (line(None, COMPANY, text="三星在这里"), "row 0 has another text"),
         (line(CITY, SCHOOL), "neither"),
     ],
 )
 def test_a_line_that_fits_no_row_is_an_error_with_its_place(tmp_path, line, said):
     path = written(tmp_path, line)
-    with pytest.raises(NerError) as error:
+    with pytest.raises(DataError) as error:
         list(Corrections(path).apply([row(COMPANY)]))
-    assert error.value.place == path
-    assert "f.jsonl:1: " in error.value.remedy
-    assert said in error.value.remedy
+    (fault,) = error.value.faults
+    assert fault.startswith("f.jsonl:1: ")
+    assert said in fault
+    assert "; give the data that it was written for" in fault
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_what_doccano_says_beside_entities_is_noted(tmp_path):
     ("annotation", "fault"),
     [
         ({}, 'lacks "label"; a sentence without entities has "label": []'),
-        ({"spans": [[0, 2, "company"]]}, 'rename "spans" to "entities"'),
+        ({"spans": [[0, 2, "company"]]}, 'lacks "label"'),
         ({"label": [], "entities": []}, 'has "label" and "entities"'),
         ({"label": {"company": ["三星"]}}, "make it a list"),
         ({"label": [[0, 2]]}, "the annotation [0, 2]"),

@@ -90,7 +90,7 @@ def test_lines_without_gold_ask_for_the_data(tmp_path):
     [
         ({"label": {"company": ["苹果"]}}, 'company "苹果" is not in the text'),
         ({"label": {"company": "三星"}}, 'label "company" holds "三星"'),
-        ({"label": {"company": {"三星": [0, 1]}}}, "has the span 0"),
+        ({"label": {"company": {"三星": [0, 1]}}}, "has the spans [0, 1]"),
         ({"label": {"company": {"三星": [[0]]}}}, "has the span"),
         ({"label": {"company": {"三星": [[0, "1"]]}}}, "not made of whole numbers"),
         ({"label": {"company": {"三星": [[0, 2]]}}}, "CLUENER's ends are inclusive"),

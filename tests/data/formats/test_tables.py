@@ -192,9 +192,8 @@ def test_cells_that_say_none_are_read_as_none_and_counted_in_one_line(tmp_path):
         {("景点", "西湖")},
         set(),
     ]
-    assert [where for _, where in warned] == ["a.csv:2", "a.csv:3", "a.csv:4", "a.csv:4"]
+    assert [where for _, where in warned] == ["a.csv:2 无", "a.csv:3 /", "a.csv:4 N/A", "a.csv:4 -"]
     assert len({what for what, _ in warned}) == 1
-    assert all(mark in warned[0][0] for mark in ("无", "/", "N/A", "-"))
     rows = [["文本", "标签", "实体"], [TEXTS[1], "景点", "西湖"], [TEXTS[4], "无", "无"]]
     assert [found for _, found in read(csv(tmp_path / "b.csv", rows))] == [{("景点", "西湖")}, set()]
     rows = [["文本", "标签"], [TEXTS[1], '{""景点"": [""西湖""]}'], [TEXTS[4], "无"]]
@@ -282,7 +281,7 @@ def test_surfaces_of_one_cell(tmp_path):
         ]
     (fault,) = faults(sheet(tmp_path / "d.xlsx", [rows[0], [text, "故宫 天坛"]]))
     assert fault.startswith("d.xlsx:2: ")
-    assert "、" in fault.rpartition("; ")[2]
+    assert '"故宫 天坛"' in fault
     assert [pairs for _, pairs in read(sheet(tmp_path / "c.xlsx", [rows[0], rows[-1]]))] == [
         {("景点", "AC/DC"), ("景点", "Hard Rock")}
     ]
@@ -339,8 +338,7 @@ def test_what_a_cell_of_labels_and_surfaces_says_wrong_is_a_fault_of_its_row(tmp
     )
     assert [fault.partition(": ")[0] for fault in found] == ["a.xlsx:3", "a.xlsx:4"]
     assert '"西胡"' in found[0]
-    assert '"小笼包"' in found[1]
-    assert ":小笼包" in found[1].rpartition("; ")[2]
+    assert found[1].startswith('a.xlsx:4: the label is ""')
 
 
 def test_cells_with_a_colon_of_their_own_name_no_labels(tmp_path):
@@ -363,7 +361,7 @@ def test_a_label_that_a_cell_of_its_column_repeats_is_told(tmp_path):
         sheet(tmp_path / "a.xlsx", [["文本", "景点"], [TEXTS[1], "西湖"], [TEXTS[0], "景点:故宫"], [TEXTS[2], "外滩"]])
     )
     assert fault.startswith("a.xlsx:3: ")
-    assert fault.endswith('write "故宫" alone')
+    assert '"景点:故宫"' in fault
 
 
 def test_rows_of_a_text_that_comes_again_further_down_are_told(tmp_path):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from ....columns import join_names
 from ....entities import NerError
@@ -88,10 +87,11 @@ def surfaces(cell: str, text: str) -> list[str]:
     (['三星', '苹果', '阿里,巴巴'], ['三星', '苹果'])
     """
     named = (part for part in parts_of(cell) if not is_none(part, text))
-    return list(dict.fromkeys(one for part in named for one in _split(part, text)))
+    return list(dict.fromkeys(one for part in named for one in split(part, text)))
 
 
-def _split(part: str, text: str) -> list[str]:
+def split(part: str, text: str) -> list[str]:
+    """What a comma or slash separates, unless the whole is in the text."""
     if part in text:
         return [part]
     by_slash = words(SLASHES, part)
@@ -134,20 +134,20 @@ class Header:
         return self.one_of((*CHINESE[kind], *foreign))
 
     @property
-    def tagged(self) -> tuple[int, int] | None:
+    def tagged(self) -> dict[str, int] | None:
         """The columns of characters and tags, if it is a table of those."""
         token, tag = self.one_of(TOKEN), self.one_of(TAG)
         if token is None or tag is None or (self.column("text") is not None and self.one_of(("start",)) is not None):
             return None
-        return token, tag
+        return {"token": token, "tag": tag}
 
     def name_of(self, at: int) -> str:
         """The name of a column as a message shows it; Excel's letter where it has none."""
-        letters, rest = "", at + 1
-        while rest:
-            rest, letter = divmod(rest - 1, 26)
-            letters = chr(ord("A") + letter) + letters
-        return quote(self.names[at]) if self.names[at] else f"{letters}, which has no name,"
+        if self.names[at]:
+            return quote(self.names[at])
+        from openpyxl.utils import get_column_letter  # type: ignore[import-untyped, unused-ignore]
+
+        return f"{get_column_letter(at + 1)}, which has no name,"
 
     def group(self, text: int | None) -> int | None:
         """The column of what rows have in common, such as their patient. One of surfaces of the texts is a label's."""
@@ -168,51 +168,52 @@ class Header:
         """
         inside: list[int] = []
         outside: list[int] = []
-        for number, cell, above in self.with_texts(at, text):
-            if surfaces(cell, above):
-                (inside if _is_in(cell, above) else outside).append(number)
+        for number, cells, above in self.with_texts(text):
+            if surfaces(cells[at], above):
+                (inside if _is_in(cells[at], above) else outside).append(number)
         return inside, outside
 
-    def with_texts(self, at: int, text: int) -> Iterator[tuple[int, str, str]]:
-        """The number of each row, its cell in column `at` and its text, which may be that of a row above."""
+    def names_entities(self, at: int, text: int) -> bool:
+        """Whether column `at` holds surfaces of the texts in column `text`."""
+        inside, outside = self.in_texts(at, text)
+        return bool(inside) and len(inside) >= LABEL * (len(inside) + len(outside))
+
+    def with_texts(self, text: int) -> Iterator[tuple[int, list[str], str]]:
+        """The number of each row, its cells and its text, which may be that of a row above."""
         above = ""
         for number, cells in self.rows:
             above = cells[text] if cells[text].strip() else above
-            yield number, cells[at], above
+            yield number, cells, above
 
 
 def header_of(table: Table) -> Header:
     """The first row that names a column of texts and has more cells than those above, which are titles; else the first
     that has about as many cells as the rows below."""
-    sizes = {at: len({*filter(None, map(str.strip, cells))}) for at, (_, cells) in enumerate(table)}
-    first = dict(islice(((at, size) for at, size in sizes.items() if size), LOOKED_AT))
     width = max((len(cells) for _, cells in table), default=0)
-
-    def header_at(at: int) -> Header:
-        rows = [(number, [*cells, *[""] * (width - len(cells))]) for number, cells in table[at:]]
-        return Header(rows[0][0], [name.strip() for name in rows[0][1]], rows[1:])
-
-    most = 0
-    wide = None
-    for at, size in first.items():
-        found = header_at(at)
-        if size > max(1, most) and any(len(name) <= NAME_LENGTH and TEXT_NAME.search(name) for name in found.names):
-            below = found.rows[0][1] if found.rows else []
-            pairs = zip(found.names, below, strict=False)
-            two_rows = any(name == cell.strip() and TEXT_NAME.search(name) for name, cell in pairs)  # merged downwards
-            return header_at(at + 1) if two_rows else found
-        if wide is None and 2 * size >= max(first.values()):
-            wide = at
-        most = max(most, size)
-    return Header(1, [], []) if wide is None else header_at(wide)
+    rows = [(number, [*cells, *[""] * (width - len(cells))]) for number, cells in table]
+    names = [[cell.strip() for cell in cells] for _, cells in rows]
+    sizes = {at: len({*row} - {""}) for at, row in enumerate(names)}
+    first = list(filter(sizes.__getitem__, sizes))[:LOOKED_AT]
+    most = 1
+    for at in first:
+        if sizes[at] > most and any(len(name) <= NAME_LENGTH and TEXT_NAME.search(name) for name in names[at]):
+            below = zip(names[at], names[at + 1] if at + 1 < len(names) else (), strict=False)
+            found = at + any(name == cell and TEXT_NAME.search(name) is not None for name, cell in below)
+            break  # the names may be merged downwards into a second row
+        most = max(most, sizes[at])
+    else:
+        found = next((at for at in first if 2 * sizes[at] >= max(sizes[at] for at in first)), -1)
+    return Header(rows[found][0], names[found], rows[found + 1 :]) if first else Header(1, [], [])
 
 
-def text_column(header: Header) -> int | None:
+def text_column(header: Header, place: object) -> int | None:
     """The column of the texts: by its name, by a part of its name, or as the one that the others name entities of.
 
-    None if there is none. Raises `NerError` if several columns may be it.
+    That of characters or words if they are tagged; None if there is none. Raises `NerError`, with the place, if several
+    columns may be it.
     """
-    if (found := header.column("text")) is not None:
+    found = header.tagged["token"] if header.tagged else header.column("text")
+    if found is not None:
         return found
     known = (header.column(kind) for kind in ("label", "start", "end", "surface"))
     sizes = {
@@ -225,20 +226,19 @@ def text_column(header: Header) -> int | None:
         rivals = [header.names[at] for at in named if 2 * sizes[at] >= sizes[named[0]]]
         if len(rivals) > 1:
             remedy = 'name the one that is annotated "text"'
-            raise NerError("several columns may hold the texts", value=rivals, remedy=remedy)
+            raise NerError("several columns may hold the texts", value=rivals, place=place, remedy=remedy)
         return named[0]
     return next((at for at in (*named, *by_size[:1]) if _is_named_of(header, at)), None)
 
 
-def is_annotated(header: Header, text: int | None) -> bool:
+def is_annotated(header: Header, text: int) -> bool:
     """Whether a table holds more than texts."""
-    return text is None or header.column("label") is not None or _is_named_of(header, text)
+    return header.tagged is not None or header.column("label") is not None or _is_named_of(header, text)
 
 
 def _is_named_of(header: Header, text: int) -> bool:
     """Whether another column holds surfaces of this one's cells."""
-    found = (header.in_texts(at, text) for at in header.others(text))
-    return any(inside and len(inside) >= LABEL * (len(inside) + len(outside)) for inside, outside in found)
+    return any(header.names_entities(at, text) for at in header.others(text))
 
 
 def label_columns(
@@ -255,19 +255,16 @@ def label_columns(
         inside, outside = header.in_texts(at, text)
         cells, title = len(inside) + len(outside), header.names[at]
         other = _is_other(header, at, len(inside), cells)
-        if title and (title in (keep or ()) or not cells):
+        is_label = inside and not other and (len(outside) <= 3 or len(inside) >= LABEL * cells)
+        if title and (title in (keep or ()) or not cells or is_label):
             found.append(at)
-        elif inside and not other and (len(outside) <= 3 or len(inside) >= LABEL * cells):
-            if title:
-                found.append(at)
-            else:
-                faults.append(f"the column {header.name_of(at)} holds surfaces; name it, or delete it")
-        elif keep or other:
+        elif other or (keep and not is_label):
             left.append(at)
         else:
-            which = f"{len(outside):,} of {count(cells, 'cell')}, in rows {join_names(map(str, outside))}"
-            fault = f"the column {header.name_of(at)} may be a label or not: {which}, are not in their texts"
-            faults.append(f"{fault}; if it is one, correct them; otherwise delete it, or {NAME_LABELS}")
+            which = f"{len(outside):,} of {count(cells, 'cell')} are not in their texts"
+            rows = f", in rows {join_names(map(str, outside))}" if outside else ""
+            fault = f"the column {header.name_of(at)} may be a label or not: {which}{rows}"
+            faults.append(f"{fault}; if it is one, name it and correct them; otherwise delete it, or {NAME_LABELS}")
     if not keep:
         faults += _labels_of(header, found, left)
     for at in left:

@@ -12,13 +12,14 @@ Out: `Example`s; ids count the sentences from 1.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from ....entities import Example, LabelSet
-from ..errors import Faults, LineFault, Note, ignore, quote
+from ..errors import Faults, LineFault, quote
 from ..lines import decode_line, lines_of, number_lines
 from ..mentions import EntityReader, distinct
 from ..rows import values_in
@@ -33,10 +34,9 @@ Parsed = tuple[str, list[tuple[str, int, int]]]
 
 _BOSON = re.compile(r"\{\{([^:{}]+):(.*?)\}\}")
 _ELEMENT = re.compile(r"<(\w+)[^<>]*>[^<>]*</\1>")
-_SLASHED = re.compile(r"\S+/[^\W\d][\w-]*")
+_SLASHED = re.compile(r"(\S+)/([^\W\d][\w-]*)")
 _TYPES = ("TYPE", "type", "label", "LABEL")
 _SENTENCES = ("s", "sent", "sentence", "p", "line", "text")
-OUTSIDE = ("o", "O")
 
 
 def sniff(head: bytes, name: str) -> bool:
@@ -45,23 +45,20 @@ def sniff(head: bytes, name: str) -> bool:
 
 
 def _notation(lines: list[str]) -> Callable[[str], Parsed] | None:
-    kept = [line for line in lines if line.strip()]
+    kept = [line.lstrip("\ufeff \t") for line in lines if line.strip()]
     if any(_BOSON.search(line) for line in kept):
         return _boson
-    if kept and kept[0].lstrip("\ufeff \t").startswith(("<", "<?xml")) and any(_ELEMENT.search(line) for line in kept):
+    is_markup = kept and (kept[0].startswith("<") or not any(line.startswith(("{", "[")) for line in kept))
+    if is_markup and any(_ELEMENT.search(line) for line in kept):
         return _xml
-    if any(_ELEMENT.search(line) for line in kept) and not any(line.lstrip().startswith(("{", "[")) for line in kept):
-        return _xml
-    slashed = [sum(_SLASHED.fullmatch(word) is not None for word in line.split()) for line in kept]
-    labels = {word.rpartition("/")[2] for line in kept for word in line.split() if _SLASHED.fullmatch(word)}
-    if kept and all(slashed) and len(labels) <= max(8, sum(slashed) // 4):
+    slashed = [[found[2] for word in line.split() if (found := _SLASHED.fullmatch(word))] for line in kept]
+    words = sum(map(len, slashed))
+    if kept and all(slashed) and len(set(chain.from_iterable(slashed))) <= max(8, words // 4):
         return _slashed
     return None
 
 
-def read(
-    path: str | Path, labels: LabelSet | None = None, *, note: Note = ignore, warn: Note = ignore, **_: Any
-) -> Iterator[Example]:
+def read(path: str | Path, labels: LabelSet | None = None, **_: Any) -> Iterator[Example]:
     """Raises `DataError` with each faulty line, or `NerError` if there is no sentence, at the end."""
     name, faults = Path(path).name, Faults(str(path))
     lines = [(number, raw) for number, raw in number_lines(lines_of(path))]
@@ -69,18 +66,15 @@ def read(
     for number, raw in lines:
         place = f"{name}:{number}"
         try:
-            line = decode_line(raw)
-            parsed = parse(line)
+            text, marked = parse(decode_line(raw))
         except LineFault as fault:
             faults.row(place)(str(fault))
             continue
-        if not parsed[0].strip():
+        if not text.strip():
             continue  # a line of markup alone
         report = faults.row(place)
-        text, marked = parsed
         reader = EntityReader(text, labels, report)
-        found: Iterable[Any] = (entity for label, start, end in marked for entity in reader.at(label, start, end))
-        entities = distinct(found, report)
+        entities = distinct((entity for mark in marked for entity in reader.at(*mark)), report)
         if not faults.found:
             yield Example(str(faults.rows), text, entities, place)
     faults.finish("no sentences", "write one sentence per line")
@@ -100,15 +94,12 @@ def _boson(line: str) -> Parsed:
 
 
 def _slashed(line: str) -> Parsed:
-    words, named = list[str](), list[str]()
-    for word in line.split():
-        surface, slash, label = word.rpartition("/")
-        marked = _SLASHED.fullmatch(word) is not None
-        words.append(surface if slash and marked else word)
-        named.append(label if slash and marked else "o")
+    found = [(word, _SLASHED.fullmatch(word)) for word in line.split()]
+    words = [marked[1] if marked else word for word, marked in found]
+    named = [marked[2] if marked else "o" for _, marked in found]
     text, starts = join(words, words=True)
     spans = zip(named, starts, words, strict=True)
-    return text, [(label, start, start + len(word)) for label, start, word in spans if label not in OUTSIDE]
+    return text, [(label, start, start + len(word)) for label, start, word in spans if label not in ("o", "O")]
 
 
 def _xml(line: str) -> Parsed:
@@ -122,12 +113,9 @@ def _xml(line: str) -> Parsed:
     except ElementTree.ParseError as error:
         raise LineFault(f"{quote(line)} is not XML ({error})", remedy="close each element in its line") from error
     outer = list(root)
-    if len(outer) == 1 and not (root.text or "").strip() and not (outer[0].tail or "").strip() and len(outer[0]):
+    alone = len(outer) == 1 and not (root.text or "").strip() and not (outer[0].tail or "").strip()
+    if alone and (len(outer[0]) or outer[0].tag.lower() in _SENTENCES):
         root = outer[0]  # <s>…</s> around a sentence
-    elif (
-        len(outer) == 1 and outer[0].tag.lower() in ("s", "sentence", "p", "text", "sent", "line") and not outer[0].tail
-    ):
-        root = outer[0]
     text, marked = "", list[tuple[str, int, int]]()
 
     def walk(element: ElementTree.Element) -> None:

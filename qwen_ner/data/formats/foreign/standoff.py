@@ -26,7 +26,7 @@ from ..errors import Faults, LineFault, Note, ignore, quote
 from ..lines import decode_line, lines_of, number_lines
 from ..mentions import EntityReader
 from ..offsets import same_surface
-from ..rows import warn_at
+from ..rows import note_at
 from ..tagged.tagging import read_sentences
 
 NAME = "standoff"
@@ -158,7 +158,7 @@ def _entities(
         if text[start:end].rstrip("\r\n") != text[start:end]:
             report(f"{label} {quote(surface)} [{start}, {end}) ends in a line break; leave that out")
             continue
-        reader = EntityReader(text, labels, report, warn=partial(warn_at, warn, place))
+        reader = EntityReader(text, labels, report, warn=partial(note_at, place, warn))
         if whole and _is_mistyped(surface, text[start:end]):
             mistyped = f"{label} {quote(surface)} [{start}, {end}) is {quote(text[start:end])} in the text"
             if mend is None:

@@ -22,15 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from ....entities import Example, LabelSet, NerError
-from ..errors import LineFault, Note, count, ignore, quote
+from ..errors import LineFault, Note, count, ignore
 from ..jsonl import entities_of
 from ..rows import read_rows
 from ..tagged.tagging import read_sentences
-from .headers import SPACES, Header, header_of, is_annotated, text_column, words
-from .pairs import pair_of
+from .headers import Header, header_of, is_annotated, label_columns, text_column
 from .sheets import tables_of
-from .table_rows import TableRows, kind_of
-from .tools import ANSWER, annotation_of
+from .table_rows import TableRows, column_of_pairs
 
 NAME = "table"
 SUFFIXES = (".csv", ".xlsx")
@@ -57,29 +55,28 @@ def sniff(head: bytes, name: str) -> bool:
 
 @dataclass(frozen=True)
 class Layout:
-    """The table of a file that is read, its column of texts, and what of the file is left out, by kind and place."""
+    """The table of a file that is read, with its column of texts, what its rows are, the columns of its annotation by
+    what they hold (none if each is a label), and what of the file is left out, by kind and place."""
 
     header: Header
-    text: int | None
-    left: tuple[tuple[str, str], ...]
+    text: int
+    kind: str
+    columns: dict[str, int]
+    left: list[tuple[str, str]]
 
     def __str__(self) -> str:
-        """What the columns are taken for; of labels in columns of their own `TableRows` decides."""
-        if self.header.tagged:
-            return f"a table, one row per character: {self._named(*self.header.tagged)}"
-        if self.text is None:
-            return DESCRIPTION
-        kind, columns = kind_of(self.header, self.text)
-        named = self._named(*columns.values())
-        return {
-            "entities": f"a table, one row per entity: {self._named(self.text, *columns.values())}",
-            "pairs": f"a table, one row per text, with labels and surfaces in {named}",
-            "json": f"a table, one row per text, with its entities in {named}",
-            "labels": "a table, one row per text and one column per label",
-        }[kind]
+        names = ", ".join(self.header.names[at] for at in sorted({self.text, *self.columns.values()}))
+        return f"a table, {KINDS[self.kind]}{f': {names}' if self.columns else ''}"
 
-    def _named(self, *columns: int) -> str:
-        return ", ".join(self.header.names[at] for at in sorted(columns))
+
+KINDS = {
+    "characters": "one row per character",
+    "entities": "one row per entity",
+    "pairs": "one row per text, with labels and surfaces in a column",
+    "json": "one row per text, with its entities as JSON",
+    "labels": "one row per text and one column per label",
+}
+"""What the rows of a table are."""
 
 
 def read(
@@ -96,55 +93,69 @@ def read(
     """`keep` names labels that are wanted, which tells their columns from others."""
     path = Path(path).expanduser()
     layout = layout or survey(path)
-    header, text = layout.header, layout.text
     for what, where in layout.left:
         warn(what, where)
-    if header.tagged:
-        sentences = _sentences(path.name, header, *header.tagged)
+    if layout.kind == "characters":
+        sentences = _sentences(path.name, layout.header, **layout.columns)
         return read_sentences(sentences, str(path), labels, note if repair else None, warn)
-    if text is None:
-        remedy = 'name the column of the sentences "text", and the others as `qwen-ner convert --help` says'
-        raise NerError("no column of texts in the header", value=header.names, place=path, remedy=remedy)
-    rows = TableRows(path, header, text, warn).read(keep, note)
+    rows = TableRows(path, layout.header, layout.text, warn).read(layout.kind, layout.columns, keep, note)
     if not rows:
-        raise NerError("no rows below the header", value=header.names, place=path, remedy="write the sentences there")
-    lines = partial(_lines, path.name, rows)
-    return read_rows(lines, path, labels, entities_of, row_of=_checked, note=note, warn=warn)
+        names = layout.header.names
+        raise NerError("no rows below the header", value=names, place=path, remedy="write the sentences there")
+    return read_rows(partial(_lines, rows), path, labels, entities_of, row_of=_row_of, note=note, warn=warn)
 
 
 def survey(path: str | Path) -> Layout:
-    """The first table with annotated texts, else with texts, and its column of texts."""
+    """The first table with annotated texts, else with texts. Raises `NerError` if there is none."""
     path = Path(path).expanduser()
     tables = tables_of(path)
-    found: dict[str, tuple[Header, int | None]] = {}
-    for title, table in tables.items():
-        header = header_of(table)
-        try:
-            found[title] = header, None if header.tagged else text_column(header)
-        except NerError as error:
-            raise NerError(error.what, value=error.value, place=path, remedy=error.remedy) from None
-    titles = [*found]
-    with_texts = [title for title, (header, text) in found.items() if header.tagged or text is not None]
-    read = next((title for title in with_texts if is_annotated(*found[title])), (*with_texts, *titles, None)[0])
-    if read is None:
-        return Layout(Header(1, [], []), None, ())
+    headers = {title: header_of(table) for title, table in tables.items()}
+    texts = {title: at for title, header in headers.items() if (at := text_column(header, path)) is not None}
+    if not texts:
+        names = next((header.names for header in headers.values()), [])
+        remedy = 'name the column of the sentences "text", and the others as `qwen-ner convert --help` says'
+        raise NerError("no column of texts in the header", value=names, place=path, remedy=remedy)
+    read = next((title for title, at in texts.items() if is_annotated(headers[title], at)), next(iter(texts)))
     left = []
-    for at, title in enumerate(titles):
+    for title, table in tables.items():
+        filled = [number for number, cells in table if any(map(str.strip, cells))]
         if title != read:
-            first = at > titles.index(read)
-            what = "sheets after the first, left out" if first else "sheets without annotated texts, left out"
-            filled = sum(any(cell.strip() for cell in cells) for _, cells in tables[title])
-            left.append((what, f"{path.name}: {title}, {count(filled, 'row')}"))
-    for number, cells in tables[read]:
-        if number < found[read][0].number and any(cell.strip() for cell in cells):
-            left.append(("rows above the header, left out", f"{path.name}:{number}"))
-    return Layout(*found[read], tuple(left))
+            size = count(len(filled), "row")
+            left.append(("sheets beside the one that is read, left out", f"{path.name}: {title}, {size}"))
+        else:
+            above = (number for number in filled if number < headers[read].number)
+            left += [("rows above the header, left out", f"{path.name}:{number}") for number in above]
+    return Layout(headers[read], texts[read], *kind_of(headers[read], texts[read]), left)
+
+
+def kind_of(header: Header, text: int) -> tuple[str, dict[str, int]]:
+    """Which of `KINDS` a table is, and the columns of its annotation by what they hold; none if each is a label."""
+    if header.tagged:
+        return "characters", header.tagged
+    columns = {kind: at for kind in ("label", "start", "end", "surface") if (at := header.column(kind)) is not None}
+    if "label" in columns and ("surface" in columns or {"start", "end"} <= columns.keys()):
+        return "entities", columns
+    if (paired := column_of_pairs(header, text)) is not None:
+        return "pairs", {"label": paired}
+    if "label" in columns and not _beside_labels(header, text, columns["label"]):
+        return "json", {"label": columns["label"]}
+    return "labels", {}
+
+
+def _beside_labels(header: Header, text: int, label: int) -> bool:
+    """Whether a column named label holds no annotation, and others do."""
+    cells = (cells[label].strip() for _, cells in header.rows)
+    if any(cell.startswith(("{", "[")) for cell in cells):
+        return False
+    names, _ = label_columns(header, text, None, "", ignore)
+    return any(at != label and header.in_texts(at, text)[0] for at in names)
 
 
 def _sentences(name: str, header: Header, token: int, tag: int) -> list[tuple[str, list[str], list[str]]]:
     """Place, tokens and tags of each sentence."""
-    mark = next((at for at in (header.one_of(SENTENCE),) if at not in (token, tag)), None)
-    found: list[tuple[str, list[str], list[str]]] = []  # place, tokens, tags
+    mark = header.one_of(SENTENCE)
+    mark = None if mark in (token, tag) else mark
+    found: list[tuple[str, list[str], list[str]]] = []
     before, fresh = "", True
     for number, cells in header.rows:
         if not any(cell.strip() for cell in cells):
@@ -156,49 +167,17 @@ def _sentences(name: str, header: Header, token: int, tag: int) -> list[tuple[st
         before, fresh = here or before, False
         found[-1][1].append(cells[token] or " ")
         found[-1][2].append(cells[tag].strip() or "O")
-    return [*found]
+    return found
 
 
-def _lines(name: str, rows: list[dict[str, Any]]) -> Iterator[bytes]:
+def _lines(rows: dict[int, dict[str, Any]]) -> Iterator[bytes]:
     """The rows as JSON, each at the line of its number in the table."""
-    at = 1
-    for row in rows:
-        yield from [b"\n"] * (row["line"] - at)
-        yield json.dumps(row, ensure_ascii=False).encode() + b"\n"
-        at = row["line"] + 1
+    for number in range(1, max(rows) + 1):
+        yield json.dumps(rows[number], ensure_ascii=False).encode() if number in rows else b""
 
 
-def _checked(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of `_lines` in the keys of `jsonl`. Raises `LineFault` for an annotation that cannot be read."""
+def _row_of(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, which is one of `TableRows`. Raises `LineFault` if that is a fault."""
     if "fault" in row:
         raise LineFault(row["fault"], remedy=row["remedy"])
-    text = {"text": row["text"], "group": row.get("group", "")}
-    if "tree" in row:
-        _check(row["tree"], row["text"])
-        return text | {"label": row["tree"]}
-    if "items" in row:
-        return text | annotation_of(row["items"])
-    try:
-        value = json.loads(row["answer"])
-    except ValueError:
-        raise LineFault(f"the cell {quote(row['answer'])} is not JSON", remedy=ANSWER) from None
-    if isinstance(value, dict):
-        return text | {"label": {label: held for label, held in value.items() if held}}
-    if isinstance(value, list):
-        return text | annotation_of(value)
-    raise LineFault(f"the cell {quote(row['answer'])} names no entities", remedy=ANSWER)
-
-
-def _check(tree: dict[str, list[str]], text: str) -> None:
-    """Raise `LineFault` for surfaces that only spaces separate (北京 大学 may also be one), and for those without a
-    label or with one too many."""
-    for label, named in tree.items():
-        for surface in named:
-            if not label:
-                raise LineFault(f"the surface {quote(surface)} has no label", remedy=f"write 公司:{surface}, say")
-            if (pair := pair_of(surface, text))[0] and pair[1] in text:
-                raise LineFault(f"{label} {quote(surface)} is not in the text", remedy=f"write {quote(pair[1])} alone")
-            parts = words(SPACES, surface)
-            if surface not in text and len(parts) > 1 and all(part in text for part in parts):
-                what = f"{label} {quote(surface)} is not in the text, its words are"
-                raise LineFault(what, remedy="separate surfaces by 、, or write the surface as the text has it")
+    return row

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import codecs
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from ..errors import LINE_BREAKS, Faults, LineFault, Note, ignore, quote
 from ..lines import decode_line, lines_of, write_lines
 from ..mentions import without_scores
 from ..rows import looks_like_object
-from .schemes import SCHEMES, Scheme, Tag, parse_tag, scheme_of
-from .tagging import TagReader, are_indexed, are_words, tags_for
+from .schemes import SCHEMES, Scheme, parse_tag
+from .tagging import Tagging, TagReader, tags_for
 
 NAME = "bio"
 VARIANTS: dict[str, Scheme] = {scheme.name.lower(): scheme for scheme in SCHEMES}
@@ -35,8 +35,8 @@ DESCRIPTION = f"tagged lines ({', '.join(scheme.name for scheme in SCHEMES)})"
 
 DOCUMENT = b"-DOCSTART-"
 
-SAMPLE = 10_000
-"""Tagged lines that tell separator, columns and joining; all of them tell the scheme."""
+SAMPLE, SENTENCES = 10_000, 1_000
+"""Tagged lines that tell separator and columns, and sentences that tell joining; all of them tell the scheme."""
 
 
 def sniff(head: bytes, name: str) -> bool:
@@ -69,27 +69,23 @@ def _looks_tagged(lines: Iterable[bytes]) -> bool:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file of tagged lines is written. `words` says that its tokens are words and not characters,
-    `indexed` that they are characters with their index in the word; `token` and `tag` are their columns."""
+    """How a file of tagged lines is written; `token` and `tag` are their columns."""
 
-    scheme: Scheme
-    separator: str = "\t"
-    columns: int = 2
-    words: bool = False
-    indexed: bool = False
-    token: int = 0
-    tag: int = -1
+    tagging: Tagging
+    separator: str
+    columns: int
+    token: int
+    tag: int
 
     def __str__(self) -> str:
-        unit = "word" if self.words else "character"
         columns = f", {self.columns} columns" if self.columns > 2 else ""
         columns += ", the tag first" if self.tag == 0 else ", the token second" if self.token else ""
-        return f"{self.scheme}, one {unit} a line, separated by {_NAMES[self.separator]}s{columns}"
+        return f"{self.tagging.scheme}, one {self.tagging.unit} a line, separated by {_NAMES[self.separator]}s{columns}"
 
-    def split(self, line: str) -> tuple[str, str] | str:
-        """Token and tag of a line, or what is wrong with it."""
+    def split(self, line: str) -> tuple[str, str]:
+        """Token and tag of a line. Raises `LineFault`."""
         if "\r" in line[1:]:
-            return f"{quote(line)} has a carriage return inside; end the lines with line feeds"
+            raise LineFault(f"{quote(line)} has a carriage return inside", remedy="end the lines with line feeds")
         if self.separator == "\t" or self.columns == 2:
             parts = line.rsplit(self.separator, self.columns - 1)
         else:
@@ -98,11 +94,14 @@ class Layout:
                 parts.insert(0, " ")
         if len(parts) != self.columns:
             columns = f"{self.columns} columns of this file, separated by {_NAMES[self.separator]}s"
-            return f"{quote(line)} has {len(parts)} of the {columns}; give it its token and tag"
+            what = f"{quote(line)} has {len(parts)} of the {columns}"
+            raise LineFault(what, remedy="give it its token and tag")
         token = parts[self.token]
         if self.separator == " ":  # several spaces may separate two columns, and the token may be a space
             token = token.rstrip(" ") or token[:1]
-        return (token, parts[self.tag]) if token else f"{quote(line)} has no token; write it, a space as a space"
+        if not token:
+            raise LineFault(f"{quote(line)} has no token", remedy="write it, a space as a space")
+        return token, parts[self.tag]
 
 
 _NAMES = {"\t": "tab", " ": "space"}
@@ -117,19 +116,15 @@ def survey(path: str | Path) -> Layout:
     split = [raw.split(b"\t") if tabs else raw.split() for raw in sample if not raw.startswith((b" ", b"\t"))]
     columns = max(2, Counter(map(len, split)).most_common(1)[0][0]) if split else 2
     token, tag = _places([[part.decode(errors="replace") for part in parts] for parts in split], columns)
-    words = are_words([parts[token].decode(errors="replace") for parts in split if len(parts) == columns])
 
     def columns_of(at: int) -> Iterator[list[str]]:
         """A column of each sentence, where it is there."""
-        sentences = groupby(_strip_lines(path), lambda raw: bool(raw) and not raw.startswith(DOCUMENT))
-        for is_sentence, lines in sentences:
-            if is_sentence:
-                parts = (raw.split(separator.encode()) for raw in lines)
-                yield [part[at].decode(errors="replace") for part in parts if at < len(part)]
+        for lines in _sentences(path, ignore):
+            parts = (raw.split(separator.encode()) for _, raw in lines)
+            yield [part[at].decode(errors="replace") for part in parts if at < len(part)]
 
-    indexed = words and are_indexed(islice(columns_of(token), SAMPLE))
-    scheme = scheme_of(columns_of(tag))
-    return Layout(scheme, separator, columns, words and not indexed, indexed, token, tag)
+    tagging = Tagging.of(islice(columns_of(token), SENTENCES), columns_of(tag))
+    return Layout(tagging, separator, columns, token, tag)
 
 
 def _places(lines: list[list[str]], columns: int) -> tuple[int, int]:
@@ -156,6 +151,18 @@ def _strip_lines(path: str | Path) -> Iterator[bytes]:
         yield raw.rstrip() if number else raw.removeprefix(codecs.BOM_UTF8).rstrip()
 
 
+def _sentences(path: str | Path, note: Note) -> Iterator[Iterator[tuple[int, bytes]]]:
+    """The numbered lines of each sentence; blank lines and document marks, which are noted, separate them."""
+    lines = enumerate(_strip_lines(path), start=1)
+    for is_sentence, group in groupby(lines, lambda line: bool(line[1]) and not line[1].startswith(DOCUMENT)):
+        if is_sentence:
+            yield group
+            continue
+        for number, raw in group:
+            if raw:
+                note("document marks", f"{Path(path).name}:{number}")
+
+
 def read(
     path: str | Path,
     labels: LabelSet | None = None,
@@ -173,49 +180,34 @@ def read(
     """
     layout = layout or survey(path)
     name, faults = Path(path).name, Faults(str(path))
-    reader = TagReader(layout.scheme, layout.words, labels, faults, note if repair else None, warn, layout.indexed)
-    for lines, tokens, tags in _sentences(path, layout, reader, note):
-        faults.rows += 1
-
-        def place(token: int, lines: list[int] = lines) -> str:
-            return f"{name}:{lines[token]}"
-
-        if example := reader.example(str(faults.rows), place(0), tokens, tags, place):
-            yield example
+    reader = TagReader(layout.tagging, labels, faults, note if repair else None, warn)
+    if layout.columns > 2:
+        note(f"the columns between the first and the last of {layout.columns}", name)
+    for lines in _sentences(path, note):
+        tagged: list[tuple[int, str, str]] = []
+        for number, raw in lines:
+            fault = None
+            try:
+                token, tag = layout.split(decode_line(raw))
+            except LineFault as error:  # read as an unknown token, so that reading goes on
+                token, tag, fault = "?", "O", error
+            if raw.startswith(b"#") and not tagged and (fault or parse_tag(tag) is None):
+                note("comments", f"{name}:{number}")
+                continue
+            if fault:
+                faults.found.append(f"{name}:{number}: {fault}")
+            tagged.append((number, token, tag))
+        if tagged:
+            faults.rows += 1
+            numbers, tokens, names = zip(*tagged, strict=True)
+            places = partial(_place, name, numbers)
+            if example := reader.example(str(faults.rows), places(0), tokens, names, places):
+                yield example
     faults.finish("no tagged lines", "write one token, a tab and its tag per line, and a blank line between sentences")
 
 
-_Sentence = tuple[list[int], list[str], list["Tag | str"]]
-"""Line numbers, tokens and tags, or what is wrong with them."""
-
-
-def _sentences(path: str | Path, layout: Layout, reader: TagReader, note: Note) -> Iterator[_Sentence]:
-    """A faulty line counts as an unknown token, so that reading goes on."""
-    name, tag_of = Path(path).name, lru_cache(maxsize=None)(reader.tag)
-    sentence: _Sentence = [], [], []
-    if layout.columns > 2:
-        note(f"the columns between the first and the last of {layout.columns}", name)
-    for number, raw in enumerate(_strip_lines(path), start=1):
-        if not raw or raw.startswith(DOCUMENT):
-            if raw:
-                note("document marks", f"{name}:{number}")
-            if sentence[0]:
-                yield sentence
-                sentence = [], [], []
-            continue
-        try:
-            parts = layout.split(decode_line(raw))
-        except LineFault as fault:
-            parts = str(fault)
-        if raw.startswith(b"#") and not sentence[0] and (isinstance(parts, str) or parse_tag(parts[1]) is None):
-            note("comments", f"{name}:{number}")
-            continue
-        token, tag = ("?", parts) if isinstance(parts, str) else (parts[0], tag_of(parts[1]))
-        sentence[0].append(number)
-        sentence[1].append(token)
-        sentence[2].append(tag)
-    if sentence[0]:
-        yield sentence
+def _place(name: str, numbers: Sequence[int], token: int) -> str:
+    return f"{name}:{numbers[token]}"
 
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore, variant: str = "bio2") -> None:

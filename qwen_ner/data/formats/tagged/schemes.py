@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import NamedTuple
 
 Tag = tuple[str, str]
 """Prefix and label: ("B", "ORG"); `OUTSIDE` for O."""
@@ -32,8 +31,8 @@ _TAG = re.compile(r"([BIMESLU])[-_](.+)")
 class Scheme:
     """The prefixes of an entity's first, inner and last token, and of an entity of one token.
 
-    `closed` schemes mark the end of every entity. In IOB1 ("BIO" of CoNLL-2003) an entity begins with B- only directly
-    after another one of its label. `spelling` is one of `SPELLINGS`.
+    In IOB1 ("BIO" of CoNLL-2003) an entity begins with B- only directly after another one of its label. `spelling` is
+    one of `SPELLINGS`.
     """
 
     name: str
@@ -47,27 +46,16 @@ class Scheme:
         return self.name if self.spelling == "B-ORG" else f"{self.name} written as {self.spelling}"
 
     def parse(self, name: str) -> Tag | None:
-        """Prefix and label of a tag as it is spelled here, or None if it is not a tag."""
-        return parse_tag(SPELLINGS[self.spelling](name))
+        """Prefix and label of a tag as it is spelled here, or None if it is not a tag of this scheme."""
+        if self == IO and name not in ("", "O"):
+            return "I", name
+        tag = parse_tag(SPELLINGS[self.spelling](name))
+        return tag if tag and (tag == OUTSIDE or tag[0] in self.roles) else None
 
     @cached_property
     def roles(self) -> dict[str, str]:
         """What each prefix says; a letter with several roles has the last of them."""
         return {self.single: "S", self.last: "E", self.first: "B", self.inner: "I"} | {"B": "B"}
-
-    @property
-    def closed(self) -> bool:
-        return self.last != self.inner
-
-    @property
-    def rule(self) -> str:
-        """How an entity is written: the remedy in messages."""
-        if self.closed:
-            whole = f"{self.first}-, {self.inner}-, {self.last}-"
-            return f"{self.name} writes an entity as {whole} of one label, or {self.single}- alone"
-        if self.name == "IOB1":
-            return "IOB1 has B- only directly after an entity of the same label"
-        return f"{self.name} begins an entity with B-" + (" or S-" if self.single == "S" else "")
 
 
 SCHEMES = (
@@ -126,17 +114,6 @@ def _are_bare(names: set[str]) -> bool:
     return bool(names) and not prefixed and not glued
 
 
-def nearest_tag(name: str) -> str:
-    """The tag that a name which is none may stand for: the end of a remedy.
-
-    >>> nearest_tag("ORG-B"), nearest_tag("ORG"), nearest_tag("X-ORG")
-    (', perhaps to B-ORG', ', perhaps to B-ORG or I-ORG', '')
-    """
-    if found := _SUFFIXED.fullmatch(name):
-        return f", perhaps to {found[2]}-{found[1]}"
-    return "" if "-" in name or len(name) < 2 else f", perhaps to B-{name} or I-{name}"
-
-
 @lru_cache(maxsize=65_536)
 def parse_tag(tag: str) -> Tag | None:
     """Prefix and label of a tag, or None if it is not a tag. `_` may replace `-`.
@@ -155,20 +132,14 @@ def tag_name(tag: Tag) -> str:
     return f"{tag[0]}-{tag[1]}" if tag[1] else tag[0]
 
 
-class Step(NamedTuple):
-    """What a tag does after another: end the entity before it, begin one; and why it should not be there."""
-
-    ends: bool
-    begins: bool
-    fault: str | None
-
-
 @lru_cache(maxsize=65_536)
-def step(scheme: Scheme, before: Tag, tag: Tag) -> Step:
-    """Read `tag` after `before`. A tag that should not be there is read as conlleval reads it.
+def step(scheme: Scheme, before: Tag, tag: Tag) -> tuple[bool, bool, str | None]:
+    """Whether `tag` after `before` ends the entity before it, whether it begins one, and why it should not be there.
+
+    A tag that should not be there is read as conlleval reads it.
 
     >>> step(BIO2, ("O", ""), ("I", "ORG"))
-    Step(ends=False, begins=True, fault='I-ORG follows O')
+    (False, True, 'I-ORG follows O')
     """
     role, role_before = scheme.roles.get(tag[0], "O"), scheme.roles.get(before[0], "O")
     inside = role_before in ("B", "I")  # an entity is still open before this tag
@@ -177,11 +148,11 @@ def step(scheme: Scheme, before: Tag, tag: Tag) -> Step:
     if scheme.first == "I":
         wrong = role == "B" and not (inside and before[1] == tag[1])
     else:
-        wrong = (begins and role in ("I", "E")) or (scheme.closed and inside and not goes_on)
+        wrong = (begins and role in ("I", "E")) or (scheme.last != scheme.inner and inside and not goes_on)
     fault = f"{tag_name(tag)} follows {tag_name(before)}"
     if EDGE in (before, tag):
         fault = f"{tag_name(before)} ends the sentence" if tag == EDGE else f"{tag_name(tag)} begins the sentence"
-    return Step(inside and not goes_on, begins, fault if wrong else None)
+    return inside and not goes_on, begins, fault if wrong else None
 
 
 def spans_of(tags: Sequence[Tag], scheme: Scheme, report: Callable[[int, str], None]) -> list[Span]:
@@ -253,7 +224,7 @@ def scheme_of(sentences: Iterable[Iterable[str]]) -> Scheme:
 
     def faults(scheme: Scheme) -> int:
         return sum(
-            number * ((tag[1] != "" and tag[0] not in scheme.roles) or bool(step(scheme, before, tag).fault))
+            number * ((tag[1] != "" and tag[0] not in scheme.roles) or bool(step(scheme, before, tag)[2]))
             for (before, tag), number in pairs.items()
         )
 

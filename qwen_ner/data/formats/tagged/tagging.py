@@ -14,12 +14,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, cached_property, partial
+from itertools import chain
+from typing import Any
 
 from ....entities import Entity, Example, LabelSet, NerError
 from ..errors import NESTED, Faults, Note, quote
 from ..mentions import is_label
-from .schemes import IO, OUTSIDE, Scheme, Span, Tag, nearest_tag, scheme_of, spans_of, tags_of
+from ..rows import identity_of
+from .schemes import IO, OUTSIDE, Scheme, Span, Tag, scheme_of, spans_of, tags_of
 
 OUT_OF_ORDER = "tags out of order, read as conlleval does"
 BARE = "tags without a prefix, read as IO: neighbours of one label are one entity"
@@ -29,41 +32,65 @@ _CHINESE = re.compile(r"[\u3000-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef\U0
 """Ideographs, kana, bopomofo, their punctuation, full-width forms: what is written without spaces."""
 
 
-@dataclass(frozen=True, slots=True)
-class TagReader:
-    """Reads the tags of one data set. `words` as for `join`; `labels=None` accepts any label.
+@dataclass(frozen=True)
+class Tagging:
+    """How tagged tokens are written. `words` as for `join`; `indexed` are characters with their index in the word."""
 
-    `indexed` says that tokens are characters with their index in the word. `warn` gets what is read otherwise than it
-    is written.
+    scheme: Scheme
+    words: bool
+    indexed: bool
+
+    @classmethod
+    def of(cls, sample: Iterable[Sequence[str]], names: Iterable[Iterable[str]]) -> Tagging:
+        """As the tokens of a sample of sentences, and the tags of all, tell."""
+        tokens = list(sample)
+        indexed = are_indexed(tokens)
+        return cls(scheme_of(names), not indexed and are_words(list(chain.from_iterable(tokens))), indexed)
+
+    @property
+    def unit(self) -> str:
+        return "word" if self.words else "character"
+
+
+@dataclass(frozen=True)
+class TagReader:
+    """Reads the tags of one data set; `labels=None` accepts any label.
+
+    `warn` gets what is read otherwise than it is written.
 
     Tags that are out of order are faults with their remedy, or go to `mend` if it is given; either way they are read as
     conlleval does: an I- after nothing begins an entity, and an entity that is not closed ends.
     """
 
-    scheme: Scheme
-    words: bool
+    tagging: Tagging
     labels: LabelSet | None
     faults: Faults
     mend: Note | None
     warn: Note
-    indexed: bool
 
-    def tag(self, name: str) -> Tag | str:
-        """The tag of this name, or what is wrong with it."""
-        tag: Tag | None = ("I", name) if self.scheme == IO and name not in ("", "O") else self.scheme.parse(name)
-        if tag and (tag == OUTSIDE or tag[0] in self.scheme.roles):
-            return tag
-        prefixes = ", ".join(f"{prefix}-…" for prefix in sorted(self.scheme.roles))
-        fault = f"{quote(name)} is not a tag of {self.scheme.name}, the scheme of the file: O, {prefixes}"
-        return f"{fault}; correct it{nearest_tag(name)}"
+    @cached_property
+    def _tag(self) -> Callable[[str], Tag | None]:
+        return cache(self.tagging.scheme.parse)
+
+    def sentence(
+        self, place: str, tokens: Sequence[Any], names: Sequence[str], identity: object = None
+    ) -> Example | None:
+        """The example that tokens and the names of their tags make; its id is its number unless it has one."""
+        report = self.faults.row(place)
+        row = {} if identity is None else {"id": identity}
+        own = identity_of(row, str(self.faults.rows), report)
+        self.faults.check_id(own, self.faults.rows, report)
+        if len(tokens) != len(names) or not all(isinstance(token, str) and token for token in tokens):
+            report(f"{len(tokens)} tokens have {len(names)} tags, or one is empty; give each token a text and a tag")
+            return None
+        return self.example(own, place, tokens, names, lambda token: f"{place}: token {token + 1}")
 
     def example(
-        self, identity: str, source: str, tokens: Sequence[str], tags: Sequence[Tag | str], place: Callable[[int], str]
+        self, identity: str, source: str, tokens: Sequence[str], names: Sequence[str], place: Callable[[int], str]
     ) -> Example | None:
-        """The example that tagged tokens make, None if the data set has a fault. `place` names that of a token.
+        """The example that tagged tokens make, None if the data set has a fault. `place` names that of a token."""
 
-        A string among the tags is what is wrong there.
-        """
+        scheme = self.tagging.scheme
 
         def report(at: int, fault: str) -> None:
             self.faults.found.append(f"{place(at)}: {fault}")
@@ -72,33 +99,28 @@ class TagReader:
             if self.mend:
                 self.mend(OUT_OF_ORDER, f"{place(at)}: {fault}")
             else:
-                report(at, f"{fault}; {self.scheme.rule}: correct it, or read it with --repair")
+                report(at, f"{fault}; no entity of {scheme.name} is so: correct it, or read it with --repair")
 
-        for at, tag in enumerate(tags):
-            if isinstance(tag, str):
-                report(at, tag)
-        if self.scheme == IO:
+        tags = list(map(self._tag, names))
+        for at in (at for at, tag in enumerate(tags) if tag is None):
+            prefixes = ", ".join(f"{prefix}-…" for prefix in sorted(scheme.roles))
+            report(at, f"{quote(names[at])} is not a tag of {scheme.name}; correct it to O, {prefixes}")
+        if scheme == IO:
             self.warn(BARE, source)
-        if self.indexed:
+        if self.tagging.indexed:
             self.warn(INDEXED, source)
-            tokens = self._without_indexes(tokens, report)
-        text, starts = join(tokens, self.words)
+            whole, tokens = tokens, without_indexes(tokens)
+            for at in (at for at, token in enumerate(tokens) if token == whole[at]):
+                report(at, f"{quote(whole[at])} has no index in its word, as other tokens have (科0 技1); give it one")
+        text, starts = join(tokens, self.tagging.words)
         if not text.strip():
             report(0, f"the text {quote(text)} is empty; delete the sentence")
         entities = []
-        read = [OUTSIDE if isinstance(tag, str) else tag for tag in tags]
-        for label, first, end in spans_of(read, self.scheme, out_of_order):
+        for label, first, end in spans_of([tag or OUTSIDE for tag in tags], scheme, out_of_order):
             if is_label(label, self.labels, partial(report, first)):
                 start, stop = starts[first], starts[end - 1] + len(tokens[end - 1])
                 entities.append(Entity(label, text[start:stop], start, stop))
         return None if self.faults.found else Example(identity, text, tuple(entities), source)
-
-    def _without_indexes(self, tokens: Sequence[str], report: Callable[[int, str], None]) -> list[str]:
-        shorter = without_indexes(tokens)
-        for at, (one, other) in enumerate(zip(tokens, shorter, strict=True)):
-            if one == other:
-                report(at, f"{quote(one)} has no index in its word, as other tokens have (科0 技1); give it one")
-        return shorter
 
 
 Sentence = tuple[str, Sequence[str], Sequence[str]]
@@ -113,20 +135,9 @@ def read_sentences(
     Raises `DataError` with each fault, or `NerError` if there is no sentence, at the end.
     """
     faults = Faults(path)
-    tokens = [word for _, words, _ in sentences for word in words]
-    scheme = scheme_of(names for _, _, names in sentences)
-    reader = TagReader(scheme, are_words(tokens), labels, faults, mend, warn, indexed=False)
-    for place, words, names in sentences:
-        report = faults.row(place)
-        if len(words) != len(names):
-            report(f"{len(words)} tokens have {len(names)} tags; give each token a tag")
-            continue
-
-        def at(token: int, place: str = place) -> str:
-            return f"{place}: token {token + 1}"
-
-        if example := reader.example(str(faults.rows), place, words, [reader.tag(name) for name in names], at):
-            yield example
+    tagging = Tagging.of((tokens for _, tokens, _ in sentences), (names for _, _, names in sentences))
+    reader = TagReader(tagging, labels, faults, mend, warn)
+    yield from filter(None, (reader.sentence(*sentence) for sentence in sentences))
     faults.finish("no sentence", "write some")
 
 
