@@ -28,7 +28,6 @@ from .formats.jsonl import write_jsonl as write_jsonl
 from .formats.lines import decode_line, number_lines
 from .formats.registry import Source, find, open_source
 from .formats.rows import identity_of, json_object, text_of
-from .formats.tagged.tagging import OUT_OF_ORDER
 from .notes import Watch
 
 log = logging.getLogger(__name__)
@@ -179,14 +178,7 @@ def iter_dataset(
     source, watching = open_dataset(dataset, split, data_dir), watch or Watch()
     if source.format not in (jsonl, cluener):
         log.info("%s is read as %s", source.path, source)
-
-    def note(what: str, where: str) -> None:
-        if what == OUT_OF_ORDER:  # the others are of what rows have beside texts and entities
-            watching.note(what, where)
-
-    options = {"unlabelled": split == "test", "keep": watching.keep, "warn": watching.note}
-    if repair:
-        options |= {"repair": True, "note": note}
+    options = {"unlabelled": split == "test", "keep": watching.keep, "warn": watching.note, "repair": repair}
     yield from watching.examples(source.examples(labels, **options))
     if watch is None:
         watching.log(source.path)

@@ -20,9 +20,8 @@ import yaml
 from ..columns import align, join_names
 from ..data.analysis.stats import Lengths
 from ..data.datasets import NAMED, is_local, labels_of, open_dataset, read_all
-from ..data.formats import hugging_face, registry
+from ..data.formats import registry
 from ..data.formats.errors import DataError, count
-from ..data.formats.foreign import standoff
 from ..entities import Example, NerError
 from ..inference.windows import windows
 from .arguments import PATIENT_STEPS
@@ -155,7 +154,8 @@ def look(dataset: str, keep: Sequence[str] | None = None) -> Found:
     Rows keep the entities of the labels `keep`, or all. What is out of order is repaired if nothing else is wrong.
     Raises `NerError` for data that cannot be read or trained on.
     """
-    dataset = _only_file(dataset) or dataset
+    if is_local(dataset):
+        dataset = str(registry.only_file(Path(dataset)) or dataset)
     repair = False
     try:
         splits = read_all(dataset, keep=keep)
@@ -177,21 +177,6 @@ def look(dataset: str, keep: Sequence[str] | None = None) -> Found:
         source = open_dataset(dataset, split)
         sources[split] = f"{Path(source.path).name}, {source}"
     return Found(dataset, splits, sources, repair)
-
-
-def _only_file(dataset: str) -> str | None:
-    """The only file with data in a folder that has no splits; None for a data set of any other kind."""
-    folder = Path(dataset).expanduser()
-    if not is_local(dataset) or not folder.is_dir() or standoff.claims(folder) or hugging_face.is_folder(folder):
-        return None
-    if any(registry.find(folder, split) for split in ("train", "dev", "test")):
-        return None
-    names = [path.name for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in registry.suffixes()]
-    if len(names) == 1:
-        return str(Path(dataset) / names[0])
-    what = "cannot tell which file to train on" if names else "holds no file of annotated sentences"
-    remedy = "give the file itself, or name the files of a folder train.jsonl, dev.jsonl, … (or .bio, .json, …)"
-    raise NerError(what, value=names or None, place=dataset, remedy=remedy)
 
 
 def overview(found: Found) -> list[str]:

@@ -141,11 +141,9 @@ def items(**changes: object) -> dict[str, object]:
         ({"text": "一", "label": {"": ["一"]}}, 'the label is ""'),
         ({"text": "一", "label": {" ": ["一"]}}, 'the label is " "'),
         ({"text": TEXT, "label": {"name": ["周大舟"]}}, 'name "周大舟" is not in the text "周小舟在渝北图书馆读'),
-        ({"text": TEXT, "label": {"name": ["周小舟", "周小舟"]}}, 'name "周小舟" is given twice'),
         ({"text": TEXT, "label": {"name": {"周小舟": []}}}, 'name "周小舟" has the spans []'),
         ({"text": TEXT, "label": {"name": {"周小舟": [0]}}}, 'name "周小舟" has the spans [0]'),
         ({"text": TEXT, "label": {"name": {"周小舟": [[0, 3, 3]]}}}, "has the spans [[0, 3, 3]]"),
-        ({"text": TEXT, "label": {"name": {"周小舟": [[0, 3], [0, 3]]}}}, "at [0, 3) is given twice"),
         (
             {"text": TEXT, "label": {"name": {"周小舟": [[0, 2]]}}},
             "if this file's are inclusive, as CLUENER's are, add 1 to each",
@@ -168,7 +166,6 @@ def items(**changes: object) -> dict[str, object]:
         ({"text": TEXT, "entities": {}}, '"entities" is {}'),
         ({"text": TEXT, "entities": ["周小舟"]}, 'the entity "周小舟" lacks label, start, end'),
         ({"text": TEXT, "entities": [{"label": "name", "start": 0}]}, "lacks end"),
-        ({"text": TEXT, "entities": [{"label": "name", "start": 0, "end": 3}] * 2}, "at [0, 3) is given twice"),
     ],
 )  # fmt: skip
 def test_a_fault_is_told_with_line_value_and_remedy(tmp_path, row, fault):
@@ -176,6 +173,21 @@ def test_a_fault_is_told_with_line_value_and_remedy(tmp_path, row, fault):
     assert told.startswith("rows.jsonl:2: ")
     assert fault in told
     assert re.search(r"; \S|\. Ends are exclusive here; ", told), "no remedy"
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        {"label": {"name": ["周小舟", "周小舟"]}},
+        {"label": {"name": {"周小舟": [[0, 3], [0, 3]]}}},
+        {"entities": [{"label": "name", "start": 0, "end": 3}] * 2},
+        {"label": [[0, 3, "name"]] * 2},
+    ],
+)
+def test_an_entity_that_is_given_twice_is_one_and_said(tmp_path, annotation, caplog):
+    (example,) = read_dataset(str(file_of(tmp_path, {"text": TEXT, **annotation})), "train")
+    assert example.entities == (NAME,)
+    assert "given twice, read as one: 1 (rows.jsonl:1)" in caplog.text
 
 
 def test_the_same_id_twice_names_the_first_line(tmp_path):

@@ -15,6 +15,9 @@ from typing import Any
 from ...columns import printable
 from ...entities import NerError
 
+DOCUMENTS = 10
+"""Documents of a folder from which on each is a group: a tenth of fewer, held out, would be less than one."""
+
 SHOWN_FAULTS = 20
 """How many faults a `DataError` prints; `.faults` has them all."""
 

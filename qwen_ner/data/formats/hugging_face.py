@@ -206,7 +206,7 @@ def read(
     found = layout or survey(str(source))
     where = f"{Path(found.source).name}/{found.split}".rstrip("/")
     faults = Faults(found.source, "row")
-    reader = TagReader(found.tagging, labels, faults, note if repair else None, warn)
+    reader = TagReader(found.tagging, labels, faults, repair, warn)
     for column in found.rows.features.keys() - {TOKENS, TAGS, "id"}:
         note(f"the column {quote(column)}", where)
     for number, row in enumerate(found.rows, start=1):

@@ -68,7 +68,7 @@ def _entities_of(row: dict[str, Any], reader: EntityReader) -> tuple[Entity, ...
     kept = true if len(true) == 1 else kept
     for _ in range(len(annotations) - len(kept)):
         reader.note("annotations that are cancelled or beside the one marked as ground truth")
-    found = [distinct(_entities(each.get("result"), reader), reader.report) for each in kept]
+    found = [distinct(_entities(each.get("result"), reader), reader.warn or reader.note) for each in kept]
     if reader.warn and not any(found) and any(each.get("result") for each in kept):
         reader.warn("tasks whose results are no labels on spans, read as having no entity")
     if not found:

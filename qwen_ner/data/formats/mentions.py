@@ -15,6 +15,7 @@ from ...entities import Entity, Example, LabelSet
 from .errors import LineFault, Note, Report, count, nearest, quote, unreported
 from .offsets import CHARACTERS, Unit, same_surface
 
+TWICE = "entities that are given twice, read as one"
 SPACED = "surfaces whose white space is not that of the text, read by their offsets"
 
 
@@ -73,9 +74,9 @@ class EntityReader:
                         self.report(f"{named} has the spans {quote(spans)}; make them [[start, end], …]")
                 elif surface not in self.text:
                     self.report(f"{named} is not in the text {quote(self.text)}; correct it or delete it")
-                elif (label, surface) in to_ground:
-                    self.report(f"{named} is given twice; name it once, which annotates every occurrence")
                 else:
+                    if (label, surface) in to_ground and self.warn:
+                        self.warn(TWICE)
                     to_ground[label, surface] = None
         yield from ground(self.text, to_ground)
 
@@ -158,14 +159,12 @@ def refuse(fault: str) -> None:
     raise LineFault(fault)
 
 
-def distinct(found: Iterable[Entity], report: Report) -> tuple[Entity, ...]:
-    """The entities, each once; a repeated one is reported."""
+def distinct(found: Iterable[Entity], warn: Report) -> tuple[Entity, ...]:
+    """The entities, each once; `warn` is told of each that is given again."""
     entities: dict[tuple[str, int, int], Entity] = {}
     for entity in found:
-        if (key := (entity.label, *entity.span)) in entities:
-            place = f"[{entity.start}, {entity.end})"
-            report(f"{entity.label} {quote(entity.text)} at {place} is given twice; delete one")
-        entities[key] = entity
+        if entities.setdefault((entity.label, *entity.span), entity) is not entity:
+            warn(TWICE)
     return tuple(entities.values())
 
 

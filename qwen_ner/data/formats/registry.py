@@ -18,6 +18,7 @@ and an entry in `FORMATS`. `convert`, `train`, `stats` and the others know forma
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ...columns import join_names
 from ...entities import Example, LabelSet, NerError
 from . import cluener, doccano, hugging_face, jsonl, label_studio
 from .foreign import inline, standoff, tables, tools
@@ -35,6 +37,8 @@ from .tagged import bio
 FORMATS: list[Any] = [jsonl, cluener, hugging_face, bio, doccano, tools, label_studio, inline, standoff, tables]
 """The last one is asked first, so that a special dialect goes after a general one. In a folder, the suffixes of the
 first are looked for first."""
+
+log = logging.getLogger(__name__)
 
 _PARTS = re.compile(r"[._-]+")
 
@@ -69,7 +73,7 @@ def open_source(dataset: str, split: str | None) -> Source:
     Raises `NerError` if there is none or its format is unknown.
     """
     path = Path(dataset).expanduser()
-    file = path if path.is_file() or standoff.claims(path) else find(path, split) if split else None
+    file = path if path.is_file() or has_documents(path) else find(path, split) if split else None
     if file:
         found = detect(file)
         return Source(str(file), found, found.survey(str(file)) if hasattr(found, "survey") else None)
@@ -83,8 +87,17 @@ def open_source(dataset: str, split: str | None) -> Source:
     return Source(dataset, hugging_face, hugging_face.survey(dataset, split))
 
 
+def has_documents(path: Path) -> bool:
+    """Whether this is a folder whose files are the annotated documents of one split."""
+    return path.is_dir() and any(_claims(format, path) for format in FORMATS)
+
+
+def _claims(format: Any, path: Path) -> bool:
+    return hasattr(format, "claims") and format.claims(path)
+
+
 def find(folder: Path, split: str) -> Path | None:
-    """The file of a split in a folder, or its folder of brat files; dev may have another of its `SPLIT_NAMES`.
+    """The file of a split in a folder, or its folder of documents; dev may have another of its `SPLIT_NAMES`.
 
     A name that is the split's and a known suffix goes before one with the split's name among its parts, such as
     `train.char.bmes` or `weiboNER.train`. Raises `NerError` for several.
@@ -95,11 +108,43 @@ def find(folder: Path, split: str) -> Path | None:
         found = [
             path
             for path in sorted(folder.iterdir() if folder.is_dir() else ())
-            if set(_PARTS.split(path.name.lower())) & {*aliases} and (path.is_file() or standoff.claims(path))
+            if set(_PARTS.split(path.name.lower())) & {*aliases} and (path.is_file() or has_documents(path))
         ]
     names = [path.name for path in found if path.suffix != ".txt" or path.with_suffix(".ann") not in found]
     name = the_one(folder, split, names)
     return folder / name if name else None
+
+
+def only_file(given: Path) -> Path | None:
+    """The only file with data in a folder that has no splits; None for a data set of any other kind.
+
+    Of tokens and tags in two files it is that of the tokens. Files that cannot be read are logged. Raises `NerError`
+    if there are several, or none.
+    """
+    folder = given.expanduser()
+    if not folder.is_dir() or has_documents(folder) or hugging_face.is_folder(folder):
+        return None
+    if any(find(folder, split) for split in ("train", "dev", "test")):
+        return None
+    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in suffixes()]
+    names = list(dict.fromkeys((standoff.pair_of(path) or [path])[0].name for path in paths))
+    known = [name for name in names if _is_known(folder / name)]
+    taken = known if len(known) == 1 else names
+    if len(taken) != 1:
+        what = "cannot tell which file to train on" if names else "holds no file of annotated sentences"
+        remedy = "give the file itself, or name the files of a folder train.jsonl, dev.jsonl, … (or .bio, .json, …)"
+        raise NerError(what, value=names or None, place=str(given), remedy=remedy)
+    if others := [name for name in names if name not in taken]:
+        log.info("%s: of no known format, ignored: %s", given, join_names(others, 20))
+    return given / taken[0]
+
+
+def _is_known(path: Path) -> bool:
+    try:
+        detect(path)
+    except NerError:
+        return False
+    return True
 
 
 def suffixes() -> list[str]:
@@ -113,7 +158,7 @@ def detect(path: Path) -> Any:
     other), CLUENER's inclusive ones in .json.
     """
     for format in FORMATS:
-        if hasattr(format, "claims") and format.claims(path):
+        if _claims(format, path):
             return format
     lines, size = [], 0
     for line in lines_of(path):  # whole lines, so that the last one can be read

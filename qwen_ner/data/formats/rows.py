@@ -100,7 +100,7 @@ def read_rows(
             if (text := text_of(row, report)) is not None:
                 warn_here, note_here = (partial(note_at, place, tell) for tell in (warn, note))
                 reader = EntityReader(text, labels, report, inclusive, counted, warn_here, note_here)
-                entities = distinct(entities_of(row, reader), report)
+                entities = distinct(entities_of(row, reader), warn_here)
                 if not faults.found:
                     yield Example(identity, text, entities, place, group)
             if note is not ignore:

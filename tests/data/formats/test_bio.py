@@ -150,7 +150,7 @@ def test_bytes_that_are_no_utf8_are_a_fault_of_their_line(tmp_path):
 def test_a_repair_is_told(tmp_path):
     path = write(tmp_path, spaced("三/B-A 星/I-A 在/O") * 3 + spaced("三/O 星/I-A 在/I-B"))
     notes = []
-    last = list(read(path, repair=True, note=lambda *note: notes.append(note)))[-1]
+    last = list(read(path, repair=True, warn=lambda *note: notes.append(note)))[-1]
     assert [(e.label, e.text) for e in last.entities] == [("A", "星"), ("B", "在")]
     assert notes == [
         ("tags out of order, read as conlleval does", "train.bio:14: I-A follows O"),

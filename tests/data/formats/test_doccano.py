@@ -79,7 +79,6 @@ def test_what_doccano_says_beside_entities_is_noted(tmp_path):
         ({"label": [[0, 20, "company"]]}, "[0, 20) of company is empty or leaves the text"),
         ({"label": [[0, "2", "company"]]}, "is not made of whole numbers"),
         ({"label": [[0, 2, "compny"]]}, 'did you mean "company"?'),
-        ({"label": [[0, 2, "company"]] * 2}, "is given twice"),
     ],
 )
 def test_a_fault_of_doccano_is_told_with_its_line(tmp_path, annotation, fault):

@@ -104,7 +104,6 @@ def test_what_is_left_out_of_label_studio_is_noted(tmp_path):
         (task(result(0, 2, "三星", "compny")), 'did you mean "company"?'),
         (task({"type": "labels", "value": {"start": 0}}), 'lacks "start", "end" or "labels"'),
         (task(result(0, 2, "三星", "company", score=7)), "has the score 7"),
-        (task(FIRST, FIRST), "is given twice"),
         ({**task(FIRST), "id": 1.5}, '"id" is 1.5'),
     ],
 )
@@ -113,6 +112,13 @@ def test_a_fault_of_label_studio_is_told_with_its_task(tmp_path, wrong, fault):
         studio(tmp_path, {**task(FIRST), "id": 4}, wrong, labels=CLUENER)
     assert all(told.startswith("tasks.json: task 2: ") for told in error.value.faults)
     assert any(fault in told for told in error.value.faults)
+
+
+def test_a_result_that_is_given_twice_is_one(tmp_path):
+    warned = []
+    (read,) = studio(tmp_path, task(FIRST, FIRST), warn=lambda *said: warned.append(said[0]))
+    assert read.entities == (COMPANY,)
+    assert warned == ["entities that are given twice, read as one"]
 
 
 def test_an_id_twice_names_the_first_task(tmp_path):

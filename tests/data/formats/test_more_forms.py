@@ -191,10 +191,12 @@ def test_a_surface_that_differs_in_some_characters_is_a_fault_or_repaired(tmp_pa
     (tmp_path / "a.ann").write_text("T1\tPerson 0 8\t美国作家司・汤达\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.ann:1: .*--repair"):
         read(tmp_path / "a.ann")
-    noted = []
-    (example,) = open_source(str(tmp_path / "a.ann"), None).examples(repair=True, note=lambda *said: noted.append(said))
+    warned = []
+    (example,) = open_source(str(tmp_path / "a.ann"), None).examples(
+        repair=True, warn=lambda *said: warned.append(said)
+    )
     assert [e.text for e in example.entities] == ["美国作家司、汤达"]
-    ((what, where),) = noted
+    ((what, where),) = warned
     assert "read by their offsets" in what
     assert "司・汤达" in where
     (tmp_path / "a.ann").write_text("T1\tPerson 1 3\t作家\n", encoding="utf-8")  # shifted

@@ -6,23 +6,26 @@ In: lines in one of three notations.
     <company>三星</company>在<address>北京</address>    XML with a root or without; <ENAMEX TYPE="company">…
     三星/company 在/o 北京/address                      MSRA: o, and what has no label, is outside; spaces are no text
 
-Out: `Example`s; ids count the sentences from 1.
+or a folder of documents in one of the first two. Out: `Example`s; ids count the sentences from 1.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from itertools import chain
+from dataclasses import replace
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from ....entities import Example, LabelSet
-from ..errors import Faults, LineFault, quote
+from ..errors import DOCUMENTS, Faults, LineFault, Note, ignore, quote
+from ..hugging_face import SPLIT_NAMES
 from ..lines import decode_line, lines_of, number_lines
 from ..mentions import EntityReader, distinct
-from ..rows import values_in
+from ..rows import note_at, values_in
 from ..tagged.tagging import join
 
 NAME = "inline"
@@ -32,11 +35,27 @@ DESCRIPTION = "text with its entities marked ({{label:text}}, <label>text</label
 Parsed = tuple[str, list[tuple[str, int, int]]]
 """A text and its (label, start, end)."""
 
-_BOSON = re.compile(r"\{\{([^:{}]+):(.*?)\}\}")
+_BOSON, _BRACES = re.compile(r"\{\{([^:{}]+):(.*?)\}\}"), re.compile(r"\{\{([^:{}]+):|\}\}")
 _ELEMENT = re.compile(r"<(\w+)[^<>]*>[^<>]*</\1>")
 _SLASHED = re.compile(r"(\S+)/([^\W\d][\w-]*)")
 _TYPES = ("TYPE", "type", "label", "LABEL")
 _SENTENCES = ("s", "sent", "sentence", "p", "line", "text")
+
+
+def claims(path: Path) -> bool:
+    """Whether this is a folder of marked documents: several .txt files, none of which is named after a split."""
+    texts = sorted(path.glob("*.txt")) if path.is_dir() else []
+    splits = {name for names in SPLIT_NAMES.values() for name in names}
+    return (
+        len(texts) > 1
+        and not any(splits & {*re.split(r"[._-]+", text.name.lower())} for text in texts)
+        and all(_marked(text) for text in texts)
+    )
+
+
+def _marked(path: Path) -> bool:
+    lines = islice(lines_of(path), 100)
+    return _notation([raw.decode(errors="replace") for raw in lines]) in (_boson, _xml)
 
 
 def sniff(head: bytes, name: str) -> bool:
@@ -58,10 +77,19 @@ def _notation(lines: list[str]) -> Callable[[str], Parsed] | None:
     return None
 
 
-def read(path: str | Path, labels: LabelSet | None = None, **_: Any) -> Iterator[Example]:
+def read(path: str | Path, labels: LabelSet | None = None, *, warn: Note = ignore, **_: Any) -> Iterator[Example]:
     """Raises `DataError` with each faulty line, or `NerError` if there is no sentence, at the end."""
-    name, faults = Path(path).name, Faults(str(path))
-    lines = [(number, raw) for number, raw in number_lines(lines_of(path))]
+    path, faults = Path(path).expanduser(), Faults(str(path))
+    files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+    for file in files:
+        for example in _read(file, labels, faults, warn):
+            group = file.stem if len(files) >= DOCUMENTS else ""
+            yield replace(example, id=f"{file.stem}:{example.id}", group=group) if path.is_dir() else example
+    faults.finish("no sentences", "write one sentence per line")
+
+
+def _read(path: Path, labels: LabelSet | None, faults: Faults, warn: Note) -> Iterator[Example]:
+    name, lines = path.name, list(number_lines(lines_of(path)))
     parse = _notation([raw.decode(errors="replace") for _, raw in lines[:100]]) or _slashed
     for number, raw in lines:
         place = f"{name}:{number}"
@@ -74,21 +102,26 @@ def read(path: str | Path, labels: LabelSet | None = None, **_: Any) -> Iterator
             continue  # a line of markup alone
         report = faults.row(place)
         reader = EntityReader(text, labels, report)
-        entities = distinct((entity for mark in marked for entity in reader.at(*mark)), report)
+        found = (entity for mark in marked for entity in reader.at(*mark))
+        entities = distinct(found, partial(note_at, place, warn))
         if not faults.found:
             yield Example(str(faults.rows), text, entities, place)
-    faults.finish("no sentences", "write one sentence per line")
 
 
 def _boson(line: str) -> Parsed:
     text, marked, at = "", list[tuple[str, int, int]](), 0
-    for found in _BOSON.finditer(line):
+    opened: list[tuple[str, int]] = []
+    for found in _BRACES.finditer(line):
         text += line[at : found.start()]
-        marked.append((found[1].strip(), len(text), len(text) + len(found[2])))
-        text += found[2]
         at = found.end()
+        if found[1]:
+            opened.append((found[1].strip(), len(text)))
+        elif opened:
+            marked.append((*opened.pop(), len(text)))
+        else:
+            text += found[0]
     text += line[at:]
-    if "{{" in text or "}}" in text:
+    if opened or "{{" in text or "}}" in text:
         raise LineFault(f"{quote(line)} has braces that mark no entity", remedy="write {{label:text}}")
     return text, marked
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from ....entities import Entity, Example, LabelSet, NerError
-from ..errors import Faults, LineFault, Note, ignore, quote
+from ..errors import DOCUMENTS, Faults, LineFault, Note, ignore, quote
 from ..lines import decode_line, lines_of, number_lines
-from ..mentions import EntityReader
+from ..mentions import TWICE, EntityReader
 from ..offsets import same_surface
 from ..rows import note_at
 from ..tagged.tagging import read_sentences
@@ -43,8 +43,9 @@ TAGS_BESIDE = {
 }
 """What the file of tags is called beside that of tokens, without its ending; also x.in beside x.out."""
 
-DOCUMENTS = 10
-"""Of fewer documents, a tenth of their lines is less than one."""
+TAGS_WORDS = ("label", "labels", "tag", "tags", "tgt", "target")
+TAGS_ENDING = re.compile(f"[-_.]({'|'.join(TAGS_WORDS)})$")
+"""What is put behind the name of a file for the name of its tags: dev-label.txt."""
 
 MISTYPED = "surfaces of which some characters are not those of the text, read by their offsets"
 
@@ -57,7 +58,7 @@ def claims(path: Path) -> bool:
     if path.is_dir():
         return any(path.glob("*.ann"))
     return (
-        _tags_of(path) is not None
+        pair_of(path) is not None
         or (path.suffix == ".txt" and path.with_suffix(".ann").is_file())
         or path.suffix == ".ann"
     )
@@ -67,14 +68,17 @@ def sniff(head: bytes, name: str) -> bool:
     return False  # `claims` tells
 
 
-def _tags_of(path: Path) -> tuple[Path, Path] | None:
+def pair_of(path: Path) -> tuple[Path, Path] | None:
     """The files of tokens and of tags, of which `path` is one."""
     for tokens, tags in TAGS_BESIDE.items():
         pair = path.with_name(f"{tokens}{path.suffix}"), path.with_name(f"{tags}{path.suffix}")
         if path in pair and all(one.is_file() for one in pair):
             return pair
-    pair = path.with_suffix(".in"), path.with_suffix(".out")
-    return pair if path in pair and all(one.is_file() for one in pair) else None
+    stem = TAGS_ENDING.sub("", path.stem)
+    beside = (path.with_name(f"{stem}{joint}{word}{path.suffix}") for joint in "-_." for word in TAGS_WORDS)
+    pairs = [(path.with_name(f"{stem}{path.suffix}"), tags) for tags in beside]
+    pairs.append((path.with_suffix(".in"), path.with_suffix(".out")))
+    return next((pair for pair in pairs if path in pair and all(one.is_file() for one in pair)), None)
 
 
 def read(
@@ -88,25 +92,25 @@ def read(
 ) -> Iterator[Example]:
     """Raises `DataError` with each fault, or `NerError` if there is no text, at the end."""
     path = Path(path).expanduser()
-    if pair := None if path.is_dir() else _tags_of(path):
-        yield from _read_tags(*pair, labels, note if repair else None, warn)
+    if pair := None if path.is_dir() else pair_of(path):
+        yield from _read_tags(*pair, labels, repair, warn)
         return
     faults = Faults(str(path))
     documents = sorted(path.glob("*.ann")) if path.is_dir() else [path.with_suffix(".ann")]
     for document in documents:
         group = document.stem if len(documents) >= DOCUMENTS else ""
-        yield from _read_brat(document, labels, faults, note if repair else None, note, warn, group)
+        yield from _read_brat(document, labels, faults, repair, note, warn, group)
     faults.finish("no text", "write the text into .txt files beside the .ann files")
 
 
 def _read_brat(
-    path: Path, labels: LabelSet | None, faults: Faults, mend: Note | None, note: Note, warn: Note, group: str
+    path: Path, labels: LabelSet | None, faults: Faults, repair: bool, note: Note, warn: Note, group: str
 ) -> Iterator[Example]:
     document = path.with_suffix(".txt")
     if not document.is_file():
         raise NerError("no text beside it", place=path, remedy=f"put {document.name} there")
     text = _text_of(document, faults)
-    entities = _entities(path, text, labels, faults, mend, note, warn)
+    entities = _entities(path, text, labels, faults, repair, note, warn)
     starts = [0, *accumulate(map(len, text.splitlines(keepends=True)))]
     rows = list(starts)
     for entity in entities:  # a line begins no row inside of an entity
@@ -136,7 +140,7 @@ def _text_of(document: Path, faults: Faults) -> str:
 
 
 def _entities(
-    path: Path, text: str, labels: LabelSet | None, faults: Faults, mend: Note | None, note: Note, warn: Note
+    path: Path, text: str, labels: LabelSet | None, faults: Faults, repair: bool, note: Note, warn: Note
 ) -> list[Entity]:
     """The entities of an annotated text, each once. None ends in a line break, which its row would lack."""
     found: dict[tuple[str, int, int], Entity] = {}
@@ -161,14 +165,14 @@ def _entities(
         reader = EntityReader(text, labels, report, warn=partial(note_at, place, warn))
         if whole and _is_mistyped(surface, text[start:end]):
             mistyped = f"{label} {quote(surface)} [{start}, {end}) is {quote(text[start:end])} in the text"
-            if mend is None:
+            if not repair:
                 report(f"{mistyped}; correct it, or read it with --repair")
                 continue
-            mend(MISTYPED, f"{place}: {mistyped}")
+            warn(MISTYPED, f"{place}: {mistyped}")
             whole = False
         for entity in reader.at(label, start, end, (surface,) if whole else ()):
             if found.setdefault((label, start, end), entity) is not entity:
-                warn("entities that are given twice, read as one", place)
+                warn(TWICE, place)
     return list(found.values())
 
 
@@ -195,7 +199,7 @@ def _records(path: Path, faults: Faults) -> list[tuple[int, str]]:
     return records
 
 
-def _read_tags(tokens: Path, tags: Path, labels: LabelSet | None, mend: Note | None, warn: Note) -> Iterator[Example]:
+def _read_tags(tokens: Path, tags: Path, labels: LabelSet | None, repair: bool, warn: Note) -> Iterator[Example]:
     words, named = (
         [(number, decode_line(raw).split()) for number, raw in number_lines(lines_of(path))] for path in (tokens, tags)
     )
@@ -204,4 +208,4 @@ def _read_tags(tokens: Path, tags: Path, labels: LabelSet | None, mend: Note | N
         raise NerError(what, place=tokens, remedy="write a line of tags for each line of tokens")
     pairs = zip(words, named, strict=True)
     sentences = [(f"{tokens.name}:{number}", line, names) for (number, line), (_, names) in pairs]
-    yield from read_sentences(sentences, str(tokens), labels, mend, warn)
+    yield from read_sentences(sentences, str(tokens), labels, repair, warn)

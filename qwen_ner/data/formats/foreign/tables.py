@@ -25,9 +25,10 @@ from ....entities import Example, LabelSet, NerError
 from ..errors import LineFault, Note, count, ignore
 from ..jsonl import entities_of
 from ..rows import read_rows
+from ..tagged.schemes import parse_tag
 from ..tagged.tagging import read_sentences
 from .headers import Header, header_of, is_annotated, label_columns, text_column
-from .sheets import tables_of
+from .sheets import Table, tables_of
 from .table_rows import TableRows, column_of_pairs
 
 NAME = "table"
@@ -41,6 +42,9 @@ COLUMNS = (
     "other columns are left out, with a warning."
 )
 """For help texts: what the columns of a table are."""
+
+TAGGED = 100
+"""Rows that tell whether a table is one of tagged tokens without a header."""
 
 SENTENCE = ("sentence #", "sentence_id", "sentence", "sent_id", "sid", "句子", "句号", "id")
 
@@ -97,7 +101,7 @@ def read(
         warn(what, where)
     if layout.kind == "characters":
         sentences = _sentences(path.name, layout.header, **layout.columns)
-        return read_sentences(sentences, str(path), labels, note if repair else None, warn)
+        return read_sentences(sentences, str(path), labels, repair, warn)
     rows = TableRows(path, layout.header, layout.text, warn).read(layout.kind, layout.columns, keep, note)
     if not rows:
         names = layout.header.names
@@ -109,7 +113,7 @@ def survey(path: str | Path) -> Layout:
     """The first table with annotated texts, else with texts. Raises `NerError` if there is none."""
     path = Path(path).expanduser()
     tables = tables_of(path)
-    headers = {title: header_of(table) for title, table in tables.items()}
+    headers = {title: _header_of(table) for title, table in tables.items()}
     texts = {title: at for title, header in headers.items() if (at := text_column(header, path)) is not None}
     if not texts:
         names = next((header.names for header in headers.values()), [])
@@ -126,6 +130,16 @@ def survey(path: str | Path) -> Layout:
             above = (number for number in filled if number < headers[read].number)
             left += [("rows above the header, left out", f"{path.name}:{number}") for number in above]
     return Layout(headers[read], texts[read], *kind_of(headers[read], texts[read]), left)
+
+
+def _header_of(table: Table) -> Header:
+    """`header_of`, unless the rows hold a token and its tag from the first one on, and there is none."""
+    filled = [cells for _, cells in table[:TAGGED] if any(cells)]
+    if not filled or not all(len(cells) == 2 and parse_tag(cells[1] or "O") for cells in filled):
+        return header_of(table)
+    # Rows without a token, or that begin a document, separate sentences.
+    rows = [(number, cells if cells and cells[0] not in ("", "-DOCSTART-") else ["", ""]) for number, cells in table]
+    return Header(0, ["token", "tag"], rows)
 
 
 def kind_of(header: Header, text: int) -> tuple[str, dict[str, int]]:

@@ -12,11 +12,12 @@ is written one character a line, spaces too, so that every offset comes back.
 from __future__ import annotations
 
 import codecs
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -69,21 +70,25 @@ def _looks_tagged(lines: Iterable[bytes]) -> bool:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file of tagged lines is written; `token` and `tag` are their columns."""
+    """How a file of tagged lines is written; `token` and `tags` are their columns, `prefix` begins every token.
+
+    Several columns of tags are levels of nested entities.
+    """
 
     tagging: Tagging
     separator: str
     columns: int
     token: int
-    tag: int
+    tags: tuple[int, ...]
+    prefix: str = ""
 
     def __str__(self) -> str:
         columns = f", {self.columns} columns" if self.columns > 2 else ""
-        columns += ", the tag first" if self.tag == 0 else ", the token second" if self.token else ""
+        columns += ", the tag first" if self.tags == (0,) else ", the token second" if self.token else ""
         return f"{self.tagging.scheme}, one {self.tagging.unit} a line, separated by {_NAMES[self.separator]}s{columns}"
 
-    def split(self, line: str) -> tuple[str, str]:
-        """Token and tag of a line. Raises `LineFault`."""
+    def split(self, line: str) -> tuple[str, ...]:
+        """Token and tags of a line. Raises `LineFault`."""
         if "\r" in line[1:]:
             raise LineFault(f"{quote(line)} has a carriage return inside", remedy="end the lines with line feeds")
         if self.separator == "\t" or self.columns == 2:
@@ -96,12 +101,12 @@ class Layout:
             columns = f"{self.columns} columns of this file, separated by {_NAMES[self.separator]}s"
             what = f"{quote(line)} has {len(parts)} of the {columns}"
             raise LineFault(what, remedy="give it its token and tag")
-        token = parts[self.token]
+        token = parts[self.token].removeprefix(self.prefix)
         if self.separator == " ":  # several spaces may separate two columns, and the token may be a space
             token = token.rstrip(" ") or token[:1]
         if not token:
             raise LineFault(f"{quote(line)} has no token", remedy="write it, a space as a space")
-        return token, parts[self.tag]
+        return token, *(parts[at] for at in self.tags)
 
 
 _NAMES = {"\t": "tab", " ": "space"}
@@ -115,40 +120,60 @@ def survey(path: str | Path) -> Layout:
     # A line that begins with a separator has it as its token, which would count as one more column.
     split = [raw.split(b"\t") if tabs else raw.split() for raw in sample if not raw.startswith((b" ", b"\t"))]
     columns = max(2, Counter(map(len, split)).most_common(1)[0][0]) if split else 2
-    token, tag = _places([[part.decode(errors="replace") for part in parts] for parts in split], columns)
+    whole = [[part.decode(errors="replace") for part in parts] for parts in split if len(parts) == columns]
+    token, tag = _places(whole)
+    levels = [at for at in range(token + 1, columns - 1) if tag == -1 and _is_level(whole, at)]
+    begun = re.match(r"[a-z]{2,3}:", whole[0][token]) if len(whole) > 1 else None
+    prefix = begun[0] if begun and all(parts[token].startswith(begun[0]) for parts in whole) else ""
 
     def columns_of(at: int) -> Iterator[list[str]]:
         """A column of each sentence, where it is there."""
         for lines in _sentences(path, ignore):
             parts = (raw.split(separator.encode()) for _, raw in lines)
-            yield [part[at].decode(errors="replace") for part in parts if at < len(part)]
+            yield [part[at].decode(errors="replace").removeprefix(prefix) for part in parts if at < len(part)]
 
-    tagging = Tagging.of(islice(columns_of(token), SENTENCES), columns_of(tag))
-    return Layout(tagging, separator, columns, token, tag)
+    tags = (*levels, tag)
+    tagging = Tagging.of(islice(columns_of(token), SENTENCES), chain.from_iterable(map(columns_of, tags)))
+    return Layout(tagging, separator, columns, token, tags, prefix)
 
 
-def _places(lines: list[list[str]], columns: int) -> tuple[int, int]:
+def _is_level(whole: list[list[str]], at: int) -> bool:
+    """Whether a column has tags of the same labels as the last one; chunks (B-NP) beside entities have others.
+
+    >>> _is_level([["Uni", "B-ORG", "O"], ["Bonn", "I-ORG", "B-LOC"], ["Rio", "B-LOC", "O"]], 1)
+    True
+    >>> _is_level([["EU", "B-NP", "B-ORG"], ["said", "B-VP", "O"]], 1)
+    False
+    """
+    here, last = ({parse_tag(parts[column]) for parts in whole} for column in (at, -1))
+    labels, others = ({tag[1] for tag in tags if tag} - {""} for tags in (here, last))
+    return None not in here and bool(labels) and 2 * len(labels & others) >= min(len(labels), len(others))
+
+
+def _places(whole: list[list[str]]) -> tuple[int, int]:
     """The columns of token and tag: the first and the last, unless the first holds tags, or counts the tokens.
 
-    >>> _places([["三", "B-ORG"], ["星", "I-ORG"]], 2), _places([["B-ORG", "三"], ["I-ORG", "星"]], 2)
+    >>> _places([["三", "B-ORG"], ["星", "I-ORG"]]), _places([["B-ORG", "三"], ["I-ORG", "星"]])
     ((0, -1), (-1, 0))
-    >>> _places([["1", "三", "_", "B-ORG"], ["2", "星", "_", "I-ORG"], ["1", "好", "_", "O"]], 4)
+    >>> _places([["1", "三", "_", "B-ORG"], ["2", "星", "_", "I-ORG"], ["1", "好", "_", "O"]])
     (1, -1)
     """
-    whole = [parts for parts in lines if len(parts) == columns]
     first, last = ([parse_tag(parts[at]) is not None for parts in whole] for at in (0, -1))
     if 2 * sum(first) > len(whole) > 2 * sum(last):
         return -1, 0
     # Counts begin anew with each sentence, whose ends are not known here.
     counts = [int(parts[0]) if parts[0].isdecimal() else 0 for parts in whole]
     steps = all(one == 1 or one == before + 1 for before, one in zip([0, *counts], counts, strict=False))
-    return (1, -1) if columns > 2 and len(counts) > 1 and steps and max(counts) > 1 else (0, -1)
+    return (1, -1) if len(counts) > 1 and len(whole[0]) > 2 and steps and max(counts) > 1 else (0, -1)
 
 
 def _strip_lines(path: str | Path) -> Iterator[bytes]:
-    """The lines without byte order mark and trailing whitespace; empty ones are blank."""
-    for number, raw in enumerate(lines_of(path)):
-        yield raw.rstrip() if number else raw.removeprefix(codecs.BOM_UTF8).rstrip()
+    """The lines without byte order mark and trailing whitespace; empty ones are blank.
+
+    Where files were put one after the other there may be a mark on a line of its own.
+    """
+    for number, raw in enumerate(map(bytes.rstrip, lines_of(path))):
+        yield raw.removeprefix(codecs.BOM_UTF8) if number == 0 or raw == codecs.BOM_UTF8 else raw
 
 
 def _sentences(path: str | Path, note: Note) -> Iterator[Iterator[tuple[int, bytes]]]:
@@ -176,32 +201,36 @@ def read(
     """The sentences, one at a time; ids count them from 1, `source` names the first line.
 
     Raises `DataError` with each faulty line, or `NerError` if there is no sentence, at the end. `repair` reads tags
-    that are out of order as conlleval does and notes each.
+    that are out of order as conlleval does and warns of each.
     """
     layout = layout or survey(path)
     name, faults = Path(path).name, Faults(str(path))
-    reader = TagReader(layout.tagging, labels, faults, note if repair else None, warn)
-    if layout.columns > 2:
+    reader = TagReader(layout.tagging, labels, faults, repair, warn)
+    if layout.columns > len(layout.tags) + 1:
         note(f"the columns between the first and the last of {layout.columns}", name)
+    if len(layout.tags) > 1:
+        warn(f"{len(layout.tags)} columns of tags, read as levels of nested entities", name)
+    if layout.prefix:
+        warn(f"tokens that all begin with {layout.prefix}, read without it", name)
     for lines in _sentences(path, note):
-        tagged: list[tuple[int, str, str]] = []
+        tagged: list[tuple[int, str, tuple[str, ...]]] = []
         for number, raw in lines:
             fault = None
             try:
-                token, tag = layout.split(decode_line(raw))
+                token, *tags = layout.split(decode_line(raw))
             except LineFault as error:  # read as an unknown token, so that reading goes on
-                token, tag, fault = "?", "O", error
-            if raw.startswith(b"#") and not tagged and (fault or parse_tag(tag) is None):
+                token, tags, fault = "?", ["O"] * len(layout.tags), error
+            if raw.startswith(b"#") and not tagged and (fault or None in map(parse_tag, tags)):
                 note("comments", f"{name}:{number}")
                 continue
             if fault:
                 faults.found.append(f"{name}:{number}: {fault}")
-            tagged.append((number, token, tag))
+            tagged.append((number, token, tuple(tags)))
         if tagged:
             faults.rows += 1
             numbers, tokens, names = zip(*tagged, strict=True)
             places = partial(_place, name, numbers)
-            if example := reader.example(str(faults.rows), places(0), tokens, names, places):
+            if example := reader.example(str(faults.rows), places(0), tokens, zip(*names, strict=True), places):
                 yield example
     faults.finish("no tagged lines", "write one token, a tab and its tag per line, and a blank line between sentences")
 

@@ -26,6 +26,7 @@ from .schemes import IO, OUTSIDE, Scheme, Span, Tag, scheme_of, spans_of, tags_o
 
 OUT_OF_ORDER = "tags out of order, read as conlleval does"
 BARE = "tags without a prefix, read as IO: neighbours of one label are one entity"
+MISPLACED = "characters whose index in the word does not follow that before, read without it"
 INDEXED = "characters with their index in the word (科0 技1), read without it"
 
 _CHINESE = re.compile(r"[\u3000-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
@@ -58,14 +59,14 @@ class TagReader:
 
     `warn` gets what is read otherwise than it is written.
 
-    Tags that are out of order are faults with their remedy, or go to `mend` if it is given; either way they are read as
+    Tags that are out of order are faults with their remedy, unless `repair` is True; either way they are read as
     conlleval does: an I- after nothing begins an entity, and an entity that is not closed ends.
     """
 
     tagging: Tagging
     labels: LabelSet | None
     faults: Faults
-    mend: Note | None
+    repair: bool
     warn: Note
 
     @cached_property
@@ -83,44 +84,56 @@ class TagReader:
         if len(tokens) != len(names) or not all(isinstance(token, str) and token for token in tokens):
             report(f"{len(tokens)} tokens have {len(names)} tags, or one is empty; give each token a text and a tag")
             return None
-        return self.example(own, place, tokens, names, lambda token: f"{place}: token {token + 1}")
+        return self.example(own, place, tokens, [names], lambda token: f"{place}: token {token + 1}")
 
     def example(
-        self, identity: str, source: str, tokens: Sequence[str], names: Sequence[str], place: Callable[[int], str]
+        self,
+        identity: str,
+        source: str,
+        tokens: Sequence[str],
+        levels: Iterable[Sequence[str]],
+        place: Callable[[int], str],
     ) -> Example | None:
-        """The example that tagged tokens make, None if the data set has a fault. `place` names that of a token."""
+        """The example that tagged tokens make, None if the data set has a fault. `place` names that of a token.
+
+        Entities may have several `levels` of tags, one for each token.
+        """
 
         scheme = self.tagging.scheme
 
         def report(at: int, fault: str) -> None:
             self.faults.found.append(f"{place(at)}: {fault}")
 
-        def out_of_order(at: int, fault: str) -> None:
-            if self.mend:
-                self.mend(OUT_OF_ORDER, f"{place(at)}: {fault}")
+        def mend(what: str, rule: str, at: int, fault: str) -> None:
+            if self.repair:
+                self.warn(what, f"{place(at)}: {fault}")
             else:
-                report(at, f"{fault}; no entity of {scheme.name} is so: correct it, or read it with --repair")
+                report(at, f"{fault}; {rule}: correct it, or read it with --repair")
 
-        tags = list(map(self._tag, names))
-        for at in (at for at, tag in enumerate(tags) if tag is None):
-            prefixes = ", ".join(f"{prefix}-…" for prefix in sorted(scheme.roles))
-            report(at, f"{quote(names[at])} is not a tag of {scheme.name}; correct it to O, {prefixes}")
         if scheme == IO:
             self.warn(BARE, source)
         if self.tagging.indexed:
             self.warn(INDEXED, source)
             whole, tokens = tokens, without_indexes(tokens)
             for at in (at for at, token in enumerate(tokens) if token == whole[at]):
-                report(at, f"{quote(whole[at])} has no index in its word, as other tokens have (科0 技1); give it one")
+                fault = f"the index of {quote(whole[at])} does not follow that of the token before"
+                mend(MISPLACED, "others do (科0 技1)", at, fault)
+                tokens[at] = whole[at].rstrip("0123456789") or whole[at]
         text, starts = join(tokens, self.tagging.words)
         if not text.strip():
             report(0, f"the text {quote(text)} is empty; delete the sentence")
-        entities = []
-        for label, first, end in spans_of([tag or OUTSIDE for tag in tags], scheme, out_of_order):
-            if is_label(label, self.labels, partial(report, first)):
-                start, stop = starts[first], starts[end - 1] + len(tokens[end - 1])
-                entities.append(Entity(label, text[start:stop], start, stop))
-        return None if self.faults.found else Example(identity, text, tuple(entities), source)
+        entities: dict[Span, Entity] = {}
+        out_of_order = partial(mend, OUT_OF_ORDER, f"no entity of {scheme.name} is so")
+        for names in levels:
+            tags = list(map(self._tag, names))
+            for at in (at for at, tag in enumerate(tags) if tag is None):
+                prefixes = ", ".join(f"{prefix}-…" for prefix in sorted(scheme.roles))
+                report(at, f"{quote(names[at])} is not a tag of {scheme.name}; correct it to O, {prefixes}")
+            for label, first, end in spans_of([tag or OUTSIDE for tag in tags], scheme, out_of_order):
+                if is_label(label, self.labels, partial(report, first)):
+                    start, stop = starts[first], starts[end - 1] + len(tokens[end - 1])
+                    entities[label, start, stop] = Entity(label, text[start:stop], start, stop)
+        return None if self.faults.found else Example(identity, text, tuple(entities.values()), source)
 
 
 Sentence = tuple[str, Sequence[str], Sequence[str]]
@@ -128,15 +141,15 @@ Sentence = tuple[str, Sequence[str], Sequence[str]]
 
 
 def read_sentences(
-    sentences: Sequence[Sentence], path: str, labels: LabelSet | None, mend: Note | None, warn: Note
+    sentences: Sequence[Sentence], path: str, labels: LabelSet | None, repair: bool, warn: Note
 ) -> Iterator[Example]:
-    """The examples of sentences in memory; ids count them from 1. `mend` and `warn` as for `TagReader`.
+    """The examples of sentences in memory; ids count them from 1. `repair` and `warn` as for `TagReader`.
 
     Raises `DataError` with each fault, or `NerError` if there is no sentence, at the end.
     """
     faults = Faults(path)
     tagging = Tagging.of((tokens for _, tokens, _ in sentences), (names for _, _, names in sentences))
-    reader = TagReader(tagging, labels, faults, mend, warn)
+    reader = TagReader(tagging, labels, faults, repair, warn)
     yield from filter(None, (reader.sentence(*sentence) for sentence in sentences))
     faults.finish("no sentence", "write some")
 
