@@ -147,12 +147,9 @@ def are_indexed(sentences: Iterable[Sequence[str]]) -> bool:
     >>> are_indexed([["科0", "技1", "全0"]]), are_indexed([["A4", "B2"]]), are_indexed([["第0"]])
     (True, False, False)
     """
-    fitting = others = inner = 0
-    for tokens in sentences:
-        fits = [one != other for one, other in zip(tokens, without_indexes(tokens), strict=True)]
-        fitting, others = fitting + sum(fits), others + fits.count(False)
-        inner += sum(fit and not token.endswith("0") for fit, token in zip(fits, tokens, strict=True))
-    return inner > 0 and fitting > others
+    pairs = [pair for tokens in sentences for pair in zip(tokens, without_indexes(tokens), strict=True)]
+    fitting = [token for token, shorter in pairs if token != shorter]
+    return 2 * len(fitting) > len(pairs) and any(not token.endswith("0") for token in fitting)
 
 
 def without_indexes(tokens: Sequence[str]) -> list[str]:
