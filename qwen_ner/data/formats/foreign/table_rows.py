@@ -40,7 +40,7 @@ class TableRows:
     text: int
     warn: Note
     found: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """The row of each text, or a fault with its remedy, by number."""
+    """The row of each text, by number, as `row_of` takes it."""
 
     def read(
         self, kind: str, columns: dict[str, int], keep: Collection[str] | None, note: Note
@@ -82,12 +82,6 @@ class TableRows:
         if found := is_none(part, text):
             self.warn(NONE, f"{self._place(number)} {part}")
         return found
-
-    def _add(self, number: int, text: str, annotation: Callable[[], dict[str, Any]]) -> None:
-        try:
-            self.found[number] = {"text": text, **annotation()}
-        except LineFault as fault:
-            self._fault(number, fault.what, str(fault.remedy))
 
     def _fault(self, number: int, what: str, remedy: str) -> None:
         self.found[number] = {"fault": what, "remedy": remedy}
@@ -132,15 +126,14 @@ class TableRows:
                 remedy = "give it both a label and an entity, or empty its cells"
                 self._fault(number, f"the row has {quote(held)} alone", remedy)
         for text, (number, items) in texts.items():
-            if number not in self.found:
-                self._add(number, text, lambda items=items: annotation_of(items))  # type: ignore[misc]
+            self.found.setdefault(number, {"text": text, "items": items})  # unless that row is a fault
 
     def _of_json(self, label: int) -> None:
         for number, cells in self.header.rows:
             text, answer = cells[self.text], cells[label].strip()
             if any(cell.strip() for cell in cells):
                 answer = "" if self._is_none(number, answer, text) else answer
-                self._add(number, text, lambda answer=answer: _answered(answer or "{}"))  # type: ignore[misc]
+                self.found[number] = {"text": text, "answer": answer or "{}"}
 
     def _of_trees(self, parts: Callable[[list[str], str], Iterable[tuple[str, str]]]) -> None:
         """A row a text. `parts` finds labels and what may be several surfaces in the cells of a row and its text."""
@@ -165,6 +158,15 @@ class TableRows:
                 if number != same[0][0]:
                     self.warn(JOINED, self._place(number))
             self.found[same[0][0]] = {"text": text, "label": {label: [*ones] for label, ones in whole.items()}}
+
+
+def row_of(row: dict[str, Any]) -> dict[str, Any]:
+    """What `TableRows` found in the keys of `jsonl`. Raises `LineFault` for a fault."""
+    if "fault" in row:
+        raise LineFault(row["fault"], remedy=row["remedy"])
+    if "items" in row:
+        return {"text": row["text"]} | annotation_of(row["items"])
+    return {"text": row["text"]} | _answered(row["answer"]) if "answer" in row else row
 
 
 def _entity(held: dict[str, str]) -> dict[str, Any]:
