@@ -89,7 +89,6 @@ class TagReader:
         self, identity: str, source: str, tokens: Sequence[str], names: Sequence[str], place: Callable[[int], str]
     ) -> Example | None:
         """The example that tagged tokens make, None if the data set has a fault. `place` names that of a token."""
-
         scheme = self.tagging.scheme
 
         def report(at: int, fault: str) -> None:
@@ -99,7 +98,7 @@ class TagReader:
             if self.mend:
                 self.mend(OUT_OF_ORDER, f"{place(at)}: {fault}")
             else:
-                report(at, f"{fault}; no entity of {scheme.name} is so: correct it, or read it with --repair")
+                report(at, f"{fault}; {scheme.name} does not allow that: correct it, or read it with --repair")
 
         tags = list(map(self._tag, names))
         for at in (at for at, tag in enumerate(tags) if tag is None):
