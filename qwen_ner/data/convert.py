@@ -71,10 +71,9 @@ def convert(
     logged; one that fits no row is an error.
     """
     path = Path(target).expanduser()
-    name = target_name(path) if to is None else to
-    if name is None or name not in writers():
-        what = "the name of the file does not tell its format" if to is None else "unknown format"
-        raise NerError(what, value=to, place=path, remedy=f"give --to one of {', '.join(writers())}")
+    name = to or target_name(path) or ""
+    if (write := writers().get(name)) is None:
+        raise NerError("unknown format", value=to, place=path, remedy=f"give --to one of {', '.join(writers())}")
     if path.is_dir() or (path.exists() and path.resolve() == Path(source).expanduser().resolve()):
         raise NerError("is a folder, or the source itself", place=path, remedy="name another file to write")
     read = open_dataset(source, split)
@@ -84,7 +83,7 @@ def convert(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside(path) as part:
-            writers()[name](part, done, done.note)
+            write(part, done, done.note)
             done.watch.check_kept()
             if not lossy and any(what in done.losses.counts for what in CHANGES):
                 fault = f"{name} cannot hold all of {source}, so nothing is written"

@@ -72,7 +72,7 @@ class TextRow:
 
 
 TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".parquet", ".arrow")
-JSON_START = re.compile(r"""[\[{\s]*\{\s*(["'])\w*\1\s*:|\[[\[\s]*"|[\[{\s]*[\]}]*$""")
+JSON_START = re.compile(r"""[\[{\s]*\{\s*(["'])\w*\1\s*:|\[[\[\s]*"|[\[{\s]+[\]}]*$""")
 """The beginning of an object with a key or of an array of strings, or brackets alone."""
 
 

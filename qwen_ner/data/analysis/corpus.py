@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -35,10 +35,7 @@ class Corpus:
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self.examples = examples
-        self.labels: dict[str, Counter[str]] = {}
-        for example in examples:
-            for entity in example.entities:
-                self.labels.setdefault(entity.text, Counter())[entity.label] += 1
+        self.labels = labels_of_surfaces(examples)
         self.covered = [_cover(example) for example in examples]
 
     def count(self, surface: str, label: str) -> int:
@@ -84,6 +81,15 @@ class Corpus:
     def alone(self, place: Place) -> float:
         """How likely the place is a word of its own, separate from the characters around it."""
         return self.split_by_label(place.row, place.start) * self.split_by_label(place.row, place.end)
+
+
+def labels_of_surfaces(examples: Iterable[Example]) -> dict[str, Counter[str]]:
+    """How often each surface is annotated with which label."""
+    labels: dict[str, Counter[str]] = {}
+    for example in examples:
+        for entity in example.entities:
+            labels.setdefault(entity.text, Counter())[entity.label] += 1
+    return labels
 
 
 def _cover(example: Example) -> bytes:

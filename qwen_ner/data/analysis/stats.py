@@ -6,12 +6,13 @@ are derived. Knows nothing of files, tokenizers or display.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ...entities import Example
+from .corpus import labels_of_surfaces
 from .duplicates import Duplicate, near_duplicates
 
 
@@ -203,9 +204,6 @@ def _partly(example: Example) -> int:
 
 
 def _several_labels(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
-    labels: dict[str, Counter[str]] = defaultdict(Counter)
-    for example in examples:
-        for entity in example.entities:
-            labels[entity.text][entity.label] += 1
+    labels = labels_of_surfaces(examples)
     several = {surface: dict(of.most_common()) for surface, of in labels.items() if len(of) > 1}
     return dict(sorted(several.items(), key=lambda item: (-sum(item[1].values()), item[0])))

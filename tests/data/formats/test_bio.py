@@ -134,7 +134,7 @@ def test_all_faults_of_a_file_come_at_once_with_their_lines(tmp_path):
     faults = faults_of(path, labels=LabelSet.of(["ORG"]))
     assert [fault.split(" ")[0] for fault in faults] == [f"train.bio:{n}:" for n in (7, 7, 9, 10, 11, 12, 15, 18, 18)]
     for said in (
-        "7: I-LOC follows O", '7: label "LOC"', '9: "没有" has 1 of the 2', '10: "\\tO" has no token', '11: "X-ORG"', '12: "ORG"',
+        "7: I-LOC follows O", '7: label "LOC"', '9: "没有" is not 2 columns', '10: "\\tO" is not 2 columns', '11: "X-ORG"', '12: "ORG"',
         '15: the text " " is empty', "18: I-LOC follows B-ORG", '18: label "LOC"',
     ):  # fmt: skip
         assert any(fault.startswith(f"train.bio:{said}") for fault in faults), said

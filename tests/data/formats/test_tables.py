@@ -96,6 +96,21 @@ def test_a_column_of_groups_is_theirs(tmp_path, name):
     assert found == {text: next(row[3] for row in rows if row[0] == text) for text in found}
 
 
+@pytest.mark.parametrize("name", ["id", "编号"])
+def test_a_column_of_ids_is_theirs_if_each_row_has_one_of_its_own(tmp_path, name):
+    for ids, kept in (("abcdef", True), ("abcdea", False)):
+        path = csv(
+            tmp_path / "a.csv", [[name, "文本", "景点", "美食"], *zip(ids, *zip(*COLUMNS, strict=True), strict=True)]
+        )
+        warned = []
+        assert read(path, warned) == WANTED
+        found = [example.id for example in open_source(str(path), None).examples()]
+        assert found == (list("abcdef") if kept else [str(n) for n in range(2, 8)])
+        assert any("ids" in what for what, _ in warned) is not kept
+    rows = [["7", *ENTITIES[0]], *(["", *row] for row in ENTITIES[1:])]
+    assert read(csv(tmp_path / "b.csv", [[name, "文本", "标签", "实体"], *rows])) == WANTED
+
+
 def test_a_label_may_be_called_group(tmp_path):
     path = csv(tmp_path / "a.csv", [["text", "group", "美食"], *COLUMNS])
     assert {label for _, found in read(path) for label, _ in found} == {"group", "美食"}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, LineFault, Note, quote
-from .headers import COMMAS, Header, is_none, label_columns, parts_of, split, surfaces, words
+from .headers import COMMAS, IDS, Header, is_none, label_columns, parts_of, split, surfaces, words
 from .tools import ANSWER, annotation_of
 
 UNREAD = "columns that are not read, though their cells are in their texts"
@@ -25,6 +25,7 @@ JOINED = "rows of one text, read as one"
 APART = "rows of a text that stands further above too, read as one"
 TRIMMED = "cells with white space around an entity or label, trimmed"
 NO_GROUP = "rows without a group, though others have one"
+NO_IDS = "columns of ids that are missing or the same in some rows, not read: rows have their numbers"
 NO_TEXT = "rows without a text or an entity, left out"
 NONE = "cells that say none, read as empty"
 
@@ -41,7 +42,7 @@ class TableRows:
     text: int
     warn: Note
     found: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """The row of each text, or a fault with its remedy, by number."""
+    """The row of each text, by number, as `row_of` takes it."""
 
     def read(
         self, kind: str, columns: dict[str, int], keep: Collection[str] | None, note: Note
@@ -64,17 +65,21 @@ class TableRows:
             self._of_trees(lambda cells, _: [(names[at], part) for at in labels for part in parts_of(cells[at])])
         if columns:
             self._unread(note, self.text, *columns.values())
-        self._group()
+        self._name()
         return self.found
 
-    def _group(self) -> None:
-        """Give each row of `found` its group, if there is a column of those."""
-        if (column := self.header.group(self.text)) is not None:
-            groups = {number: cells[column].strip() for number, cells in self.header.rows}
-            for number, row in self.found.items():
-                row["group"] = groups[number]
-                if not groups[number]:
+    def _name(self) -> None:
+        """Give each row of `found` its id and its group, if there are columns of those."""
+        for key, column in (("id", self.header.one_of(IDS)), ("group", self.header.group(self.text))):
+            cells = {number: row[column].strip() for number, row in self.header.rows} if column is not None else {}
+            named = [cells[number] for number in self.found if cells.get(number)]
+            for number in self.found if named and key == "group" else ():
+                if not cells[number]:
                     self.warn(NO_GROUP, self._place(number))
+            if key == "id" and named and len({*named}) < len(self.found):
+                self.warn(NO_IDS, self.path.name)
+            elif named:
+                self.found = {number: row | {key: cells[number]} for number, row in self.found.items()}
 
     def _place(self, number: int) -> str:
         return f"{self.path.name}:{number}"
@@ -93,12 +98,6 @@ class TableRows:
         if found := is_none(part, text):
             self.warn(NONE, f"{self._place(number)} {part}")
         return found
-
-    def _add(self, number: int, text: str, annotation: Callable[[], dict[str, Any]]) -> None:
-        try:
-            self.found[number] = {"text": text, **annotation()}
-        except LineFault as fault:
-            self._fault(number, fault.what, str(fault.remedy))
 
     def _fault(self, number: int, what: str, remedy: str) -> None:
         self.found[number] = {"fault": what, "remedy": remedy}
@@ -143,15 +142,14 @@ class TableRows:
                 remedy = "give it both a label and an entity, or empty its cells"
                 self._fault(number, f"the row has {quote(held)} alone", remedy)
         for text, (number, items) in texts.items():
-            if number not in self.found:
-                self._add(number, text, lambda items=items: annotation_of(items))  # type: ignore[misc]
+            self.found.setdefault(number, {"text": text, "items": items})  # unless that row is a fault
 
     def _of_json(self, label: int) -> None:
         for number, cells in self.header.rows:
             text, answer = cells[self.text], cells[label].strip()
             if any(cell.strip() for cell in cells):
                 answer = "" if self._is_none(number, answer, text) else answer
-                self._add(number, text, lambda answer=answer: _answered(answer or "{}"))  # type: ignore[misc]
+                self.found[number] = {"text": text, "answer": answer or "{}"}
 
     def _of_trees(self, parts: Callable[[list[str], str], Iterable[tuple[str, str]]]) -> None:
         """A row a text. `parts` finds labels and what may be several surfaces in the cells of a row and its text."""
@@ -176,6 +174,16 @@ class TableRows:
                 if number != same[0][0]:
                     self.warn(JOINED, self._place(number))
             self.found[same[0][0]] = {"text": text, "label": {label: [*ones] for label, ones in whole.items()}}
+
+
+def row_of(row: dict[str, Any]) -> dict[str, Any]:
+    """What `TableRows` found in the keys of `jsonl`. Raises `LineFault` for a fault."""
+    if "fault" in row:
+        raise LineFault(row["fault"], remedy=row["remedy"])
+    own = {key: row[key] for key in ("id", "group", "text") if key in row}
+    if "items" in row:
+        return own | annotation_of(row["items"])
+    return own | _answered(row["answer"]) if "answer" in row else row
 
 
 def _entity(held: dict[str, str]) -> dict[str, Any]:

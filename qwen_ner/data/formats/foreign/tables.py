@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from ....entities import Example, LabelSet, NerError
-from ..errors import LineFault, Note, count, ignore
+from ..errors import Note, count, ignore
 from ..jsonl import entities_of
 from ..rows import read_rows
 from ..tagged.schemes import parse_tag
 from ..tagged.tagging import read_sentences
 from .headers import Header, header_of, is_annotated, label_columns, text_column
 from .sheets import Table, tables_of
-from .table_rows import TableRows, column_of_pairs
+from .table_rows import TableRows, column_of_pairs, row_of
 
 NAME = "table"
 SUFFIXES = (".csv", ".xlsx")
@@ -106,7 +106,7 @@ def read(
     if not rows:
         names = layout.header.names
         raise NerError("no rows below the header", value=names, place=path, remedy="write the sentences there")
-    return read_rows(partial(_lines, rows), path, labels, entities_of, row_of=_row_of, note=note, warn=warn)
+    return read_rows(partial(_lines, rows), path, labels, entities_of, row_of=row_of, note=note, warn=warn)
 
 
 def survey(path: str | Path) -> Layout:
@@ -188,10 +188,3 @@ def _lines(rows: dict[int, dict[str, Any]]) -> Iterator[bytes]:
     """The rows as JSON, each at the line of its number in the table."""
     for number in range(1, max(rows) + 1):
         yield json.dumps(rows[number], ensure_ascii=False).encode() if number in rows else b""
-
-
-def _row_of(row: dict[str, Any]) -> dict[str, Any]:
-    """The row, which is one of `TableRows`. Raises `LineFault` if that is a fault."""
-    if "fault" in row:
-        raise LineFault(row["fault"], remedy=row["remedy"])
-    return row

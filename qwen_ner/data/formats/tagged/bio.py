@@ -97,15 +97,12 @@ class Layout:
             parts = [part for part in line.split(" ") if part]
             if line.startswith(" "):
                 parts.insert(0, " ")
-        if len(parts) != self.columns:
-            columns = f"{self.columns} columns of this file, separated by {_NAMES[self.separator]}s"
-            what = f"{quote(line)} has {len(parts)} of the {columns}"
-            raise LineFault(what, remedy="give it its token and tag")
-        token = parts[self.token].removeprefix(self.prefix)
+        token = parts[self.token].removeprefix(self.prefix) if len(parts) == self.columns else ""
         if self.separator == " ":  # several spaces may separate two columns, and the token may be a space
             token = token.rstrip(" ") or token[:1]
         if not token:
-            raise LineFault(f"{quote(line)} has no token", remedy="write it, a space as a space")
+            columns = f"{self.columns} columns separated by {_NAMES[self.separator]}s, as this file has"
+            raise LineFault(f"{quote(line)} is not {columns}", remedy="give it its token (a space as a space) and tag")
         return token, *(parts[at] for at in self.tags)
 
 

@@ -98,7 +98,6 @@ class TagReader:
 
         Entities may have several `levels` of tags, one for each token.
         """
-
         scheme = self.tagging.scheme
 
         def report(at: int, fault: str) -> None:
@@ -123,7 +122,7 @@ class TagReader:
         if not text.strip():
             report(0, f"the text {quote(text)} is empty; delete the sentence")
         entities: dict[Span, Entity] = {}
-        out_of_order = partial(mend, OUT_OF_ORDER, f"no entity of {scheme.name} is so")
+        out_of_order = partial(mend, OUT_OF_ORDER, f"{scheme.name} does not allow that")
         for names in levels:
             tags = list(map(self._tag, names))
             for at in (at for at, tag in enumerate(tags) if tag is None):
@@ -160,12 +159,9 @@ def are_indexed(sentences: Iterable[Sequence[str]]) -> bool:
     >>> are_indexed([["科0", "技1", "全0"]]), are_indexed([["A4", "B2"]]), are_indexed([["第0"]])
     (True, False, False)
     """
-    fitting = others = inner = 0
-    for tokens in sentences:
-        fits = [one != other for one, other in zip(tokens, without_indexes(tokens), strict=True)]
-        fitting, others = fitting + sum(fits), others + fits.count(False)
-        inner += sum(fit and not token.endswith("0") for fit, token in zip(fits, tokens, strict=True))
-    return inner > 0 and fitting > others
+    pairs = [pair for tokens in sentences for pair in zip(tokens, without_indexes(tokens), strict=True)]
+    fitting = [token for token, shorter in pairs if token != shorter]
+    return 2 * len(fitting) > len(pairs) and any(not token.endswith("0") for token in fitting)
 
 
 def without_indexes(tokens: Sequence[str]) -> list[str]:
