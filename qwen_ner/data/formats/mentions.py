@@ -142,10 +142,20 @@ class EntityReader:
         """The remedy for a span that does not fit: the other convention for ends, if it may be that."""
         if self.inclusive:
             return ". CLUENER's ends are inclusive; if this file's are not, name it .jsonl."
-        held = self.text[start : end + 1] if 0 <= start <= end < len(self.text) else ""
-        if not held or any(surface != held for surface in surfaces):
-            return "; correct it"
-        return ". Ends are exclusive here; if this file's are inclusive, as CLUENER's are, add 1 to each."
+        shifts = (
+            (0, 1, "Ends are exclusive here; if this file's are inclusive, as CLUENER's are, add 1 to each."),
+            (-1, -1, "The first character is 0; if it is 1 in this file, subtract 1 from each start and end."),
+            (
+                -1,
+                0,
+                "The first character is 0; if it is 1 in this file and ends are inclusive, subtract 1 from each start.",
+            ),
+        )
+        for before, behind, remedy in shifts if type(start) is int and type(end) is int else ():
+            held = self.text[start + before : end + behind] if 0 <= start + before < end + behind else ""
+            if end + behind <= len(self.text) and held and all(surface == held for surface in surfaces):
+                return f". {remedy}" if surfaces or not before else "; correct it"
+        return "; correct it"
 
 
 def entity_of(item: Any, text: str) -> Entity:

@@ -111,6 +111,32 @@ def test_a_column_of_ids_is_theirs_if_each_row_has_one_of_its_own(tmp_path, name
     assert read(csv(tmp_path / "b.csv", [[name, "文本", "标签", "实体"], *rows])) == WANTED
 
 
+def test_a_column_of_remarks_is_left_out_if_the_labels_are_named(tmp_path):
+    remarks = ["故宫", "", "待复核", "", "", ""]
+    rows = [["文本", "景点", "美食", "备注"], *([*row, one] for row, one in zip(COLUMNS, remarks, strict=True))]
+    path = csv(tmp_path / "a.csv", rows)
+    (fault,) = faults(path)
+    assert fault.startswith("a.csv:4: 备注 ")
+    assert "delete its column" in fault
+    assert "--labels" in fault
+    warned = []
+    assert read(path, warned, keep={"景点", "美食"}) == WANTED
+    assert any("does not name" in what and "备注" in where for what, where in warned)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "remedy"), [(1, 1, "subtract 1 from each start and end"), (1, 0, "subtract 1 from each start")]
+)
+def test_offsets_that_count_from_one_are_told_so(tmp_path, first, last, remedy):
+    rows = [
+        [text, label, one, text.index(one) + first, text.index(one) + len(one) + last]
+        for text, label, one in ENTITIES
+        if one
+    ]
+    found = faults(csv(tmp_path / "a.csv", [["text", "label", "entity", "start", "end"], *rows]))
+    assert len([fault for fault in found if remedy in fault]) > len(rows) / 2
+
+
 def test_a_label_may_be_called_group(tmp_path):
     path = csv(tmp_path / "a.csv", [["text", "group", "美食"], *COLUMNS])
     assert {label for _, found in read(path) for label, _ in found} == {"group", "美食"}

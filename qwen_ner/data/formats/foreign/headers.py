@@ -256,9 +256,9 @@ def label_columns(
         cells, title = len(inside) + len(outside), header.names[at]
         other = _is_other(header, at, len(inside), cells)
         is_label = inside and not other and (len(outside) <= 3 or len(inside) >= LABEL * cells)
-        if title and (title in (keep or ()) or not cells or is_label):
+        if title and (title in keep if keep else not cells or is_label):
             found.append(at)
-        elif other or (keep and not is_label):
+        elif other or keep:
             left.append(at)
         else:
             which = f"{len(outside):,} of {count(cells, 'cell')} are not in their texts"
@@ -268,8 +268,8 @@ def label_columns(
     if not keep:
         faults += _labels_of(header, found, left)
     for at in left:
-        what = "columns that are no labels, as their cells are not in their texts, left out"
-        warn(what, f"{name}: {header.names[at] or header.name_of(at)}")
+        why = "that `labels` does not name" if keep else "that are no labels, as their cells are not in their texts"
+        warn(f"columns {why}, left out", f"{name}: {header.names[at] or header.name_of(at)}")
     return found, [f"{name}:{header.number}: {fault}" for fault in faults]
 
 

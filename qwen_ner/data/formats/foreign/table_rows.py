@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, LineFault, Note, quote
-from .headers import COMMAS, IDS, Header, is_none, label_columns, parts_of, split, surfaces, words
+from .headers import COMMAS, IDS, NAME_LABELS, Header, is_none, label_columns, parts_of, split, surfaces, words
 from .tools import ANSWER, annotation_of
 
 UNREAD = "columns that are not read, though their cells are in their texts"
@@ -63,10 +63,21 @@ class TableRows:
                 raise DataError(str(self.path), faults, len(self.header.rows))
             names = self.header.names
             self._of_trees(lambda cells, _: [(names[at], part) for at in labels for part in parts_of(cells[at])])
+            self._check_surfaces()
         if columns:
             self._unread(note, self.text, *columns.values())
         self._name()
         return self.found
+
+    def _check_surfaces(self) -> None:
+        """Make faults of the rows with a surface that is not in the text: its column may be one of remarks."""
+        for number, row in list(self.found.items()):
+            pairs = ((label, surface) for label, ones in row.get("label", {}).items() for surface in ones)
+            if wrong := [pair for pair in pairs if pair[1] not in row["text"]]:
+                label, surface = wrong[0]
+                what = f"{label} {quote(surface)} is not in the text {quote(row['text'])}"
+                remedy = f"correct it; if {label} is no label, delete its column, or {NAME_LABELS}"
+                self._fault(number, what, remedy)
 
     def _name(self) -> None:
         """Give each row of `found` its id and its group, if there are columns of those."""
