@@ -43,7 +43,7 @@ def test_each_row_is_in_one_fold_and_what_is_alike_in_the_same(texts, folds, see
 def test_fewer_than_two_folds_are_refused():
     with pytest.raises(NerError) as error:
         assign(["一", "二", "三"], 1, 0)
-    assert error.value.remedy == "choose from 2 to 3"
+    assert error.value.remedy == "choose from 2 to 3, or add rows"
 
 
 @pytest.fixture(scope="module")
