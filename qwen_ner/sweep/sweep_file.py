@@ -185,22 +185,20 @@ def _find_faults(tree: Mapping[str, Any]) -> Iterator[NerError]:
         # wandb drops a macro that it does not know, without a word.
         what = f"a macro is an element of its own, one of {', '.join(COMMAND)}"
         yield NerError(what, value=strange[0], place="command")
-    if early := tree.get("early_terminate"):
-        yield from (nest("early_terminate", fault) for fault in _find_early_faults(early))
+    if (early := tree.get("early_terminate")) and not _is_hyperband(early):
+        remedy = f"write {{type: hyperband, min_iter: 3}}; fields, from their least values on: {HYPERBAND}"
+        yield NerError("not wandb's hyperband", value=early, place="early_terminate", remedy=remedy)
 
 
-def _find_early_faults(early: Any) -> Iterator[NerError]:
-    if not isinstance(early, dict) or early.get("type") != "hyperband":
-        yield NerError("unknown type", value=early, remedy="write {type: hyperband, min_iter: 3}, wandb's only type")
-        return
-    for key in map(str, early):
-        if key not in ("type", "strict", *HYPERBAND):
-            yield unknown(key, HYPERBAND)
-    for key, least in HYPERBAND.items():
-        if not _is_whole(early.get(key, least), least):
-            yield NerError("out of range", value=early[key], place=key, remedy=f"give a whole number from {least} on")
-    if not {"min_iter", "max_iter"} & set(early):
-        yield NerError("the first rung is missing", remedy="give min_iter, or max_iter and s")
+def _is_hyperband(early: Any) -> bool:
+    """Whether it has known fields in their ranges, and what tells the first rung: min_iter, or max_iter and s."""
+    return (
+        isinstance(early, dict)
+        and early.get("type") == "hyperband"
+        and early.keys() <= {"type", "strict", *HYPERBAND}
+        and all(_is_whole(early.get(key, least), least) for key, least in HYPERBAND.items())
+        and not early.keys().isdisjoint({"min_iter", "max_iter"})
+    )
 
 
 def _is_whole(value: Any, least: int) -> bool:

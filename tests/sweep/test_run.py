@@ -267,26 +267,27 @@ def test_a_faulty_file(write, keys, place, value, remedy):
 
 
 @pytest.mark.parametrize(
-    ("early", "place", "value", "remedy"),
+    "early",
     [
-        ({"type": "envelope"}, "early_terminate", {"type": "envelope"}, "hyperband"),
-        ({"type": ["hyperband"]}, "early_terminate", {"type": ["hyperband"]}, "hyperband"),
-        ("hyperband", "early_terminate", "hyperband", "hyperband"),
-        ({"type": "hyperband", "min_iter": 2, "etta": 3}, "early_terminate.etta", None, 'did you mean "eta"?'),
-        ({"type": "hyperband", "min_iter": 2, 7: 3}, "early_terminate.7", None, "known: min_iter"),
-        ({"type": "hyperband", "min_iter": 2, "eta": 1}, "early_terminate.eta", 1, "from 2 on"),
-        ({"type": "hyperband", "min_iter": True}, "early_terminate.min_iter", True, "from 1 on"),
-        ({"type": "hyperband", "min_iter": "x"}, "early_terminate.min_iter", "x", "from 1 on"),
-        ({"type": "hyperband"}, "early_terminate", None, "min_iter, or max_iter and s"),
+        {"type": "envelope"},
+        {"type": ["hyperband"], "min_iter": 2},
+        "hyperband",
+        {"type": "hyperband", "min_iter": 2, "etta": 3},
+        {"type": "hyperband", "min_iter": 2, 7: 3},
+        {"type": "hyperband", "min_iter": 2, "eta": 1},
+        {"type": "hyperband", "min_iter": True},
+        {"type": "hyperband", "min_iter": "x"},
+        {"type": "hyperband"},
     ],
     ids=str,
 )
-def test_early_termination_that_nobody_can_do(write, early, place, value, remedy):
+def test_early_termination_that_nobody_can_do(write, early):
     with pytest.raises(FaultsError) as caught:
         read_sweep(write(early_terminate=early))
     (fault,) = caught.value.faults
-    assert (fault.place, fault.value) == (place, value)
-    assert remedy in fault.remedy
+    assert (fault.place, fault.value) == ("early_terminate", early)
+    assert "min_iter: 3" in fault.remedy
+    assert "'eta': 2" in fault.remedy
 
 
 def test_early_termination_that_only_wandb_can_do(write):
