@@ -118,7 +118,7 @@ def read_parameter(spec: Any) -> Space:
     if strange := [str(key) for key in spec if key not in (*FIELDS[kind], "distribution")]:
         raise unknown(strange[0], FIELDS[kind])
     if missing := [field for field in FIELDS[kind] if field not in spec and field != "q"]:
-        raise NerError(f"{kind} needs it", place=missing[0], remedy="give value, values, or min and max")
+        raise NerError(f"missing; {kind} needs it", place=missing[0], remedy="give value, values, or min and max")
     if kind in ("constant", "categorical"):
         return _list([spec["value"]] if kind == "constant" else spec["values"])
     return _range(kind, spec["min"], spec["max"], spec.get("q", 1))
@@ -146,10 +146,10 @@ def _range(kind: str, low: Any, high: Any, q: Any) -> Space:
     for place, value in {"min": low, "max": high, "q": q}.items():
         number = isinstance(value, types) and not isinstance(value, bool) and abs(value) < 1e300  # nor nan
         if not number or (value <= 0 and (place == "q" or "log" in kind)):
-            remedy = f"give what {kind} takes, above 0 for a logarithm or q; 1.0e-4 is a number to YAML, 1e-4 a text"
-            raise NerError("not a number of the range", value=value, place=place, remedy=remedy)
+            remedy = "give it above 0 for a logarithm or q; to YAML 1.0e-4 is a number, 1e-4 a text"
+            raise NerError(f"not a number that {kind} takes", value=value, place=place, remedy=remedy)
     step = q if kind.startswith("q_") else 1 if kind == "int_uniform" else None
     space = Space(low=low, high=high, step=step, log="log" in kind)
     if space.value(low) >= space.value(high):
-        raise NerError(f"not below max ({high}), both rounded to multiples of q", value=low, place="min")
+        raise NerError(f"not below max ({high})", value=low, place="min", remedy="raise max, or lower q")
     return space

@@ -186,7 +186,7 @@ def _find_faults(tree: Mapping[str, Any]) -> Iterator[NerError]:
         what = f"a macro is an element of its own, one of {', '.join(COMMAND)}"
         yield NerError(what, value=strange[0], place="command")
     if (early := tree.get("early_terminate")) and not _is_hyperband(early):
-        remedy = f"write {{type: hyperband, min_iter: 3}}; fields, from their least values on: {HYPERBAND}"
+        remedy = "write {type: hyperband, min_iter: 3, eta: 3}, or max_iter and s for min_iter; eta is at least 2"
         yield NerError("not wandb's hyperband", value=early, place="early_terminate", remedy=remedy)
 
 
