@@ -15,7 +15,7 @@ from typing import Any
 
 from .codec import FORMAT_VERSION, Codec
 from .entities import Label, LabelSet, NerError
-from .files import write_json
+from .files import read_json, write_json
 
 NER_CONFIG_NAME = "ner_config.json"
 
@@ -58,14 +58,10 @@ class NerConfig:
         if not path.is_file():
             remedy = "give an output_dir of `qwen-ner train` or a checkpoint in it, not a base model"
             raise NerError(f"no {NER_CONFIG_NAME}", place=folder, remedy=remedy)
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            remedy = "copy it from another checkpoint of the same training"
-            raise NerError(f"not JSON ({error})", place=path, remedy=remedy) from None
+        remedy = "copy it from another checkpoint of the same training"
+        values = read_json(path, remedy)
         if faults := _faults(values):
             what = "\n  ".join([f"{len(faults)} fault{'s'[: len(faults) > 1]}", *faults])
-            remedy = "copy it from another checkpoint of the same training"
             if all(fault.startswith("calibration") for fault in faults):
                 remedy += ", or set calibration to null"
             raise NerError(what, place=path, remedy=remedy)
@@ -77,7 +73,7 @@ class NerConfig:
 def _faults(values: Any) -> list[str]:
     """What is wrong with the contents of a ner_config.json, one line per fault."""
     if not isinstance(values, dict):
-        return ["it is not a JSON object"]
+        return ["not a JSON object"]
     faults = _misfits(values, KEYS)
     if isinstance(values.get("calibration"), dict):
         faults += _misfits(values["calibration"], CALIBRATION_KEYS, "calibration.")
@@ -92,15 +88,12 @@ def _faults(values: Any) -> list[str]:
 
 def _misfits(values: dict[str, Any], keys: Keys, parent: str = "") -> list[str]:
     """The keys of `values` that are unknown, missing, or not as `keys` wants them."""
-    faults = [
-        f"{parent}{_printable(key)}: unknown; was it written by a newer qwen_ner?" for key in values if key not in keys
-    ]
+    faults = [f"{parent}{key}: unknown; was it written by a newer qwen_ner?" for key in values if key not in keys]
     for key, (expected, holds) in keys.items():
-        if key not in values:
-            faults += [f"{parent}{key}: missing; expected {expected}"] * (key not in _OPTIONAL)
-        elif not holds(values[key]):
-            found = _printable(json.dumps(values[key], ensure_ascii=False))
-            faults.append(f"{parent}{key}: {found if len(found) < 80 else found[:79] + '…'} is not {expected}")
+        if key not in values and key != PROMPT:
+            faults.append(f"{parent}{key}: missing; expected {expected}")
+        elif key in values and not holds(values[key]):
+            faults.append(f"{parent}{key}: {json.dumps(values[key], ensure_ascii=False)[:80]} is not {expected}")
     return faults
 
 
@@ -109,25 +102,17 @@ def _prompt_fingerprint(names: Sequence[str], system_prompt: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _printable(text: str) -> str:
-    """`text` with half surrogate pairs escaped, which no terminal can show."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def _is_text(value: Any) -> bool:
     """Whether it is a string without half surrogate pairs, which JSON can hold and a tokenizer cannot."""
     return isinstance(value, str) and value == value.encode("utf-8", "ignore").decode()
 
 
 def _are_labels(value: Any) -> bool:
-    if not isinstance(value, list) or not value:
+    try:
+        labels = LabelSet(tuple(Label(**label) for label in value))
+    except (TypeError, NerError):
         return False
-    for label in value:
-        if not isinstance(label, dict) or not label.keys() <= {"name", "description"}:
-            return False
-        if not label.get("name") or not all(map(_is_text, label.values())):
-            return False
-    return len({label["name"] for label in value}) == len(value)
+    return all(_is_text(label.name) and _is_text(label.description) for label in labels)
 
 
 def _is_count(value: Any, least: int = 0) -> bool:
@@ -165,4 +150,3 @@ CALIBRATION_KEYS: Keys = {
     "error_before": ("a number from 0 to 1", lambda v: _is_number(v, 0, 1)),
     "error_after": ("a number from 0 to 1", lambda v: _is_number(v, 0, 1)),
 }
-_OPTIONAL = ("window", "calibration", PROMPT)

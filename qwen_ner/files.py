@@ -30,6 +30,14 @@ PARTIAL = ".partial"
 """Suffix of unfinished files, whose names begin with a dot. A process that is killed leaves them behind."""
 
 
+def read_json(path: Path, remedy: str) -> Any:
+    """The content of a JSON file. Raises `NerError`, with this remedy, if it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise NerError(f"not JSON ({error})", place=path, remedy=remedy) from None
+
+
 def write_json(path: Path, values: Any) -> None:
     """Write indented JSON atomically."""
     write_text(path, [json.dumps(values, ensure_ascii=False, indent=2) + "\n"])

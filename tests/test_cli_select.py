@@ -35,8 +35,8 @@ def test_tasks_are_written_for_label_studio_least_certain_first(home, trained, c
         assert (file, lines[int(line) - 1]) == ("texts.txt", task["data"]["text"])
         assert task["predictions"][0]["model_version"] == str(trained["full"])
     assert [task["predictions"][0]["score"] for task in tasks] == sorted(t["predictions"][0]["score"] for t in tasks)
-    assert "10 texts read: 1 repeated" in caplog.text
-    assert "tasks.json: 3 chosen, " in caplog.text
+    assert "10 texts read: 1 repeated, 0 excluded, 0 left out" in caplog.text
+    assert "tasks.json: 3 of 3 chosen, " in caplog.text
 
 
 def test_rows_of_doccano_are_annotated_and_converted(home, trained, capsys, caplog):
@@ -45,8 +45,8 @@ def test_rows_of_doccano_are_annotated_and_converted(home, trained, capsys, capl
         capsys, "select", trained["full"], "texts.txt", "--output", "rows.jsonl", "--exclude", "train.jsonl"
     )
     assert code == 0
-    assert "10 texts read: 3 excluded" in caplog.text
-    assert "7 chosen (100 were asked for)" in caplog.text
+    assert "10 texts read: 0 repeated, 3 excluded, 0 left out" in caplog.text
+    assert "7 of 100 chosen" in caplog.text
     assert in_process(capsys, "convert", "rows.jsonl", "next.jsonl")[0] == 0
     back = read_jsonl(home / "next.jsonl")
     assert {row.text for row in back} == {*TEXTS[2:], "！"}
@@ -70,7 +70,7 @@ def test_bad_lines_are_counted_and_said(home, trained, capsys, caplog):
     code, out, _ = in_process(capsys, "select", trained["full"], "in.jsonl")
     assert code == 0
     assert json.loads(out)["id"] == "a"
-    assert "3 texts read: 2 left out" in caplog.text
+    assert "3 texts read: 0 repeated, 0 excluded, 2 left out" in caplog.text
     assert "in.jsonl:2" in caplog.text
     assert "in.jsonl:3" in caplog.text
 

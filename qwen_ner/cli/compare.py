@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from .options import add_data
+from .options import add_data, pick
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -22,4 +22,4 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace, _: list[str]) -> None:
     from ..inference.compare import compare
 
-    print(compare(options.a, options.b, data=options.data, split=options.split, data_dir=options.data_dir))
+    print(compare(options.a, options.b, **pick(options, "data", "split", "data_dir")))

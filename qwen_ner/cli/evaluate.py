@@ -9,7 +9,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from .options import add_data, add_engine, add_extraction, add_model, check_writable, count
+from .options import add_data, add_engine, add_extraction, add_model, check_writable, count, pick
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -52,9 +52,8 @@ def run(options: Namespace, _: list[str]) -> None:
         check_writable(options.report / "report.html", make_folder=True)
     both = options.decoding == "both" and not Path(options.model).is_file()
     scores: dict[str, Any] = {"model": options.model, "data": options.data, "split": options.split}
-    same = "revision dtype data_dir limit min_score thresholds samples temperature top_p batch_tokens negatives"
-    given = {name: getattr(options, name) for name in same.split()}
-    given["backend"] = options.engine
+    given = pick(options, "revision", "dtype", "data_dir", "limit", "batch_tokens", "negatives")
+    given |= pick(options, "min_score", "thresholds", "samples", "temperature", "top_p") | {"backend": options.engine}
     decodings = ("free", "constrained") if options.decoding == "both" else (options.decoding,)
     for result in evaluate(options.model, options.data, options.split, decodings=decodings, **given):
         decoding = result.contract.decoding

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
+from typing import Any
 
 from ..inference.backends.base import DTYPES
 
@@ -92,6 +93,11 @@ def add_sampling(parser: ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help=drawn)
     cut = "draw only from the likeliest tokens that together have probability P; default: 1"
     parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help=cut)
+
+
+def pick(options: Namespace, *names: str) -> dict[str, Any]:
+    """The options of these names, as keyword arguments of what the command runs."""
+    return {name: getattr(options, name) for name in names}
 
 
 def count(given: str) -> int:

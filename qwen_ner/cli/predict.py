@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_engine, add_extraction, add_model, check_writable, count
+from .options import add_engine, add_extraction, add_model, check_writable, count, pick
 
 if TYPE_CHECKING:
     from ..data.datasets import TextRow
@@ -63,8 +63,7 @@ def run(options: Namespace, _: list[str]) -> None:
     sampling.check(options.thresholds)
     names = [] if options.text else options.files or [STDIN]
     if options.engine == "ray":
-        refused = _on_ray(options, sampling)
-        if refused:
+        if refused := _on_ray(options, sampling):
             sys.exit(REFUSED.format(refused))
         return
     _check(options, names)
@@ -75,8 +74,7 @@ def run(options: Namespace, _: list[str]) -> None:
         "model": options.model,
         "fingerprint": model_fingerprint(folder) if options.output else "",
         "engine": _engine(options.engine),
-        "dtype": options.dtype,
-        "format": options.format,
+        **pick(options, "dtype", "format"),
         "min_score": sampling.floor(options.min_score),
         "thresholds": options.thresholds,
     }
@@ -90,18 +88,9 @@ def run(options: Namespace, _: list[str]) -> None:
         if live:
             rows = Arriving(rows)
             signal.signal(signal.SIGTERM, lambda *_: (rows.stop(), signal.signal(signal.SIGTERM, signal.SIG_DFL)))
-        refused = stream(
-            extractor,
-            rows,
-            output,
-            rank=rank,
-            ranks=ranks,
-            submission=options.format == "cluener",
-            min_score=options.min_score,
-            thresholds=options.thresholds,
-            **asdict(sampling),
-            batch_tokens=options.batch_tokens,
-        )
+        given = pick(options, "min_score", "thresholds", "batch_tokens") | asdict(sampling)
+        submission = options.format == "cluener"
+        refused = stream(extractor, rows, output, rank=rank, ranks=ranks, submission=submission, **given)
     if live and rows.stopped:
         print("terminated; what had been read is answered", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
@@ -120,20 +109,9 @@ def _on_ray(options: Namespace, sampling: Sampling) -> int:
         raise NerError("ray writes to a folder", place="--engine ray", remedy="name one with --output")
     if options.format == "cluener":
         raise NerError("ray keeps no order, which a submission needs", place="--format", remedy="leave --engine out")
-    rows, refused = predict_files(
-        options.model,
-        options.files,
-        str(options.output),
-        form=options.format,
-        address=options.address,
-        revision=options.revision,
-        dtype=options.dtype,
-        replicas=options.replicas,
-        min_score=sampling.floor(options.min_score),
-        thresholds=options.thresholds,
-        **asdict(sampling),
-        batch_tokens=options.batch_tokens,
-    )
+    given = pick(options, "address", "revision", "dtype", "replicas", "thresholds", "batch_tokens") | asdict(sampling)
+    given |= {"form": options.format, "min_score": sampling.floor(options.min_score)}
+    rows, refused = predict_files(options.model, options.files, str(options.output), **given)
     print(f"{options.output} holds {rows:,} texts", file=sys.stderr)
     return refused
 
@@ -208,9 +186,6 @@ def _join_group(*, live: bool) -> tuple[int, int, str | None]:
     if live:
         raise NerError("several processes cannot share a pipe", remedy="give files")
     state = PartialState(cpu=not torch.cuda.is_available())  # else each process on a CPU believes that it is alone
-    if state.num_processes != ranks:
-        remedy = "check the accelerate config"
-        raise NerError(f"accelerate should see {ranks} processes", value=state.num_processes, remedy=remedy)
     return state.process_index, state.num_processes, str(state.device)
 
 

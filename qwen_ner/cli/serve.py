@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..files import install_line
 from ..serving.limits import Limits
-from .options import add_dtype, add_engine, add_model, add_sampling
+from .options import add_dtype, add_engine, add_model, add_sampling, pick
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -23,6 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="default: 8000")
     parser.add_argument(
         "--allowed-host",
+        dest="allowed_hosts",
         action="append",
         default=[],
         metavar="NAME",
@@ -50,15 +51,6 @@ def run(options: Namespace, _: list[str]) -> None:
         from ..serving.run import serve
     except ImportError as error:
         raise NerError(f"serving needs {error.name}, which is not installed", remedy=install_line("serve")) from error
-    serve(
-        options.model,
-        revision=options.revision,
-        backend=options.engine,
-        dtype=options.dtype,
-        host=options.host,
-        port=options.port,
-        token_file=options.token_file,
-        allowed_hosts=options.allowed_host,
-        limits=Limits(**{limit.name: getattr(options, limit.name) for limit in fields(Limits)}),
-        sampling=sampling,
-    )
+    limits = Limits(**pick(options, *(limit.name for limit in fields(Limits))))
+    given = pick(options, "revision", "dtype", "host", "port", "token_file", "allowed_hosts")
+    serve(options.model, backend=options.engine, limits=limits, sampling=sampling, **given)

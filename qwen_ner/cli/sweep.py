@@ -9,6 +9,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from .options import pick
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("sweep", type=Path, help="a sweep file, such as recipes/sweep.yaml")
@@ -23,4 +25,4 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace, _: list[str]) -> None:
     from ..sweep.run import sweep
 
-    sweep(options.sweep, local=options.local, trials=options.trials, jobs=options.jobs, output=options.output)
+    sweep(options.sweep, **pick(options, "local", "trials", "jobs", "output"))

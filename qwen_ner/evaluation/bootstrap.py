@@ -13,7 +13,7 @@ import numpy as np
 
 from ..codec import Decoded
 from ..entities import Example, LabelSet, NerError
-from .scoring import Pair, is_cluener, score, views
+from .scoring import SPAN, SURFACE, Pair, is_cluener, outcomes, score
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -54,12 +54,10 @@ def row_counts(
     column = {label: n for n, label in enumerate(labels.names)}
     counts = np.zeros((len(gold), 2 * other + 4, 3))
     for of_row, example, decoded in zip(counts, gold, predicted, strict=True):
-        for start, (true, found) in zip((0, other + 1), views(example, decoded), strict=True):
-            for at, items in enumerate((true & found, found - true, true - found)):
-                for item in items:
-                    of_row[start + column.get(item[0], other), at] += 1
-                    if train is not None and not start:
-                        of_row[-2 if item in train else -1, at] += 1
+        for view, outcome, item in outcomes(example, decoded):
+            of_row[column.get(item[0], other) + (view == SPAN) * (other + 1), outcome] += 1
+            if train is not None and view == SURFACE:
+                of_row[-2 if item in train else -1, outcome] += 1
     return counts
 
 

@@ -32,7 +32,6 @@ class Comparison:
     Both are of the first runs, if there are several.
     """
 
-    rows: int
     a: list[dict[str, float]]
     b: list[dict[str, float]]
     differences: list[Difference]
@@ -54,7 +53,6 @@ def compare(
         return [{name: float(v) for name, v in rates(run.sum(0), labels.names).items()} for run in runs]
 
     return Comparison(
-        len(gold),
         of(counts_a),
         of(counts_b),
         differences(counts_a, counts_b, labels.names),
@@ -69,7 +67,7 @@ def comparison_lines(
 ) -> list[str]:
     """`found` as lines for a terminal; `a` and `b` are the predictions to show for the rows that changed."""
     several = len(found.a) > 1 or len(found.b) > 1
-    lines = [f"A {names[0]}", f"B {names[1]}", f"{found.rows:,} rows", ""]
+    lines = [f"A {names[0]}", f"B {names[1]}", f"{len(gold):,} rows", ""]
     if several:
         lines += [*_runs("A", found.a), *_runs("B", found.b), ""]
     lines.append(f"{'':>18}{'A':>8}{'B':>8}{'B - A':>8}   {'95 % of B - A':^15}{'p':>8}")
@@ -81,7 +79,7 @@ def comparison_lines(
         name, change = name_cell(d.name), 100 * (d.b - d.a)
         lines.append(f"{name:>18}{100 * d.a:8.2f}{100 * d.b:8.2f}{change:+8.2f}   {between:^15}{p}")
     lines += [f"macro_f1 of {side}: {note}" for side, note in zip("AB", found.macro_notes, strict=True) if note]
-    same = found.rows - len(found.better) - len(found.worse)
+    same = len(gold) - len(found.better) - len(found.worse)
     of = " (of the first runs)" if several else ""
     lines += ["", f"{len(found.better):,} rows better in B, {len(found.worse):,} worse, {same:,} equal{of}"]
     for what, rows in (("better", found.better), ("worse", found.worse)):

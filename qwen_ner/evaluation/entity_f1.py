@@ -70,10 +70,8 @@ class EntityF1(evaluate.Metric):
     ) -> dict[str, float | int]:
         finished = [True] * len(predictions) if finished is None else finished
         if len(finished) != len(predictions):
-            what, remedy = (
-                f"expected {len(predictions)} values",
-                "give one a prediction, in the order of the predictions",
-            )
+            remedy = "give one a prediction, in the order of the predictions"
+            what = f"expected {len(predictions)} values"
             raise NerError(what, value=len(finished), place="finished", remedy=remedy)
         if missing := [row for row, completion in enumerate(predictions) if completion is None]:
             remedy = "give the generated text, '' if there is none"

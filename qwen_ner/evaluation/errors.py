@@ -1,16 +1,15 @@
 """Kinds of errors: each false positive and false negative of the span view belongs to exactly one.
 
-In: gold and predicted rows as `score` takes them. Out: the errors of each row, their counts, a confusion matrix, and
-scores by properties of the sentence. Knows nothing of models and files.
+In: gold and predicted rows as `score` takes them. Out: the errors of each row, their counts, and a confusion matrix.
+Knows nothing of models and files.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import chain
 
 from ..codec import Decoded
 from ..entities import Entity, Example
@@ -125,40 +124,6 @@ def confusion(
             if given in labels or given == NONE:
                 found[label, given] += 1
     return found
-
-
-def by_sentence(gold: Sequence[Example], predicted: Sequence[Decoded]) -> dict[str, dict[str, Counts]]:
-    """The counts of the surface view by length of the surface, length of the sentence, and entities in it.
-
-    Lengths are in characters. A surface, gold or predicted, counts in the group of its own length, so each grouping
-    adds up to `Scores.micro`. All groups are present, in rising order, also those without a surface.
-    """
-    edges = {
-        "characters of the surface": (0, 1, 2, 3, 4, 6, 10),
-        "characters of the sentence": (0, 10, 20, 30, 40, 50, 100),
-        "entities in the sentence": (-1, 0, 1, 2, 3, 4, 6),
-    }
-    names = {grouping: _names(of) for grouping, of in edges.items()}
-    found = {grouping: dict.fromkeys(of, Counts()) for grouping, of in names.items()}
-    for example, decoded in zip(gold, predicted, strict=True):
-        true = set(example.surfaces)
-        written = {*decoded.surfaces, *((e.label, e.text) for e in decoded.entities)}
-        for pair in true | written:
-            one = Counts(int(pair in true & written), int(pair not in true), int(pair not in written))
-            values = len(pair[1]), len(example.text), len(example.entities)
-            for value, (grouping, groups) in zip(values, found.items(), strict=True):
-                groups[names[grouping][bisect_left(edges[grouping], value, 1) - 1]] += one
-    return found
-
-
-def _names(edges: Sequence[int]) -> list[str]:
-    """Names of the groups that end at each of `edges` but the first, and of the rest.
-
-    >>> _names((0, 1, 3))
-    ['1', '2–3', 'over 3']
-    """
-    ranges = [str(high) if high == low + 1 else f"{low + 1}–{high}" for low, high in pairwise(edges)]
-    return [*ranges, f"over {edges[-1]}"]
 
 
 def spurious(gold: Sequence[Example], predicted: Sequence[Decoded]) -> tuple[int, int]:

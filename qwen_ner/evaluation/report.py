@@ -153,9 +153,6 @@ def plots(evaluated: EvaluationResult, history: Sequence[Mapping[str, Any]]) -> 
             yield title, _svg(partial(draw_curves, names=names), history)
     if reliability := evaluated.confidence.get("reliability"):
         yield "Reliability of confidence scores", _svg(_draw_reliability, reliability)
-    lengths = evaluated.tally.lengths
-    yield "Length of entities", _svg(_draw_histogram, {name: lengths[name] for name in ("gold", "predicted")})
-    yield "Length of sentences", _svg(_draw_histogram, {"sentences": lengths["sentences"]})
 
 
 def _svg(draw: Callable[[Axes, Any], None], data: Any) -> str:
@@ -192,16 +189,3 @@ def _draw_reliability(axes: Axes, bins: Sequence[tuple[float, float, float]]) ->
     axes.plot(confidence, right, color=FIRST, linewidth=1)
     axes.scatter(confidence, right, s=[10 + 400 * share for share in shares], color=FIRST, alpha=0.7)
     axes.set(xlabel="confidence", ylabel="share correct", xlim=(0, 1.02), ylim=(0, 1.02))
-
-
-def _draw_histogram(axes: Axes, values: Mapping[str, Mapping[int, int]]) -> None:
-    """The number of values in each of at most 25 bins; the first histogram is filled, the second an outline."""
-    longest = max((max(of) for of in values.values() if of), default=1)
-    step = max(1, -(-longest // 25))
-    edges = [edge - 0.5 for edge in range(0, longest + step + 1, step)]
-    for (name, of), color in zip(values.items(), (FIRST, SECOND), strict=False):
-        style: dict[str, Any] = {"histtype": "stepfilled", "alpha": 0.6} if color == FIRST else {"histtype": "step"}
-        axes.hist([*of], edges, weights=[*of.values()], label=name, color=color, **style)
-    axes.set(xlabel="characters", ylabel="count")
-    if len(values) > 1:
-        axes.legend(frameon=False)

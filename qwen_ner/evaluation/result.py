@@ -21,7 +21,7 @@ from ..codec import Decoded, entity_row
 from ..entities import Example, LabelSet
 from .baselines import Lookup, ceiling
 from .bootstrap import LEVEL, RESAMPLES, SEED, Interval, intervals, row_counts
-from .errors import NONE, Error, by_sentence, confusion, count_kinds, error_count, errors_of, spurious
+from .errors import NONE, Error, confusion, count_kinds, errors_of, spurious
 from .scoring import Counts, Pair, Scores, score
 from .table import Contract, confidence_line, table
 
@@ -45,9 +45,7 @@ class Tally:
 
     `ceiling` are the scores of writing the gold surfaces, `floor` those of looking up the surfaces of the training
     data, if there is any. `spurious` holds the number of surfaces predicted in sentences without entities, and the
-    number of these sentences. `lengths` counts the characters of "gold" and "predicted" entities and of "sentences".
-    `counts` and `wrong` have an entry per row, in the smallest integers that hold them: the counts of
-    `bootstrap.row_counts`, and the number of false positives and negatives by offsets.
+    number of these sentences. `counts` are those of `bootstrap.row_counts`, in the smallest integers that hold them.
     """
 
     scores: Scores
@@ -55,11 +53,8 @@ class Tally:
     floor: Scores | None
     kinds: dict[str, Counts]
     confusion: Counter[tuple[str, str]]
-    by_sentence: dict[str, dict[str, Counts]]
     spurious: np.ndarray
-    lengths: dict[str, Counter[int]]
     counts: tuple[np.ndarray, ...]
-    wrong: tuple[np.ndarray, ...]
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(**{one.name: _add(getattr(self, one.name), getattr(other, one.name)) for one in fields(self)})
@@ -76,27 +71,16 @@ def tally(
     scores = score(gold, predicted, labels, train=seen)
     names = frozenset(labels.names)
     errors = [errors_of(g, p, names) for g, p in zip(gold, predicted, strict=True)]
-    lengths = {
-        "gold": Counter(len(entity.text) for example in gold for entity in example.entities),
-        "predicted": Counter(len(entity.text) for decoded in predicted for entity in decoded.entities),
-        "sentences": Counter(len(example.text) for example in gold),
-    }
+    counts = row_counts(gold, predicted, labels, seen)
     return Tally(
         scores,
         ceiling(gold, labels),
         None if floor is None else score(gold, [floor(example.text) for example in gold], labels),
         count_kinds(errors),
         confusion(gold, errors, names),
-        by_sentence(gold, predicted),
         np.array(spurious(gold, predicted)),
-        lengths,
-        (_shrink(row_counts(gold, predicted, labels, seen)),),
-        (_shrink(np.array([*map(error_count, errors)], int)),),
+        (counts.astype(np.min_scalar_type(int(counts.max(initial=0)))),),
     )
-
-
-def _shrink(numbers: np.ndarray) -> np.ndarray:
-    return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
 
 
 def _add(one: Any, other: Any) -> Any:
@@ -140,14 +124,6 @@ class EvaluationResult:
     def scores(self) -> Scores:
         return self.tally.scores
 
-    @property
-    def by_sentence(self) -> dict[str, dict[str, Counts]]:
-        """The groups of `errors.by_sentence` that have a surface."""
-        return {
-            name: {group: counts for group, counts in groups.items() if counts != Counts()}
-            for name, groups in self.tally.by_sentence.items()
-        }
-
     @cached_property
     def intervals(self) -> dict[str, Interval]:
         return intervals(np.concatenate(self.tally.counts), self.labels.names)
@@ -188,9 +164,6 @@ class EvaluationResult:
             },
             "errors": {kind: {"fp": counts.fp, "fn": counts.fn} for kind, counts in self.tally.kinds.items()},
             "confusion": self._confusion(),
-            "by_sentence": {
-                name: {group: counts.to_dict() for group, counts in of.items()} for name, of in self.by_sentence.items()
-            },
             "floor": None if self.tally.floor is None else self.tally.floor.metrics(),
             "ceiling": self.tally.ceiling.metrics(),
             "spurious": self.spurious,
@@ -201,16 +174,15 @@ class EvaluationResult:
         """{gold label: {predicted label: count}} of the pairs that occurred, in the order of the labels."""
         order = {label: n for n, label in enumerate((*self.labels.names, NONE))}
         found: dict[str, dict[str, int]] = {}
-        for (label, given), count in sorted(
-            self.tally.confusion.items(), key=lambda item: [order[side] for side in item[0]]
-        ):
-            found.setdefault(label, {})[given] = count
+        for label, given in sorted(self.tally.confusion, key=lambda pair: [order[side] for side in pair]):
+            found.setdefault(label, {})[given] = self.tally.confusion[label, given]
         return found
 
     def worst_first(self) -> Iterator[Row]:
         """All rows, those with the most false positives and negatives first."""
-        names = frozenset(self.labels.names)
-        order = np.argsort(-np.concatenate(self.tally.wrong).astype(int), kind="stable")
+        names, columns = frozenset(self.labels.names), len(self.labels) + 1
+        wrong = [part[:, columns : 2 * columns, 1:].sum((1, 2), dtype=int) for part in self.tally.counts]  # by offsets
+        order = np.argsort(-np.concatenate(wrong), kind="stable")
         for at in range(0, len(order), ROWS):
             part = order[at : at + ROWS].tolist()
             for gold, predicted in zip(_select(self.gold, part), _select(self.predicted, part), strict=True):

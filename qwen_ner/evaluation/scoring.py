@@ -13,7 +13,7 @@ There are three views of the same predictions, which are never mixed:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,11 @@ from ..entities import CLUENER, Example, LabelSet, NerError
 
 Pair = tuple[str, str]
 """A label and a surface."""
+
+SURFACE, SPAN = "surface", "span"
+
+OUTCOMES = TP, FP, FN = 0, 1, 2
+"""In the order of the fields of `Counts`."""
 
 
 def is_cluener(labels: Iterable[str]) -> bool:
@@ -245,56 +250,48 @@ def score(
         remedy = "give one prediction for each row, an empty Decoded() if there is none"
         raise NerError(f"expected {len(gold)} predictions", value=len(predicted), remedy=remedy)
     train_pairs = train if train is None or isinstance(train, Set) else {p for row in train for p in row.surfaces}
-    surface, span, known, unknown = (_Tally() for _ in range(4))
     names = set(labels.names)
+    tally: Counter[tuple[str, str, int]] = Counter()
     problems: Counter[str] = Counter()
     for example, decoded in zip(gold, predicted, strict=True):
         if alien := {e.label for e in example.entities} - names:
             what = f"the label is not in the label set ({join_names(labels.names, 20)})"
             place = example.source or example.id
             raise NerError(what, value=", ".join(sorted(alien)), place=place, remedy="add it to the label set")
-        (gold_pairs, written), spans = views(example, decoded)
-        surface.compare(gold_pairs, written)
-        span.compare(*spans)
-        if train_pairs is not None:
-            known.compare(gold_pairs & train_pairs, written & train_pairs)
-            unknown.compare(gold_pairs - train_pairs, written - train_pairs)
+        for view, outcome, item in outcomes(example, decoded):
+            tally[view, item[0], outcome] += 1
+            if train_pairs is not None and view == SURFACE:
+                tally["seen" if item in train_pairs else "unseen", item[0], outcome] += 1
         problems.update(problem.kind for problem in decoded.problems)
+
+    def counts_of(view: str) -> dict[str, Counts]:
+        """By label: those of the label set in their order, then the unknown ones by name."""
+        every = (*labels.names, *sorted({label for of, label, _ in tally if of == view} - names))
+        return {label: Counts(*(tally[view, label, outcome] for outcome in OUTCOMES)) for label in every}
+
+    seen, unseen = (sum(counts_of(part).values(), Counts()) for part in ("seen", "unseen"))
     return Scores(
         len(gold),
         labels.names,
-        surface.by_label(labels),
-        span.by_label(labels),
+        counts_of(SURFACE),
+        counts_of(SPAN),
         {kind: problems[kind] for kind in PROBLEM_KINDS},
-        None if train_pairs is None else known.total(),
-        None if train_pairs is None else unknown.total(),
+        *((None, None) if train_pairs is None else (seen, unseen)),
     )
 
 
-def views(gold: Example, predicted: Decoded) -> tuple[tuple[set[Any], set[Any]], tuple[set[Any], set[Any]]]:
-    """The sets that a row compares, (gold, predicted) by surface and by span: tuples whose first element is a label."""
+def outcomes(gold: Example, predicted: Decoded) -> Iterator[tuple[str, int, tuple[Any, ...]]]:
+    """(view, outcome, item) of each item of a row.
+
+    An item is (label, surface) in the view `SURFACE`, (label, start, end) in the view `SPAN`; there a prediction
+    without offsets is a (label, surface) too.
+    """
     written = {*predicted.surfaces, *((e.label, e.text) for e in predicted.entities)}
-    true, found = ({(e.label, e.start, e.end) for e in side.entities} for side in (gold, predicted))
-    return (set(gold.surfaces), written), (true, {*found, *predicted.ungrounded})
-
-
-class _Tally:
-    """Growing counts by label of the items of `views`."""
-
-    def __init__(self) -> None:
-        self.tp: Counter[str] = Counter()
-        self.fp: Counter[str] = Counter()
-        self.fn: Counter[str] = Counter()
-
-    def compare(self, gold: set[Any], predicted: set[Any]) -> None:
-        self.tp.update(item[0] for item in gold & predicted)
-        self.fp.update(item[0] for item in predicted - gold)
-        self.fn.update(item[0] for item in gold - predicted)
-
-    def by_label(self, labels: LabelSet) -> dict[str, Counts]:
-        """The labels of the label set in their order, then the unknown ones by name."""
-        unknown = sorted(self.fp.keys() - set(labels.names))
-        return {label: Counts(self.tp[label], self.fp[label], self.fn[label]) for label in (*labels.names, *unknown)}
-
-    def total(self) -> Counts:
-        return Counts(self.tp.total(), self.fp.total(), self.fn.total())
+    spans, found = ({(e.label, e.start, e.end) for e in side.entities} for side in (gold, predicted))
+    sides: dict[str, tuple[set[Any], set[Any]]] = {
+        SURFACE: (set(gold.surfaces), written),
+        SPAN: (spans, {*found, *predicted.ungrounded}),
+    }
+    for view, (true, given) in sides.items():
+        for outcome, items in ((TP, true & given), (FP, given - true), (FN, true - given)):
+            yield from ((view, outcome, item) for item in items)

@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ..contract import NerConfig
 from ..data.formats.cluener import SPLITS
 from ..data.tokenize import takes_system_turn
-from ..entities import NerError
 from ..evaluation.bootstrap import Interval
 from ..evaluation.report import CURVES, draw_curves, templates
 from ..evaluation.scoring import Scores
 from ..evaluation.table import FEW, VIEWS, Contract, macro_note
-from ..files import write_text
+from ..files import read_json, write_text
 from ..inference.hub_download import ADAPTER
 from ..inference.loading import load_tokenizer
 from .neutral import (
@@ -97,7 +95,7 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
         toy=recipe.get("model_name_or_path") == "tiny",
         adapter=(folder / ADAPTER).is_file(),
         config=config,
-        messages=_messages(folder, config, sentence),
+        messages=config.codec().messages(sentence, system_turn=takes_system_turn(load_tokenizer(folder))),
         dataset=data_name(trained_on, known) if trained_on else "",
         local_data=trained_on not in public,
         # A validation split was held out of train by the training: no command finds it again.
@@ -115,15 +113,6 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
         curve=curve(log, CURVE_LINES),
         picture=CURVE,
     )
-
-
-def _messages(folder: Path, config: NerConfig, text: str) -> list[dict[str, str]]:
-    """The turns for the chat template in `folder`, with a system turn if it has no tokenizer."""
-    try:
-        system_turn = takes_system_turn(load_tokenizer(folder))
-    except NerError:
-        system_turn = True
-    return config.codec().messages(text, system_turn=system_turn)
 
 
 def _label_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +177,7 @@ def metadata(
         if contract
     ]
     return ModelCardData(
-        language="zh" if is_chinese(_texts(folder, recipe, public)) else None,  # another language is the user's to add
+        language="zh" if is_chinese(_texts(folder, recipe)) else None,  # another language is the user's to add
         library_name="peft" if adapter else "transformers",
         pipeline_tag="token-classification",
         base_model=base_model,
@@ -201,10 +190,8 @@ def metadata(
     )
 
 
-def _texts(folder: Path, recipe: Mapping[str, Any], public: Sequence[str]) -> list[str]:
+def _texts(folder: Path, recipe: Mapping[str, Any]) -> list[str]:
     """Texts to tell the language by: the scored rows, or the examples of the recipe."""
-    if {"cluener", "sample"} & set(public):
-        return [SENTENCE]
     path = folder / "predictions.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []  # a text may hold U+2028
     return [json.loads(line)["text"] for line in lines if line] or recipe.get("examples") or []
@@ -225,11 +212,8 @@ def is_chinese(texts: Iterable[str]) -> bool:
 def history(folder: Path) -> list[dict[str, Any]]:
     """The `log_history` of the training; empty if the folder has none."""
     path = folder / STATE
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["log_history"] if path.is_file() else []
-    except (ValueError, LookupError, TypeError) as error:
-        remedy = "copy the file from the last checkpoint, or remove it to go without the log"
-        raise NerError(f"cannot read the training log ({error})", place=path, remedy=remedy) from None
+    remedy = "copy the file from the last checkpoint, or remove it to go without the log"
+    return read_json(path, remedy)["log_history"] if path.is_file() else []
 
 
 def curve(log: Sequence[Mapping[str, Any]], lines: int | None = None) -> list[dict[str, Any]]:

@@ -19,9 +19,9 @@ from typing import Any
 import yaml
 
 from ..contract import NerConfig
-from ..data.datasets import NAMED, is_local
+from ..data.datasets import is_local
 from ..entities import NerError
-from ..files import write_json, write_text
+from ..files import read_json, write_json, write_text
 from ..inference.hub_download import ADAPTER, METRICS, MODEL_FILES, MODELSCOPE, WEIGHTS
 
 RECIPE, STATE = "recipe.yaml", "trainer_state.json"
@@ -70,11 +70,7 @@ def parent_of(folder: Path) -> Path:
 def read_metrics(folder: Path) -> dict[str, Any] | None:
     """metrics.json of `folder`, or None if there is none."""
     path = folder / METRICS
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except ValueError as error:
-        remedy = "write it again with `qwen-ner evaluate … --report`"
-        raise NerError(f"not JSON ({error})", place=path, remedy=remedy) from None
+    return read_json(path, "write it again with `qwen-ner evaluate … --report`") if path.is_file() else None
 
 
 def copy_files(folder: Path, out: Path, names: Sequence[str] = MODEL_FILES, *, link: bool = False) -> None:
@@ -116,12 +112,9 @@ def is_local_data(dataset: str, metrics: Mapping[str, Any] | None) -> bool:
 
     `data/medicine` may be a folder of the machine that trained, and a name of the Hub everywhere else.
     """
-    if dataset in NAMED:
-        return False
     training = (metrics or {}).get("training", {})
-    if dataset == training.get("dataset") and "local_data" in training:
-        return bool(training["local_data"])
-    return is_local(dataset)
+    said = training.get("local_data") if dataset == training.get("dataset") else None
+    return is_local(dataset) if said is None else bool(said)
 
 
 def data_name(dataset: str, metrics: Mapping[str, Any] | None) -> str:
@@ -132,7 +125,8 @@ def data_name(dataset: str, metrics: Mapping[str, Any] | None) -> str:
 def neutral_recipe(
     values: Mapping[str, Any], base: str | None, metrics: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """A recipe without the keys that name a place or an account, and with only the last part of each path.
+    """A recipe, or what metrics.json says of its training, without the keys that name a place or an account, and with
+    only the last part of each path.
 
     >>> neutral_recipe({"dataset": "/home/me/medicine", "output_dir": "/scratch/me/1", "learning_rate": 1e-3}, None)
     {'dataset': 'medicine', 'learning_rate': 0.001}
@@ -140,26 +134,18 @@ def neutral_recipe(
     kept = {key: value if key in TEXTS else neutral(value) for key, value in values.items() if key not in PRIVATE_KEYS}
     if "dataset" in kept:
         kept["dataset"] = data_name(str(values["dataset"]), metrics)
-    if "model_name_or_path" in kept:
-        kept["model_name_or_path"] = base or _base_name(kept["model_name_or_path"])
+    for key in {"model_name_or_path", "model"} & kept.keys():
+        name = kept[key]
+        kept[key] = base or (name if name.startswith(MODELSCOPE) else Path(name).name)
     return kept
 
 
 def neutral_metrics(values: Mapping[str, Any], repo_id: str, base: str | None) -> dict[str, Any]:
     """metrics.json with `repo_id` as the model's name and without paths."""
     data = data_name(values["contract"]["data"], values)
-    contract = {key: neutral(value) for key, value in values["contract"].items()} | {"model": repo_id, "data": data}
-    training = {key: neutral(value) for key, value in values.get("training", {}).items()}
-    if "dataset" in training:
-        training["dataset"] = data_name(values["training"]["dataset"], values)
-    if "model" in training:
-        training["model"] = base or _base_name(training["model"])
-    return {**values, "contract": contract, **({"training": training} if training else {})}
-
-
-def _base_name(name: str) -> str:
-    """What to publish of the name of a base that is not on the Hub: of a folder its last part."""
-    return name if name.startswith(MODELSCOPE) else Path(name).name
+    contract = neutral(values["contract"]) | {"model": repo_id, "data": data}
+    training = {"training": neutral_recipe(values["training"], base, values)} if "training" in values else {}
+    return {**values, "contract": contract, **training}
 
 
 def neutral(value: Any) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,19 +124,16 @@ def export(folder: str | Path, out: Path, *, dtype: str = "float32") -> None:
         place = source / "generation_config.json"
         raise NerError(f"cannot be read ({error})", place=place, remedy="copy it from another checkpoint") from error
     out.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        model.save_pretrained(made)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
+        made = Path(beside) / out.name
+        try:
+            model.save_pretrained(made)
+        except SafetensorError as error:  # a full disk
+            remedy = "free space, or choose another folder"
+            raise NerError(f"cannot write the weights ({error})", place=out, remedy=remedy) from error
         share_weights(made)
         scores = [METRICS] if dtype == "float32" else []
         copy_files(source, made, [*BESIDE_WEIGHTS, RECIPE, STATE, TRAINED_TEXTS, *scores])
-        os.chmod(made, 0o755)
         if out.exists():  # empty; Windows replaces no folder
             out.rmdir()
         os.replace(made, out)
-    except BaseException as error:
-        shutil.rmtree(made, ignore_errors=True)
-        if isinstance(error, SafetensorError):  # a full disk
-            remedy = "free space, or choose another folder"
-            raise NerError(f"cannot write the weights ({error})", place=out, remedy=remedy) from error
-        raise

@@ -84,10 +84,8 @@ def assign(texts: Sequence[str], folds: int, seed: int, names: Sequence[str] = (
     """
     groups = groups_of_alike(texts, names=names)
     if not 2 <= folds <= len(groups):
-        remedy = f"choose from 2 to {len(groups)}" if len(groups) > 1 else "add rows, at least two"
-        raise NerError(
-            f"cannot make so many folds of {len(groups)} different texts", value=folds, place="--folds", remedy=remedy
-        )
+        remedy = f"choose from 2 to {len(groups)}, or add rows"
+        raise NerError("cannot make so many folds of different texts", value=folds, place="--folds", remedy=remedy)
     random.Random(seed).shuffle(groups)
     parts: list[list[int]] = [[] for _ in range(folds)]
     for group in sorted(groups, key=len, reverse=True):
@@ -140,14 +138,10 @@ def _join(output: Path, parts: Sequence[Sequence[int]]) -> str:
     rows = [json.loads(line) for line in lines.values()]
     refused = sum("error" in row for row in rows)
     unasked = sum("annotated" not in row for row in rows) - refused
-    said = (
-        f"{output / OUTPUT}: {len(rows):,} rows, each predicted by the one of {len(parts)} models that has not seen it"
-    )
+    seen = f"each predicted by the one of {len(parts)} models that has not seen it"
+    said = [f"{output / OUTPUT}: {len(rows):,} rows, {seen}"]
     if refused:
-        said += f"\n{count(refused, 'row')} do not fit into the model's context and have an error instead"
+        said.append(f"{count(refused, 'row')} do not fit into the model's context and have an error instead")
     if unasked:
-        said += (
-            f"\n{count(unasked, 'row')} are longer than those of the training, or their annotation is longer than "
-            "max_new_tokens: no model was asked for the annotation, so no entity of theirs can be doubted"
-        )
-    return said
+        said.append(f"{count(unasked, 'row')} are too long to ask a model for their annotation, so it is not doubted")
+    return "\n".join(said)

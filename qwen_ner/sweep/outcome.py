@@ -14,21 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ..columns import align
 from ..entities import NerError
+from ..files import write_text
 from .sweep_file import Sweep
 
 if TYPE_CHECKING:
     from optuna import Study
-
-BEST = """\
-# {about} on the validation rows.
-# Launch: {launch}
-#
-# This file is YAML to qwen-ner and Python to `accelerate launch`; the next line makes it so.
-if __name__ == "__main__": from qwen_ner.cli import main; main(); r\"\"\"
-
-{recipe}# \"\"\"
-"""
 
 
 def report(sweep: Sweep, study: Study, folder: Path) -> str:
@@ -56,21 +48,20 @@ def format_table(sweep: Sweep, study: Study) -> str:
             varied = [f"{v:.4g}" if isinstance(v := values.get(key), float) else str(v) for key in sweep.varied]
             failure = trial.user_attrs.get("failure", "")
             rows.append([str(trial.number), trial.state.name.lower(), value, seconds, *varied, failure])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(align(rows))
 
 
 def write_best(sweep: Sweep, study: Study, folder: Path) -> Path:
     """best.yaml: the recipe with the values of the best trial and an output folder of its own."""
-    from ..training.recipe import load_recipe
+    from ..training.recipe import CLOSING, LAUNCHER_LINE, load_recipe
 
     path, trial = folder / "best.yaml", study.best_trial
     overrides = [*sweep.overrides(sweep.values(trial.params)), f"--output_dir={folder / 'best'}"]
     recipe = load_recipe(sweep.program, overrides).values
-    about = f"The best trial of {sweep.path}: trial {trial.number}, eval/{sweep.metric} {trial.value:.4f}"
-    launch = shlex.join(sweep.launch_recipe(path))
-    text = yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False, width=120)
-    path.write_text(BEST.format(about=about, launch=launch, recipe=text), encoding="utf-8")
+    about = f"# The best trial of {sweep.path}: trial {trial.number}, eval/{sweep.metric} {trial.value:.4f}"
+    launch = f"# Launch: {shlex.join(sweep.launch_recipe(path))}"
+    keys = yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False, width=120)
+    write_text(path, [f"{about} on the validation rows.\n{launch}\n{LAUNCHER_LINE}\n\n{keys}{CLOSING}\n"])
     return path
 
 

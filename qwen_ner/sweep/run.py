@@ -16,8 +16,8 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import time
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..entities import NerError
 from ..files import install_line, lock
-from .sweep_file import Sweep, check_recipe, flags, raise_faults, read_sweep
+from ..training.finding import FaultsError
+from .sweep_file import Sweep, check_recipe, flags, read_sweep
 from .trial import failure, kill, read_evaluations, start, stop
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL = 0.5
-"""Seconds between two looks at a trial's log."""
+"""Seconds between two looks at the logs of the trials."""
 
 
 def sweep(path: Path, *, local: bool, trials: int | None = None, jobs: int = 1, output: Path | None = None) -> None:
@@ -44,31 +45,27 @@ def sweep(path: Path, *, local: bool, trials: int | None = None, jobs: int = 1, 
     Raises `NerError`, for all that can be known beforehand before any trial, and `KeyboardInterrupt` after SIGINT or
     SIGTERM, once each trial has saved a checkpoint.
     """
-    if jobs < 1:
-        raise NerError("not a positive number", value=jobs, place="--jobs")
+    for place, value in (("--jobs", jobs), ("--trials", trials)):
+        if value is not None and value < 1:
+            raise NerError("not a positive number", value=value, place=place)
     read = read_sweep(path)
     # In a process of its own: to read a recipe loads torch and may hold a GPU, here for as long as the sweep runs.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        faults, own, trackers = pool.submit(check_recipe, read).result()
-    raise_faults(path, faults + ([*own, *read.local_faults] if local else []))
+        faults, trackers = pool.submit(check_recipe, read, local=local).result()
+    if faults := [*faults, *(read.local_faults if local else ())]:
+        raise FaultsError(faults, path)
     if not local:
         print(f"{path} is valid. With wandb, its agents run the trials:\n  wandb sweep {path}")
         print(f"  wandb agent ENTITY/PROJECT/ID\nWithout: qwen-ner sweep {path} --local --trials 20")
         return
-    others = [tracker for tracker in trackers if tracker != "wandb"]  # which would ask for an account
-    if others != trackers:
-        read = replace(read, command=(*read.command, f"--report_to={others or 'none'}"))
-    run(read, output or Path("outputs") / path.stem, _number_of_trials(read, trials), jobs=jobs)
-
-
-def _number_of_trials(sweep: Sweep, trials: int | None) -> int:
-    grid = math.prod(len(space.grid) for space in sweep.varied.values()) if sweep.method == "grid" else None
-    limits = [limit for limit in (trials, sweep.run_cap, grid) if limit is not None]
+    if "wandb" in trackers:  # which would ask for an account
+        others = [tracker for tracker in trackers if tracker != "wandb"] or "none"
+        read = replace(read, command=(*read.command, f"--report_to={others}"))
+    grid = math.prod(len(space.grid) for space in read.varied.values()) if read.method == "grid" else None
+    limits = [limit for limit in (trials, read.run_cap, grid) if limit]
     if not limits:
         raise NerError("the number of trials is missing", place="--trials", remedy="give it, or run_cap in the file")
-    if min(limits) < 1:
-        raise NerError("needs a positive number", value=min(limits), place="--trials")
-    return min(limits)
+    run(read, output or Path("outputs") / path.stem, min(limits), jobs=jobs)
 
 
 def run(sweep: Sweep, folder: Path, number: int, *, jobs: int = 1) -> None:
@@ -144,35 +141,37 @@ def _pruner(sweep: Sweep) -> BasePruner:
     return pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=eta)
 
 
-class Interrupted(BaseException):
-    """Passes through Optuna, which catches the others: the trial stays RUNNING, and the next start resumes it."""
-
-
 class Search:
-    """Runs the trials that a study asks for, and ends them upon a signal or an error."""
+    """Starts the trials that a study asks for, and tells it how they end.
+
+    It does not tell of those that a signal or an error ends: they stay RUNNING, and the next start resumes them.
+    """
 
     def __init__(self, sweep: Sweep, study: Study, folder: Path) -> None:
         self.sweep, self.study, self.folder = sweep, study, folder
-        self.interrupted: BaseException | None = None
+        self.running: list[tuple[Trial, subprocess.Popen[bytes]]] = []
+        self.interrupted = False
 
     def run(self, number: int, jobs: int) -> None:
-        """Return when `number` trials have ended in all."""
+        """Return when `number` trials have ended in all, `jobs` at a time."""
         # SIGINT too: a script's background jobs inherit it ignored.
         before = {n: signal.signal(n, self._interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
             stop(self.folder)  # what a sweep that was killed left running
-            if (left := number - self._ended()) > 0:
-                with suppress(Interrupted):
-                    self.study.optimize(self._objective, n_trials=left, n_jobs=jobs, catch=(NerError,))
+            while (left := number - self._ended()) > 0 and not self.interrupted:
+                if len(self.running) < min(jobs, left):
+                    self._start()
+                self.running = [one for one in self.running if self._goes_on(*one)]
+                time.sleep(POLL)
         finally:
-            kill(self.folder)
+            stop(self.folder)
+            for _, process in self.running:
+                process.wait()
             for n, handler in before.items():
                 signal.signal(n, handler)
-        if isinstance(self.interrupted, KeyboardInterrupt):
-            done = f"{self._ended()} of {number} trials have ended; the same command continues from there"
-            raise KeyboardInterrupt(done) from None
         if self.interrupted:
-            raise self.interrupted
+            done = f"{self._ended()} of {number} trials have ended; the same command continues from there"
+            raise KeyboardInterrupt(done)
 
     def _ended(self) -> int:
         return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
@@ -180,59 +179,43 @@ class Search:
     def _interrupt(self, *_: Any) -> None:
         if self.interrupted:  # for the second time
             kill(self.folder)
-        self.interrupted = self.interrupted or KeyboardInterrupt()
+        self.interrupted = True
 
-    def _objective(self, trial: Trial) -> float:
-        from optuna import TrialPruned
-
-        folder = self.folder / f"trial-{trial.number}"
-        try:
-            best = self._run_trial(trial, folder)
-        except TrialPruned:
-            log.info("%s pruned", folder)
-            raise
-        except NerError as error:
-            trial.set_user_attr("failure", error.what)
-            log.warning("%s failed: %s", folder, error)
-            raise
-        except BaseException as error:
-            self.interrupted = self.interrupted or error
-            raise Interrupted from error
-        log.info("%s complete, best %s %s", folder, self.sweep.metric, best)
-        return best
-
-    def _run_trial(self, trial: Trial, folder: Path) -> float:
-        """The best value of the trial's evaluations, as a training keeps its best checkpoint.
-
-        Raises `TrialPruned`, `NerError` for a trial that failed, and `Interrupted`.
-        """
-        from optuna import TrialPruned
-
+    def _start(self) -> None:
+        trial = self.study.ask()
         values = {key: space.suggest(trial, key) for key, space in self.sweep.varied.items()}
-        known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-        if self.interrupted:
-            raise Interrupted
+        folder = self.folder / f"trial-{trial.number}"
         log.info("%s %s", folder, " ".join(flags(values)))
-        process = start([*self.sweep.launch(values), f"--output_dir={folder}"], folder)
-        while True:
-            ended = process.poll() is not None  # before the log is read, so that it is read to its end
-            text = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
-            evaluations = read_evaluations(text, self.sweep.metric)
-            new = sorted(evaluations.keys() - known)
-            for n in new:
-                trial.report(evaluations[n], n)
-            known = evaluations
-            pruned = bool(new) and not ended and trial.should_prune()
-            if ended or pruned or self.interrupted:
-                break
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(POLL)
+        self.running.append((trial, start([*self.sweep.launch(values), f"--output_dir={folder}"], folder)))
+
+    def _goes_on(self, trial: Trial, process: subprocess.Popen[bytes]) -> bool:
+        """Whether a trial runs on, its new evaluations reported to Optuna, which is told how it ended otherwise.
+
+        Its value is the best of its evaluations, as a training keeps its best checkpoint.
+        """
+        from optuna.trial import TrialState
+
+        folder, metric = self.folder / f"trial-{trial.number}", self.sweep.metric
+        ended = process.poll() is not None  # before the log is read, so that it is read to its end
+        text = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+        evaluations = read_evaluations(text, metric)
+        known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        new = sorted(evaluations.keys() - known)
+        for n in new:
+            trial.report(evaluations[n], n)
+        if not ended and not (new and trial.should_prune()):
+            return True
         (kill if ended else stop)(folder)
-        process.wait()
-        if pruned:
-            raise TrialPruned
-        if self.interrupted:  # by `kill` too, after which psutil knows the exit code, and `process` does not
-            raise Interrupted
-        if process.returncode or not evaluations:
-            raise failure(process.returncode, folder / "log.txt", self.sweep.metric)
-        return (max if self.sweep.goal == "maximize" else min)(evaluations.values())
+        if not ended:
+            self.study.tell(trial, state=TrialState.PRUNED)
+            log.info("%s pruned", folder)
+        elif process.returncode or not evaluations:
+            error = failure(process.returncode, folder / "log.txt", metric)
+            trial.set_user_attr("failure", error.what)
+            self.study.tell(trial, state=TrialState.FAIL)
+            log.warning("%s failed: %s", folder, error)
+        else:
+            best = (max if self.sweep.goal == "maximize" else min)(evaluations.values())
+            self.study.tell(trial, best)
+            log.info("%s complete, best %s %s", folder, metric, best)
+        return False

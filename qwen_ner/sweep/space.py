@@ -7,33 +7,29 @@ Reference: https://github.com/wandb/sweeps, src/sweeps/params.py, and the schema
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..data.formats.errors import nearest
 from ..entities import NerError
 
 if TYPE_CHECKING:
     from optuna import Trial
 
-_RANGES = ("uniform", "log_uniform", "log_uniform_values")
 FIELDS = {
     "constant": ("value",),
     "categorical": ("values",),
-    "categorical_w_probabilities": ("values", "probabilities"),
-    **dict.fromkeys(("int_uniform", *_RANGES, "inv_log_uniform", "inv_log_uniform_values"), ("min", "max")),
-    **dict.fromkeys([f"q_{kind}" for kind in _RANGES], ("min", "max", "q")),
-    **dict.fromkeys(("normal", "log_normal"), ("mu", "sigma")),
-    **dict.fromkeys(("q_normal", "q_log_normal"), ("mu", "sigma", "q")),
-    "beta": ("a", "b"),
-    "q_beta": ("a", "b", "q"),
+    **dict.fromkeys(("int_uniform", "uniform", "log_uniform_values"), ("min", "max")),
+    **dict.fromkeys(("q_uniform", "q_log_uniform_values"), ("min", "max", "q")),
 }
-"""wandb's distributions and their fields."""
+"""The distributions that Optuna can draw from, and their fields."""
 
-SUPPORTED = ("int_uniform", "uniform", "q_uniform", "log_uniform_values", "q_log_uniform_values")
-"""The ranges that Optuna can draw from."""
+WANDB_ONLY = (
+    *("categorical_w_probabilities", "normal", "q_normal", "log_normal", "q_log_normal", "beta", "q_beta"),
+    *("log_uniform", "q_log_uniform", "inv_log_uniform", "inv_log_uniform_values"),
+)
+"""wandb's other distributions, whose fields wandb checks."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +54,7 @@ class Space:
     @property
     def grid(self) -> Sequence[Any]:
         """All values, in wandb's order; empty where there is no end of them."""
-        if self.values:
-            return [_storable(value) for value in self.values]
-        return range(int(self.low), int(self.high) + 1) if self._whole else ()
+        return self.values or (range(int(self.low), int(self.high) + 1) if self._whole else ())
 
     @property
     def _whole(self) -> bool:
@@ -69,7 +63,7 @@ class Space:
     def suggest(self, trial: Trial, name: str) -> Any:
         """Have Optuna draw a value."""
         if self.values:
-            return trial.suggest_categorical(name, [_storable(value) for value in self.values])
+            return trial.suggest_categorical(name, self.values)
         if self._whole:
             return trial.suggest_int(name, int(self.low), int(self.high))
         return self.value(trial.suggest_float(name, self.low, self.high, log=self.log))
@@ -86,26 +80,20 @@ class Space:
         return rounded if isinstance(self.step, int) else float(f"{rounded:.12g}")
 
 
-def _storable(value: Any) -> Any:
-    """A value as Optuna can store it: a list or mapping as its text, which is what the command line carries anyway."""
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-
 def unknown(key: str, known: Collection[str]) -> NerError:
     """A fault: a key that is not read, with the nearest one that is.
 
     >>> str(unknown("mim", ["min", "max"]))
-    'mim: unknown; did you mean min?'
+    'mim: unknown; known: min, max; did you mean "min"?'
     """
-    near = difflib.get_close_matches(key, known, n=1)
-    return NerError("unknown", place=key, remedy=f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}")
+    return NerError("unknown", place=key, remedy=f"known: {', '.join(known)}{nearest(key, known)}")
 
 
 def nest(place: str, fault: NerError) -> NerError:
     """`fault` as one of the mapping at `place`.
 
-    >>> str(nest("metric", unknown("gaol", ["name", "goal"])))
-    'metric.gaol: unknown; did you mean goal?'
+    >>> str(nest("metric", NerError("unknown", place="gaol")))
+    'metric.gaol: unknown'
     """
     inner = f"{place}.{fault.place}" if fault.place else place
     return NerError(fault.what, value=fault.value, place=inner, remedy=fault.remedy)
@@ -118,57 +106,22 @@ def read_parameter(spec: Any) -> Space:
     'Optuna has no normal; use uniform, log_uniform_values or values'
     """
     if not isinstance(spec, dict):
-        key = "values" if isinstance(spec, list) else "value"
-        raise NerError("not a mapping", value=spec, remedy=f"write {key}: {'null' if spec is None else spec}")
-    if "parameters" in spec:
-        raise NerError("a recipe has no nested parameters", remedy="list the mappings to try under values")
-    kind = spec.get("distribution") or _imply(spec)
-    if kind not in [*FIELDS]:  # a list: what YAML has there may not be hashable
-        near = difflib.get_close_matches(str(kind), FIELDS, n=1)
-        remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(FIELDS)}"
+        remedy = "write {value: …}, {values: [… , …]} or {min: …, max: …}"
+        raise NerError("not a mapping", value="null" if spec is None else spec, remedy=remedy)
+    kind = str(spec.get("distribution") or _imply(spec))
+    if kind in WANDB_ONLY:
+        remedy = "use uniform, log_uniform_values or values"
+        return Space((1,), unsupported=NerError(f"Optuna has no {kind}", remedy=remedy))
+    if kind not in FIELDS:
+        remedy = f"choose from {', '.join((*FIELDS, *WANDB_ONLY))}{nearest(kind, FIELDS)}"
         raise NerError("unknown", value=kind, place="distribution", remedy=remedy)
     if strange := [str(key) for key in spec if key not in (*FIELDS[kind], "distribution")]:
         raise unknown(strange[0], FIELDS[kind])
-    if kind == "constant":
-        return Space(_values([spec["value"]] if "value" in spec else None))
-    if kind.startswith("categorical"):
-        return _categorical(_values(spec.get("values")), spec.get("probabilities"))
-    if kind not in SUPPORTED:
-        return _unsupported(kind, spec)
-    low, high, q = (_number(spec, key, default) for key, default in (("min", None), ("max", None), ("q", 1)))
-    if low >= high:
-        raise NerError(f"not below max, which is {high}", value=low, place="min")
-    if q <= 0 or ("log" in kind and low <= 0):
-        raise NerError("not above 0", value=q if q <= 0 else low, place="q" if q <= 0 else "min")
-    if kind == "int_uniform" and not (isinstance(low, int) and isinstance(high, int)):
-        raise NerError("int_uniform needs whole numbers for min and max", value=(low, high))
-    step = q if kind == "int_uniform" or kind.startswith("q_") else None
-    space = Space(low=low, high=high, step=step, log="log" in kind)
-    if space.value(low) == space.value(high):
-        raise NerError(f"every value would be rounded to {space.value(low)}", value=q, place="q", remedy="lower it")
-    return space
-
-
-def _categorical(values: tuple[Any, ...], probabilities: Any) -> Space:
-    if probabilities is None:
-        return Space(values)
-    shares = probabilities if isinstance(probabilities, list) else []
-    if len(shares) != len(values) or not all(_is_number(share) and share >= 0 for share in shares):
-        raise NerError(f"needs a list of {len(values)} numbers", value=probabilities, place="probabilities")
-    uneven = NerError("Optuna draws all values alike", remedy="remove probabilities")
-    return Space(values, unsupported=uneven)
-
-
-def _unsupported(kind: str, spec: dict[str, Any]) -> Space:
-    """What wandb can draw and Optuna cannot, its fields checked all the same."""
-    given = {key: _number(spec, key, None) for key in FIELDS[kind] if key in spec}
-    for key in {"sigma", "q", "a", "b"} & given.keys():
-        if given[key] <= 0:
-            raise NerError("not above 0", value=given[key], place=key)
-    if "min" in FIELDS[kind] and not given.get("min", -math.inf) < given.get("max", math.inf):
-        raise NerError(f"not below max, which is {given['max']}", value=given["min"], place="min")
-    remedy = "use uniform, log_uniform_values or values"
-    return Space((1,), unsupported=NerError(f"Optuna has no {kind}", remedy=remedy))
+    if missing := [field for field in FIELDS[kind] if field not in spec and field != "q"]:
+        raise NerError(f"missing; {kind} needs it", place=missing[0], remedy="give value, values, or min and max")
+    if kind in ("constant", "categorical"):
+        return _list([spec["value"]] if kind == "constant" else spec["values"])
+    return _range(kind, spec["min"], spec["max"], spec.get("q", 1))
 
 
 def _imply(spec: dict[str, Any]) -> str:
@@ -177,34 +130,26 @@ def _imply(spec: dict[str, Any]) -> str:
         return "constant"
     if "values" in spec:
         return "categorical_w_probabilities" if "probabilities" in spec else "categorical"
-    if "min" not in spec or "max" not in spec:
-        known = {field for fields in FIELDS.values() for field in fields} | {"distribution"}
-        if strange := [str(key) for key in spec if key not in known]:
-            raise unknown(strange[0], ("value", "values", "min", "max", "distribution"))
-        raise NerError("needs value, values, or min and max")
-    return "int_uniform" if isinstance(spec["min"], int) and isinstance(spec["max"], int) else "uniform"
+    return "int_uniform" if isinstance(spec.get("min"), int) and isinstance(spec.get("max"), int) else "uniform"
 
 
-def _values(values: Any) -> tuple[Any, ...]:
+def _list(values: Any) -> Space:
+    """Optuna can store no list or mapping: it gets the text, which is what the command line carries anyway."""
     if not isinstance(values, list) or not values:
-        raise NerError("needs value, or a non-empty list of values", value=values)
-    if len({str(int(value) if _is_number(value) and value == int(value) else value) for value in values}) < len(values):
-        raise NerError("values repeat", value=values)
-    return tuple(values)
+        raise NerError("not a list of values", value=values, place="values", remedy="give at least one")
+    plain = (bool, int, float, str, type(None))
+    return Space(tuple(value if isinstance(value, plain) else str(value) for value in values))
 
 
-def _number(spec: dict[str, Any], key: str, default: float | None) -> float:
-    value = spec.get(key, default)
-    if value is None or not _is_number(value):
-        remedy = "YAML reads 1.0e-4 as a number, 1e-4 as text" if isinstance(value, str) else None
-        raise NerError("not a number", value=value, place=key, remedy=remedy)
-    return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300  # nor inf or nan
-
-
-def is_whole(value: Any, least: int) -> bool:
-    """Whether this is a whole number from `least` on; True is none."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _range(kind: str, low: Any, high: Any, q: Any) -> Space:
+    types = int if kind == "int_uniform" else (int, float)
+    for place, value in {"min": low, "max": high, "q": q}.items():
+        number = isinstance(value, types) and not isinstance(value, bool) and abs(value) < 1e300  # nor nan
+        if not number or (value <= 0 and (place == "q" or "log" in kind)):
+            remedy = "give it above 0 for a logarithm or q; to YAML 1.0e-4 is a number, 1e-4 a text"
+            raise NerError(f"not a number that {kind} takes", value=value, place=place, remedy=remedy)
+    step = q if kind.startswith("q_") else 1 if kind == "int_uniform" else None
+    space = Space(low=low, high=high, step=step, log="log" in kind)
+    if space.value(low) >= space.value(high):
+        raise NerError(f"not below max ({high})", value=low, place="min", remedy="raise max, or lower q")
+    return space

@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +22,6 @@ from pathlib import Path
 import psutil
 
 from ..entities import NerError
-from .sweep_file import search_path
 
 MARK = "QWEN_NER_TRIAL"
 """Environment variable of every process of a trial: launcher, ranks and their children. torchrun puts its ranks in
@@ -41,7 +41,9 @@ _ERROR = re.compile(r"(\[rank\d+\]: *)?(error: |(?!.*(CalledProcessError|ChildFa
 def start(command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
     """Start a trial in a session of its own. `folder` is its output folder and gets log.txt. Raises `NerError`."""
     folder.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, MARK: str(folder.resolve()), "PATH": search_path()}
+    # accelerate is beside this Python, even where that is not activated.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    environment = {**os.environ, MARK: str(folder.resolve()), "PATH": path}
     try:
         with open(folder / "log.txt", "ab") as log:
             return subprocess.Popen(
@@ -74,11 +76,7 @@ def failure(code: int, log: Path, metric: str) -> NerError:
     if code in (-KILLED, 128 + KILLED) or re.search("out of ?memory", last, re.IGNORECASE):
         remedy = "lower per_device_train_batch_size or max_length, or use fewer --jobs"
         return NerError("out of memory", place=log, remedy=remedy + last)
-    if code == 0:
-        return NerError(f"no evaluation with {metric}", place=log, remedy="does the recipe evaluate?")
-    return NerError(
-        f"stopped by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}", place=log, remedy=last
-    )
+    return NerError(f"exit code {code}" if code else f"no evaluation with {metric}", place=log, remedy=last)
 
 
 def stop(folder: Path) -> None:
@@ -88,19 +86,16 @@ def stop(folder: Path) -> None:
     checkpoint, and a launcher signals its ranks itself.
     """
     processes = find_processes(folder)
-    if not hasattr(os, "killpg"):  # Windows has no signal that a training could answer with a checkpoint
-        kill(folder)
-        return
-    inner = {process.pid for process in processes}
-    groups = set()
-    for process in processes:
-        with suppress(psutil.Error, ProcessLookupError):
-            if process.ppid() not in inner:
-                groups.add(os.getpgid(process.pid))
-    for group in groups:
-        with suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGTERM)
-    psutil.wait_procs(processes, timeout=PATIENCE)
+    if hasattr(os, "killpg"):  # Windows has no signal that a training could answer with a checkpoint
+        inner, groups = {process.pid for process in processes}, set()
+        for process in processes:
+            with suppress(psutil.Error, ProcessLookupError):
+                if process.ppid() not in inner:
+                    groups.add(os.getpgid(process.pid))
+        for group in groups:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGTERM)
+        psutil.wait_procs(processes, timeout=PATIENCE)
     kill(folder)
 
 

@@ -11,7 +11,6 @@ from qwen_ner.entities import CLUENER, Entity, Example
 from qwen_ner.evaluation.baselines import Lookup, ceiling
 from qwen_ner.evaluation.errors import (
     KINDS,
-    by_sentence,
     confusion,
     count_kinds,
     errors_of,
@@ -103,22 +102,6 @@ def test_the_kinds_add_up_to_all_false_positives_and_negatives():
             assert sum(count for pair, count in table.items() if pair[0] == label) == by_gold[label], seed
         assert all(table.values()), "no pair that never occurred"
     assert all(met[kind] for kind in KINDS)
-
-
-def test_groups_add_up_to_the_whole():
-    gold, predicted = random_rows(3, rows=200)
-    for groups in by_sentence(gold, predicted).values():
-        assert sum(groups.values(), Counts()) == score(gold, predicted, ABC).micro
-    lengths = by_sentence(gold, predicted)["characters of the surface"]
-    assert list(lengths) == ["1", "2", "3", "4", "5–6", "7–10", "over 10"]
-    assert [name for name, counts in lengths.items() if counts != Counts()] == ["1", "2", "3"]
-    long = Example("0", "长" * 70, (Entity("a", "长" * 12, 0, 12),))
-    found = by_sentence([long], [Decoded()])
-    assert {name: [group for group, counts in of.items() if counts.fn] for name, of in found.items()} == {
-        "characters of the surface": ["over 10"],
-        "characters of the sentence": ["51–100"],
-        "entities in the sentence": ["1"],
-    }
 
 
 def test_false_positives_of_empty_sentences_are_counted_apart():

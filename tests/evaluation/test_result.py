@@ -13,6 +13,7 @@ from qwen_ner.data.arrow_store import StoredDecoded, StoredExamples
 from qwen_ner.entities import CLUENER, Entity, Example, NerError
 from qwen_ner.evaluation import result as module
 from qwen_ner.evaluation.baselines import Lookup
+from qwen_ner.evaluation.errors import error_count
 from qwen_ner.evaluation.report import page
 from qwen_ner.evaluation.result import EvaluationResult, tally
 from qwen_ner.evaluation.table import Contract
@@ -33,12 +34,19 @@ def test_parts_add_up_to_the_whole(seed):
     whole = tally(gold, predicted, ABC, seen, floor)
     cut = 1 + seed
     parts = tally(gold[:cut], predicted[:cut], ABC, seen, floor) + tally(gold[cut:], predicted[cut:], ABC, seen, floor)
-    for name in ("scores", "ceiling", "floor", "kinds", "confusion", "by_sentence", "lengths"):
+    for name in ("scores", "ceiling", "floor", "kinds", "confusion"):
         assert getattr(parts, name) == getattr(whole, name), name
     assert list(parts.scores.surface) == list(whole.scores.surface)
     assert (parts.spurious == whole.spurious).all()
-    for name in ("counts", "wrong"):
-        assert (np.concatenate(getattr(parts, name)) == np.concatenate(getattr(whole, name))).all()
+    assert (np.concatenate(parts.counts) == np.concatenate(whole.counts)).all()
+
+
+def test_the_worst_rows_are_those_with_the_most_errors_by_offsets():
+    gold, predicted = rows_of(1)
+    rows = [*EvaluationResult(CONTRACT, gold, predicted, ABC).worst_first()]
+    sizes = [error_count(row.errors) for row in rows]
+    assert sizes == sorted(sizes, reverse=True)
+    assert [row.gold.id for row in rows if not row.errors] == [r.gold.id for r in rows[len(rows) - sizes.count(0) :]]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -62,7 +70,6 @@ def test_counts_beyond_a_byte_are_kept():
     short = example("三星", ("company", "三星"))
     nothing = Codec(CLUENER).decode("三星", "{}")
     found = tally([short], [nothing], CLUENER) + tally([long], [nothing], CLUENER)
-    assert np.concatenate(found.wrong).tolist() == [1, 400]
     assert np.concatenate(found.counts).sum((1, 2)).tolist() == [2, 401]
 
 

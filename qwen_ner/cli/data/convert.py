@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from ..options import add_labels
+from ..options import add_labels, pick
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -30,5 +30,5 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace, _: list[str]) -> None:
     from ...data.convert import convert
 
-    given = {"to": options.to, "split": options.split, "lossy": options.lossy, "repair": options.repair}
-    convert(options.source, options.target, keep=options.labels, corrections=options.corrections, **given)
+    given = pick(options, "to", "split", "lossy", "repair", "corrections")
+    convert(options.source, options.target, keep=options.labels, **given)

@@ -59,9 +59,11 @@ def run(options: Namespace, _: list[str]) -> None:
     if found.left_out.counts:
         log.warning("%s", found.left_out)
     if not found.chosen:
-        raise NerError("no text to choose", value=_read(found), remedy="give other files, or another --exclude")
+        raise NerError("no text to choose", value=_counts(found), remedy="give other files, or another --exclude")
     write(options.output, found.chosen, "@".join(filter(None, (options.model, options.revision))))
-    log.info("%s", _summary(found, options.count, options.output))
+    chosen = f"{options.output or 'standard output'}: {len(found.chosen):,} of {options.count:,} chosen"
+    first, last = found.chosen[0].probability, found.chosen[-1].probability
+    log.info("%s\n%s, probability of their answers %.2g to %.2g", _counts(found), chosen, first, last)
 
 
 def _texts_in(datasets: Sequence[str]) -> Iterator[str]:
@@ -72,16 +74,7 @@ def _texts_in(datasets: Sequence[str]) -> Iterator[str]:
             yield from (example.text for example in examples)
 
 
-def _read(found: Selection) -> str:
-    from ...data.formats.errors import count as counted
-
-    parts = {"repeated": found.repeated, "excluded": found.excluded, "left out": sum(found.left_out.counts.values())}
-    said = ", ".join(f"{number:,} {what}" for what, number in parts.items() if number)
-    return f"{counted(found.read, 'text')} read{f': {said}' if said else ''}"
-
-
-def _summary(found: Selection, asked: int, output: Path | None) -> str:
-    first, last = found.chosen[0].probability, found.chosen[-1].probability
-    few = f" ({asked:,} were asked for)" if len(found.chosen) < asked else ""
-    chosen = f"{f'{output}: ' if output else ''}{len(found.chosen):,} chosen{few}"
-    return f"{_read(found)}\n{chosen}, probability of their answers {first:.2g} to {last:.2g}"
+def _counts(found: Selection) -> str:
+    left_out = sum(found.left_out.counts.values())
+    read = f"{found.read:,} texts read: {found.repeated:,} repeated, {found.excluded:,} excluded"
+    return f"{read}, {left_out:,} left out"
