@@ -80,19 +80,16 @@ def download(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
     """The local copy of the files of a repository that fit `patterns`, brought up to date if its hub can be reached."""
     from huggingface_hub import constants, snapshot_download
 
-    fetch: Callable[..., str] = snapshot_download
-    endpoint, offline, faults = constants.ENDPOINT, constants.is_offline_mode(), _hub_faults()
-    if name.startswith(MODELSCOPE):
-        fetch, endpoint = _modelscope(name)
-        offline, faults = False, (Exception,)  # the client's own, and those of requests: they have no class in common
-    reason = None if offline else silence(endpoint)
+    scope = name.startswith(MODELSCOPE)
+    fetch, endpoint = _modelscope(name) if scope else (snapshot_download, constants.ENDPOINT)
+    reason = None if constants.is_offline_mode() and not scope else silence(endpoint)
     given: dict[str, Any] = {"revision": revision, "allow_patterns": list(patterns)}
     try:
         folder = fetch(name.removeprefix(MODELSCOPE), **given, local_files_only=reason is not None)
-    except faults as error:
+    except Exception as error:  # ModelScope's client raises its own, and those of requests
         if reason:
             raise unreachable(name, endpoint, reason) from error
-        if not name.startswith(MODELSCOPE):
+        if not scope:
             raise explain(error, name, revision) from error
         what = f"ModelScope does not give it ({' '.join(str(error).split()) or type(error).__name__})"
         remedy = "check the name and the revision, or set MODELSCOPE_API_TOKEN if it is private"
@@ -169,13 +166,6 @@ def downloaded_commit(name: str, revision: str | None = None) -> str | None:
     return Path(found).parent.name if isinstance(found, str) else revision
 
 
-def _hub_faults() -> tuple[type[Exception], ...]:
-    """What `huggingface_hub` raises where a repository cannot be read or written."""
-    from huggingface_hub.errors import HTTPError
-
-    return HTTPError, OSError, ValueError, RuntimeError
-
-
 @contextmanager
 def explain_faults(name: str, revision: str | None = None) -> Iterator[None]:
     """Turn what `huggingface_hub` raises about the repository `name` into a `NerError` with a remedy."""
@@ -183,14 +173,16 @@ def explain_faults(name: str, revision: str | None = None) -> Iterator[None]:
         yield
     except NerError:
         raise
-    except _hub_faults() as error:
+    except Exception as error:
         raise explain(error, name, revision) from error
 
 
 def explain(error: Exception, name: str, revision: str | None = None) -> NerError:
-    """What the Hub, or the connection to it, answered about `name`, with a remedy."""
+    """What the Hub, or the connection to it, answered about `name`, with a remedy. Raises `error` if it is another."""
     from huggingface_hub import constants, errors
 
+    if not isinstance(error, (errors.HTTPError, OSError, ValueError, RuntimeError)):
+        raise error
     # A failed download or upload of a file is explained by its cause.
     if isinstance(error, (errors.LocalEntryNotFoundError, RuntimeError)):
         error = error.__cause__ if isinstance(error.__cause__, errors.HfHubHTTPError) else error

@@ -20,6 +20,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
+from prometheus_client import generate_latest
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -114,7 +115,8 @@ class Gate:
         finally:
             service.open -= not probe
             route = getattr(scope.get("route"), "path", "other")
-            service.monitor.request(route, status, time.perf_counter() - started)
+            service.monitor.requests.labels(route, str(status)).inc()
+            service.monitor.seconds.labels(route).observe(time.perf_counter() - started)
 
     def _refusal(self, scope: Scope, probe: bool, first: str) -> Response | None:
         service, headers = self.service, Headers(scope=scope)
@@ -248,7 +250,9 @@ def _add_api(app: FastAPI, service: Service, info: ModelInfo) -> None:
     @app.get("/metrics", response_class=PlainTextResponse, dependencies=secured)
     async def metrics() -> Response:
         """Requests, latencies, batch sizes, tokens and the queue, for Prometheus."""
-        return Response(service.monitor.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(
+            generate_latest(service.monitor.registry), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
 
 
 def _add_probes(app: FastAPI, service: Service) -> None:

@@ -128,7 +128,8 @@ class Batcher:
         for part in parts:
             part.answer = partial(self._answer, part)
         if parts:
-            self.monitor.begun(len(parts), len({part.job for part in parts}))
+            self.monitor.batch_windows.observe(len(parts))
+            self.monitor.batch_requests.observe(len({part.job for part in parts}))
         return parts
 
     def _answer(self, part: Part, found: Decoded | Refusal | None, tokens: int) -> None:
@@ -179,7 +180,8 @@ class Batcher:
         if found is None:
             return
         found = _check(found)
-        self.monitor.read(len(part.text), tokens)
+        self.monitor.characters.inc(len(part.text))
+        self.monitor.tokens.inc(tokens)
         part.job.take(part, found)
         if isinstance(found, Refusal):
             self._drop(part.job, part.number)

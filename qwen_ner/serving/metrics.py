@@ -1,6 +1,6 @@
 """The metrics of a server, for Prometheus.
 
-In: requests as they end, and what the model reads. Out: the text of `/metrics`. Each server has its own registry.
+In: requests as they end, and what the model reads. Out: the registry of a server, which `/metrics` shows.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Monitor:
-    """Counts requests and what is read for them; `watch` exports the state of a queue."""
+    """What is counted of requests and of what is read for them; `watch` exports the state of a queue."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -33,19 +33,3 @@ class Monitor:
         gauge = partial(Gauge, registry=self.registry, namespace="qwen_ner")
         gauge("queue_tokens", "Estimated tokens in the queue.").set_function(tokens)
         gauge("queue_requests", "Requests in the queue.").set_function(requests)
-
-    def request(self, path: str, status: int, seconds: float) -> None:
-        self.requests.labels(path, str(status)).inc()
-        self.seconds.labels(path).observe(seconds)
-
-    def begun(self, windows: int, requests: int) -> None:
-        self.batch_windows.observe(windows)
-        self.batch_requests.observe(requests)
-
-    def read(self, characters: int, tokens: int) -> None:
-        """Count what the model read of one window; tokens are those of prompt and answers."""
-        self.characters.inc(characters)
-        self.tokens.inc(tokens)
-
-    def text(self) -> bytes:
-        return generate_latest(self.registry)

@@ -214,7 +214,7 @@ class BatchWriter:
                 places, draws = zip(*drawing, strict=True)
                 weights = probabilities(logits[list(places), column], draws)
                 judged.replace(column, places, sample(weights, [rows[i].random for i in places]), logits)
-            if choosing := [i for i, row in here if not self._allows(row, tokens[i])]:
+            if choosing := [i for i, row in here if self.constrained and row.guide and not row.guide.allows(tokens[i])]:
                 chosen = self._choose(logits[choosing, column], [rows[i] for i in choosing])
                 judged.replace(column, choosing, chosen, logits)
             for i, row in here:
@@ -223,9 +223,6 @@ class BatchWriter:
                     refused[i] = behind
                     writing.remove((i, row))
         return refused
-
-    def _allows(self, row: Row, token: int) -> bool:
-        return not self.constrained or row.guide is None or row.guide.allows(token)
 
     def _choose(self, logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
         """The tokens that `rows` take of those that their guides allow: the likeliest, or drawn from what these leave

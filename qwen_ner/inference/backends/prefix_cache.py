@@ -31,17 +31,12 @@ class PrefixCache:
         ids = shared_prefix(prompts)
         ids = _common([self.ids, ids]) or ids
         if self.cache is None or ids != self.ids:
-            self.cache = _prefill(model, ids)
-            self.ids = ids[: self.cache.get_seq_length()]
+            cache = DynamicCache(config=model.config)
+            if ids and keeps_every_token(cache):
+                tokens = torch.tensor([ids], device=model.device)
+                model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self.cache, self.ids = cache, ids[: cache.get_seq_length()]
         return self.cache
-
-
-def _prefill(model: PreTrainedModel, ids: Sequence[int]) -> DynamicCache:
-    cache = DynamicCache(config=model.config)
-    if ids and keeps_every_token(cache):
-        tokens = torch.tensor([list(ids)], device=model.device)
-        model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return cache
 
 
 def keeps_every_token(cache: DynamicCache) -> bool:

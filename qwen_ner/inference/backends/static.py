@@ -63,13 +63,14 @@ def unfit(model: PreTrainedModel) -> str:
         return f"it has modules of other classes: {', '.join(sorted(others))}"
     config, weights = model.config, list(model.parameters())
     rope = config.rope_parameters["rope_type"]
+    biased = any(layer.self_attn.o_proj.bias is not None for layer in model.model.layers)
     reasons = {
         "its weights are trained": any(weight.requires_grad for weight in weights),
         "its weights are on several devices or of several dtypes": len({(w.device, w.dtype) for w in weights}) > 1,
         "it runs under autocast": torch.is_autocast_enabled(model.device.type),
         "its attention slides": set(config.layer_types) != {"full_attention"},
         f"its rotary positions depend on the length ({rope})": rope not in ("default", "linear", "yarn", "llama3"),
-        "its attention adds a bias to its output": any(o.self_attn.o_proj.bias is not None for o in model.model.layers),
+        "its attention adds a bias to its output": biased,
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
 

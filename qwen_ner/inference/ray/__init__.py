@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from ..extractor import Extractor
 
-log = logging.getLogger(__name__)
-
 BLOCK = 128 * 1024
 """Bytes of a block, some 800 sentences: what is repeated if an actor dies. Ray's own 128 MiB would take hours."""
 
@@ -72,8 +70,6 @@ def extract_dataset(
     have = ray.cluster_resources()
     gpus, cpus = int(have.get("GPU", 0)), have.get("CPU", 1)
     replicas = replicas or gpus or sum(node["Alive"] for node in ray.nodes())
-    if gpus and replicas > gpus:
-        log.warning("%d replicas take a GPU each, and the cluster has %d; the others wait for more.", replicas, gpus)
     threads = 0 if gpus else max(1, int(cpus // replicas))
     return dataset.map_batches(
         _Replica,
