@@ -6,7 +6,7 @@ and entities.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..codec import Decoded
@@ -24,18 +24,15 @@ class TextTooLong(NerError):
         return TextTooLong, (self.faults,)
 
 
-def overlong(texts: Iterable[str], length_of: Callable[[str], int], room: int) -> dict[int, str]:
-    """What is wrong with those of `texts` whose prompt takes more than `room` tokens, by their position."""
-    shortest = length_of("。")
-    faults: dict[int, str] = {}
-    for i, text in enumerate(texts):
-        # A token is at least a byte: a text of few enough bytes need not be tokenized twice.
-        if shortest + len(text.encode("utf-8", "surrogatepass")) <= room:
-            continue
-        if (length := length_of(text)) > room:
-            found = f"takes {length} tokens with its prompt, the model has room for {room}"
-            faults[i] = f"{text[:20]!r}… {found}; split it"
-    return faults
+def too_long(text: str, room: int, shortest: int, length_of: Callable[[str], int]) -> str | None:
+    """What is wrong with `text` if its prompt takes more than `room` tokens; None if it fits.
+
+    `shortest` is the length of the shortest prompt. A token is at least a byte: a text of few enough bytes need not be
+    tokenized twice.
+    """
+    if shortest + len(text.encode("utf-8", "surrogatepass")) <= room or (length := length_of(text)) <= room:
+        return None
+    return f"{text[:20]!r}… takes {length} tokens with its prompt, the model has room for {room}; split it"
 
 
 class Asked(Protocol):

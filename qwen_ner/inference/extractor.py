@@ -21,7 +21,7 @@ from ..codec import Decoded, locate
 from ..contract import NerConfig
 from ..data.tokenize import prompt_ids
 from ..entities import Entity, NerError
-from .asked import Asked, TextTooLong, overlong
+from .asked import Asked, TextTooLong, too_long
 from .backends.base import BATCH_TOKENS, Backend, Completion, Request, backend_class
 from .calibration import Calibration, surface_log_probability
 from .constraints.grammar import Constraint, Grammar
@@ -37,13 +37,11 @@ log = logging.getLogger(__name__)
 
 CHUNK = 1024
 """Windows that are prepared and sorted by length at a time: what is held of a long document beside its entities."""
-
 Answer = tuple[Completion, Constraint | None]  # what was written, and the guide that bound it
 
 
 class Extractor:
     """Finds the entities of texts with one model: a `Backend`, or a transformers model, which the torch backend runs.
-
     Threads may share one; they take turns.
 
     >>> extractor = Extractor.from_pretrained("outputs/quickstart")  # doctest: +SKIP
@@ -58,8 +56,7 @@ class Extractor:
         self.tokenizer = tokenizer
         self.config = config
         self.codec = config.codec()
-        self.tokens = 0
-        """Tokens of all prompts and answers so far."""
+        self.tokens = 0  # of all prompts and answers so far
         self._lock = Lock()
 
     @classmethod
@@ -154,16 +151,15 @@ class Extractor:
         least = sampling.floor(min_score)
         if isinstance(texts, str):
             raise TypeError("extract takes a list of texts: extract([text])")
-        if isinstance(texts, Iterator):
-            texts = list(texts)
+        texts = list(texts) if isinstance(texts, Iterator) else texts
         total, faults = 0, dict[int, str]()
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"text {i} is {text!r}, not a string")
             parts = self._parts(text)
             total += len(parts)
-            if overlong := self.overlong(parts):
-                faults[i] = next(iter(overlong.values()))
+            if fault := next(filter(None, map(self.overlong, parts)), None):
+                faults[i] = fault
         if faults:
             raise TextTooLong(faults)
         floors = self._thresholds if thresholds == "auto" else {}
@@ -222,9 +218,9 @@ class Extractor:
     ) -> None:
         """Read what `feed` gives, as `read` would, until it gives nothing and all is answered.
 
-        `feed(tokens)` gives texts that wait, none of them `overlong`, for about so many tokens with prompts and
-        answers; at least one, if any waits. It is asked again while others are read, and what it gives joins them if
-        the backend can do that. If this raises, those without an answer may be asked for again.
+        `feed(tokens)` gives texts that wait, none `overlong`, for about so many tokens with prompts and answers; one at
+        least, if any waits. It is asked again while others are read, which what it gives joins if the backend can do
+        that. If this raises, those without an answer may be asked for again.
         """
         sampling.check(joining=True)
 
@@ -271,10 +267,14 @@ class Extractor:
         probabilities = [completion.probability for completion, _ in written] if searched else None
         return vote(text, found, self.config.labels, share, probabilities)
 
-    def overlong(self, texts: Iterable[str]) -> dict[int, str]:
-        """What is wrong with those of `texts` that leave no room for an answer, by their position."""
+    def overlong(self, text: str) -> str | None:
+        """What is wrong with `text` if it leaves no room for an answer; None if it leaves some."""
         room = self.backend.max_length - self.config.max_new_tokens
-        return overlong(texts, lambda text: len(prompt_ids(self.tokenizer, self.codec, [text])[0]), room)
+        return too_long(text, room, self._shortest, lambda text: len(prompt_ids(self.tokenizer, self.codec, [text])[0]))
+
+    @cached_property
+    def _shortest(self) -> int:
+        return len(prompt_ids(self.tokenizer, self.codec, ["。"])[0])
 
     def _scores(self, answer: str, completion: Completion) -> dict[tuple[str, str], float]:
         """The confidence of each (label, surface) that `answer` spells; of one that comes twice, the first's."""

@@ -148,8 +148,8 @@ class Batcher:
             new = given.pop() if given else more(tokens)
             left = [part for part in dict.fromkeys([*left, *new]) if not part.answered]
             for part in new:
-                if fault := self.extractor.overlong([part.text]):
-                    part.answer(Refusal(fault[0]), 0)
+                if fault := self.extractor.overlong(part.text):
+                    part.answer(Refusal(fault), 0)
             return [part for part in new if not part.answered]
 
         try:
