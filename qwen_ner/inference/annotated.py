@@ -91,8 +91,6 @@ def judge(extractor: Extractor, examples: Sequence[Example]) -> Iterator[dict[st
             continue
         line = {"id": example.id, "text": example.text, "entities": [entity_row(entity) for entity in one.entities]}
         if confidences is not None:
-            scored = [
-                replace(entity, score=confidences.get((entity.label, entity.text))) for entity in example.entities
-            ]
-            line["annotated"] = [entity_row(entity) for entity in scored if entity.score is not None]
+            scored = [(e, confidences[e.label, e.text]) for e in example.entities if (e.label, e.text) in confidences]
+            line["annotated"] = [entity_row(replace(entity, score=score)) for entity, score in scored]
         yield line

@@ -129,7 +129,8 @@ def refuse_pickled(folder: Path) -> None:
     weights = sorted(path.name for path in folder.glob("*") if PICKLE.match(path.name))
     if weights and not any(folder.glob("*.safetensors")):
         what = "the weights are a pickle, and loading one runs whatever code its author put in it"
-        remedy = "use a version with .safetensors, or if you trust it load it and save it again (save_pretrained)"
+        convert = "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(other)"
+        remedy = f"use a version with .safetensors, or if you trust it convert it: {convert}"
         raise NerError(what, place=folder / weights[0], remedy=remedy)
 
 
