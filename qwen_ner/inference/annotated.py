@@ -11,13 +11,15 @@ from typing import Any
 
 from ..codec import Decoded, entity_row
 from ..data.tokenize import prompt_ids, spelled_out
-from ..entities import Example, NerError
-from .asked import TextTooLong
+from ..entities import Example
+from .batch_predict import predict_each
 from .extractor import Extractor
 
 
 class Dictated:
     """A `backends.base.Constraint` that allows one answer alone: the backend says how likely the model finds it."""
+
+    text, labels = "", ()  # of a server's grammar; no server can be made to write a given answer
 
     def __init__(self, ids: Sequence[int]) -> None:
         self.ids = ids
@@ -25,15 +27,6 @@ class Dictated:
 
     def restart(self) -> None:
         self.at = 0
-
-    @property
-    def text(self) -> str:
-        """A server would make the grammar of a text of it, and write what the model likes."""
-        raise NerError("a server cannot be made to write a given answer", remedy="leave --engine out")
-
-    @property
-    def labels(self) -> Sequence[str]:
-        return self.text
 
     @property
     def closed(self) -> bool:
@@ -85,21 +78,19 @@ def judge(extractor: Extractor, examples: Sequence[Example]) -> Iterator[dict[st
     "annotated" has the entities that `confidences_in` asks for, with these scores; it is absent where they were not
     asked. A text that does not fit into the model's context has an "error" instead.
     """
-    texts, faults = [example.text for example in examples], dict[int, str]()
-    try:
-        predicted = extractor.predict(texts, progress=True)
-    except TextTooLong as error:
-        faults = error.faults
-        predicted = extractor.predict(["" if n in faults else text for n, text in enumerate(texts)], progress=True)
-    fitting = [replace(example, entities=()) if n in faults else example for n, example in enumerate(examples)]
-    for n, (example, confidences) in enumerate(
-        zip(fitting, confidences_in(extractor, fitting, predicted), strict=True)
-    ):
-        if n in faults:
-            yield {"id": example.id, "error": faults[n]}
+    found = predict_each(extractor, [example.text for example in examples], progress=True)
+    fitting = [
+        replace(example, entities=()) if isinstance(one, str) else example
+        for example, one in zip(examples, found, strict=True)
+    ]
+    predicted = [Decoded() if isinstance(one, str) else one for one in found]
+    asked = confidences_in(extractor, fitting, predicted)
+    for example, one, confidences in zip(examples, found, asked, strict=True):
+        if isinstance(one, str):
+            yield {"id": example.id, "error": one}
             continue
-        line = {"id": example.id, "text": example.text, "entities": [entity_row(e) for e in predicted[n].entities]}
+        line = {"id": example.id, "text": example.text, "entities": [entity_row(entity) for entity in one.entities]}
         if confidences is not None:
-            asked = [(e, confidences[e.label, e.text]) for e in example.entities if (e.label, e.text) in confidences]
-            line["annotated"] = [entity_row(replace(entity, score=score)) for entity, score in asked]
+            scored = [(e, confidences[e.label, e.text]) for e in example.entities if (e.label, e.text) in confidences]
+            line["annotated"] = [entity_row(replace(entity, score=score)) for entity, score in scored]
         yield line

@@ -88,13 +88,18 @@ def result_lines(
 
 def predicted(extractor: Extractor, rows: Sequence[TextRow], options: dict[str, Any]) -> list[Decoded | str]:
     """What was found in each row, or why it could not be read or does not fit."""
-    faults = {i: row.fault for i, row in enumerate(rows) if row.fault is not None}
-    texts = [row.text or "" for row in rows]
+    found = predict_each(extractor, [row.text or "" for row in rows], **options)
+    places = [f"{row.source}: {one}" if isinstance(one, str) else one for row, one in zip(rows, found, strict=True)]
+    return [row.fault or one for row, one in zip(rows, places, strict=True)]
+
+
+def predict_each(extractor: Extractor, texts: Sequence[str], **options: Any) -> list[Decoded | str]:
+    """What was found in each text, or why it does not fit into the model's context."""
     try:
-        found = extractor.predict(texts, **options)
+        return list(extractor.predict(texts, **options))
     except TextTooLong as error:
-        faults |= {i: f"{rows[i].source}: {fault}" for i, fault in error.faults.items()}
-        found = extractor.predict(["" if i in faults else text for i, text in enumerate(texts)], **options)
+        faults = error.faults
+    found = extractor.predict(["" if i in faults else text for i, text in enumerate(texts)], **options)
     return [faults.get(i, decoded) for i, decoded in enumerate(found)]
 
 

@@ -85,8 +85,7 @@ def fit_calibration(judged: Sequence[Judged], gold: Mapping[str, int]) -> Calibr
     `gold` counts the gold surfaces of each label that is to have a threshold. Fitted to Platt's smoothed targets,
     (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2), which keep the fit finite where confidence separates right from wrong. The
     model's own probability is kept, without thresholds, if there are fewer than ten surfaces, or none wrong or none
-    right. It is also kept, with a warning, if a confidence is not finite, or if surer surfaces are not right more
-    often: the scale would not be positive.
+    right. It is also kept, with a warning, if surer surfaces are not right more often: the scale would not be positive.
     """
     correct = np.array([one.correct for one in judged], dtype=float)
     before = np.array([one.confidence for one in judged], dtype=float)
@@ -94,9 +93,6 @@ def fit_calibration(judged: Sequence[Judged], gold: Mapping[str, int]) -> Calibr
     negatives = len(correct) - positives
     own = Calibration(surfaces=len(judged))
     if len(judged) < 10 or not positives or not negatives:
-        return own
-    if broken := int((~np.isfinite(before)).sum()):
-        log.warning("Confidences are not calibrated: %d of %d are not finite numbers.", broken, len(judged))
         return own
     odds = _log_odds(np.log(np.maximum(before, 1e-300)))
     weights = _platt(odds, np.where(correct == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2)))

@@ -33,8 +33,7 @@ def compare(a: str, b: str, *, data: str | None = None, split: str = "dev", data
             own, predicted = read_predictions(path, gold if data else None)
             gold = gold or own
             if [(e.id, e.text, e.entities) for e in own] != [(e.id, e.text, e.entities) for e in gold]:
-                what = f"other rows, or other gold, than in {paths[0][0]}"
-                raise NerError(what, place=path, remedy="predict the same split")
+                raise NerError(f"other rows or gold than {paths[0][0]}", place=path, remedy="predict the same split")
             runs[-1].append(predicted)
     assert gold is not None
     labels = CLUENER if data in ("cluener", "sample") else labels_of(gold)

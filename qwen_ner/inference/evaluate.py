@@ -103,8 +103,7 @@ def evaluate(
             yield evaluated(predicted=StoredDecoded.of(iter_predictions(model, gold)))
             continue
         kept: dict[str, Any] = {"min_score": min_score, "thresholds": thresholds, "batch_tokens": batch_tokens}
-        kept |= asdict(sampling)
-        options = {"constrained": decoding == "constrained", "progress": True, **kept}
+        options = {"constrained": decoding == "constrained", "progress": True, **kept, **asdict(sampling)}
         predicted = StoredDecoded.of(extractor.predictions(gold.rows["text"], **options))
         found = extractor.predictions([clause.text for clause in clauses], **options)
         confidence = summary(judged(gold, predicted))
@@ -134,19 +133,16 @@ def _not_trained_on(
         return gold, None
     seen, same_data = trained_on(gold, trained)
     known, others = np.flatnonzero(seen), np.flatnonzero(~seen)
+    said = f"{model} was trained on {len(known):,} of the {count(len(gold), 'row')} of {data} {split}"
     if same_data and len(others) and Path(data).expanduser().is_file():
-        log.info(
-            "%s was trained on %s of the %s of %s: the other %s scored, which may have chosen its checkpoint. "
-            "To score all rows, add --split train.",
-            *(model, f"{len(known):,}", count(len(gold), "row"), data),
-            f"{len(others):,} are" if len(others) > 1 else "one is",
-        )
+        what = "%s: the others (%s), which may have chosen its checkpoint, are scored. To score all, add --split train."
+        log.info(what, said, f"{len(others):,}")
         return gold.select(others), gold.select(known)
     if len(known):
         log.log(
             logging.WARNING if len(known) >= WARNED_SHARE * len(gold) else logging.INFO,
-            "%s was trained on %s of the %s of %s %s: on these its score is better than on new ones (texts count as "
-            "equal if only punctuation, width or case differ). Score a file or split whose rows it was not trained on.",
-            *(model, f"{len(known):,}", count(len(gold), "row"), data, split),
+            "%s: on these its score is better than on new ones (texts count as equal if only punctuation, width or "
+            "case differ). Score a file or split whose rows it was not trained on.",
+            said,
         )
     return gold, None

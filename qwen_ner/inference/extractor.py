@@ -21,7 +21,7 @@ from ..codec import Decoded, locate
 from ..contract import NerConfig
 from ..data.tokenize import prompt_ids
 from ..entities import Entity, NerError
-from .asked import Asked, TextTooLong, overlong, requests_of, search_with, serve_with
+from .asked import Asked, TextTooLong, too_long
 from .backends.base import BATCH_TOKENS, Backend, Completion, Request, backend_class
 from .calibration import Calibration, surface_log_probability
 from .constraints.grammar import Constraint, Grammar
@@ -37,14 +37,11 @@ log = logging.getLogger(__name__)
 
 CHUNK = 1024
 """Windows that are prepared and sorted by length at a time: what is held of a long document beside its entities."""
-
-Answer = tuple[Completion, Constraint | None]
-"""What was written, and the guide that bound it."""
+Answer = tuple[Completion, Constraint | None]  # what was written, and the guide that bound it
 
 
 class Extractor:
     """Finds the entities of texts with one model: a `Backend`, or a transformers model, which the torch backend runs.
-
     Threads may share one; they take turns.
 
     >>> extractor = Extractor.from_pretrained("outputs/quickstart")  # doctest: +SKIP
@@ -59,8 +56,7 @@ class Extractor:
         self.tokenizer = tokenizer
         self.config = config
         self.codec = config.codec()
-        self.tokens = 0
-        """Tokens of all prompts and answers so far."""
+        self.tokens = 0  # of all prompts and answers so far
         self._lock = Lock()
 
     @classmethod
@@ -111,10 +107,8 @@ class Extractor:
             return None
 
     def extract(self, texts: Iterable[str], **options: Any) -> list[tuple[Entity, ...]]:
-        """The entities of each text, in text order; `text[entity.start : entity.end] == entity.text` for each.
-
-        `options` are those of `predictions`.
-        """
+        """The entities of each text, in text order: `text[entity.start : entity.end] == entity.text`. `options` are
+        those of `predictions`."""
         return [decoded.entities for decoded in self.predictions(texts, **options)]
 
     def predict(self, texts: Iterable[str], **options: Any) -> list[Decoded]:
@@ -157,16 +151,15 @@ class Extractor:
         least = sampling.floor(min_score)
         if isinstance(texts, str):
             raise TypeError("extract takes a list of texts: extract([text])")
-        if isinstance(texts, Iterator):
-            texts = list(texts)
+        texts = list(texts) if isinstance(texts, Iterator) else texts
         total, faults = 0, dict[int, str]()
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"text {i} is {text!r}, not a string")
             parts = self._parts(text)
             total += len(parts)
-            if overlong := self.overlong(parts):
-                faults[i] = next(iter(overlong.values()))
+            if fault := next(filter(None, map(self.overlong, parts)), None):
+                faults[i] = fault
         if faults:
             raise TextTooLong(faults)
         floors = self._thresholds if thresholds == "auto" else {}
@@ -198,8 +191,7 @@ class Extractor:
     ) -> list[Decoded]:
         """What the model says of each of `texts`, with scores. Texts are read whole: none may be `overlong`.
 
-        Of several answers it is what at least this `share` of them says. `options` are those of `Backend.complete`:
-        `batch_tokens`, `on_rows`.
+        Of several answers it is what at least this `share` of them says. `options`: see `Backend.complete`.
         """
         limit, number = self.config.max_new_tokens, sampling.samples
         copies = [text for text in texts for _ in range(number)]
@@ -211,10 +203,10 @@ class Extractor:
             prompts = [one for one in prompt_ids(self.tokenizer, self.codec, texts) for _ in range(number)]
             found: Sequence[Sequence[Answer]]
             if guides and sampling.beams > 1:
-                found = search_with(self.backend, prompts, limit, guides, sampling.beams, **options)
+                found = self.backend.search(prompts, limit, guides, sampling.beams, **options)
             else:
-                constraints, hints = (guides, None) if constrained else (None, guides)
-                completions = self.backend.complete(prompts, limit, constraints, hints=hints, **options)
+                constraints = guides if constrained else None
+                completions = self.backend.complete(prompts, limit, constraints, hints=guides, **options)
                 bound: Sequence[Constraint | None] = constraints or [None] * len(copies)
                 answers = list(zip(completions, bound, strict=True))
                 found = [answers[start : start + number] for start in range(0, len(copies), number)]
@@ -226,9 +218,9 @@ class Extractor:
     ) -> None:
         """Read what `feed` gives, as `read` would, until it gives nothing and all is answered.
 
-        `feed(tokens)` gives texts that wait, none of them `overlong`, for about so many tokens with prompts and
-        answers; at least one, if any waits. It is asked again while others are read, and what it gives joins them if
-        the backend can do that. If this raises, those without an answer may be asked for again.
+        `feed(tokens)` gives texts that wait, none `overlong`, for about so many tokens with prompts and answers; one at
+        least, if any waits. It is asked again while others are read, which what it gives joins if the backend can do
+        that. If this raises, those without an answer may be asked for again.
         """
         sampling.check(joining=True)
 
@@ -238,22 +230,28 @@ class Extractor:
             return [request for own in zip(asked, prompts, strict=True) for request in self._requests(*own, sampling)]
 
         with self._lock:
-            serve_with(self.backend, requests, self.config.max_new_tokens, batch_tokens)
+            self.backend.serve(requests, self.config.max_new_tokens, batch_tokens=batch_tokens)
 
     def _requests(self, asked: Asked, prompt: Sequence[int], sampling: Sampling) -> list[Request]:
-        """A request for each answer to `asked`."""
+        """A request for each answer to `asked`, which is answered with the last of them: if all were written."""
         draws = sampling.draws(asked.text) if sampling.temperature else [None]
         guides = [self.grammar.constraint(asked.text, self.config.max_new_tokens) for _ in draws]
+        written: dict[int, Completion | None] = {}
 
-        def answer(completions: Sequence[Completion] | None) -> None:
-            if completions is None:
+        def take(number: int, completion: Completion | None) -> None:
+            written[number] = completion
+            if len(written) < len(guides):
+                return
+            answers = [(one, guides[n]) for n, one in sorted(written.items()) if one]
+            if len(answers) < len(guides):
                 asked.answer(None, 0)
                 return
-            tokens = len(prompt) + sum(len(completion.ids) for completion in completions)
+            tokens = len(prompt) + sum(len(one.ids) for one, _ in answers)
             self.tokens += tokens
-            asked.answer(self._decode(asked.text, list(zip(completions, guides, strict=True))), tokens)
+            asked.answer(self._decode(asked.text, answers), tokens)
 
-        return requests_of(prompt, guides, draws, answer, asked.cancelled)
+        both = zip(guides, draws, strict=True)
+        return [Request(prompt, guide, partial(take, n), asked.cancelled, draw) for n, (guide, draw) in enumerate(both)]
 
     def _decode(self, text: str, written: Sequence[Answer], share: float = MAJORITY, searched: bool = False) -> Decoded:
         """What is `written` of `text`: of several answers what at least this `share` of them says; of those that were
@@ -269,17 +267,19 @@ class Extractor:
         probabilities = [completion.probability for completion, _ in written] if searched else None
         return vote(text, found, self.config.labels, share, probabilities)
 
-    def overlong(self, texts: Iterable[str]) -> dict[int, str]:
-        """What is wrong with those of `texts` that leave no room for an answer, by their position."""
+    def overlong(self, text: str) -> str | None:
+        """What is wrong with `text` if it leaves no room for an answer; None if it leaves some."""
         room = self.backend.max_length - self.config.max_new_tokens
-        return overlong(texts, lambda text: len(prompt_ids(self.tokenizer, self.codec, [text])[0]), room)
+        return too_long(text, room, self._shortest, lambda text: len(prompt_ids(self.tokenizer, self.codec, [text])[0]))
+
+    @cached_property
+    def _shortest(self) -> int:
+        return len(prompt_ids(self.tokenizer, self.codec, ["。"])[0])
 
     def _scores(self, answer: str, completion: Completion) -> dict[tuple[str, str], float]:
         """The confidence of each (label, surface) that `answer` spells; of one that comes twice, the first's."""
-        scores: dict[tuple[str, str], float] = {}
-        for pair, logprob in self.log_probabilities(answer, completion):
-            scores.setdefault(pair, self.calibration(logprob))
-        return scores
+        found = list(self.log_probabilities(answer, completion))
+        return {pair: self.calibration(logprob) for pair, logprob in reversed(found)}
 
     def log_probabilities(
         self, answer: str, completion: Completion, *, with_keys: bool = False

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,7 @@ def local_folder(folder: str | Path, revision: str | None = None) -> Path:
     path, name = Path(folder), str(folder)
     if path.exists() or not (may_be_repo_id(name) or name.startswith(MODELSCOPE)):
         if not path.is_dir():
-            remedy = "give an output_dir of `qwen-ner train` or a Hub id (user/name)"
-            raise NerError("no such folder", place=name, remedy=remedy)
+            raise NerError("no such folder", place=name, remedy="give an output_dir of `qwen-ner train` or a Hub id")
         if revision:
             raise NerError("a local folder has no revision", value=revision, place=name, remedy="leave --revision out")
         return path
@@ -78,30 +78,29 @@ def base_folder(name: str | Path, revision: str | None = None, *, weights: bool 
 
 def download(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
     """The local copy of the files of a repository that fit `patterns`, brought up to date if its hub can be reached."""
-    if name.startswith(MODELSCOPE):
-        return _from_modelscope(name, revision, patterns)
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    reason = None if constants.is_offline_mode() else silence(constants.ENDPOINT)
-    with explain_faults(name, revision):
-        given: dict[str, Any] = {"revision": revision, "allow_patterns": list(patterns)}
-        try:
-            folder = snapshot_download(name, **given, local_files_only=reason is not None)
-        except LocalEntryNotFoundError as error:
-            if constants.is_offline_mode():
-                remedy = f"HF_HUB_OFFLINE is set; unset it, or run hf download {name} where there is a network"
-                raise NerError("is not on this machine, or not whole", place=name, remedy=remedy) from error
-            if reason is None:
-                raise
-            raise unreachable(name, constants.ENDPOINT, reason) from error
+    scope = name.startswith(MODELSCOPE)
+    fetch, endpoint = _modelscope(name) if scope else (snapshot_download, constants.ENDPOINT)
+    reason = None if constants.is_offline_mode() and not scope else silence(endpoint)
+    given: dict[str, Any] = {"revision": revision, "allow_patterns": list(patterns)}
+    try:
+        folder = fetch(name.removeprefix(MODELSCOPE), **given, local_files_only=reason is not None)
+    except Exception as error:  # ModelScope's client raises its own, and those of requests
+        if reason:
+            raise unreachable(name, endpoint, reason) from error
+        if not scope:
+            raise explain(error, name, revision) from error
+        what = f"ModelScope does not give it ({' '.join(str(error).split()) or type(error).__name__})"
+        remedy = "check the name and the revision, or set MODELSCOPE_API_TOKEN if it is private"
+        raise NerError(what, value=revision, place=name, remedy=remedy) from error
     if reason:
-        _warn_once(name, constants.ENDPOINT, reason)
+        _warn_once(name, endpoint, reason)
     return Path(folder)
 
 
-def _from_modelscope(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """As `download`, by ModelScope's own client, which knows its cache and its token."""
+def _modelscope(name: str) -> tuple[Callable[..., str], str]:
+    """The download of ModelScope's own client, which knows its cache and its token, and the address of its hub."""
     repository = name.removeprefix(MODELSCOPE)
     if not may_be_repo_id(repository):
         raise NerError("not a name of ModelScope", value=repository, place=name, remedy="give modelscope:user/name")
@@ -111,30 +110,15 @@ def _from_modelscope(name: str, revision: str | None, patterns: Sequence[str]) -
         remedy = f"install it: {install_line('modelscope')}"
         raise NerError("ModelScope's client is not installed", place=name, remedy=remedy) from error
     endpoint = os.environ.get("MODELSCOPE_ENDPOINT") or "https://modelscope.cn"
-    endpoint = endpoint if "://" in endpoint else f"https://{endpoint}"
-    reason = silence(endpoint)
-    given: dict[str, Any] = {"revision": revision, "allow_patterns": list(patterns)}
-    try:
-        folder = snapshot_download(repository, **given, local_files_only=reason is not None)
-    except Exception as error:  # the client's own, and those of requests: they have no class in common
-        if reason:
-            raise unreachable(name, endpoint, reason) from error
-        what = f"ModelScope does not give it ({' '.join(str(error).split()) or type(error).__name__})"
-        remedy = "check the name and the revision, or set MODELSCOPE_API_TOKEN if it is private"
-        raise NerError(what, value=revision, place=name, remedy=remedy) from error
-    if reason:
-        _warn_once(name, endpoint, reason)
-    return Path(folder)
+    return snapshot_download, endpoint if "://" in endpoint else f"https://{endpoint}"
 
 
-_warned: set[tuple[str, str]] = set()
-
-
+@cache
 def _warn_once(name: str, endpoint: str, reason: str) -> None:
-    if (name, endpoint) not in _warned:
-        _warned.add((name, endpoint))
-        log.warning("%s cannot be reached (%s); using %s as it was downloaded before.", endpoint, reason, name)
+    log.warning("%s cannot be reached (%s); using %s as it was downloaded before.", endpoint, reason, name)
 
+
+PICKLE = re.compile(r"(pytorch_|adapter_)?model.*\.(bin|pt|pth|ckpt)$")
 
 SAFE: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
 """How every model is loaded: code beside the weights is never run, and no pickle is read, since reading one runs it."""
@@ -142,8 +126,7 @@ SAFE: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
 
 def refuse_pickled(folder: Path) -> None:
     """Raise `NerError` if the only weights in `folder` are a pickle (`.bin`, `.pt`, `.pth`, `.ckpt`)."""
-    pickles = (path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
-    weights = sorted(name for name in pickles if name.startswith(("pytorch_model", "adapter_model", "model")))
+    weights = sorted(path.name for path in folder.glob("*") if PICKLE.match(path.name))
     if weights and not any(folder.glob("*.safetensors")):
         what = "the weights are a pickle, and loading one runs whatever code its author put in it"
         convert = "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(other)"
@@ -166,16 +149,7 @@ def is_absent_folder(name: str) -> bool:
     >>> is_absent_folder("/data/gone"), is_absent_folder("./gone"), is_absent_folder("Qwen/gone"), is_absent_folder("/")
     (True, True, False, False)
     """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    if name.startswith(MODELSCOPE):
-        return False
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return not Path(name).is_dir()
-    return False
+    return not (name.startswith(MODELSCOPE) or re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", name) or Path(name).is_dir())
 
 
 def downloaded_commit(name: str, revision: str | None = None) -> str | None:
@@ -196,20 +170,20 @@ def downloaded_commit(name: str, revision: str | None = None) -> str | None:
 @contextmanager
 def explain_faults(name: str, revision: str | None = None) -> Iterator[None]:
     """Turn what `huggingface_hub` raises about the repository `name` into a `NerError` with a remedy."""
-    from huggingface_hub.errors import HTTPError
-
     try:
         yield
     except NerError:
         raise
-    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+    except Exception as error:
         raise explain(error, name, revision) from error
 
 
 def explain(error: Exception, name: str, revision: str | None = None) -> NerError:
-    """What the Hub, or the connection to it, answered about `name`, with a remedy."""
+    """What the Hub, or the connection to it, answered about `name`, with a remedy. Raises `error` if it is another."""
     from huggingface_hub import constants, errors
 
+    if not isinstance(error, (errors.HTTPError, OSError, ValueError, RuntimeError)):
+        raise error
     # A failed download or upload of a file is explained by its cause.
     if isinstance(error, (errors.LocalEntryNotFoundError, RuntimeError)):
         error = error.__cause__ if isinstance(error.__cause__, errors.HfHubHTTPError) else error
@@ -233,7 +207,7 @@ def explain(error: Exception, name: str, revision: str | None = None) -> NerErro
     if status is not None and status < 500:
         what, remedy = f"the Hub refused ({reason})", "check the name and the token"
     else:
-        offline = constants.is_offline_mode()
-        network = "HF_HUB_OFFLINE is set; unset it" if offline else "check the network and HF_ENDPOINT"
-        what, remedy = f"the Hub cannot be reached, or is down ({reason})", f"{network}, and {again}"
+        offline = f"HF_HUB_OFFLINE is set; unset it, or run hf download {name} where there is a network"
+        remedy = offline if constants.is_offline_mode() else f"check the network and HF_ENDPOINT, and {again}"
+        what = f"the Hub cannot be reached, or is down ({reason})"
     return NerError(what, place=name, remedy=remedy)

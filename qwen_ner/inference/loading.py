@@ -6,7 +6,6 @@ cannot be used.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -40,35 +39,31 @@ def load_weights(path: Path, dtype: torch.dtype) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     refuse_pickled(path)
-    remedy = "use another checkpoint of the same training, or copy the folder again"
-    adapter = (path / ADAPTER).is_file()
-    if adapter:
-        base = check_base(path / ADAPTER)
-        remedy = f"check its base model ({base}; base_model_name_or_path in {ADAPTER} names it), or {remedy}"
+    place, remedy = path / ADAPTER, "use another checkpoint of the same training, or copy the folder again"
     try:
+        if not place.is_file():
+            model, found = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True, **SAFE)
+            refuse_others(found, str(path))
+            return refuse_not_finite(model, str(path))
+        from peft import PeftConfig, PeftModel
+
+        given = PeftConfig.from_pretrained(str(path))
+        base = check_base(given.base_model_name_or_path, place)
+        remedy = f"check its base model ({base}; base_model_name_or_path in {ADAPTER} names it), or {remedy}"
+        folder = base_folder(base, given.revision)
+        refuse_pickled(folder)
+        plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **SAFE)
         with warnings.catch_warnings():
             # A layer whose adapter is missing would keep one that does nothing.
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            if adapter:
-                from peft import PeftConfig, PeftModel
-
-                revision = PeftConfig.from_pretrained(str(path)).revision
-                folder = base_folder(base, revision)
-                refuse_pickled(folder)
-                plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **SAFE)
-                model = PeftModel.from_pretrained(plain, path)
-            else:
-                model, found = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True, **SAFE)
-    except NerError:  # of the base
+            adapted = PeftModel.from_pretrained(plain, path)
+        refuse_tied(adapted, place, "train it again without these layers in lora_target_modules")
+        # Merged in float32: bfloat16 would round most of a small adapter away.
+        return refuse_not_finite(adapted.merge_and_unload().to(dtype), str(path))
+    except NerError:
         raise
     except (*UNLOADABLE, UserWarning) as error:
         raise NerError(f"the weights cannot be loaded ({error})", place=path, remedy=remedy) from error
-    if adapter:
-        refuse_tied(model, path / ADAPTER, "train it again without these layers in lora_target_modules")
-        # Merged in float32: bfloat16 would round most of a small adapter away.
-        return refuse_not_finite(model.merge_and_unload().to(dtype), str(path))
-    refuse_others(found, str(path))
-    return refuse_not_finite(model, str(path))
 
 
 def refuse_not_finite(model: PreTrainedModel, place: str) -> PreTrainedModel:
@@ -84,13 +79,9 @@ def refuse_not_finite(model: PreTrainedModel, place: str) -> PreTrainedModel:
     return model
 
 
-def check_base(place: Path) -> str:
-    """The base model that `place`, an adapter_config.json, names. Raises `NerError` for none, or an absent folder."""
+def check_base(base: Any, place: Path) -> str:
+    """`base`, the base model that `place` names. Raises `NerError` if it is no name, or an absent folder."""
     remedy = "set base_model_name_or_path to the folder of the base model, or to its Hub id"
-    try:
-        base = json.loads(place.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise NerError(f"names no base model ({error!r})", place=place, remedy=remedy) from None
     if not isinstance(base, str) or not base:
         raise NerError("names no base model", value=base, place=place, remedy=remedy)
     if is_absent_folder(base):
@@ -133,12 +124,11 @@ def check_limits(config: NerConfig, max_length: int, vocabulary: int, path: Path
     """Raise `NerError` if `config` does not fit a context of `max_length` tokens, or a `vocabulary` of so many."""
     place = str(path / NER_CONFIG_NAME)
     if config.max_new_tokens >= max_length:
-        what, place = f"no room for a text in the model's context of {max_length} tokens", f"{place}: max_new_tokens"
-        raise NerError(what, value=config.max_new_tokens, place=place, remedy="lower it")
+        what = f"no room for a text in the model's context of {max_length} tokens"
+        raise NerError(what, value=config.max_new_tokens, place=f"{place}: max_new_tokens", remedy="lower it")
     if beyond := [token for token in config.end_token_ids if token >= vocabulary]:
-        what, place = f"the tokenizer has only {vocabulary} tokens", f"{place}: end_token_ids"
-        remedy = "take the file from a checkpoint of the same training"
-        raise NerError(what, value=beyond[0], place=place, remedy=remedy)
+        what, remedy = f"the tokenizer has only {vocabulary} tokens", "take the file of a checkpoint of this training"
+        raise NerError(what, value=beyond[0], place=f"{place}: end_token_ids", remedy=remedy)
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -154,20 +144,17 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (*UNLOADABLE, AttributeError) as error:
-        config = "put the config.json of these weights there again"
-        remedy = config if isinstance(error, StrictDataclassError) else copy
+        remedy = "put the config.json of these weights there again" if isinstance(error, StrictDataclassError) else copy
         raise NerError(f"no tokenizer could be loaded ({error})", place=path, remedy=remedy) from error
     if not tokenizer("a")["input_ids"]:  # transformers makes an empty one if only the model type is known
         raise NerError("no tokenizer found", place=path, remedy=copy)
     if not tokenizer.chat_template:
-        remedy = "use an instruct model, or add a chat_template.jinja"
-        raise NerError("the tokenizer has no chat template", place=path, remedy=remedy)
+        raise NerError("no chat template", place=path, remedy="use an instruct model, or add a chat_template.jinja")
     ends = (end_of_turn(tokenizer), tokenizer.eos_token_id)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in ends:
         others = [token for token in tokenizer.all_special_tokens if tokenizer.convert_tokens_to_ids(token) not in ends]
         if not others:
-            what = "the tokenizer has no special token to pad with but the end token"
-            raise NerError(what, place=path, remedy="set pad_token in the tokenizer")
+            raise NerError("only the end token could pad", place=path, remedy="set pad_token in the tokenizer")
         tokenizer.pad_token = others[0]
     return tokenizer
 

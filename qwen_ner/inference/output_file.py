@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from ..data.datasets import TextRow
 from ..entities import NerError
@@ -27,9 +27,6 @@ META = ".meta.json"
 
 NAME = "model"
 """Key of the record that says how the model was called. It may change: the fingerprint says which model it is."""
-
-OLDER = {"engine": "torch"}
-"""Keys that older records lack, and what they mean by that."""
 
 ERROR = re.compile(rb'\{"id": "(?:[^"\\]|\\.)*", "error": ')
 
@@ -96,15 +93,19 @@ def _check_record(path: Path, file: IO[str], record: Mapping[str, Any]) -> None:
             except (ValueError, TypeError):
                 what = f"is not empty, and no {path.name}{META} says what wrote it"
                 raise NerError(what, place=path, remedy=START_AGAIN) from None
-            before, now = {**OLDER, **before}, {**OLDER, **record}
-            other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-            if set(other) - {NAME} and first.endswith(b"\n"):
-                found = "; ".join(f"{key} {before.get(key)}, not {now.get(key)}" for key in other)
-                raise NerError(f"was written with {found}", place=path, remedy=START_AGAIN)
+            if first.endswith(b"\n"):
+                refuse_other(before | {NAME: record.get(NAME)}, record, path, START_AGAIN)
     file.truncate(0)
     json.dump(record, file, indent=2)
     file.write("\n")
     file.flush()
+
+
+def refuse_other(before: Mapping[str, Any], record: Mapping[str, Any], place: Path | str, remedy: str) -> None:
+    """Raise `NerError` if the output at `place` was written with another record than this."""
+    if other := [key for key in {**before, **record} if before.get(key) != record.get(key)]:
+        found = "; ".join(f"{key} {before.get(key)}, not {record.get(key)}" for key in other)
+        raise NerError(f"was written with {found}", place=place, remedy=remedy)
 
 
 def resume(
@@ -118,18 +119,15 @@ def resume(
     """Take from `rows` those that the file has lines of; returns how many, and how many of them hold an error.
 
     A line with an error is replaced by the `answer` to its row if that reads otherwise now; up to `size` rows are
-    answered at a time. With `write`, a last line that was cut off is removed. Raises `NerError`, and leaves the file
-    unchanged, at a line of another text.
+    answered at a time. With `write` the file is written again, without a last line that was cut off. Raises `NerError`,
+    and leaves the file unchanged, at a line of another text.
     """
-    done = refused = whole = 0
+    done = refused = 0
     if not path.exists():
         return done, refused
     with ExitStack() as stack:
         old = stack.enter_context(path.open("rb"))
-        new: BinaryIO | None = None
-        if any(map(ERROR.match, old)) and write:
-            new = stack.enter_context(stack.enter_context(beside(path)).open("wb"))
-        old.seek(0)
+        new = stack.enter_context(stack.enter_context(beside(path)).open("wb")) if write else None
         whole_lines = (raw for raw in old if raw.endswith(b"\n"))
         while lines := list(islice(whole_lines, size)):
             read = [_match(raw, next(rows, None), f"{path}:{done + i}") for i, raw in enumerate(lines, start=1)]
@@ -138,10 +136,8 @@ def resume(
                 read[i], lines[i] = (line, read[i][1]), line_of(line).encode()
             if new:
                 new.writelines(lines)
-            done, whole = done + len(lines), whole + sum(map(len, lines))
+            done += len(lines)
             refused += sum("error" in line for line, _ in read)
-    if write and whole < path.stat().st_size:
-        os.truncate(path, whole)
     return done, refused
 
 

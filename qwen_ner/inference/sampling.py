@@ -40,23 +40,18 @@ class Sampling:
 
     def __post_init__(self) -> None:
         draw = "give a temperature above 0, such as 0.7"
-        if self.samples < 1:
-            raise NerError("no answer to draw", value=self.samples, place="samples", remedy="give 1 or more")
-        if self.beams < 1:
-            raise NerError("no answer to search for", value=self.beams, place="beams", remedy="give 1 or more")
-        if self.beams > 1 and self.temperature:
-            remedy = "leave the temperature at 0, or give samples instead of beams"
-            raise NerError("beams are searched, not drawn", value=self.beams, place="beams", remedy=remedy)
-        if not 0 <= self.temperature < math.inf:
-            remedy = "give 0, which is greedy, or a number above, such as 0.7"
-            raise NerError("out of range", value=self.temperature, place="temperature", remedy=remedy)
-        if not 0 < self.top_p <= 1:
-            remedy = "give a number above 0 and up to 1, such as 0.9"
-            raise NerError("out of range", value=self.top_p, place="top_p", remedy=remedy)
-        if not self.temperature and self.samples > 1:
-            raise NerError("greedy answers are all the same", value=self.samples, place="samples", remedy=draw)
-        if not self.temperature and self.top_p < 1:
-            raise NerError("has no effect on greedy answers", value=self.top_p, place="top_p", remedy=draw)
+        cold, searched = not self.temperature, "leave the temperature at 0, or give samples instead of beams"
+        for wrong, place, what, remedy in (
+            (self.samples < 1, "samples", "no answer to draw", "give 1 or more"),
+            (self.beams < 1, "beams", "no answer to search for", "give 1 or more"),
+            (self.beams > 1 and not cold, "beams", "beams are searched, not drawn", searched),
+            (not 0 <= self.temperature < math.inf, "temperature", "out of range", "give 0, which is greedy, or more"),
+            (not 0 < self.top_p <= 1, "top_p", "out of range", "give a number above 0 and up to 1, such as 0.9"),
+            (cold and self.samples > 1, "samples", "greedy answers are all the same", draw),
+            (cold and self.top_p < 1, "top_p", "has no effect on greedy answers", draw),
+        ):
+            if wrong:
+                raise NerError(what, value=getattr(self, place), place=place, remedy=remedy)
 
     def __str__(self) -> str:
         if self.beams > 1:
@@ -73,12 +68,11 @@ class Sampling:
         """
         if thresholds == "auto" and self != GREEDY:
             what = "the calibrated thresholds are fitted to the probabilities of greedy answers, not to others"
-            given = "the temperature at 0" if self.temperature else "beams out"
-            remedy = f"leave thresholds out and set min_score, or leave {given}"
+            remedy = "leave thresholds out and set min_score, or leave temperature and beams out"
             raise NerError(what, value=thresholds, place="thresholds", remedy=remedy)
         if self.beams > 1 and (joining or not constrained):
             what = "a server does not search for beams" if joining else "a search for beams needs the grammar"
-            remedy = "leave beams out, or use predict" if joining else "leave beams out, or constrained at True"
+            remedy = "leave beams out, or use predict, with constrained at True"
             raise NerError(what, value=self.beams, place="beams", remedy=remedy)
 
     def floor(self, min_score: float | None) -> float:

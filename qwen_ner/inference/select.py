@@ -26,7 +26,7 @@ from ..data.formats import doccano, label_studio
 from ..data.formats.errors import count as counted
 from ..data.formats.rows import write_rows
 from ..data.notes import Notes
-from ..entities import Entity, Example, NerError
+from ..entities import Example, NerError
 from ..files import beside
 from .batch_predict import ROWS, predicted
 from .extractor import Extractor
@@ -43,22 +43,14 @@ LEFT_OUT = "texts left out, which could not be read"
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Example):
     """A text, what the model finds in it, and ln P(its answer | the text)."""
 
-    id: str
-    text: str
-    source: str
-    entities: tuple[Entity, ...]
-    logprob: float
+    logprob: float = 0.0
 
     @property
     def probability(self) -> float:
         return math.exp(min(0.0, self.logprob))
-
-    @property
-    def example(self) -> Example:
-        return Example(self.id, self.text, self.entities, self.source)
 
 
 @dataclass
@@ -100,23 +92,20 @@ def select(
     Raises `NerError` if the model's backend gives no probabilities.
     """
     result = Selection()
-    pool: list[tuple[float, int, Candidate]] = []  # the surest first, of equals the last
     fresh = _fresh(rows, {_digest(text) for text in exclude}, result)
-    place = 0
-    while chunk := list(islice(fresh, ROWS)):
-        for row, found in zip(chunk, predicted(extractor, chunk, {"batch_tokens": batch_tokens}), strict=True):
-            place += 1
-            if isinstance(found, str):
-                result.left_out.note(LEFT_OUT, found)
-                continue
-            if found.logprob is None:
-                remedy = "leave --engine out, or give the server the grammar, as the guide on vLLM says"
-                raise NerError("the engine gives no probabilities", place="--engine", remedy=remedy)
-            candidate = Candidate(row.id, row.text or "", row.source, found.entities, found.logprob)
-            heapq.heappush(pool, (-found.logprob, -place, candidate))
-            if len(pool) > POOL * count:
-                heapq.heappop(pool)
-    ranked = [candidate for _, _, candidate in sorted(pool, key=lambda item: item[:2], reverse=True)]
+
+    def candidates() -> Iterator[Candidate]:
+        while chunk := list(islice(fresh, ROWS)):
+            for row, found in zip(chunk, predicted(extractor, chunk, {"batch_tokens": batch_tokens}), strict=True):
+                if isinstance(found, str):
+                    result.left_out.note(LEFT_OUT, found)
+                    continue
+                if found.logprob is None:
+                    remedy = "leave --engine out, or give the server the grammar, as the guide on vLLM says"
+                    raise NerError("the engine gives no probabilities", place="--engine", remedy=remedy)
+                yield Candidate(row.id, row.text or "", found.entities, row.source, found.logprob)
+
+    ranked = heapq.nsmallest(POOL * count, candidates(), key=lambda one: one.logprob)
     result.chosen = [ranked[at] for at in spread([one.text for one in ranked], count)]
     return result
 
@@ -178,11 +167,11 @@ def write(path: Path | None, chosen: Sequence[Candidate], model: str) -> None:
         replace(one, id=one.source) if taken[one.id] > 1 or one.source.endswith(f":{one.id}") else one for one in chosen
     ]
     if path is None:
-        sys.stdout.writelines(json.dumps(doccano.as_row(one.example), ensure_ascii=False) + "\n" for one in unique)
+        sys.stdout.writelines(json.dumps(doccano.as_row(one), ensure_ascii=False) + "\n" for one in unique)
         return
     with beside(path) as part:
         if path.suffix == ".json":
-            tasks = (label_studio.as_task(one.example, model, float(f"{one.probability:.4g}")) for one in unique)
+            tasks = (label_studio.as_task(one, model, float(f"{one.probability:.4g}")) for one in unique)
             label_studio.write_tasks(part, tasks)
         else:
-            write_rows(part, (doccano.as_row(one.example) for one in unique))
+            write_rows(part, (doccano.as_row(one) for one in unique))

@@ -17,9 +17,11 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
+from prometheus_client import generate_latest
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,7 +30,7 @@ from ..inference.extractor import Extractor
 from ..inference.sampling import GREEDY, Sampling
 from . import schemas
 from .batcher import Batcher, QueueFull
-from .http_io import Lines, is_local, read_body, read_host, respond, updates
+from .http_io import is_local, read_body, read_host, respond, stream_lines, updates
 from .limits import Limits
 from .metrics import Monitor
 from .page import render_page
@@ -50,16 +52,10 @@ class Service:
     """One model behind one app: its queue, its metrics, and whether it still accepts requests."""
 
     def __init__(
-        self,
-        extractor: Extractor,
-        limits: Limits,
-        token: str | None,
-        hosts: Collection[str] | None = None,
-        sampling: Sampling = GREEDY,
+        self, extractor: Extractor, limits: Limits, token: str | None, hosts: Collection[str] | None, sampling: Sampling
     ) -> None:
         self.limits, self.token, self.hosts, self.monitor = limits, token, hosts, Monitor()
-        self.batcher = Batcher(extractor, limits, self.monitor.batch, sampling)
-        self.monitor.watch(self.batcher)
+        self.batcher = Batcher(extractor, limits, self.monitor, sampling)
         self.reader: asyncio.Task[None] | None = None
         self.open = 0  # requests that were accepted and are not answered yet
         self.draining = False
@@ -119,28 +115,28 @@ class Gate:
         finally:
             service.open -= not probe
             route = getattr(scope.get("route"), "path", "other")
-            service.monitor.request(route, status, time.perf_counter() - started)
+            service.monitor.requests.labels(route, str(status)).inc()
+            service.monitor.seconds.labels(route).observe(time.perf_counter() - started)
 
     def _refusal(self, scope: Scope, probe: bool, first: str) -> Response | None:
-        service, named = self.service, dict(scope["headers"]).get(b"host")
+        service, headers = self.service, Headers(scope=scope)
         if not scope["path"].startswith("/"):
             return fail(400, "the request's target is not a path, and this server is no proxy")
         # A page of another site can make its name lead to this machine (DNS rebinding), but then asks with that name.
-        if service.hosts is not None and named is not None:
-            host = read_host(named.decode("latin-1"))
+        if service.hosts is not None and "host" in headers:
+            host = read_host(headers["host"])
             if host not in service.hosts and not is_local(host):
                 return fail(421, f"no host {host!r} here; ask localhost, or start the server with --allowed-host")
         if service.draining and not probe:
             return fail(503, "the server is shutting down; try again in a moment", {"retry-after": "1"})
-        if service.token and first not in OPEN and not _has_token(scope, service.token):
+        if service.token and first not in OPEN and not _is_token(headers.get("authorization", ""), service.token):
             return fail(401, "a token is required: Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
         return None
 
 
-def _has_token(scope: Scope, token: str) -> bool:
-    header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-    scheme, _, value = header.partition(b" ")
-    return scheme.lower() == b"bearer" and hmac.compare_digest(value.strip(), token.encode())
+def _is_token(header: str, token: str) -> bool:
+    scheme, _, value = header.partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(value.strip().encode(), token.encode())
 
 
 def fail(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -237,11 +233,11 @@ def _add_api(app: FastAPI, service: Service, info: ModelInfo) -> None:
         try:
             job = service.batcher.submit(query.texts, query.min_score)
         except QueueFull as full:
-            raise HTTPException(429, str(full), {"retry-after": str(full.seconds)}) from None
+            raise HTTPException(429, str(full), {"retry-after": "5"}) from None
         service.monitor.texts.inc(len(query.texts))
         changes = updates(service.batcher, job, request, started)
         if LINES_TYPE in request.headers.get("accept", ""):
-            return Lines(job, query, changes)
+            return StreamingResponse(stream_lines(job, query, changes), media_type=LINES_TYPE)
         return await respond(job, query, changes)
 
     @app.get(
@@ -254,7 +250,9 @@ def _add_api(app: FastAPI, service: Service, info: ModelInfo) -> None:
     @app.get("/metrics", response_class=PlainTextResponse, dependencies=secured)
     async def metrics() -> Response:
         """Requests, latencies, batch sizes, tokens and the queue, for Prometheus."""
-        return Response(service.monitor.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(
+            generate_latest(service.monitor.registry), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
 
 
 def _add_probes(app: FastAPI, service: Service) -> None:

@@ -23,11 +23,11 @@ class Connection(H11Protocol):
     """uvicorn's connection with deadlines, which uvicorn has only for connections between two requests.
 
     uvicorn's `limit_concurrency` would refuse every request, a probe too, while enough clients do nothing. Here the
-    number of requests is limited by the queue, and beyond `most` connections a new one takes the place of those whose
-    clients have kept the server waiting longest.
+    number of requests is limited by the queue, and beyond `most` connections, half the files that a process may usually
+    open, a new one takes the place of those whose clients have kept the server waiting longest.
     """
 
-    most: ClassVar[int] = 2048
+    most: ClassVar[int] = 512
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.since, self.left = time.monotonic(), 0

@@ -15,15 +15,15 @@ from collections.abc import AsyncGenerator
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive
 
 from .batcher import Batcher
 from .jobs import Job
 from .limits import Limits
-from .schemas import LINES_TYPE, ExtractRequest, Refusal, to_json, to_response, to_result
+from .schemas import ExtractRequest, Refusal, to_json, to_response, to_result
 
 SLOW_SECONDS = 30.0
-"""How long a client may take to send the body of a request, and to receive a piece of the answer."""
+"""How long a client may take to send the body of a request; `connection` waits as long for it to receive an answer."""
 
 
 _HOST = re.compile(r"(?:\[(?P<address>[\da-f:.]+)\]|(?P<name>[\w.-]+))(?::\d*)?", re.IGNORECASE | re.ASCII)
@@ -117,47 +117,32 @@ async def respond(job: Job, query: ExtractRequest, changes: AsyncGenerator[None,
     return Response(to_json(to_response(outcomes, query)), media_type="application/json")
 
 
-class Lines(Response):
-    """The answer to `query` as lines of JSON, one per text, in order, sent as soon as they are known.
+async def stream_lines(
+    job: Job, query: ExtractRequest, changes: AsyncGenerator[None, None]
+) -> AsyncGenerator[bytes, None]:
+    """The answer to `query` as lines of JSON, one per text, in order, as soon as they are known.
 
     At the deadline the remaining texts get lines with an error.
     """
+    sent = 0
 
-    media_type = LINES_TYPE
-
-    def __init__(self, job: Job, query: ExtractRequest, changes: AsyncGenerator[None, None]) -> None:
-        super().__init__()
-        del self.headers["content-length"]
-        self.job, self.query, self.changes, self.sent = job, query, changes, 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        try:
-            async with contextlib.aclosing(self.changes):
-                async for _ in self.changes:
-                    await self._send(send)
-        except HTTPException as late:
-            self.job.give_up(late.detail)
-        except ClientDisconnect:
-            return
-        with contextlib.suppress(ClientDisconnect):
-            await self._send(send, more=False)
-
-    def _next_lines(self) -> bytes:
-        """The lines that are known and not sent yet."""
+    def new_lines() -> bytes:
+        nonlocal sent
         lines = []
-        while self.sent < len(self.job.outcomes) and (outcome := self.job.outcomes[self.sent]) is not None:
-            lines.append({"index": self.sent} | to_result(outcome, self.query))
-            self.sent += 1
-        if self.query.progress and self.sent < len(self.job.outcomes):
-            lines.append({"progress": {"read": self.job.read, "of": self.job.windows}})
+        while sent < len(job.outcomes) and (outcome := job.outcomes[sent]) is not None:
+            lines.append({"index": sent} | to_result(outcome, query))
+            sent += 1
+        if query.progress and sent < len(job.outcomes):
+            lines.append({"progress": {"read": job.read, "of": job.windows}})
         return b"".join(to_json(line) + b"\n" for line in lines)
 
-    async def _send(self, send: Send, more: bool = True) -> None:
-        body = self._next_lines()
-        if body or not more:
-            message = {"type": "http.response.body", "body": body, "more_body": more}
-            try:
-                await asyncio.wait_for(send(message), SLOW_SECONDS)
-            except asyncio.TimeoutError:
-                raise ClientDisconnect() from None
+    try:
+        async with contextlib.aclosing(changes):
+            async for _ in changes:
+                if lines := new_lines():
+                    yield lines
+    except HTTPException as late:
+        job.give_up(late.detail)
+        yield new_lines()
+    except ClientDisconnect:  # nobody receives the rest
+        return

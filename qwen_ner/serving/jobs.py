@@ -7,8 +7,7 @@ read, as soon as it is known. Knows nothing of models and HTTP.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -33,8 +32,8 @@ class Job:
         self.parts = deque(Part(self, i, window) for i, own in enumerate(windows) for window in own)
         self.windows, self.read = len(self.parts), 0
         self.cancelled = False
-        self._lengths = [len(own) for own in windows]
-        self._decoded: defaultdict[int, dict[Window, Decoded]] = defaultdict(dict)
+        self._own_windows = windows
+        self._decoded: list[dict[Window, Decoded]] = [{} for _ in texts]
         self._changed = asyncio.Event()
 
     @property
@@ -55,16 +54,15 @@ class Job:
         i = part.number
         if self.outcomes[i] is not None:  # refused or given up
             return
-        known = self._decoded[i]
+        windows, known = self._own_windows[i], self._decoded[i]
         if isinstance(found, Refusal):
             self.outcomes[i] = found
-            self.read += self._lengths[i] - len(known)  # the others will not be read
+            self.read += len(windows) - len(known)  # the others will not be read
         else:
             known[part.window] = found
             self.read += 1
-            if len(known) == self._lengths[i]:
-                in_order = sorted(self._decoded.pop(i).items(), key=lambda one: one[0].start)
-                self.outcomes[i] = join_windows(in_order, lambda label: self.min_score)
+            if len(known) == len(windows):
+                self.outcomes[i] = join_windows(((own, known[own]) for own in windows), lambda label: self.min_score)
         self._changed.set()
 
 
@@ -85,16 +83,3 @@ class Part:
     def cancelled(self) -> bool:
         """Whether nobody waits for it."""
         return self.job.cancelled or self.job.outcomes[self.number] is not None
-
-
-@dataclass(eq=False)
-class Batch:
-    """Parts that are begun together: those that were `read` so far, their `tokens`, and how many are `left`."""
-
-    parts: Sequence[Part]
-    started: float = field(default_factory=time.perf_counter)
-    read: list[Part] = field(default_factory=list)
-    tokens: int = 0
-
-    def __post_init__(self) -> None:
-        self.left = len(self.parts)

@@ -25,20 +25,13 @@ class Limits:
     max_texts: int = _limit(1000, "most texts in a request")
     max_characters: int = _limit(100_000, "most characters in a request")
     max_waiting: int = _limit(1_000_000, "queue limit in tokens; further requests get HTTP 429")
-    max_wait: float = _limit(
-        0.01, "seconds to wait for more requests after a batch of several, at least 1/50 of its time"
-    )
     deadline: float = _limit(120.0, "seconds after which a request gets HTTP 504")
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            place = f"--{name.replace('_', '-')}"
-            if name == "max_wait":
-                if not 0 <= value < math.inf:
-                    raise NerError("the wait must be finite", value=value, place=place, remedy="give 0 or more")
-            elif not 0 < value < math.inf:
-                remedy = "give a number above 0"
-                raise NerError("the limit must be positive and finite", value=value, place=place, remedy=remedy)
+            if not 0 < value < math.inf:
+                what, place = "the limit must be positive and finite", f"--{name.replace('_', '-')}"
+                raise NerError(what, value=value, place=place, remedy="give a number above 0")
 
     @property
     def body(self) -> int:

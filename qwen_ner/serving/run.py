@@ -39,9 +39,6 @@ TOKEN_VARIABLE = "QWEN_NER_TOKEN"
 EXAMPLES = ("三星WCG2011北京赛区魔兽争霸3最终名次", "店长李明说周末去西湖", "王芳在深圳的苹果店买了《红楼梦》")
 """Sentences that the page offers."""
 
-OPEN_FILES = 4096
-"""How many files the process asks the system to let it open: a connection is one."""
-
 TOKEN_LENGTH = 16
 """Characters that a token must have at least."""
 
@@ -69,7 +66,6 @@ def serve(
     `sampling` says. Raises `NerError` if the model, the address, a name or the token cannot be used, or the backend
     cannot draw, and `KeyboardInterrupt` after Ctrl-C.
     """
-    sampling.check(joining=True)
     token = read_token(token_file)
     names = {_check_name(name) for name in allowed_hosts}
     listener = open_socket(host, port)
@@ -84,8 +80,6 @@ def serve(
     if token is None and not local:
         advice = f"set {TOKEN_VARIABLE}, pass --token-file, or omit --host"
         log.warning("Anyone who can reach %s can use this server; %s.", host, advice)
-    files = _raise_file_limit()
-    Connection.most = files // 2
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -94,7 +88,7 @@ def serve(
         lifespan="on",
         http=Connection,
         ws="none",
-        backlog=files // 16,  # asyncio accepts as many at once, several times before the first is closed
+        backlog=64,  # asyncio accepts as many at once, several times before the first is closed
         timeout_graceful_shutdown=5,
     )
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # its warnings are a line for each malformed request
@@ -161,20 +155,6 @@ class DrainingServer(uvicorn.Server):
                 for connection in connections:
                     connection.abort()
         return await super().on_tick(counter)
-
-
-def _raise_file_limit() -> int:
-    """How many files this process may open, `OPEN_FILES` at most, once it has asked for more."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return OPEN_FILES
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if now == resource.RLIM_INFINITY or now >= OPEN_FILES:
-        return OPEN_FILES
-    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-    return wanted
 
 
 def _check_name(name: str) -> str:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from ..codec import Decoded, entity_row, unique_keys
+from ..columns import join_names
 from ..entities import LabelSet
 from .limits import Limits
 
@@ -154,7 +155,7 @@ def read_request(raw: bytes, limits: Limits, labels: LabelSet) -> ExtractRequest
         request = ExtractRequest.model_validate(values)
     except ValidationError as error:
         faults = [": ".join([*filter(None, [".".join(map(str, e["loc"]))]), e["msg"]]) for e in error.errors()]
-        raise HTTPException(422, _listed(faults, "; ")) from None
+        raise HTTPException(422, join_names((fault[:200] for fault in faults), 20)) from None
     except (ValueError, RecursionError) as error:
         raise HTTPException(422, f"the body is not valid JSON: {error}") from None
     characters = sum(len(text) for text in request.texts if isinstance(text, str))
@@ -165,13 +166,10 @@ def read_request(raw: bytes, limits: Limits, labels: LabelSet) -> ExtractRequest
         if count > limit:
             raise HTTPException(413, f"{count:,} {unit} exceed the limit of {limit:,}; split the request")
     if unknown := [label for label in request.labels or () if label not in labels]:
-        raise HTTPException(422, f"labels: unknown label {unknown[0][:99]!r}; the model has {_listed(labels.names)}")
+        raise HTTPException(
+            422, f"labels: unknown label {unknown[0][:99]!r}; the model has {join_names(labels.names, 20)}"
+        )
     return request.model_copy(update={"texts": [_check_text(text) for text in request.texts]})
-
-
-def _listed(items: Sequence[str], separator: str = ", ", most: int = 20) -> str:
-    more = f" and {len(items) - most:,} more" if len(items) > most else ""
-    return separator.join(item[:200] for item in items[:most]) + more
 
 
 _KINDS = {bool: "a boolean", type(None): "null", list: "an array", dict: "an object"}

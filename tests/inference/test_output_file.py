@@ -77,19 +77,6 @@ def test_a_model_that_was_moved_is_the_same_and_its_files_say_so(tiny, tmp_path)
     assert write(file, rows_of(*TEXTS[:4]), {**RECORD, "model": "elsewhere"}) == 0
 
 
-def test_a_record_from_before_engines_were_told_apart_is_one_of_torch(tmp_path):
-    file = tmp_path / "out.jsonl"
-    write(file, rows_of(*TEXTS[:3]))
-    with pytest.raises(NerError) as caught:
-        write(file, rows_of(*TEXTS), {**RECORD, "engine": "http"})
-    assert (caught.value.place, caught.value.what) == (file, "was written with engine torch, not http")
-    assert write(file, rows_of(*TEXTS), {**RECORD, "engine": "torch"}) == 0
-    assert [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()] == TEXTS
-    with pytest.raises(NerError) as caught:
-        write(file, rows_of(*TEXTS), {**RECORD, "engine": "http#ner"})
-    assert caught.value.what == "was written with engine torch, not http#ner"
-
-
 def test_lines_without_a_record_are_refused(tmp_path):
     file = tmp_path / "out.jsonl"
     write(file, rows_of(*TEXTS[:3]))

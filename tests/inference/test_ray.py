@@ -312,7 +312,7 @@ def test_the_dtype_is_that_of_the_command_and_of_the_job(trained, tmp_path, monk
     assert str(loaded.model.dtype) == "torch.bfloat16"
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     command = ["predict", model, str(path), "--engine", "ray", "--output", str(tmp_path / "out")]
-    for dtype, said in (("bfloat16", "no Ray cluster"), ("auto", "dtype bfloat16, not None")):
+    for dtype, said in (("bfloat16", "no Ray cluster"), ("auto", "dtype bfloat16, not auto")):
         with pytest.raises(SystemExit) as caught:
             cli.main([*command, "--address", "127.0.0.1:1", "--dtype", dtype])
         assert said in str(caught.value)

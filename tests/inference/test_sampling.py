@@ -11,6 +11,7 @@ from rows import EIGHT
 from qwen_ner.codec import Codec, Decoded
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, NerError
+from qwen_ner.inference.backends.base import Backend
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.inference.sampling import Sampling, vote
 
@@ -202,7 +203,7 @@ def test_calibrated_thresholds_and_a_server_are_refused_for_beams(extractor):
 
 
 def test_an_engine_that_does_not_search_says_so(extractor):
-    class Other:
+    class Other(Backend):
         max_length = 512
 
         def complete(self, prompts, limit, constraints=None, **options):

@@ -1,6 +1,5 @@
 import asyncio
 import json
-import time
 from dataclasses import asdict
 from itertools import pairwise
 
@@ -375,54 +374,18 @@ def test_the_texts_of_a_client_that_leaves_are_not_read(extractor, hold, serving
     assert 'qwen_ner_requests_total{path="/v1/extract",status="' in metrics
 
 
-def test_concurrent_requests_share_a_batch_and_a_lone_one_does_not_wait(extractor, hold, serving):
-    hold.go.set()
-
+def test_concurrent_requests_share_a_batch(extractor, hold, serving):
     async def main():
-        async with serving(extractor, limits=Limits(max_wait=3.0)) as client:
-            started = time.perf_counter()
-            await asked(client, TEXTS[:1])
-            await asked(client, TEXTS[1:2])
-            alone = time.perf_counter() - started
-            hold.asked.clear()
-            hold.go.clear()
+        async with serving(extractor) as client:
             first = asyncio.create_task(asked(client, TEXTS[:1]))
             await until(lambda: hold.asked)
             others = [asyncio.create_task(asked(client, [text])) for text in TEXTS[1:]]
             await until(lambda: len(client.app.state.service.batcher.waiting) == 7)
             hold.go.set()
             await asyncio.gather(first, *others)
-            return alone
-
-    assert asyncio.run(main()) < 3.0
-    assert hold.asked == [TEXTS[:1], TEXTS[1:]]
-
-
-@pytest.mark.parametrize("share", [0.0, 10.0])
-def test_after_a_long_batch_the_model_waits_longer_for_followers(extractor, hold, serving, monkeypatch, share):
-    """Clients need time to read their answers and ask again, on a busy machine more."""
-    monkeypatch.setattr("qwen_ner.serving.batcher.WAITING_SHARE", share)
-
-    async def main():
-        async with serving(extractor, limits=Limits(max_wait=0.001)) as client:
-            first = asyncio.create_task(asked(client, TEXTS[:1]))
-            await until(lambda: hold.asked)
-            both = [asyncio.create_task(asked(client, [text])) for text in TEXTS[1:3]]
-            await until(lambda: len(client.app.state.service.batcher.waiting) == 2)
-            for batch, number in (([first], 1), (both, 2)):
-                await until(lambda number=number: len(hold.asked) == number)
-                await asyncio.sleep(0.1)
-                hold.go.set()
-                await asyncio.gather(*batch)
-                hold.go.clear()
-            hold.go.set()
-            again = asyncio.create_task(asked(client, TEXTS[3:4]))
-            await asyncio.sleep(0.3)
-            await asyncio.gather(again, asked(client, TEXTS[4:5]))
 
     asyncio.run(main())
-    assert hold.asked[:2] == [TEXTS[:1], TEXTS[1:3]]
-    assert hold.asked[2:] == ([TEXTS[3:5]] if share else [TEXTS[3:4], TEXTS[4:5]])
+    assert hold.asked == [TEXTS[:1], TEXTS[1:]]
 
 
 def test_a_long_document_does_not_block_a_sentence(extractor, hold, serving):

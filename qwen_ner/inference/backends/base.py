@@ -3,16 +3,17 @@
 In: prompts as token ids, and a `Constraint` for each whose answer must follow one. Out: a `Completion` for each, in
 order. Knows nothing of labels, JSON or devices.
 
-A new backend is one module with a class that satisfies `Backend`, and one line in `BACKENDS`.
+A new backend is one module with a subclass of `Backend`, and one line in `BACKENDS`.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from pkgutil import resolve_name
+from typing import Any, Protocol, TypeVar
 
 from ...entities import NerError
 
@@ -94,57 +95,7 @@ class Constraint(Protocol):
     def restart(self) -> None: ...
 
 
-@runtime_checkable
-class Backend(Protocol):
-    """Runs a model. Decoding is greedy or drawn, without penalties."""
-
-    @property
-    def max_length(self) -> int:
-        """The context length: the most tokens that a prompt and its answer may have together."""
-
-    def complete(
-        self,
-        prompts: Sequence[Sequence[int]],
-        limit: int,
-        constraints: Sequence[Constraint] | None = None,
-        *,
-        draws: Sequence[Draw] | None = None,
-        hints: Sequence[Constraint] | None = None,
-        batch_tokens: int | None = None,
-        on_rows: Callable[[int], object] | None = None,
-    ) -> list[Completion]:
-        """A completion of up to `limit` new tokens for each of `prompts`, in order.
-
-        Each answer keeps to its constraint, which has been advanced by it afterwards; the backend asks `allows` for the
-        model's own choice before it takes another token. With `draws`, one for each prompt, answers are drawn; a
-        backend that cannot raises `NerError`. The other options may be ignored: `hints` forecast answers without
-        restricting them, `batch_tokens` bounds the tokens in a batch, and `on_rows` is called with the number of
-        prompts each time that some are done.
-        """
-
-
 Guide = TypeVar("Guide", bound=Constraint)
-
-
-@runtime_checkable
-class BeamBackend(Backend, Protocol):
-    """A backend that also finds what the model almost wrote."""
-
-    def search(
-        self,
-        prompts: Sequence[Sequence[int]],
-        limit: int,
-        constraints: Sequence[Guide],
-        beams: int,
-        *,
-        batch_tokens: int | None = None,
-        on_rows: Callable[[int], object] | None = None,
-    ) -> list[list[tuple[Completion, Guide]]]:
-        """Up to `beams` different answers to each of `prompts`: greedy's first, then others from likely to unlikely.
-
-        Each comes with a copy of its constraint that it has advanced; those given stay as they are. The probability of
-        an answer is the product of its tokens'. The other options are those of `Backend.complete`.
-        """
 
 
 class EngineDown(NerError):
@@ -170,21 +121,63 @@ Feed = Callable[[int], Sequence[Request]]
 """Gives requests that wait, of about so many tokens with their answers; at least one, if any waits."""
 
 
-@runtime_checkable
-class ServingBackend(Backend, Protocol):
-    """A backend that lets further requests into a running batch. One without this method reads batch after batch."""
+class Backend(ABC):
+    """Runs a model. Decoding is greedy or drawn, without penalties."""
+
+    max_length: int
+    """The context length: the most tokens that a prompt and its answer may have together."""
+
+    @abstractmethod
+    def complete(
+        self,
+        prompts: Sequence[Sequence[int]],
+        limit: int,
+        constraints: Sequence[Constraint] | None = None,
+        *,
+        draws: Sequence[Draw] | None = None,
+        hints: Sequence[Constraint] | None = None,
+        batch_tokens: int | None = None,
+        on_rows: Callable[[int], object] | None = None,
+    ) -> list[Completion]:
+        """A completion of up to `limit` new tokens for each of `prompts`, in order.
+
+        Each answer keeps to its constraint, which has been advanced by it afterwards; the backend asks `allows` for the
+        model's own choice before it takes another token. With `draws`, one for each prompt, answers are drawn; a
+        backend that cannot raises `NerError`. The other options may be ignored: `hints` forecast answers without
+        restricting them, `batch_tokens` bounds the tokens in a batch, and `on_rows` is called with the number of
+        prompts each time that some are done.
+        """
+
+    def search(
+        self, prompts: Sequence[Sequence[int]], limit: int, constraints: Sequence[Guide], beams: int, **options: Any
+    ) -> list[list[tuple[Completion, Guide]]]:
+        """Up to `beams` different answers to each of `prompts`: greedy's first, then others from likely to unlikely.
+
+        Each comes with a copy of its constraint that it has advanced; those given stay as they are. The probability of
+        an answer is the product of its tokens'. `options` are `batch_tokens` and `on_rows` of `complete`. Raises
+        `NerError` for a backend that has no method of its own for this.
+        """
+        raise NerError("this engine does not search", value=beams, place="beams", remedy="use the engine torch")
 
     def serve(self, feed: Feed, limit: int, *, batch_tokens: int | None = None) -> None:
         """Complete what `feed` gives, each with up to `limit` new tokens that keep to its guide.
 
         `feed` is asked again while others are written; each request is answered as soon as it is done. Returns once
-        `feed` gives none and all are answered. If it raises, those without an answer may be asked for again.
+        `feed` gives none and all are answered. If it raises, those without an answer may be asked for again. A backend
+        without a method of its own reads batch after batch.
         """
+        while some := feed(batch_tokens or BATCH_TOKENS):
+            prompts = [request.prompt for request in some]
+            guides = [request.guide for request in some if request.guide]
+            draws = [request.draw for request in some if request.draw]
+            drawn: dict[str, Any] = {"draws": draws} if draws else {}
+            completions = self.complete(prompts, limit, guides, batch_tokens=batch_tokens, **drawn)
+            for request, completion in zip(some, completions, strict=True):
+                request.answer(completion)
 
 
 def backend_class(name: str) -> Any:
     """The class of the backend `name`, imported now. Raises `NerError` for a name that is not in `BACKENDS`."""
     if name not in BACKENDS:
         raise NerError("unknown backend", value=name, place="backend", remedy=f"choose one of: {', '.join(BACKENDS)}")
-    module, _, attribute = BACKENDS[name].partition(":")
-    return getattr(import_module(module), attribute)
+    return resolve_name(BACKENDS[name])

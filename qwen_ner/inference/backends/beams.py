@@ -10,16 +10,14 @@ import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic
+from typing import Any, Generic
 
 import torch
+from transformers import DynamicCache, PreTrainedModel
 
 from .base import Completion, Guide
 from .batch_cache import read_prompts
 from .decoding import not_finite
-
-if TYPE_CHECKING:
-    from transformers import DynamicCache, PreTrainedModel
 
 
 @dataclass(frozen=True, slots=True)

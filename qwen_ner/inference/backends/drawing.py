@@ -32,13 +32,12 @@ def probabilities(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
     weights = (logits / temperature[:, None].clamp_min(torch.finfo(torch.float32).tiny)).softmax(-1)
     if all(draw.top_p == 1 for draw in draws):
         return weights
-    width, most = weights.shape[-1], FIRST_TOKENS
-    while True:
-        best = weights.topk(min(most, width)).values
+    width = weights.shape[-1]
+    for most in (min(FIRST_TOKENS, width), width):
+        best = weights.topk(most).values
         short = best.cumsum(-1) < top_p[:, None]
-        if most >= width or not short[:, -1].any():
+        if not short[:, -1].any():
             break
-        most *= 8
     last = short.sum(-1, keepdim=True).clamp_max(best.shape[-1] - 1)
     least = best.gather(1, last).masked_fill(top_p[:, None] == 1, 0)
     return weights.masked_fill(weights < least, 0)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...contract import NerConfig
 from ...entities import NerError
 from ..constraints.remote import LABELS, TEXT, lark
-from .base import BATCH_TOKENS, Completion, Constraint, Draw, Feed, Request
+from .base import BATCH_TOKENS, Backend, Completion, Constraint, Draw, Feed, Request
 from .vllm_api import CONNECTIONS, START, Server
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ LOOK = 0.02
 """Seconds after which `HttpBackend.serve` asks for more, whether an answer has come or not."""
 
 
-class HttpBackend:
+class HttpBackend(Backend):
     """Writes with `model` of `server`, whose context has `max_length` tokens.
 
     `grammar` says whether the server has our logits processor. If not, its answers keep to `constraints.remote.lark`,
@@ -62,9 +63,8 @@ class HttpBackend:
         server = Server(base)
         lengths = server.models()
         if name not in lengths and (name or len(lengths) != 1):
-            what = "the server has no such model" if name else "the server has several models"
-            remedy = f"choose {' or '.join(f'{base}#{one}' for one in lengths)}"
-            raise NerError(what, value=name or None, place=base, remedy=remedy)
+            remedy = f"give {' or '.join(f'{base}#{one}' for one in lengths)}"
+            raise NerError("not the name of one of the server's models", value=name, place=base, remedy=remedy)
         model = name or next(iter(lengths))
         backend = cls(server, model, lengths[model], config.end_token_ids)
         backend._check(tokenizer, config)
@@ -101,32 +101,28 @@ class HttpBackend:
     ) -> list[Completion]:
         """See `Backend.complete`. Raises `NerError` if an answer is missing, late, or does not keep to the grammar, and
         for `draws`."""
-        _refuse_draws(draws or ())
         guides: Sequence[Constraint | None] = constraints or [None] * len(prompts)
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
-            asked = [pool.submit(self._complete, *row, limit) for row in zip(prompts, guides, strict=True)]
-            try:
-                for done in as_completed(asked):
-                    done.result()
-                    if on_rows:
-                        on_rows(1)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return [done.result() for done in asked]
+        drawn: Sequence[Draw | None] = draws or [None] * len(prompts)
+        done = []
+        with ThreadPoolExecutor(CONNECTIONS) as pool:  # its map drops what waits when one fails
+            for completion in pool.map(self._complete, prompts, guides, drawn, repeat(limit)):
+                done.append(completion)
+                if on_rows:
+                    on_rows(1)
+        return done
 
     def serve(self, feed: Feed, limit: int, *, batch_tokens: int | None = None) -> None:
-        """See `ServingBackend.serve`. Raises what `complete` does, once all that the server was asked for has ended."""
+        """See `Backend.serve`. Raises what `complete` does, once all that the server was asked for has ended."""
         asked: dict[Future[Completion | None], Request] = {}
         failed: BaseException | None = None
 
         def completion(request: Request) -> Completion | None:
-            return None if request.cancelled() else self._complete(request.prompt, request.guide, limit)
+            given = request.prompt, request.guide, request.draw, limit
+            return None if request.cancelled() else self._complete(*given)
 
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             while True:
                 more = feed(batch_tokens or BATCH_TOKENS) if not failed and len(asked) < CONNECTIONS else ()
-                _refuse_draws([request.draw for request in more if request.draw])
                 asked |= {pool.submit(completion, request): request for request in more}
                 if not asked:
                     break
@@ -140,7 +136,10 @@ class HttpBackend:
         if failed:
             raise failed
 
-    def _complete(self, prompt: Sequence[int], guide: Constraint | None, limit: int) -> Completion:
+    def _complete(self, prompt: Sequence[int], guide: Constraint | None, draw: Draw | None, limit: int) -> Completion:
+        if draw:
+            what, remedy = "answers of a server cannot be drawn", "leave it out, or use the engine torch"
+            raise NerError(what, value=draw.temperature, place="temperature", remedy=remedy)
         request = self._request(list(prompt), limit)
         if guide and self.grammar:
             request["vllm_xargs"] = {TEXT: guide.text, LABELS: list(guide.labels)}
@@ -161,12 +160,6 @@ class HttpBackend:
 
     def _request(self, prompt: list[int] | str, limit: int) -> dict[str, Any]:
         return {"model": self.model, "prompt": prompt, "max_tokens": limit, "stop_token_ids": self.ends}
-
-
-def _refuse_draws(draws: Sequence[Draw]) -> None:
-    if draws:
-        what, remedy = "answers of a server cannot be drawn", "leave it out, or use the engine torch"
-        raise NerError(what, value=draws[0].temperature, place="temperature", remedy=remedy)
 
 
 def _advance(guide: Constraint, ids: Sequence[int], likeliest: Sequence[int]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 
 PHRASES = (
     "out of memory",  # CUDA, HIP, XPU, MPS; the driver's "CUDA error: out of memory"; NCCL's "Cuda failure 2"
@@ -38,8 +39,6 @@ def out_of_memory(error: Exception) -> bool:
 
 def fits_memory(compute: Callable[[], object], release: Callable[[], object] | None = None) -> bool:
     """Call `compute`; False, after `release` and with what it held freed, if the memory ran out."""
-    from accelerate.utils.memory import clear_device_cache
-
     try:
         compute()
         return True

@@ -12,13 +12,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
+from transformers import PreTrainedModel
 
 KERNELS = "32"
 """Number of product shapes whose kernels are cached. Every number of tokens is a shape, and with PyTorch's default of

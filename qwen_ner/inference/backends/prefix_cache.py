@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 
 class PrefixCache:
@@ -33,35 +31,22 @@ class PrefixCache:
         ids = shared_prefix(prompts)
         ids = _common([self.ids, ids]) or ids
         if self.cache is None or ids != self.ids:
-            self.cache = _prefill(model, ids)
-            self.ids = ids[: self.cache.get_seq_length()]
+            cache = DynamicCache(config=model.config)
+            if ids and keeps_every_token(cache):
+                tokens = torch.tensor([ids], device=model.device)
+                model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self.cache, self.ids = cache, ids[: cache.get_seq_length()]
         return self.cache
-
-
-def _new_cache(model: PreTrainedModel) -> DynamicCache:
-    from transformers import DynamicCache
-
-    return DynamicCache(config=model.config)
-
-
-def _prefill(model: PreTrainedModel, ids: Sequence[int]) -> DynamicCache:
-    cache = _new_cache(model)
-    if ids and keeps_every_token(cache):
-        tokens = torch.tensor([list(ids)], device=model.device)
-        model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return cache
 
 
 def keeps_every_token(cache: DynamicCache) -> bool:
     """Whether all layers keep keys and values of every token, so that the cache can be cropped and continued."""
-    from transformers.cache_utils import DynamicLayer
-
     return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def repeat_cache(before: DynamicCache, rows: int, model: PreTrainedModel) -> DynamicCache:
     """A new cache for a batch of `rows`, each of which begins with `before`."""
-    cache = _new_cache(model)
+    cache = DynamicCache(config=model.config)
     if before.get_seq_length():
         for i, layer in enumerate(before.layers):
             cache.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), i)

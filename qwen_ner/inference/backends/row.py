@@ -5,14 +5,11 @@ In: a request. Out: what was written of its answer so far. Knows nothing of mode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from random import Random
 
-from .base import Constraint, Draw, Request
+from .base import Request
 
 
-@dataclass(eq=False)
 class Row:
     """A request and its answer while it is written: `done` when `finished`, at the limit or `cancelled`.
 
@@ -20,25 +17,11 @@ class Row:
     `draw` its tokens are drawn by numbers from its own `random`, so that other rows and drafts change nothing.
     """
 
-    request: Request
-    guide: Constraint | None = field(init=False)
-    random: Random = field(init=False, repr=False)
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    finished: bool = False
-    cancelled: bool = False
-    done: bool = False
-    answered: bool = False
-    draft: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.guide = self.request.guide
-        self.random = Random(self.draw.seed if self.draw else 0)
-
-    @property
-    def prompt(self) -> Sequence[int]:
-        return self.request.prompt
-
-    @property
-    def draw(self) -> Draw | None:
-        return self.request.draw
+    def __init__(self, request: Request, *, done: bool = False, answered: bool = False) -> None:
+        self.request, self.prompt, self.guide, self.draw = request, request.prompt, request.guide, request.draw
+        self.random = Random(request.draw.seed if request.draw else 0)
+        self.ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.draft: list[int] = []
+        self.finished = self.cancelled = False
+        self.done, self.answered = done, answered

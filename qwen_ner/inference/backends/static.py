@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import embedding, linear, rms_norm, scaled_dot_product_attention, silu
+from transformers import DynamicCache, PreTrainedModel
 
 from .base import BATCH_TOKENS
 from .decoding import Judged, judge
 from .oom import out_of_memory
-
-if TYPE_CHECKING:
-    from transformers import DynamicCache, PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -64,19 +62,17 @@ def unfit(model: PreTrainedModel) -> str:
     if others := {type(module).__name__ for module in model.modules() if type(module) not in stock}:
         return f"it has modules of other classes: {', '.join(sorted(others))}"
     config, weights = model.config, list(model.parameters())
-    if any(weight.requires_grad for weight in weights):
-        return "its weights are trained"
-    if len({(weight.device, weight.dtype) for weight in weights}) > 1:
-        return "its weights are on several devices or of several dtypes"
-    if torch.is_autocast_enabled(model.device.type):
-        return "it runs under autocast"
-    if set(config.layer_types) != {"full_attention"}:
-        return "its attention slides"
-    if (rope := config.rope_parameters["rope_type"]) not in ("default", "linear", "yarn", "llama3"):
-        return f"its rotary positions depend on the length ({rope})"
-    if any(layer.self_attn.o_proj.bias is not None for layer in model.model.layers):
-        return "its attention adds a bias to its output"
-    return ""
+    rope = config.rope_parameters["rope_type"]
+    biased = any(layer.self_attn.o_proj.bias is not None for layer in model.model.layers)
+    reasons = {
+        "its weights are trained": any(weight.requires_grad for weight in weights),
+        "its weights are on several devices or of several dtypes": len({(w.device, w.dtype) for w in weights}) > 1,
+        "it runs under autocast": torch.is_autocast_enabled(model.device.type),
+        "its attention slides": set(config.layer_types) != {"full_attention"},
+        f"its rotary positions depend on the length ({rope})": rope not in ("default", "linear", "yarn", "llama3"),
+        "its attention adds a bias to its output": biased,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 class StaticDecoder:
@@ -205,12 +201,12 @@ class StaticDecoder:
     def _compute(self, rows: int, length: int) -> Seen:
         """Logits (row, 1, vocabulary), their greatest and its log-probability (2, row), normalizers (row, 1)."""
         ids, positions = self.inputs[:, :rows]
-        cos, sin = self.cos[positions], self.sin[positions]
+        turns = self.cos[positions], self.sin[positions]
         unseen = self.columns[:length] > positions[:, None]
         mask = torch.zeros(rows, length, dtype=self.dtype, device=self.device).masked_fill_(unseen, -torch.inf)
         hidden = embedding(ids, self.model.model.embed_tokens.weight)
         for layer, kept in zip(self.layers, self._cache(rows, length), strict=True):
-            attended = self._attend(layer, self._norm(hidden, layer.before), kept, cos, sin, mask[:, None, None])
+            attended = self._attend(layer, self._norm(hidden, layer.before), kept, turns, mask[:, None, None])
             hidden.addmm_(attended, layer.out.T)
             gate, up = linear(self._norm(hidden, layer.between), layer.gate_up).chunk(2, -1)
             hidden.addmm_(silu(gate) * up, layer.down.T)
@@ -221,19 +217,13 @@ class StaticDecoder:
         return logits[:, None], torch.stack([tokens[:, 0].float(), logprobs[:, 0]]), normalizers
 
     def _attend(
-        self,
-        layer: Layer,
-        hidden: torch.Tensor,
-        kept: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
-        mask: torch.Tensor,
+        self, layer: Layer, hidden: torch.Tensor, kept: torch.Tensor, turns: Sequence[torch.Tensor], mask: torch.Tensor
     ) -> torch.Tensor:
         """What the rows' queries find in `kept`, keys and values of their places, after their own are added to it.
 
         Queries of a group stand in a column, as if they were tokens: keys and values are not repeated.
         """
-        rows, heads, groups = len(hidden), self.heads, self.groups
+        rows, heads, groups, (cos, sin) = len(hidden), self.heads, self.groups, turns
         states = linear(hidden, layer.qkv, layer.bias).view(rows, -1, self.size)
         if layer.norms:
             queries, keys, values = states.split([heads, groups, groups], 1)

@@ -10,17 +10,18 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ...contract import NerConfig
 from ...entities import NerError
 from ..loading import load_weights
 from .base import BATCH_TOKENS as BATCH_TOKENS
-from .base import DTYPES, Completion, Constraint, Draw, Feed, Guide, Request
+from .base import DTYPES, Backend, Completion, Constraint, Draw, Feed, Guide, Request
 from .batch_cache import pad_left as pad_left
 from .beams import Beam, BeamSearch
 from .continuous import ContinuousWriter
@@ -31,13 +32,10 @@ from .prefix_cache import PrefixCache, shared_prefix
 from .row import Row
 from .static import StaticDecoder, unfit
 
-if TYPE_CHECKING:
-    from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-
 log = logging.getLogger(__name__)
 
 
-class TorchBackend:
+class TorchBackend(Backend):
     """Writes with `model`, which is put in evaluation mode.
 
     On a GPU a model for inference only, whose layers are those of Qwen2 or Qwen3, decodes with a `StaticDecoder`.
@@ -84,8 +82,8 @@ class TorchBackend:
         model = load_weights(folder, getattr(torch, name)).requires_grad_(False)
         return cls(pack(model.to(device)), config.end_token_ids, tokenizer.pad_token_id)
 
-    @property
-    def max_length(self) -> int:
+    @cached_property
+    def max_length(self) -> int:  # type: ignore[override]
         return self.model.config.max_position_embeddings
 
     @torch.no_grad()
@@ -112,29 +110,23 @@ class TorchBackend:
             return []
         guides: Sequence[Constraint | None] = constraints or hints or [None] * len(prompts)
         drawn: Sequence[Draw | None] = draws or [None] * len(prompts)
-        done: dict[int, Completion] = {}
+        done: dict[int, Any] = {}
         rows = [
-            Row(Request(prompt, guide, partial(_put, done, i), _never, draw))
+            Row(Request(prompt, guide, partial(done.__setitem__, i), lambda: False, draw))
             for i, (prompt, guide, draw) in enumerate(zip(prompts, guides, drawn, strict=True))
         ]
-        prefix = self._prefix(prompts)
-        self._write(
-            deque(sorted(rows, key=lambda row: -len(row.prompt))),
-            partial(self._writer, limit, bool(constraints), lambda some: prefix),
-            batch_tokens,
-            on_rows=on_rows,
-        )
+        prefix, waiting = self._prefix(prompts), deque(sorted(rows, key=lambda row: -len(row.prompt)))
+        self._write(waiting, limit, bool(constraints), lambda some: prefix, batch_tokens, on_rows=on_rows)
         return [done[i] for i in range(len(prompts))]
 
     @torch.no_grad()
     def serve(self, feed: Feed, limit: int, *, batch_tokens: int | None = None) -> None:
-        """See `ServingBackend.serve`. Answers are those of `complete`.
+        """See `Backend.serve`. Answers are those of `complete`.
 
         A request joins the running batch once it has room there, and as many wait as make a pass over prompts
         worthwhile; nobody is overtaken. Raises what `complete` raises.
         """
-        prefix = partial(self.prefix.common, self.model)
-        self._write(deque(), partial(self._writer, limit, True, prefix), batch_tokens, feed)
+        self._write(deque(), limit, True, partial(self.prefix.common, self.model), batch_tokens, feed)
 
     @torch.no_grad()
     def search(
@@ -147,14 +139,13 @@ class TorchBackend:
         batch_tokens: int | None = None,
         on_rows: Callable[[int], object] | None = None,
     ) -> list[list[tuple[Completion, Guide]]]:
-        """See `BeamBackend.search`, and `BeamSearch`. Raises what `complete` raises."""
+        """See `Backend.search`, and `BeamSearch`. Raises what `complete` raises."""
         if not prompts:
             return []
         prefix = self._prefix(prompts)
         searching = BeamSearch(self.model, self.ends, self.pad_token_id, limit, beams)
         found: dict[int, list[Beam[Guide]]] = {}
         waiting = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
-        budget = min(batch_tokens or min(self.batch_tokens, BATCH_TOKENS), self.memory_tokens)
 
         def write(some: Sequence[int]) -> None:
             given = [prompts[n] for n in some], [constraints[n] for n in some]
@@ -162,55 +153,49 @@ class TorchBackend:
 
         while waiting:
             need = beams * (len(prompts[waiting[-1]]) + limit)
+            budget = min(batch_tokens or min(self.batch_tokens, BATCH_TOKENS), self.memory_tokens)
             some = waiting[-max(1, budget // need) :]
-            if fits_memory(partial(write, some)):
-                del waiting[-len(some) :]
-                if on_rows:
-                    on_rows(len(some))
-            elif len(some) == 1:
-                what = "the beams of a prompt do not fit into memory"
-                raise NerError(what, value=beams, place="beams", remedy=f"search fewer, or use {MORE_MEMORY}")
-            else:
-                budget = self.memory_tokens = len(some) // 2 * need
-                log.warning("Beams of %d prompts ran out of memory; using up to %d tokens a batch.", len(some), budget)
+            if not fits_memory(partial(write, some)):
+                self._halve(len(some), need, no_memory("the beams of a prompt", beams, "search fewer", "beams"))
+                continue
+            del waiting[-len(some) :]
+            if on_rows:
+                on_rows(len(some))
         return [[(beam.completion, beam.guide) for beam in found[n]] for n in range(len(prompts))]
-
-    def _writer(
-        self,
-        limit: int,
-        constrained: bool,
-        prefix: Callable[[Sequence[Sequence[int]]], DynamicCache],
-        budget: int,
-    ) -> BatchWriter:
-        given = (self.model, self.ends, self.pad_token_id, limit, constrained, budget, prefix)
-        return ContinuousWriter(*given, self.decoder) if self.decoder else BatchWriter(*given)
 
     def _write(
         self,
         waiting: deque[Row],
-        make_writer: Callable[[int], BatchWriter],
+        limit: int,
+        constrained: bool,
+        prefix: Callable[[Sequence[Sequence[int]]], DynamicCache],
         batch_tokens: int | None,
         feed: Feed | None = None,
         on_rows: Callable[[int], object] | None = None,
     ) -> None:
         """Answer `waiting` and what `feed` gives. What runs out of memory begins again, half as many at a time."""
-        budget = min(batch_tokens or self.batch_tokens, self.memory_tokens)
+        kind: Any = partial(ContinuousWriter, decoder=self.decoder) if self.decoder else BatchWriter
         while True:
-            writer = make_writer(budget)
+            budget = min(batch_tokens or self.batch_tokens, self.memory_tokens)
+            writer = kind(self.model, self.ends, self.pad_token_id, limit, constrained, budget, prefix)
             if fits_memory(partial(_answer, writer.write(waiting, feed), on_rows), writer.release):
                 return
-            rows, together = [row for row in writer.rows if not row.answered], len(writer.rows)
-            if together == 1:
-                what = "the tokens of a prompt and its answer do not fit into memory"
-                length = len(rows[0].prompt) + writer.limit
-                raise NerError(what, value=length, remedy=f"use a shorter text, or {MORE_MEMORY}")
-            budget = self.memory_tokens = together // 2 * max(map(writer.need, rows))
-            self.batch_tokens = min(self.batch_tokens, budget)
-            log.warning("A batch of %d rows ran out of memory; using up to %d tokens a batch.", together, budget)
+            rows = [row for row in writer.rows if not row.answered]
+            length = max(len(row.prompt) for row in rows) + limit
+            alone = no_memory("the tokens of a prompt and its answer", length, "use a shorter text")
+            self._halve(len(writer.rows), max(map(writer.need, rows)), alone)
+            self.batch_tokens = min(self.batch_tokens, self.memory_tokens)
             for row in rows:
                 if row.request.guide:
                     row.request.guide.restart()
             waiting.extendleft(Row(row.request) for row in reversed(rows))
+
+    def _halve(self, prompts: int, need: int, alone: NerError) -> None:
+        """Remember that so many `prompts`, of up to `need` tokens each, do not fit. Raises `alone` if it is one."""
+        if prompts == 1:
+            raise alone
+        self.memory_tokens = prompts // 2 * need
+        log.warning("%d prompts ran out of memory; using up to %d tokens a batch.", prompts, self.memory_tokens)
 
     def _prefix(self, prompts: Sequence[Sequence[int]]) -> DynamicCache:
         """The cache of what `prompts` have in common. It is no longer than one prompt, so it cannot be halved."""
@@ -218,9 +203,13 @@ class TorchBackend:
         for _ in range(2):  # the first try may fail for what it then frees
             if fits_memory(lambda: made.append(self.prefix.common(self.model, prompts))):
                 return made[0]
-        what = "the tokens that all prompts begin with do not fit into memory"
-        remedy = f"use a shorter system_prompt, or {MORE_MEMORY}"
-        raise NerError(what, value=len(shared_prefix(prompts)), remedy=remedy)
+        what = "the tokens that all prompts begin with"
+        raise no_memory(what, len(shared_prefix(prompts)), "use a shorter system_prompt")
+
+
+def no_memory(what: str, value: int, remedy: str, place: str | None = None) -> NerError:
+    remedy = f"{remedy}, a smaller model, or a device with more memory"
+    return NerError(f"{what} do not fit into memory", value=value, place=place, remedy=remedy)
 
 
 def default_dtype(device: str) -> str:
@@ -231,18 +220,6 @@ def default_dtype(device: str) -> str:
     """
     native = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)  # emulated: slower
     return "bfloat16" if native else "float32"
-
-
-MORE_MEMORY = "a smaller model, or a device with more memory"
-
-
-def _never() -> bool:
-    return False
-
-
-def _put(done: dict[int, Completion], number: int, completion: Completion | None) -> None:
-    if completion:
-        done[number] = completion
 
 
 def _answer(written: Iterator[list[Row]], on_rows: Callable[[int], object] | None) -> None:
@@ -262,8 +239,6 @@ def neutral_generation_config(end_token_ids: Sequence[int], pad_token_id: int, m
     ships carries a repetition penalty of 1.1, which `do_sample=False` does not switch off and which punishes copying
     the input, the very thing this task asks for.
     """
-    from transformers import GenerationConfig
-
     return GenerationConfig(
         do_sample=False,
         num_beams=1,

@@ -96,12 +96,10 @@ class Server:
     def _send(self, path: str, request: dict[str, Any] | None) -> httpx.Response:
         try:
             return self.client.request("POST" if request else "GET", path, json=request)
-        except httpx.TimeoutException as error:
-            remedy = "look at the server's log, then run the same command again"
-            raise EngineDown(f"no answer in time ({type(error).__name__})", place=self.url, remedy=remedy) from error
         except httpx.HTTPError as error:
-            remedy = "wait until the server has loaded its model, or check the address"
-            raise EngineDown(f"no server answers ({error})", place=self.url, remedy=remedy) from error
+            what = f"no answer ({type(error).__name__}: {error})"
+            remedy = "check the address, or wait until the server has loaded its model and run the same command again"
+            raise EngineDown(what, place=self.url, remedy=remedy) from error
 
     def _read(self, answer: httpx.Response, read: Callable[[Any], Value]) -> Value:
         if not answer.is_success:

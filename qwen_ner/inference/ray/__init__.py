@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...data.datasets import TextRow
-from ...data.formats.rows import text_of
 from ...entities import NerError
 from ...files import install_line, lock
 from ..batch_predict import result_lines
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
     from ..extractor import Extractor
-
-log = logging.getLogger(__name__)
 
 BLOCK = 128 * 1024
 """Bytes of a block, some 800 sentences: what is repeated if an actor dies. Ray's own 128 MiB would take hours."""
@@ -73,12 +70,10 @@ def extract_dataset(
     have = ray.cluster_resources()
     gpus, cpus = int(have.get("GPU", 0)), have.get("CPU", 1)
     replicas = replicas or gpus or sum(node["Alive"] for node in ray.nodes())
-    if gpus and replicas > gpus:
-        log.warning("%d replicas take a GPU each, and the cluster has %d; the others wait for more.", replicas, gpus)
     threads = 0 if gpus else max(1, int(cpus // replicas))
     return dataset.map_batches(
         _Replica,
-        fn_constructor_args=(place, revision, model_fingerprint(folder), version("qwen_ner"), threads, dtype, options),
+        fn_constructor_args=(options, place, revision, model_fingerprint(folder), version("qwen_ner"), threads, dtype),
         batch_format="pyarrow",
         batch_size=None,
         compute=ActorPoolStrategy(size=replicas),
@@ -99,19 +94,10 @@ class _Replica:
     What is wrong here is raised with the first block: Ray would report that the actor died, without the reason.
     """
 
-    def __init__(
-        self,
-        model: str,
-        revision: str | None,
-        expected: str,
-        release: str,
-        threads: int,
-        dtype: str,
-        options: dict[str, Any],
-    ) -> None:
+    def __init__(self, options: dict[str, Any], *model: Any) -> None:
         self._options, self._fault = options, None
         try:
-            self._extractor = _load(model, revision, expected, release, threads, dtype)
+            self._extractor = _load(*model)
         except NerError as error:
             place = f"{error.place} (node {platform.node()})"
             self._fault = NerError(error.what, value=error.value, place=place, remedy=error.remedy)
@@ -141,11 +127,12 @@ ROW = ("id", "text", "source", "error")
 
 
 def _text_row(row: dict[str, Any]) -> TextRow:
-    place, faults = str(row.get("source") or row.get("id") or "this row"), list[str]()
+    from .files import text_row
+
+    place = str(row.get("source") or row.get("id") or "this row")
     if fault := row.get("error"):
         return TextRow("", None, place, str(fault))
-    text = text_of({key: value for key, value in row.items() if value is not None}, faults.append)
-    return TextRow("", text, place, f"{place}: {'; '.join(faults)}" if faults else None)
+    return text_row({"text": row["text"]}, "", place)
 
 
 def _load(model: str, revision: str | None, expected: str, release: str, threads: int, dtype: str) -> Extractor:
@@ -155,10 +142,8 @@ def _load(model: str, revision: str | None, expected: str, release: str, threads
     from ..extractor import Extractor
 
     if (here := version("qwen_ner")) != release:
-        remedy = f"install qwen_ner {release} on every node"
-        raise NerError(
-            f"another version of qwen_ner than the job's {release}", value=here, place="qwen_ner", remedy=remedy
-        )
+        what, remedy = "another version than the job's", f"install qwen_ner {release} on every node"
+        raise NerError(what, value=here, place="qwen_ner", remedy=remedy)
     share = "put it on a disk that all nodes share, copy it to the same path on each, or give a Hub id"
     if Path(model).is_absolute() and not Path(model).is_dir():
         raise NerError("no such folder", place=model, remedy=share)
@@ -205,7 +190,7 @@ def predict_files(
     record = {
         "model": model,
         "fingerprint": model_fingerprint(local_folder(model, revision)),
-        **({} if dtype == "auto" else {"dtype": dtype}),
+        "dtype": dtype,
         "format": form,
         "input": files_fingerprint(files),
         **{key: options.get(key) for key in ("min_score", "thresholds", "samples", "temperature", "top_p", "beams")},
@@ -218,7 +203,6 @@ def predict_files(
         open_record(filesystem, folder, f"{job}/record.json", record)
         stack.enter_context(_cluster(address))
         stack.enter_context(_explain(output))
-        _check_room()
         dataset = ray.data.read_datasource(Texts(files), override_num_blocks=len(files), num_cpus=CPUS["read"])
         dataset.context.target_max_block_size = BLOCK
         dataset.context.max_consecutive_actor_init_deaths = 3
@@ -256,18 +240,6 @@ def _cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_room() -> None:
-    """Raise `NerError` for a cluster on which a job would wait in silence."""
-    import ray
-
-    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-    if max(nodes) < LEAST_CPUS:
-        remedy = f"start one with `ray start --num-cpus {LEAST_CPUS}`, which may be more than the machine has"
-        raise NerError(
-            f"no node of the cluster has {LEAST_CPUS} CPUs", value=nodes, place="--engine ray", remedy=remedy
-        )
-
-
 @contextmanager
 def _explain(output: str) -> Iterator[None]:
     """Raise what a node raised as the `NerError` it was, and what happened to Ray as one with a remedy."""
@@ -283,9 +255,6 @@ def _explain(output: str) -> Iterator[None]:
             if isinstance(cause, NerError) and not isinstance(cause, RayError):
                 remedy = f"{cause.remedy}; {kept}" if cause.remedy else kept
                 raise NerError(cause.what, value=cause.value, place=cause.place, remedy=remedy) from error
-        if any("No module named 'qwen_ner" in str(cause) for cause in causes):
-            what, remedy = "a node has no qwen_ner, or another one", f"install this version on every node; {kept}"
-            raise NerError(what, place=output, remedy=remedy) from error
         if type(error).__module__.startswith("ray."):
             said = f"{type(causes[-1]).__name__}: {causes[-1]}".strip().partition("\n")[0]
             raise NerError(f"the job ended ({said})", place=output, remedy=f"see the log above; {kept}") from error

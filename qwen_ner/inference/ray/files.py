@@ -34,7 +34,7 @@ from ...data.datasets import TextRow, read_texts
 from ...data.formats.lines import lines_of
 from ...data.formats.rows import identity_of, text_of
 from ...entities import NerError
-from ..output_file import ERROR, fingerprint, line_of
+from ..output_file import ERROR, fingerprint, line_of, refuse_other
 
 ROWS = 512
 """Rows that are read at a time."""
@@ -65,7 +65,8 @@ class TextFile:
     def tables(self, number: int) -> Iterator[pa.Table]:
         """Its rows, some at a time; it is file `number` of the job. Raises `NerError` if it cannot be read."""
         with _local_copy(self.url, self.name) as path:
-            rows = _parquet_texts(path, self.name) if _is_parquet(self.url) else _line_texts(path, self.name)
+            lines = not _is_parquet(self.url)
+            rows = read_texts(lines_of(path), self.name) if lines else _parquet_texts(path, self.name)
             done = 0
             while chunk := list(islice(rows, ROWS)):
                 keys = [number << 32 | done + i for i in range(len(chunk))]
@@ -80,13 +81,22 @@ class TextFile:
             next(self.tables(0), None)
 
 
+@contextmanager
+def _explained(what: str, place: str, remedy: str) -> Iterator[None]:
+    """Raise what a file system raises as a `NerError`: each has exceptions of its own."""
+    try:
+        yield
+    except NerError:
+        raise
+    except Exception as error:
+        raise NerError(f"{what} ({error})", place=place, remedy=remedy) from error
+
+
 def open_place(url: str) -> tuple[Any, str]:
     """The file system (fsspec) and the path of a URL, or of a path here. Raises `NerError` if it has none."""
-    try:
+    remedy = "install what it names on every node, or give a path that all nodes share"
+    with _explained("cannot be opened", url, remedy):
         filesystem, path = fsspec.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        remedy = "install what it names on every node, or give a path that all nodes share"
-        raise NerError(f"cannot be opened ({error})", place=url, remedy=remedy) from error
     return filesystem, path
 
 
@@ -99,11 +109,8 @@ def arrow_place(url: str) -> tuple[pa.fs.FileSystem, str]:
 
 def make_folder(filesystem: pa.fs.FileSystem, path: str) -> None:
     """Make the folder, with those above it, unless it is there. Raises `NerError` if that cannot be."""
-    try:
+    with _explained("cannot be made a folder", path, "name a folder with --output that you may write to"):
         filesystem.create_dir(path, recursive=True)
-    except Exception as error:  # each file system has its own
-        remedy = "name a folder with --output that you may write to"
-        raise NerError(f"cannot be made a folder ({error})", place=path, remedy=remedy) from error
 
 
 def find_files(names: Iterable[str]) -> list[TextFile]:
@@ -111,15 +118,11 @@ def find_files(names: Iterable[str]) -> list[TextFile]:
     found: list[tuple[str, str]] = []
     for name in names:
         filesystem, root = open_place(name)
-        try:
+        with _explained("cannot be read", name, "check the address and the credentials"):
             inside = filesystem.find(root) if filesystem.isdir(root) else [root] * filesystem.exists(root)
-        except Exception as error:  # each file system has its own
-            remedy = "check the address and the credentials"
-            raise NerError(f"cannot be read ({error})", place=name, remedy=remedy) from error
         kept = [path for path in inside if not os.path.relpath(path, root).startswith(("_", ".")) or path == root]
         if not kept:
-            remedy = "give files or folders of texts, JSONL or Parquet"
-            raise NerError("no such file, or an empty folder", place=name, remedy=remedy)
+            raise NerError("no such file, or an empty folder", place=name, remedy="give texts, JSONL or Parquet")
         found += [
             (filesystem.unstrip_protocol(path), name.rstrip("/") + path[len(root.rstrip("/")) :]) for path in kept
         ]
@@ -148,20 +151,13 @@ def _local_copy(url: str, name: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="qwen_ner_") as folder:
         if not isinstance(filesystem, LocalFileSystem):
             copy = os.path.join(folder, os.path.basename(path) or "texts")
-            try:
+            with _explained("cannot be read", name, "check the address, and the credentials on every node"):
                 filesystem.get_file(path, copy)
-            except Exception as error:  # each file system has its own
-                remedy = "check the address, and the credentials on every node"
-                raise NerError(f"cannot be read ({error})", place=name, remedy=remedy) from error
             path = copy
         elif not os.access(path, os.R_OK):
             remedy = "put it where every node can read it: on a shared disk, or at a URL"
             raise NerError(f"cannot be read on node {platform.node()}", place=name, remedy=remedy)
         yield Path(path)
-
-
-def _line_texts(path: Path, name: str) -> Iterator[TextRow]:
-    return read_texts(lines_of(path), name)
 
 
 def _is_parquet(url: str) -> bool:
@@ -170,24 +166,23 @@ def _is_parquet(url: str) -> bool:
 
 def _parquet_texts(path: Path, name: str) -> Iterator[TextRow]:
     """The rows of a Parquet file with a column `text`, and perhaps `id`."""
-    try:
-        with pq.ParquetFile(path) as file:
-            if "text" not in (names := file.schema_arrow.names):
-                raise NerError(
-                    'no column "text"', value=names, place=name, remedy='rename the column of texts to "text"'
-                )
-            columns, number = [column for column in ("id", "text") if column in names], 0
-            for batch in file.iter_batches(ROWS, columns=columns):
-                for row in batch.to_pylist():
-                    number, faults = number + 1, list[str]()
-                    given = {column: value for column, value in row.items() if value is not None}
-                    identity = identity_of(given, str(number), faults.append)
-                    text, place = text_of(given, faults.append), f"{name}:{number}"
-                    fault = f"{place}: {'; '.join(faults)}" if faults else None
-                    yield TextRow(identity, None if faults else text, place, fault)
-    except (pa.ArrowException, OSError) as error:
-        remedy = "write it again, or take it out and go on with the others"
-        raise NerError(f"cannot be read as Parquet ({error})", place=name, remedy=remedy) from error
+    remedy = "write it again, or take it out and go on with the others"
+    with _explained("cannot be read as Parquet", name, remedy), pq.ParquetFile(path) as file:
+        if "text" not in (names := file.schema_arrow.names):
+            raise NerError('no column "text"', value=names, place=name, remedy="rename the column of texts")
+        columns, number = [column for column in ("id", "text") if column in names], 0
+        for batch in file.iter_batches(ROWS, columns=columns):
+            for row in batch.to_pylist():
+                number += 1
+                yield text_row(row, str(number), f"{name}:{number}")
+
+
+def text_row(row: dict[str, Any], number: str, place: str) -> TextRow:
+    """The text of a row of a table, with its id, or else its `number`."""
+    faults = list[str]()
+    given = {column: value for column, value in row.items() if value is not None}
+    identity, text = identity_of(given, number, faults.append), text_of(given, faults.append)
+    return TextRow(identity, None if faults else text, place, f"{place}: {'; '.join(faults)}" if faults else None)
 
 
 class Texts(Datasource):
@@ -212,15 +207,13 @@ class Results(BlockBasedFileDatasink):
     """
 
     def __init__(self, folder: str, filesystem: pa.fs.FileSystem, form: str, record: str) -> None:
-        super().__init__(
-            folder, filesystem=filesystem, file_format="jsonl" if form == "json" else form, min_rows_per_file=PART
-        )
+        kind = "jsonl" if form == "json" else form
+        super().__init__(folder, filesystem=filesystem, file_format=kind, min_rows_per_file=PART)
         self._form, self._record = form, record
 
     def write_block(self, block: BlockAccessor, *more: Any) -> None:
         if self.filesystem.get_file_info(self._record).type is pa.fs.FileType.NotFound:
-            remedy = "give --output a folder that all nodes share, or a URL"
-            what = f"node {platform.node()} does not see the folder of the results"
+            what, remedy = f"node {platform.node()} does not see this folder", "give one that all nodes share, or a URL"
             raise NerError(what, place=self.path, remedy=remedy)
         super().write_block(block, *more)
 
@@ -278,6 +271,4 @@ def open_record(filesystem: pa.fs.FileSystem, folder: str, path: str, record: di
             before = dict(json.loads(file.read()))
         except (ValueError, TypeError):
             raise NerError("is not the record of a job", place=path, remedy=remedy) from None
-    if other := [key for key in {**before, **record} if before.get(key) != record.get(key)]:
-        found = "; ".join(f"{key} {before.get(key)}, not {record.get(key)}" for key in other)
-        raise NerError(f"was written with {found}", place=folder, remedy=remedy)
+    refuse_other(before, record, folder, remedy)

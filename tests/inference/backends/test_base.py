@@ -20,7 +20,7 @@ from qwen_ner.inference.extractor import Extractor
 from qwen_ner.inference.sampling import Sampling
 
 
-class Lookup:
+class Lookup(Backend):
     """Answers each prompt that a table has, and `{}` to any other; keeps to constraints, and gives no probabilities."""
 
     max_length = 512

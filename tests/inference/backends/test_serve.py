@@ -10,7 +10,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, NerError
-from qwen_ner.inference.backends.base import Draw, Request, ServingBackend
+from qwen_ner.inference.backends.base import Draw, Request
 from qwen_ner.inference.backends.torch import TorchBackend
 from qwen_ner.inference.constraints.grammar import Grammar
 
@@ -82,7 +82,6 @@ def test_whatever_arrives_when_each_gets_its_own_answer(backend, prompts, gramma
     numbers = chance.sample(range(len(TEXTS)), len(TEXTS))
     schedule = [1, *(chance.choice([0, 0, 1, 2, 9]) for _ in range(12))]
     clients = Clients(prompts, grammar, numbers, schedule)
-    assert isinstance(backend, ServingBackend)
     backend.serve(clients.feed, LIMIT, batch_tokens=chance.choice([100, 600, 16_384]))
     assert sorted(clients.answers) == list(range(len(TEXTS)))
     clients.check(wanted)
