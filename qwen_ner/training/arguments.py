@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
@@ -94,7 +94,9 @@ class NerTrainingArguments(TrainingArguments):
     early_stopping_patience: int | None = key(
         None, "stop after this many evaluations that are no better; counted once the score is above 0"
     )
-    nonfinite_gradients: str = key("stop", "stop: fail and name the rows; skip: skip the step and count it")
+    nonfinite_gradients: Literal["stop", "skip"] = key(
+        "stop", "stop: fail and name the rows; skip: skip the step and count it"
+    )
     resume_from_checkpoint: str | None = key("auto", "auto: the last whole checkpoint in output_dir; none; or a path")
     eval_strategy: str = key("epoch", "no, steps, epoch")
     save_strategy: str = key("epoch", "no, steps, epoch, best")
@@ -109,6 +111,7 @@ class NerTrainingArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = key(
         False, "off: every step uses every trained weight, and looking for others takes time"
     )
+    project: str = key("qwen-ner", "project of wandb, where WANDB_PROJECT is not set")
     ddp_bf16_gradients: bool = key(False, "processes exchange gradients in bf16, half the bytes; for slow links")
     dataloader_pin_memory: bool = key(torch.cuda.is_available, "default: true if there is a GPU")
     disable_tqdm: bool | None = key(lambda: not sys.stderr.isatty(), "default: bars on a terminal only")
