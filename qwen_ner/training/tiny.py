@@ -7,7 +7,6 @@ and chat format, and untrained weights. The quickstart and the tests train it.
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -64,16 +63,12 @@ def make_tiny(folder: str | Path, *, layers: int = 3, hidden: int = 128, dropout
     _attend_to_previous_token(model, heads=2)
     model.generation_config = GenerationConfig(eos_token_id=[end, pad], pad_token_id=pad)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=PARTIAL)
-    try:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=PARTIAL) as beside:
+        made = Path(beside) / folder.name
         model.save_pretrained(made)
         tokenizer.save_pretrained(made)
-        share_weights(Path(made))
-        os.chmod(made, 0o755)
+        share_weights(made)
         os.replace(made, folder)
-    except BaseException:
-        shutil.rmtree(made)
-        raise
     return folder
 
 
