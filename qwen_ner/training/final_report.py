@@ -51,15 +51,14 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
     `seconds` count. Returns the scores and, under "training", a summary of the training.
     """
     splits, recipe, state = plan.splits, plan.recipe, trainer.state
-    split = splits.scored_name
+    split, dataset = splits.scored_name, recipe.data.dataset
     predicted = trainer.predict(plan.final_rows, metric_key_prefix=split)
-    of = (str(output), recipe.data.dataset, split, splits.annotated)
-    evaluated = trainer.compute_metrics.evaluated(predicted, *of)
+    evaluated = trainer.compute_metrics.evaluated(predicted, str(output), dataset, split, splits.annotated)
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]  # the Trainer's mean starts at a resume
     training = {
         "model": recipe.model.model_name_or_path,
-        "dataset": recipe.data.dataset,
-        "local_data": is_local(recipe.data.dataset),
+        "dataset": dataset,
+        "local_data": is_local(dataset),
         "data_fingerprint": plan.config.data_fingerprint,
         "train_rows": len(plan.fitting_rows),
         "steps": state.global_step,
@@ -86,14 +85,14 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
         write_report(evaluated, output, training=training, history=state.log_history)
         print(evaluated.table())
         if not splits.final:
-            print(_basis(recipe.data.dataset, splits, chose=state.best_global_step is not None))
+            print(_basis(dataset, splits, chose=state.best_global_step is not None))
         for text, entities in zip(recipe.data.examples, extractor.extract(recipe.data.examples), strict=True):
             found = " · ".join(f"{e.label} {e.text} [{e.start}, {e.end})" for e in entities)
             print(printable(f"\n{text}\n  {found or 'no entity'}"))
-        print(printable(f"\ntrained on {recipe.data.dataset}: {count(len(plan.fitting_rows), 'row')}"))
+        print(printable(f"\ntrained on {dataset}: {count(len(plan.fitting_rows), 'row')}"))
         print(f"report: {output / 'report.html'}")
         if recipe.model.model_name_or_path == "tiny":
-            print(printable(_toy(recipe.data.dataset, output)), flush=True)
+            print(printable(_toy(dataset, output)), flush=True)
         leaks = warn_of_leaks("final" if splits.final else "validation")
         raise_or_warn([leaks(plan), *nothing_right(evaluated, trainer.args, state)])
     return {**evaluated.scores.to_dict(), "training": training}

@@ -166,11 +166,11 @@ def check_processes(args: NerTrainingArguments) -> None:
 
     Processes that do not know of each other would each train on all rows, and write to the same folder.
     """
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started > 1 and args.world_size == 1:
-        remedy = "launch with accelerate_configs/ddp_4gpu.yaml, or on CPUs with cpu_2proc.yaml and use_cpu: true"
-        raise NerError(f"WORLD_SIZE is {started}, but this process sees itself alone", remedy=remedy)
     launch = Launch.of_environment(os.environ)
+    if launch.num_processes > 1 and args.world_size == 1:
+        remedy = "launch with accelerate_configs/ddp_4gpu.yaml, or on CPUs with cpu_2proc.yaml and use_cpu: true"
+        what = f"WORLD_SIZE is {launch.num_processes}, but this process sees itself alone"
+        raise NerError(what, remedy=remedy)
     faults = sharding_faults(launch)
     on_cpus = args.world_size > 1 and args.device.type == "cpu"
     if args.ddp_bf16_gradients and (launch.shards_states or on_cpus):
