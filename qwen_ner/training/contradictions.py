@@ -15,36 +15,31 @@ import torch
 from ..entities import LabelSet, NerError
 from ..evaluation.scoring import score
 
-_SHARDING = "belongs in the accelerate config, which also launches the processes"
-_SHARDED = "remove it and launch with accelerate_configs/fsdp2_4gpu.yaml or zero2_4gpu.yaml"
+_SHARDING = (
+    "belongs in the accelerate config, which also launches the processes",
+    "remove it and launch with accelerate_configs/fsdp2_4gpu.yaml or zero2_4gpu.yaml",
+)
 _COMPILED = "is not supported: every batch is packed to another length, so each step would be compiled again"
-_FULL_EVAL = "would score other weights than those that are saved"
 
 UNSUPPORTED: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(("deepspeed", "fsdp", "fsdp_config", "parallelism_config"), _SHARDING),
+    **dict.fromkeys(("torch_compile", "torch_compile_backend", "torch_compile_mode"), (_COMPILED, "remove it")),
+    **dict.fromkeys(("bf16_full_eval", "fp16_full_eval"), ("would score other weights than are saved", "remove it")),
     "auto_find_batch_size": ("has no effect", "remove it: a batch that does not fit is taken in parts anyway"),
     "batch_eval_metrics": ("is not supported: the scores are of all validation rows at once", "remove it"),
-    "bf16_full_eval": (_FULL_EVAL, "remove it"),
     "dataloader_drop_last": ("would leave rows out of every evaluation too", "remove it"),
     "debug": ("is not supported", "remove it: nonfinite_gradients names the rows whose gradient overflows"),
-    "deepspeed": (_SHARDING, _SHARDED),
     "enable_jit_checkpoint": ("is not supported", "remove it: SIGTERM writes a checkpoint anyway"),
     "eval_use_gather_object": ("is not supported: predictions are gathered as tensors", "remove it"),
-    "fp16_full_eval": (_FULL_EVAL, "remove it"),
-    "fsdp": (_SHARDING, _SHARDED),
-    "fsdp_config": (_SHARDING, _SHARDED),
     "include_for_metrics": ("has no effect: the scores need the generated answers alone", "remove it"),
     "label_names": ("has no effect: the labels of a row are its answer", "remove it; entity labels go under labels"),
     "liger_kernel_config": ("is not supported", "remove it"),
     "neftune_noise_alpha": ("is not supported: packing would change its noise", "remove it"),
-    "parallelism_config": (_SHARDING, _SHARDED),
     "prediction_loss_only": ("would leave evaluations without f1", "remove it"),
     "restore_callback_states_from_checkpoint": ("is not supported", "remove it: early stopping counts on anyway"),
-    "torch_compile": (_COMPILED, "remove it"),
-    "torch_compile_backend": (_COMPILED, "remove it"),
-    "torch_compile_mode": (_COMPILED, "remove it"),
     "use_cache": ("has no use in training", "remove it: evaluations have a cache anyway"),
     "use_liger_kernel": ("is not supported: its loss cannot read packed rows", "remove it; reduced_head saves as much"),
-}  # fmt: skip
+}
 """Keys of TrainingArguments that may only be off, and what is wrong with them, what to do instead."""
 
 MUST_BE: dict[str, tuple[Any, str]] = {
@@ -54,10 +49,6 @@ MUST_BE: dict[str, tuple[Any, str]] = {
     "remove_unused_columns": (False, "predictions find their gold by the row column"),
 }
 """Keys with one value that works, and why."""
-
-
-def _between(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: low <= value < high
 
 
 RANGES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
@@ -73,10 +64,10 @@ RANGES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         "validation_rows learning_rate weight_decay adam_epsilon max_grad_norm warmup_steps dataloader_num_workers "
         "eval_delay save_total_limit",
         "not a number from 0 on",
-        _between(0, math.inf),
+        lambda value: 0 <= value < math.inf,
     ),
-    ("lora_dropout label_smoothing_factor adam_beta1 adam_beta2", "not from 0 up to 1", _between(0, 1)),
-    ("seed data_seed", "not from 0 up to 2³²", _between(0, 2**32)),
+    ("lora_dropout label_smoothing_factor adam_beta1 adam_beta2", "not from 0 up to 1", lambda value: 0 <= value < 1),
+    ("seed data_seed", "not from 0 up to 2³²", lambda value: 0 <= value < 2**32),
     ("max_steps", "neither a positive number nor -1, for num_train_epochs", lambda value: value > 0 or value == -1),
     ("negatives", "not a share above 0", lambda value: 0 < value < math.inf),
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,7 +93,15 @@ def _attend_to_previous_token(model: Qwen2ForCausalLM, heads: int) -> None:
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of `make_tiny`: trained on texts and targets of the sample's train split and on the prompt."""
+    """The tokenizer of `make_tiny`: trained on texts and targets of the sample's train split and on the prompt.
+
+    A byte-level BPE in which each digit, and each character of these outside ASCII, is a token of its own. A model this
+    small copies a name from the text character by character; if tokens had several characters, it would first have to
+    learn how each is spelled.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
     from ..codec import Codec
     from ..data.datasets import read_dataset
     from ..entities import CLUENER
@@ -102,18 +109,6 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     codec = Codec(CLUENER)
     examples = read_dataset("sample", "train", labels=CLUENER)
     lines = [line for example in examples for line in (example.text, codec.encode(example))]
-    return train_tokenizer([*lines, "system\n", "user\n", "assistant\n", codec.system_prompt])
-
-
-def train_tokenizer(lines: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE in which each digit, and each character of `lines` outside ASCII, is a token of its own.
-
-    A model this small copies a name from the text character by character; if tokens had several characters, it would
-    first have to learn how each is spelled.
-    """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -129,7 +124,7 @@ def train_tokenizer(lines: Iterable[str]) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator(lines, trainer)
+    backend.train_from_iterator([*lines, "system\n", "user\n", "assistant\n", codec.system_prompt], trainer)
     pad, start, end = SPECIAL_TOKENS
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,

@@ -129,8 +129,11 @@ def checkpoint_to_resume(recipe: Recipe, origin: dict[str, Any]) -> str | None:
         what, remedy = f"not a complete checkpoint: {fault}", "use auto, none or another folder"
         raise NerError(what, value=wanted, place="resume_from_checkpoint", remedy=remedy)
     check_origin(found, origin, beside=beside)
-    if recipe.training.load_best_model_at_end:
-        _check_best(found)
+    best = best_of(found) if recipe.training.load_best_model_at_end else None
+    if best and best != found and (fault := damage_of(best)):
+        what = f"the best checkpoint so far, which the training would end with, cannot be loaded: {fault}"
+        remedy = "put it back, set load_best_model_at_end: false, or start over with --resume_from_checkpoint none"
+        raise NerError(what, value=str(best), place=str(found), remedy=remedy)
     return str(found)
 
 
@@ -158,15 +161,6 @@ def _last_whole(output: Path, world_size: int) -> Path | None:
     if found is None and faults:
         log.warning("No checkpoint in %s is complete: training from the beginning.", output)
     return found
-
-
-def _check_best(checkpoint: Path) -> None:
-    """Raise `NerError` if the best checkpoint so far cannot be loaded at the end."""
-    best = best_of(checkpoint)
-    if best and best != checkpoint and (fault := damage_of(best)):
-        what = f"the best checkpoint so far, which the training would end with, cannot be loaded: {fault}"
-        remedy = "put it back, set load_best_model_at_end: false, or start over with --resume_from_checkpoint none"
-        raise NerError(what, value=str(best), place=str(checkpoint), remedy=remedy)
 
 
 @contextmanager
