@@ -77,11 +77,9 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
         extractor, judged = calibrate(extractor, splits.validation)
         extractor.config.save(output)
         fitted = "was" if extractor.calibration.thresholds else "could not be"
-        confidence = summary(judged) | {
-            "of": f"the validation rows under constrained decoding, on which it {fitted} fitted"
-        }
+        of = f"the validation rows under constrained decoding, on which it {fitted} fitted"
         training["seconds"] = round(time.monotonic() - started, 1)
-        evaluated = replace(evaluated, confidence=confidence)
+        evaluated = replace(evaluated, confidence=summary(judged) | {"of": of})
         write_report(evaluated, output, training=training, history=state.log_history)
         print(evaluated.table())
         if not splits.final:

@@ -146,14 +146,10 @@ def check_prompt(plan: TrainingPlan) -> Finding:
 def check_template(tokenizer: PreTrainedTokenizerBase) -> Finding | None:
     """What the chat template does that other tools, or the model, have to know of; None if it does nothing unusual."""
     if tag := unclosed_thought(tokenizer):
-        found = (
-            f"the chat template begins every answer with {tag}, so that the model would think where it should answer"
-        )
+        found = f"the chat template begins every answer with {tag}, so the model would think instead of answering"
         return warn(found, "use a model that need not think, or close the thought in the chat template")
     if not takes_system_turn(tokenizer):
-        found = (
-            "the chat template has no system turn; the system prompt is written into the user's turn, before the text"
-        )
+        found = "the chat template has no system turn; the system prompt is written before the text in the user's turn"
         return warn(found, "nothing to do here, but other tools have to write it there too")
     return None
 

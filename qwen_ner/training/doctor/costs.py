@@ -149,13 +149,9 @@ def expected_memory(
     _, trained = parameters(model)
     gradients = FLOAT32 * trained
     activations = max(0, peak - gradients)
-    return Memory(
-        weights,
-        gradients * (2 if graphs or processes > 1 else 1),
-        ADAM * trained,
-        activations,
-        max(forward, activations) if graphs else 0,
-    )
+    copies = 2 if graphs or processes > 1 else 1
+    recorded = max(forward, activations) if graphs else 0
+    return Memory(weights, copies * gradients, ADAM * trained, activations, recorded)
 
 
 def evaluation_bytes(model: PreTrainedModel, rows: Sequence[dict[str, Any]], max_new_tokens: int) -> int:

@@ -42,10 +42,8 @@ FEW_ROWS = 30
 def check_model(plan: TrainingPlan) -> Finding:
     """The weights are in the folder, or already downloaded."""
     base = plan.model.get_base_model() if hasattr(plan.model, "get_base_model") else plan.model
-    every, trained = costs.parameters(plan.model)
-    found = (
-        f"{type(base).__name__}, {every / 1e6:,.1f} million parameters, {trained / 1e6:,.1f} million of them trained"
-    )
+    every, trained = (number / 1e6 for number in costs.parameters(plan.model))
+    found = f"{type(base).__name__}, {every:,.1f} million parameters, {trained:,.1f} million of them trained"
     name, files = plan.recipe.model.model_name_or_path, ("model.safetensors", "model.safetensors.index.json")
     if Path(name).is_dir():
         if not any((Path(name) / file).is_file() for file in files):
