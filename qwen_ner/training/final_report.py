@@ -112,7 +112,7 @@ def nothing_right(evaluated: EvaluationResult, args: TrainingArguments, state: T
         return []
     unread = sum(any(p.kind in ("not_json", "truncated") for p in decoded.problems) for decoded in evaluated.predicted)
     found = (
-        f"f1 is 0: none of {count(counts.support, 'surface')} of {split} was found, but {count(counts.fp, 'other')}; "
+        f"f1 is 0: none of {count(counts.support, 'surface')} of {split} was found (wrong ones: {counts.fp:,}); "
         f"{unread:,} of {count(len(evaluated.gold), 'answer')} not JSON or truncated"
     )
     length = "max_steps" if args.max_steps > 0 else "num_train_epochs"

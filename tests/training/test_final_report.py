@@ -140,7 +140,7 @@ def test_an_f1_of_0_is_explained_with_the_numbers_of_the_run(tmp_path):
 
 def test_wrong_answers_are_told_from_none(tmp_path):
     (finding,) = zero(tmp_path, '{"name":["无人"]}', "{}", "{}")
-    assert "was found, but 1 other; 0 of 3 answers not JSON" in finding.found
+    assert "was found (wrong ones: 1); 0 of 3 answers not JSON" in finding.found
     assert "check how test is annotated" in finding.remedy
 
 
