@@ -253,7 +253,7 @@ def explain_full_disk(output: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, NerError) or shutil.disk_usage(output).free > 1 << 20:
             raise
-        remedy = "free space and run the same command, which goes on from the last whole checkpoint"
+        remedy = "free space and run the same command again, which goes on from the last whole checkpoint"
         raise NerError(f"the disk under {output} is full ({error})", place="output_dir", remedy=remedy) from error
 
 
