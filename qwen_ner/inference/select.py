@@ -103,7 +103,7 @@ def select(
                 if found.logprob is None:
                     remedy = "leave --engine out, or give the server the grammar, as the guide on vLLM says"
                     raise NerError("the engine gives no probabilities", place="--engine", remedy=remedy)
-                yield Candidate(row.id, row.text or "", found.entities, row.source, found.logprob)
+                yield Candidate(row.id, row.text or "", found.entities, row.source, logprob=found.logprob)
 
     ranked = heapq.nsmallest(POOL * count, candidates(), key=lambda one: one.logprob)
     result.chosen = [ranked[at] for at in spread([one.text for one in ranked], count)]

@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
@@ -45,9 +45,7 @@ class DataArguments:
 
     dataset: str = key("cluener", "cluener, sample, a file, a folder with {split}.jsonl (.bio, .json, …), or a Hub id")
     data_dir: str | None = key(None, "folder or zip of CLUENER; default: $QWEN_NER_DATA, the cache, a download")
-    labels: dict[str, str] | None = key(
-        None, "{name: description}; labels left out are excluded; default: CLUENER's ten, or all"
-    )
+    labels: dict[str, str] | None = key(None, "{name: description}; others are excluded; default: CLUENER's, or all")
     repair: bool = key(False, "accept tags in an invalid order, and list them")
     system_prompt: str = key(SYSTEM_PROMPT, "system turn, in training and in use")
     validation_rows: int = key(500, "rows of train that choose the checkpoint; of own data 10 % at most, none with dev")
@@ -94,7 +92,9 @@ class NerTrainingArguments(TrainingArguments):
     early_stopping_patience: int | None = key(
         None, "stop after this many evaluations that are no better; counted once the score is above 0"
     )
-    nonfinite_gradients: str = key("stop", "stop: fail and name the rows; skip: skip the step and count it")
+    nonfinite_gradients: Literal["stop", "skip"] = key(
+        "stop", "stop: fail and name the rows; skip: skip the step and count it"
+    )
     resume_from_checkpoint: str | None = key("auto", "auto: the last whole checkpoint in output_dir; none; or a path")
     eval_strategy: str = key("epoch", "no, steps, epoch")
     save_strategy: str = key("epoch", "no, steps, epoch, best")
@@ -103,12 +103,9 @@ class NerTrainingArguments(TrainingArguments):
     metric_for_best_model: str | None = key("f1", "f1, span_f1 or macro_f1 of validation")
     per_device_eval_batch_size: int = key(32, "prompts generated at once, per device")
     remove_unused_columns: bool = key(False, "must stay false: row numbers are needed")
-    ddp_broadcast_buffers: bool | None = key(
-        False, "off: the buffers are constant, and broadcasting them would prevent retrying a batch in halves"
-    )
-    ddp_find_unused_parameters: bool | None = key(
-        False, "off: every step uses every trained weight, and looking for others takes time"
-    )
+    ddp_broadcast_buffers: bool | None = key(False, "off: they are constant; on, no batch can be retried in halves")
+    ddp_find_unused_parameters: bool | None = key(False, "off: every step uses every trained weight")
+    project: str = key("qwen-ner", "project of wandb, where WANDB_PROJECT is not set")
     ddp_bf16_gradients: bool = key(False, "processes exchange gradients in bf16, half the bytes; for slow links")
     dataloader_pin_memory: bool = key(torch.cuda.is_available, "default: true if there is a GPU")
     disable_tqdm: bool | None = key(lambda: not sys.stderr.isatty(), "default: bars on a terminal only")

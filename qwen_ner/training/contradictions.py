@@ -7,7 +7,7 @@ Trainer for something that does not work with packed rows and generated answers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,36 +15,31 @@ import torch
 from ..entities import LabelSet, NerError
 from ..evaluation.scoring import score
 
-_SHARDING = "belongs in the accelerate config, which also launches the processes"
-_SHARDED = "remove it and launch with accelerate_configs/fsdp2_4gpu.yaml or zero2_4gpu.yaml"
+_SHARDING = (
+    "belongs in the accelerate config, which also launches the processes",
+    "remove it and launch with accelerate_configs/fsdp2_4gpu.yaml or zero2_4gpu.yaml",
+)
 _COMPILED = "is not supported: every batch is packed to another length, so each step would be compiled again"
-_FULL_EVAL = "would score other weights than those that are saved"
 
 UNSUPPORTED: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(("deepspeed", "fsdp", "fsdp_config", "parallelism_config"), _SHARDING),
+    **dict.fromkeys(("torch_compile", "torch_compile_backend", "torch_compile_mode"), (_COMPILED, "remove it")),
+    **dict.fromkeys(("bf16_full_eval", "fp16_full_eval"), ("would score other weights than are saved", "remove it")),
     "auto_find_batch_size": ("has no effect", "remove it: a batch that does not fit is taken in parts anyway"),
     "batch_eval_metrics": ("is not supported: the scores are of all validation rows at once", "remove it"),
-    "bf16_full_eval": (_FULL_EVAL, "remove it"),
     "dataloader_drop_last": ("would leave rows out of every evaluation too", "remove it"),
     "debug": ("is not supported", "remove it: nonfinite_gradients names the rows whose gradient overflows"),
-    "deepspeed": (_SHARDING, _SHARDED),
     "enable_jit_checkpoint": ("is not supported", "remove it: SIGTERM writes a checkpoint anyway"),
     "eval_use_gather_object": ("is not supported: predictions are gathered as tensors", "remove it"),
-    "fp16_full_eval": (_FULL_EVAL, "remove it"),
-    "fsdp": (_SHARDING, _SHARDED),
-    "fsdp_config": (_SHARDING, _SHARDED),
     "include_for_metrics": ("has no effect: the scores need the generated answers alone", "remove it"),
     "label_names": ("has no effect: the labels of a row are its answer", "remove it; entity labels go under labels"),
     "liger_kernel_config": ("is not supported", "remove it"),
     "neftune_noise_alpha": ("is not supported: packing would change its noise", "remove it"),
-    "parallelism_config": (_SHARDING, _SHARDED),
     "prediction_loss_only": ("would leave evaluations without f1", "remove it"),
     "restore_callback_states_from_checkpoint": ("is not supported", "remove it: early stopping counts on anyway"),
-    "torch_compile": (_COMPILED, "remove it"),
-    "torch_compile_backend": (_COMPILED, "remove it"),
-    "torch_compile_mode": (_COMPILED, "remove it"),
     "use_cache": ("has no use in training", "remove it: evaluations have a cache anyway"),
     "use_liger_kernel": ("is not supported: its loss cannot read packed rows", "remove it; reduced_head saves as much"),
-}  # fmt: skip
+}
 """Keys of TrainingArguments that may only be off, and what is wrong with them, what to do instead."""
 
 MUST_BE: dict[str, tuple[Any, str]] = {
@@ -54,10 +49,6 @@ MUST_BE: dict[str, tuple[Any, str]] = {
     "remove_unused_columns": (False, "predictions find their gold by the row column"),
 }
 """Keys with one value that works, and why."""
-
-
-def _between(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: low <= value < high
 
 
 RANGES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
@@ -73,10 +64,10 @@ RANGES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         "validation_rows learning_rate weight_decay adam_epsilon max_grad_norm warmup_steps dataloader_num_workers "
         "eval_delay save_total_limit",
         "not a number from 0 on",
-        _between(0, math.inf),
+        lambda value: 0 <= value < math.inf,
     ),
-    ("lora_dropout label_smoothing_factor adam_beta1 adam_beta2", "not from 0 up to 1", _between(0, 1)),
-    ("seed data_seed", "not from 0 up to 2³²", _between(0, 2**32)),
+    ("lora_dropout label_smoothing_factor adam_beta1 adam_beta2", "not from 0 up to 1", lambda value: 0 <= value < 1),
+    ("seed data_seed", "not from 0 up to 2³²", lambda value: 0 <= value < 2**32),
     ("max_steps", "neither a positive number nor -1, for num_train_epochs", lambda value: value > 0 or value == -1),
     ("negatives", "not a share above 0", lambda value: 0 < value < math.inf),
 )
@@ -89,8 +80,20 @@ METRICS = (
 """What the best checkpoint can be chosen by, with f1_x for each label x."""
 
 
+NEEDS = {
+    "lora_alpha": ("lora_r", "lora_r: 16"),
+    "lora_dropout": ("lora_r", "lora_r: 16"),
+    "lora_target_modules": ("lora_r", "lora_r: 16"),
+    "negatives_from": ("negatives", "negatives: 0.1"),
+    "dataloader_persistent_workers": ("dataloader_num_workers", "dataloader_num_workers: 2"),
+}
+"""Keys without effect unless another is set, and an example of that."""
+
+
 def contradictions(values: dict[str, Any]) -> list[NerError]:
     """The faults of these values; `place` is the key. Those of `UNSUPPORTED` must not reach TrainingArguments."""
+    from .batches.transforms import transform_faults
+
     faults = [
         NerError(what, value=values[key], place=key, remedy=remedy)
         for key, (what, remedy) in UNSUPPORTED.items()
@@ -103,61 +106,32 @@ def contradictions(values: dict[str, Any]) -> list[NerError]:
         if type(values.get(key)) in (int, float) and not holds(values[key]):
             remedy = "0.1 adds one row for every ten" if key == "negatives" else None
             faults.append(NerError(what, value=values[key], place=key, remedy=remedy))
-    return [*faults, *_pairs(values), *_best(values), *_schedule(values), *_optimizer(values), *_transforms(values)]
+    for key, (needed, example) in NEEDS.items():
+        if values.get(key) not in (None, False) and not values.get(needed):
+            remedy = f"set {example} or remove it"
+            faults.append(NerError(f"set without {needed}, so it has no effect", place=key, remedy=remedy))
+    names, smoothing = values.get("step_transforms"), values.get("label_smoothing_factor")
+    faults += transform_faults(names if isinstance(names, list) else [], smoothing)
+    return [*faults, *_best(values), *_schedule(values), *_unsupported(values)]
 
 
-def _pairs(values: dict[str, Any]) -> list[NerError]:
-    faults: list[NerError] = []
-
-    def report(key: str, what: str, remedy: str | None = None, value: Any = None) -> None:
-        faults.append(NerError(what, value=value, place=key, remedy=remedy))
-
-    if values.get("lora_r") is None:
-        for key in ("lora_alpha", "lora_dropout", "lora_target_modules"):
-            if values.get(key) is not None:
-                report(key, "set without lora_r, so no adapter would be trained", "set lora_r or remove it")
-    if values.get("label_smoothing_factor") and "label_smoothing" not in (values.get("step_transforms") or ()):
-        what = "has no effect without its step transform"
-        report("label_smoothing_factor", what, "add label_smoothing to step_transforms")
-    if values.get("negatives_from") is not None and values.get("negatives") is None:
-        report("negatives_from", "set without negatives, so no row would be added", "say how many, negatives: 0.1")
-    if (choice := values.get("nonfinite_gradients", "stop")) not in ("stop", "skip"):
-        report("nonfinite_gradients", "neither stop nor skip", value=choice)
-    if values.get("dataloader_persistent_workers") and not values.get("dataloader_num_workers"):
-        report("dataloader_persistent_workers", "set without workers", "set dataloader_num_workers or remove it")
-    config = values.get("accelerator_config")
-    for key in ("dispatch_batches", "split_batches"):
-        if isinstance(config, dict) and config.get(key):
-            what = f"{key} is not supported: a batch is collated where it is used"
-            report("accelerator_config", what, f"remove {key}")
-    return faults
-
-
-def _best(values: dict[str, Any]) -> list[NerError]:
+def _best(values: dict[str, Any]) -> Iterator[NerError]:
     """What evaluations and the choice of the best checkpoint ask of each other."""
-    faults = []
     if values.get("eval_strategy") == "no":
-        on = {"early_stopping_patience": "none", "eval_on_start": "false", "load_best_model_at_end": "false"}
-        for key, off in on.items():
-            if values.get(key):
-                remedy = f"set eval_strategy to steps or epoch, or {key}: {off}"
-                faults.append(NerError("eval_strategy: no evaluates nothing", place=key, remedy=remedy))
-        if values.get("save_strategy") == "best":
-            remedy = "set eval_strategy to steps or epoch"
-            faults.append(NerError("eval_strategy: no evaluates nothing", place="save_strategy", remedy=remedy))
+        for key in ("early_stopping_patience", "eval_on_start", "load_best_model_at_end", "save_strategy"):
+            if values.get(key) and (key != "save_strategy" or values[key] == "best"):
+                remedy = "set eval_strategy to steps or epoch, or turn this off"
+                yield NerError("eval_strategy: no evaluates nothing", place=key, remedy=remedy)
     if values.get("early_stopping_patience") is not None and values.get("load_best_model_at_end") is False:
         what = "needs load_best_model_at_end: true, or the last model is kept, which is worse"
-        remedy = "or set early_stopping_patience: none"
-        faults.append(NerError(what, place="early_stopping_patience", remedy=remedy))
+        yield NerError(what, place="early_stopping_patience", remedy="or set early_stopping_patience: none")
     metric = str(values.get("metric_for_best_model") or "f1").removeprefix("eval_")
     if metric not in METRICS and not metric.startswith("f1_"):
         names = f"choose from {', '.join(METRICS)}, or f1_ and a label"
-        faults.append(NerError("unknown metric", value=metric, place="metric_for_best_model", remedy=names))
-    elif values.get("greater_is_better") is (metric == "loss"):
+        yield NerError("unknown metric", value=metric, place="metric_for_best_model", remedy=names)
+    elif (greater := values.get("greater_is_better")) is (metric == "loss"):
         what = f"the best {metric} is the {'lowest' if metric == 'loss' else 'highest'}"
-        value = values["greater_is_better"]
-        faults.append(NerError(what, value=value, place="greater_is_better", remedy="remove it"))
-    return faults
+        yield NerError(what, value=greater, place="greater_is_better", remedy="remove it")
 
 
 def _schedule(values: dict[str, Any]) -> list[NerError]:
@@ -175,20 +149,14 @@ def _schedule(values: dict[str, Any]) -> list[NerError]:
     return []
 
 
-def _optimizer(values: dict[str, Any]) -> list[NerError]:
+def _unsupported(values: dict[str, Any]) -> Iterator[NerError]:
+    """What is not a whole key of `UNSUPPORTED`."""
+    config = values.get("accelerator_config")
+    for key in ("dispatch_batches", "split_batches"):
+        if isinstance(config, dict) and config.get(key):
+            what = f"{key} is not supported: a batch is collated where it is used"
+            yield NerError(what, place="accelerator_config", remedy=f"remove {key}")
     optim = str(values.get("optim") or "")
     if "lomo" in optim or "layerwise" in optim:
         what = "is not supported: it steps inside of the backward pass, so no gradient can be checked or computed again"
-        return [NerError(what, value=optim, place="optim", remedy="use adamw_torch_fused")]
-    return []
-
-
-def _transforms(values: dict[str, Any]) -> list[NerError]:
-    from .batches.transforms import TRANSFORMS as known
-
-    names, remedy = values.get("step_transforms"), f"choose from {', '.join(known)}"
-    return [
-        NerError("unknown step transform", value=name, place="step_transforms", remedy=remedy)
-        for name in (names if isinstance(names, list) else [])
-        if name not in known
-    ]
+        yield NerError(what, value=optim, place="optim", remedy="use adamw_torch_fused")

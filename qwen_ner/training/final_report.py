@@ -19,10 +19,9 @@ from transformers import TrainerState, TrainingArguments
 from ..columns import printable
 from ..data.datasets import NAMED, is_local
 from ..data.formats.errors import count
-from ..entities import Example, fingerprint
+from ..entities import Example
 from ..evaluation.report import write_report
 from ..evaluation.result import EvaluationResult
-from ..evaluation.table import Contract
 from ..inference.calibration import Judged, fit_calibration, judged, summary
 from ..inference.extractor import Extractor
 from .doctor.examination import warn_of_leaks
@@ -52,19 +51,18 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
     `seconds` count. Returns the scores and, under "training", a summary of the training.
     """
     splits, recipe, state = plan.splits, plan.recipe, trainer.state
-    split = splits.scored_name
-    gold, predicted = trainer.compute_metrics.decoded(trainer.predict(plan.final_rows, metric_key_prefix=split))
-    contract = Contract(str(output), recipe.data.dataset, split, len(gold), fingerprint(gold), "free")
-    evaluated = EvaluationResult(contract, gold, predicted, splits.labels, splits.annotated)
+    split, dataset = splits.scored_name, recipe.data.dataset
+    predicted = trainer.predict(plan.final_rows, metric_key_prefix=split)
+    evaluated = trainer.compute_metrics.evaluated(predicted, str(output), dataset, split, splits.annotated)
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]  # the Trainer's mean starts at a resume
     training = {
         "model": recipe.model.model_name_or_path,
-        "dataset": recipe.data.dataset,
-        "local_data": is_local(recipe.data.dataset),
+        "dataset": dataset,
+        "local_data": is_local(dataset),
         "data_fingerprint": plan.config.data_fingerprint,
         "train_rows": len(plan.fitting_rows),
         "steps": state.global_step,
-        "skipped_steps": trainer.skipped,
+        "skipped_steps": trainer.gradients.skipped,
         "validation": {
             "split": splits.validation_name,
             "rows": len(splits.validation),
@@ -73,28 +71,26 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
         },
         "train_loss": sum(losses) / len(losses) if losses else None,
     }
-    with trainer.gathered() as model:  # a collective: every rank must enter
-        extractor = Extractor(model, plan.tokenizer, plan.config)
+    extractor = Extractor(trainer.whole.get(), plan.tokenizer, plan.config)  # a collective: of every rank
+    trainer.whole.free()
     if trainer.is_world_process_zero():
         extractor, judged = calibrate(extractor, splits.validation)
         extractor.config.save(output)
         fitted = "was" if extractor.calibration.thresholds else "could not be"
-        confidence = summary(judged) | {
-            "of": f"the validation rows under constrained decoding, on which it {fitted} fitted"
-        }
+        of = f"the validation rows under constrained decoding, on which it {fitted} fitted"
         training["seconds"] = round(time.monotonic() - started, 1)
-        evaluated = replace(evaluated, confidence=confidence)
+        evaluated = replace(evaluated, confidence=summary(judged) | {"of": of})
         write_report(evaluated, output, training=training, history=state.log_history)
         print(evaluated.table())
         if not splits.final:
-            print(_basis(recipe.data.dataset, splits, chose=state.best_global_step is not None))
+            print(_basis(dataset, splits, chose=state.best_global_step is not None))
         for text, entities in zip(recipe.data.examples, extractor.extract(recipe.data.examples), strict=True):
             found = " · ".join(f"{e.label} {e.text} [{e.start}, {e.end})" for e in entities)
             print(printable(f"\n{text}\n  {found or 'no entity'}"))
-        print(printable(f"\ntrained on {recipe.data.dataset}: {count(len(plan.fitting_rows), 'row')}"))
+        print(printable(f"\ntrained on {dataset}: {count(len(plan.fitting_rows), 'row')}"))
         print(f"report: {output / 'report.html'}")
         if recipe.model.model_name_or_path == "tiny":
-            print(printable(_toy(recipe.data.dataset, output)), flush=True)
+            print(printable(_toy(dataset, output)), flush=True)
         leaks = warn_of_leaks("final" if splits.final else "validation")
         raise_or_warn([leaks(plan), *nothing_right(evaluated, trainer.args, state)])
     return {**evaluated.scores.to_dict(), "training": training}
@@ -110,26 +106,23 @@ def _basis(dataset: str, splits: Splits, *, chose: bool) -> str:
 
 
 def nothing_right(evaluated: EvaluationResult, args: TrainingArguments, state: TrainerState) -> list[Finding]:
-    """A warning that says what is likely wrong where there are entities to find and f1 is 0, else none."""
-    counts, split, rows = evaluated.scores.micro, evaluated.contract.split, len(evaluated.gold)
+    """A warning with the numbers of the training where there are entities to find and f1 is 0, else none."""
+    counts, split = evaluated.scores.micro, evaluated.contract.split
     if counts.tp or not counts.support:
         return []
-    found = f"f1 is 0: none of {count(counts.support, 'surface')} of {split} was found"
     unread = sum(any(p.kind in ("not_json", "truncated") for p in decoded.problems) for decoded in evaluated.predicted)
-    if 2 * unread >= rows:
-        found += f"; {unread:,} of {count(rows, 'answer')} not JSON or truncated: the model cannot write them yet"
-    else:
-        found += f", but {count(counts.fp, 'other')}"
-    if args.greater_is_better and (state.best_metric or 0) > 0:
-        best = f"{args.metric_for_best_model} {state.best_metric:.4g} at step {state.best_global_step}"
-        return [warn(f"{found}. The validation rows had {best}", f"check how {split} is annotated (qwen-ner stats)")]
+    found = (
+        f"f1 is 0: none of {count(counts.support, 'surface')} of {split} was found (wrong ones: {counts.fp:,}); "
+        f"{unread:,} of {count(len(evaluated.gold), 'answer')} not JSON or truncated"
+    )
     length = "max_steps" if args.max_steps > 0 else "num_train_epochs"
     of_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     remedy = (
-        f"raise {length} (now {getattr(args, length):g}, which gave {count(state.global_step, 'step')}), take fewer "
-        f"rows per step than {of_step} (per_device_train_batch_size), or raise learning_rate ({args.learning_rate:g})"
+        f"most likely it was trained too little: raise {length} (now {getattr(args, length):g}, which gave "
+        f"{count(state.global_step, 'step')}), take fewer rows per step than {of_step} (per_device_train_batch_size), "
+        f"or raise learning_rate ({args.learning_rate:g}); if validation went well, check how {split} is annotated"
     )
-    return [warn(found, f"most likely it was trained too little: {remedy}")]
+    return [warn(found, remedy)]
 
 
 def _toy(dataset: str, output: Path) -> str:

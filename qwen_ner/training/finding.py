@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import yaml
@@ -47,16 +48,9 @@ class Finding:
         return f"{self.level:<4}  {self.name:<{NAME_WIDTH}}  {below.join(printable(self.message).split(chr(10)))}"
 
 
-def ok(found: str) -> Finding:
-    return Finding("ok", found)
-
-
-def warn(found: str, remedy: str = "") -> Finding:
-    return Finding("warn", found, remedy)
-
-
-def fail(found: str, remedy: str = "") -> Finding:
-    return Finding("fail", found, remedy)
+ok = partial(Finding, "ok")
+warn = partial(Finding, "warn")
+fail = partial(Finding, "fail")
 
 
 class FaultsError(NerError):

@@ -62,30 +62,31 @@ class Launch:
             config = load_config_from_file(str(path))
             fsdp, deepspeed = config.fsdp_config or {}, config.deepspeed_config or {}
             kind = getattr(config.distributed_type, "value", str(config.distributed_type))
-            stage = int(deepspeed.get("zero_stage", 2)) if kind == "DEEPSPEED" else 0
-            fsdp_version = int(fsdp.get("fsdp_version", 1))
-            if min(int(config.num_processes), int(config.num_machines)) < 1:
+            processes, machines = int(config.num_processes), int(config.num_machines)
+            if min(processes, machines) < 1:
                 raise ValueError("num_processes and num_machines are at least 1")
+            # As `accelerate launch` would set it.
+            env = {key.upper(): str(value) for key, value in fsdp.items()} if kind == "FSDP" else {}
+            env["FSDP_TRANSFORMER_CLS_TO_WRAP"] = str(fsdp.get("fsdp_transformer_layer_cls_to_wrap") or "")
+            if kind == "DEEPSPEED":
+                settings = {"zero_stage": 2, **deepspeed}
+                env |= {f"ACCELERATE_DEEPSPEED_{key.upper()}": str(value) for key, value in settings.items()}
+            launch = cls.of_environment(env | {"ACCELERATE_USE_FSDP": str(kind == "FSDP")})
         except Exception as error:  # YAML's own errors have no other base
             reason = " ".join(str(error).split())
             remedy = f"give a file, or the name of a shipped config: {', '.join(known)}"
             raise NerError(f"not an accelerate config ({reason})", place=path, remedy=remedy) from None
         _check_nested(path, {"fsdp_config": fsdp, "deepspeed_config": deepspeed})
-        return cls(
+        return replace(
+            launch,
             place=str(path),
             distributed_type=kind,
-            num_processes=int(config.num_processes),
-            num_machines=int(config.num_machines),
+            num_processes=processes,
+            num_machines=machines,
             use_cpu=config.use_cpu,
             mixed_precision=config.mixed_precision or "no",
             gpu_ids=config.gpu_ids,
             main_process_ip=config.main_process_ip,
-        )._sharded(
-            stage=stage,
-            save_16bit=deepspeed.get("zero3_save_16bit_model"),
-            fsdp_version=fsdp_version,
-            state_dict_type=fsdp.get("fsdp_state_dict_type"),
-            layers=str(fsdp.get("fsdp_transformer_layer_cls_to_wrap") or ""),
         )
 
     @classmethod
@@ -95,6 +96,10 @@ class Launch:
         here = int(env.get("LOCAL_WORLD_SIZE", processes))
         stage = int(env.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "0"))
         fsdp = env.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+        if fsdp:  # by default FSDP2's checkpoints are in parts
+            whole = env.get("FSDP_STATE_DICT_TYPE", "").upper() == "FULL_STATE_DICT"
+        else:
+            whole = stage != 3 or env.get("ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL", "").lower() == "true"
         return cls(
             place="the environment" if "WORLD_SIZE" in env or "ACCELERATE_MIXED_PRECISION" in env else cls.place,
             distributed_type="FSDP" if fsdp else "DEEPSPEED" if stage else "MULTI_GPU" if processes > 1 else "NO",
@@ -103,27 +108,11 @@ class Launch:
             use_cpu=env.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes"),
             mixed_precision=env.get("ACCELERATE_MIXED_PRECISION") or "no",
             main_process_ip=env.get("MASTER_ADDR"),
-        )._sharded(
-            stage=stage,
-            save_16bit=env.get("ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"),
-            fsdp_version=int(env.get("FSDP_VERSION", "1")),
-            state_dict_type=env.get("FSDP_STATE_DICT_TYPE"),
-            layers=env.get("FSDP_TRANSFORMER_CLS_TO_WRAP", ""),
-        )
-
-    def _sharded(
-        self, *, stage: int, save_16bit: object, fsdp_version: int, state_dict_type: str | None, layers: str
-    ) -> Launch:
-        """With the fields that follow from the settings of FSDP, or of DeepSpeed's ZeRO `stage`."""
-        fsdp = self.distributed_type == "FSDP"
-        whole = str(state_dict_type).upper() == "FULL_STATE_DICT"  # by default FSDP2's checkpoints are in parts
-        return replace(
-            self,
             shards_weights=fsdp or stage == 3,
             shards_states=fsdp or stage >= 1,
-            wrapped_layers=tuple(filter(None, layers.split(","))),
-            fsdp_version=fsdp_version if fsdp else self.fsdp_version,
-            saves_whole=whole if fsdp else stage != 3 or str(save_16bit).lower() == "true",
+            wrapped_layers=tuple(filter(None, env.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "").split(","))),
+            fsdp_version=int(env.get("FSDP_VERSION", "1")) if fsdp else cls.fsdp_version,
+            saves_whole=whole,
         )
 
 
@@ -133,12 +122,10 @@ def _check_nested(path: Path, parts: Mapping[str, Mapping[str, object]]) -> None
 
     known = [action.dest for action in launch_command_parser()._actions]
     for name, part in parts.items():
-        for key in part:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-                remedy = f"did you mean {near[0]}?" if near else None
-                what = f"accelerate ignores an unknown key of {name}"
-                raise NerError(what, value=key, place=path, remedy=remedy)
+        for key in [key for key in part if key not in known]:
+            near = difflib.get_close_matches(key, known, n=1)
+            remedy = f"did you mean {near[0]}?" if near else None
+            raise NerError(f"accelerate ignores an unknown key of {name}", value=key, place=path, remedy=remedy)
 
 
 def sharding_faults(launch: Launch) -> list[NerError]:
@@ -173,10 +160,7 @@ def check_launch(
         faults.append("fp16 needs a GPU; set mixed_precision: no")
     faults += map(str, sharding_faults(launch))
     if on_cpu and launch.shards_states:
-        faults.append(
-            f"accelerate does not shard on CPUs: {launch.distributed_type} would silently be plain data parallelism; "
-            "use accelerate_configs/cpu_2proc.yaml"
-        )
+        faults.append("accelerate does not shard on CPUs, and does not say so; use accelerate_configs/cpu_2proc.yaml")
     if launch.distributed_type == "DEEPSPEED" and find_spec("deepspeed") is None:
         faults.append("deepspeed is not installed; pip install deepspeed")
     if absent := [name for name in launch.wrapped_layers if layers and name not in layers]:
@@ -184,11 +168,9 @@ def check_launch(
         faults.append(f"the model has no {join_names(absent)}; set fsdp_transformer_layer_cls_to_wrap to one of {own}")
     if faults:
         return fail(f"{launch.place}: " + "\n".join(faults))
-    if not on_cpu and launch.num_processes == 1 and launch.gpu_ids in (None, "all") and gpus > 1:
-        return warn(f"{launch.place}: one process trains on 1 of {gpus} GPUs", f"for all of them: {command_for(gpus)}")
-    if not on_cpu and launch.num_processes > 1 and launch.processes_here < gpus:
-        idle = gpus - launch.processes_here
-        return warn(f"{launch.place}: {idle} of {gpus} GPUs stay idle", f"set num_processes to {gpus}")
+    idle = gpus - launch.processes_here
+    if idle > 0 and not on_cpu and launch.gpu_ids in (None, "all"):
+        return warn(f"{launch.place}: {idle} of {gpus} GPUs stay idle", f"for all of them: {command_for(gpus)}")
     device = "CPU" if on_cpu or not gpus else "GPU"
     count = "1 process" if launch.num_processes == 1 else f"{launch.num_processes} processes"
     machines = f" on {launch.num_machines} machines" if launch.num_machines > 1 else ""
@@ -200,18 +182,13 @@ def _process_faults(launch: Launch, gpus: int, use_cpu: bool) -> list[str]:
     faults, kind, on_cpu = [], launch.distributed_type, use_cpu or launch.use_cpu
     if launch.num_processes > 1:
         if kind == "MULTI_CPU" or (on_cpu and kind == "NO"):
-            faults.append(
-                f"{kind} starts one process, not {launch.num_processes}; for several on CPUs use "
-                "accelerate_configs/cpu_2proc.yaml (MULTI_GPU with use_cpu)"
-            )
+            there = "use accelerate_configs/cpu_2proc.yaml, which is MULTI_GPU with use_cpu"
+            faults.append(f"{kind} starts one process, not {launch.num_processes}; {there}")
         if launch.use_cpu and not use_cpu:
             faults.append("each process would train alone; set use_cpu: true in the recipe too")
         if not on_cpu and launch.processes_here > gpus:
-            there = "1 GPU" if gpus == 1 else f"{gpus or 'no'} GPUs"
-            faults.append(
-                f"{launch.processes_here} processes on a machine with {there}; "
-                "set num_processes to their number, or check CUDA_VISIBLE_DEVICES"
-            )
+            there = f"{launch.processes_here} processes on a machine with {gpus or 'no'} GPU{'s'[: gpus != 1]}"
+            faults.append(f"{there}; set num_processes to their number, or check CUDA_VISIBLE_DEVICES")
     if launch.num_machines > 1 and (not launch.main_process_ip or launch.main_process_ip.startswith(EXAMPLE_ADDRESSES)):
         faults.append(f"main_process_ip is {launch.main_process_ip}; set it to the first machine's address")
     return faults

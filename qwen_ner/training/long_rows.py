@@ -7,8 +7,9 @@ long ones split where sentences end, with their entities. Knows nothing of token
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from ..data.arrow_store import StoredExamples
 from ..data.formats.errors import count
@@ -76,13 +77,8 @@ def split_long(
     if not own:
         return SplitRows(examples)
     kept = sum(len(part.entities) for made in own.values() for part in made)
-    made = StoredExamples.of(_in_place(examples, own))
+    made = StoredExamples.of(chain.from_iterable(own.get(row, [e]) for row, e in enumerate(examples)))
     return SplitRows(made, len(own), sum(map(len, own.values())), sum(len(long[row].entities) for row in own), kept)
-
-
-def _in_place(examples: Sequence[Example], parts: Mapping[int, list[Example]]) -> Iterator[Example]:
-    for row, example in enumerate(examples):
-        yield from parts.get(row, (example,))
 
 
 def cut_out(example: Example, window: Window) -> Example:

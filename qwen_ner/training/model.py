@@ -47,12 +47,9 @@ def load_model(
         )
     except UNLOADABLE as error:
         own = "leave attn_implementation out: packs use torch's FlashAttention on GPUs that have it"
-        raise NerError(
-            f"cannot be loaded ({error})",
-            value=model_name_or_path,
-            place="model_name_or_path",
-            remedy=own if "flash" in (attn_implementation or "") else None,
-        ) from error
+        remedy = own if "flash" in (attn_implementation or "") else None
+        what, place = f"cannot be loaded ({error})", "model_name_or_path"
+        raise NerError(what, value=model_name_or_path, place=place, remedy=remedy) from error
     if found["missing_keys"]:  # unexpected keys, such as the head of another task, are ignored
         refuse_others(found, f"model_name_or_path: {model_name_or_path}")
     if model_name_or_path.startswith(MODELSCOPE):  # peft looks for its config.json on the Hub with each save
@@ -79,13 +76,9 @@ def outline_model(
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, **options)
     except UNLOADABLE as error:
-        reason = " ".join(str(error).split())
-        raise NerError(
-            f"cannot be built from its config.json ({reason})",
-            value=model_name_or_path,
-            place="model_name_or_path",
-            remedy="put the config.json of these weights there again, and leave attn_implementation out if it is set",
-        ) from error
+        what, place = f"cannot be built from its config.json ({' '.join(str(error).split())})", "model_name_or_path"
+        remedy = "put the config.json of these weights there again, and leave attn_implementation out if it is set"
+        raise NerError(what, value=model_name_or_path, place=place, remedy=remedy) from error
     with torch.device("meta"):
         return add_adapter(model, lora)
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from transformers import set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from ..codec import Codec
 from ..contract import NerConfig
@@ -33,7 +33,6 @@ from .tiny import make_tiny
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 T = TypeVar("T")
 
@@ -182,12 +181,9 @@ class TrainingPlan:
         lengths = list(column(self.rows, "length"))
         fitting = [i for i, length in enumerate(lengths) if length <= self.max_length]
         if not fitting:
-            raise NerError(
-                "every training row has more tokens",
-                value=self.max_length,
-                place="max_length",
-                remedy="split the texts" + (" or raise max_length" if self.max_length < self.context else ""),
-            )
+            what, limit = "every training row has more tokens", self.max_length
+            remedy = "split the texts" + (" or raise max_length" if limit < self.context else "")
+            raise NerError(what, value=limit, place="max_length", remedy=remedy)
         return self.rows if len(fitting) == len(lengths) else self.rows.select(fitting)
 
     @part

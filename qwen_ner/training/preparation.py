@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 import torch
 import yaml
+from accelerate.utils import broadcast_object_list, gather_object, wait_for_everyone
 
 from ..data.arrow_store import StoredExamples
 from ..data.datasets import NAMED, check_labels, has_split, iter_dataset, labels_of
@@ -147,11 +148,8 @@ def _negatives(data: DataArguments, train: Sequence[Example], annotated: Sequenc
         f" ({left_out} others are repeated or hold a surface annotated in the training rows)" if left_out else "",
     )
     if len(added) < wanted:
-        log.warning(
-            "negatives: %s asks for %d rows, but %s give only %d; lower it, or name a file of texts with "
-            "negatives_from.",
-            *(data.negatives, wanted, source, len(added)),
-        )
+        why = f"negatives: {data.negatives} asks for {wanted} rows, but {source} give only {len(added)}"
+        log.warning("%s; lower it, or name a file of texts with negatives_from.", why)
     return added
 
 
@@ -168,14 +166,11 @@ def check_processes(args: NerTrainingArguments) -> None:
 
     Processes that do not know of each other would each train on all rows, and write to the same folder.
     """
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started > 1 and args.world_size == 1:
-        raise NerError(
-            f"WORLD_SIZE is {started}, but this process sees itself alone",
-            remedy="on CPUs set use_cpu: true in the recipe (accelerate_configs/cpu_2proc.yaml), on GPUs launch with "
-            "accelerate_configs/ddp_4gpu.yaml",
-        )
     launch = Launch.of_environment(os.environ)
+    if launch.num_processes > 1 and args.world_size == 1:
+        remedy = "launch with accelerate_configs/ddp_4gpu.yaml, or on CPUs with cpu_2proc.yaml and use_cpu: true"
+        what = f"WORLD_SIZE is {launch.num_processes}, but this process sees itself alone"
+        raise NerError(what, remedy=remedy)
     faults = sharding_faults(launch)
     on_cpus = args.world_size > 1 and args.device.type == "cpu"
     if args.ddp_bf16_gradients and (launch.shards_states or on_cpus):
@@ -235,25 +230,19 @@ def check_shared(args: NerTrainingArguments, output: Path) -> None:
     sharded = Launch.of_environment(os.environ).shards_states  # checkpoints are then in parts, or on one machine
     if args.save_on_each_node and not sharded:
         return
-    import torch.distributed as dist
-
-    name = [f".seen-by-all-{os.getpid()}-{time.time_ns()}"]
-    dist.broadcast_object_list(name)
-    mark = output / name[0]
+    (name,) = broadcast_object_list([f".seen-by-all-{os.getpid()}-{time.time_ns()}"])
+    mark = output / name
     if args.process_index == 0:
         mark.touch()
-    dist.barrier()
-    seen = [True] * args.world_size
-    dist.all_gather_object(seen, mark.is_file())
+    wait_for_everyone()
+    seen = gather_object([mark.is_file()])
     if args.process_index == 0:
         mark.unlink()
     if not all(seen):
         blind = ", ".join(str(rank) for rank, sees in enumerate(seen) if not sees)
-        raise NerError(
-            f"what rank 0 writes to {output} is not there for rank {blind} on another machine",
-            place="output_dir",
-            remedy="use a disk that all machines share" + ("" if sharded else ", or set save_on_each_node: true"),
-        )
+        what = f"what rank 0 writes to {output} is not there for rank {blind} on another machine"
+        remedy = "use a disk that all machines share" + ("" if sharded else ", or set save_on_each_node: true")
+        raise NerError(what, place="output_dir", remedy=remedy)
 
 
 @contextmanager
@@ -264,12 +253,8 @@ def explain_full_disk(output: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, NerError) or shutil.disk_usage(output).free > 1 << 20:
             raise
-        raise NerError(
-            f"the disk under {output} is full ({error})",
-            place="output_dir",
-            remedy="free space and run the same command again, which goes on from the last whole checkpoint, or choose "
-            "another --output_dir",
-        ) from error
+        remedy = "free space and run the same command again, which goes on from the last whole checkpoint"
+        raise NerError(f"the disk under {output} is full ({error})", place="output_dir", remedy=remedy) from error
 
 
 def save_recipe(recipe: Recipe, output: Path) -> None:

@@ -153,14 +153,13 @@ def _check_python(path: Path, content: bytes) -> None:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         what = f"`accelerate launch` would run it as Python, which cannot read it ({getattr(error, 'msg', error)})"
         raise NerError(what, place=f"{path}:{getattr(error, 'lineno', 1)}", remedy=remedy) from None
-    first = statements[0]
-    launched = first.body if isinstance(first, ast.If) else []
-    outside = [line.lineno for line in (*statements[1:], *launched) if line.lineno > first.lineno]
-    if not launched or not isinstance(getattr(launched[-1], "value", None), ast.Constant):  # the keys, as a string
-        outside.append(first.end_lineno or first.lineno)
-    if outside:
+    first, *others = statements
+    keys = first.body[-1] if isinstance(first, ast.If) and not first.orelse else first
+    whole = isinstance(keys, ast.Expr) and isinstance(keys.value, ast.Constant) and keys.lineno == first.lineno
+    if others or not whole:
+        line = others[0].lineno if others else first.end_lineno
         what = "this line is outside of the quotes, where Python would run it"
-        raise NerError(what, place=f"{path}:{outside[0]}", remedy=remedy)
+        raise NerError(what, place=f"{path}:{line}", remedy=remedy)
 
 
 def _read_overrides(tokens: Sequence[str], faults: list[NerError]) -> dict[str, Any]:

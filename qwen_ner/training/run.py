@@ -7,13 +7,10 @@ makes the decisions; plan.py builds the parts.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ..data.trained_texts import save_trained_texts
 from .doctor.examination import TRAINING_CHECKS
-from .doctor.machine import check_disk
 from .final_report import report
 from .finding import raise_or_warn
 from .loop.checkpoints import alone_in, checkpoint_to_resume
@@ -21,16 +18,9 @@ from .loop.manifest import origin_of
 from .loop.metrics import EntityMetrics
 from .loop.trainer import NerTrainer
 from .plan import TrainingPlan
-from .preparation import (
-    check_processes,
-    check_shared,
-    claim_output,
-    explain_full_disk,
-    save_recipe,
-    use_cores,
-)
+from .preparation import check_processes, check_shared, claim_output, explain_full_disk, save_recipe, use_cores
 from .recipe import Recipe
-from .tracking.trackers import Tracking, tracking
+from .tracking.trackers import tracking
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
@@ -39,43 +29,37 @@ def train(recipe: Recipe) -> dict[str, Any]:
     Raises `NerError` for what the user can mend, `KeyboardInterrupt` after SIGINT or SIGTERM, once a checkpoint is
     written.
     """
-    check_processes(recipe.training)
-    use_cores(recipe.training)
+    started, args = time.monotonic(), recipe.training
+    check_processes(args)
+    use_cores(args)
     output = claim_output(recipe)
-    check_shared(recipe.training, output)
-    with explain_full_disk(output), alone_in(output, recipe.training.process_index), tracking(recipe) as trackers:
-        return _train(TrainingPlan(recipe, output), output, trackers)
-
-
-def _train(plan: TrainingPlan, output: Path, trackers: Tracking) -> dict[str, Any]:
-    started = time.monotonic()
-    raise_or_warn(check(plan) for check in TRAINING_CHECKS)
-    disk = check_disk(plan)
-    raise_or_warn([replace(disk, level="warn") if disk.level == "fail" else disk])  # the need is an estimate
-
-    origin = origin_of(plan)
-    trainer = NerTrainer(
-        model=plan.model,
-        args=plan.recipe.training,
-        ner_config=plan.config,
-        origin=origin,
-        processing_class=plan.tokenizer,
-        data_collator=plan.collator,
-        train_dataset=plan.fitting_rows,
-        eval_dataset=plan.validation_rows,
-        compute_metrics=EntityMetrics(
-            plan.gold, plan.codec, plan.tokenizer, plan.end_token_ids, windows=plan.gold_windows
-        ),
-    )
-    trackers.watch(trainer, plan.splits)
-    checkpoint = checkpoint_to_resume(plan.recipe, origin)
-    if trainer.is_world_process_zero():
-        save_recipe(plan.recipe, output)
-        save_trained_texts(output, plan.splits.train)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model(_internal_call=True)  # an ordinary save would push here, before the scores are known
-    trainer.save_state()
-    scores = report(trainer, plan, output, started)
-    if plan.recipe.training.push_to_hub:
-        trainer.push_to_hub()
-    return scores
+    check_shared(args, output)
+    with explain_full_disk(output), alone_in(output, args.process_index), tracking(recipe) as watch:
+        plan = TrainingPlan(recipe, output)
+        raise_or_warn(check(plan) for check in TRAINING_CHECKS)
+        origin = origin_of(plan)
+        trainer = NerTrainer(
+            model=plan.model,
+            args=args,
+            ner_config=plan.config,
+            origin=origin,
+            processing_class=plan.tokenizer,
+            data_collator=plan.collator,
+            train_dataset=plan.fitting_rows,
+            eval_dataset=plan.validation_rows,
+            compute_metrics=EntityMetrics(
+                plan.gold, plan.codec, plan.tokenizer, plan.end_token_ids, windows=plan.gold_windows
+            ),
+        )
+        watch(trainer, plan.splits)
+        checkpoint = checkpoint_to_resume(recipe, origin)
+        if trainer.is_world_process_zero():
+            save_recipe(recipe, output)
+            save_trained_texts(output, plan.splits.train)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model(_internal_call=True)  # an ordinary save would push here, before the scores are known
+        trainer.save_state()
+        scores = report(trainer, plan, output, started)
+        if args.push_to_hub:
+            trainer.push_to_hub()
+        return scores

@@ -7,9 +7,7 @@ and chat format, and untrained weights. The quickstart and the tests train it.
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,16 +62,12 @@ def make_tiny(folder: str | Path, *, layers: int = 3, hidden: int = 128, dropout
     _attend_to_previous_token(model, heads=2)
     model.generation_config = GenerationConfig(eos_token_id=[end, pad], pad_token_id=pad)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=PARTIAL)
-    try:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=PARTIAL) as beside:
+        made = Path(beside) / folder.name
         model.save_pretrained(made)
         tokenizer.save_pretrained(made)
-        share_weights(Path(made))
-        os.chmod(made, 0o755)
+        share_weights(made)
         os.replace(made, folder)
-    except BaseException:
-        shutil.rmtree(made)
-        raise
     return folder
 
 
@@ -99,7 +93,15 @@ def _attend_to_previous_token(model: Qwen2ForCausalLM, heads: int) -> None:
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of `make_tiny`: trained on texts and targets of the sample's train split and on the prompt."""
+    """The tokenizer of `make_tiny`: trained on texts and targets of the sample's train split and on the prompt.
+
+    A byte-level BPE in which each digit, and each character of these outside ASCII, is a token of its own. A model this
+    small copies a name from the text character by character; if tokens had several characters, it would first have to
+    learn how each is spelled.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
     from ..codec import Codec
     from ..data.datasets import read_dataset
     from ..entities import CLUENER
@@ -107,18 +109,6 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     codec = Codec(CLUENER)
     examples = read_dataset("sample", "train", labels=CLUENER)
     lines = [line for example in examples for line in (example.text, codec.encode(example))]
-    return train_tokenizer([*lines, "system\n", "user\n", "assistant\n", codec.system_prompt])
-
-
-def train_tokenizer(lines: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE in which each digit, and each character of `lines` outside ASCII, is a token of its own.
-
-    A model this small copies a name from the text character by character; if tokens had several characters, it would
-    first have to learn how each is spelled.
-    """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -134,7 +124,7 @@ def train_tokenizer(lines: Iterable[str]) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator(lines, trainer)
+    backend.train_from_iterator([*lines, "system\n", "user\n", "assistant\n", codec.system_prompt], trainer)
     pad, start, end = SPECIAL_TOKENS
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,

@@ -21,7 +21,7 @@ FOUR = Launch("x.yaml", "MULTI_GPU", 4)
         (FOUR, {"gpus": 4, "bf16": True}, "fail", "bf16 is set"),
         (FOUR, {"gpus": 4, "bf16": True, "gpu_has_bf16": True}, "ok", "bf16"),
         (Launch(mixed_precision="bf16"), {"gpus": 1}, "ok", "mixed precision no: the GPU only emulates bf16"),
-        (Launch(), {"gpus": 2}, "warn", "1 of 2 GPUs; for all of them: accelerate launch --num_processes 2"),
+        (Launch(), {"gpus": 2}, "warn", "1 of 2 GPUs stay idle; for all of them: accelerate launch --num_processes 2"),
         (Launch(gpu_ids="0"), {"gpus": 2}, "ok", "1 process on GPU"),
         (Launch(distributed_type="MULTI_CPU", num_processes=2, use_cpu=True), {"use_cpu": True}, "fail", "starts one process, not 2"),
         (Launch(distributed_type="NO", num_processes=2, use_cpu=True), {"use_cpu": True}, "fail", "starts one process, not 2"),

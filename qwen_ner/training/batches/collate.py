@@ -11,16 +11,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from ...inference.backends.prefix_cache import shared_prefix
 from .attention import PREFIX_SHARED
 from .gpu.varlen import has_kernel, layout
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -211,12 +209,11 @@ def not_shareable(model: PreTrainedModel) -> str | None:
         return f"some layers are {', '.join(sorted(other))}"
     if not getattr(config, "layer_types", None) and getattr(config, "sliding_window", None):
         return f"its attention has a window of {config.sliding_window} tokens"
-    if config._attn_implementation == FLASH and not has_kernel():
+    if config._attn_implementation not in (*SHARING, *[FLASH] * has_kernel()):
         return (
-            f"attn_implementation {FLASH} needs an NVIDIA GPU of the Ampere generation or later; sdpa and eager do not"
+            f"attn_implementation {config._attn_implementation} does not support prefix sharing here; sdpa and eager "
+            f"do, and {FLASH} on NVIDIA GPUs of the Ampere generation or later"
         )
-    if config._attn_implementation not in (*SHARING, FLASH):
-        return f"attn_implementation {config._attn_implementation} does not support prefix sharing; sdpa and eager do"
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if "position_ids" not in inspect.signature(base.forward).parameters:
         return f"{type(base).__name__} takes no position_ids"

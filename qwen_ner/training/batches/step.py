@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import pad
+from transformers import PreTrainedModel, TrainingArguments
 
 from .collate import IGNORED
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, TrainingArguments
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """The loss from logits (…, vocabulary) and the token to predict at each place (…), `IGNORED` where there is none."""

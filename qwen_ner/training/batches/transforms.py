@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from transformers import TrainingArguments
 
@@ -16,23 +16,22 @@ TRANSFORMS: dict[str, type[StepTransform]] = {
     "label_smoothing": LabelSmoothing,
 }
 
-DEFAULT = ("reduced_head",)
+
+def transform_faults(names: Sequence[str], label_smoothing_factor: float | None) -> list[NerError]:
+    """Names that are not registered, and a smoothing that none of them does; `place` is the key."""
+    remedy = f"choose from {', '.join(TRANSFORMS)}"
+    unknown = [name for name in names if name not in TRANSFORMS]
+    faults = [
+        NerError("unknown step transform", value=name, place="step_transforms", remedy=remedy) for name in unknown
+    ]
+    if label_smoothing_factor and "label_smoothing" not in names:
+        what, remedy = "has no effect without its step transform", "add label_smoothing to step_transforms"
+        faults.append(NerError(what, place="label_smoothing_factor", remedy=remedy))
+    return faults
 
 
-def make_step(names: Iterable[str], args: TrainingArguments) -> Step:
-    """The training step with the transforms of these names. Raises `NerError` for a name that is not registered."""
-    names = list(names)
-    if unknown := [name for name in names if name not in TRANSFORMS]:
-        raise NerError(
-            "unknown step transform",
-            value=unknown[0],
-            place="step_transforms",
-            remedy=f"choose from {', '.join(TRANSFORMS)}",
-        )
-    if args.label_smoothing_factor and "label_smoothing" not in names:
-        raise NerError(
-            "has no effect without its step transform",
-            place="label_smoothing_factor",
-            remedy="add label_smoothing to step_transforms",
-        )
+def make_step(names: Sequence[str], args: TrainingArguments) -> Step:
+    """The training step with the transforms of these names. Raises the first of their `transform_faults`."""
+    for fault in transform_faults(names, args.label_smoothing_factor):
+        raise fault
     return Step([TRANSFORMS[name](args) for name in names])

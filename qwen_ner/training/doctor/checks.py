@@ -7,25 +7,19 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
-from transformers import GenerationConfig
+from transformers import PreTrainedTokenizerBase
 
 from ...contract import NerConfig
 from ...data.analysis.duplicates import leaks
 from ...data.tokenize import column, prompt_ids, takes_system_turn, unclosed_thought
-from ...entities import Example
-from ...inference.hub_download import base_folder
 from ...inference.loading import load_tokenizer
 from ..finding import Finding, fail, join_names, ok, warn
+from ..plan import TrainingPlan
 from ..preparation import HELD_OUT, check_metric
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from ..plan import TrainingPlan
 
 RARE = 10
 """A label with fewer surfaces in the training rows is called rare."""
@@ -76,26 +70,22 @@ def check_empty(plan: TrainingPlan) -> Finding:
     )
 
 
-def check_leakage(part: Literal["validation", "final"]) -> Callable[[TrainingPlan], Finding]:
+def check_leakage(part: Literal["validation", "final"], plan: TrainingPlan) -> Finding:
     """Held-out rows whose text is in the training rows too, up to case, width, punctuation and space."""
-
-    def check(plan: TrainingPlan) -> Finding:
-        splits, final = plan.splits, part == "final"
-        held_out, split = (splits.final, splits.final_name) if final else (splits.validation, splits.validation_name)
-        if not held_out:
-            return ok(f"there is no {split} split")
-        pairs = {id(held): f"{held.source} = {seen.source}" for seen, held in leaks(splits.train, held_out)}
-        if not pairs:
-            return ok(f"none of the {len(held_out):,} {split} rows is in the training rows")
-        found = f"{len(pairs):,} of {len(held_out):,} {split} rows are in the training rows too: "
-        found += join_names(pairs.values())
-        if split == HELD_OUT:  # held out by us: the train split repeats itself
-            remedy = "delete what repeats from the train split (`qwen-ner stats` lists it), or validation is too kind"
-            return warn(found, remedy)
-        level = fail if len(pairs) >= LEAKED_SHARE * len(held_out) else warn
-        return level(found, "delete them from one of the two, or the score is too good")
-
-    return check
+    splits, final = plan.splits, part == "final"
+    held_out, split = (splits.final, splits.final_name) if final else (splits.validation, splits.validation_name)
+    if not held_out:
+        return ok(f"there is no {split} split")
+    pairs = {id(held): f"{held.source} = {seen.source}" for seen, held in leaks(splits.train, held_out)}
+    if not pairs:
+        return ok(f"none of the {len(held_out):,} {split} rows is in the training rows")
+    named = join_names(pairs.values())
+    found = f"{len(pairs):,} of {len(held_out):,} {split} rows are in the training rows too: {named}"
+    if split == HELD_OUT:  # held out by us: the train split repeats itself
+        remedy = "delete what repeats from the train split (`qwen-ner stats` lists it), or validation is too kind"
+        return warn(found, remedy)
+    level = fail if len(pairs) >= LEAKED_SHARE * len(held_out) else warn
+    return level(found, "delete them from one of the two, or the score is too good")
 
 
 def check_tokenizer(plan: TrainingPlan) -> Finding:
@@ -108,17 +98,13 @@ def check_tokenizer(plan: TrainingPlan) -> Finding:
 
 
 def check_pad(plan: TrainingPlan) -> Finding:
-    """The pad token does not end a generation, neither in the tokenizer as it is used nor as it ships."""
+    """The pad token does not end an answer; as it ships it may, and is then replaced when the tokenizer is loaded."""
     tokenizer, ends = plan.tokenizer, plan.end_token_ids
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in ends:
         return fail(
             f"the pad token is {tokenizer.pad_token}, which ends an answer: other tools would mask it out of the loss",
             "set another pad_token in tokenizer_config.json",
         )
-    shipped = str(tokenizer.init_kwargs.get("pad_token"))
-    if shipped != tokenizer.pad_token:
-        fault = "no pad token" if shipped == "None" else f"its end token {shipped} as pad token"
-        return ok(f"the tokenizer ships with {fault}; {tokenizer.pad_token} is used instead and saved in output_dir")
     spelled = " or ".join(tokenizer.convert_ids_to_tokens(list(ends)))
     return ok(f"{tokenizer.pad_token}; an answer ends with {spelled}")
 
@@ -134,20 +120,13 @@ def check_end(plan: TrainingPlan) -> Finding:
             f"the last token in the loss is {last}, but generation stops at {spelled}: the model would never stop",
             "check that the chat template closes the assistant's turn with the token that eos_token names",
         )
-    sources, unended, ended_early = source_of(plan.examples), list[int](), list[int]()
-    for n, ids in enumerate(column(plan.rows, "answer_ids")):
-        if not ids or ids[-1] != end:
-            unended.append(n)
-        elif not ends.isdisjoint(ids[:-1]):
-            ended_early.append(n)
-    if unended:
-        found = (
-            f"{len(unended)} of {len(plan.rows)} answers do not end with {spelled}: {join_names(map(sources, unended))}"
-        )
+    if other := [n for n, ids in enumerate(column(plan.rows, "answer_ids")) if ids[-1:] != [end]]:
+        named = join_names(plan.examples[n].source for n in other)
+        found = f"{len(other)} of {len(plan.rows)} answers do not end with {spelled}: {named}"
         return fail(found, "clear the cache of data sets (HF_DATASETS_CACHE), so that they are tokenized again")
-    if ended_early:
-        named = join_names(map(sources, ended_early))
-        found = f"{len(ended_early)} of {len(plan.rows)} answers have an end token before their end: {named}"
+    if early := [n for n, ids in enumerate(column(plan.rows, "answer_ids")) if not ends.isdisjoint(ids[:-1])]:
+        named = join_names(plan.examples[n].source for n in early)
+        found = f"{len(early)} of {len(plan.rows)} answers have an end token before their end: {named}"
         return fail(found, "spell that token differently in these texts")
     return ok(f"{spelled} ends each of {len(plan.rows):,} answers, is in the loss, and stops generation")
 
@@ -167,14 +146,10 @@ def check_prompt(plan: TrainingPlan) -> Finding:
 def check_template(tokenizer: PreTrainedTokenizerBase) -> Finding | None:
     """What the chat template does that other tools, or the model, have to know of; None if it does nothing unusual."""
     if tag := unclosed_thought(tokenizer):
-        found = (
-            f"the chat template begins every answer with {tag}, so that the model would think where it should answer"
-        )
+        found = f"the chat template begins every answer with {tag}, so the model would think instead of answering"
         return warn(found, "use a model that need not think, or close the thought in the chat template")
     if not takes_system_turn(tokenizer):
-        found = (
-            "the chat template has no system turn; the system prompt is written into the user's turn, before the text"
-        )
+        found = "the chat template has no system turn; the system prompt is written before the text in the user's turn"
         return warn(found, "nothing to do here, but other tools have to write it there too")
     return None
 
@@ -230,12 +205,13 @@ def check_rows(plan: TrainingPlan) -> Finding:
 
 def check_answers(plan: TrainingPlan) -> Finding:
     """Answers that the model could not finish."""
-    limit, sources = plan.max_new_tokens, source_of(plan.examples, plan.gold_parts)
+    limit, trained = plan.max_new_tokens, len(plan.rows)
     lengths = [len(ids) for ids in chain(column(plan.rows, "answer_ids"), column(plan.gold_rows, "answer_ids"))]
     long = sorted((n for n, length in enumerate(lengths) if length > limit), key=lambda n: -lengths[n])
     if not long:
         return ok(f"the longest has {max(lengths):,} of max_new_tokens={limit:,} tokens")
-    named = join_names(f"{sources(n)} ({lengths[n]:,} tokens)" for n in long)
+    sources = (plan.examples[n].source if n < trained else plan.gold_parts[n - trained].source for n in long)
+    named = join_names(f"{source} ({lengths[n]:,} tokens)" for n, source in zip(long, sources, strict=True))
     found = f"{len(long):,} of {len(lengths):,} answers are longer than max_new_tokens={limit:,} and would be cut"
     needed, prompts = lengths[long[0]], max(map(len, column(plan.gold_rows, "prompt_ids")), default=0)
     remedy = f"raise max_new_tokens to {needed:,}" if needed + prompts <= plan.context else "split these texts"
@@ -252,49 +228,3 @@ def check_room(plan: TrainingPlan) -> Finding:
         remedy = "split these texts" + (f", or lower max_new_tokens to {left:,}" if answers <= left else "")
         return fail(f"{found}, which leaves no room for an answer: {join_names(long, 10)}", remedy)
     return ok(f"the longest prompt to score has {max(lengths):,} of {room:,} tokens")
-
-
-def check_generation(plan: TrainingPlan) -> Finding:
-    """What the base model's generation_config would do to the answers."""
-    ends = " or ".join(plan.tokenizer.convert_ids_to_tokens(list(plan.end_token_ids)))
-    try:
-        folder = base_folder(plan.base, plan.recipe.model.model_revision, weights=False)
-        base = GenerationConfig.from_pretrained(folder).to_dict()
-    except (OSError, ValueError):
-        base = {}
-    if found := traps(base):
-        return ok(f"the base's has {join_names(found, 20)}; the trained folder's is greedy, without penalties")
-    return ok(f"greedy, without penalties, until {ends}")
-
-
-_HARMLESS = {
-    *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "max_length", "max_new_tokens"),
-    *("use_cache", "cache_implementation", "transformers_version", "_from_model_config"),
-}
-"""Fields of a generation_config that do not change what is written."""
-
-_SAMPLING = {"temperature", "top_p", "top_k", "typical_p", "min_p"}
-
-
-def traps(config: Mapping[str, Any]) -> list[str]:
-    """The fields of a generation_config that make it write something else than the likeliest tokens.
-
-    >>> traps({"do_sample": True, "temperature": 0.7, "repetition_penalty": 1.1, "num_beams": 1})
-    ['do_sample True', 'repetition_penalty 1.1', 'temperature 0.7']
-    """
-    ignored = _HARMLESS if config.get("do_sample") else _HARMLESS | _SAMPLING
-    telling = {key: value for key, value in sorted(config.items()) if key not in ignored and value is not None}
-    return [f"{key} {value}" for key, value in telling.items() if value is True or value not in (False, 0, 1)]
-
-
-def source_of(*parts: Sequence[Example]) -> Callable[[int], str]:
-    """Where the n-th example of the concatenated `parts` was read from."""
-
-    def source(n: int) -> str:
-        for part in parts:
-            if n < len(part):
-                return part[n].source
-            n -= len(part)
-        raise IndexError(n)
-
-    return source

@@ -6,16 +6,18 @@ loss: batches go through the model and back as fake tensors, which have shapes a
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import PreTrainedModel
 
 from ...inference.backends.prefix_cache import shared_prefix
 from ..arguments import CHECKPOINTING, NerTrainingArguments
@@ -25,9 +27,6 @@ from ..batches.gpu.layers import fuse_layers
 from ..batches.reduced_head import head_over
 from ..batches.swiglu import recompute_activation
 from ..loop.resuming import replace_attributes
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 FLOAT32, BFLOAT16 = 4, 2
 ADAM = 2 * FLOAT32
@@ -68,10 +67,8 @@ def largest_batch(lengths: Sequence[int], size: int, epochs: int, *, shuffled: b
     if not shuffled or len(lengths) <= size:
         return longest.tolist()
     draw = torch.Generator().manual_seed(0)
-    batches = torch.cat(
-        [torch.randperm(len(tokens), generator=draw)[: len(tokens) // size * size] for _ in range(epochs)]
-    )
-    batches = batches.view(-1, size)
+    whole = len(tokens) // size * size
+    batches = torch.cat([torch.randperm(len(tokens), generator=draw)[:whole] for _ in range(epochs)]).view(-1, size)
     return batches[tokens[batches].sum(1).argmax()].tolist()
 
 
@@ -143,8 +140,7 @@ def expected_memory(
     if checkpointing:
         getattr(model, f"{CHECKPOINTING}_enable")({"use_reentrant": False})
         model.enable_input_require_grads()
-    _to_fake(model, mode := FakeTensorMode(allow_non_fake_inputs=True))
-    model.train()
+    model = _to_fake(model, mode := FakeTensorMode(allow_non_fake_inputs=True)).train()
     # The fakes are on the CPU, where no kernel would be found.
     attention_runs = replace_attributes(attention, runs_on=lambda *_: True) if fused else nullcontext()
     with nullcontext() if tokens is None else head_over(tokens, model), attention_runs, mode:
@@ -153,13 +149,9 @@ def expected_memory(
     _, trained = parameters(model)
     gradients = FLOAT32 * trained
     activations = max(0, peak - gradients)
-    return Memory(
-        weights,
-        gradients * (2 if graphs or processes > 1 else 1),
-        ADAM * trained,
-        activations,
-        max(forward, activations) if graphs else 0,
-    )
+    copies = 2 if graphs or processes > 1 else 1
+    recorded = max(forward, activations) if graphs else 0
+    return Memory(weights, copies * gradients, ADAM * trained, activations, recorded)
 
 
 def evaluation_bytes(model: PreTrainedModel, rows: Sequence[dict[str, Any]], max_new_tokens: int) -> int:
@@ -178,19 +170,13 @@ def evaluation_bytes(model: PreTrainedModel, rows: Sequence[dict[str, Any]], max
     return BFLOAT16 * every + config.vocab_size * (logits + 4 * FLOAT32 * places) + places * longest * token
 
 
-def _to_fake(model: PreTrainedModel, mode: FakeTensorMode) -> None:
-    """Replace the outline's tensors by fake ones on the CPU, in place: autocast does nothing on the meta device."""
-    fakes: dict[int, torch.Tensor] = {}
+def _to_fake(model: PreTrainedModel, mode: FakeTensorMode) -> PreTrainedModel:
+    """A copy of the outline with fake tensors on the CPU: autocast does nothing on the meta device."""
     with mode:
-        for module in model.modules():
-            for name, old in list(module._parameters.items()):
-                if old is not None:
-                    if id(old) not in fakes:  # a tied weight stays one
-                        fakes[id(old)] = torch.nn.Parameter(torch.empty(old.shape, dtype=old.dtype), old.requires_grad)
-                    module._parameters[name] = fakes[id(old)]
-            for name, old in list(module._buffers.items()):
-                if old is not None:
-                    module._buffers[name] = torch.empty(old.shape, dtype=old.dtype)
+        fakes: dict[int, Any] = {id(old): torch.empty(old.shape, dtype=old.dtype) for old in model.buffers()}
+        for old in model.parameters():
+            fakes[id(old)] = torch.nn.Parameter(torch.empty(old.shape, dtype=old.dtype), old.requires_grad)
+        return copy.deepcopy(model, fakes)
 
 
 def pass_bytes(model: torch.nn.Module, batch: dict[str, torch.Tensor], *, bf16: bool) -> tuple[int, int]:

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import Literal
 
 from ...entities import NerError
 from ..finding import Finding, fail
+from ..plan import TrainingPlan
 from . import checks, machine, memory
 
-if TYPE_CHECKING:
-    from ..plan import TrainingPlan
-
-Check = Callable[["TrainingPlan"], Finding]
+Check = Callable[[TrainingPlan], Finding]
 
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("data", checks.check_data),
     ("labels", checks.check_labels),
-    ("leakage", checks.check_leakage("validation")),
-    ("leakage", checks.check_leakage("final")),
+    ("leakage", partial(checks.check_leakage, "validation")),
+    ("leakage", partial(checks.check_leakage, "final")),
     ("model", machine.check_model),
     ("tokenizer", checks.check_tokenizer),
     ("pad token", checks.check_pad),
@@ -32,7 +31,6 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("prompt", checks.check_prompt),
     ("room", checks.check_room),
     ("answers", checks.check_answers),
-    ("generation_config", checks.check_generation),
     ("batches", machine.check_batches),
     ("steps", machine.check_steps),
     ("memory", memory.check_memory),
@@ -44,30 +42,27 @@ CHECKS: tuple[tuple[str, Check], ...] = (
 )
 
 
-def _as_warning(check: Check) -> Check:
-    """A trial of a few steps may lose most of its rows or answers: a training says so, and the doctor fails it."""
+def as_warning(check: Check, *, only_failures: bool = False) -> Check:
+    """`check`, whose failure is a warning: a trial of a few steps may do what the doctor fails. With `only_failures`
+    what is a warning in the doctor is left for it to tell."""
 
     def warned(plan: TrainingPlan) -> Finding:
         finding = check(plan)
-        return replace(finding, level="warn") if finding.level == "fail" else finding
+        if finding.level == "fail":
+            return replace(finding, level="warn")
+        return replace(finding, level="ok") if only_failures else finding
 
     return warned
 
 
 def warn_of_leaks(part: Literal["validation", "final"]) -> Check:
     """The leakage that fails in the doctor; a single row, as of CLUENER's dev split, is for the doctor to tell."""
-    check = checks.check_leakage(part)
-
-    def warned(plan: TrainingPlan) -> Finding:
-        finding = check(plan)
-        return replace(finding, level="warn" if finding.level == "fail" else "ok")
-
-    return warned
+    return as_warning(partial(checks.check_leakage, part), only_failures=True)
 
 
 TRAINING_CHECKS: tuple[Check, ...] = (
     *(check for name, check in CHECKS if name in ("data", "pad token", "end token", "prompt", "room")),
-    *(_as_warning(check) for name, check in CHECKS if name in ("rows", "answers")),
+    *(as_warning(check) for name, check in CHECKS if name in ("rows", "answers", "disk")),
     warn_of_leaks("validation"),
     warn_of_leaks("final"),
 )

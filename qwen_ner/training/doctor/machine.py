@@ -5,21 +5,21 @@ In: a `TrainingPlan`. Out: a `Finding` per check. Logs in nowhere.
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import constants, get_token
 from safetensors import SafetensorError, safe_open
+from transformers.integrations import INTEGRATION_TO_CALLBACK
 
-from ...data.datasets import NAMED
 from ...data.formats.errors import count
 from ...entities import NerError
 from ...inference.hub_download import MODELSCOPE, base_folder
@@ -27,12 +27,8 @@ from ..arguments import PATIENT_STEPS, emulates_bf16
 from ..batches.collate import PrefixSharedCollator, not_shareable
 from ..finding import Finding, fail, join_names, ok, warn
 from ..launch import check_launch
-from ..preparation import HELD_OUT
+from ..plan import TrainingPlan
 from . import costs
-
-if TYPE_CHECKING:
-    from ..arguments import NerTrainingArguments
-    from ..plan import TrainingPlan
 
 FEW_STEPS = 10
 
@@ -46,9 +42,8 @@ FEW_ROWS = 30
 def check_model(plan: TrainingPlan) -> Finding:
     """The weights are in the folder, or already downloaded."""
     base = plan.model.get_base_model() if hasattr(plan.model, "get_base_model") else plan.model
-    every, trained = costs.parameters(plan.model)
-    kind = type(base).__name__
-    found = f"{kind}, {every / 1e6:,.1f} million parameters, {trained / 1e6:,.1f} million of them trained"
+    every, trained = (number / 1e6 for number in costs.parameters(plan.model))
+    found = f"{type(base).__name__}, {every:,.1f} million parameters, {trained:,.1f} million of them trained"
     name, files = plan.recipe.model.model_name_or_path, ("model.safetensors", "model.safetensors.index.json")
     if Path(name).is_dir():
         if not any((Path(name) / file).is_file() for file in files):
@@ -88,55 +83,33 @@ def check_steps(plan: TrainingPlan) -> Finding:
         f"{total:,} steps of {of}, {an_epoch:,} per epoch; {tokens:,} tokens to compute per epoch "
         f"({sum(lengths):,} row by row), {answers:,} of them supervised"
     )
-    doubts = [
-        _few_steps(total) or _few_epochs(total, an_epoch, len(rows)),
-        _short_patience(args, total, an_epoch),
-        _few_validation_rows(plan),
-    ]
-    remedy = "\n".join(filter(None, doubts))
+    remedy = "\n".join(_doubts(plan, total, an_epoch))
     return warn(found, remedy) if remedy else ok(found)
 
 
-def _few_steps(total: int) -> str:
-    if total >= FEW_STEPS:
-        return ""
-    why = f"only {total} optimizer steps will hardly change the model"
-    return f"{why}: train longer (num_train_epochs, max_steps) or use a smaller batch"
-
-
-def _few_epochs(total: int, an_epoch: int, rows: int) -> str:
-    """That few rows are seen less often than paid on CLUENER (experiments/few_rows.py)."""
+def _doubts(plan: TrainingPlan, total: int, an_epoch: int) -> Iterator[str]:
+    """What speaks against so many steps, and against what chooses among them, with what to change."""
+    args, rows, validation = plan.recipe.training, len(plan.fitting_rows), len(plan.splits.validation)
     paid = min(EPOCHS, SHOWN / rows)
-    if paid < 2 or total >= 0.8 * paid * an_epoch:
-        return ""
-    why = f"{count(rows, 'row')} of training {'is' if rows == 1 else 'are'} few to be seen {total / an_epoch:.3g} times"
-    return f"{why}: raise num_train_epochs to {math.ceil(paid)} (max_steps to {math.ceil(paid * an_epoch)})"
-
-
-def _short_patience(args: NerTrainingArguments, total: int, an_epoch: int) -> str:
-    """That early stopping waits for less than `PATIENT_STEPS`, and less than the whole training, if it does."""
+    if total < FEW_STEPS:
+        why = f"only {total} optimizer steps will hardly change the model"
+        yield f"{why}: train longer (num_train_epochs, max_steps) or use a smaller batch"
+    elif paid >= 2 and total < 0.8 * paid * an_epoch:
+        why = f"{count(rows, 'row')} of training are few to be seen {total / an_epoch:.3g} times"
+        yield f"{why}: raise num_train_epochs to {math.ceil(paid)} (max_steps to {math.ceil(paid * an_epoch)})"
     patience, every = args.early_stopping_patience, an_epoch
     if args.eval_strategy == "steps" and args.eval_steps:
         every = math.ceil(args.eval_steps * (total if args.eval_steps < 1 else 1))
-    if patience is None or patience * every >= min(PATIENT_STEPS, total):
-        return ""
-    be = "is" if patience == 1 else "are"
-    why = f"early stopping waits for {count(patience, 'evaluation')}, which {be} only {count(patience * every, 'step')}"
-    return f"{why}: raise early_stopping_patience to {math.ceil(PATIENT_STEPS / every)}"
-
-
-def _few_validation_rows(plan: TrainingPlan) -> str:
-    """That chance chooses the checkpoint, if there are so few validation rows and it is chosen by them."""
-    splits, limit = plan.splits, plan.recipe.data.max_eval_samples
-    rows = len(splits.validation)
-    if rows >= FEW_ROWS or plan.recipe.training.eval_strategy == "no":
-        return ""
-    why = f"with {count(rows, f'{splits.validation_name} row')} it is chance that chooses the checkpoint"
-    if limit and limit < FEW_ROWS:
-        return f"{why}: raise max_eval_samples to {FEW_ROWS}"
-    if plan.recipe.data.dataset in NAMED and splits.validation_name == HELD_OUT:
-        return f"{why}: raise validation_rows to {FEW_ROWS}"
-    return f"{why}: give the data set a dev split of {FEW_ROWS} rows or more"
+    if patience is not None and patience * every < min(PATIENT_STEPS, total):
+        of = f"{count(patience, 'evaluation')}, which is only {count(patience * every, 'step')}"
+        enough = math.ceil(PATIENT_STEPS / every)
+        yield f"early stopping waits for {of}: raise early_stopping_patience to {enough}"
+    if validation < FEW_ROWS and args.eval_strategy != "no":
+        yield (
+            f"with {count(validation, f'{plan.splits.validation_name} row')} it is chance that chooses the checkpoint: "
+            f"raise validation_rows to {FEW_ROWS}, raise max_eval_samples to {FEW_ROWS}, or give the data set a dev "
+            f"split of {FEW_ROWS} rows or more"
+        )
 
 
 def uses_cpu(plan: TrainingPlan) -> bool:
@@ -216,10 +189,9 @@ def check_processes(plan: TrainingPlan) -> Finding:
 
 def check_trackers(plan: TrainingPlan) -> Finding:
     """The trackers that the training reports to are installed, and wandb can log in."""
-    wanted = [name for name in plan.recipe.training.report_to if name != "none"]
+    wanted = plan.recipe.training.report_to
+    check_report_to(wanted)
     reports = f"report_to: {join_names(wanted) or 'none'}"
-    if absent := missing_trackers(wanted):
-        return fail(f"report_to: {join_names(absent)} not installed", f"pip install {' '.join(absent)}")
     if "wandb" not in wanted:
         return ok(reports)
     mode = os.environ.get("WANDB_MODE", "online")
@@ -237,10 +209,22 @@ def check_trackers(plan: TrainingPlan) -> Finding:
     return warn(f"report_to: wandb has no key for {host}, so its run stays on this disk", remedy)
 
 
-def missing_trackers(report_to: Sequence[str], installed: Callable[[str], Any] = find_spec) -> list[str]:
-    """The trackers that are not installed, of those that pip knows by the same name."""
+def check_report_to(report_to: Sequence[str]) -> None:
+    """Raise `NerError` for a tracker that is unknown or not installed.
+
+    >>> check_report_to(["tensorbord"])
+    Traceback (most recent call last):
+    qwen_ner.entities.NerError: report_to: unknown tracker, got 'tensorbord'; did you mean tensorboard?
+    """
+    for name in report_to:
+        if name not in INTEGRATION_TO_CALLBACK:
+            near = difflib.get_close_matches(name, INTEGRATION_TO_CALLBACK, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}"
+            raise NerError("unknown tracker", value=name, place="report_to", remedy=remedy)
     modules = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "mlflow": ("mlflow",)}
-    return [name for name in report_to if name in modules and not any(map(installed, modules[name]))]
+    if absent := [name for name in report_to if name in modules and not any(map(find_spec, modules[name]))]:
+        remedy = f"pip install {' '.join(absent)}, or report_to: none"
+        raise NerError(f"{', '.join(absent)} not installed", place="report_to", remedy=remedy)
 
 
 def check_hub(plan: TrainingPlan) -> Finding:

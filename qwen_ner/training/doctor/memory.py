@@ -6,7 +6,6 @@ In: a `TrainingPlan`. Out: a `Finding`. Knows how a training computes on a GPU, 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import psutil
 import torch
@@ -20,11 +19,9 @@ from ..batches.reduced_head import tokens_of
 from ..batches.transforms import make_step
 from ..finding import Finding, fail, ok, warn
 from ..model import outline_model
+from ..plan import TrainingPlan
 from . import costs
 from .machine import uses_cpu
-
-if TYPE_CHECKING:
-    from ..plan import TrainingPlan
 
 HEADROOM = 1.1
 """How much more than the estimate a device should have: for its context, fragmentation, libraries."""
@@ -92,15 +89,7 @@ def _evaluation_bytes(plan: TrainingPlan) -> int:
 
 def compare_memory(expected: costs.Memory, available: int | None, device: str) -> Finding:
     """The estimated peak of a training against what the device has; `available` is None if the device is not here."""
-    sizes = {
-        "weights": expected.weights,
-        "gradients": expected.gradients,
-        "Adam": expected.optimizer,
-        "activations": expected.activations,
-        "graphs": expected.graphs,
-        "evaluation": expected.evaluation,
-    }
-    parts = " + ".join(f"{name} {costs.format_size(size)}" for name, size in sizes.items() if size)
+    parts = " + ".join(f"{name} {costs.format_size(size)}" for name, size in vars(expected).items() if size)
     needs = f"about {costs.format_size(expected.total)} per process ({parts})"
     if available is None:
         return ok(f"{needs}; no {device} here to compare with")

@@ -35,12 +35,12 @@ def doctor(path: Path, overrides: Sequence[str] = (), accelerate_config: Path | 
     if LAUNCHER_LINE not in path.read_text(encoding="utf-8"):
         found = f"start it with qwen-ner train {path}, or accelerate launch -m qwen_ner train {path}"
         more = f"accelerate launch {path} needs this line above the keys, and {CLOSING} below:\n{LAUNCHER_LINE}"
-        refused = [*refused, Finding("ok", found, more, name="recipe")]
+        refused.append(Finding("ok", found, more, name="recipe"))
     try:
         check_processes(recipe.training)
         launch = Launch.of_file(accelerate_config) if accelerate_config else Launch.of_environment(os.environ)
     except NerError as error:
-        refused = [*refused, Finding("fail", str(error), name="processes")]
+        refused.append(Finding("fail", str(error), name="processes"))
         launch = Launch.of_environment({})
     if int(os.environ.get("RANK", "0")):
         return 0

@@ -6,15 +6,12 @@ In: token ids, labels, a tokenizer. Out: lines of text. Does not know where they
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import add
-from typing import TYPE_CHECKING
+
+from transformers import PreTrainedTokenizerBase
 
 from ...columns import printable
 from ...columns import width as columns_of
 from ...inference.constraints.vocabulary import token_bytes
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "\u3000": "␣␣"}
 
@@ -29,16 +26,13 @@ def token_table(ids: Sequence[int], labels: Sequence[int], tokenizer: PreTrained
         (_visible(tokenizer, token), str(token), "●" if label == token else "·")
         for token, label in zip(ids, labels, strict=True)
     ]
-    blocks: list[tuple[str, ...]] = []
-    used = width
+    blocks: list[list[str]] = []
     for column in cells:
         size = max(map(columns_of, column))
-        if used + 1 + size > width:
-            blocks.append(("token", "id   ", "loss "))
-            used = len("token")
+        if not blocks or columns_of(blocks[-1][0]) + 1 + size > width:
+            blocks.append(["token", "id   ", "loss "])
         padded = (f" {text}{' ' * (size - columns_of(text))}" for text in column)
-        blocks[-1] = tuple(map(add, blocks[-1], padded))
-        used += 1 + size
+        blocks[-1] = [before + text for before, text in zip(blocks[-1], padded, strict=True)]
     return [line.rstrip() for block in blocks for line in (*block, "")][:-1]
 
 

@@ -37,12 +37,7 @@ class LogLines(TrainerCallback):
     )  # fmt: skip
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
         if not state.is_world_process_zero or not logs:
             return
@@ -191,18 +186,14 @@ class StopOnSignal(TrainerCallback):
         if self.received:
             control.should_evaluate, control.should_save = False, True
 
-    def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_prediction_step(self, args: TrainingArguments, state: TrainerState, *rest: Any, **kwargs: Any) -> None:
         self.agree(args)
         if self.received:
             raise Stopped(state.global_step)
 
     on_save = on_prediction_step
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, *rest: Any, **kwargs: Any) -> None:
         self.agree(args)  # a signal may have come while the best checkpoint was loaded
 
 

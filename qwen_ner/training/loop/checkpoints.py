@@ -14,20 +14,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
-from safetensors import safe_open
+from typing import Any
 
 from ...entities import NerError
 from ...files import PARTIAL, lock
-from ..finding import join_names
-from ..preparation import RECIPE_NAME
-from ..recipe import NOT_YAML, Recipe
-from .manifest import MODEL_ONLY, STATE, WEIGHTS, check_origin, damage_of, fault_of
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from ..recipe import Recipe
+from .manifest import MODEL_ONLY, STATE, check_origin, damage_of, fault_of
 
 log = logging.getLogger(__name__)
 
@@ -97,13 +89,13 @@ def rotate(output: Path, step: int, limit: int | None, best: str | None) -> None
     Later ones were left by an earlier run and would be resumed from; they are removed first.
     """
     checkpoints, last = in_order(output), checkpoint_of(output, step)
-    for later in checkpoints[checkpoints.index(last) + 1 :]:
+    until = checkpoints.index(last) + 1
+    for later in checkpoints[until:]:
         log.info("Removing %s, a later step that an earlier run has left.", later)
         remove(later)
-    checkpoints = checkpoints[: checkpoints.index(last) + 1]
-    kept = {last.name, Path(best).name if best else last.name}
-    excess = len(checkpoints) - max(limit, len(kept)) if limit else 0
-    for checkpoint in [path for path in checkpoints if path.name not in kept][: max(0, excess)]:
+    kept = {last.name, Path(best or last).name}
+    excess = until - max(limit, len(kept)) if limit else 0
+    for checkpoint in [path for path in checkpoints[:until] if path.name not in kept][: max(0, excess)]:
         remove(checkpoint)
 
 
@@ -118,118 +110,57 @@ def best_of(checkpoint: Path) -> Path | None:
     return beside if beside.is_dir() else Path(recorded)  # of a training that resumed from another folder
 
 
-def check_weights(checkpoint: str | bool, model: PreTrainedModel) -> None:
-    """Raise `NerError` if a checkpoint with all weights lacks weights of `model`, other than those that are tied."""
-    path = Path(str(checkpoint)) / WEIGHTS[0]
-    if not path.is_file():
-        return
-    with safe_open(path, framework="numpy") as weights:
-        missing = model.state_dict().keys() - set(weights.keys()) - set(model._keys_to_ignore_on_save or ())
-    if missing:
-        raise NerError(
-            f"its weights are not those of this model: {join_names(sorted(missing))} missing",
-            place=str(checkpoint),
-            remedy="remove that checkpoint, or choose another --output_dir",
-        )
-
-
 def checkpoint_to_resume(recipe: Recipe, origin: dict[str, Any]) -> str | None:
     """The checkpoint that `resume_from_checkpoint` asks for, or None to start from the beginning.
 
-    `auto` takes the last complete one in the output folder. A warning lists the keys of the recipe that have changed
-    since. Raises `NerError` if the checkpoint is incomplete, its training had another `origin`, its best checkpoint is
-    gone, or if the machines of a training find different ones.
+    `auto` takes the last complete one in the output folder. Raises `NerError` if the checkpoint is incomplete, its
+    training had another `origin`, its best checkpoint is gone, or if the machines of a training find different ones.
     """
-    wanted, output = recipe.training.resume_from_checkpoint or "none", Path(recipe.training.output_dir)
+    wanted = recipe.training.resume_from_checkpoint or "none"
     if wanted.lower() in ("no", "none", "false"):
         return None
-    found = by_path = None if wanted.lower() in ("auto", "yes", "true") else Path(wanted)
-    if found and (fault := fault_of(found)):
-        raise NerError(
-            f"not a complete checkpoint: {fault}",
-            value=wanted,
-            place="resume_from_checkpoint",
-            remedy="use auto, none or another folder",
-        )
+    beside = wanted.lower() in ("auto", "yes", "true")
+    found = _last_whole(Path(recipe.training.output_dir), recipe.training.world_size) if beside else Path(wanted)
     if found is None:
-        found = _last_whole(output, recipe.training.world_size)
-        if found is None:
-            return None
+        return None
+    if beside:
         log.info("Resuming from %s; to start over, set resume_from_checkpoint: none.", found)
-        _warn_of_changes(output / RECIPE_NAME, recipe)
-    if warning := check_origin(found, origin, beside=by_path is None):
-        log.warning("%s.", warning)
-    if recipe.training.load_best_model_at_end:
-        _check_best(found)
+    elif fault := fault_of(found):
+        what, remedy = f"not a complete checkpoint: {fault}", "use auto, none or another folder"
+        raise NerError(what, value=wanted, place="resume_from_checkpoint", remedy=remedy)
+    check_origin(found, origin, beside=beside)
+    best = best_of(found) if recipe.training.load_best_model_at_end else None
+    if best and best != found and (fault := damage_of(best)):
+        what = f"the best checkpoint so far, which the training would end with, cannot be loaded: {fault}"
+        remedy = "put it back, set load_best_model_at_end: false, or start over with --resume_from_checkpoint none"
+        raise NerError(what, value=str(best), place=str(found), remedy=remedy)
     return str(found)
 
 
 def _last_whole(output: Path, world_size: int) -> Path | None:
     """The last checkpoint that can be resumed from, the same on all processes."""
-    found, faults = None, dict[Path, str]()
+    found, faults = None, list[str]()
     for path in reversed(in_order(output)):
-        if fault := fault_of(path):
-            faults[path] = fault
-            log.warning("Skipping %s, which is incomplete (%s).", path, fault)
-        else:
+        if not (fault := fault_of(path)):
             found = path
             break
+        faults.append(fault)
+        log.warning("Skipping %s, which is incomplete (%s).", path, fault)
     if world_size > 1:
         from accelerate.utils import gather_object
 
         steps = gather_object([found.name if found else "none"])
         if len(set(steps)) > 1:
-            raise NerError(
-                f"the processes find different checkpoints to resume from in {output}",
-                value=steps,
-                place="output_dir",
-                remedy="put it on a disk that all machines share, or train with save_on_each_node: true",
-            )
-    if found is None and MODEL_ONLY in faults.values():
-        raise NerError(
-            "a training can resume from none of its checkpoints, which were saved with save_only_model: true",
-            value=str(output),
-            place="output_dir",
-            remedy="choose another --output_dir, or train from the beginning with --resume_from_checkpoint none",
-        )
+            what = f"the processes find different checkpoints to resume from in {output}"
+            remedy = "put it on a disk that all machines share, or train with save_on_each_node: true"
+            raise NerError(what, value=steps, place="output_dir", remedy=remedy)
+    if found is None and MODEL_ONLY in faults:
+        what = "no training can resume from its checkpoints, which were saved with save_only_model: true"
+        remedy = "choose another --output_dir, or train from the beginning with --resume_from_checkpoint none"
+        raise NerError(what, value=str(output), place="output_dir", remedy=remedy)
     if found is None and faults:
         log.warning("No checkpoint in %s is complete: training from the beginning.", output)
     return found
-
-
-def _check_best(checkpoint: Path) -> None:
-    """Raise `NerError` if the best checkpoint so far cannot be loaded at the end."""
-    best = best_of(checkpoint)
-    if best is None or best == checkpoint:
-        return
-    if fault := damage_of(best):
-        raise NerError(
-            f"the best checkpoint so far, which the training would end with, cannot be loaded: {fault}",
-            value=str(best),
-            place=str(checkpoint),
-            remedy="put it back, set load_best_model_at_end: false to end with the last step instead, or train from "
-            "the beginning with --resume_from_checkpoint none",
-        )
-
-
-def _warn_of_changes(before: Path, recipe: Recipe) -> None:
-    if not before.is_file():
-        return
-    try:
-        old = yaml.safe_load(before.read_text(encoding="utf-8"))
-        if not isinstance(old, dict):
-            raise ValueError(f"a {type(old).__name__}")
-    except NOT_YAML as error:
-        log.warning("Cannot read %s (%s), so changes of the recipe go unnoticed.", before, error)
-        return
-    keys = sorted(map(str, (old.keys() | recipe.values.keys()) - {"output_dir", "resume_from_checkpoint"}))
-    changed = [key for key in keys if old.get(key) != recipe.values.get(key)]
-    if changed:
-        log.warning(
-            "The recipe has changed since that checkpoint: %s. To start over, choose "
-            "another --output_dir or set resume_from_checkpoint: none.",
-            ", ".join(f"{key} {old.get(key)} → {recipe.values.get(key)}" for key in changed),
-        )
 
 
 @contextmanager
@@ -243,14 +174,10 @@ def alone_in(output: Path, rank: int) -> Iterator[None]:
         yield
         return
     with lock(output / LOCK, wait=False, owner=f"another training (process {os.getpid()})"):
-        _clear(output)
+        left = sorted(output.glob(f".*{PARTIAL}"))
+        for path in left:
+            _discard(path)
+        if left:
+            names = ", ".join(path.name for path in left)
+            log.info("%s: removed unfinished files of a stopped training: %s.", output, names)
         yield
-
-
-def _clear(output: Path) -> None:
-    left = sorted(output.glob(f".*{PARTIAL}"))
-    for path in left:
-        _discard(path)
-    if left:
-        names = ", ".join(path.name for path in left)
-        log.info("%s: removed unfinished files of a stopped training: %s.", output, names)

@@ -12,8 +12,10 @@ import numpy as np
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from ...codec import Codec, Decoded
-from ...entities import Example
+from ...entities import Example, fingerprint
+from ...evaluation.result import EvaluationResult
 from ...evaluation.scoring import score
+from ...evaluation.table import Contract
 from ...inference.backends.torch import until_end
 from ...inference.loading import decode_ids
 from ...inference.windows import Window, join_windows
@@ -54,6 +56,14 @@ class EntityMetrics:
             text = self.gold[n].text[window.start : window.end]
             found[n].append((window, self.codec.decode(text, completion, finished=finished)))
         return [self.gold[n] for n in found], [join_windows(own, lambda label: 0.0) for own in found.values()]
+
+    def evaluated(
+        self, prediction: EvalPrediction, model: str, data: str, split: str, annotated: Sequence[Example] = ()
+    ) -> EvaluationResult:
+        """`prediction`, of rows of `split`, against gold; what occurs in `annotated` counts as seen."""
+        gold, predicted = self.decoded(prediction)
+        contract = Contract(model, data, split, len(gold), fingerprint(gold), "free")
+        return EvaluationResult(contract, gold, predicted, self.codec.labels, annotated)
 
     def _completions(self, prediction: EvalPrediction) -> Iterator[tuple[int, str, bool]]:
         """(row, text, whether it is finished) of each prediction, in the order of the rows."""

@@ -91,11 +91,7 @@ class OutOfMemoryReplay:
                 "Step %d: a batch of %d rows ran out of memory. From now on batches are taken in parts of at most %d, "
                 "whose gradients are accumulated: the effective batch size stays the same. To start like this, use "
                 "--per_device_train_batch_size %d --gradient_accumulation_steps %d.",
-                self._number_of_step,
-                len(rows),
-                self.rows_held,
-                each,
-                times,
+                *(self.trainer.state.global_step + 1, len(rows), self.rows_held, each, times),
             )
         return torch.stack(losses[-len(list(parts_of(rows, self.rows_held))) :]).sum()
 
@@ -109,7 +105,7 @@ class OutOfMemoryReplay:
         losses = []
         for at, part in enumerate(parts):
             last = at == len(parts) - 1
-            batch = whole if len(parts) == 1 else self._collate(part)
+            batch = whole if len(parts) == 1 else self.trainer.data_collator.collate(part)
             try:
                 with nullcontext() if last else self.trainer.accelerator.no_sync(model):
                     losses.append(self.step(model, lambda batch=batch: run(dict(batch))))  # type: ignore[misc]
@@ -124,13 +120,8 @@ class OutOfMemoryReplay:
             return len(part)
         return losses
 
-    def _collate(self, rows: Rows) -> Batch:
-        batch: Batch = self.trainer.data_collator.collate(rows)
-        return batch
-
-    @property
-    def _number_of_step(self) -> int:
-        return self.trainer.state.global_step + 1
+    def _error(self, what: str, remedy: str) -> NerError:
+        return NerError(what, place=f"step {self.trainer.state.global_step + 1}", remedy=remedy)
 
     def _cannot_repeat(self, last: bool, number: Any) -> str:
         """Why a failed part cannot be tried again; empty if it can."""
@@ -147,61 +138,43 @@ class OutOfMemoryReplay:
         args = self.trainer.args
         size = args.per_device_train_batch_size
         each, times = _same_batch(size, args.gradient_accumulation_steps, max(1, size // 2))
-        return NerError(
-            f"a batch of {size} rows ran out of memory ({_line(error)}), and {why}",
-            place=f"step {self._number_of_step}",
-            remedy=f"run the same command with --per_device_train_batch_size {each} --gradient_accumulation_steps "
-            f"{times}, which is the same effective batch size and continues from the last checkpoint"
-            if size > 1
-            else SMALLER,
-        )
+        sizes = f"--per_device_train_batch_size {each} --gradient_accumulation_steps {times}"
+        remedy = f"run the same command with {sizes}: it takes the same steps, from the last checkpoint on"
+        what = f"a batch of {size} rows ran out of memory ({_line(error)}), and {why}"
+        return self._error(what, remedy if size > 1 else SMALLER)
 
     def _fewer(self, rows: int, what: str) -> int:
         if rows == 1:
-            raise NerError(
-                f"a single row of {what} does not fit into the memory",
-                place=f"step {self._number_of_step}",
-                remedy=SMALLER,
-            )
+            raise self._error(f"a single row of {what} does not fit into the memory", SMALLER)
         return (rows + 1) // 2
 
     def evaluate(self, model: Any, rows: Rows, batch: Batch) -> torch.Tensor:
         """The loss of `rows`, which `batch` was made of, without gradients; in halves if the memory requires it."""
-        trainer = self.trainer
-        while True:
-            parts = list(parts_of(rows, self.evaluated_rows_held))
-            try:
-                batches = [batch] if len(parts) == 1 else (trainer._prepare_inputs(self._collate(p)) for p in parts)
-                weighted = [
-                    (int((one["shift_labels"] != IGNORED).sum()), trainer.compute_loss(model, dict(one)).detach())
-                    for one in batches
-                ]
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                if trainer.accelerator.distributed_type in SHARDED:
-                    raise NerError(
-                        f"an evaluation of {len(rows)} rows at a time ran out of memory ({_line(error)})",
-                        remedy="lower per_device_eval_batch_size",
-                    ) from error
-            else:
-                tokens = sum(number for number, _ in weighted)
-                return torch.stack([loss * (number / tokens) for number, loss in weighted]).sum()
-            clear_device_cache(garbage_collection=True)
-            self.evaluated_rows_held = self._fewer(len(parts[0]), "an evaluation")
-            log.warning(
-                "A batch of %d rows ran out of memory in an evaluation; from now on at most %d are taken at a time.",
-                len(rows),
-                self.evaluated_rows_held,
-            )
+        trainer, collate = self.trainer, self.trainer.data_collator.collate
+        parts = list(parts_of(rows, self.evaluated_rows_held))
+        try:
+            batches = [batch] if len(parts) == 1 else (trainer._prepare_inputs(collate(part)) for part in parts)
+            weighted = [
+                (int((one["shift_labels"] != IGNORED).sum()), trainer.compute_loss(model, dict(one)).detach())
+                for one in batches
+            ]
+            tokens = sum(number for number, _ in weighted)
+            return torch.stack([loss * (number / tokens) for number, loss in weighted]).sum()
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            if trainer.accelerator.distributed_type in SHARDED:
+                what = f"an evaluation of {len(rows)} rows at a time ran out of memory ({_line(error)})"
+                raise NerError(what, remedy="lower per_device_eval_batch_size") from error
+        clear_device_cache(garbage_collection=True)
+        self.evaluated_rows_held = held = self._fewer(len(parts[0]), "an evaluation")
+        log.warning("A batch of %d rows ran out of memory in an evaluation; the next have at most %d.", len(rows), held)
+        return self.evaluate(model, rows, batch)
 
     def explain(self, error: RuntimeError) -> NerError:
         """The error of a training that ran out of memory outside of its batches."""
-        return NerError(
-            f"out of memory, apart from what the rows of a batch take ({_line(error)})",
-            place=f"step {self._number_of_step}",
-            remedy="train an adapter (lora_r: 16), a smaller model, or on a device with more memory",
-        )
+        remedy = "train an adapter (lora_r: 16), a smaller model, or on a device with more memory"
+        return self._error(f"out of memory, apart from what the rows of a batch take ({_line(error)})", remedy)
 
 
 def _same_batch(size: int, accumulation: int, held: int) -> tuple[int, int]:

@@ -11,9 +11,6 @@ import logging
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, wait
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,12 +46,14 @@ class PushCallback(TrainerCallback):
         self.name: str = args.hub_model_id or Path(args.output_dir).absolute().name
         self.token = args.hub_token  # which is taken out of the arguments while they are saved
         self.api = HfApi(token=self.token)
-        self.jobs: list[Future[None]] = []
+        self.jobs: list[threading.Thread] = []
+        self.cancelled = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Create the repository, or warn before the first step that it cannot be had."""
+        self.cancelled = False
         if not state.is_world_process_zero:
             return
         try:
@@ -64,10 +63,9 @@ class PushCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Push what was just saved, unless another push is under way (`hub_always_push` queues it)."""
-        self.jobs = [job for job in self.jobs if not job.done()]
-        if not state.is_world_process_zero or args.hub_strategy == HubStrategy.END:
-            return
-        if self.jobs and not args.hub_always_push:
+        self.jobs = [job for job in self.jobs if job.is_alive()]
+        busy = self.jobs and not args.hub_always_push
+        if not state.is_world_process_zero or args.hub_strategy == HubStrategy.END or busy:
             return
         self.trainer.callback_handler.on_push_begin(args, state, control)
         checkpoint = checkpoint_of(args.output_dir, state.global_step)
@@ -75,24 +73,17 @@ class PushCallback(TrainerCallback):
         snapshot = Path(tempfile.mkdtemp(dir=args.output_dir, prefix=SNAPSHOT, suffix=PARTIAL))
         copy_files(checkpoint, snapshot, (*MODEL_FILES, STATE), link=True)
         copy_files(Path(args.output_dir), snapshot, (RECIPE,))
-        self.jobs.append(self._in_background(partial(self._push_snapshot, snapshot, checkpoint, state.global_step)))
+        given = (self.jobs[-1:], snapshot, checkpoint, state.global_step)
+        # No executor: at exit Python waits for its threads, and a process that is stopped has no time for an upload.
+        job = threading.Thread(target=self._push_snapshot, args=given, name="push", daemon=True)
+        job.start()
+        self.jobs.append(job)
 
-    def _in_background(self, job: Callable[[], None]) -> Future[None]:
-        """Run `job` behind the jobs before it, in a daemon thread: at exit Python waits for `HfApi.run_as_future`, and
-        a process that is stopped has no time for an upload."""
-        future: Future[None] = Future()
-        before = list(self.jobs)
-
-        def work() -> None:
-            wait(before)
-            if future.set_running_or_notify_cancel():
-                job()  # says itself what went wrong
-                future.set_result(None)
-
-        threading.Thread(target=work, name="push", daemon=True).start()
-        return future
-
-    def _push_snapshot(self, snapshot: Path, checkpoint: Path, step: int) -> None:
+    def _push_snapshot(self, before: list[threading.Thread], snapshot: Path, checkpoint: Path, step: int) -> None:
+        for job in before:
+            job.join()
+        if self.cancelled:
+            return
         places: list[str | None] = [None]
         if (strategy := self.trainer.args.hub_strategy) in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             places.append("last-checkpoint" if strategy == HubStrategy.CHECKPOINT else checkpoint.name)
@@ -108,14 +99,13 @@ class PushCallback(TrainerCallback):
 
     def cancel(self) -> None:
         """Drop queued pushes; one that is running ends with the process."""
-        for job in self.jobs:
-            job.cancel()
+        self.cancelled = True
 
     def push_output(self, message: str) -> str | None:
         """Push the output folder after all checkpoints; returns the commit's address, None if that failed."""
         args, output = self.trainer.args, Path(self.trainer.args.output_dir)
         for job in self.jobs:
-            job.result()
+            job.join()
         try:
             address = self._push(output, message)
         except Exception as error:

@@ -52,13 +52,10 @@ def fill(empty: Any, sharded: torch.nn.Module, device: torch.device, dtype: torc
     """
     from accelerate.utils.fsdp_utils import fsdp2_canonicalize_names
 
-    names = {name: parameter for name, parameter in empty.named_parameters()}
-    memo: dict[int, Any] = {}
+    names, memo = dict(empty.named_parameters()), dict[int, Any]()
     for name, parameter in fsdp2_canonicalize_names(dict(sharded.named_parameters())).items():
         whole = _gathered(parameter).to(device=device, dtype=dtype or parameter.dtype)
-        memo[id(names.pop(name))] = torch.nn.Parameter(whole, requires_grad=False)
-    if names:
-        raise RuntimeError(f"the sharded model lacks {sorted(names)}")
+        memo[id(names[name])] = torch.nn.Parameter(whole, requires_grad=False)
     return copy.deepcopy(empty, memo).to(device).eval()
 
 
@@ -97,18 +94,13 @@ class WholeModel(TrainerCallback):
         self._copy: PreTrainedModel | None = None
         self._backend: TorchBackend | None = None
         if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and not trainer.is_fsdp_enabled:
-            raise NerError(
-                "FSDP was requested, but accelerate shards on GPUs only: on the CPU every process would silently hold "
-                "the whole model",
-                remedy="launch with accelerate_configs/cpu_2proc.yaml",
-            )
+            what = "accelerate shards (FSDP) on GPUs only: on the CPU every process would hold the whole model"
+            raise NerError(what, remedy="launch with accelerate_configs/cpu_2proc.yaml")
         plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
-        if plugin is not None and getattr(args, "nonfinite_gradients", "stop") == "skip":
-            raise NerError(
-                "DeepSpeed takes its step before the gradient can be inspected, so no step can be skipped",
-                place="nonfinite_gradients",
-                remedy="set it to stop, or launch with FSDP2 (accelerate_configs/fsdp2_4gpu.yaml)",
-            )
+        if plugin is not None and args.nonfinite_gradients == "skip":
+            what = "DeepSpeed takes its step before the gradient can be inspected, so no step can be skipped"
+            remedy = "set it to stop, or launch with FSDP2 (accelerate_configs/fsdp2_4gpu.yaml)"
+            raise NerError(what, place="nonfinite_gradients", remedy=remedy)
         sharded = trainer.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
         if sharded or args.device.type == "cuda":
             self.copy_first()

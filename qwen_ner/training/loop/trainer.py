@@ -16,27 +16,27 @@ from typing import Any
 
 import torch
 from accelerate.utils import DDPCommunicationHookType
-from transformers import PreTrainedModel, Trainer
+from transformers import Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ...contract import NerConfig
-from ...entities import NerError
 from ...files import share_weights
 from ...inference.backends.oom import out_of_memory
 from ...inference.backends.torch import neutral_generation_config
+from ..arguments import NerTrainingArguments
 from ..batches.collate import IGNORED, PaddedCollator, PrefixSharedCollator, RowCollator
 from ..batches.gpu.graphs import GraphedPasses, listed_parameters, obstacle
 from ..batches.gpu.layers import fuse_layers
 from ..batches.swiglu import recompute_activation
-from ..batches.transforms import DEFAULT, make_step
+from ..batches.transforms import make_step
 from .callbacks import EarlyStopping, EqualScores, LogLines, ProgressLines, StopOnSignal, Stopped
-from .checkpoints import UNFINISHED, check_weights, checkpoint_of, publish, rotate
-from .gradients import CollapseWarnings, NonFiniteGradients
+from .checkpoints import UNFINISHED, checkpoint_of, publish, rotate
+from .gradients import NonFiniteGradients
 from .manifest import STATE, write_manifest
 from .oom_replay import OutOfMemoryReplay
 from .push import PushCallback
-from .resuming import Resumption, TrainingComplete, replace_attributes, without_lost_best
+from .resuming import Resumption, TrainingComplete, replace_attributes
 from .sharded import COMPUTE, WholeModel
 
 log = logging.getLogger(__name__)
@@ -50,11 +50,12 @@ class NerTrainer(Trainer):
 
     `data_collator` is a `PaddedCollator` or a `PrefixSharedCollator`; training and evaluation data are rows of
     `data.tokenize.build_dataset`. `step_transforms` names the levers of the training step
-    (`batches.transforms.TRANSFORMS`), by default those of `args`. `origin` is stored in each checkpoint
-    (`manifest.origin_of`). Predictions are token ids (rows, longest),
-    `label_ids` the row numbers (rows,).
+    (`batches.transforms.TRANSFORMS`), by default those of `args`, which are `NerTrainingArguments`. `origin` is stored
+    in each checkpoint (`manifest.origin_of`). Predictions are token ids (rows, longest), `label_ids` the row numbers
+    (rows,).
     """
 
+    args: NerTrainingArguments
     data_collator: Any
 
     def __init__(
@@ -67,9 +68,7 @@ class NerTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         args = kwargs["args"]
-        if step_transforms is None:
-            step_transforms = getattr(args, "step_transforms", DEFAULT)
-        self.step = make_step(step_transforms, args)
+        self.step = make_step(args.step_transforms if step_transforms is None else step_transforms, args)
         # The callback pushes, and the step smooths; the Trainer's own ways know neither our files nor packed rows.
         with replace_attributes(args, push_to_hub=False, label_smoothing_factor=0.0):
             super().__init__(data_collator=RowCollator(data_collator), **kwargs)
@@ -78,7 +77,7 @@ class NerTrainer(Trainer):
         dtype = COMPUTE.get(self.accelerator.mixed_precision)
         if dtype and args.device.type == "cuda" and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             fuse_layers(self.model, dtype)
-        if getattr(args, "ddp_bf16_gradients", False):
+        if args.ddp_bf16_gradients:
             self.accelerator.ddp_handler.comm_hook = DDPCommunicationHookType.BF16
         if args.save_on_each_node:  # transformers 5.23 would save in the first process only
             self.model.should_save_on_this_rank = bool
@@ -103,33 +102,24 @@ class NerTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self.add_callback(LogLines() if self.args.disable_tqdm else ProgressLines())
-        self.add_callback(CollapseWarnings())
         self.add_callback(self.gradients)
         self.add_callback(self.whole)
-        if (patience := getattr(self.args, "early_stopping_patience", None)) is not None:
-            self.add_callback(EarlyStopping(patience))
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStopping(self.args.early_stopping_patience))
         if self.args.push_to_hub:
             self.add_callback(self.pushing)
 
-    @property
-    def skipped(self) -> int:
-        """The number of steps skipped for gradients that are not finite."""
-        return self.gradients.skipped
-
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | None = None, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's. Raises `Stopped`, a `KeyboardInterrupt`, after a signal, with a checkpoint on the disk."""
-        on_start = self.args.eval_on_start
         self.replay.step_rows.clear()
-        self.resumption.checkpoint, self.resumption.loading = resume_from_checkpoint, bool(resume_from_checkpoint)
-        if resume_from_checkpoint:
-            on_start = False  # a resumed training evaluates first only where its last evaluation was cut short
-            check_weights(resume_from_checkpoint, self.model)
+        self.resumption.checkpoint = resume_from_checkpoint
+        # A resumed training evaluates first only where its last evaluation was cut short.
+        on_start = self.args.eval_on_start and not resume_from_checkpoint
         with ExitStack() as stack:
             stack.enter_context(replace_attributes(self.args, eval_on_start=on_start))
             stack.enter_context(self.step.around(self.model, self.train_dataset))
             stack.enter_context(self._graphs())
             stack.enter_context(self.stop.listening())
-            stack.enter_context(without_lost_best())
             # Last: they change the best score, may evaluate, and end the process.
             for callback in (EqualScores(), self.resumption, self.stop):
                 self.add_callback(callback)
@@ -163,11 +153,9 @@ class NerTrainer(Trainer):
             if self.resumption.saved_step != self.state.global_step:  # an evaluation was cut short
                 self._save_checkpoint(self.model_wrapped, None)
             raise
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and out_of_memory(error):
+        except RuntimeError as error:
+            if out_of_memory(error):
                 raise self.replay.explain(error) from error
-            if self.resumption.loading and not isinstance(error, NerError):
-                raise self.resumption.explain(error) from error
             raise
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
@@ -201,10 +189,8 @@ class NerTrainer(Trainer):
 
         def run_graph(batch: dict[str, Any]) -> torch.Tensor:
             assert self.graphs is not None
-            return self.graphs(model, self._prepare_inputs({**batch, COUNT: num_items_in_batch}), run_counted)
-
-        def run_counted(batch: dict[str, Any]) -> torch.Tensor:
-            return run(batch, batch.pop(COUNT))
+            counted = self._prepare_inputs({**batch, COUNT: num_items_in_batch})
+            return self.graphs(model, counted, lambda batch: run(batch, batch.pop(COUNT)))
 
         graphed = self.graphs is not None and num_items_in_batch is not None
         return self.replay.train(model, rows, inputs, num_items_in_batch, run_graph if graphed else run)
@@ -229,14 +215,6 @@ class NerTrainer(Trainer):
         width = max(1, max(map(len, written)))
         padded = torch.tensor([ids + [IGNORED] * (width - len(ids)) for ids in written], device=loss.device)
         return loss, padded, numbers
-
-    @contextmanager
-    def gathered(self) -> Iterator[PreTrainedModel]:
-        """The model with all of its weights on this rank. All ranks must enter; inside they may go different ways."""
-        try:
-            yield self.whole.get()
-        finally:
-            self.whole.free()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write a folder that `Extractor.from_pretrained` can open, without the pickled arguments: nobody reads them,

@@ -13,9 +13,6 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-PROJECT = "qwen-ner"
-"""The default, where neither WANDB_PROJECT nor the recipe's `project` is set."""
-
 
 def without_token(arguments: Sequence[str]) -> list[str]:
     """A command line that is safe to show.
@@ -48,8 +45,8 @@ def best_of(history: Sequence[Mapping[str, Any]], metric: str | None, greater: b
 
 
 def project(args: TrainingArguments) -> str:
-    """WANDB_PROJECT, or the recipe's `project` (whose default in transformers is huggingface), or `PROJECT`."""
-    return os.environ.get("WANDB_PROJECT") or (PROJECT if args.project == "huggingface" else args.project)
+    """WANDB_PROJECT, or the recipe's `project`."""
+    return os.environ.get("WANDB_PROJECT") or args.project
 
 
 def run_name(args: TrainingArguments, env: Mapping[str, str]) -> str | None:
@@ -57,16 +54,6 @@ def run_name(args: TrainingArguments, env: Mapping[str, str]) -> str | None:
     if env.get("WANDB_SWEEP_ID"):
         return None
     return args.run_name or (None if env.get("WANDB_NAME") else Path(args.output_dir).resolve().name)
-
-
-def remedy(error: Exception) -> str:
-    """What to do if wandb did not start."""
-    message = str(error).lower()
-    if any(word in message for word in ("api key", "api_key", "log in", "logged in", "login", "401", "unauthorized")):
-        return "log in with `wandb login` or WANDB_API_KEY"
-    if any(word in message for word in ("timed out", "timeout", "dial tcp", "connection", "no such host")):
-        return "check whether the server can be reached (WANDB_BASE_URL, proxies)"
-    return "check that WANDB_ENTITY and WANDB_PROJECT exist and that your login (`wandb login`) may write there"
 
 
 def one_line(error: Exception) -> str:

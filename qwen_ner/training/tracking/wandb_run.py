@@ -24,15 +24,12 @@ from transformers import TrainerState, TrainingArguments
 from transformers.integrations import WandbCallback
 from transformers.integrations.integration_utils import WandbLogModel
 
-from ...entities import fingerprint
-from ...evaluation.result import EvaluationResult
-from ...evaluation.table import Contract
 from ...evaluation.worst import WORST_COLUMNS, worst_rows
 from ..batches.collate import IGNORED
 from ..loop.trainer import NerTrainer
 from ..preparation import Splits
 from ..recipe import Recipe
-from .wandb_names import best_of, one_line, project, remedy, run_name, without_token
+from .wandb_names import best_of, one_line, project, run_name, without_token
 
 log = logging.getLogger(__name__)
 
@@ -45,21 +42,6 @@ PATIENCE = 10.0
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.yaml")
 REPORT_FILES = ("report.html", "metrics.json", "predictions.jsonl", "errors.jsonl", "recipe.yaml")
-
-
-def _guard(event: Callable[..., None]) -> Callable[..., None]:
-    """Make an event of a `WandbTracking` end the tracking where it fails, not the training."""
-
-    @functools.wraps(event)
-    def guarded(self: WandbTracking, *args: Any, **kwargs: Any) -> None:
-        if self._wandb is None:
-            return
-        try:
-            event(self, *args, **kwargs)
-        except Exception as error:
-            self._give_up(error)
-
-    return guarded
 
 
 class WandbTracking(WandbCallback):
@@ -78,24 +60,28 @@ class WandbTracking(WandbCallback):
         self.uploads, self._log_model = self._log_model, WandbLogModel.FALSE
         self._run: Any = None
         self._tables = True
+        for event in ("on_train_begin", "on_log", "on_save", "on_train_end", "on_predict", "upload_results"):
+            setattr(self, event, self._guarded(getattr(self, event)))
 
-    @_guard
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        super().on_train_begin(*args, **kwargs)
+    def _guarded(self, event: Callable[..., None]) -> Callable[..., None]:
+        """`event`, which ends the tracking where it fails, not the training."""
 
-    @_guard
-    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        super().on_train_end(*args, **kwargs)
+        @functools.wraps(event)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            if self._wandb is None:
+                return
+            try:
+                event(*args, **kwargs)
+            except Exception as error:
+                self._give_up(error)
+
+        return guarded
 
     def setup(self, args: TrainingArguments, state: TrainerState, model: Any, **kwargs: Any) -> None:
         if self._wandb.run is None:
             self._run = self._start(args)
         super().setup(args, state, model, **kwargs)
         self._wandb.config.update(self._config(), allow_val_change=True)
-        rows = self.trainer.train_dataset
-        lengths = {name: [len(ids) for ids in rows[f"{name}_ids"]] for name in ("prompt", "answer")}
-        histograms = {f"data/{name}_tokens": self._histogram(of) for name, of in lengths.items()}
-        self._wandb.log({**histograms, "train/global_step": state.global_step})
 
     def _start(self, args: TrainingArguments) -> Any:
         """A run on the server; if wandb cannot start, one on disk, with a warning."""
@@ -111,12 +97,11 @@ class WandbTracking(WandbCallback):
             entity = os.environ.get("WANDB_ENTITY")
             log.warning(
                 "wandb could not start for project %s at %s (%s). Training continues and its run is kept on disk; "
-                "%s, then send it with: wandb sync %s",
+                "log in with `wandb login` or WANDB_API_KEY, check that WANDB_ENTITY and WANDB_PROJECT exist and "
+                "whether the server can be reached, then send it with: wandb sync %s",
                 f"{entity}/{project(args)}" if entity else project(args),
                 urlsplit(run.settings.base_url).netloc,
-                one_line(error),
-                remedy(error),
-                run.settings.sync_dir,
+                *(one_line(error), run.settings.sync_dir),
             )
             return run
 
@@ -134,7 +119,6 @@ class WandbTracking(WandbCallback):
             },
         }
 
-    @_guard
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: Any, model: Any = None, logs: Any = None, **_: Any
     ) -> None:
@@ -146,24 +130,20 @@ class WandbTracking(WandbCallback):
         if self._tables and state.global_step in (0, best["step"]):  # the last ones logged are the best model's
             self._log_tables("validation", "eval", state.global_step)
 
-    @_guard
     def on_predict(self, args: Any, state: TrainerState, control: Any, metrics: dict[str, float], **_: Any) -> None:
         """The final scores go to the summary: they belong to the run, not to a step."""
-        if self._wandb.run is not None:
-            scores = {f"{self.split}/{key.removeprefix(f'{self.split}_')}": metrics[key] for key in metrics}
-            self._wandb.run.summary.update(scores)
-            self._log_tables(self.split, self.split, state.global_step)
+        scores = {f"{self.split}/{key.removeprefix(f'{self.split}_')}": metrics[key] for key in metrics}
+        self._wandb.run.summary.update(scores)
+        self._log_tables(self.split, self.split, state.global_step)
 
-    @_guard
     def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
-        if self.uploads == WandbLogModel.CHECKPOINT and self._wandb.run is not None:
+        if self.uploads == WandbLogModel.CHECKPOINT:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             self._upload("model", [folder], [f"checkpoint_global_step_{state.global_step}"])
 
-    @_guard
     def upload_results(self) -> None:
         """Upload the model's folder and the report as artifacts, if WANDB_LOG_MODEL asks for the model."""
-        if self.uploads.is_enabled and self._wandb.run is not None:
+        if self.uploads.is_enabled:
             output = Path(self.trainer.args.output_dir)
             report = [output / name for name in REPORT_FILES]
             model = {path for pattern in MODEL_FILES for path in output.glob(pattern)} - set(report)
@@ -209,29 +189,24 @@ class WandbTracking(WandbCallback):
         tables are tried.
         """
         media = {f"{name}/{key}": value for key, value in self._media(split).items()}
-        started, failed = time.monotonic(), None
+        started, failed = time.monotonic(), ""
         try:
             self._wandb.log({**media, "train/global_step": step})
         except Exception as error:
-            failed = one_line(error)
+            failed = f" and failed ({one_line(error)})"
         waited = time.monotonic() - started
         if self._tables and (failed or waited > PATIENCE):
             self._tables = False
             log.warning(
                 "wandb took %.0f s to log its tables at step %d%s. Training continues, with no more tables until the "
                 "final ones; check whether the server can be reached",
-                waited,
-                step,
-                f" and failed ({failed})" if failed else "",
+                *(waited, step, failed),
             )
 
     def _media(self, split: str) -> dict[str, Any]:
         """Worst rows, confusion matrix and answer lengths of what was generated last, the rows of `split`."""
-        metrics = self.trainer.compute_metrics
-        gold, predicted = metrics.decoded(metrics.last)
-        data, output = self.recipe.data.dataset, self.trainer.args.output_dir
-        contract = Contract(output, data, split, len(gold), fingerprint(gold), "free")
-        evaluated = EvaluationResult(contract, gold, predicted, self.splits.labels)
+        metrics, output = self.trainer.compute_metrics, self.trainer.args.output_dir
+        evaluated = metrics.evaluated(metrics.last, output, self.recipe.data.dataset, split)
         counts = [[*labels, n] for labels, n in evaluated.tally.confusion.items()]
         columns = ["Actual", "Predicted", "nPredictions"]  # the names that wandb's chart reads
         return {
@@ -242,12 +217,5 @@ class WandbTracking(WandbCallback):
                 dict(zip(columns, columns, strict=True)),
                 {"title": f"Gold and predicted labels, {split}"},
             ),
-            "answer_tokens": self._histogram((np.asarray(metrics.last.predictions) != IGNORED).sum(axis=1).tolist()),
+            "answer_tokens": self._wandb.Histogram((np.asarray(metrics.last.predictions) != IGNORED).sum(axis=1)),
         }
-
-    def _histogram(self, lengths: Sequence[int]) -> Any:
-        """Bins of whole tokens, 64 at most."""
-        low, high = min(lengths), max(lengths) + 1
-        edges = np.arange(low, high + 1, max(1, -(-(high - low) // 64)))
-        edges = edges if edges[-1] == high else np.append(edges, high)
-        return self._wandb.Histogram(np_histogram=np.histogram(lengths, bins=edges))

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from qwen_ner.entities import NerError
 from qwen_ner.training.arguments import ModelArguments, NerTrainingArguments
 from qwen_ner.training.doctor import machine
 from qwen_ner.training.doctor.costs import BESIDE_THE_WEIGHTS, Memory
@@ -103,8 +104,9 @@ def test_the_key_of_wandb_login_is_for_its_host(tmp_path, monkeypatch, no_key):
 
 def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):
     assert check_trackers(plan(tmp_path, report_to="none")).level == "ok"
-    monkeypatch.setattr(machine, "missing_trackers", lambda wanted: wanted)
-    assert check_trackers(plan(tmp_path, report_to="tensorboard")).level == "fail"
+    monkeypatch.setattr(machine, "find_spec", lambda name: None)
+    with pytest.raises(NerError, match="tensorboard not installed"):
+        check_trackers(plan(tmp_path, report_to="tensorboard"))
 
 
 @pytest.mark.parametrize(

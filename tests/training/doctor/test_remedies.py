@@ -46,7 +46,7 @@ class Scene:
 
 
 def refuse_trackers(scene):
-    scene.patch.setattr(machine, "missing_trackers", lambda wanted: wanted)
+    scene.patch.setattr(machine, "find_spec", lambda name: None)
     scene.set(report_to="tensorboard")
 
 
@@ -221,7 +221,7 @@ def test_repeats_within_the_training_data_are_no_failure(plan, folder):
         assert [finding.level for finding in found] == ["ok", "ok"]
         assert ("validation rows" in found[0].found, "no test split" in found[1].found) == (not dev, True)
         (folder / "data" / "dev.jsonl").unlink(missing_ok=True)
-    found = check_leakage("validation")(plan(dataset="sample", validation_rows=1000))
+    found = check_leakage("validation", plan(dataset="sample", validation_rows=1000))
     assert found.level == "warn"
     assert "qwen-ner stats" in found.remedy
 

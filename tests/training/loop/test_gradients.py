@@ -1,8 +1,7 @@
-"""No step is taken with gradients that are not finite, and a training that collapses is warned of."""
+"""No step is taken with gradients that are not finite."""
 
 import logging
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.training.batches.collate import choose_collator
-from qwen_ner.training.loop.gradients import PATIENCE, CollapseWarnings
+from qwen_ner.training.loop.gradients import PATIENCE
 from qwen_ner.training.loop.trainer import NerTrainer
 from qwen_ner.training.model import load_model
 from qwen_ner.training.recipe import NerTrainingArguments
@@ -72,7 +71,7 @@ def test_skipping_leaves_the_steps_out_and_counts_them(make_trainer, caplog):
     trainer = make_trainer(poisoned=[2, 5], nonfinite_gradients="skip")
     with caplog.at_level(logging.WARNING):
         trainer.train()
-    assert trainer.skipped == 2
+    assert trainer.gradients.skipped == 2
     assert finite(trainer.model)
     said = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
     assert [line.split(";")[0] for line in said] == [
@@ -99,7 +98,7 @@ def test_a_model_without_a_number_left_is_not_trained_for_ever(make_trainer):
     with pytest.raises(NerError, match=f"{PATIENCE - 1} steps before") as error:
         trainer.train()
     assert error.value.place == f"step {PATIENCE}"
-    assert trainer.skipped == PATIENCE - 1
+    assert trainer.gradients.skipped == PATIENCE - 1
 
 
 @pytest.mark.parametrize("clip", [1.0, 0.0], ids=["clipped", "not clipped"])
@@ -118,48 +117,3 @@ def test_a_gradient_whose_norm_overflows_stops_too(make_trainer):
     with pytest.raises(NerError) as error:
         trainer.train()
     assert error.value.place == "step 1"
-
-
-def evaluated(f1=0.0, tp=0, fp=0, fn=3):
-    return {"eval_f1": f1, "eval_tp": tp, "eval_fp": fp, "eval_fn": fn, "eval_rows": 2}
-
-
-def said(caplog, events):
-    """What `CollapseWarnings` says of evaluations (dicts) and losses (numbers), one a step."""
-    warnings, args = CollapseWarnings(), SimpleNamespace(learning_rate=1e-3)
-    with caplog.at_level(logging.WARNING):
-        for step, event in enumerate(events):
-            state = SimpleNamespace(global_step=step, is_world_process_zero=True)
-            if isinstance(event, dict):
-                warnings.on_evaluate(args, state, None, event)
-            else:
-                warnings.on_log(args, state, None, {"loss": event})
-    return [record.getMessage() for record in caplog.records]
-
-
-def test_an_empty_model_is_said_once(caplog):
-    (line,) = said(caplog, [evaluated(), evaluated(), evaluated()])  # before the first step it is no wonder
-    assert line.startswith("step 1: the model wrote no entity for any of 2 rows, which have 3")
-
-
-def test_a_model_that_falls_silent_again_is_said_again(caplog):
-    lines = said(caplog, [evaluated(), evaluated(), evaluated(0.5, tp=2), evaluated(), evaluated()])
-    assert [line.partition(":")[0] for line in lines] == ["step 1", "step 3"]
-
-
-def test_rows_without_entities_call_for_no_entity(caplog):
-    assert said(caplog, [evaluated(), evaluated(fn=0)]) == []
-
-
-def test_f1_that_falls_to_0_is_said(caplog):
-    (line,) = said(caplog, [evaluated(0.5, tp=2), evaluated(0.0, fp=9)])
-    assert line.startswith("step 1: f1 fell from 50.00 to 0")
-
-
-def test_a_score_that_has_just_begun_to_rise_may_be_0_again(caplog):
-    assert said(caplog, [evaluated(0.04, tp=1, fp=9), evaluated(0.0, fp=9)]) == []
-
-
-def test_a_climbing_loss_is_said_once(caplog):
-    (line,) = said(caplog, [2.0, 0.4, 0.5, 1.2, 3.0, 6.0, 0.5])
-    assert line.startswith("step 4: the training loss rose from 0.4 to 3")

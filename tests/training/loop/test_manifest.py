@@ -87,8 +87,6 @@ def test_whatever_file_is_damaged_the_checkpoint_before_is_taken_with_a_line(out
     whole = output / LAST
     kept = shutil.copytree(whole, output / "kept")
     for name in sorted(path.name for path in whole.iterdir()):
-        if name == MANIFEST and damage is remove:
-            continue  # as an older version wrote it
         damage(whole / name)
         caplog.clear()
         assert chosen(output) == BEFORE, name
@@ -115,49 +113,6 @@ def test_a_file_that_was_put_there_is_not_loaded(full, name):
     assert name in fault_of(full / LAST)
 
 
-STATES = {
-    "empty": lambda state: {},
-    "a list": lambda state: [state],
-    "an extra": lambda state: state | {"colour": "red"},
-    "a step that is a word": lambda state: state | {"global_step": "40"},
-    "a negative step": lambda state: state | {"global_step": -1},
-    "a log that is a number": lambda state: state | {"log_history": 3},
-    "a log without steps": lambda state: state | {"log_history": [{"loss": 1}]},
-    "no callbacks": lambda state: state | {"stateful_callbacks": {}},
-    "a best score that is a word": lambda state: state | {"best_metric": "high"},
-    "a best checkpoint that is a number": lambda state: state | {"best_model_checkpoint": 40},
-    "a best score that is no number": lambda state: state | {"best_metric": float("nan")},
-    "an epoch that is none": lambda state: state | {"epoch": None},
-}
-
-
-@pytest.mark.parametrize("change", STATES.values(), ids=STATES)
-def test_a_state_that_the_trainer_could_not_go_on_from_is_found_without_checksums(full, change):
-    (full / LAST / MANIFEST).unlink()
-    path = full / LAST / "trainer_state.json"
-    path.write_text(json.dumps(change(json.loads(path.read_text()))))
-    assert "trainer_state.json" in fault_of(full / LAST)
-    assert chosen(full) == BEFORE
-
-
-@pytest.mark.parametrize("damage", [cut, empty, remove, foreign])
-def test_a_checkpoint_of_an_older_version_is_taken_with_a_line_if_its_form_is_right(output, damage, caplog):
-    whole, now = output / LAST, origin(output)
-    for path in (output / BEFORE / MANIFEST, whole / MANIFEST):
-        path.unlink()
-    assert chosen(output, now=now) == LAST
-    assert f"{whole} has no {MANIFEST}" in caplog.text
-    weights = next(whole.glob("*.safetensors")).name
-    for name in (weights, "trainer_state.json", "ner_config.json", *RESUMED):
-        kept = (whole / name).read_bytes()
-        damage(whole / name)
-        assert fault_of(whole) is not None, name
-        assert name == weights or damage is not remove or name in fault_of(whole) or "it has no" in fault_of(whole)
-        (whole / name).write_bytes(kept)
-    with pytest.raises(NerError):
-        chosen(output, now=now | {"data_fingerprint": "other"})
-
-
 def test_without_optimizer_one_is_passed_over_and_none_at_all_is_refused(full):
     def strip(checkpoint):
         for name in RESUMED:
@@ -174,14 +129,6 @@ def test_without_optimizer_one_is_passed_over_and_none_at_all_is_refused(full):
     assert (error.value.place, error.value.value) == ("output_dir", str(full))
     assert "--resume_from_checkpoint none" in error.value.remedy
     assert chosen(full, "--resume_from_checkpoint", "none", now=now) is None
-
-
-@pytest.mark.parametrize("content", ["[1, 2]", "3", "", "a: [", "1: 2\nb: 3\nnull: 4\n"])
-def test_a_saved_recipe_that_is_none_costs_only_the_list_of_changes(full, tmp_path, content):
-    mine = shutil.copy(full / "recipe.yaml", tmp_path)
-    (full / "recipe.yaml").write_text(content)
-    recipe = load_recipe(mine, ["--output_dir", str(full)])
-    assert checkpoint_to_resume(recipe, origin(full)) == str(full / LAST)
 
 
 def test_a_training_goes_on_only_from_its_own_data_prompt_model_and_settings(full):

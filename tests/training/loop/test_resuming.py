@@ -11,10 +11,8 @@ import time
 from contextlib import contextmanager
 
 import pytest
-import torch
 from kills import differences, small_recipe
 from rows import ROOT
-from safetensors.torch import load_file, save_file
 from warm_python import warm_python
 
 from qwen_ner.entities import NerError
@@ -221,34 +219,10 @@ def test_torn_checkpoints_are_passed_over_and_others_refused(recipe, uninterrupt
     train(load_recipe(recipe, [*STEPS, "--output_dir", str(out)]))
     assert f"Skipping {last}" in caplog.text
     assert fault_of(last) is None, "trained and written anew"
-    weights = first / "model.safetensors"
-    weights.write_bytes(weights.read_bytes().replace(b"layers.1.", b"layers.7.", 1))
     write_manifest(first, {})
-    with pytest.raises(NerError, match=r"model\.layers\.1\..*missing") as error:
+    with pytest.raises(NerError, match="differs from this one") as error:
         train(load_recipe(recipe, [*STEPS, "--output_dir", str(out), "--resume_from_checkpoint", str(first)]))
     assert error.value.place == str(first)
-
-
-@pytest.mark.slow
-def test_without_checksums_what_cannot_be_loaded_is_refused_with_a_remedy(recipe, uninterrupted, tmp_path):
-    """Its form is right, its content that of another model or training."""
-    out = shutil.copytree(uninterrupted(*STEPS), tmp_path / "out")
-    last = in_order(out)[-1]
-    (last / MANIFEST).unlink()
-    longer = [*STEPS, "--output_dir", str(out), "--max_steps", "14"]
-    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
-        sound = (last / name).read_bytes()
-        if name == "model.safetensors":
-            save_file({key: weight[:5].clone() for key, weight in load_file(last / name).items()}, last / name)
-        else:
-            torch.save({"state": 3}, last / name)
-        with pytest.raises(NerError) as error:
-            train(load_recipe(recipe, longer))
-        assert error.value.place == str(last), name
-        assert error.value.remedy.startswith("remove it"), name
-        (last / name).write_bytes(sound)
-    shutil.rmtree(last)
-    assert train(load_recipe(recipe, longer))
 
 
 @pytest.mark.slow

@@ -59,8 +59,7 @@ def test_on_a_gpu_an_evaluation_reads_with_what_ships(make_trainer, monkeypatch,
     trainer = make_trainer(lora, max_steps=40, learning_rate=2e-2)
     trainer.whole.copy_first()
     trainer.train()
-    with trainer.gathered() as model:
-        scored = {name: weight.clone() for name, weight in model.state_dict().items()}
+    scored = {name: weight.clone() for name, weight in trainer.whole.get().state_dict().items()}
     predicted = trainer.predict(trainer.eval_dataset).predictions
     trainer.save_model()
     loaded = TorchBackend.load(tmp_path / "out", trainer.processing_class, trainer.ner_config, dtype="bfloat16")

@@ -143,24 +143,20 @@ def listed_parameters(model: Any) -> Iterator[None]:
 def obstacle(trainer: NerTrainer) -> str:
     """Why the passes of `trainer` cannot be replayed; empty if they can."""
     args, model, accelerator = trainer.args, trainer.model, trainer.accelerator
-    if args.device.type != "cuda":
-        return "it takes a GPU"
-    if args.world_size > 1 or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        return "several processes exchange gradients"
-    if accelerator.mixed_precision != "bf16":
-        return "it takes bf16"
-    if not getattr(trainer.data_collator.collate, "varlen", False):
-        return "its batches are of too many shapes"
-    if getattr(args, CHECKPOINTING):
-        return "activations are checkpointed"
-    if not trainer.step.replayable:
-        return "a step transform may change from step to step"
-    if args.torch_empty_cache_steps is not None:
-        return "torch_empty_cache_steps is set"
-    if any(kind in str(args.optim) for kind in ("layerwise", "lomo", "schedule_free")):
-        return f"the optimizer {args.optim} takes part in each pass"
     of_modules = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     of_weights = ("_backward_hooks", "_post_accumulate_grad_hooks")
-    hooked = [m for m in model.modules() if any(getattr(m, name) for name in of_modules)]
-    hooked += [w for w in model.parameters() if any(getattr(w, name) for name in of_weights)]
-    return f"a {type(hooked[0]).__name__} has hooks" if hooked else ""
+    several = args.world_size > 1 or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    own_pass = any(kind in str(args.optim) for kind in ("layerwise", "lomo", "schedule_free"))
+    obstacles = {
+        "it takes a GPU": args.device.type != "cuda",
+        "several processes exchange gradients": several,
+        "it takes bf16": accelerator.mixed_precision != "bf16",
+        "its batches are of too many shapes": not getattr(trainer.data_collator.collate, "varlen", False),
+        "activations are checkpointed": getattr(args, CHECKPOINTING),
+        "a step transform may change from step to step": not trainer.step.replayable,
+        "torch_empty_cache_steps is set": args.torch_empty_cache_steps is not None,
+        f"the optimizer {args.optim} takes part in each pass": own_pass,
+        "a module has hooks": any(getattr(m, name) for m in model.modules() for name in of_modules),
+        "a weight has hooks": any(getattr(w, name) for w in model.parameters() for name in of_weights),
+    }
+    return next((why for why, holds in obstacles.items() if holds), "")

@@ -25,14 +25,11 @@ def fuse_layers(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     Frozen weights of linear layers are stored in `dtype`, which autocast would cast them to in every step. A head that
     is the embedding stays as it is.
     """
+    from peft.tuners.lora.layer import Linear
+
     kinds = dict.fromkeys((Qwen2RMSNorm, Qwen3RMSNorm), _normalizing)
     kinds |= dict.fromkeys((Qwen2Attention, Qwen3Attention), _rotating)
-    try:
-        from peft.tuners.lora.layer import Linear
-
-        kinds[Linear] = _adapting
-    except ImportError:
-        pass
+    kinds[Linear] = _adapting
     embedded = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     for module in model.modules():
         kind: type = type(module)

@@ -47,7 +47,7 @@ def test_a_lora_step_of_15_rows_launches_4000_kernels_at_most(monkeypatch, dropo
     rows = make_rows(15)
     batch = replace(choose_collator(model, 0), varlen=True)(rows)
     tokens = torch.tensor(sorted({token for row in rows for token in row["prompt_ids"] + row["answer_ids"]}))
-    _to_fake(model, mode := FakeTensorMode(allow_non_fake_inputs=True))
+    model = _to_fake(model, mode := FakeTensorMode(allow_non_fake_inputs=True))
     with head_over(tokens, model), mode:
         batch = {name: mode.from_tensor(value) for name, value in batch.items()}
         with Launches() as launches:
