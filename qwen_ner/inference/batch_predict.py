@@ -43,7 +43,8 @@ def stream(
     """Write a line for each of `rows` to `output`; returns how many of them hold an `error`.
 
     A line has the text and its entities; with `submission` it is one of CLUENER's submission
-    (`data.formats.predictions.submission_row`). `options` are those of `Extractor.predictions`.
+    (`data.formats.predictions.submission_row`). `options` are those of `Extractor.predictions`. How many texts were
+    read in windows is logged.
 
     A file (`output_file.open_output`) that already holds lines of the first of these rows is continued, as
     `output_file.resume` says. `rows` that are `Arriving` are answered as they come. With several `ranks` (in
@@ -53,7 +54,8 @@ def stream(
     def answer(chunk: Sequence[TextRow]) -> list[dict[str, Any]]:
         return gather(list(result_lines(extractor, chunk[rank::ranks], submission, options)), ranks)
 
-    done = refused = 0
+    done = refused = texts = long = 0
+    window = extractor.config.window
     file: Any = nullcontext(output)
     if isinstance(output, Path):
         done, refused = resume(output, rows, answer, size=ROWS, write=rank == 0)
@@ -64,10 +66,15 @@ def stream(
         while chunk := rows.chunk(ROWS) if isinstance(rows, Arriving) else list(islice(rows, ROWS)):
             lines = answer(chunk)
             refused += sum("error" in line for line in lines)
+            texts += len(chunk)
+            long += sum(0 < window < len(row.text or "") for row in chunk)
             if rank == 0:
                 out.writelines(map(line_of, lines))
                 out.flush()
             bar.update(len(chunk))
+    if long and rank == 0:
+        why = f"longer than {window} characters, as the longest row that the model was trained on"
+        log.warning("%d of %d texts are %s; they were read in windows of that length.", long, texts, why)
     return refused
 
 

@@ -38,6 +38,9 @@ MOST_HELD_OUT = 500
 LONG = 2_000
 """Characters from which on a text is a document: it is trained on in windows, whose rows take memory as texts do."""
 
+RARE = 5
+"""Entities in train below which a label may be none, such as a column of remarks."""
+
 SHOWN = 120
 """Characters of an example that is shown after training, at most."""
 
@@ -157,7 +160,7 @@ def look(dataset: str, keep: Sequence[str] | None = None) -> Found:
     if len(splits) == 1 and Path(dataset).expanduser().is_file():
         splits = {"train": next(iter(splits.values()))}
     if "train" not in splits:
-        remedy = "name the file of the training rows train and its suffix, such as train.jsonl"
+        remedy = "rename the file of the training rows to train and its suffix, such as train.jsonl or train.xlsx"
         raise NerError("has no train split", value=[*splits], place=dataset, remedy=remedy)
     if len(splits["train"]) < 2:
         remedy = "add rows, at least two: one to train on and one to choose the checkpoint by"
@@ -196,6 +199,8 @@ def _label_lines(found: Found) -> list[str]:
     for label, row in zip(labels, rows, strict=True):
         common = surfaces[label].most_common(3)
         lines.append(f"{row}  {' · '.join(f'{_short(text)} ({number:,})' for text, number in common)}")
+    if rare := [f"{label} ({counts['train'][label]})" for label in labels if 0 < counts["train"][label] < RARE]:
+        lines.append(f"rare in train: {join_names(rare)}; if one is no label, delete it from `labels` in the recipe")
     if unseen := [label for label in labels if not counts["train"][label]]:
         lines.append(f"no row of train has {join_names(unseen)}, which cannot be learnt")
     return lines

@@ -1,5 +1,6 @@
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 from rows import EIGHT
@@ -18,8 +19,8 @@ TEXTS = [gold.text for gold in EIGHT]
 class Marked(Extractor):
     """Finds the first character of every text, refuses those with a 😀, and remembers what it was asked."""
 
-    def __init__(self):
-        self.asked = []
+    def __init__(self, window=0):
+        self.asked, self.config = [], SimpleNamespace(window=window)
 
     def predict(self, texts, **options):
         faults = {i: "too long" for i, text in enumerate(texts) if "😀" in text}
@@ -51,6 +52,15 @@ def test_each_text_becomes_a_line_in_order_with_its_problems():
     entity = {"label": "x", "text": "我", "start": 0, "end": 1, "score": 0.9877, "ambiguous": True}
     problem = {"kind": "duplicate", "label": "", "value": "a"}
     assert lines[0] == {"id": "1", "text": TEXTS[0], "entities": [entity], "problems": [problem]}
+
+
+def test_how_many_texts_were_read_in_windows_is_said(caplog):
+    stream(Marked(), rows(), io.StringIO())
+    assert "windows" not in caplog.text
+    window = sorted(map(len, TEXTS))[4]
+    stream(Marked(window), rows(), io.StringIO())
+    long = sum(len(text) > window for text in TEXTS)
+    assert f"{long} of 8 texts are longer than {window} characters" in caplog.text
 
 
 @pytest.mark.parametrize("cut", [0, 10, 200, 400, -1])

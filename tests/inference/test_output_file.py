@@ -25,6 +25,7 @@ class Marked(Extractor):
 
     class config:
         labels = CLUENER
+        window = 0
 
     def __init__(self):
         self.asked = []
