@@ -73,7 +73,12 @@ def convert(
     path = Path(target).expanduser()
     name = to or target_name(path) or ""
     if (write := writers().get(name)) is None:
-        raise NerError("its format is unknown, or read but not written", value=to, place=path, remedy=f"give --to one of {', '.join(writers())}")
+        raise NerError(
+            "its format is unknown, or read but not written",
+            value=to,
+            place=path,
+            remedy=f"give --to one of {', '.join(writers())}",
+        )
     if path.is_dir() or (path.exists() and path.resolve() == Path(source).expanduser().resolve()):
         raise NerError("is a folder, or the source itself", place=path, remedy="name another file to write")
     read = open_dataset(source, split)

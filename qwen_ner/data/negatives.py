@@ -36,7 +36,7 @@ def entity_free(
     >>> from qwen_ner.entities import Entity
     >>> row = Example("7", "三星发布新品，价格还没有定，三星说。", (Entity("company", "三星", 0, 2),), "a.jsonl:7")
     >>> entity_free([row], ["三星"])
-    [Example(id='7[7:14]', text='价格还没有定，', entities=(), source='a.jsonl:7 [7, 14)')]
+    [Example(id='7[7:14]', text='价格还没有定，', entities=(), source='a.jsonl:7 [7, 14)', group='')]
     """
     known = surfaces if isinstance(surfaces, Surfaces) else Surfaces(surfaces)
     found: dict[str, Example] = {}

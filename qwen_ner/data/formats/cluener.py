@@ -35,6 +35,9 @@ SHA256 = "6dcc30e233034ecd91675182db690be187e61c5a3b5e96bf9f6b971ba8f132fa"
 ZIP_NAME = "cluener_public.zip"
 SPLITS = ("train", "dev", "test")
 
+LIMIT = 50_000_000
+"""Bytes of an unpacked file; CLUENER's train.json has two million."""
+
 TIMEOUT = 30
 """Seconds to wait for the server."""
 
@@ -153,8 +156,12 @@ def _find(place: Path, name: str) -> Path | None:
 
 def _unpack(path: Path) -> list[bytes]:
     """The lines of a file in a zip, in memory: nothing is unpacked to the disk."""
-    with _open_zip(path.parent) as opened:
-        return opened.read(path.name).split(b"\n")
+    with _open_zip(path.parent) as opened, opened.open(path.name) as unpacked:
+        data = unpacked.read(LIMIT + 1)  # the size that the archive states may be wrong
+    if len(data) > LIMIT:
+        fault = f"{path.name} is larger than {LIMIT:,} bytes, so it is not CLUENER's"
+        raise NerError(fault, place=path.parent, remedy=f"fetch {URL}")
+    return data.split(b"\n")
 
 
 @contextmanager

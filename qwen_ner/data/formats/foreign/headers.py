@@ -246,7 +246,8 @@ def label_columns(
 ) -> tuple[list[int], list[str]]:
     """The columns whose names are labels, and a fault for each column of which that cannot be told.
 
-    Those that `keep` names are, whatever they hold. `warn` gets the columns that are left out.
+    Those that `keep` names are, whatever they hold; of the others it leaves out those of which some cells are not in
+    their texts. `warn` gets the columns that are left out.
     """
     found: list[int] = []
     left: list[int] = []
@@ -256,7 +257,7 @@ def label_columns(
         cells, title = len(inside) + len(outside), header.names[at]
         other = _is_other(header, at, len(inside), cells)
         is_label = inside and not other and (len(outside) <= 3 or len(inside) >= LABEL * cells)
-        if title and (title in keep if keep else not cells or is_label):
+        if title and (title in (keep or ()) or not cells or (is_label and not (keep and outside))):
             found.append(at)
         elif other or keep:
             left.append(at)
