@@ -166,8 +166,8 @@ class Ready:
     def __call__(self, *, input_ids: Any, past_key_values: Any, attention_mask: Any, **inputs: Any) -> Any:
         states = self.steps[0].new_zeros(len(input_ids), 1, input_ids.shape[1], 1)
         past_key_values.update(states, states, 0)
-        if attention_mask.shape[1] == 1:  # prompts of one token each: the number of its text
-            return SimpleNamespace(logits=self.steps[0][input_ids[:, 0]])
+        if attention_mask.dim() == 4:  # prompts in one row, each of one token: the number of its text
+            return SimpleNamespace(logits=self.steps[0][input_ids[0], 0][None])
         return SimpleNamespace(logits=self.steps[attention_mask.shape[1] - 1])
 
 

@@ -52,7 +52,7 @@ class ContinuousWriter(BatchWriter):
     def _drop_done(self) -> None:
         """Their places are free."""
 
-    def _read(self, waiting: deque[Row], count: int) -> None:
+    def _read(self, waiting: deque[Row], count: int) -> list[Row]:
         """They are padded on the right: a column of the cache is a position, and no token sees the padding."""
         joining = [waiting.popleft() for _ in range(count)]
         self._make_room(joining)
@@ -69,11 +69,14 @@ class ContinuousWriter(BatchWriter):
             logits = self.model.lm_head(hidden[torch.arange(len(own), device=device), last])[:, None]
             self.decoder.fill([self.rows.index(row) for row in rows], cache)
             self._take(rows, logits, Judged.of(logits))
+        return joining
 
-    def _step(self) -> None:
+    def _step(self) -> list[Row]:
         self._make_room([])
         last = [(0, 0) if row.done else (row.ids[-1], len(row.prompt) + len(row.ids) - 1) for row in self.rows]
+        taking = self.running
         self._take(self.rows, *self.decoder.step(*zip(*last, strict=True)))
+        return taking
 
     def _make_room(self, joining: Sequence[Row]) -> None:
         """Put `joining` into free places. If there are too few, or many too many, or if they are too short or twice as

@@ -10,18 +10,19 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
 
 from ...entities import NerError
 from .base import Request
-from .batch_cache import BatchCache, join, pad_left, read_prompts
+from .batch_cache import BatchCache, distinct, join, pad_left, read_packed, read_prompts
 from .drawing import probabilities, sample
 from .prefix_cache import keeps_every_token
 from .row import Row
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel
 
 DRAFT_ROWS = 8
 """Batches of up to this many rows are drafted. A step of few rows waits for the weights to be read, so more tokens in
@@ -33,9 +34,9 @@ REFILL = 4
 """Prompts are read once they are a REFILL-th as many as the rows that run: a pass over few prompts costs each of them
 more, while a batch that lacks so many rows is still large."""
 
-PASS_PROMPTS = 8
-"""Prompts of similar length that a CPU reads at a time. For a 0.5B a pass costs it as much as 12 tokens more, since it
-waits for the weights, and padding as much as what is padded. A GPU computes padding faster than it launches a pass."""
+PACK_TOKENS = 320
+"""Tokens of prompts that a CPU reads in one row. A pass costs it as much as 12 tokens more, since it waits for the
+weights; that each token is compared with all costs as much for 300. So rows of 200 to 500 tokens are about as fast."""
 
 
 class Judged(NamedTuple):
@@ -102,25 +103,24 @@ class BatchWriter:
         Until a row has been yielded it is in `waiting` or `rows`.
         """
         while True:
-            if done := [row for row in (*self.rows, *waiting) if row.done and not row.answered]:
-                yield done
-                self._drop_done()
-                for row in set(done) & set(waiting):
-                    waiting.remove(row)
+            self._drop_done()
             if feed and (room := self._room(waiting)) > 0:
                 waiting.extend(Row(request) for request in feed(room))
             if cancelled := [row for row in (*self.running, *waiting) if row.request.cancelled()]:
                 for row in cancelled:
                     row.cancelled = row.done = True
-                continue
+                yield cancelled
+                self._drop_done()
+                still = [row for row in waiting if not row.done]
+                waiting.clear()
+                waiting.extend(still)
             running = self.running
             count = self._joining(waiting, running, more=feed is not None)
-            if count:
-                self._read(waiting, count)
-            elif running:
-                self._step()
-            else:
+            if not (running or count):
                 return
+            taking = self._read(waiting, count) if count else self._step()
+            if done := [row for row in taking if row.done]:
+                yield done
 
     def _room(self, waiting: Sequence[Row]) -> int:
         """The tokens that further rows may take beside those there are."""
@@ -156,32 +156,53 @@ class BatchWriter:
                 self.batch = None
         self.rows = self.running
 
-    def _read(self, waiting: deque[Row], count: int) -> None:
-        """Have the first `count` rows of `waiting` join the batch, each with its first token."""
+    def _read(self, waiting: deque[Row], count: int) -> list[Row]:
+        """Have the first `count` rows of `waiting` join the batch; returns them, each with its first token."""
         joining = [waiting.popleft() for _ in range(count)]
-        rows = sorted(joining, key=lambda row: (-len(row.prompt), row.prompt))
-        equal = [list(own) for _, own in groupby(rows, lambda row: row.prompt)]
-        self.rows = [*self.rows, *rows]
+        running, self.rows = self.rows, [*self.rows, *joining]
         prefix = self.prefix([row.prompt for row in joining])
-        passes = self.model.device.type == "cpu" and keeps_every_token(prefix)
-        size = PASS_PROMPTS if passes else len(equal)
-        parts = [self.batch] if self.batch else []
-        for start in range(0, len(equal), size):
-            parts.append(self._prefill(equal[start : start + size], prefix))
-        self.batch = join(parts)
+        passes = self._prefills(joining, prefix)
+        parts = [self._prefill(rows, prefix) for rows in passes]
+        self.batch = join([self.batch, *parts] if self.batch else parts)
+        self.rows = [*running, *(row for rows in passes for row in rows)]
+        return joining
 
-    def _prefill(self, equal: Sequence[Sequence[Row]], prefix: DynamicCache) -> BatchCache:
-        """The keys and values of the prompts of rows, which take their first tokens; `equal` ones are read once."""
-        batch, logits = read_prompts(self.model, [own[0].prompt for own in equal], prefix, self.pad_token_id)
-        rows, places = [row for own in equal for row in own], [n for n, own in enumerate(equal) for _ in own]
-        if len(rows) > len(equal):
+    def _prefills(self, joining: Sequence[Row], prefix: DynamicCache) -> list[list[Row]]:
+        """`joining` by the pass over their prompts that they share, equal prompts together, long ones first."""
+        rows = sorted(joining, key=lambda row: (-len(row.prompt), row.prompt))
+        if not self._packs(prefix):
+            return [rows]
+        passes: list[list[Row]] = []
+        tokens = 0
+        for row in rows:
+            own = len(row.prompt) - prefix.get_seq_length()
+            copied = bool(passes) and row.prompt == passes[-1][-1].prompt
+            if not passes or (tokens + own > PACK_TOKENS and not copied):
+                passes.append([])
+                tokens = 0
+            passes[-1].append(row)
+            tokens += 0 if copied else own
+        return passes
+
+    def _packs(self, prefix: DynamicCache) -> bool:
+        """Whether prompts are read in one row. A GPU computes padding faster than it launches what packs need."""
+        return self.model.device.type == "cpu" and keeps_every_token(prefix)
+
+    def _prefill(self, rows: Sequence[Row], prefix: DynamicCache) -> BatchCache:
+        """The keys and values of the prompts of `rows`, which take their first tokens."""
+        prompts, places = distinct([row.prompt for row in rows])
+        if self._packs(prefix):
+            batch, logits = read_packed(self.model, prompts, prefix)
+        else:
+            batch, logits = read_prompts(self.model, prompts, prefix, self.pad_token_id)
+        if len(prompts) < len(rows):
             batch.keep(places)
             logits = logits[places]
         self._take(rows, logits, Judged.of(logits))
         return batch
 
-    def _step(self) -> None:
-        """Have all rows take a token, or several where drafts were right."""
+    def _step(self) -> list[Row]:
+        """Have all rows take a token, or several where drafts were right; returns them."""
         assert self.batch
         if self.batch.joinable and len(self.rows) <= DRAFT_ROWS:  # else a refused draft could not be taken back
             for row in self.rows:
@@ -195,6 +216,7 @@ class BatchWriter:
         for row in self.rows:
             row.draft = []
         self.batch.take_back([width - 1 if row.done else count for row, count in zip(self.rows, refused, strict=True)])
+        return self.rows
 
     def _take(self, rows: Sequence[Row], logits: torch.Tensor, judged: Judged) -> list[int]:
         """Add to each row that is not done the tokens that its `logits` (row, column, vocabulary) give: its draft, as

@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, Qwen2Config, Qw
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.inference.backends.base import Draw
-from qwen_ner.inference.backends.prefix_cache import shared_prefix
+from qwen_ner.inference.backends.batch_cache import read_packed, read_prompts
+from qwen_ner.inference.backends.prefix_cache import PrefixCache, shared_prefix
 from qwen_ner.inference.backends.torch import (
     TorchBackend,
     default_dtype,
@@ -95,7 +96,28 @@ def test_a_kept_prefix_changes_nothing_and_is_computed_once(model, prompts):
     assert backend.prefix.ids == [9, 8, 7, 6, 5]
 
 
-def test_prompts_of_similar_length_are_read_together_a_bounded_number_at_once(model, prompts, monkeypatch):
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("shared", [0, 5])
+def test_prompts_that_are_read_in_one_row_have_the_keys_and_values_of_a_padded_batch(tiny, shared, implementation):
+    model = AutoModelForCausalLM.from_pretrained(tiny, attn_implementation=implementation).eval()
+    first = list(range(20, 20 + shared))
+    prompts = [[*first, *range(start, start + length)] for start, length in ((40, 3), (50, 9), (60, 1), (70, 6))]
+    with torch.no_grad():
+        prefix = PrefixCache().common(model, [first, first, [*first, 1]] if shared else prompts)
+        packed, logits = read_packed(model, prompts, prefix)
+        padded, expected = read_prompts(model, prompts, prefix, 0)
+    assert torch.allclose(logits, expected, atol=1e-5)
+    assert torch.equal(packed.mask, padded.mask)
+    assert packed.first == padded.first
+    assert torch.equal(packed.positions[packed.mask.bool()], padded.positions[padded.mask.bool()])
+    seen = packed.mask.bool()[:, None, :, None]
+    for one, other in zip(packed.cache.layers, padded.cache.layers, strict=True):
+        for name in ("keys", "values"):
+            assert torch.allclose(getattr(one, name) * seen, getattr(other, name) * seen, atol=1e-5)
+
+
+def test_prompts_of_any_length_are_read_without_padding_a_bounded_number_of_tokens_at_once(model, prompts, monkeypatch):
+    monkeypatch.setattr("qwen_ner.inference.backends.decoding.PACK_TOKENS", 100)
     read = []
     forward = model.forward
 
@@ -104,12 +126,13 @@ def test_prompts_of_similar_length_are_read_together_a_bounded_number_at_once(mo
         return forward(*args, **inputs)
 
     monkeypatch.setattr(model, "forward", count)
-    longer = [[*prompt[:-1], 5, *prompt[-1:]] for prompt in prompts]
     backend = TorchBackend(model, (2, 0), 0)
-    run(model, [*prompts, *longer, *prompts], 1, backend=backend)
-    own = sorted((len(prompt) - len(backend.prefix.ids) for prompt in (*prompts, *longer)), reverse=True)
+    run(model, [*prompts, *prompts], 1, backend=backend)
+    own = [len(prompt) - len(backend.prefix.ids) for prompt in prompts]
     (_, _), *passes = read  # the first is that of the prefix
-    assert passes == [(8, own[0]), (8, own[8])], "equal ones once"
+    assert sum(rows * columns for rows, columns in passes) == sum(own)  # equal ones once
+    assert all(columns <= 100 for _, columns in passes)
+    assert len(passes) <= 2 * sum(own) / 100 + 1
 
 
 class Scripted:
@@ -130,7 +153,7 @@ class Scripted:
 @pytest.mark.parametrize("right", [0, 1, 3, 9])
 def test_drafts_change_nothing_but_the_number_of_passes(model, prompts, right, monkeypatch):
     """Of each draft the first `right` tokens are those that the model writes, the others are not."""
-    monkeypatch.setattr("qwen_ner.inference.backends.decoding.PASS_PROMPTS", 100)  # one pass over all prompts
+    monkeypatch.setattr("qwen_ner.inference.backends.decoding.PACK_TOKENS", 10_000)  # one pass over all prompts
     plain = run(model, prompts)
     rows = list(range(len(prompts)))
 
@@ -310,7 +333,7 @@ def test_equal_prompts_are_read_once(model, prompts, monkeypatch):
     monkeypatch.setattr(model, "forward", count)
     drawn(model, [prompt for prompt in prompts[:3] for _ in range(5)], ends=(-1,))
     prefix, read, *steps = fed
-    assert read == (3, max(len(prompt) - prefix[1] for prompt in prompts[:3]))
+    assert read == (1, sum(len(prompt) - prefix[1] for prompt in prompts[:3]))
     assert (prefix[0], set(steps)) == (1, {(15, 1)})
 
 
