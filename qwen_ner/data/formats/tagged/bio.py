@@ -139,12 +139,12 @@ def _is_level(whole: list[list[str]], at: int) -> bool:
 
     >>> _is_level([["Uni", "B-ORG", "O"], ["Bonn", "I-ORG", "B-LOC"], ["Rio", "B-LOC", "O"]], 1)
     True
-    >>> _is_level([["EU", "B-NP", "B-ORG"], ["said", "B-VP", "O"]], 1)
-    False
+    >>> _is_level([["EU", "B-NP", "B-ORG"], ["said", "B-VP", "O"]], 1), _is_level([["it", "B-NP", "O"]], 1)
+    (False, False)
     """
     here, last = ({parse_tag(parts[column]) for parts in whole} for column in (at, -1))
     labels, others = ({tag[1] for tag in tags if tag} - {""} for tags in (here, last))
-    return None not in here and bool(labels) and 2 * len(labels & others) >= min(len(labels), len(others))
+    return None not in here and 2 * len(labels & others) >= min(len(labels), len(others)) > 0
 
 
 def _places(whole: list[list[str]]) -> tuple[int, int]:
