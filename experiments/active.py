@@ -5,10 +5,10 @@
     python experiments/active.py --model PATH --data cluener --json active.json --use_cpu --pool 1500
 
 For each seed: 200 random rows of train, and a model of them; three times 100 rows, chosen by the last model from a pool
-of 3,000 others, and a model of all so far; against a model of the same 200 rows and 300 random ones. Each model is the
-LoRA recipe, from the base model on, for the same epochs; other options, such as --use_cpu, are given to the recipe. All
-are read once on dev, with constrained decoding. A model that is trained and read is not made again: give the same
---work to go on.
+of 3,000 others, and a model of all so far; against a model of the same 200 rows and 300 random ones. Each model is
+few-rows of few_rows.py, from the base model on, and the random rows of a seed are the same as there; other options,
+such as --use_cpu, are given to the recipe. All are read once on dev, with constrained decoding. A model that is trained
+and read is not made again: give the same --work to go on.
 
 The intervals are of 95 %, over the rows; that of the difference is paired and over the means of the seeds. A text
 counts as one row, however long it is: `characters` are those that an annotator reads.
@@ -17,6 +17,7 @@ counts as one row, however long it is: `characters` are those that an annotator 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 from collections.abc import Sequence
@@ -25,15 +26,22 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages; torch reads it at its first tensor, as it is imported
+
+import torch
+
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # how a report is written
 from common import claim, finish, machine
-from lora_of_rows import found, predict_to, train_on
+from f1_budget import HELD_OUT, SPLIT_SEED
+from lora_of_rows import epochs_of, found, predict_to, train_on
 
 from qwen_ner.data.datasets import TextRow, labels_of, read_dataset, read_jsonl
+from qwen_ner.data.split import hold_out
 from qwen_ner.entities import CLUENER, Example, LabelSet
 from qwen_ner.evaluation.bootstrap import differences, intervals, rates, row_counts
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.inference.select import select
+from qwen_ner.training.batches.cpu.malloc import set_pages
 from qwen_ner.training.tiny import make_tiny
 
 
@@ -50,6 +58,7 @@ class Experiment:
     add: int
     rounds: int
     pool: int
+    dtype: str
     rest: Sequence[str]
 
     def of_seed(self, seed: int) -> dict[str, Path]:
@@ -69,7 +78,7 @@ class Experiment:
 
     def chosen(self, folder: Path, rows: list[Example], pool: Sequence[Example]) -> list[Example]:
         """`rows`, and those of `pool` that the model of `folder` would learn most from."""
-        extractor = Extractor.from_pretrained(folder / "model")
+        extractor = Extractor.from_pretrained(folder / "model", dtype=self.dtype)
         texts = (TextRow(str(n), example.text, example.source) for n, example in enumerate(pool))
         found = select(extractor, texts, self.add, exclude=[row.text for row in rows])
         return [*rows, *(pool[int(one.id)] for one in found.chosen)]
@@ -79,9 +88,9 @@ class Experiment:
         done = folder / "predictions.jsonl"
         if not done.exists():
             print(f"{folder}: {len(rows)} rows", file=sys.stderr, flush=True)
-            values = {"model_name_or_path": self.model, "seed": seed, "num_train_epochs": 10}
+            values = {"model_name_or_path": self.model, "seed": seed, "num_train_epochs": epochs_of(len(rows))}
             train_on(folder, rows, self.dev, self.labels, self.rest, **values)
-            predict_to(done, folder, self.dev)
+            predict_to(done, folder, self.dev, dtype=self.dtype)
         return folder
 
 
@@ -98,16 +107,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="the toy, three steps of 8 to 20 rows, one seed")
     options, rest = parser.parse_known_args()
+    set_pages()  # as `qwen-ner train` does
     dev = read_dataset(options.data, "dev")
     if options.quick:
         toy, options.seeds = options.work / "toy", options.seeds[:1]
         options.model = str(toy if toy.exists() else make_tiny(toy, dropout=0.0))
         options.start, options.add, options.pool, dev = 8, 4, 60, dev[:30]
         rest = ["--max_steps", "3", "--use_cpu", "--bf16", "false", "--max_new_tokens", "16", *rest]
-    rows = read_dataset(options.data, "train")
+    rows, _ = hold_out(read_dataset(options.data, "train"), 40 if options.quick else HELD_OUT, SPLIT_SEED)
     labels = CLUENER if options.data in ("cluener", "sample") else labels_of(rows)
     numbers = (options.start, options.add, options.rounds, options.pool)
-    experiment = Experiment(options.work, options.model, labels, rows, dev, *numbers, rest)
+    dtype = "auto" if torch.cuda.is_available() or options.quick else "bfloat16"
+    experiment = Experiment(options.work, options.model, labels, rows, dev, *numbers, dtype, rest)
     table: list[dict[str, Any]] = []
     for seed in options.seeds:
         table += [entry(name, seed, made, dev, labels) for name, made in experiment.of_seed(seed).items()]

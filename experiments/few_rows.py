@@ -43,7 +43,7 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # how a report is written
 from common import finish, machine, this_run
 from f1_budget import HELD_OUT, SPLIT_SEED, packed, write
-from lora_of_rows import found, predict_to, train_on
+from lora_of_rows import epochs_of, found, predict_to, train_on
 
 from qwen_ner.codec import Decoded
 from qwen_ner.data.datasets import labels_of, read_dataset
@@ -58,8 +58,6 @@ from qwen_ner.training.tiny import make_tiny
 RUNS, WORK = Path("experiments/few_rows.jsonl"), Path("outputs/few_rows")
 SIZES, SEEDS = (50, 100, 200, 500, 1_000, 2_000), (42, 43, 44)
 RIVALS, OURS = ("lookup", "crf"), ("one-pass", "few-rows")
-PASSES, SHOWN = 10, 2_500
-"""Epochs of few-rows at most, and rows that it is shown if these are fewer."""
 
 Run = dict[str, Any]
 Seconds = dict[str, float]
@@ -192,7 +190,7 @@ class Experiment:
         """What the model of `rows` finds, which is trained unless it was."""
         folder = self.options.work / name / f"{len(rows)}-{seed}"
         trained, read = folder / "trained.json", folder / f"predictions-{self.options.score}.jsonl"
-        passes = min(PASSES, SHOWN / len(rows)) if system == "few-rows" else 1
+        passes = epochs_of(len(rows)) if system == "few-rows" else 1
         shown = [*rows, *swapped(rows, self.options.swap, seed)]
         asked = {"model": self.options.model, "epochs": passes * len(rows) / len(shown), **self.own}
         if trained.is_file():
