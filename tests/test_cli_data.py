@@ -178,13 +178,17 @@ def test_where_to_write_and_what_to_read_are_checked_first(capsys, tmp_path):
         assert str(call(capsys, *command)[0]).startswith(f"error: {tmp_path / 'pipe'}: is a pipe")
 
 
-def audit(folder, **options):
-    command = [sys.executable, "-m", "qwen_ner", "audit", "--data", str(folder)]
+WINDOWS = "import select; del select.poll; from qwen_ner.cli import main"
+
+
+def audit(folder, *python, **options):
+    command = [sys.executable, *(python or ("-m", "qwen_ner")), "audit", "--data", str(folder)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
 
 
-def test_a_reader_that_goes_away_ends_a_command_in_silence(folder):
-    with audit(folder, stdout=subprocess.PIPE) as process:
+@pytest.mark.parametrize("python", [(), ("-u", "-m", "qwen_ner"), ("-c", f"{WINDOWS}; main()")], ids=" ".join)
+def test_a_reader_that_goes_away_ends_a_command_in_silence(folder, python):
+    with audit(folder, *python, stdout=subprocess.PIPE) as process:
         process.stdout.close()
         err = process.stderr.read()
     assert process.returncode == 141

@@ -112,9 +112,11 @@ def _explain(error: OSError) -> str:
 
 def _end_output() -> bool:
     """Discard what standard output cannot take (Python's exit would fail on it); returns whether its reader is gone."""
-    watch = select.poll()
-    watch.register(1, 0)
-    unread = bool(watch.poll(0))
+    unread = True
+    if hasattr(select, "poll"):  # Windows lacks it: there a broken pipe is taken for that of standard output
+        watch = select.poll()
+        watch.register(1, 0)
+        unread = bool(watch.poll(0))
     try:
         sys.stdout.flush()
     except OSError:

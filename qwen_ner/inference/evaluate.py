@@ -71,9 +71,10 @@ def evaluate(
     """
     sampling = Sampling(samples, temperature, top_p)
     sampling.check(thresholds)
-    if temperature and Path(model).is_file():
-        what, remedy = "a file of predictions is scored as it stands: no answer is drawn", "leave the temperature out"
-        raise NerError(what, value=temperature, place="temperature", remedy=remedy)
+    for place, value in {"temperature": temperature, "min_score": min_score, "thresholds": thresholds}.items():
+        if value not in (0.0, None, "none") and Path(model).is_file():
+            remedy = f"leave {place} out, or give the model"
+            raise NerError("a file of predictions is scored as it stands", value=value, place=place, remedy=remedy)
     watch = Watch()
     read = partial(iter_dataset, data, data_dir=data_dir, watch=watch)
     load = partial(Extractor.from_pretrained, model, revision=revision, backend=backend, dtype=dtype)

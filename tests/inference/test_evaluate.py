@@ -89,3 +89,16 @@ def test_without_a_record_of_its_texts_a_model_is_scored_on_all_rows(trained, tm
         next(evaluate(str(model), str(tmp_path / "own.jsonl")))
     assert error.value.place == model / "trained_texts.npy"
     assert "remove" in error.value.remedy
+
+
+@pytest.mark.parametrize("option", [{"temperature": 0.7}, {"min_score": 0.5}, {"thresholds": "auto"}], ids=str)
+def test_a_file_of_predictions_is_scored_as_it_stands(option, tmp_path):
+    """An option that would change nothing is refused, not printed beside the scores."""
+    path = tmp_path / "predictions.jsonl"
+    path.write_text("".join(f'{{"id": "{row.id}", "entities": []}}\n' for row in OWN), encoding="utf-8")
+    write_jsonl(tmp_path / "own.jsonl", OWN)
+    assert next(evaluate(str(path), str(tmp_path / "own.jsonl"))).contract.decoding == "given"
+    with pytest.raises(NerError) as error:
+        next(evaluate(str(path), str(tmp_path / "own.jsonl"), **option))
+    assert error.value.place in option
+    assert "give the model" in error.value.remedy

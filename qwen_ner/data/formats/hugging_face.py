@@ -13,11 +13,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ...entities import Example, LabelSet, NerError
 from ...reach import silence, unreachable
-from .errors import Faults, Note, ignore, quote
+from .errors import Faults, LineFault, Note, ignore, quote
+from .lines import decode_line, lines_of
 from .mentions import without_scores
 from .rows import rows_in
 from .tagged.schemes import BIO2
@@ -142,8 +144,9 @@ def _open(source: str, split: str | None) -> Dataset:
 
     path = Path(source).expanduser()
     if path.is_file():
-        kind = "parquet" if path.suffix == ".parquet" else "json"
-        return _load(source, lambda: datasets.load_dataset(kind, data_files=str(path), split="train"))
+        if path.suffix == ".parquet":
+            return _load(source, lambda: datasets.load_dataset("parquet", data_files=str(path), split="train"))
+        return _load(source, lambda: _of_json(path))
     splits = split_names(source)
     wanted = the_one(source, split or "", [name for name in SPLIT_NAMES.get(split or "", (split,)) if name in splits])
     if splits and wanted is None:
@@ -151,6 +154,24 @@ def _open(source: str, split: str | None) -> Dataset:
     if _is_saved(path):  # a split is a data set in a folder of its own
         return _load(source, lambda: datasets.load_from_disk(str(path / (wanted or ""))))
     return _load(source, lambda: datasets.load_dataset(*_named(source), split=wanted))
+
+
+def _of_json(path: Path) -> Dataset:
+    """The rows of a JSON file; `datasets` reads UTF-8, without a word on bytes that are not."""
+    import datasets
+
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        with copy.open("wb") as file:
+            for number, line in enumerate(lines_of(path), start=1):
+                try:
+                    file.write(decode_line(line).encode())
+                except LineFault as fault:
+                    raise NerError(fault.what, place=f"{path}:{number}", remedy=fault.remedy) from fault
+        if copy.stat().st_size == path.stat().st_size:
+            return datasets.load_dataset("json", data_files=str(path), split="train")
+        options = {"cache_dir": folder, "keep_in_memory": True}
+        return datasets.load_dataset("json", data_files=str(copy), split="train", **options)
 
 
 def _load(source: str, load: Any) -> Any:
@@ -162,6 +183,8 @@ def _load(source: str, load: Any) -> Any:
     try:
         with _offline() if silent else nullcontext():
             return load()
+    except NerError:
+        raise
     except Exception as error:
         if silent:
             raise unreachable(source, constants.ENDPOINT, silent) from error

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from ...codec import PROBLEM_KINDS, Decoded, Problem
@@ -60,28 +61,28 @@ class _Lines:
         self.path = path / PREDICTIONS_NAME if path.is_dir() else path
         self.faults = Faults(str(self.path))
         self.places: dict[str, tuple[int, int]] = {}
-        """The number of the line of each id, and where in the file it begins."""
-        start = 0
+        """The number of the line of each id, and where in `copy` it begins."""
+        self.copy = TemporaryFile()
+        """The file as UTF-8, which it may not be, and which a pipe could not give twice."""
         for number, raw in enumerate(lines_of(self.path), start=1):
+            start = self.copy.tell()
+            self.copy.write(raw)
             if raw.strip():
                 with self._reading(number, rows=1) as report:
                     if "id" not in (row := _row(raw)):
                         raise LineFault("no id", remedy="give each line that of its row")
                     self.places.setdefault(str(row["id"]), (number, start))
                     self.faults.check_id(str(row["id"]), number, report)
-            start += len(raw)
 
     def own_gold(self) -> Iterator[Example]:
         """The gold rows that the lines have themselves."""
-        with self.path.open("rb") as file:
-            for number, start in self.places.values():
-                with self._reading(number):
-                    file.seek(start)
-                    yield _own_gold(_row(file.readline()))
+        for number, start in self.places.values():
+            with self._reading(number):
+                yield _own_gold(self._row_at(start))
 
     def predictions(self, gold: Iterable[Example]) -> Iterator[Decoded]:
         """What the lines predict for each of `gold`."""
-        with self.path.open("rb") as file:
+        with self.copy:
             for example in gold:
                 if example.id not in self.places:
                     fault = f"row {example.id} ({example.source}) has no line"
@@ -89,9 +90,12 @@ class _Lines:
                     continue
                 number, start = self.places[example.id]
                 with self._reading(number):
-                    file.seek(start)
-                    yield _decode(_row(file.readline()), example.text)
+                    yield _decode(self._row_at(start), example.text)
         self.faults.finish("no lines", "write one JSON object a row")
+
+    def _row_at(self, start: int) -> dict[str, Any]:
+        self.copy.seek(start)
+        return _row(self.copy.readline())
 
     def _reading(self, number: int, rows: int = 0) -> AbstractContextManager[Report]:
         return self.faults.reading(f"{self.path.name}:{number}", rows)

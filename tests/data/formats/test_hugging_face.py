@@ -101,6 +101,28 @@ def opened(folder, **columns):
     return survey(str(folder / "saved"), None)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030", "utf-16"])
+@pytest.mark.parametrize("lines", [True, False])
+def test_json_is_read_in_the_encodings_that_other_files_may_have(encoding, lines, tmp_path):
+    path = tmp_path / "train.json"
+    table(names=None).to_json(path, lines=lines, force_ascii=False)
+    path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
+    assert said(read(path)) == said(EIGHT)
+
+
+@pytest.mark.parametrize("lines", [True, False])
+def test_a_byte_that_is_not_utf_8_is_named_with_its_line(lines, tmp_path):
+    path = tmp_path / "train.json"
+    table(names=None).to_json(path, lines=lines, force_ascii=False)
+    rows = path.read_bytes().split(b"\n")
+    rows[3 if lines else 0] = rows[3 if lines else 0].replace(b'"O"', b'"\xff"', 1)
+    path.write_bytes(b"\n".join(rows))
+    with pytest.raises(NerError) as error:
+        list(read(path))
+    assert error.value.place == f"{path}:{4 if lines else 1}"
+    assert "0xff" in str(error.value) and "UTF-8" in error.value.remedy
+
+
 def test_words_and_other_schemes_are_told(tmp_path):
     tokens = opened(tmp_path, tokens=[["New", "York", "is", "big"]], ner_tags=[["B-LOC", "E-LOC", "O", "S-ADJ"]])
     assert str(tokens) == "Hugging Face data set, BIOES, one word a token"

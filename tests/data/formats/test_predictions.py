@@ -34,6 +34,15 @@ def test_what_a_report_writes_is_read_back_whole(tmp_path):
     assert read_predictions(tmp_path / "predictions.jsonl", GOLD)[1] == found
 
 
+@pytest.mark.parametrize("encoding", ["gb18030", "utf-16", "utf-8-sig"])
+def test_a_file_of_another_encoding_is_read_line_by_line(encoding, tmp_path):
+    lines = [json.dumps(submission_row(row.id, row.entities, CLUENER), ensure_ascii=False) for row in GOLD]
+    path = tmp_path / "saved_by_an_editor.json"
+    path.write_text("\n".join(lines), encoding=encoding)
+    _, found = read_predictions(path, GOLD)
+    assert [decoded.entities for decoded in found] == [row.entities for row in GOLD]
+
+
 def test_a_submission_is_read_by_the_ids_of_the_gold_rows(tmp_path):
     path = written(tmp_path / "s.json", *(submission_row(row.id, row.entities, CLUENER) for row in reversed(GOLD)))
     _, found = read_predictions(path, GOLD)
