@@ -74,23 +74,31 @@ class TableRows:
         for number, row in list(self.found.items()):
             pairs = ((label, surface) for label, ones in row.get("label", {}).items() for surface in ones)
             if wrong := [pair for pair in pairs if pair[1] not in row["text"]]:
-                label, surface = wrong[0]
-                what = f"{label} {quote(surface)} is not in the text {quote(row['text'])}"
-                remedy = f"correct it; if {label} is no label, delete its column, or {NAME_LABELS}"
+                named = " and ".join(f"{label} {quote(surface)}" for label, surface in wrong)
+                what = f"{named} {'is' if len(wrong) == 1 else 'are'} not in the text {quote(row['text'])}"
+                remedy = f"correct it; if {wrong[0][0]} is no label, delete its column, or {NAME_LABELS}"
                 self._fault(number, what, remedy)
 
     def _name(self) -> None:
         """Give each row of `found` its id and its group, if there are columns of those."""
-        for key, column in (("id", self.header.one_of(IDS)), ("group", self.header.group(self.text))):
-            cells = {number: row[column].strip() for number, row in self.header.rows} if column is not None else {}
-            named = [cells[number] for number in self.found if cells.get(number)]
-            for number in self.found if named and key == "group" else ():
-                if not cells[number]:
-                    self.warn(NO_GROUP, self._place(number))
-            if key == "id" and named and len({*named}) < len(self.found):
-                self.warn(NO_IDS, self.path.name)
-            elif named:
-                self.found = {number: row | {key: cells[number]} for number, row in self.found.items()}
+        ids, groups = self._filled(self.header.one_of(IDS)), self._filled(self.header.group(self.text))
+        if ids and len({*ids.values()}) < len(self.found):
+            self.warn(NO_IDS, self.path.name)
+            ids = {}
+        for number, row in self.found.items():
+            if number in ids:
+                row["id"] = ids[number]
+            if number in groups:
+                row["group"] = groups[number]
+            elif groups:
+                self.warn(NO_GROUP, self._place(number))
+
+    def _filled(self, column: int | None) -> dict[int, str]:
+        """What the rows of `found` have in a column, by number, without those that have nothing there."""
+        if column is None:
+            return {}
+        cells = ((number, row[column].strip()) for number, row in self.header.rows if number in self.found)
+        return {number: cell for number, cell in cells if cell}
 
     def _place(self, number: int) -> str:
         return f"{self.path.name}:{number}"
