@@ -120,7 +120,8 @@ def test_a_byte_that_is_not_utf_8_is_named_with_its_line(lines, tmp_path):
     with pytest.raises(NerError) as error:
         list(read(path))
     assert error.value.place == f"{path}:{4 if lines else 1}"
-    assert "0xff" in str(error.value) and "UTF-8" in error.value.remedy
+    assert "0xff" in str(error.value)
+    assert "UTF-8" in error.value.remedy
 
 
 def test_words_and_other_schemes_are_told(tmp_path):
