@@ -62,7 +62,7 @@ class _Lines:
         self.faults = Faults(str(self.path))
         self.places: dict[str, tuple[int, int]] = {}
         """The number of the line of each id, and where in `copy` it begins."""
-        self.copy = TemporaryFile()  # noqa: SIM115: `predictions` closes it
+        self.copy = TemporaryFile()  # noqa: SIM115  (`predictions` closes it)
         """The file as UTF-8, which it may not be, and which a pipe could not give twice."""
         for number, raw in enumerate(lines_of(self.path), start=1):
             start = self.copy.tell()
