@@ -16,6 +16,7 @@ import logging
 import os
 import select
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,6 +100,7 @@ def _quiet_libraries() -> None:
     logging.basicConfig(handlers=[handler], level=logging.INFO if rank == 0 else logging.ERROR)
     for noisy in ("httpx", "datasets", "evaluate", "filelock", "fsspec", "torch", "accelerate", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks for it
     if not sys.stderr.isatty():  # read by the libraries at import: no progress bars in log files
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

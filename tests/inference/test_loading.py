@@ -50,6 +50,14 @@ def test_what_the_remedy_says_helps(adapter, tiny, tmp_path):
     assert load_weights(folder, torch.float32)
 
 
+def test_a_command_says_nothing_of_its_libraries(adapter, tiny, capfd, recwarn):
+    """A user can do nothing about what peft still calls in transformers."""
+    cli.main(["predict", str(adapter(str(tiny))), "--text", "王芳在深圳", "--dtype", "float32"])
+    out, err = capfd.readouterr()
+    assert json.loads(out)["text"] == "王芳在深圳"
+    assert (err, [str(warning.message) for warning in recwarn]) == ("", [])
+
+
 @pytest.mark.parametrize("base", ["outputs/base", "gone"])
 def test_a_base_that_may_be_on_the_hub_is_named(adapter, base):
     with pytest.raises(NerError) as error:
