@@ -178,11 +178,11 @@ def distinct(found: Iterable[Entity], warn: Report) -> tuple[Entity, ...]:
     return tuple(entities.values())
 
 
-def without_scores(examples: Iterable[Example], lose: Note) -> Iterator[Example]:
-    """The examples for a format that has no place for scores and groups; `lose` gets those that have some."""
+def without_scores(examples: Iterable[Example], lose: Note, groups: bool = False) -> Iterator[Example]:
+    """The examples for a format without a place for scores, nor for `groups` if not so; `lose` gets what has some."""
     for example in examples:
         if any(entity.score is not None for entity in example.entities):
             lose("scores", example.source)
-        if example.group:
+        if example.group and not groups:
             lose("groups", example.source)
         yield example

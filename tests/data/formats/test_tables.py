@@ -3,10 +3,14 @@
 import openpyxl
 import pytest
 
+from qwen_ner.data.convert import convert
 from qwen_ner.data.datasets import read_dataset
-from qwen_ner.data.formats.errors import DataError
+from qwen_ner.data.formats.errors import LINE_BREAKS, DataError
+from qwen_ner.data.formats.foreign.sheets import tables_of
+from qwen_ner.data.formats.foreign.tables import MERGED
+from qwen_ner.data.formats.jsonl import write as write_jsonl
 from qwen_ner.data.formats.registry import open_source
-from qwen_ner.entities import NerError
+from qwen_ner.entities import Entity, Example, NerError
 
 TEXTS = [
     "五一去了故宫和天坛，人很多，烤鸭不错",
@@ -431,3 +435,69 @@ def test_a_cell_of_a_row_an_entity_may_name_several(tmp_path):
     rows[1][2] = "故宫、地坛"
     (fault,) = faults(csv(tmp_path / "a.csv", rows))
     assert '"地坛"' in fault
+
+
+def written(folder, name, *examples, **options):
+    """What comes back of the examples from a table, the cells of its rows, and what of it is told."""
+    write_jsonl(folder / "in.jsonl", examples)
+    told = convert(str(folder / "in.jsonl"), folder / name, **options).losses.counts
+    (table,) = tables_of(folder / name).values()
+    again = list(open_source(str(folder / name), None).examples())
+    return [(e.id, e.group, e.text, e.entities) for e in again], [cells for _, cells in table], told
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.xlsx"])
+def test_what_is_written_is_a_row_an_entity_that_excel_takes_for_text(name, tmp_path):
+    rows = [
+        Example("7", "=1+1是无", (Entity("A", "=1", 0, 2), Entity("B", "无", 5, 6)), group="甲"),
+        Example("8", "没有", ()),
+        Example("9", "没有", (Entity("A", "没", 0, 1), Entity("A", "没有", 0, 2))),
+    ]
+    back, cells, told = written(tmp_path, name, *rows)
+    assert back == [(e.id, e.group, e.text, e.entities) for e in rows]
+    assert cells == [
+        ["id", "group", "text", "label", "entity", "start", "end"],
+        ["7", "甲", "=1+1是无", "A", "=1", "0", "2"],
+        ["7", "甲", "=1+1是无", "B", "无", "5", "6"],
+        ["8", "", "没有", "", "", "", ""],
+        ["9", "", "没有", "A", "没", "0", "1"],
+        ["9", "", "没有", "A", "没有", "0", "2"],
+    ]
+    assert not told
+    assert (tmp_path / name).read_bytes().startswith((b"\xef\xbb\xbf", b"PK")), "Excel would take it for GBK"
+
+
+def test_texts_that_a_table_reads_as_one_row_are_told(tmp_path):
+    """Ids that do not repeat may be those of the entities."""
+    one, other = (Example(id, TEXTS[0], (Entity("景点", "故宫", 4, 6),)) for id in "ab")
+    back, _, told = written(tmp_path, "a.csv", one, other)
+    assert [(id, text) for id, _, text, _ in back] == [("a", TEXTS[0])]
+    assert told == {MERGED: 1}
+
+
+def test_what_a_cell_of_excel_cannot_hold_is_refused_or_told(tmp_path):
+    for text, what in (("一" * 32_768, "32,767 characters"), ("一\x00", "control characters")):
+        with pytest.raises(NerError, match=what) as error:
+            written(tmp_path, "a.xlsx", Example("1", text, ()))
+        assert error.value.place == "row 2"
+        assert not (tmp_path / "a.xlsx").exists()
+        assert written(tmp_path, "a.csv", Example("1", text, ()))[0] == [("1", "", text, ())]
+    lines = Example("1", "北京\r\n上海", (Entity("A", "上海", 4, 6),))
+    assert written(tmp_path, "a.csv", lines)[0] == [("1", "", lines.text, lines.entities)]
+    with pytest.raises(NerError, match="cannot hold all"):
+        written(tmp_path, "b.xlsx", lines)
+    back, _, told = written(tmp_path, "b.xlsx", lines, lossy=True)
+    assert back == [("1", "", "北京 \n上海", lines.entities)]
+    assert told == {LINE_BREAKS: 1}
+
+
+def test_an_entity_that_was_added_by_hand_needs_no_offsets_if_its_surface_leaves_no_doubt(tmp_path):
+    """In a sheet of proposals, say."""
+    header, own = ["text", "label", "entity", "start", "end"], [TEXTS[0], "景点", "故宫", 4, 6]
+    warned = []
+    rows = [header, own, [TEXTS[0], "景点", "天坛", None, None], [TEXTS[0], "美食", "烤鸭", "", ""]]
+    assert read(sheet(tmp_path / "a.xlsx", rows), warned) == WANTED[:1]
+    assert [where for _, where in warned] == ["a.xlsx:3 天坛", "a.xlsx:4 烤鸭"]
+    for text, surface in ((TEXTS[0], "颐和园"), (f"{TEXTS[0]}，烤鸭", "烤鸭")):
+        (fault,) = faults(sheet(tmp_path / "b.xlsx", [header, [text, *own[1:]], [text, "美食", surface, None, None]]))
+        assert "lacks start, end" in fault

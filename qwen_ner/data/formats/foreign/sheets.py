@@ -1,4 +1,4 @@
-"""The cells of CSV files and Excel workbooks.
+"""The cells of CSV files and Excel workbooks, read and written.
 
 In: a file. Out: the rows of each of its tables, as strings, each with its number in the file. CSV is read as UTF-8 or
 as GB18030, which Excel writes in China. Knows nothing of what a row means.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from ..lines import decode_line, lines_of
 
 Table = list[tuple[int, list[str]]]
 """Number and cells of each row."""
+
+CELL = 32_767
+"""Characters that Excel keeps of a cell."""
 
 
 def tables_of(path: Path) -> dict[str, Table]:
@@ -60,3 +65,44 @@ def _cells(sheet: Any) -> Table:
         for row in rows[first + 1 : merged.max_row]:
             row[at] = rows[first][at]
     return list(enumerate(rows, start=1))
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[str | int]]) -> None:
+    """Write UTF-8 with a byte order mark, without which Excel takes it for another encoding."""
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+def write_workbook(path: Path, rows: Iterable[Sequence[str | int]], wide: int) -> None:
+    """Write a workbook of one sheet, whose first row stays in sight; column `wide`, from 0, has room for a sentence.
+
+    Raises `NerError` with the row for what a cell cannot hold.
+    """
+    import openpyxl
+    from openpyxl.cell import WriteOnlyCell  # type: ignore[import-untyped, unused-ignore]
+    from openpyxl.utils import get_column_letter  # type: ignore[import-untyped, unused-ignore]
+    from openpyxl.utils.exceptions import IllegalCharacterError  # type: ignore[import-untyped, unused-ignore]
+
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet()
+    sheet.freeze_panes = "A2"
+    sheet.column_dimensions[get_column_letter(wide + 1)].width = 60
+
+    def cell(value: str | int) -> Any:
+        made = WriteOnlyCell(sheet, value)
+        if isinstance(value, str):
+            made.data_type = "s"  # also of =1+1
+        return made
+
+    with closing(sheet):
+        for number, row in enumerate(rows, start=1):
+            longest = max((value for value in row if isinstance(value, str)), key=len)
+            if len(longest) > CELL:
+                what = f"a cell of Excel holds {CELL:,} characters"
+                raise NerError(what, value=f"{len(longest):,}", place=f"row {number}", remedy="write a .csv")
+            try:
+                sheet.append([cell(value) for value in row])
+            except IllegalCharacterError as error:
+                what, place = "a cell of Excel holds no control characters", f"row {number}"
+                raise NerError(what, value=longest, place=place, remedy="delete them, or write a .csv") from error
+    book.save(path)

@@ -24,6 +24,7 @@ CARRIED = "rows without a text, read with the text above, which holds their surf
 JOINED = "rows of one text, read as one"
 APART = "rows of a text that stands further above too, read as one"
 TRIMMED = "cells with white space around an entity or label, trimmed"
+PLACED = "entities without offsets beside others that have them, placed where their surface stands once"
 NO_GROUP = "rows without a group, though others have one"
 NO_IDS = "columns of ids that are missing or the same in some rows, not read: rows have their numbers"
 NO_TEXT = "rows without a text or an entity, left out"
@@ -138,30 +139,52 @@ class TableRows:
 
     def _of_entities(self, columns: dict[str, int]) -> None:
         """A row an entity; those of one text are one row, at the first."""
-        texts: dict[str, tuple[int, list[dict[str, Any]]]] = {}
-        before = ""
+        texts: dict[tuple[str, str], tuple[int, list[tuple[int, dict[str, Any]]]]] = {}
+        before, ids = ("", ""), self._ids_of_texts()
         for number, cells, text in self.header.with_texts(self.text):
             held = {kind: cell for kind, at in columns.items() if (cell := cells[at].strip())}
-            none = [kind for kind in ("label", "surface") if self._is_none(number, held.get(kind, ""), text)]
-            for kind in ("label", "surface") if "surface" in none else none:
-                held.pop(kind, None)
+            if not {"start", "end"} <= held.keys():  # offsets say that there is one, even if it is 无
+                none = [kind for kind in ("label", "surface") if self._is_none(number, held.get(kind, ""), text)]
+                for kind in ("label", "surface") if "surface" in none else none:
+                    held.pop(kind, None)
             if any(cells[columns[kind]] != held[kind] for kind in ("label", "surface") if kind in held):
                 self.warn(TRIMMED, self._place(number))
             named = surfaces(held.get("surface", ""), text)
             if not self._counts(number, cells, text, named, annotated=bool(held)):
                 continue
-            if text in texts and text != before:
+            key = text, ids.get(number, "")
+            if key in texts and key != before:
                 self.warn(APART, self._place(number))
-            before = text
-            _, items = texts.setdefault(text, (number, []))
+            before = key
+            _, items = texts.setdefault(key, (number, []))
             if len(held) > 1 and "label" in held:
                 placed = "start" in held or "end" in held  # then the whole cell is the surface
-                items += [_entity(held)] if placed or not named else [_entity(held | {"surface": one}) for one in named]
+                ones = [held] if placed or not named else [held | {"surface": one} for one in named]
+                items += [(number, _entity(one)) for one in ones]
             elif held:
                 remedy = "give it both a label and an entity, or empty its cells"
                 self._fault(number, f"the row has {quote(held)} alone", remedy)
-        for text, (number, items) in texts.items():
-            self.found.setdefault(number, {"text": text, "items": items})  # unless that row is a fault
+        for (text, _), (number, items) in texts.items():
+            placed = any("start" in item for _, item in items)
+            made = [self._placed(item, at, text) if placed else item for at, item in items]
+            self.found.setdefault(number, {"text": text, "items": made})  # unless that row is a fault
+
+    def _placed(self, item: dict[str, Any], number: int, text: str) -> dict[str, Any]:
+        """An entity beside others that have offsets, with its own if its surface leaves no doubt."""
+        surface = item.get("text", "")
+        if item.keys() & {"start", "end"} or text.count(surface) != 1:
+            return item
+        self.warn(PLACED, f"{self._place(number)} {surface}")
+        return item | {"start": text.index(surface), "end": text.index(surface) + len(surface)}
+
+    def _ids_of_texts(self) -> dict[int, str]:
+        """The ids of the rows, if they are those of their texts and not of their entities: some have several rows."""
+        column, texts = self.header.one_of(IDS), dict[str, str]()
+        if column is None:
+            return {}
+        ids = {number: cells[column].strip() for number, cells, _ in self.header.with_texts(self.text)}
+        one = all(texts.setdefault(ids[number], text) == text for number, _, text in self.header.with_texts(self.text))
+        return ids if one and all(ids.values()) and len(texts) < len(ids) else {}
 
     def _of_json(self, label: int) -> None:
         for number, cells in self.header.rows:

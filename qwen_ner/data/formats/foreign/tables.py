@@ -15,23 +15,25 @@ that holds its surfaces: so a CSV keeps merged cells. What is left out or read o
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ....entities import Example, LabelSet, NerError
-from ..errors import Note, count, ignore
+from ..errors import LINE_BREAKS, Note, count, ignore
 from ..jsonl import entities_of
+from ..mentions import without_scores
 from ..rows import read_rows
 from ..tagged.schemes import parse_tag
 from ..tagged.tagging import read_sentences
 from .headers import Header, header_of, is_annotated, label_columns, text_column
-from .sheets import Table, tables_of
+from .sheets import Table, tables_of, write_csv, write_workbook
 from .table_rows import TableRows, column_of_pairs, row_of
 
 NAME = "table"
+VARIANTS = ("csv", "xlsx")
 SUFFIXES = (".csv", ".xlsx")
 DESCRIPTION = "tables (CSV, Excel): one row per entity, text or character"
 
@@ -45,6 +47,11 @@ COLUMNS = (
 
 TAGGED = 100
 """Rows that tell whether a table is one of tagged tokens without a header."""
+
+WRITTEN = ("id", "group", "text", "label", "entity", "start", "end")
+"""The columns that are written, one row per entity."""
+
+MERGED = "texts that came before; a table without ids that repeat reads them as one row"
 
 SENTENCE = ("sentence #", "sentence_id", "sentence", "sent_id", "sid", "句子", "句号", "id")
 
@@ -188,3 +195,35 @@ def _lines(rows: dict[int, dict[str, Any]]) -> Iterator[bytes]:
     """The rows as JSON, each at the line of its number in the table."""
     for number in range(1, max(rows) + 1):
         yield json.dumps(rows[number], ensure_ascii=False).encode() if number in rows else b""
+
+
+def write(path: Path, examples: Iterable[Example], lose: Note = ignore, *, variant: str) -> None:
+    """Write a row for each entity, and one for a text without any, in the columns `WRITTEN`, so that offsets stay.
+
+    Raises `NerError` for what a cell of Excel cannot hold.
+    """
+    rows = _rows(examples, lose, breaks=variant == "csv")
+    if variant == "csv":
+        write_csv(path, rows)
+    else:
+        write_workbook(path, rows, WRITTEN.index("text"))
+
+
+def _rows(examples: Iterable[Example], lose: Note, breaks: bool) -> Iterator[tuple[str | int, ...]]:
+    """The cells of each row; `breaks` is whether a cell keeps carriage returns."""
+    yield WRITTEN
+    seen, again, repeats = set[str](), list[str](), False
+    for example in without_scores(examples, lose, groups=True):
+        text = example.text
+        if "\r" in text and not breaks:
+            text = text.replace("\r", " ")
+            lose(LINE_BREAKS, example.source)
+        again += [example.source] if text in seen else []
+        seen.add(text)
+        repeats = repeats or len(example.entities) > 1
+        for e in example.entities:
+            yield (example.id, example.group, text, e.label, text[e.start : e.end], e.start, e.end)
+        if not example.entities:
+            yield (example.id, example.group, text, "", "", "", "")
+    for where in again if not repeats else ():
+        lose(MERGED, where)
