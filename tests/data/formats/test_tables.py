@@ -456,13 +456,14 @@ def test_what_is_written_is_a_row_an_entity_that_excel_takes_for_text(name, tmp_
     back, cells, told = written(tmp_path, name, *rows)
     assert back == [(e.id, e.group, e.text, e.entities) for e in rows]
     assert cells == [
-        ["id", "group", "text", "label", "entity", "start", "end"],
-        ["7", "甲", "=1+1是无", "A", "=1", "0", "2"],
-        ["7", "甲", "=1+1是无", "B", "无", "5", "6"],
-        ["8", "", "没有", "", "", "", ""],
-        ["9", "", "没有", "A", "没", "0", "1"],
-        ["9", "", "没有", "A", "没有", "0", "2"],
+        ["id", "text", "label", "entity", "start", "end", "group"],
+        ["7", "=1+1是无", "A", "=1", "0", "2", "甲"],
+        ["7", "=1+1是无", "B", "无", "5", "6", "甲"],
+        ["8", "没有", "", "", "", "", ""],
+        ["9", "没有", "A", "没", "0", "1", ""],
+        ["9", "没有", "A", "没有", "0", "2", ""],
     ]
+    assert written(tmp_path, name, *rows[1:])[1][0] == cells[0][:-1]
     assert not told
     assert (tmp_path / name).read_bytes().startswith((b"\xef\xbb\xbf", b"PK")), "Excel would take it for GBK"
 

@@ -48,8 +48,8 @@ COLUMNS = (
 TAGGED = 100
 """Rows that tell whether a table is one of tagged tokens without a header."""
 
-WRITTEN = ("id", "group", "text", "label", "entity", "start", "end")
-"""The columns that are written, one row per entity."""
+WRITTEN = ("id", "text", "label", "entity", "start", "end")
+"""The columns that are written, one row per entity; then group, if rows have some."""
 
 MERGED = "texts that came before; a table without ids that repeat reads them as one row"
 
@@ -200,7 +200,7 @@ def _lines(rows: dict[int, dict[str, Any]]) -> Iterator[bytes]:
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore, *, variant: str) -> None:
     """Write a row for each entity, and one for a text without any, in the columns `WRITTEN`, so that offsets stay.
 
-    Raises `NerError` for what a cell of Excel cannot hold.
+    Iterates over `examples` twice, first for their groups. Raises `NerError` for what a cell of Excel cannot hold.
     """
     rows = _rows(examples, lose, breaks=variant == "csv")
     if variant == "csv":
@@ -211,7 +211,8 @@ def write(path: Path, examples: Iterable[Example], lose: Note = ignore, *, varia
 
 def _rows(examples: Iterable[Example], lose: Note, breaks: bool) -> Iterator[tuple[str | int, ...]]:
     """The cells of each row; `breaks` is whether a cell keeps carriage returns."""
-    yield WRITTEN
+    grouped = any(example.group for example in examples)
+    yield (*WRITTEN, "group") if grouped else WRITTEN
     seen, again, repeats = set[str](), list[str](), False
     for example in without_scores(examples, lose, groups=True):
         text = example.text
@@ -221,9 +222,9 @@ def _rows(examples: Iterable[Example], lose: Note, breaks: bool) -> Iterator[tup
         again += [example.source] if text in seen else []
         seen.add(text)
         repeats = repeats or len(example.entities) > 1
-        for e in example.entities:
-            yield (example.id, example.group, text, e.label, text[e.start : e.end], e.start, e.end)
-        if not example.entities:
-            yield (example.id, example.group, text, "", "", "", "")
+        cells: list[tuple[str | int, ...]]
+        cells = [(e.label, text[e.start : e.end], e.start, e.end) for e in example.entities] or [("", "", "", "")]
+        for each in cells:
+            yield (example.id, text, *each, example.group) if grouped else (example.id, text, *each)
     for where in again if not repeats else ():
         lose(MERGED, where)
