@@ -502,3 +502,23 @@ def test_an_entity_that_was_added_by_hand_needs_no_offsets_if_its_surface_leaves
     for text, surface in ((TEXTS[0], "颐和园"), (f"{TEXTS[0]}，烤鸭", "烤鸭")):
         (fault,) = faults(sheet(tmp_path / "b.xlsx", [header, [text, *own[1:]], [text, "美食", surface, None, None]]))
         assert "lacks start, end" in fault
+
+
+@pytest.mark.parametrize("cell", ['"我在北京', '"我"在北京', '"北京"'])
+def test_quotes_of_csv_are_those_of_a_cell_or_a_fault_of_its_line(cell, tmp_path):
+    """Read otherwise, the first would hold all rows below, and the second lose its quotes."""
+    path = tmp_path / "a.csv"
+    path.write_text(f'text,label,entity\n"三星\n手机",A,三星\n{cell},A,北京\n苹果,A,苹果\n', encoding="utf-8")
+    if cell == '"北京"':
+        assert [text for text, _ in read(path)] == ["三星\n手机", "北京", "苹果"]
+        return
+    with pytest.raises(NerError, match="cannot be read as CSV") as error:
+        read(path)
+    assert error.value.place == f"{path}:4"
+    assert "twice" in error.value.remedy
+
+
+def test_a_document_is_a_cell(tmp_path):
+    text = "三星在北京。" * 40_000
+    back, _, _ = written(tmp_path, "a.csv", Example("1", text, (Entity("A", "三星", 0, 2),)))
+    assert back == [("1", "", text, (Entity("A", "三星", 0, 2),))]

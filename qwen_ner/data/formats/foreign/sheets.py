@@ -23,6 +23,9 @@ Table = list[tuple[int, list[str]]]
 CELL = 32_767
 """Characters that Excel keeps of a cell."""
 
+LONGEST = 2**31 - 1
+"""Characters of a cell of CSV at most: what `csv` can be told everywhere, as documents are longer than its default."""
+
 
 def tables_of(path: Path) -> dict[str, Table]:
     """The tables of a file that hold something, by title. Raises `NerError` if it cannot be read."""
@@ -46,12 +49,17 @@ def _csv(path: Path) -> Table:
         raise NerError(fault.what, place=path, remedy=fault.remedy) from None
     first = next((line for line in lines[:10] if re.search("[,;\t]", line)), "".join(lines[:1]))  # not a title
     delimiter = max(",\t;，", key=first.count)
-    reader = csv.reader(lines, delimiter=delimiter)
+    csv.field_size_limit(LONGEST)
+    # Not strict, a quote that is never closed would make the rest of the file one text, and "A"B would be read as AB.
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    table: Table = []
     try:
-        return [(reader.line_num, cells) for cells in reader]
+        table.extend((reader.line_num, cells) for cells in reader)
     except csv.Error as error:
-        place = f"{path}:{reader.line_num}"
-        raise NerError(f"cannot be read as CSV ({error})", place=place, remedy="close the quotes") from error
+        place = f"{path}:{table[-1][0] + 1 if table else 1}"
+        remedy = "close the quotes around this cell, and write those within it twice"
+        raise NerError(f"cannot be read as CSV ({error})", place=place, remedy=remedy) from error
+    return table
 
 
 def _cells(sheet: Any) -> Table:
