@@ -389,6 +389,13 @@ def test_a_draw_that_makes_no_sense_is_refused_before_the_model_is_loaded(capsys
     assert "no such folder" not in err
 
 
+def test_predictions_are_not_written_under_the_name_of_a_table(capsys):
+    """Excel would call the file damaged."""
+    code, _, err = in_process(capsys, "predict", "nowhere", "--text", "三星", "--output", "found.xlsx")
+    assert code == 1
+    assert "`qwen-ner convert found.jsonl found.xlsx`" in err
+
+
 def test_beams_bring_what_the_model_almost_wrote(trained, capsys):
     folder, _ = trained
     command = ["predict", folder, "--text", EIGHT[0].text]

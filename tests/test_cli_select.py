@@ -78,7 +78,10 @@ def test_bad_lines_are_counted_and_said(home, trained, capsys, caplog):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["texts.txt", "--output", "tasks.csv"], ["--output", "tasks.csv", ".json for Label Studio"]),
+        (
+            ["texts.txt", "--output", "tasks.xls"],
+            ["--output", "tasks.xls", ".json for Label Studio", ".xlsx for Excel"],
+        ),
         (["texts.txt", "texts.txt"], ["given twice"]),
         (["absent.txt"], ["absent.txt", "check the path"]),
         (["texts.txt", "--output", "nowhere/tasks.json"], ["nowhere"]),

@@ -137,6 +137,9 @@ def _check(options: Namespace, names: list[str]) -> None:
     if options.format == "parquet" or isinstance(options.output, str):
         remedy = "add --engine ray, or write JSON to a file"
         raise NerError("only ray writes Parquet, or to a URL", place=options.output, remedy=remedy)
+    if (path := options.output) and path.suffix in (".xlsx", ".csv"):
+        remedy = f"name a .jsonl, then `qwen-ner convert {path.stem}.jsonl {path.name}`"
+        raise NerError("predictions are lines of JSON, not a table", place=path, remedy=remedy)
     if options.text and options.files:
         raise NerError("give either --text or files, not both", remedy="leave one of them out")
     if options.format == "cluener" and (len(names) != 1 or not os.path.isfile(names[0])):

@@ -24,6 +24,7 @@ from ..data.analysis.duplicates import bare
 from ..data.datasets import TextRow
 from ..data.formats import doccano, label_studio
 from ..data.formats.errors import count as counted
+from ..data.formats.foreign import tables
 from ..data.formats.rows import write_rows
 from ..data.notes import Notes
 from ..entities import Example, NerError
@@ -156,9 +157,10 @@ def grams(text: str) -> set[str]:
 def write(path: Path | None, chosen: Sequence[Candidate], model: str) -> None:
     """Write the chosen texts with their entities as pre-annotations by `model`.
 
-    To a .json as Label Studio's tasks, whose score is the probability of the answer; otherwise as doccano's rows, to
-    standard output if there is no path. The id is that of the row. If that is only the number of its line, or one that
-    several have, it is file and line instead (`reviews.txt:12`), so that these rows can be added to a training set.
+    To a .json as Label Studio's tasks, whose score is the probability of the answer; to a .csv or .xlsx as a table;
+    otherwise as doccano's rows, to standard output if there is no path. The id is that of the row. If that is only the
+    number of its line, or one that several have, it is file and line instead (`reviews.txt:12`), so that these rows can
+    be added to a training set.
     """
     taken = Counter(one.id for one in chosen)
     if shared := sum(number for number in taken.values() if number > 1):
@@ -173,5 +175,10 @@ def write(path: Path | None, chosen: Sequence[Candidate], model: str) -> None:
         if path.suffix == ".json":
             tasks = (label_studio.as_task(one, model, float(f"{one.probability:.4g}")) for one in unique)
             label_studio.write_tasks(part, tasks)
+        elif (variant := path.suffix[1:]) in tables.VARIANTS:
+            lost = Notes()
+            tables.write(part, unique, lost.note, variant=variant)
+            if lost.counts:
+                log.warning("Not in %s:\n%s", path, lost)
         else:
             write_rows(part, (doccano.as_row(one) for one in unique))

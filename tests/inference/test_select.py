@@ -175,9 +175,9 @@ def test_several_drawn_answers_have_no_probability(extractor):
 def test_what_is_chosen_comes_back_from_both_tools_with_the_entities_that_were_predicted(extractor, tmp_path):
     found = select(extractor, rows(TEXTS), 8)
     predicted = dict(zip(TEXTS, extractor.extract(TEXTS), strict=True))
-    tasks, spans = tmp_path / "tasks.json", tmp_path / "rows.jsonl"
-    write(tasks, found.chosen, "model")
-    write(spans, found.chosen, "model")
+    tasks, others = tmp_path / "tasks.json", [tmp_path / f"rows.{form}" for form in ("jsonl", "csv", "xlsx")]
+    for path in (tasks, *others):
+        write(path, found.chosen, "model")
     made = json.loads(tasks.read_text(encoding="utf-8"))
     scores = [task["predictions"][0]["score"] for task in made]
     assert scores == sorted(scores)
@@ -192,11 +192,11 @@ def test_what_is_chosen_comes_back_from_both_tools_with_the_entities_that_were_p
         task["annotations"] = [{"result": prediction["result"]}]  # as Label Studio does for who submits it unchanged
     submitted = tmp_path / "submitted.json"
     submitted.write_text(json.dumps(made), encoding="utf-8")
-    for name in (submitted, spans):
+    for name in (submitted, *others):
         convert(str(name), tmp_path / "out.jsonl")
         back = read_jsonl(tmp_path / "out.jsonl")
         assert [(row.id, row.text) for row in back] == [(one.source, one.text) for one in found.chosen]
-        assert all(row.entities == one.entities or name == spans for row, one in zip(back, found.chosen, strict=True))
+        assert all(row.entities == one.entities or name in others for row, one in zip(back, found.chosen, strict=True))
         for row in back:
             assert [(e.label, e.span) for e in row.entities] == [(e.label, e.span) for e in predicted[row.text]]
     assert [row.id for row in read_tasks(submitted)] == [one.source for one in found.chosen]

@@ -1,8 +1,8 @@
 """Choose the texts that are worth annotating next.
 
 Takes those that the model is least certain of and that differ from each other, and writes them with what the model
-finds, for annotators to correct: Label Studio's tasks to a .json, doccano's rows to a .jsonl. `qwen-ner convert` reads
-what either tool exports.
+finds, for annotators to correct: Label Studio's tasks to a .json, doccano's rows to a .jsonl, a sheet to an .xlsx or
+.csv. `qwen-ner convert` reads what comes back.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMS = (".json", ".jsonl")
+FORMS = (".json", ".jsonl", ".xlsx", ".csv")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -30,7 +30,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "files", nargs="*", help='texts, one per line, or JSONL with "text"; "-" or none: standard input'
     )
     parser.add_argument("--count", type=count, default=100, metavar="N", help="how many to choose; default: 100")
-    what = "tasks.json for Label Studio, rows.jsonl for doccano; default: doccano's rows to standard output"
+    forms = "tasks.json for Label Studio, rows.jsonl for doccano, rows.xlsx or rows.csv for Excel"
+    what = f"{forms}; default: doccano's rows to standard output"
     parser.add_argument("--output", type=Path, metavar="FILE", help=what)
     what = "choose no text of this data set, such as what is annotated already; all its splits; can be repeated"
     parser.add_argument("--exclude", action="append", default=[], metavar="DATA", help=what)
@@ -46,7 +47,7 @@ def run(options: Namespace, _: list[str]) -> None:
 
     names = options.files or [STDIN]
     if options.output and options.output.suffix not in FORMS:
-        remedy = "name a .json for Label Studio, or a .jsonl for doccano"
+        remedy = "name a .json for Label Studio, a .jsonl for doccano, or an .xlsx for Excel"
         raise NerError(
             "its name does not tell whom it is for", value=str(options.output), place="--output", remedy=remedy
         )
