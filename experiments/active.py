@@ -20,7 +20,7 @@ import argparse
 import os
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -28,6 +28,7 @@ from typing import Any
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages; torch reads it at its first tensor, as it is imported
 
+import numpy as np
 import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # how a report is written
@@ -120,36 +121,35 @@ def main() -> None:
     dtype = "auto" if torch.cuda.is_available() or options.quick else "bfloat16"
     experiment = Experiment(options.work, options.model, labels, rows, dev, *numbers, dtype, rest)
     table: list[dict[str, Any]] = []
+    counts: dict[str, list[np.ndarray]] = {}
     for seed in options.seeds:
-        table += [entry(name, seed, made, dev, labels) for name, made in experiment.of_seed(seed).items()]
-        finish(report(table, dev, labels), options.json)  # after each seed: what is there can be read
+        for name, folder in experiment.of_seed(seed).items():
+            counts.setdefault(name, []).append(row_counts(dev, found(folder / "predictions.jsonl", dev), labels))
+            line = entry(read_jsonl(folder / "train.jsonl"), counts[name][-1], labels)
+            table.append({"rows": name, "seed": seed, "folder": str(folder.relative_to(options.work)), **line})
+        finish(report(table, counts, labels), options.json)  # after each seed: what is there can be read
 
 
-def entry(name: str, seed: int, folder: Path, dev: Sequence[Example], labels: LabelSet) -> dict[str, Any]:
-    """A line of the table, with `folder` for the predictions."""
-    rows, counts = read_jsonl(folder / "train.jsonl"), row_counts(dev, found(folder / "predictions.jsonl", dev), labels)
+def entry(rows: Sequence[Example], counts: np.ndarray, labels: LabelSet) -> dict[str, Any]:
+    """What a line of the table says of the rows of a model, and of its `counts` on dev."""
     return {
-        "rows": name, "seed": seed, "folder": str(folder), "f1": float(rates(counts.sum(0), labels.names)["f1"]),
+        "f1": float(rates(counts.sum(0), labels.names)["f1"]),
         "interval": str(intervals(counts, labels.names)["f1"]), "characters": sum(len(row.text) for row in rows),
         "entities": sum(len(row.entities) for row in rows),
     }  # fmt: skip
 
 
-def report(table: Sequence[dict[str, Any]], dev: Sequence[Example], labels: LabelSet) -> dict[str, Any]:
-    """Print the table, and compare the last chosen rows with as many random ones."""
-    arms: dict[str, list[dict[str, Any]]] = {}
-    for line in table:
-        arms.setdefault(line["rows"], []).append(line)
-    for name, lines in arms.items():
+def report(
+    table: Sequence[dict[str, Any]], counts: Mapping[str, Sequence[np.ndarray]], labels: LabelSet
+) -> dict[str, Any]:
+    """Print the table, and compare the last chosen rows with as many random ones; `counts` are those of dev's rows."""
+    for name in counts:
+        lines = [line for line in table if line["rows"] == name]
         each = ", ".join(f"{line['seed']}: {100 * line['f1']:.2f} ({line['interval']})" for line in lines)
-        size = f"{mean(line['characters'] for line in lines):,.0f} characters"
-        print(f"{name:<12} f1 {100 * mean(line['f1'] for line in lines):.2f}   {size}   {each}")
-    chance, chosen = ([*arms][1], [*arms][-1])
-    counts = [
-        [row_counts(dev, found(Path(line["folder"]) / "predictions.jsonl", dev), labels) for line in arms[arm]]
-        for arm in (chance, chosen)
-    ]
-    (f1,) = (each for each in differences(*counts, labels.names) if each.name == "f1")
+        sizes = (f"{mean(line[what] for line in lines):,.0f} {what}" for what in ("characters", "entities"))
+        print(f"{name:<12} f1 {100 * mean(line['f1'] for line in lines):.2f}   {', '.join(sizes)}   {each}")
+    chance, chosen = ([*counts][1], [*counts][-1])
+    (f1,) = (each for each in differences(counts[chance], counts[chosen], labels.names) if each.name == "f1")
     print(f"{chosen} - {chance}: {100 * (f1.b - f1.a):+.2f} points of f1 ({f1.interval})")
     claims = [claim("lower end of the points of f1 that chosen rows gain over random ones", 100 * f1.interval.low, 0)]
     gain = {"f1": f1.b - f1.a, "low": f1.interval.low, "high": f1.interval.high}

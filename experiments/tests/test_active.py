@@ -22,7 +22,7 @@ def test_chosen_rows_are_compared_with_as_many_random_ones(tmp_path):
     sizes = {"start 8": 8, "random 20": 20, "chosen 12": 12, "chosen 16": 16, "chosen 20": 20}
     texts = {}
     for line in found["table"]:
-        texts[line["rows"]] = [row.text for row in read_jsonl(tmp_path / line["folder"] / "train.jsonl")]
+        texts[line["rows"]] = [row.text for row in read_jsonl(tmp_path / "work" / line["folder"] / "train.jsonl")]
     assert {name: len({*rows}) for name, rows in texts.items()} == sizes
     for name in [*sizes][1:]:
         assert {*texts["start 8"]} < {*texts[name]}
