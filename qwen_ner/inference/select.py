@@ -177,7 +177,8 @@ def write(path: Path | None, chosen: Sequence[Candidate], model: str) -> None:
             label_studio.write_tasks(part, tasks)
         elif (variant := path.suffix[1:]) in tables.VARIANTS:
             lost = Notes()
-            tables.write(part, unique, lost.note, variant=variant)
+            unscored = [replace(one, entities=tuple(replace(e, score=None) for e in one.entities)) for one in unique]
+            tables.write(part, unscored, lost.note, variant=variant)
             if lost.counts:
                 log.warning("Not in %s:\n%s", path, lost)
         else:

@@ -172,12 +172,13 @@ def test_several_drawn_answers_have_no_probability(extractor):
     assert decoded.logprob is None
 
 
-def test_what_is_chosen_comes_back_from_both_tools_with_the_entities_that_were_predicted(extractor, tmp_path):
+def test_what_is_chosen_comes_back_from_both_tools_with_the_entities_that_were_predicted(extractor, tmp_path, caplog):
     found = select(extractor, rows(TEXTS), 8)
     predicted = dict(zip(TEXTS, extractor.extract(TEXTS), strict=True))
     tasks, others = tmp_path / "tasks.json", [tmp_path / f"rows.{form}" for form in ("jsonl", "csv", "xlsx")]
     for path in (tasks, *others):
         write(path, found.chosen, "model")
+    assert not caplog.records, "nothing that an annotator needs is lost"
     made = json.loads(tasks.read_text(encoding="utf-8"))
     scores = [task["predictions"][0]["score"] for task in made]
     assert scores == sorted(scores)
