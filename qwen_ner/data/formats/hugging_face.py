@@ -168,7 +168,7 @@ def _of_json(path: Path) -> Dataset:
                     file.write(decode_line(line).encode())
                 except LineFault as fault:
                     raise NerError(fault.what, place=f"{path}:{number}", remedy=fault.remedy) from fault
-        if copy.stat().st_size == path.stat().st_size:
+        if copy.stat().st_size == path.stat().st_size:  # it is UTF-8; then `datasets` may cache it
             return datasets.load_dataset("json", data_files=str(path), split="train")
         options = {"cache_dir": folder, "keep_in_memory": True}
         return datasets.load_dataset("json", data_files=str(copy), split="train", **options)

@@ -179,7 +179,7 @@ def distinct(found: Iterable[Entity], warn: Report) -> tuple[Entity, ...]:
 
 
 def without_scores(examples: Iterable[Example], lose: Note, groups: bool = False) -> Iterator[Example]:
-    """The examples for a format without a place for scores, nor for `groups` if not so; `lose` gets what has some."""
+    """The examples for a format without scores, and without groups unless `groups`; `lose` gets the rows with some."""
     for example in examples:
         if any(entity.score is not None for entity in example.entities):
             lose("scores", example.source)
