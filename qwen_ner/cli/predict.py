@@ -129,6 +129,7 @@ def _place(given: str) -> Path | str:
 
 def _check(options: Namespace, names: list[str]) -> None:
     """Raise `NerError` for options and files that do not go together, before the model is loaded."""
+    from ..data.formats.foreign import tables
     from ..entities import NerError
 
     for option, value in (("--address", options.address), ("--replicas", options.replicas)):
@@ -137,7 +138,7 @@ def _check(options: Namespace, names: list[str]) -> None:
     if options.format == "parquet" or isinstance(options.output, str):
         remedy = "add --engine ray, or write JSON to a file"
         raise NerError("only ray writes Parquet, or to a URL", place=options.output, remedy=remedy)
-    if (path := options.output) and path.suffix in (".xlsx", ".csv"):
+    if (path := options.output) and path.suffix in tables.SUFFIXES:
         remedy = f"name a .jsonl, then `qwen-ner convert {path.stem}.jsonl {path.name}`"
         raise NerError("predictions are lines of JSON, not a table", place=path, remedy=remedy)
     if options.text and options.files:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMS = (".json", ".jsonl", ".xlsx", ".csv")
-
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_model(parser)
@@ -41,12 +39,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace, _: list[str]) -> None:
+    from ...data.formats.foreign import tables
     from ...entities import NerError
     from ...inference.extractor import Extractor
     from ...inference.select import select, write
 
     names = options.files or [STDIN]
-    if options.output and options.output.suffix not in FORMS:
+    if options.output and options.output.suffix not in (".json", ".jsonl", *tables.SUFFIXES):
         remedy = "name a .json for Label Studio, a .jsonl for doccano, or an .xlsx for Excel"
         raise NerError(
             "its name does not tell whom it is for", value=str(options.output), place="--output", remedy=remedy
