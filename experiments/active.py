@@ -8,15 +8,18 @@ For each seed: 200 random rows of train, and a model of them; three times 100 ro
 of 3,000 others, and a model of all so far; against a model of the same 200 rows and 300 random ones. Each model is
 few-rows of few_rows.py, from the base model on, and the random rows of a seed are the same as there; other options,
 such as --use_cpu, are given to the recipe. All are read once on dev, with constrained decoding. A model that is trained
-and read is not made again: give the same --work to go on.
+and read is not made again: give the same --work to go on. Seeds that stand in --json are kept, so that each may be made
+on another machine.
 
-The intervals are of 95 %, over the rows; that of the difference is paired and over the means of the seeds. A text
-counts as one row, however long it is: `characters` are those that an annotator reads.
+The intervals are of 95 %, over the rows; those of the differences are paired. They do not say how much another draw of
+rows changes: see the seeds for that. A text counts as one row, however long it is: `characters` are those that an
+annotator reads.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import sys
@@ -120,14 +123,17 @@ def main() -> None:
     numbers = (options.start, options.add, options.rounds, options.pool)
     dtype = "auto" if torch.cuda.is_available() or options.quick else "bfloat16"
     experiment = Experiment(options.work, options.model, labels, rows, dev, *numbers, dtype, rest)
-    table: list[dict[str, Any]] = []
-    counts: dict[str, list[np.ndarray]] = {}
+    before = json.loads(options.json.read_text("utf-8")) if options.json and options.json.exists() else {}
+    kept = {key: [one for one in before.get(key, []) if one["seed"] not in options.seeds] for key in ("table", "gains")}
+    table, gains = kept["table"], kept["gains"]
     for seed in options.seeds:
+        counts = {}
         for name, folder in experiment.of_seed(seed).items():
-            counts.setdefault(name, []).append(row_counts(dev, found(folder / "predictions.jsonl", dev), labels))
-            line = entry(read_jsonl(folder / "train.jsonl"), counts[name][-1], labels)
+            counts[name] = row_counts(dev, found(folder / "predictions.jsonl", dev), labels)
+            line = entry(read_jsonl(folder / "train.jsonl"), counts[name], labels)
             table.append({"rows": name, "seed": seed, "folder": str(folder.relative_to(options.work)), **line})
-        finish(report(table, counts, labels), options.json)  # after each seed: what is there can be read
+        gains.append({"seed": seed, **gain(counts, labels)})
+        finish(report(table, gains), options.json)  # after each seed: what is there can be read
 
 
 def entry(rows: Sequence[Example], counts: np.ndarray, labels: LabelSet) -> dict[str, Any]:
@@ -139,21 +145,27 @@ def entry(rows: Sequence[Example], counts: np.ndarray, labels: LabelSet) -> dict
     }  # fmt: skip
 
 
-def report(
-    table: Sequence[dict[str, Any]], counts: Mapping[str, Sequence[np.ndarray]], labels: LabelSet
-) -> dict[str, Any]:
-    """Print the table, and compare the last chosen rows with as many random ones; `counts` are those of dev's rows."""
-    for name in counts:
+def gain(counts: Mapping[str, np.ndarray], labels: LabelSet) -> dict[str, float]:
+    """What the last chosen rows of a seed gain over as many random ones; `counts` are those of dev's rows by name."""
+    chance, chosen = ([*counts.values()][1], [*counts.values()][-1])
+    (f1,) = (each for each in differences([chance], [chosen], labels.names) if each.name == "f1")
+    return {"f1": f1.b - f1.a, "low": f1.interval.low, "high": f1.interval.high}
+
+
+def report(table: Sequence[dict[str, Any]], gains: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Print the table by rows, and what chosen rows gain in each seed."""
+    names = [*dict.fromkeys(line["rows"] for line in table)]
+    for name in names:
         lines = [line for line in table if line["rows"] == name]
         each = ", ".join(f"{line['seed']}: {100 * line['f1']:.2f} ({line['interval']})" for line in lines)
         sizes = (f"{mean(line[what] for line in lines):,.0f} {what}" for what in ("characters", "entities"))
         print(f"{name:<12} f1 {100 * mean(line['f1'] for line in lines):.2f}   {', '.join(sizes)}   {each}")
-    chance, chosen = ([*counts][1], [*counts][-1])
-    (f1,) = (each for each in differences(counts[chance], counts[chosen], labels.names) if each.name == "f1")
-    print(f"{chosen} - {chance}: {100 * (f1.b - f1.a):+.2f} points of f1 ({f1.interval})")
-    claims = [claim("lower end of the points of f1 that chosen rows gain over random ones", 100 * f1.interval.low, 0)]
-    gain = {"f1": f1.b - f1.a, "low": f1.interval.low, "high": f1.interval.high}
-    return {"machine": machine(), "table": list(table), "gain": gain, "claims": claims}
+    points = 100 * mean(one["f1"] for one in gains)
+    shown = "{}: {:+.2f} ({:.1f} – {:.1f})"
+    each = ", ".join(shown.format(one["seed"], *(100 * one[key] for key in ("f1", "low", "high"))) for one in gains)
+    print(f"{names[-1]} - {names[1]}: {points:+.2f} points of f1   {each}")
+    claims = [claim("points of f1 that chosen rows gain over random ones, mean of the seeds", points, 0)]
+    return {"machine": machine(), "table": list(table), "gains": list(gains), "claims": claims}
 
 
 if __name__ == "__main__":

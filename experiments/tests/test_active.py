@@ -29,11 +29,15 @@ def test_chosen_rows_are_compared_with_as_many_random_ones(tmp_path):
     assert {*texts["chosen 12"]} < {*texts["chosen 16"]} < {*texts["chosen 20"]}
     assert texts["chosen 20"] != texts["random 20"]
     by_name = {line["rows"]: line["f1"] for line in found["table"]}
-    assert found["gain"]["f1"] == by_name["chosen 20"] - by_name["random 20"]
-    assert found["gain"]["low"] <= found["gain"]["f1"] <= found["gain"]["high"]
+    (gain,) = found["gains"]
+    assert gain["f1"] == by_name["chosen 20"] - by_name["random 20"]
+    assert gain["low"] <= gain["f1"] <= gain["high"]
     assert "chosen 20 - random 20" in done.stdout
 
     shutil.rmtree(tmp_path / "work" / "42" / "chosen-3")
+    other = {**found, "table": [{**line, "seed": 7} for line in found["table"]], "gains": [{**gain, "seed": 7}]}
+    (tmp_path / "active.json").write_text(json.dumps(other), encoding="utf-8")
     again, done = active(tmp_path)
     assert [line.split("/")[-1] for line in done.stderr.splitlines() if line.endswith(" rows")] == ["chosen-3: 20 rows"]
-    assert again["table"] == found["table"], "what is made again is the same"
+    assert again["table"] == other["table"] + found["table"], "what is made again is the same; other seeds are kept"
+    assert again["gains"] == other["gains"] + found["gains"]
