@@ -118,10 +118,10 @@ def difference(a: dict[int, Any], b: dict[int, Any], labels: Sequence[str]) -> d
 
 def over_seeds(counts: Sequence[Any], labels: Sequence[str]) -> dict[str, Any]:
     """The intervals of the rates of one run, or of their means over some: the same rows drawn for each."""
-    from qwen_ner.evaluation.bootstrap import intervals
+    from qwen_ner.evaluation.bootstrap import differences
 
-    # A rate of the summed counts is the rates' mean but for second order, as the runs read the same rows.
-    return intervals(sum(counts[1:], counts[0]), labels)
+    nothing = 0 * counts[0]  # its rates are 0, so a difference to them is the mean itself
+    return {each.name: each.interval for each in differences([nothing], counts, labels, permutations=0)}
 
 
 def show(report: dict[str, Any]) -> str:

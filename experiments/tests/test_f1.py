@@ -9,7 +9,7 @@ import pytest
 import torch
 from f1_budget import RUNS, packed, read, unpacked
 from f1_settings import Setting, WholePrompt, focal, label_tokens, read_whole_prompts, setting, where
-from f1_table import claims, summary
+from f1_table import claims, over_seeds, summary
 from rows import EIGHT, ROOT
 from torch.nn.functional import cross_entropy
 
@@ -17,6 +17,7 @@ from qwen_ner.codec import Codec
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER
+from qwen_ner.evaluation.bootstrap import intervals
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.training.batches.collate import choose_collator
 from qwen_ner.training.batches.reduced_head import tokens_of
@@ -164,6 +165,18 @@ def test_the_summary_tells_each_run_against_ours_in_the_same_minutes():
     assert line["seeds"] == {"42": 82.35, "43": 94.74}
     assert report["machine"]["processor"] == "abacus"
     assert report["levers"].keys() == {"plain", "ours", "seen", "text-order"}
+
+
+def test_the_interval_of_several_runs_is_that_of_the_mean_of_their_rates():
+    good, bad = np.zeros((200, 6, 3)), np.zeros((200, 6, 3))  # one label; surfaces, spans, seen and unseen
+    good[:, 0] = [1, 0, 0]
+    bad[:, 0] = [0, 8, 1]
+    bad[::50, 0] = [1, 8, 0]
+    mean = (1 + 2 * 4 / (2 * 4 + 8 * 200 + 196)) / 2
+    sure = over_seeds([good, bad], ["drug"])
+    for rate in ("f1", "macro_f1"):  # the counts of both, added up, have an f1 of 0.18
+        assert sure[rate].low < mean < sure[rate].high < mean + 0.01
+    assert over_seeds([bad], ["drug"]) == intervals(bad, ["drug"])
 
 
 def test_a_table_of_no_runs_says_so_and_writes_nothing(tmp_path):
