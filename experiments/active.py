@@ -32,12 +32,11 @@ from typing import Any
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages; torch reads it at its first tensor, as it is imported
 
 import numpy as np
-import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # how a report is written
 from common import claim, finish, machine
 from f1_budget import HELD_OUT, SPLIT_SEED
-from lora_of_rows import epochs_of, found, predict_to, train_on
+from lora_of_rows import epochs_of, found, predict_to, reading_dtype, train_on
 
 from qwen_ner.data.datasets import TextRow, labels_of, read_dataset, read_jsonl
 from qwen_ner.data.split import hold_out
@@ -120,8 +119,7 @@ def main() -> None:
         rest = ["--max_steps", "3", "--use_cpu", "--bf16", "false", "--max_new_tokens", "16", *rest]
     rows, _ = hold_out(read_dataset(options.data, "train"), 40 if options.quick else HELD_OUT, SPLIT_SEED)
     labels = CLUENER if options.data in ("cluener", "sample") else labels_of(rows)
-    numbers = (options.start, options.add, options.rounds, options.pool)
-    dtype = "auto" if torch.cuda.is_available() or options.quick else "bfloat16"
+    numbers, dtype = (options.start, options.add, options.rounds, options.pool), reading_dtype(options.quick)
     experiment = Experiment(options.work, options.model, labels, rows, dev, *numbers, dtype, rest)
     before = json.loads(options.json.read_text("utf-8")) if options.json and options.json.exists() else {}
     kept = {key: [one for one in before.get(key, []) if one["seed"] not in options.seeds] for key in ("table", "gains")}

@@ -43,7 +43,7 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # how a report is written
 from common import finish, machine, this_run
 from f1_budget import HELD_OUT, SPLIT_SEED, packed, write
-from lora_of_rows import epochs_of, found, predict_to, train_on
+from lora_of_rows import epochs_of, found, predict_to, reading_dtype, train_on
 
 from qwen_ner.codec import Decoded
 from qwen_ner.data.datasets import labels_of, read_dataset
@@ -206,7 +206,7 @@ class Experiment:
                 lambda: train_on(folder, shown, self.held, self.labels, self.rest, self.options.recipe, **values)
             )
             write_text(trained, [json.dumps({"asked": asked, "training": training}, ensure_ascii=False)])
-        dtype = "auto" if torch.cuda.is_available() or self.options.quick else "bfloat16"
+        dtype = reading_dtype(self.options.quick)
         _, reading = timed(lambda: predict_to(read, folder, self.scored, dtype=dtype))
         return found(read, self.scored), {"training": training, "reading": reading, "epochs": asked["epochs"]}
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils.memory import clear_device_cache
 
 from qwen_ner.codec import Decoded
@@ -18,6 +19,7 @@ from qwen_ner.data.datasets import TextRow, as_row
 from qwen_ner.data.formats.predictions import iter_predictions
 from qwen_ner.entities import Example, LabelSet
 from qwen_ner.files import write_text
+from qwen_ner.inference.backends.torch import has_bf16
 from qwen_ner.inference.batch_predict import result_lines
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.training.recipe import load_recipe
@@ -37,6 +39,11 @@ def epochs_of(rows: int) -> float:
     (10, 5.0)
     """
     return min(PASSES, SHOWN / rows)
+
+
+def reading_dtype(quick: bool) -> str:
+    """bfloat16 on a CPU that has it, where it takes half the time; else the default."""
+    return "bfloat16" if not torch.cuda.is_available() and has_bf16("cpu") and not quick else "auto"
 
 
 def train_on(

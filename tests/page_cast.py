@@ -143,6 +143,7 @@ MAKERS = {
     "data/annotations.xlsx": _write_sheet,
     "data/finance/train.bio": _write_text("data/finance/train.bio", "平\tB-bank\n安\tI-bank\n好\tO\n"),
     "recipe.yaml": _write_recipe,
+    "exported.jsonl": lambda cast: write_jsonl(cast.folder / "exported.jsonl", MEDICINE[:3]),
     "reviews.txt": _write_text("reviews.txt", "".join(f"{row.text}\n" for row in EIGHT[:3])),
     "test.json": _write_test,
     "you/ner": _push,

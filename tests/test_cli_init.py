@@ -79,6 +79,7 @@ def test_a_recipe_is_overwritten_only_by_force(home, capsys):
     ("argv", "said"),
     [
         (["data/nothing"], "no such data set"),
+        (["nowhere/annotations.xlsx"], "no such data set"),  # not a data set of the Hub, owner/name
         (["data"], "holds no file"),
         (["data/medicine", "--output", "recipe.txt"], "--output"),
         (["data/medicine", "--output", "no/where/recipe.yaml"], "create no/where"),

@@ -26,7 +26,7 @@ from .formats.jsonl import as_row as as_row
 from .formats.jsonl import read_jsonl as read_jsonl
 from .formats.jsonl import write_jsonl as write_jsonl
 from .formats.lines import decode_line, number_lines
-from .formats.registry import Source, find, open_source
+from .formats.registry import Source, find, open_source, suffixes
 from .formats.rows import identity_of, json_object, text_of
 from .notes import Watch
 
@@ -246,8 +246,9 @@ def check_place(dataset: str, data_dir: str | Path | None = None) -> None:
     path = Path(dataset).expanduser()
     if path.exists() and not path.is_file() and not path.is_dir():  # data are read several times
         raise NerError("is a pipe or a device", place=dataset, remedy="save the data to a file and give that")
-    # If there is a folder of that name, owner/name is a mistyped path.
-    if dataset not in NAMED and not path.exists() and (path.parent.is_dir() or not is_hub_id(dataset)):
+    # Where there is a folder of that name, or it ends as a file of data does, owner/name is a mistyped path.
+    a_path = path.parent.is_dir() or path.suffix.lower() in (*TABLES, *suffixes()) or not is_hub_id(dataset)
+    if dataset not in NAMED and not path.exists() and a_path:
         remedy = (
             f"give {' or '.join(NAMED)}, a file, a folder with {{split}}.jsonl (or .bio, .json, …), or an id on the "
             f"Hub{nearest(dataset, NAMED)}"

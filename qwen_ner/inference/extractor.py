@@ -129,7 +129,7 @@ class Extractor:
         batch_tokens: int | None = None,
         progress: bool = False,
     ) -> Iterator[Decoded]:
-        """Like `predict`, one text at a time. `texts` are gone through several times; only an iterator is held whole.
+        """Like `predict`, one text at a time. Goes through `texts` several times; an iterator is made a list first.
 
         `constrained` lets the model write only what `grammar` allows for the text, so that nothing can be wrong with
         its form; otherwise it writes freely. A text longer than those of the training is read in `windows`.
@@ -141,7 +141,7 @@ class Extractor:
         With a `temperature`, answers are drawn as `Sampling` says. One drawn answer is scored like a greedy one. Of
         several `samples` the score is the share of the answers that have the surface, uncalibrated, and `min_score`
         defaults to 0.5: see `sampling.vote`. Of several `beams`, which need `constrained`, it is the summed probability
-        of those that have the surface; a lower `min_score` brings what the model almost wrote.
+        of those that have the surface; a lower `min_score` gives more candidates.
 
         Raises `TextTooLong` before anything is generated if a text, or a window of it, does not fit into the model's
         context; no text is truncated. Raises `NerError` for what `Sampling` and its `check` refuse.

@@ -16,6 +16,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..codec import SYSTEM_PROMPT
+from ..inference.backends.torch import has_bf16
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class DataArguments:
     labels: dict[str, str] | None = key(None, "{name: description}; others are excluded; default: CLUENER's, or all")
     repair: bool = key(False, "accept tags in an invalid order, and list them")
     system_prompt: str = key(SYSTEM_PROMPT, "system turn, in training and in use")
-    validation_rows: int = key(500, "rows of train that choose the checkpoint; of own data 10 % at most, none with dev")
+    validation_rows: int = key(500, "rows of train held out to choose the checkpoint; own data: ≤ 10 %, none with dev")
     max_train_samples: int | None = key(None, "train on at most this many rows")
     negatives: float | None = key(None, "rows without entities to add, per training row; 0.1 adds one for every ten")
     negatives_from: str = key("clauses", "clauses: cut from the training rows; or a file of texts without entities")
@@ -63,7 +64,7 @@ class ModelArguments:
     """What to train: all weights, or an adapter if `lora_r` is set."""
 
     model_name_or_path: str = key("tiny", "a Hub id, modelscope:user/name, a folder, or tiny: a small Qwen2 made here")
-    model_revision: str | None = key(None, "branch, tag or commit of it there")
+    model_revision: str | None = key(None, "branch, tag or commit of the model on its hub")
     attn_implementation: str | None = key(None, "sdpa, eager, …")
     lora_r: int | None = key(None, "rank of the LoRA adapter; unset: full fine-tuning")
     lora_alpha: int | None = key(None, "scale of the adapter; default: twice the rank")
@@ -87,7 +88,7 @@ class NerTrainingArguments(TrainingArguments):
     """TrainingArguments with this task's defaults: generate, score, keep the best, resume."""
 
     output_dir: str = key("outputs/run", "checkpoints, the best model, metrics.json")
-    max_new_tokens: int | None = key(None, "tokens of the longest answer; default: 1.5 times those of the training's")
+    max_new_tokens: int | None = key(None, "most tokens in an answer; default: 1.5 times the longest in training")
     step_transforms: list[str] = key(lambda: ["reduced_head"], "changes to each training step, by name")
     early_stopping_patience: int | None = key(
         None, "stop after this many evaluations that are no better; counted once the score is above 0"
@@ -111,12 +112,13 @@ class NerTrainingArguments(TrainingArguments):
     disable_tqdm: bool | None = key(lambda: not sys.stderr.isatty(), "default: bars on a terminal only")
 
     def __post_init__(self) -> None:
-        """As the base class's, in float32 where the GPU has no bfloat16 of its own (before Ampere: T4, V100)."""
+        """As the base class's, in float32 where bfloat16 is emulated (GPUs before Ampere; CPUs without AVX512)."""
         asked = self.bf16 or (not self.fp16 and os.environ.get(MIXED_PRECISION) == "bf16")
-        if asked and not self.use_cpu and emulates_bf16():
+        if asked and emulates_bf16(use_cpu=self.use_cpu):
+            faster = " Faster, if the loss stays finite: float16, by --bf16 false --fp16 true."
             log.warning(
-                "This GPU has no bf16 of its own, or does not tell: training in float32. Faster, if the loss stays "
-                "finite: float16, by --bf16 false --fp16 true."
+                "This %s has no bf16 of its own, or does not tell: training in float32.%s",
+                *(("CPU", "") if self.use_cpu else ("GPU", faster)),
             )
             self.bf16: bool = False
             if MIXED_PRECISION in os.environ:
@@ -130,8 +132,10 @@ class NerTrainingArguments(TrainingArguments):
         return torch.device("cpu") if found.type == "cpu" else found
 
 
-def emulates_bf16() -> bool:
-    """Whether the GPU computes in bfloat16 by way of float32 only. Apple's does not tell, and counts as if it did."""
+def emulates_bf16(*, use_cpu: bool = False) -> bool:
+    """Whether the GPU that is there, or the CPU, computes in bfloat16 by way of float32 only: not `has_bf16`."""
+    if use_cpu:
+        return not has_bf16("cpu")
     if not torch.cuda.is_available():
         return torch.backends.mps.is_available()
-    return not torch.cuda.is_bf16_supported(including_emulation=False)
+    return not has_bf16("cuda")

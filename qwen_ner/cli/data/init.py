@@ -37,10 +37,11 @@ def run(options: Namespace, _: list[str]) -> None:
 
     import torch
 
+    from ...inference.backends.torch import has_bf16
     from ...training.new_recipe import look, overview, recipe_text
 
     found = look(options.data, options.labels)
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    bf16 = torch.cuda.is_available() and has_bf16("cuda")
     write_text(path, [recipe_text(found, path, options.model, bf16=bf16)])
     print("\n".join(overview(found)))
     name = shlex.quote(str(path))

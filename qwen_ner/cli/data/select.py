@@ -1,6 +1,6 @@
 """Choose the texts that are worth annotating next.
 
-Takes those that the model is least certain of and that differ from each other, and writes them with what the model
+Takes the texts that the model is least certain of and that differ from each other, and writes them with what the model
 finds, for annotators to correct: Label Studio's tasks to a .json, doccano's rows to a .jsonl, a sheet to an .xlsx or
 .csv. `qwen-ner convert` reads what comes back.
 """

@@ -79,6 +79,8 @@ class TorchBackend(Backend):
             raise NerError("unknown dtype", value=dtype, place="dtype", remedy=f"choose one of: {', '.join(DTYPES)}")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         name = default_dtype(device) if dtype == "auto" else dtype
+        if name == "bfloat16" and not has_bf16(device):
+            log.warning("bfloat16 is slow on this %s, which has no bf16 of its own, or does not tell", device)
         model = load_weights(folder, getattr(torch, name)).requires_grad_(False)
         return cls(pack(model.to(device)), config.end_token_ids, tokenizer.pad_token_id)
 
@@ -213,13 +215,20 @@ def no_memory(what: str, value: int, remedy: str, place: str | None = None) -> N
 
 
 def default_dtype(device: str) -> str:
-    """bfloat16 on a CUDA GPU that has it (from Ampere on), else float32.
+    """bfloat16 on a CUDA GPU that has it (from Ampere on), else float32; in float16 activations can overflow."""
+    return "bfloat16" if device.startswith("cuda") and has_bf16(device) else "float32"
 
-    On Apple's MPS it is float32 too: what bfloat16 is emulated on (M1) cannot be told from what has it, and in float16
-    activations can overflow.
+
+def has_bf16(device: str) -> bool:
+    """Whether a device computes in bfloat16 itself. Apple's does not tell (M1 emulates it): False.
+
+    A CPU does with AVX512 or AMX, or Arm's bf16. On others torch multiplies matrices 7 to 100 times as slowly as in
+    float32.
     """
-    native = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)  # emulated: slower
-    return "bfloat16" if native else "float32"
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    oneapi = torch.backends.mkldnn.is_available()
+    return device.startswith("cpu") and oneapi and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _answer(written: Iterator[list[Row]], on_rows: Callable[[int], object] | None) -> None:

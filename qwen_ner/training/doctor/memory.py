@@ -64,7 +64,8 @@ def on_gpu(plan: TrainingPlan) -> bool:
 
 def _computes_in_bf16(plan: TrainingPlan) -> bool:
     args, launch = plan.recipe.training, plan.launch
-    return args.bf16 or (not args.fp16 and launch.mixed_precision == "bf16" and not emulates_bf16())
+    emulated = emulates_bf16(use_cpu=uses_cpu(plan))
+    return args.bf16 or (not args.fp16 and launch.mixed_precision == "bf16" and not emulated)
 
 
 def _fuses_layers(plan: TrainingPlan) -> bool:

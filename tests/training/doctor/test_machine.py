@@ -160,8 +160,8 @@ def test_an_old_driver_fails_only_a_training_on_gpus(tmp_path, monkeypatch, use_
     assert check_driver(SimpleNamespace(recipe=SimpleNamespace(values={"use_cpu": use_cpu}))).level == level
 
 
-def test_a_gpu_that_only_emulates_bf16_trains_in_float32(tmp_path, monkeypatch, caplog):
-    """Whether the recipe asks for bf16 or the accelerate config, and not where the CPU trains, or bf16 is native."""
+def test_a_device_that_only_emulates_bf16_trains_in_float32(tmp_path, monkeypatch, caplog):
+    """Whether the recipe asks for bf16 or the accelerate config."""
     native = []
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr(
@@ -179,7 +179,12 @@ def test_a_gpu_that_only_emulates_bf16_trains_in_float32(tmp_path, monkeypatch, 
     assert precision(bf16=True) == precision("bf16") == precision("bf16", bf16=True) == ("no", "no")
     assert len([record for record in caplog.records if "no bf16 of its own" in record.message]) == 3
     caplog.clear()
+    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: True)
     assert precision("bf16", bf16=True, use_cpu=True) == ("bf16", "bf16")
+    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: False)  # 100 times as slow, measured
+    assert precision("bf16", bf16=True, use_cpu=True) == ("no", "no")
+    assert "This CPU has no bf16 of its own" in caplog.text
+    caplog.clear()
     assert precision("bf16", fp16=True)[0] == precision(fp16=True)[0] == "fp16"
     native.append(True)
     assert precision("bf16", bf16=True) == ("bf16", "bf16")
