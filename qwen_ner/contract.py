@@ -48,7 +48,8 @@ class NerConfig:
     def save(self, folder: str | Path) -> None:
         """Write `folder/ner_config.json` atomically."""
         values = {**asdict(self), "labels": [asdict(label) for label in self.labels]}
-        values[PROMPT] = _prompt_fingerprint(self.labels.names, self.system_prompt)
+        labels = [(label.name, label.description) for label in self.labels]
+        values[PROMPT] = _prompt_fingerprints(labels, self.system_prompt)[0]
         write_json(Path(folder) / NER_CONFIG_NAME, values)
 
     @classmethod
@@ -78,8 +79,8 @@ def _faults(values: Any) -> list[str]:
     if isinstance(values.get("calibration"), dict):
         faults += _misfits(values["calibration"], CALIBRATION_KEYS, "calibration.")
     if not faults and PROMPT in values:
-        names = [label["name"] for label in values["labels"]]
-        if values[PROMPT] != _prompt_fingerprint(names, values["system_prompt"]):
+        labels = [(label["name"], label.get("description", "")) for label in values["labels"]]
+        if values[PROMPT] not in _prompt_fingerprints(labels, values["system_prompt"]):
             faults.append(
                 f"labels, system_prompt: not those that the model was trained with (remove {PROMPT} to keep the change)"
             )
@@ -97,9 +98,12 @@ def _misfits(values: dict[str, Any], keys: Keys, parent: str = "") -> list[str]:
     return faults
 
 
-def _prompt_fingerprint(names: Sequence[str], system_prompt: str) -> str:
-    content = json.dumps([list(names), system_prompt], ensure_ascii=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+def _prompt_fingerprints(labels: Sequence[tuple[str, str]], system_prompt: str) -> list[str]:
+    """The fingerprint of what the model is asked, and that of earlier versions, which left descriptions out."""
+    names = [name for name, _ in labels]
+    shown = [*map(list, labels)] if "{labels}" in system_prompt else names
+    contents = [json.dumps([some, system_prompt], ensure_ascii=True) for some in (shown, names)]
+    return [hashlib.sha256(content.encode()).hexdigest()[:16] for content in contents]
 
 
 def _is_text(value: Any) -> bool:

@@ -80,7 +80,7 @@ def beside(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         raise NerError("not a regular file", place=path, remedy="give the name of a file")
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
+    part = path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}{PARTIAL}")  # a name has 255 bytes at most
     # Not mkstemp, whose files are private whatever the umask is.
     os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else 0o600))
     try:

@@ -1,5 +1,6 @@
 """`qwen-ner stats` and `qwen-ner audit` as a user types them."""
 
+import io
 import json
 import logging
 import os
@@ -47,6 +48,18 @@ def test_stats(capsys, folder):
     assert [found["likeness"] for found in written["duplicates"] if found["splits"] == ["train", "dev"]][:1] == [
         "identical"
     ]
+
+
+@pytest.mark.parametrize("locale", ["cp1252", "gbk"])
+def test_what_is_piped_is_utf_8_whatever_the_locale_is(tmp_path, monkeypatch, locale):
+    """As on Windows, whose pipes have the code page of the system."""
+    write_jsonl(
+        tmp_path / "train.jsonl", [example(f"😀在{place}", ("地址", "😀"), id=place) for place in ("北京", "上海")]
+    )
+    piped = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(piped, encoding=locale))
+    cli.main(["init", str(tmp_path), "--output", str(tmp_path / "recipe.yaml")])
+    assert "😀" in piped.getvalue().decode("utf-8")
 
 
 def test_stats_of_some_labels_say_what_is_left_out(capsys, tmp_path, caplog):

@@ -151,6 +151,14 @@ def test_a_change_that_is_meant_can_be_made_and_descriptions_are_free(tmp_path):
     values["labels"][0]["description"] = "anything"
     path.write_text(json.dumps(values))
     assert NerConfig.load(tmp_path).labels.names == CONFIG.labels.names
+    shown = replace(CONFIG, system_prompt="Labels:\n{labels}")  # descriptions are part of what the model is asked
+    shown.save(tmp_path)
+    assert NerConfig.load(tmp_path) == shown
+    asked = json.loads(path.read_text())
+    asked["labels"][0]["description"] = "anything"
+    path.write_text(json.dumps(asked))
+    with pytest.raises(NerError, match="not those that the model was trained with"):
+        NerConfig.load(tmp_path)
     del values["prompt_fingerprint"]
     path.write_text(json.dumps(values | {"system_prompt": "other"}))
     assert NerConfig.load(tmp_path).system_prompt == "other"

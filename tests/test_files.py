@@ -38,6 +38,12 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["metrics.json"]
 
 
+def test_the_longest_name_there_is_can_be_written(tmp_path):
+    path = tmp_path / f"{'结' * 80}.json"  # 245 of 255 bytes
+    write_json(path, 1)
+    assert json.loads(path.read_text()) == 1
+
+
 def test_a_lock_names_its_holder_and_dies_with_it(tmp_path):
     path = tmp_path / ".lock"
     with subprocess.Popen(

@@ -32,6 +32,8 @@ WITH_OVERRIDES = ("train", "doctor", "folds")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit. Called by `qwen-ner`, `python -m qwen_ner`, and a recipe that is itself launched."""
+    if hasattr(sys.stdout, "reconfigure"):  # what is piped is UTF-8, as files are, whatever the locale is
+        sys.stdout.reconfigure(**({"errors": "backslashreplace"} if sys.stdout.isatty() else {"encoding": "utf-8"}))
     try:
         if argv is None:
             argv = sys.argv[1:]

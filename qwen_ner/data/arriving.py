@@ -6,15 +6,17 @@ nothing of what they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from threading import Semaphore, Thread
+from time import monotonic
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-PAUSE = 0.05
-"""Seconds without another item that end a chunk."""
+PAUSE, LONGEST = 0.05, 1.0
+"""Seconds without another item that end a chunk, and seconds after its first item that do, in a stream without one."""
 
 
 class Arriving(Generic[T]):
@@ -40,14 +42,16 @@ class Arriving(Generic[T]):
         return self._take(None)
 
     def chunk(self, size: int) -> list[T]:
-        """Up to `size` items: the next one, and what follows without a pause. Empty at the end."""
+        """Up to `size` items: the next one, and what follows without a pause within a second. Empty at the end."""
         found: list[T] = []
+        end = math.inf
         try:
-            while len(found) < size:
+            while len(found) < size and monotonic() < end:
                 found.append(self._take(PAUSE if found else None))
+                end = min(end, monotonic() + LONGEST)
         except (Empty, StopIteration):
             pass
-        except BaseException:
+        except Exception:  # of the items: it comes again. KeyboardInterrupt may be this thread's, and would not
             if not found:
                 raise
         return found

@@ -58,7 +58,8 @@ class Calibration:
     Platt scaling ("Probabilistic Outputs for Support Vector Machines", 1999) on the log-odds; without bias it is the
     temperature scaling of Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599). `thresholds` has
     for each label the confidence from which surfaces are kept for the best f1 of that label on the held-out rows.
-    `surfaces` counts those that it was fitted to; `error_before` and `error_after` are their calibration errors.
+    `surfaces` counts those that were judged; `error_before` and `error_after` are their calibration errors. Without
+    `thresholds` nothing could be fitted to them, and confidence is the model's own probability.
 
     >>> round(Calibration()(math.log(0.9)), 6)
     0.9

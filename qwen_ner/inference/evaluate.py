@@ -39,6 +39,12 @@ HELD_OUT = "held-out"
 WARNED_SHARE = 0.01
 """The share of rows that were trained on from which on it is a warning: of CLUENER's dev set it is one in 1,343."""
 
+OF_A_MODEL = {
+    "revision": None, "backend": "torch", "dtype": "auto", "batch_tokens": None, "negatives": False,
+    "temperature": 0.0, "min_score": None, "thresholds": "none",
+}  # fmt: skip
+"""Options of `evaluate` that change nothing for a file of predictions, with their defaults."""
+
 
 def evaluate(
     model: str,
@@ -69,12 +75,13 @@ def evaluate(
     Entities of labels that the model does not have are left out, counted and logged. Raises `NerError` if the split has
     no entity to score, and what reading, loading and predicting raise.
     """
+    given = dict(locals())
     sampling = Sampling(samples, temperature, top_p)
     sampling.check(thresholds)
-    for place, value in {"temperature": temperature, "min_score": min_score, "thresholds": thresholds}.items():
-        if value not in (0.0, None, "none") and Path(model).is_file():
-            remedy = f"leave {place} out, or give the model"
-            raise NerError("a file of predictions is scored as it stands", value=value, place=place, remedy=remedy)
+    for place in OF_A_MODEL if Path(model).is_file() else ():
+        if given[place] != OF_A_MODEL[place]:
+            what, remedy = "a file of predictions is scored as it stands", f"leave {place} out, or give the model"
+            raise NerError(what, value=given[place], place=place, remedy=remedy)
     watch = Watch()
     read = partial(iter_dataset, data, data_dir=data_dir, watch=watch)
     load = partial(Extractor.from_pretrained, model, revision=revision, backend=backend, dtype=dtype)

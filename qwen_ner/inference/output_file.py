@@ -95,6 +95,7 @@ def _check_record(path: Path, file: IO[str], record: Mapping[str, Any]) -> None:
                 raise NerError(what, place=path, remedy=START_AGAIN) from None
             if first.endswith(b"\n"):
                 refuse_other(before | {NAME: record.get(NAME)}, record, path, START_AGAIN)
+                return  # a full disk would leave a file that nothing vouches for
     file.truncate(0)
     json.dump(record, file, indent=2)
     file.write("\n")
@@ -126,8 +127,9 @@ def resume(
     if not path.exists():
         return done, refused
     with ExitStack() as stack:
-        old = stack.enter_context(path.open("rb"))
-        new = stack.enter_context(stack.enter_context(beside(path)).open("wb")) if write else None
+        part = stack.enter_context(beside(path)) if write else None
+        old = stack.enter_context(path.open("rb"))  # closed before it is replaced: Windows demands it
+        new = stack.enter_context(part.open("wb")) if part else None
         whole_lines = (raw for raw in old if raw.endswith(b"\n"))
         while lines := list(islice(whole_lines, size)):
             read = [_match(raw, next(rows, None), f"{path}:{done + i}") for i, raw in enumerate(lines, start=1)]

@@ -62,7 +62,7 @@ class Service:
 
     @property
     def alive(self) -> bool:
-        return self.reader is not None and not self.reader.done()
+        return self.reader is not None and not self.reader.done() and not self.batcher.broken
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -187,7 +187,7 @@ def create_app(
         version=app.version,
         labels={label.name: label.description for label in config.labels},
         scores=scores,
-        calibrated=bool(config.calibration and config.calibration.get("surfaces")),
+        calibrated=bool(config.calibration and config.calibration.get("thresholds")),
         window=config.window,
         sampling={key: getattr(sampling, key) for key in ("samples", "temperature", "top_p")},
         limits=asdict(limits) | {"body": limits.body},
@@ -261,7 +261,7 @@ def _add_probes(app: FastAPI, service: Service) -> None:
     @app.get("/healthz", response_class=PlainTextResponse, responses=unhealthy)
     async def healthz() -> Response:
         """Is the model alive? If not, restart the server."""
-        return _say(service.alive, "the batcher has crashed")
+        return _say(service.alive, "the model has failed; restart the server")
 
     @app.get("/readyz", response_class=PlainTextResponse, responses=unhealthy)
     async def readyz() -> Response:

@@ -52,6 +52,7 @@ class Batcher:
         self._queue = Lock()  # of `waiting`, `tokens` and the parts of jobs, which the model's thread takes from
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._closed = False
+        self.broken = False  # the model failed on every text, the last time that it did: of a CUDA error, say
         self._arrived = asyncio.Event()
         config = extractor.config
         self._fixed = config.max_new_tokens + len(config.codec().system_prompt)
@@ -171,9 +172,20 @@ class Batcher:
                 reason = f"the model failed on this text ({type(failure).__name__}); see the server's log"
                 length = sum(len(part.text) for part in left)
                 log.error("The model failed on a text of %d characters.", length, exc_info=failure)
+                self.broken = not self._works()
             refusal = Refusal(reason, status=500)
         for part in left:
             part.answer(refusal, 0)
+
+    def _works(self) -> bool:
+        """Whether the model reads the shortest text there is."""
+        try:
+            self.extractor.read(["。"], batch_tokens=self.limits.batch_tokens)
+        except Exception as error:
+            log.critical("The model reads no text any more (%s); restart the server.", type(error).__name__)
+        else:
+            return True
+        return False
 
     def _end(self, part: Part, found: Decoded | Refusal | None, tokens: int) -> None:
         """Record the answer of `part`; None if it was cancelled. Runs in the event loop."""

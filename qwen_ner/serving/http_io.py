@@ -79,7 +79,7 @@ async def updates(batcher: Batcher, job: Job, request: Request, started: float) 
     However it ends, what is left of the job is cancelled.
     """
     deadline = batcher.limits.deadline
-    gone = asyncio.ensure_future(_wait_for_disconnect(request.receive))
+    changed = gone = asyncio.ensure_future(_wait_for_disconnect(request.receive))
     try:
         yield
         while not job.done:
@@ -87,15 +87,15 @@ async def updates(batcher: Batcher, job: Job, request: Request, started: float) 
             left = max(0.0, started + deadline - time.perf_counter())
             done, _ = await asyncio.wait({changed, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if changed not in done:
-                changed.cancel()
                 if gone in done:
                     raise ClientDisconnect()
                 raise HTTPException(
                     504, f"not finished within {deadline:g} s; send less text per request, or try again later"
                 )
             yield
-    finally:
+    finally:  # also where the server cancels this amid `wait`
         gone.cancel()
+        changed.cancel()
         batcher.cancel(job)
 
 

@@ -25,6 +25,28 @@ def test_chunks_are_whole_where_nothing_pauses_and_end_where_it_does():
     assert arriving.chunk(100) == arriving.chunk(100) == []
 
 
+def test_a_chunk_ends_in_a_stream_that_never_pauses():
+    def items():
+        while True:
+            time.sleep(0.02)
+            yield 1
+
+    arriving = Arriving(items())
+    start = time.monotonic()
+    assert 5 < len(arriving.chunk(500)) < 60
+    assert time.monotonic() - start < 3
+
+
+def test_an_interrupt_within_a_chunk_is_not_lost():
+    def items():
+        yield 1
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        Arriving(items()).chunk(5)
+
+
 def test_no_more_is_read_than_is_asked_for_but_one():
     read = []
     arriving = Arriving(read.append(n) or n for n in range(100))

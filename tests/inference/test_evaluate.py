@@ -91,7 +91,14 @@ def test_without_a_record_of_its_texts_a_model_is_scored_on_all_rows(trained, tm
     assert "remove" in error.value.remedy
 
 
-@pytest.mark.parametrize("option", [{"temperature": 0.7}, {"min_score": 0.5}, {"thresholds": "auto"}], ids=str)
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"temperature": 0.7}, {"min_score": 0.5}, {"thresholds": "auto"}, {"revision": "v2"}, {"dtype": "float16"},
+        {"backend": "http://127.0.0.1:1/v1"}, {"batch_tokens": 7}, {"negatives": True},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_a_file_of_predictions_is_scored_as_it_stands(option, tmp_path):
     """An option that would change nothing is refused, not printed beside the scores."""
     path = tmp_path / "predictions.jsonl"

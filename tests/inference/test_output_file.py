@@ -1,9 +1,11 @@
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from rows import EIGHT
@@ -76,6 +78,33 @@ def test_a_model_that_was_moved_is_the_same_and_its_files_say_so(tiny, tmp_path)
     file = tmp_path / "out.jsonl"
     write(file, rows_of(*TEXTS[:3]))
     assert write(file, rows_of(*TEXTS[:4]), {**RECORD, "model": "elsewhere"}) == 0
+
+
+def test_a_full_disk_does_not_take_the_record_of_finished_lines(tmp_path, monkeypatch):
+    file = tmp_path / "out.jsonl"
+    write(file, rows_of(*TEXTS[:3]))
+    with monkeypatch.context() as full, contextlib.suppress(OSError):
+        full.setattr("json.dump", Mock(side_effect=OSError(28, "No space left on device")))
+        write(file, rows_of(*TEXTS[:4]))
+    assert write(file, rows_of(*TEXTS)) == 0
+    assert len(file.read_text(encoding="utf-8").splitlines()) == len(TEXTS)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux lists open files there")
+def test_the_old_lines_are_closed_before_they_are_replaced(tmp_path, monkeypatch):
+    """Windows replaces no open file."""
+    file = tmp_path / "out.jsonl"
+    write(file, rows_of(*TEXTS[:3]))
+    replace, opened = os.replace, []
+
+    def checked(part, path):
+        opened.extend(os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
+        replace(part, path)
+
+    monkeypatch.setattr("os.replace", checked)
+    write(file, rows_of(*TEXTS))
+    assert opened
+    assert str(file) not in opened
 
 
 def test_lines_without_a_record_are_refused(tmp_path):

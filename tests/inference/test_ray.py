@@ -36,6 +36,14 @@ from qwen_ner.inference.ray import files as ray_files  # noqa: E402
 ROWS = 240
 
 
+def test_what_a_system_writes_beside_its_files_is_not_read(tmp_path):
+    for name in ("a.txt", "_SUCCESS", "date=1/b.txt", "date=1/_SUCCESS", "date=1/.b.txt.crc", "_temporary/0/c.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("三星")
+    found = ray_files.find_files([str(tmp_path)])
+    assert sorted(Path(file.name).name for file in found) == ["a.txt", "b.txt"]
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """Two nodes of two CPUs each; this process is connected to them."""

@@ -163,6 +163,38 @@ def test_a_text_that_crashes_the_model_does_not_affect_the_others(extractor, ser
     assert "device-side assert" in caplog.text
 
 
+def test_a_model_that_reads_nothing_any_more_is_not_alive_until_it_does(extractor, serving, monkeypatch):
+    """As of a CUDA error, which stays; one text that crashes the model is not reason enough to restart."""
+    serve, read, states = extractor.serve, extractor.read, []
+
+    def failing(feed, **options):
+        def take(tokens):
+            if (given := feed(tokens)) and states[-1] in ("fails on a text", "fails"):
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            return given
+
+        serve(take, **options)
+
+    def read_or_fail(texts, **options):
+        if states[-1] == "fails":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return read(texts, **options)
+
+    monkeypatch.setattr(extractor, "serve", failing)
+    monkeypatch.setattr(extractor, "read", read_or_fail)
+
+    async def main():
+        seen = []
+        async with serving(extractor) as client:
+            for state in ("works", "fails on a text", "fails", "fails on a text"):
+                states.append(state)
+                answer = await asked(client, ["三星"])
+                seen.append((answer.status_code, (await client.get("/healthz")).status_code))
+        return seen
+
+    assert asyncio.run(main()) == [(200, 200), (500, 200), (500, 503), (500, 200)]
+
+
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
 def test_a_score_that_is_no_number_never_leaves(extractor, serving, score):
     """Of damaged weights, say. JSON has no NaN: JavaScript and most other readers refuse it."""

@@ -1,6 +1,7 @@
 """Clients that send or read nothing, against a real server."""
 
 import contextlib
+import gc
 import json
 import select
 import socket
@@ -94,6 +95,20 @@ def test_an_answered_request_is_not_waited_for_any_longer(server):
     """Its body never ends, and is of no use."""
     client = connected(server, b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n")
     assert drip(client) < 5
+
+
+def test_a_client_that_leaves_a_stream_leaves_nothing_behind(server, hold, caplog):
+    body = json.dumps({"texts": ["三星", "北京"]}).encode()
+    head = POST.replace(b"Content-Type", b"Accept: application/x-ndjson\r\nContent-Type", 1) % len(body)
+    client = connected(server, head + body)
+    while not hold.asked:
+        time.sleep(0.01)
+    client.close()
+    time.sleep(0.3)
+    hold.go.set()
+    assert status(server, "/v1/extract", json={"texts": ["三星"]}) == 200
+    gc.collect()
+    assert not [record.message for record in caplog.records if "destroyed" in record.message]
 
 
 def test_a_request_that_waits_for_the_model_has_time(server, hold):

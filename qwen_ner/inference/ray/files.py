@@ -120,7 +120,7 @@ def find_files(names: Iterable[str]) -> list[TextFile]:
         filesystem, root = open_place(name)
         with _explained("cannot be read", name, "check the address and the credentials"):
             inside = filesystem.find(root) if filesystem.isdir(root) else [root] * filesystem.exists(root)
-        kept = [path for path in inside if not os.path.relpath(path, root).startswith(("_", ".")) or path == root]
+        kept = [path for path in inside if path == root or not _is_hidden(os.path.relpath(path, root))]
         if not kept:
             raise NerError("no such file, or an empty folder", place=name, remedy="give texts, JSONL or Parquet")
         found += [
@@ -130,6 +130,11 @@ def find_files(names: Iterable[str]) -> list[TextFile]:
         twice = sorted({name for url, name in found if [other for other, _ in found].count(url) > 1})
         raise NerError("a file is given twice", value=twice, remedy="give each once")
     return [TextFile(url, name, len(found) > 1) for url, name in found]
+
+
+def _is_hidden(path: str) -> bool:
+    """Whether it is a file of the system's that wrote the others, or lies in a folder of such: `date=1/_SUCCESS`."""
+    return any(part.startswith(("_", ".")) for part in Path(path).parts)
 
 
 def files_fingerprint(files: Iterable[TextFile]) -> str:
