@@ -18,6 +18,7 @@ import select
 import sys
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 
 from ..columns import printable
@@ -32,8 +33,11 @@ WITH_OVERRIDES = ("train", "doctor", "folds")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit. Called by `qwen-ner`, `python -m qwen_ner`, and a recipe that is itself launched."""
-    if hasattr(sys.stdout, "reconfigure"):  # what is piped is UTF-8, as files are, whatever the locale is
-        sys.stdout.reconfigure(**({"errors": "backslashreplace"} if sys.stdout.isatty() else {"encoding": "utf-8"}))
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
+        if sys.stdout.isatty():
+            sys.stdout.reconfigure(errors="backslashreplace")
+        else:  # UTF-8, as files are, whatever the locale is
+            sys.stdout.reconfigure(encoding="utf-8")
     try:
         if argv is None:
             argv = sys.argv[1:]
