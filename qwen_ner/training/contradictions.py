@@ -125,6 +125,12 @@ def _best(values: dict[str, Any]) -> Iterator[NerError]:
     if values.get("early_stopping_patience") is not None and values.get("load_best_model_at_end") is False:
         what = "needs load_best_model_at_end: true, or the last model is kept, which is worse"
         yield NerError(what, place="early_stopping_patience", remedy="or set early_stopping_patience: none")
+    if values.get("eval_strategy") == values.get("save_strategy") == "steps":
+        every, saved = values.get("eval_steps") or values.get("logging_steps", 500), values.get("save_steps", 500)
+        if values.get("load_best_model_at_end", True) and every != saved:
+            what = f"with an evaluation every {every} steps, the best one may be of a step that has no checkpoint"
+            remedy = "set eval_steps and save_steps to the same number, or save_strategy: best"
+            yield NerError(what, value=saved, place="save_steps", remedy=remedy)
     metric = str(values.get("metric_for_best_model") or "f1").removeprefix("eval_")
     if metric not in METRICS and not metric.startswith("f1_"):
         names = f"choose from {', '.join(METRICS)}, or f1_ and a label"

@@ -116,6 +116,26 @@ def test_one_fault(write, text, what, value, remedy):
     assert remedy in (fault.remedy or "")
 
 
+BY_STEPS = "eval_strategy: steps\nsave_strategy: steps\n"
+
+
+@pytest.mark.parametrize("more", ["logging_steps: 10\n", "eval_steps: 10\n", "eval_steps: 10\nsave_steps: 20\n",
+                                  "eval_steps: 0.1\nsave_steps: 0.2\n", "save_steps: 1000\n"])  # fmt: skip
+def test_each_evaluation_that_may_be_the_best_has_a_checkpoint(write, more):
+    """The Trainer accepts fewer checkpoints than evaluations, and ends with one that is not the best."""
+    text = BY_STEPS + more
+    (fault,) = faults(write(text))
+    assert fault.place == "save_steps"
+    assert fault.remedy == "set eval_steps and save_steps to the same number, or save_strategy: best"
+    for mended in ("--save_steps=20 --eval_steps=20", "--save_strategy=best", "--load_best_model_at_end=false"):
+        load_recipe(write(text), mended.split())
+
+
+def test_evaluations_and_checkpoints_of_the_same_steps_suit(write):
+    for more in ("", "eval_steps: 500\n", "logging_steps: 10\nsave_steps: 10\n", "eval_steps: 0.1\nsave_steps: 0.1\n"):
+        load_recipe(write(BY_STEPS + more))
+
+
 def test_every_key_of_the_installed_trainer_that_is_refused_or_bounded_exists():
     """A release that renames one fails here by name."""
     known = {field.name for kind in (DataArguments, ModelArguments, NerTrainingArguments) for field in fields(kind)}
@@ -135,7 +155,7 @@ def test_a_rate_of_a_label_and_the_loss_can_choose_the_best_checkpoint(write):
 
 def test_values_are_cast_by_the_type_of_their_field(write):
     recipe = load_recipe(
-        write("learning_rate: 2e-5\nwarmup_steps: 0.1\nlora_r: 8\neval_strategy: steps\nsave_strategy: steps\neval_steps: 10\n"
+        write("learning_rate: 2e-5\nwarmup_steps: 0.1\nlora_r: 8\neval_strategy: steps\nsave_strategy: best\neval_steps: 10\n"
               "lr_scheduler_type: cosine_with_restarts\nlr_scheduler_kwargs: {num_cycles: 2}\nlabels: {drug: 药品}\ndataset: '123'\n")
     )  # fmt: skip
     assert recipe.training.learning_rate == 2e-5

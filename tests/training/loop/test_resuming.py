@@ -82,6 +82,7 @@ IN_A_STEP, IN_A_LATER_EPOCH, IN_AN_EVALUATION = ("training_step", 5), ("training
         pytest.param([], ("training_step", 8), id="epochs: the last step of one"),
         pytest.param([], IN_AN_EVALUATION, id="epochs: an evaluation"),
         pytest.param(STEPS, ("training_step", 4), id="steps: one that is to be evaluated"),
+        pytest.param([*STEPS, "--save_strategy", "best"], ("training_step", 6), id="best: a step"),
         pytest.param(PATIENT, IN_AN_EVALUATION, id="patience: an evaluation"),
         pytest.param(NONE_RIGHT, ("prediction_step", 5), id="patience at f1 0: an evaluation"),
         pytest.param(["--train_sampling_strategy", "group_by_length"], IN_A_LATER_EPOCH, id="by length: a later epoch"),
