@@ -101,6 +101,19 @@ def test_a_stop_leaves_no_trace(recipe, uninterrupted, tmp_path, options, moment
 
 
 @pytest.mark.slow
+def test_a_training_that_goes_on_takes_the_steps_of_now(recipe, tmp_path):
+    """The checkpoint's state holds the steps of the command that wrote it, and replaces the Trainer's own."""
+    command = [*STEPS, "--output_dir", str(tmp_path)]
+    with at("training_step", 5), pytest.raises(KeyboardInterrupt):
+        train(load_recipe(recipe, command))
+    train(load_recipe(recipe, [*command, "--eval_steps", "0.25", "--save_steps", "0.25", "--logging_steps", "2"]))
+    history = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]
+    assert [entry["step"] for entry in history if "eval_loss" in entry] == [4, 6, 9, 12]
+    assert [entry["step"] for entry in history if "loss" in entry and entry["step"] > 5] == [6, 8, 10, 12]
+    assert [path.name for path in in_order(tmp_path)][-1] == "checkpoint-12"
+
+
+@pytest.mark.slow
 def test_a_finished_training_given_again_is_as_it_was(recipe, uninterrupted, tmp_path):
     """The Trainer would train one step more: it looks for the last one after a step."""
     again = shutil.copytree(uninterrupted(), tmp_path / "again")
