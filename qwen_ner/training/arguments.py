@@ -112,7 +112,11 @@ class NerTrainingArguments(TrainingArguments):
     disable_tqdm: bool | None = key(lambda: not sys.stderr.isatty(), "default: bars on a terminal only")
 
     def __post_init__(self) -> None:
-        """As the base class's, in float32 where bfloat16 is emulated (GPUs before Ampere; CPUs without AVX512)."""
+        """As the base class's, in float32 where bfloat16 is emulated (GPUs before Ampere; CPUs without AVX512).
+
+        The best metric is the highest, but of the loss: the base class goes by the end of the name, and f1_x may be of
+        a label that ends so.
+        """
         asked = self.bf16 or (not self.fp16 and os.environ.get(MIXED_PRECISION) == "bf16")
         if asked and emulates_bf16(use_cpu=self.use_cpu):
             faster = " Faster, if the loss stays finite: float16, by --bf16 false --fp16 true."
@@ -123,6 +127,8 @@ class NerTrainingArguments(TrainingArguments):
             self.bf16: bool = False
             if MIXED_PRECISION in os.environ:
                 os.environ[MIXED_PRECISION] = "no"
+        if self.metric_for_best_model and self.greater_is_better is None:
+            self.greater_is_better: bool | None = self.metric_for_best_model.removeprefix("eval_") != "loss"
         super().__post_init__()
 
     @property

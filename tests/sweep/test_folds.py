@@ -174,7 +174,9 @@ def test_every_process_waits_for_the_calibration_of_the_model(trained, recipe, t
     config = ROOT / "accelerate_configs" / "cpu_2proc.yaml"
     given = {"dataset": tmp_path / "train.jsonl", "model_name_or_path": trained["full"], "validation_rows": 10}
     given |= {"learning_rate": 1e-6, "max_steps": 1, "eval_strategy": "no", "load_best_model_at_end": False}
-    ran = warm_python.launch(config, command(recipe, tmp_path, *(f"--{key}={value}" for key, value in given.items()))[1:])
+    ran = warm_python.launch(
+        config, command(recipe, tmp_path, *(f"--{key}={value}" for key, value in given.items()))[1:]
+    )
     assert ran.returncode == 0, ran.stderr
     for fold in (tmp_path / "fold-1", tmp_path / "fold-2"):
         extractor = Extractor.from_pretrained(fold / "model", device="cpu")

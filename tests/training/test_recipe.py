@@ -153,6 +153,14 @@ def test_a_rate_of_a_label_and_the_loss_can_choose_the_best_checkpoint(write):
         load_recipe(write(f"metric_for_best_model: {metric}\n"))
 
 
+@pytest.mark.parametrize(
+    ("metric", "greater"), [("loss", False), ("eval_loss", False), ("f1", True), ("f1_weight loss", True)]
+)
+def test_the_lowest_is_the_best_of_the_loss_alone(write, metric, greater):
+    """The Trainer goes by the end of the name, and a label may be called so."""
+    assert load_recipe(write(f"metric_for_best_model: {metric}\n")).training.greater_is_better is greater
+
+
 def test_values_are_cast_by_the_type_of_their_field(write):
     recipe = load_recipe(
         write("learning_rate: 2e-5\nwarmup_steps: 0.1\nlora_r: 8\neval_strategy: steps\nsave_strategy: best\neval_steps: 10\n"
