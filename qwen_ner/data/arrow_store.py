@@ -34,8 +34,8 @@ BATCH = 1_000
 class Stored(Sequence[T]):
     """Values as lines of JSON in `rows`, a `Dataset`. Slices are views of it.
 
-    Its file is removed as soon as it is mapped, so that nothing is left of it, however the process ends. Windows removes
-    no file that is mapped: there the rows are in memory. `rows` has the texts of examples in a column of their own.
+    Its file is removed as soon as it is mapped, so that nothing is left of it, however the process ends. Windows would
+    not remove it: there the rows are in memory. `rows` has the texts of examples in a column of their own.
     """
 
     def __init__(self, rows: Dataset) -> None:

@@ -28,6 +28,9 @@ CHECKPOINTING = next(
 MIXED_PRECISION = "ACCELERATE_MIXED_PRECISION"
 """Where `accelerate launch` leaves the precision of its config."""
 
+AUTO = ("auto", "yes", "true")
+"""Values of resume_from_checkpoint for the last whole checkpoint in output_dir."""
+
 PATIENT_STEPS = 100
 """Early stopping that waits for fewer steps than this may end a training that would still get better."""
 
@@ -136,6 +139,20 @@ class NerTrainingArguments(TrainingArguments):
         """The device of this process. One of several on a CPU gets "cpu:0", which `torch.load` does not know."""
         found: torch.device = super().device
         return torch.device("cpu") if found.type == "cpu" else found
+
+
+def how_to_go_on(args: TrainingArguments, *options: str) -> str:
+    """The command that goes on with a training that has ended early, with these `options` too.
+
+    >>> how_to_go_on(NerTrainingArguments(use_cpu=True))
+    'run the same command again: it goes on from the last whole checkpoint'
+    """
+    then = "it goes on from the last whole checkpoint"
+    if args.save_only_model:
+        options, then = (*options, "--resume_from_checkpoint none"), "save_only_model leaves nothing to go on from"
+    elif str(args.resume_from_checkpoint).lower() not in AUTO:
+        options = (*options, "--resume_from_checkpoint auto")
+    return f"run the same command {' '.join(('with', *options)) if options else 'again'}: {then}"
 
 
 def emulates_bf16(*, use_cpu: bool = False) -> bool:

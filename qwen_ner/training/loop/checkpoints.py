@@ -18,6 +18,7 @@ from typing import Any
 
 from ...entities import NerError
 from ...files import PARTIAL, lock
+from ..arguments import AUTO
 from ..recipe import Recipe
 from .manifest import MODEL_ONLY, STATE, check_origin, damage_of, fault_of
 
@@ -122,7 +123,7 @@ def checkpoint_to_resume(recipe: Recipe, origin: dict[str, Any]) -> str | None:
     wanted = recipe.training.resume_from_checkpoint or "none"
     if wanted.lower() in ("no", "none", "false"):
         return None
-    beside = wanted.lower() in ("auto", "yes", "true")
+    beside = wanted.lower() in AUTO
     found = _last_whole(Path(recipe.training.output_dir), recipe.training.world_size) if beside else Path(wanted)
     if found is None:
         return None

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -98,6 +99,20 @@ def test_a_stop_leaves_no_trace(recipe, uninterrupted, tmp_path, options, moment
     train(load_recipe(recipe, command))
     assert differences(tmp_path, whole) == []
     assert not list(tmp_path.glob(".*.partial"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [["--save_only_model", "true"], ["--resume_from_checkpoint", "none"]])
+def test_the_command_that_a_stopped_training_names_goes_on(recipe, tmp_path, caplog, given):
+    command = [*given, "--output_dir", str(tmp_path)]
+    with at("training_step", 5), pytest.raises(KeyboardInterrupt) as stopped:
+        train(load_recipe(recipe, command))
+    named = re.search("run the same command with (.*): (.*)", str(stopped.value))
+    goes_on = named[2] == "it goes on from the last whole checkpoint"
+    assert goes_on == ("--save_only_model" not in given)
+    with caplog.at_level(logging.INFO):
+        train(load_recipe(recipe, [*command, *named[1].split()]))
+    assert ("Resuming from" in caplog.text) == goes_on
 
 
 @pytest.mark.slow
