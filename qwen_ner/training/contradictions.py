@@ -158,9 +158,16 @@ def _schedule(values: dict[str, Any]) -> list[NerError]:
 def _unsupported(values: dict[str, Any]) -> Iterator[NerError]:
     """What is not a whole key of `UNSUPPORTED`."""
     config = values.get("accelerator_config")
-    for key in ("dispatch_batches", "split_batches"):
-        if isinstance(config, dict) and config.get(key):
-            what = f"{key} is not supported: a batch is collated where it is used"
+    config = config if isinstance(config, dict) else {}
+    accumulation = config.get("gradient_accumulation_kwargs")
+    collated, repeated = "a batch is collated where it is used", "no step that runs out of memory could be taken again"
+    for options, key, why in (
+        (config, "dispatch_batches", collated),
+        (config, "split_batches", collated),
+        (accumulation, "sync_each_batch", repeated),
+    ):
+        if isinstance(options, dict) and options.get(key):
+            what = f"{key} is not supported: {why}"
             yield NerError(what, place="accelerator_config", remedy=f"remove {key}")
     optim = str(values.get("optim") or "")
     if "lomo" in optim or "layerwise" in optim:

@@ -104,6 +104,7 @@ def test_what_the_trainer_itself_objects_to_is_found_with_the_rest(write):
         ("save_strategy: best\neval_strategy: no\nload_best_model_at_end: false\n", "nothing", None, "eval"),
         ("dataloader_persistent_workers: true\n", "without dataloader_num_workers", None, "dataloader_num_workers: 2"),
         ("accelerator_config: {dispatch_batches: true}\n", "dispatch_batches", None, "remove"),
+        ("accelerator_config: {gradient_accumulation_kwargs: {sync_each_batch: true}}\n", "memory", None, "remove"),
         ("lr_scheduler_kwargs: {waves: 2}\n", "waves", {"waves": 2}, ""),
         ("optim: lomo\n", "backward", "lomo", "adamw"),
         ("optim: galore_adamw\n", "install", "galore_adamw", ""),
