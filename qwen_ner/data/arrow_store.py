@@ -34,8 +34,8 @@ BATCH = 1_000
 class Stored(Sequence[T]):
     """Values as lines of JSON in `rows`, a `Dataset`. Slices are views of it.
 
-    Its file is removed as soon as it is mapped, so that nothing is left of it, however the process ends. `rows` has the
-    texts of examples in a column of their own.
+    Its file is removed as soon as it is mapped, so that nothing is left of it, however the process ends. Windows would
+    not remove it: there the rows are in memory. `rows` has the texts of examples in a column of their own.
     """
 
     def __init__(self, rows: Dataset) -> None:
@@ -59,15 +59,17 @@ class Stored(Sequence[T]):
         left, cache = iter(values), cache_folder()
         with writable(cache):
             cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=cache, suffix=".arrow") as file:
-                with pyarrow.ipc.new_stream(file, schema) as writer:
+            handle, name = tempfile.mkstemp(dir=cache, suffix=".arrow")
+            try:
+                with os.fdopen(handle, "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
                     while batch := list(islice(left, BATCH)):
                         # In ASCII: an answer may hold half a surrogate pair, which a column of texts cannot.
                         lines = [json.dumps(astuple(value)) for value in batch]  # type: ignore[call-overload]
                         texts = [getattr(value, "text", None) for value in batch]
                         writer.write_batch(pyarrow.record_batch([lines, texts], schema))
-                file.flush()
-                return cls(datasets.Dataset.from_file(file.name))
+                return cls(datasets.Dataset.from_file(name, in_memory=os.name == "nt"))
+            finally:
+                os.unlink(name)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -17,7 +17,7 @@ from ..entities import NerError
 from ..files import share_weights
 from ..inference.hub_download import ADAPTER, BESIDE_WEIGHTS, METRICS, explain_faults, local_folder, may_be_repo_id
 from .card import write_card
-from .neutral import PUSHED, RECIPE, STATE, check_folder, copy_files, neutralise, read_recipe, refuse_secrets
+from .neutral import PUSHED, RECIPE, STATE, check_folder, copy_files, neutralise, parent_of, read_recipe, refuse_secrets
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -38,7 +38,7 @@ def push(
 
     The files of an earlier push are replaced, other files of the repository stay. `merge` merges an adapter into its
     base first; `revision` is an existing branch, `path_in_repo` a folder. Returns the URL of the commit. Raises
-    `NerError` and leaves the Hub unchanged if anything fails.
+    `NerError` and commits nothing if anything fails; a repository created before that stays, empty.
     """
     from huggingface_hub import HfApi, get_token
 
@@ -46,10 +46,11 @@ def push(
     check_folder(folder)
     if merge and not (folder / ADAPTER).is_file():
         raise NerError("not an adapter, so there is nothing to merge", place=folder, remedy="push it without --merge")
+    _base(folder, merge)  # first without the Hub, so that nothing is created there in vain
     api = HfApi(token=token)
     name = claim(api, repo_id, private=private)
     with tempfile.TemporaryDirectory(prefix="qwen_ner_push_") as made:
-        base = _base(api, folder, merge)
+        base = _base(folder, merge, api)
         source, staged = folder, Path(made) / "staged"
         if merge:
             source = Path(made) / "merged"
@@ -85,8 +86,11 @@ def claim(api: HfApi, repo_id: str, *, private: bool = False) -> str:
     return name
 
 
-def _base(api: HfApi, folder: Path, merge: bool) -> str | None:
-    """The id of the base model on the Hub, if it has one. Raises `NerError` for an adapter whose base has none."""
+def _base(folder: Path, merge: bool, api: HfApi | None = None) -> str | None:
+    """The id of the base model on the Hub, if it has one; without `api`, if it looks like one.
+
+    Raises `NerError` for an adapter whose base has none.
+    """
     adapter = folder / ADAPTER
     if adapter.is_file():
         name = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
@@ -94,7 +98,7 @@ def _base(api: HfApi, folder: Path, merge: bool) -> str | None:
         name = read_recipe(folder).get("model_name_or_path")
     with explain_faults(str(name)):
         local = name is None or Path(name).expanduser().exists() or not may_be_repo_id(name)
-        base = None if local or not api.repo_exists(name) else name
+        base = None if local or (api and not api.repo_exists(name)) else name
     if base is None and not merge and adapter.is_file():
         remedy = "push it with --merge, or train from a base on the Hub"
         raise NerError("the adapter's base is not on the Hub", value=name, place=folder, remedy=remedy)
@@ -133,6 +137,7 @@ def export(folder: str | Path, out: Path, *, dtype: str = "float32") -> None:
             raise NerError(f"cannot write the weights ({error})", place=out, remedy=remedy) from error
         share_weights(made)
         scores = [METRICS] if dtype == "float32" else []
+        copy_files(parent_of(source), made, [RECIPE, TRAINED_TEXTS])  # of a checkpoint
         copy_files(source, made, [*BESIDE_WEIGHTS, RECIPE, STATE, TRAINED_TEXTS, *scores])
         if out.exists():  # empty; Windows replaces no folder
             out.rmdir()

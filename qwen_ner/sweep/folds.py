@@ -12,6 +12,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from accelerate.utils import wait_for_everyone
 from accelerate.utils.memory import clear_device_cache
 
 from ..data.analysis.duplicates import groups_of_alike
@@ -67,6 +68,7 @@ def cross_fit(path: Path, overrides: Sequence[str], folds: int) -> Path:
                 continue
             log.info("Fold %d of %d: %d rows to train on, %d to predict.", n, folds, len(others), len(held))
             train(load_recipe(path, [*overrides, *_overrides(folder, splits.labels)]))
+            wait_for_everyone()  # the first process writes the calibration of the model when the others are done
             clear_device_cache(garbage_collection=True)  # the trainer is a reference cycle, and holds the model
             _predict(folder, held_out, recipe)
         if rank == 0:

@@ -191,7 +191,8 @@ class Search:
     def _goes_on(self, trial: Trial, process: subprocess.Popen[bytes]) -> bool:
         """Whether a trial runs on, its new evaluations reported to Optuna, which is told how it ended otherwise.
 
-        Its value is the best of its evaluations, as a training keeps its best checkpoint.
+        Its value is the best of its evaluations but the one before the first step, as a training keeps its best
+        checkpoint.
         """
         from optuna.trial import TrialState
 
@@ -209,13 +210,13 @@ class Search:
         if not ended:
             self.study.tell(trial, state=TrialState.PRUNED)
             log.info("%s pruned", folder)
-        elif process.returncode or not evaluations:
+        elif process.returncode or not (values := [value for n, value in evaluations.items() if n]):
             error = failure(process.returncode, folder / "log.txt", metric)
             trial.set_user_attr("failure", error.what)
             self.study.tell(trial, state=TrialState.FAIL)
             log.warning("%s failed: %s", folder, error)
         else:
-            best = (max if self.sweep.goal == "maximize" else min)(evaluations.values())
+            best = (max if self.sweep.goal == "maximize" else min)(values)
             self.study.tell(trial, best)
             log.info("%s complete, best %s %s", folder, metric, best)
         return False

@@ -28,6 +28,9 @@ CHECKPOINTING = next(
 MIXED_PRECISION = "ACCELERATE_MIXED_PRECISION"
 """Where `accelerate launch` leaves the precision of its config."""
 
+AUTO = ("auto", "yes", "true")
+"""Values of resume_from_checkpoint for the last whole checkpoint in output_dir."""
+
 PATIENT_STEPS = 100
 """Early stopping that waits for fewer steps than this may end a training that would still get better."""
 
@@ -112,7 +115,11 @@ class NerTrainingArguments(TrainingArguments):
     disable_tqdm: bool | None = key(lambda: not sys.stderr.isatty(), "default: bars on a terminal only")
 
     def __post_init__(self) -> None:
-        """As the base class's, in float32 where bfloat16 is emulated (GPUs before Ampere; CPUs without AVX512)."""
+        """As the base class's, in float32 where bfloat16 is emulated (GPUs before Ampere; CPUs without AVX512).
+
+        The best metric is the highest, but of the loss: the base class goes by the end of the name, and f1_x may be of
+        a label that ends so.
+        """
         asked = self.bf16 or (not self.fp16 and os.environ.get(MIXED_PRECISION) == "bf16")
         if asked and emulates_bf16(use_cpu=self.use_cpu):
             faster = " Faster, if the loss stays finite: float16, by --bf16 false --fp16 true."
@@ -123,6 +130,8 @@ class NerTrainingArguments(TrainingArguments):
             self.bf16: bool = False
             if MIXED_PRECISION in os.environ:
                 os.environ[MIXED_PRECISION] = "no"
+        if self.metric_for_best_model and self.greater_is_better is None:
+            self.greater_is_better: bool | None = self.metric_for_best_model.removeprefix("eval_") != "loss"
         super().__post_init__()
 
     @property
@@ -130,6 +139,20 @@ class NerTrainingArguments(TrainingArguments):
         """The device of this process. One of several on a CPU gets "cpu:0", which `torch.load` does not know."""
         found: torch.device = super().device
         return torch.device("cpu") if found.type == "cpu" else found
+
+
+def how_to_go_on(args: TrainingArguments, *options: str) -> str:
+    """The command that goes on with a training that has ended early, with these `options` too.
+
+    >>> how_to_go_on(NerTrainingArguments(use_cpu=True))
+    'run the same command again: it goes on from the last whole checkpoint'
+    """
+    then = "it goes on from the last whole checkpoint"
+    if args.save_only_model:
+        options, then = (*options, "--resume_from_checkpoint none"), "save_only_model leaves nothing to go on from"
+    elif str(args.resume_from_checkpoint).lower() not in AUTO:
+        options = (*options, "--resume_from_checkpoint auto")
+    return f"run the same command {' '.join(('with', *options)) if options else 'again'}: {then}"
 
 
 def emulates_bf16(*, use_cpu: bool = False) -> bool:

@@ -125,6 +125,12 @@ def _best(values: dict[str, Any]) -> Iterator[NerError]:
     if values.get("early_stopping_patience") is not None and values.get("load_best_model_at_end") is False:
         what = "needs load_best_model_at_end: true, or the last model is kept, which is worse"
         yield NerError(what, place="early_stopping_patience", remedy="or set early_stopping_patience: none")
+    if values.get("eval_strategy") == values.get("save_strategy") == "steps":
+        every, saved = values.get("eval_steps") or values.get("logging_steps", 500), values.get("save_steps", 500)
+        if values.get("load_best_model_at_end", True) and every != saved:
+            what = f"with an evaluation every {every} steps, the best one may be of a step that has no checkpoint"
+            remedy = "set eval_steps and save_steps to the same number, or save_strategy: best"
+            yield NerError(what, value=saved, place="save_steps", remedy=remedy)
     metric = str(values.get("metric_for_best_model") or "f1").removeprefix("eval_")
     if metric not in METRICS and not metric.startswith("f1_"):
         names = f"choose from {', '.join(METRICS)}, or f1_ and a label"
@@ -152,9 +158,16 @@ def _schedule(values: dict[str, Any]) -> list[NerError]:
 def _unsupported(values: dict[str, Any]) -> Iterator[NerError]:
     """What is not a whole key of `UNSUPPORTED`."""
     config = values.get("accelerator_config")
-    for key in ("dispatch_batches", "split_batches"):
-        if isinstance(config, dict) and config.get(key):
-            what = f"{key} is not supported: a batch is collated where it is used"
+    config = config if isinstance(config, dict) else {}
+    accumulation = config.get("gradient_accumulation_kwargs")
+    collated, repeated = "a batch is collated where it is used", "no step that runs out of memory could be taken again"
+    for options, key, why in (
+        (config, "dispatch_batches", collated),
+        (config, "split_batches", collated),
+        (accumulation, "sync_each_batch", repeated),
+    ):
+        if isinstance(options, dict) and options.get(key):
+            what = f"{key} is not supported: {why}"
             yield NerError(what, place="accelerator_config", remedy=f"remove {key}")
     optim = str(values.get("optim") or "")
     if "lomo" in optim or "layerwise" in optim:

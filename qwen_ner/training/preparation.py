@@ -32,7 +32,7 @@ from ..data.split import hold_out
 from ..data.surfaces import Surfaces
 from ..entities import CLUENER, Example, LabelSet, NerError
 from ..inference.cores import usable_cores
-from .arguments import DataArguments, NerTrainingArguments
+from .arguments import DataArguments, NerTrainingArguments, how_to_go_on
 from .finding import FaultsError
 from .launch import Launch, command_for, sharding_faults
 from .recipe import Recipe
@@ -246,14 +246,14 @@ def check_shared(args: NerTrainingArguments, output: Path) -> None:
 
 
 @contextmanager
-def explain_full_disk(output: Path) -> Iterator[None]:
+def explain_full_disk(args: NerTrainingArguments, output: Path) -> Iterator[None]:
     """Replace what torch, safetensors and datasets each raise on a full disk by one `NerError` with its remedy."""
     try:
         yield
     except Exception as error:
         if isinstance(error, NerError) or shutil.disk_usage(output).free > 1 << 20:
             raise
-        remedy = "free space and run the same command again, which goes on from the last whole checkpoint"
+        remedy = f"free space and {how_to_go_on(args)}"
         raise NerError(f"the disk under {output} is full ({error})", place="output_dir", remedy=remedy) from error
 
 

@@ -34,7 +34,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
     use_cores(args)
     output = claim_output(recipe)
     check_shared(args, output)
-    with explain_full_disk(output), alone_in(output, args.process_index), tracking(recipe) as watch:
+    with explain_full_disk(args, output), alone_in(output, args.process_index), tracking(recipe) as watch:
         plan = TrainingPlan(recipe, output)
         raise_or_warn(check(plan) for check in TRAINING_CHECKS)
         origin = origin_of(plan)

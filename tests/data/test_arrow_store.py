@@ -1,14 +1,18 @@
 """Examples on the disk: the same sequence as in memory, without the memory."""
 
 import logging
+import os
 import random
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rows import EIGHT, example
 
 from qwen_ner.codec import Codec
+from qwen_ner.data import arrow_store
 from qwen_ner.data.arrow_store import StoredDecoded, StoredExamples
 from qwen_ner.data.split import hold_out
 from qwen_ner.data.tokenize import build_dataset
@@ -44,6 +48,28 @@ def test_no_file_is_left_however_the_process_ends(tmp_path, monkeypatch):
     held = StoredExamples.of(ROWS)
     assert not files(tmp_path)
     assert list(held[2:]) == ROWS[2:]
+
+
+def test_its_file_is_neither_mapped_while_it_is_open_nor_removed_while_it_is_mapped_on_windows(tmp_path, monkeypatch):
+    """Which Windows does not allow."""
+    from datasets import Dataset
+
+    read = Dataset.from_file
+    of_process = Path("/proc/self")
+
+    def from_file(name, **options):
+        assert name not in [os.readlink(handle) for handle in of_process.glob("fd/*") if handle.is_symlink()]
+        return read(name, **options)
+
+    def unlink(name):
+        assert str(name) not in (of_process / "maps").read_text()
+        os.unlink(name)
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(Dataset, "from_file", from_file)
+    monkeypatch.setattr(arrow_store, "os", SimpleNamespace(**{**vars(os), "name": "nt", "unlink": unlink}))
+    assert list(StoredExamples.of(ROWS)) == ROWS
+    assert not files(tmp_path)
 
 
 def test_nothing_is_left_of_rows_that_end_in_an_error(tmp_path, monkeypatch):

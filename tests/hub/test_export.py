@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from qwen_ner import cli
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import NerError
-from qwen_ner.hub.push import export
+from qwen_ner.hub.push import export, push
 from qwen_ner.inference.backends.torch import TorchBackend, until_end
 from qwen_ner.inference.extractor import Extractor
 
@@ -39,6 +39,17 @@ def test_stock_generate_writes_what_the_extractor_writes(trained, hub, tmp_path,
     assert any(extractor.extract([gold.text for gold in EIGHT]))
     again = Extractor.from_pretrained(out).predict([gold.text for gold in EIGHT])
     assert again == extractor.predict([gold.text for gold in EIGHT])
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_exported_with_what_its_training_left_beside_it(trained, hub, tmp_path):
+    checkpoint = trained["adapter"] / "checkpoint-20"
+    export(checkpoint, tmp_path / "out")
+    for name in ("recipe.yaml", "trained_texts.npy"):
+        assert (tmp_path / "out" / name).read_bytes() == (trained["adapter"] / name).read_bytes()
+    assert not (tmp_path / "out" / "metrics.json").exists(), "they are of the best checkpoint"
+    push(checkpoint, "tester/ner", merge=True)
+    assert b"learning_rate" in hub.files("tester/ner")["recipe.yaml"]
 
 
 @pytest.mark.slow

@@ -165,7 +165,7 @@ def test_an_adapter_of_a_local_base_can_only_be_pushed_merged(trained, tiny, hub
         push(folder, "tester/ner")
     assert (caught.value.place, caught.value.value) == (folder, str(tiny))
     assert "--merge" in caught.value.remedy
-    assert hub.titles("tester/ner") == []
+    assert "tester/ner" not in hub.repos
     push(folder, "tester/ner", merge=True)
     card = hub.files("tester/ner")["README.md"].decode()
     assert "base_model" not in card

@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,8 @@ from qwen_ner.data.analysis.disagreement import predictions_by_text
 from qwen_ner.data.analysis.duplicates import groups_of_alike, near_duplicates
 from qwen_ner.data.datasets import read_jsonl, write_jsonl
 from qwen_ner.entities import Example, NerError
+from qwen_ner.inference.annotated import judge
+from qwen_ner.inference.extractor import Extractor
 from qwen_ner.sweep.folds import assign, cross_fit
 
 
@@ -161,6 +164,26 @@ def test_several_processes_share_trainings_and_predictions(recipe, done, tmp_pat
     assert ids == [
         json.loads(line)["id"] for line in (done / "folds.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
     ]
+
+
+@pytest.mark.slow
+def test_every_process_waits_for_the_calibration_of_the_model(trained, recipe, tmp_path):
+    """What two processes write of a fold is what the model in its folder says, whose confidences are calibrated last."""
+    rows = [replace(gold, id=f"{n}", text=f"{gold.text}{'甲乙丙丁'[n % 4]}{n}") for n, gold in enumerate(EIGHT * 26)]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    config = ROOT / "accelerate_configs" / "cpu_2proc.yaml"
+    given = {"dataset": tmp_path / "train.jsonl", "model_name_or_path": trained["full"], "validation_rows": 10}
+    given |= {"learning_rate": 1e-6, "max_steps": 1, "eval_strategy": "no", "load_best_model_at_end": False}
+    ran = warm_python.launch(
+        config, command(recipe, tmp_path, *(f"--{key}={value}" for key, value in given.items()))[1:]
+    )
+    assert ran.returncode == 0, ran.stderr
+    for fold in (tmp_path / "fold-1", tmp_path / "fold-2"):
+        extractor = Extractor.from_pretrained(fold / "model", device="cpu")
+        assert extractor.calibration.thresholds
+        one = [line.get("entities") for line in judge(extractor, read_jsonl(fold / "held_out.jsonl"))]
+        two = [json.loads(line) for line in (fold / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert [line.get("entities") for line in two] == one
 
 
 def test_bad_input_by_the_command_line(recipe, tmp_path, capsys):

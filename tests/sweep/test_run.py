@@ -63,7 +63,7 @@ if seed == 7:
 for step in range(begin, steps + 1):
     if step:
         print(f"step {step}/{steps} · loss {1 / step:.4g} · grad_norm nan", flush=True)
-    print(f"step {step}/{steps} · validation · loss 1 · f1 {step * float(given['learning_rate']):.4g} · not_json 0", flush=True)
+    print(f"step {step}/{steps} · validation · loss {step} · f1 {step * float(given['learning_rate']):.4g} · not_json 0", flush=True)
     with open(checkpoint + ".new", "w") as new:
         new.write(str(step))
     os.replace(checkpoint + ".new", checkpoint)
@@ -475,6 +475,17 @@ def test_a_grid_is_gone_through_and_a_failed_trial_does_not_end_it(write, tmp_pa
     ast.parse((out / "best.yaml").read_text())
     run(read_sweep(path), out, 10)  # once more: nothing is left to be done
     assert len(states(out)) == 10
+
+
+def test_the_evaluation_before_training_says_nothing_of_a_trial(write, tmp_path):
+    """It is of the model that is given, and no checkpoint is kept of it."""
+    parameters = {"learning_rate": {"value": 0.1}, "max_steps": {"values": [0, 3]}}
+    path = write(parameters=parameters, metric={"name": "eval/loss", "goal": "minimize"})
+    run(read_sweep(path), tmp_path / "out", 2)
+    none, worse = study_in(tmp_path / "out").trials
+    assert none.user_attrs["failure"] == "no evaluation with loss"
+    assert worse.intermediate_values == {0: 0, 1: 1, 2: 2, 3: 3}
+    assert worse.value == 1
 
 
 @pytest.mark.parametrize("method", ["bayes", "random"])

@@ -76,6 +76,16 @@ def test_early_stopping_waits_for_a_hundred_steps(tmp_path, folder, rows, model,
     assert made(tmp_path, folder, model).training.early_stopping_patience == patience
 
 
+@pytest.mark.parametrize(
+    ("rows", "model", "epochs"),
+    [(3, "x/y", 30), (12, "x/y", 25), (40, "x/y", 13), (50, "x/y", 10), (150, "x/y", 10), (1_999, "x/y", 10),
+     (2_000, "x/y", 30), (150, "tiny", 30)],
+)  # fmt: skip
+def test_few_rows_are_seen_ten_times_or_for_fifty_steps(tmp_path, folder, rows, model, epochs):
+    write_jsonl(folder / "train.jsonl", many(rows))
+    assert made(tmp_path, folder, model).training.num_train_epochs == epochs
+
+
 def test_long_texts_are_computed_in_smaller_packs_of_the_same_step(tmp_path, folder):
     write_jsonl(folder / "train.jsonl", [replace(row, text=row.text + "，" * 2_000) for row in many(40)])
     args = made(tmp_path, folder).training

@@ -104,6 +104,7 @@ def test_what_the_trainer_itself_objects_to_is_found_with_the_rest(write):
         ("save_strategy: best\neval_strategy: no\nload_best_model_at_end: false\n", "nothing", None, "eval"),
         ("dataloader_persistent_workers: true\n", "without dataloader_num_workers", None, "dataloader_num_workers: 2"),
         ("accelerator_config: {dispatch_batches: true}\n", "dispatch_batches", None, "remove"),
+        ("accelerator_config: {gradient_accumulation_kwargs: {sync_each_batch: true}}\n", "memory", None, "remove"),
         ("lr_scheduler_kwargs: {waves: 2}\n", "waves", {"waves": 2}, ""),
         ("optim: lomo\n", "backward", "lomo", "adamw"),
         ("optim: galore_adamw\n", "install", "galore_adamw", ""),
@@ -114,6 +115,26 @@ def test_one_fault(write, text, what, value, remedy):
     assert (fault.place, fault.value) == (text.partition(":")[0], value)
     assert what in fault.what
     assert remedy in (fault.remedy or "")
+
+
+BY_STEPS = "eval_strategy: steps\nsave_strategy: steps\n"
+
+
+@pytest.mark.parametrize("more", ["logging_steps: 10\n", "eval_steps: 10\n", "eval_steps: 10\nsave_steps: 20\n",
+                                  "eval_steps: 0.1\nsave_steps: 0.2\n", "save_steps: 1000\n"])  # fmt: skip
+def test_each_evaluation_that_may_be_the_best_has_a_checkpoint(write, more):
+    """The Trainer accepts fewer checkpoints than evaluations, and ends with one that is not the best."""
+    text = BY_STEPS + more
+    (fault,) = faults(write(text))
+    assert fault.place == "save_steps"
+    assert fault.remedy == "set eval_steps and save_steps to the same number, or save_strategy: best"
+    for mended in ("--save_steps=20 --eval_steps=20", "--save_strategy=best", "--load_best_model_at_end=false"):
+        load_recipe(write(text), mended.split())
+
+
+def test_evaluations_and_checkpoints_of_the_same_steps_suit(write):
+    for more in ("", "eval_steps: 500\n", "logging_steps: 10\nsave_steps: 10\n", "eval_steps: 0.1\nsave_steps: 0.1\n"):
+        load_recipe(write(BY_STEPS + more))
 
 
 def test_every_key_of_the_installed_trainer_that_is_refused_or_bounded_exists():
@@ -133,9 +154,17 @@ def test_a_rate_of_a_label_and_the_loss_can_choose_the_best_checkpoint(write):
         load_recipe(write(f"metric_for_best_model: {metric}\n"))
 
 
+@pytest.mark.parametrize(
+    ("metric", "greater"), [("loss", False), ("eval_loss", False), ("f1", True), ("f1_weight loss", True)]
+)
+def test_the_lowest_is_the_best_of_the_loss_alone(write, metric, greater):
+    """The Trainer goes by the end of the name, and a label may be called so."""
+    assert load_recipe(write(f"metric_for_best_model: {metric}\n")).training.greater_is_better is greater
+
+
 def test_values_are_cast_by_the_type_of_their_field(write):
     recipe = load_recipe(
-        write("learning_rate: 2e-5\nwarmup_steps: 0.1\nlora_r: 8\neval_strategy: steps\nsave_strategy: steps\neval_steps: 10\n"
+        write("learning_rate: 2e-5\nwarmup_steps: 0.1\nlora_r: 8\neval_strategy: steps\nsave_strategy: best\neval_steps: 10\n"
               "lr_scheduler_type: cosine_with_restarts\nlr_scheduler_kwargs: {num_cycles: 2}\nlabels: {drug: 药品}\ndataset: '123'\n")
     )  # fmt: skip
     assert recipe.training.learning_rate == 2e-5

@@ -20,6 +20,7 @@ from huggingface_hub import constants, get_token
 from safetensors import SafetensorError, safe_open
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
+from ...data.datasets import NAMED
 from ...data.formats.errors import count
 from ...entities import NerError
 from ...inference.hub_download import MODELSCOPE, base_folder
@@ -28,6 +29,7 @@ from ..batches.collate import PrefixSharedCollator, not_shareable
 from ..finding import Finding, fail, join_names, ok, warn
 from ..launch import check_launch
 from ..plan import TrainingPlan
+from ..preparation import HELD_OUT, HELD_OUT_SHARE
 from . import costs
 
 FEW_STEPS = 10
@@ -105,11 +107,24 @@ def _doubts(plan: TrainingPlan, total: int, an_epoch: int) -> Iterator[str]:
         enough = math.ceil(PATIENT_STEPS / every)
         yield f"early stopping waits for {of}: raise early_stopping_patience to {enough}"
     if validation < FEW_ROWS and args.eval_strategy != "no":
-        yield (
-            f"with {count(validation, f'{plan.splits.validation_name} row')} it is chance that chooses the checkpoint: "
-            f"raise validation_rows to {FEW_ROWS}, raise max_eval_samples to {FEW_ROWS}, or give the data set a dev "
-            f"split of {FEW_ROWS} rows or more"
-        )
+        few = count(validation, f"{plan.splits.validation_name} row")
+        yield f"with {few} it is chance that chooses the checkpoint: {' and '.join(_more_validation(plan))}"
+
+
+def _more_validation(plan: TrainingPlan) -> Iterator[str]:
+    """What keeps the validation rows below `FEW_ROWS`, with what to change."""
+    data, splits = plan.recipe.data, plan.splits
+    limited = data.max_eval_samples is not None and data.max_eval_samples < FEW_ROWS
+    held_out, fewer = splits.validation_name == HELD_OUT, data.validation_rows < FEW_ROWS
+    tenth = held_out and data.dataset not in NAMED and int(HELD_OUT_SHARE * len(splits.annotated)) < FEW_ROWS
+    if limited:
+        yield f"raise max_eval_samples to {FEW_ROWS}"
+    if held_out and fewer and not tenth:
+        yield f"raise validation_rows to {FEW_ROWS}"
+    elif tenth or not limited:
+        rows = f", or {math.ceil(FEW_ROWS / HELD_OUT_SHARE)} rows of train, of which 10 % are held out"
+        rows += f" with validation_rows: {FEW_ROWS}" if fewer else ""
+        yield f"give the data set a dev split of {FEW_ROWS} rows or more{rows if tenth else ''}"
 
 
 def uses_cpu(plan: TrainingPlan) -> bool:

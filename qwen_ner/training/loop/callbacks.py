@@ -19,6 +19,8 @@ import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
+from ..arguments import how_to_go_on
+
 log = logging.getLogger(__name__)
 
 LAUNCHERS = ("accelerate", "torchrun", "torch.distributed", "deepspeed")
@@ -128,8 +130,8 @@ def chosen_by(args: TrainingArguments) -> str:
 class Stopped(KeyboardInterrupt):
     """A training was stopped by a signal; its checkpoint is on the disk."""
 
-    def __init__(self, step: int) -> None:
-        super().__init__(f"stopped at step {step}; run the same command again to continue from there")
+    def __init__(self, args: TrainingArguments, step: int) -> None:
+        super().__init__(f"stopped at step {step}; {how_to_go_on(args)}")
 
 
 class StopOnSignal(TrainerCallback):
@@ -189,7 +191,7 @@ class StopOnSignal(TrainerCallback):
     def on_prediction_step(self, args: TrainingArguments, state: TrainerState, *rest: Any, **kwargs: Any) -> None:
         self.agree(args)
         if self.received:
-            raise Stopped(state.global_step)
+            raise Stopped(args, state.global_step)
 
     on_save = on_prediction_step
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from ...entities import NerError
 from ...files import PARTIAL, lock
+from ..arguments import AUTO
 from ..recipe import Recipe
 from .manifest import MODEL_ONLY, STATE, check_origin, damage_of, fault_of
 
@@ -49,7 +50,10 @@ def publish(written: Path, checkpoint: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    windows = os.name == "nt"  # syncs no folder, and a file only through a handle that may write
+    if windows and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -119,7 +123,7 @@ def checkpoint_to_resume(recipe: Recipe, origin: dict[str, Any]) -> str | None:
     wanted = recipe.training.resume_from_checkpoint or "none"
     if wanted.lower() in ("no", "none", "false"):
         return None
-    beside = wanted.lower() in ("auto", "yes", "true")
+    beside = wanted.lower() in AUTO
     found = _last_whole(Path(recipe.training.output_dir), recipe.training.world_size) if beside else Path(wanted)
     if found is None:
         return None

@@ -54,10 +54,12 @@ class NonFiniteGradients(TrainerCallback):
             return
         rows = join_names(map(str, sorted(row["row"] for rows in self.trainer.replay.step_rows for row in rows)), 20)
         place, found = f"step {state.global_step + 1}", f"the gradient is not finite in rows {rows}"
-        if self.trainer.args.nonfinite_gradients == "stop" or self._in_a_row == PATIENCE - 1:
+        stops = self.trainer.args.nonfinite_gradients == "stop"
+        if stops or self._in_a_row == PATIENCE - 1:
             since = f", like in the {PATIENCE - 1} steps before" if self._in_a_row else ""
             rate = self.trainer.lr_scheduler.get_last_lr()[0]
-            remedy = f"check these rows, lower learning_rate (now {rate:.2g}), or set nonfinite_gradients: skip"
+            remedy = f"check these rows or lower learning_rate (now {rate:.2g})"
+            remedy += ", or set nonfinite_gradients: skip" if stops else ""
             raise NerError(f"{found} of the training data (counted from 0){since}", place=place, remedy=remedy)
         self.skipped += 1
         self._in_a_row += 1

@@ -25,7 +25,7 @@ from accelerate.utils.memory import clear_device_cache
 
 from ...entities import NerError
 from ...inference.backends.oom import out_of_memory
-from ..arguments import CHECKPOINTING
+from ..arguments import CHECKPOINTING, how_to_go_on
 from ..batches.collate import IGNORED
 from ..batches.step import Step
 
@@ -139,7 +139,7 @@ class OutOfMemoryReplay:
         size = args.per_device_train_batch_size
         each, times = _same_batch(size, args.gradient_accumulation_steps, max(1, size // 2))
         sizes = f"--per_device_train_batch_size {each} --gradient_accumulation_steps {times}"
-        remedy = f"run the same command with {sizes}: it takes the same steps, from the last checkpoint on"
+        remedy = f"{how_to_go_on(args, sizes)}, with the same steps"
         what = f"a batch of {size} rows ran out of memory ({_line(error)}), and {why}"
         return self._error(what, remedy if size > 1 else SMALLER)
 

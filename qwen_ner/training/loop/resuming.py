@@ -55,6 +55,7 @@ class Resumption(TrainerCallback):
         self.saved_step = state.global_step
         if not self.checkpoint:
             return
+        state.compute_steps(args, state.max_steps)  # the checkpoint's state has those of the command that wrote it
         best = best_of(Path(self.checkpoint))  # the Trainer looks where its folder was
         state.best_model_checkpoint = str(best) if best and best.is_dir() else None
         if evaluation_is_due(args, state):

@@ -126,7 +126,7 @@ class NerTrainer(Trainer):
                 stack.callback(self.callback_handler.callbacks.remove, callback)
             output = self._train(resume_from_checkpoint, *args, **kwargs)
         if self.stop.received:
-            raise Stopped(self.state.global_step)
+            raise Stopped(self.args, self.state.global_step)
         return output
 
     @contextmanager

@@ -41,6 +41,11 @@ class Scene:
     def dev(self, rows):
         write_jsonl(self.folder / "data" / "dev.jsonl", numbered((EIGHT * 4)[:rows], "测"))
 
+    def train(self, rows):
+        """These rows, and no dev split."""
+        write_jsonl(self.folder / "data" / "train.jsonl", numbered((EIGHT * 38)[:rows], "训"))
+        (self.folder / "data" / "dev.jsonl").unlink(missing_ok=True)
+
     def leak(self, rows):
         write_jsonl(self.folder / "data" / "dev.jsonl", [*numbered(EIGHT, "测"), *numbered(EIGHT, "训")[:rows]])
 
@@ -147,6 +152,26 @@ WARNINGS = {
         "raise max_eval_samples to",
         lambda s: s.set(max_eval_samples=3),
         lambda s: s.set(max_eval_samples=s.number("max_eval_samples")),
+    ),
+    "validation, a tenth of too few": (
+        "give the data set a dev split of 30 rows or more, or 300 rows of train, of which 10 % are held out",
+        lambda s: (s.train(296), s.set(validation_rows=500)),
+        lambda s: s.train(300),
+    ),
+    "validation, fewer than a tenth of too few": (
+        "or 300 rows of train, of which 10 % are held out with validation_rows: 30",
+        lambda s: s.train(296),
+        lambda s: (s.train(300), s.set(validation_rows=30)),
+    ),
+    "validation, fewer than a tenth": (
+        "the checkpoint: raise validation_rows to 30",
+        lambda s: s.train(300),
+        lambda s: s.set(validation_rows=s.number("validation_rows")),
+    ),
+    "validation, limited and fewer than a tenth": (
+        "raise max_eval_samples to 30 and raise validation_rows to 30",
+        lambda s: (s.train(300), s.set(max_eval_samples=4)),
+        lambda s: s.set(validation_rows=30, max_eval_samples=30),
     ),
     "validation, of the sample": (
         "raise validation_rows to",

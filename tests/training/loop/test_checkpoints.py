@@ -53,6 +53,24 @@ def test_processes_that_find_different_checkpoints_do_not_begin(tmp_path, monkey
     assert "save_on_each_node" in error.value.remedy
 
 
+def test_windows_syncs_files_through_handles_that_may_write_and_no_folders(tmp_path, monkeypatch):
+    synced = []
+
+    def opened(path, flags):
+        assert not os.path.isdir(path), "permission denied"
+        return os.open(path, flags), flags
+
+    def fsync(handle):
+        assert handle[1] == os.O_RDWR, "bad file descriptor"
+        synced.append(handle)
+
+    windows = {**vars(os), "name": "nt", "open": opened, "fsync": fsync, "close": lambda handle: os.close(handle[0])}
+    written = make(tmp_path / UNFINISHED / "checkpoint-5")
+    monkeypatch.setattr(checkpoints, "os", SimpleNamespace(**windows))
+    publish(written, tmp_path / "checkpoint-5")
+    assert len(synced) == len(list((tmp_path / "checkpoint-5").iterdir()))
+
+
 def test_a_name_is_given_at_the_end_and_nothing_else_is_left(tmp_path):
     old = make(tmp_path / "checkpoint-5")
     (old / "old").touch()

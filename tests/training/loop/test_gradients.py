@@ -98,6 +98,7 @@ def test_a_model_without_a_number_left_is_not_trained_for_ever(make_trainer):
     with pytest.raises(NerError, match=f"{PATIENCE - 1} steps before") as error:
         trainer.train()
     assert error.value.place == f"step {PATIENCE}"
+    assert "skip" not in error.value.remedy, "it is set"
     assert trainer.gradients.skipped == PATIENCE - 1
 
 

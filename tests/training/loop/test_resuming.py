@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -82,6 +83,7 @@ IN_A_STEP, IN_A_LATER_EPOCH, IN_AN_EVALUATION = ("training_step", 5), ("training
         pytest.param([], ("training_step", 8), id="epochs: the last step of one"),
         pytest.param([], IN_AN_EVALUATION, id="epochs: an evaluation"),
         pytest.param(STEPS, ("training_step", 4), id="steps: one that is to be evaluated"),
+        pytest.param([*STEPS, "--save_strategy", "best"], ("training_step", 6), id="best: a step"),
         pytest.param(PATIENT, IN_AN_EVALUATION, id="patience: an evaluation"),
         pytest.param(NONE_RIGHT, ("prediction_step", 5), id="patience at f1 0: an evaluation"),
         pytest.param(["--train_sampling_strategy", "group_by_length"], IN_A_LATER_EPOCH, id="by length: a later epoch"),
@@ -97,6 +99,33 @@ def test_a_stop_leaves_no_trace(recipe, uninterrupted, tmp_path, options, moment
     train(load_recipe(recipe, command))
     assert differences(tmp_path, whole) == []
     assert not list(tmp_path.glob(".*.partial"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [["--save_only_model", "true"], ["--resume_from_checkpoint", "none"]])
+def test_the_command_that_a_stopped_training_names_goes_on(recipe, tmp_path, caplog, given):
+    command = [*given, "--output_dir", str(tmp_path)]
+    with at("training_step", 5), pytest.raises(KeyboardInterrupt) as stopped:
+        train(load_recipe(recipe, command))
+    named = re.search("run the same command with (.*): (.*)", str(stopped.value))
+    goes_on = named[2] == "it goes on from the last whole checkpoint"
+    assert goes_on == ("--save_only_model" not in given)
+    with caplog.at_level(logging.INFO):
+        train(load_recipe(recipe, [*command, *named[1].split()]))
+    assert ("Resuming from" in caplog.text) == goes_on
+
+
+@pytest.mark.slow
+def test_a_training_that_goes_on_takes_the_steps_of_now(recipe, tmp_path):
+    """The checkpoint's state holds the steps of the command that wrote it, and replaces the Trainer's own."""
+    command = [*STEPS, "--output_dir", str(tmp_path)]
+    with at("training_step", 5), pytest.raises(KeyboardInterrupt):
+        train(load_recipe(recipe, command))
+    train(load_recipe(recipe, [*command, "--eval_steps", "0.25", "--save_steps", "0.25", "--logging_steps", "2"]))
+    history = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]
+    assert [entry["step"] for entry in history if "eval_loss" in entry] == [4, 6, 9, 12]
+    assert [entry["step"] for entry in history if "loss" in entry and entry["step"] > 5] == [6, 8, 10, 12]
+    assert [path.name for path in in_order(tmp_path)][-1] == "checkpoint-12"
 
 
 @pytest.mark.slow
