@@ -1,5 +1,7 @@
 """Tables, text with its entities marked, and annotations beside the text say what our own rows say."""
 
+import json
+
 import openpyxl
 import pytest
 
@@ -272,3 +274,27 @@ def test_a_split_under_a_usual_name(tmp_path, name):
     with pytest.raises(NerError) as error:
         read_dataset(str(tmp_path), "train")
     assert len(error.value.value) == 2
+
+
+@pytest.mark.parametrize("name", ["reviews.jsonl", "data.csv", "data.xlsx", "rows.txt"])
+@pytest.mark.parametrize("ending", ["_labels", "-tag"])
+def test_a_table_or_rows_beside_others_are_no_tags(tmp_path, name, ending):
+    """Annotators keep reviews.jsonl beside reviews_labels.jsonl."""
+    stem, suffix = name.split(".")
+    for path in (tmp_path / name, tmp_path / f"{stem}{ending}.{suffix}"):
+        if suffix == "xlsx":
+            sheet(path, TABLES["json"])
+        elif suffix == "csv":
+            written(path, TABLES["entities"])
+        else:
+            rows = ({"text": t, "label": {e.label: [e.text] for e in found}} for t, found in WANTED)
+            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        assert read(path) == WANTED
+
+
+def test_a_byte_of_tags_that_is_not_utf_8_has_its_place(tmp_path):
+    (tmp_path / "source.txt").write_bytes("三 星\n".encode() * 9 + b"\xff \xff\n")
+    (tmp_path / "target.txt").write_text("B-A I-A\n" * 10, encoding="utf-8")
+    with pytest.raises(NerError) as error:
+        read(tmp_path / "source.txt")
+    assert str(error.value.place).endswith("source.txt:10")
