@@ -7,7 +7,6 @@ in a file.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any
 
 from ..errors import DataError, LineFault, Note, quote
 from .headers import COMMAS, IDS, NAME_LABELS, Header, is_none, label_columns, parts_of, split, surfaces, words
-from .tools import ANSWER, annotation_of
+from .tools import annotation_of, answered
 
 UNREAD = "columns that are not read, though their cells are in their texts"
 CARRIED = "rows without a text, read with the text above, which holds their surfaces"
@@ -225,7 +224,7 @@ def row_of(row: dict[str, Any]) -> dict[str, Any]:
     own = {key: row[key] for key in ("id", "group", "text") if key in row}
     if "items" in row:
         return own | annotation_of(row["items"])
-    return own | _answered(row["answer"]) if "answer" in row else row
+    return own | answered(row["answer"], "cell") if "answer" in row else row
 
 
 def _entity(held: dict[str, str]) -> dict[str, Any]:
@@ -235,19 +234,6 @@ def _entity(held: dict[str, str]) -> dict[str, Any]:
         if whole := re.fullmatch(r"(\d+)(\.0+)?", held.get(kind, "")):
             made[kind] = int(whole[1])
     return made
-
-
-def _answered(cell: str) -> dict[str, Any]:
-    """The annotation in a cell of JSON, in the keys of `jsonl`. Raises `LineFault`."""
-    try:
-        value = json.loads(cell)
-    except ValueError:
-        raise LineFault(f"the cell {quote(cell)} is not JSON", remedy=ANSWER) from None
-    if isinstance(value, dict):
-        return {"label": {label: held for label, held in value.items() if held}}
-    if isinstance(value, list):
-        return annotation_of(value)
-    raise LineFault(f"the cell {quote(cell)} names no entities", remedy=ANSWER)
 
 
 def pairs(cell: str, text: str) -> list[tuple[str, str]]:

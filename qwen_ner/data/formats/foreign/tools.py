@@ -117,10 +117,10 @@ def _row_of(value: Any, before: str = "") -> dict[str, Any] | str:
         raise LineFault(f"{quote(value)} is neither an object nor a pair", remedy="write rows of one kind only")
     if _is_chat(value):
         question, answer = _turns(value)
-        return _rest(value, *CHATS) | {"text": question.removeprefix(before), **_answered(answer)}
+        return _rest(value, *CHATS) | {"text": question.removeprefix(before), **answered(answer)}
     if _is_instruction(value):
         text = value.get("input") or value["instruction"]
-        return _rest(value, "instruction", "input", "output") | {"text": text, **_answered(value["output"])}
+        return _rest(value, "instruction", "input", "output") | {"text": text, **answered(value["output"])}
     if value.get("answer") not in ACCEPTED:
         return f"rows whose answer is {quote(value['answer'])}, left out"
     text, key = _key(value, "text"), _key(value, "items")
@@ -177,16 +177,17 @@ def _key(value: dict[str, Any], kind: str) -> str | None:
     return next((key for key in KEYS[kind] if key in value), None)
 
 
-def _answered(answer: Any) -> dict[str, Any]:
-    """The annotation that an answer is: {label: surfaces}, a list of entities, or either as a string of JSON."""
+def answered(answer: Any, name: str = "answer") -> dict[str, Any]:
+    """The annotation that an answer is: {label: surfaces}, a list of entities, or either as a string of JSON.
+
+    Raises `LineFault`, which calls it `name`.
+    """
     tree = answer
     if isinstance(answer, str):
         try:
             tree = json.loads(answer.strip().removeprefix("```json").removesuffix("```"))
         except ValueError:
-            raise LineFault(
-                f"the answer {quote(answer)} is not JSON", remedy='make it {"label": ["surface"]}'
-            ) from None
+            raise LineFault(f"the {name} {quote(answer)} is not JSON", remedy=ANSWER) from None
     if isinstance(tree, dict) and len(tree) == 1 and isinstance(inner := next(iter(tree.values())), list):
         tree = inner if inner and all(isinstance(item, dict) for item in inner) else tree
     if isinstance(tree, list):
@@ -195,7 +196,7 @@ def _answered(answer: Any) -> dict[str, Any]:
         return {
             "label": {label: [found] if isinstance(found, str) else found for label, found in tree.items() if found}
         }
-    raise LineFault(f"the answer {quote(answer)} names no entities", remedy=ANSWER)
+    raise LineFault(f"the {name} {quote(answer)} names no entities", remedy=ANSWER)
 
 
 def _turns(value: dict[str, Any]) -> tuple[str, Any]:
