@@ -522,3 +522,52 @@ def test_a_document_is_a_cell(tmp_path):
     text = "三星在北京。" * 40_000
     back, _, _ = written(tmp_path, "a.csv", Example("1", text, (Entity("A", "三星", 0, 2),)))
     assert back == [("1", "", text, (Entity("A", "三星", 0, 2),))]
+
+
+def test_a_cell_that_stands_whole_in_its_text_is_one_entity_of_a_row(tmp_path):
+    rows = [
+        ["局部红、肿、热、痛三天", "症状", "红、肿、热、痛"],
+        ["他读了《战争、和平》", "书", "《战争、和平》"],
+        ["去了北京和上海", "地点", "北京、上海"],
+    ]
+    warned = []
+    assert [found for _, found in read(csv(tmp_path / "a.csv", [["文本", "标签", "实体"], *rows]), warned)] == [
+        {("症状", "红、肿、热、痛")},
+        {("书", "《战争、和平》")},
+        {("地点", "北京"), ("地点", "上海")},
+    ]
+    assert [where for _, where in warned] == ["a.csv:2 红、肿、热、痛"], "what stands in quotes leaves no doubt"
+
+
+def test_what_may_be_one_surface_or_several_is_told(tmp_path):
+    """In the column of a label a mark separates, as is documented, but not within quotes."""
+    rows = [
+        ["文本", "书", "景点"],
+        ["读《战争、和平》", "《战争、和平》", ""],
+        ["看“A|B”和《C、D》", "“A|B”、《C、D》", ""],
+    ]
+    rows.append(["去了故宫、天坛", "", "故宫、天坛"])
+    warned = []
+    assert [found for _, found in read(csv(tmp_path / "a.csv", rows), warned)] == [
+        {("书", "《战争、和平》")},
+        {("书", "“A|B”"), ("书", "《C、D》")},
+        {("景点", "故宫"), ("景点", "天坛")},
+    ]
+    assert [where for _, where in warned] == ["a.csv:4 故宫、天坛"]
+
+
+@pytest.mark.parametrize("mark", ["、", ";", "|", ",", "/", "\n"])
+def test_surfaces_and_labels_of_one_row_belong_together_in_their_order(tmp_path, mark):
+    names = ["三星", "北京"], ["苹果", "上海"]
+    rows = [[f"{a}在{b}", mark.join((a, b)), mark.join(("公司", "地点"))] for a, b in names]
+    path = csv(tmp_path / "a.csv", [["文本", "实体", "标签"], *rows])
+    assert [found for _, found in read(path)] == [{("公司", a), ("地点", b)} for a, b in names]
+    rows.append(["三星和华为在深圳", mark.join(("三星", "华为", "深圳")), mark.join(("公司", "地点"))])
+    (fault,) = faults(csv(tmp_path / "b.csv", [["文本", "实体", "标签"], *rows]))
+    assert fault.startswith("b.csv:")
+    assert "3 surfaces and 2 labels" in fault
+    rows = [["头痛和发热", mark.join(("头痛", "发热")), f"症状{mark}体征"], ["咳嗽", "咳嗽", f"症状{mark}体征"]]
+    found = read(csv(tmp_path / "c.csv", [["文本", "实体", "标签"], *rows]))
+    assert {label for _, pairs in found for label, _ in pairs} == {f"症状{mark}体征"}, (
+        "a row shows that it is one label"
+    )

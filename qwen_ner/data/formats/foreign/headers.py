@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ....columns import join_names
 from ....entities import NerError
 from ..errors import Note, count, quote
+from .cells import is_in, surfaces
 from .sheets import Table
 from .tools import KEYS
 
@@ -54,66 +55,6 @@ cells or more are."""
 
 NUMBER = re.compile(r"[\d\s.,:：/年月日时分-]+")
 WORD = re.compile(r"[^\W\d_]{2,}")
-HAN = re.compile(r"[\u3400-\u9fff]{2,}")
-
-SEPARATORS = re.compile(r"[、;；|\n]")
-COMMAS = re.compile(r"[,，]")
-SLASHES = re.compile(r"[/／]")
-SPACES = re.compile(r"\s+")
-
-NONE = frozenset(("无", "没有", "空", "暂无", "/", "／", "\\", "-", "--", "－", "–", "—", "——", "#n/a"))
-NONE_UNLESS_IN_TEXT = frozenset(("n/a", "na", "nan", "none", "null"))
-"""What people write into a cell for which there is no entity."""
-
-
-def is_none(part: str, text: str) -> bool:
-    """Whether a cell says that there is none. Na may also be sodium: what stands in the text is a surface.
-
-    >>> is_none("无", "无聊的一天"), is_none("N/A", "三星"), is_none("Na", "血Na偏低")
-    (True, True, False)
-    """
-    return part.casefold() in NONE or (part.casefold() in NONE_UNLESS_IN_TEXT and part not in text)
-
-
-def parts_of(cell: str) -> list[str]:
-    """What stands between separators."""
-    return [part for one in SEPARATORS.split(cell) if (part := one.strip())]
-
-
-def surfaces(cell: str, text: str) -> list[str]:
-    """The surfaces in a cell; a comma or slash separates only where the whole is not in the text.
-
-    >>> surfaces("三星、苹果；阿里,巴巴", "三星和苹果，还有阿里,巴巴"), surfaces("三星/苹果", "三星和苹果")
-    (['三星', '苹果', '阿里,巴巴'], ['三星', '苹果'])
-    """
-    named = (part for part in parts_of(cell) if not is_none(part, text))
-    return list(dict.fromkeys(one for part in named for one in split(part, text)))
-
-
-def split(part: str, text: str) -> list[str]:
-    """What a comma or slash separates, unless the whole is in the text."""
-    if part in text:
-        return [part]
-    by_slash = words(SLASHES, part)
-    return by_slash if all(one in text for one in by_slash) else words(COMMAS, part)
-
-
-def words(separator: re.Pattern[str], part: str) -> list[str]:
-    """What of `part` stands between separators."""
-    return [word for one in separator.split(part) if (word := one.strip())]
-
-
-def _is_in(cell: str, text: str) -> bool:
-    """Whether something in the cell is in the text, whatever stands around it: such a cell is a label's, mistyped.
-
-    >>> _is_in("《故宫》 天坛", "在故宫"), _is_in("not sure", "在故宫"), _is_in("Hard Rock", "Rock isn't Hard")
-    (True, False, True)
-    """
-    for one in surfaces(cell, text):
-        parts = words(SPACES, one)
-        if all(part in text for part in parts) or any(run in text for run in HAN.findall(one)):
-            return True
-    return False
 
 
 @dataclass(frozen=True)
@@ -170,7 +111,7 @@ class Header:
         outside: list[int] = []
         for number, cells, above in self.with_texts(text):
             if surfaces(cells[at], above):
-                (inside if _is_in(cells[at], above) else outside).append(number)
+                (inside if is_in(cells[at], above) else outside).append(number)
         return inside, outside
 
     def names_entities(self, at: int, text: int) -> bool:
