@@ -571,3 +571,30 @@ def test_surfaces_and_labels_of_one_row_belong_together_in_their_order(tmp_path,
     assert {label for _, pairs in found for label, _ in pairs} == {f"症状{mark}体征"}, (
         "a row shows that it is one label"
     )
+
+
+@pytest.mark.parametrize("name", ["词", "字", "word", "token"])
+@pytest.mark.parametrize("of", ["句子", "text", "点评内容"])
+@pytest.mark.parametrize("label", ["标签", "label"])
+def test_a_column_of_words_beside_their_texts_is_one_of_entities(tmp_path, of, name, label):
+    rows = [[text, surface, kind] for text, kind, surface in ENTITIES]
+    assert read(csv(tmp_path / "a.csv", [[of, name, label], *rows])) == WANTED
+
+
+def test_characters_beside_their_text_are_characters_by_their_tags(tmp_path):
+    text, tags = "三星在", ("B-公司", "I-公司", "O")
+    for names in (tags, ("公司", "公司", "O")):
+        rows = [[text, character, tag] for character, tag in zip(text, names, strict=True)]
+        assert read(csv(tmp_path / "a.csv", [["text", "char", "tag"], *rows])) == [(text, {("公司", "三星")})]
+
+
+@pytest.mark.parametrize("name", ["id", "句子"])
+def test_a_number_of_its_own_in_each_row_separates_no_sentences(tmp_path, name):
+    rows = [[n, *pair] for n, pair in enumerate(zip("三星在北京", "BIOBI", strict=True), 1)]
+    rows = [[n, character, tag if tag == "O" else f"{tag}-A"] for n, character, tag in rows]
+    assert read(csv(tmp_path / "a.csv", [[name, "字", "标签"], *rows])) == [
+        ("三星在北京", {("A", "三星"), ("A", "北京")})
+    ]
+    for numbers in ("11122", "12312"):
+        rows = [[number, *rest] for number, (_, *rest) in zip(numbers, rows, strict=True)]
+        assert [text for text, _ in read(csv(tmp_path / "b.csv", [[name, "字", "标签"], *rows]))] == ["三星在", "北京"]

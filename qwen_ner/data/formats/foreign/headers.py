@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ....columns import join_names
 from ....entities import NerError
 from ..errors import Note, count, quote
+from ..tagged.schemes import parse_tag
 from .cells import is_in, surfaces
 from .sheets import Table
 from .tools import KEYS
@@ -22,7 +24,7 @@ CHINESE = {
     "label": ("标签", "类别", "类型", "实体类型", "实体类别"),
     "start": ("开始", "起始", "开始位置", "起始位置"),
     "end": ("结束", "终止", "结束位置", "终止位置"),
-    "surface": ("实体", "实体名称", "实体内容", "实体词", "实体名", "名称", "实体文本", "关键词"),
+    "surface": ("实体", "实体名称", "实体内容", "实体词", "实体名", "名称", "实体文本", "关键词", "词", "字", "token"),
 }
 TOKEN = ("char", "character", "token", "word", "字", "字符", "词")
 TAG = ("tag", "ner_tag", "label", "bio", "标注", "标签", "ner")
@@ -74,11 +76,15 @@ class Header:
         foreign = (name.lower() for name in KEYS[kind] if kind != "surface" or name != "text")
         return self.one_of((*CHINESE[kind], *foreign))
 
-    @property
+    @cached_property
     def tagged(self) -> dict[str, int] | None:
-        """The columns of characters and tags, if it is a table of those."""
+        """The columns of characters and tags, if it is a table of those, and not of words with labels and texts."""
         token, tag = self.one_of(TOKEN), self.one_of(TAG)
         if token is None or tag is None or (self.column("text") is not None and self.one_of(("start",)) is not None):
+            return None
+        named = [name for _, cells in self.rows if (name := cells[tag].strip())]
+        are_tags = not named or "O" in named or 2 * sum(parse_tag(name) is not None for name in named) > len(named)
+        if not are_tags and any(self.names_entities(token, at) for at in self.others(None, token, tag)):
             return None
         return {"token": token, "tag": tag}
 

@@ -18,6 +18,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -173,9 +174,12 @@ def _beside_labels(header: Header, text: int, label: int) -> bool:
 
 
 def _sentences(name: str, header: Header, token: int, tag: int) -> list[tuple[str, list[str], list[str]]]:
-    """Place, tokens and tags of each sentence."""
+    """Place, tokens and tags of each sentence. A number that each row has of its own counts the tokens: a sentence
+    begins where it begins anew."""
     mark = header.one_of(SENTENCE)
     mark = None if mark in (token, tag) else mark
+    marks = [cells[mark].strip() for _, cells in header.rows if mark is not None and any(map(str.strip, cells))]
+    counts = bool(marks) and all(marks) and all(one != other for one, other in pairwise(marks))
     found: list[tuple[str, list[str], list[str]]] = []
     before, fresh = "", True
     for number, cells in header.rows:
@@ -183,7 +187,7 @@ def _sentences(name: str, header: Header, token: int, tag: int) -> list[tuple[st
             fresh = True
             continue
         here = cells[mark].strip() if mark is not None else ""
-        if fresh or (here and here != before):
+        if fresh or (here == marks[0] if counts else here and here != before):
             found.append((f"{name}:{number}", [], []))
         before, fresh = here or before, False
         found[-1][1].append(cells[token] or " ")
