@@ -56,6 +56,7 @@ FORMS = {
     "instruction alone": [{"instruction": text, "input": "", "output": answer} for text, answer in zip(TEXTS, ANSWERS, strict=True)],
     "sharegpt": [{"conversations": [{"from": "system", "value": "抽取实体"}, {"from": "human", "value": text}, {"from": "gpt", "value": json.dumps(answer)}]} for text, answer in zip(TEXTS, ANSWERS, strict=True)],
     "messages": [{"messages": [{"role": "user", "content": f"抽取药品:症状：{text}"}, {"role": "assistant", "content": f"```json\n{json.dumps(answer)}\n```"}]} for text, answer in zip(TEXTS, ANSWERS, strict=True)],
+    "instruction before the text": [{"instruction": f"抽取下面句子中的实体：{text}", "input": "", "output": answer} for text, answer in zip(TEXTS, ANSWERS, strict=True)],
     "a list as answer": [{"instruction": "", "input": text, "output": json.dumps([{"entity": surface, "type": label} for label, surface, *_ in found])} for text, found in zip(TEXTS, ITEMS, strict=True)],
     "uie, shuffled": [
         {"content": FIRST, "prompt": DRUG, "result_list": [{"text": "阿司匹林", "start": 0, "end": 4}]},
