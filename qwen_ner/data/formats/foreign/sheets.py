@@ -1,7 +1,7 @@
 """The cells of CSV files and Excel workbooks, read and written.
 
 In: a file. Out: the rows of each of its tables, as strings, each with its number in the file. CSV is read as UTF-8 or
-as GB18030, which Excel writes in China. Knows nothing of what a row means.
+as GB18030 or Big5, which Excel writes in China. Knows nothing of what a row means.
 """
 
 from __future__ import annotations
