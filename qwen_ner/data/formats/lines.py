@@ -39,8 +39,8 @@ in a file of UTF-8 is a fault of its line."""
 def lines_of(path: str | Path) -> Iterator[bytes]:
     """The lines of a file, read as they are needed, split at line feeds only. Raises `NerError` if it cannot be read.
 
-    A byte order mark tells UTF-16; what is not UTF-8 but Chinese in GB18030 (GBK) or Big5, as Excel saves it, is logged.
-    Their lines come as UTF-8. `str.splitlines` would also split at a U+2028 inside a text.
+    A byte order mark tells UTF-16; what is not UTF-8 but Chinese in GB18030 (GBK) or Big5, as Excel saves it, is
+    logged. Their lines come as UTF-8. `str.splitlines` would also split at a U+2028 inside a text.
     """
     try:
         with io.BufferedReader(Path(path).expanduser().open("rb", buffering=0), HEAD) as lines:
