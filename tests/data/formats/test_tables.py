@@ -598,3 +598,47 @@ def test_a_number_of_its_own_in_each_row_separates_no_sentences(tmp_path, name):
     for numbers in ("11122", "12312"):
         rows = [[number, *rest] for number, (_, *rest) in zip(numbers, rows, strict=True)]
         assert [text for text, _ in read(csv(tmp_path / "b.csv", [[name, "字", "标签"], *rows]))] == ["三星在", "北京"]
+
+
+def test_a_formula_without_a_value_is_an_error_with_its_cell(tmp_path):
+    """Programs write formulas without their values, which Excel computes; read as empty, its entity would be lost."""
+    path = sheet(tmp_path / "a.xlsx", [["文本", "公司"], ["三星在北京", "=LEFT(A2,2)"], ["苹果在上海", "苹果"]])
+    with pytest.raises(NerError) as error:
+        read(path)
+    assert str(error.value.place) == f"{path}: B2"
+    assert "Excel" in error.value.remedy
+    guide = [["数目"], ["=COUNTA(A:A)"]]
+    path = sheet(tmp_path / "b.xlsx", [["文本", "公司"], ["三星在北京", "三星"]], more=[("统计", guide)])
+    assert read(path) == [("三星在北京", {("公司", "三星")})], "only in the sheet that is read"
+
+
+def test_a_sheet_that_is_hidden_goes_behind_those_in_sight(tmp_path):
+    path = sheet(
+        tmp_path / "a.xlsx",
+        [["文本", "景点"], ["旧的西湖", "西湖"]],
+        more=[("标注", [["文本", "景点"], *(row[:2] for row in COLUMNS)])],
+    )
+    book = openpyxl.load_workbook(path)
+    book.worksheets[0].sheet_state = "hidden"
+    book.active = 1
+    book.save(path)
+    assert [text for text, _ in read(path)] == TEXTS
+
+
+def test_characters_that_excel_escapes(tmp_path):
+    rows = [["text", "label", "entity", "start", "end"], ["第一行_x000D_\n三星", "公司", "三星", 5, 7]]
+    assert read(sheet(tmp_path / "a.xlsx", rows)) == [("第一行\r\n三星", {("公司", "三星")})]
+    back, _, _ = written(tmp_path, "b.xlsx", Example("1", "_x0041_三星_xd83d_", (Entity("A", "三星", 7, 9),)))
+    assert back == [("1", "", "_x0041_三星_xd83d_", (Entity("A", "三星", 7, 9),))]
+
+
+def test_cells_far_away_that_hold_nothing_cost_nothing(tmp_path):
+    path = sheet(tmp_path / "a.xlsx", [["文本", "景点", "美食"], *COLUMNS])
+    book = openpyxl.load_workbook(path)
+    for at in ("XFD1", "XFD90", "C2000"):
+        book.active[at].font = openpyxl.styles.Font(bold=True)
+    book.active.merge_cells("A300:A1000")
+    book.save(path)
+    (rows,) = tables_of(path).values()
+    assert (len(rows), {len(cells) for _, cells in rows}) == (7, {3})
+    assert read(path) == WANTED

@@ -30,7 +30,7 @@ from ..rows import read_rows
 from ..tagged.schemes import parse_tag
 from ..tagged.tagging import read_sentences
 from .headers import Header, header_of, is_annotated, label_columns, text_column
-from .sheets import Table, tables_of, write_csv, write_workbook
+from .sheets import Table, check_formulas, tables_of, write_csv, write_workbook
 from .table_rows import TableRows, column_of_pairs, row_of
 
 NAME = "table"
@@ -128,6 +128,7 @@ def survey(path: str | Path) -> Layout:
         remedy = 'name the column of the sentences "text", and the others as `qwen-ner convert --help` says'
         raise NerError("no column of texts in the header", value=names, place=path, remedy=remedy)
     read = next((title for title, at in texts.items() if is_annotated(headers[title], at)), next(iter(texts)))
+    check_formulas(path, read)
     left = []
     for title, table in tables.items():
         filled = [number for number, cells in table if any(map(str.strip, cells))]
