@@ -212,6 +212,19 @@ def test_brat(tmp_path):
     assert len(error.value.faults) == 2
 
 
+def test_documents_without_entities_are_texts_and_those_without_annotations_are_told(tmp_path):
+    (tmp_path / "b.txt").write_text("华为在深圳\n", encoding="utf-8")
+    (tmp_path / "b.ann").write_text("", encoding="utf-8")
+    (tmp_path / "c.txt").write_text("今天下雨\n", encoding="utf-8")
+    told = []
+    examples = list(open_source(str(tmp_path), None).examples(warn=lambda *said: told.append(said)))
+    assert [(e.text, e.entities) for e in examples] == [("华为在深圳", ())]
+    assert [where for _, where in told] == ["c.txt"]
+    (tmp_path / "b.txt").write_text("\n", encoding="utf-8")
+    with pytest.raises(NerError, match="no text"):
+        read(tmp_path)
+
+
 def test_lines_of_a_document_that_an_entity_joins_are_one_text(tmp_path):
     text = "患者服用布\n洛芬后\n恶心\n\n今天好转\n"
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")

@@ -642,3 +642,25 @@ def test_cells_far_away_that_hold_nothing_cost_nothing(tmp_path):
     (rows,) = tables_of(path).values()
     assert (len(rows), {len(cells) for _, cells in rows}) == (7, {3})
     assert read(path) == WANTED
+
+
+def test_a_header_that_looks_like_a_row_is_told(tmp_path):
+    rows = [["三星在北京", "三星"], ["苹果在上海", "苹果"], ["华为在深圳", "华为"]]
+    warned = []
+    assert len(read(csv(tmp_path / "a.csv", rows), warned)) == 2
+    assert [where for _, where in warned] == ["a.csv:1"]
+    assert "header" in warned[0][0]
+
+
+def test_json_is_told_by_what_a_column_holds(tmp_path):
+    """Whatever its name is: ours is entities."""
+    rows = ['[{""label"": ""公司"", ""text"": ""三星"", ""start"": 0, ""end"": 2}]', '{""公司"": [""苹果""]}', "[]", ""]
+    texts = ["三星在北京", "苹果在上海", "今天下雨", "明天也下"]
+    for name in ("entities", "annotations", "标注结果", "结果"):
+        table = [["id", "text", name], *([n, *row] for n, row in enumerate(zip(texts, rows, strict=True)))]
+        found = [{("公司", "三星")}, {("公司", "苹果")}, set(), set()]
+        assert read(csv(tmp_path / "a.csv", table)) == list(zip(texts, found, strict=True))
+    table = [["text", "meta", "公司"], *([text, '{""source"": 7, ""page"": ""a""}', text[:2]] for text in texts[:2])]
+    warned = []
+    assert read(csv(tmp_path / "b.csv", table), warned, keep={"公司"}) == list(zip(texts[:2], found[:2], strict=True))
+    assert [where for _, where in warned] == ["b.csv: meta"]

@@ -109,6 +109,9 @@ def read(
         return
     faults = Faults(str(path))
     documents = sorted(path.glob("*.ann")) if path.is_dir() else [path.with_suffix(".ann")]
+    for text in sorted(path.glob("*.txt")) if path.is_dir() else ():
+        if text.with_suffix(".ann") not in documents:
+            warn("texts without an .ann file beside them, left out", text.name)
     for document in documents:
         group = document.stem if len(documents) >= DOCUMENTS else ""
         yield from _read_brat(document, labels, faults, repair, note, warn, group)
@@ -136,6 +139,7 @@ def _read_brat(
         place = f"{document.name}:{number}"
         if len(line.splitlines()) > 1:
             warn("lines joined to one text, as an entity goes beyond the end of one", place)
+        faults.rows += bool(line.strip())
         if line.strip() and not faults.found:
             yield Example(f"{path.stem}:{number}", line, tuple(found[at]), place, group)
 

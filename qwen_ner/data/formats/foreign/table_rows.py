@@ -276,3 +276,28 @@ def column_of_pairs(header: Header, text: int) -> int | None:
         if 2 * good > filled:
             return at
     return None
+
+
+def column_of_json(header: Header, text: int) -> int | None:
+    """The first column most of whose cells are JSON that names entities of their texts, but for empty ones."""
+    for at in header.others(text):
+        cells = ((row[at].strip(), above) for _, row, above in header.with_texts(text))
+        named = ((cell, above) for cell, above in cells if cell not in ("", "[]", "{}") and not is_none(cell, above))
+        good = [_is_annotation(cell, above) for cell, above in named]
+        if 2 * sum(good) > len(good):
+            return at
+    return None
+
+
+def _is_annotation(cell: str, text: str) -> bool:
+    """Whether a cell is JSON that names entities of a text."""
+    if not cell.startswith(("{", "[")):
+        return False
+    try:
+        made = answered(cell)
+    except LineFault:
+        return False
+    found = made["entities"] if "entities" in made else [*made["label"].values()]
+    return all(
+        isinstance(one, dict) or (isinstance(one, list) and any(str(name) in text for name in one)) for one in found
+    )

@@ -29,9 +29,9 @@ from ..mentions import without_scores
 from ..rows import read_rows
 from ..tagged.schemes import parse_tag
 from ..tagged.tagging import read_sentences
-from .headers import Header, header_of, is_annotated, label_columns, text_column
+from .headers import TEXT_NAME, Header, header_of, is_annotated, label_columns, text_column
 from .sheets import Table, check_formulas, tables_of, write_csv, write_workbook
-from .table_rows import TableRows, column_of_pairs, row_of
+from .table_rows import TableRows, column_of_json, column_of_pairs, row_of
 
 NAME = "table"
 VARIANTS = ("csv", "xlsx")
@@ -51,6 +51,8 @@ TAGGED = 100
 
 WRITTEN = ("id", "text", "label", "entity", "start", "end")
 """The columns that are written, one row per entity; then group, if rows have some."""
+
+LIKE_A_ROW = "headers that look like a row with its entities; if it is one, write the names of the columns above it"
 
 MERGED = "texts that came before; a table without ids that repeat reads them as one row"
 
@@ -129,7 +131,7 @@ def survey(path: str | Path) -> Layout:
         raise NerError("no column of texts in the header", value=names, place=path, remedy=remedy)
     read = next((title for title, at in texts.items() if is_annotated(headers[title], at)), next(iter(texts)))
     check_formulas(path, read)
-    left = []
+    left = [(LIKE_A_ROW, f"{path.name}:{headers[read].number}")] if _is_like_a_row(headers[read], texts[read]) else []
     for title, table in tables.items():
         filled = [number for number, cells in table if any(map(str.strip, cells))]
         if title != read:
@@ -139,6 +141,14 @@ def survey(path: str | Path) -> Layout:
             above = (number for number in filled if number < headers[read].number)
             left += [("rows above the header, left out", f"{path.name}:{number}") for number in above]
     return Layout(headers[read], texts[read], *kind_of(headers[read], texts[read]), left)
+
+
+def _is_like_a_row(header: Header, text: int) -> bool:
+    """Whether the name of a column stands in that of the texts, as surfaces do in the rows."""
+    name = header.names[text]
+    return not TEXT_NAME.search(name) and any(
+        other and other in name for other in header.names[:text] + header.names[text + 1 :]
+    )
 
 
 def _header_of(table: Table) -> Header:
@@ -160,6 +170,8 @@ def kind_of(header: Header, text: int) -> tuple[str, dict[str, int]]:
         return "entities", columns
     if (paired := column_of_pairs(header, text)) is not None:
         return "pairs", {"label": paired}
+    if (as_json := column_of_json(header, text)) is not None:
+        return "json", {"label": as_json}
     if "label" in columns and not _beside_labels(header, text, columns["label"]):
         return "json", {"label": columns["label"]}
     return "labels", {}
