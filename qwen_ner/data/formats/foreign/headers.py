@@ -13,11 +13,11 @@ from functools import cached_property
 
 from ....columns import join_names
 from ....entities import NerError
-from ..errors import Note, count, quote
+from ..errors import LineFault, Note, count, quote
 from ..tagged.schemes import parse_tag
-from .cells import is_in, surfaces
+from .cells import is_in, is_none, pairs, surfaces
 from .sheets import Table
-from .tools import KEYS
+from .tools import KEYS, answered
 
 CHINESE = {
     "text": ("文本", "句子", "内容", "原文", "正文", "语句", "text"),
@@ -242,3 +242,42 @@ def _stands_beside(header: Header, at: int) -> bool:
     """Whether a column has numbers only, or the name of one that stands beside an annotation."""
     numbers = all(NUMBER.fullmatch(row[at]) for _, row in header.rows if row[at].strip())
     return numbers or OTHER_NAME.search(header.names[at]) is not None
+
+
+def column_of_pairs(header: Header, text: int) -> int | None:
+    """The first column most of whose cells name labels and surfaces of their texts."""
+    for at in header.others(text):
+        good = filled = 0
+        for _, cells, above in header.with_texts(text):
+            if (cell := cells[at].strip()) and not is_none(cell, above):
+                named = pairs(cell, above)
+                filled += 1
+                good += bool(named) and all(label and surface in above for label, surface in named)
+        if 2 * good > filled:
+            return at
+    return None
+
+
+def column_of_json(header: Header, text: int) -> int | None:
+    """The first column most of whose cells are JSON that names entities of their texts, but for empty ones."""
+    for at in header.others(text):
+        cells = ((row[at].strip(), above) for _, row, above in header.with_texts(text))
+        named = ((cell, above) for cell, above in cells if cell not in ("", "[]", "{}") and not is_none(cell, above))
+        good = [_is_annotation(cell, above) for cell, above in named]
+        if 2 * sum(good) > len(good):
+            return at
+    return None
+
+
+def _is_annotation(cell: str, text: str) -> bool:
+    """Whether a cell is JSON that names entities of a text."""
+    if not cell.startswith(("{", "[")):
+        return False
+    try:
+        made = answered(cell)
+    except LineFault:
+        return False
+    found = made["entities"] if "entities" in made else [*made["label"].values()]
+    return all(
+        isinstance(one, dict) or (isinstance(one, list) and any(str(name) in text for name in one)) for one in found
+    )

@@ -29,9 +29,18 @@ from ..mentions import without_scores
 from ..rows import read_rows
 from ..tagged.schemes import parse_tag
 from ..tagged.tagging import read_sentences
-from .headers import TEXT_NAME, Header, header_of, is_annotated, label_columns, text_column
+from .headers import (
+    TEXT_NAME,
+    Header,
+    column_of_json,
+    column_of_pairs,
+    header_of,
+    is_annotated,
+    label_columns,
+    text_column,
+)
 from .sheets import Table, check_formulas, tables_of, write_csv, write_workbook
-from .table_rows import TableRows, column_of_json, column_of_pairs, row_of
+from .table_rows import TableRows, row_of
 
 NAME = "table"
 VARIANTS = ("csv", "xlsx")
