@@ -664,3 +664,21 @@ def test_json_is_told_by_what_a_column_holds(tmp_path):
     warned = []
     assert read(csv(tmp_path / "b.csv", table), warned, keep={"公司"}) == list(zip(texts[:2], found[:2], strict=True))
     assert [where for _, where in warned] == ["b.csv: meta"]
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.txt"])
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk", "utf-16"])
+def test_tables_separated_by_tabs(tmp_path, name, encoding):
+    """As Excel saves "Unicode text" and "text"."""
+    for rows in ([["文本", "标签", "实体"], *ENTITIES], [["点评内容", "景点", "美食"], *COLUMNS]):
+        (tmp_path / name).write_bytes("".join("\t".join(row) + "\r\n" for row in rows).encode(encoding))
+        assert read(tmp_path / name) == WANTED
+    tagged = "Content\tB-A\nreview\tI-A\nis\tO\n\ntext\tO\n"
+    (tmp_path / name).write_text(tagged, encoding="utf-8")
+    assert read(tmp_path / name) == [("Content review is", {("A", "Content review")}), ("text", set())]
+
+
+def test_lines_that_end_in_carriage_returns(tmp_path):
+    text = "".join(",".join(row) + "\r" for row in [["文本", "标签", "实体"], *ENTITIES])
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    assert read(tmp_path / "a.csv") == [(text, found) for text, found in WANTED]

@@ -41,7 +41,7 @@ NO_VALUE = re.compile(
 
 def tables_of(path: Path) -> dict[str, Table]:
     """The tables of a file that hold something, by title, hidden ones last. Raises `NerError` if it cannot be read."""
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() != ".xlsx":
         return {path.name: _csv(path)}
     import openpyxl  # type: ignore[import-untyped, unused-ignore]
 
@@ -60,6 +60,8 @@ def _csv(path: Path) -> Table:
         lines = [decode_line(raw).removeprefix("\ufeff") for raw in lines_of(path)]
     except LineFault as fault:
         raise NerError(fault.what, place=path, remedy=fault.remedy) from None
+    if len(lines) == 1:
+        lines = re.findall(r"[^\r]*\r\n?|[^\r]+$", lines[0])  # as Excel saved it on a Mac
     first = next((line for line in lines[:10] if re.search("[,;\t]", line)), "".join(lines[:1]))  # not a title
     delimiter = max(",\t;，", key=first.count)
     csv.field_size_limit(LONGEST)
@@ -96,7 +98,7 @@ def _cells(sheet: Any) -> Table:
 
 def check_formulas(path: Path, title: str) -> None:
     """Raise `NerError` for a formula in this sheet of a workbook whose value is not in the file."""
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() != ".xlsx":
         return
     import openpyxl  # type: ignore[import-untyped, unused-ignore]
 

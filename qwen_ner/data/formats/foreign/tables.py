@@ -30,6 +30,7 @@ from ..rows import read_rows
 from ..tagged.schemes import parse_tag
 from ..tagged.tagging import read_sentences
 from .headers import (
+    NAME_LENGTH,
     TEXT_NAME,
     Header,
     column_of_json,
@@ -46,6 +47,9 @@ NAME = "table"
 VARIANTS = ("csv", "xlsx")
 SUFFIXES = (".csv", ".xlsx")
 DESCRIPTION = "tables (CSV, Excel): one row per entity, text or character"
+
+SEPARATED_BY_TABS = (".tsv", ".txt")
+"""Endings of files that may be tables, or something else."""
 
 COLUMNS = (
     "A table has its texts in a column named text, 文本 or the like (点评内容 too). Beside it are either label and "
@@ -73,7 +77,13 @@ def claims(path: Path) -> bool:
 
 
 def sniff(head: bytes, name: str) -> bool:
-    return name.endswith(SUFFIXES)
+    """By the name, or as text separated by tabs below a header, of which nothing is a tag."""
+    if name.endswith(SUFFIXES) or not name.endswith(SEPARATED_BY_TABS):
+        return name.endswith(SUFFIXES)
+    rows = [line.split("\t") for line in head.decode(errors="replace").splitlines()[:TAGGED] if line.strip()]
+    tags = any(parse_tag(cell.strip()) for cells in rows for cell in cells)
+    named = any(len(cell) <= NAME_LENGTH and TEXT_NAME.search(cell) for cell in rows[0]) if rows else False
+    return len(rows) > 1 and len(rows[0]) == len(rows[1]) > 1 and named and not tags
 
 
 @dataclass(frozen=True)
