@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -189,13 +190,14 @@ def detect(path: Path) -> Any:
 
 def _refuse_binary(path: Path) -> None:
     """Raise `NerError` for what people have beside tables and cannot be read as one."""
-    if not path.is_file():
-        return  # a pipe cannot be wound back
-    with path.open("rb") as file:
-        start = file.read(4)
-    for first, (what, remedy) in BINARY.items():
-        if start == first:
-            raise NerError(what, place=path, remedy=remedy)
+    start = b""
+    with suppress(OSError):  # `lines_of` reports it
+        if path.is_file():  # a pipe cannot be wound back
+            with path.open("rb") as file:
+                start = file.read(4)
+    if start in BINARY:
+        what, remedy = BINARY[start]
+        raise NerError(what, place=path, remedy=remedy)
 
 
 def written_names(format: Any) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ TAGGED = 100
 WRITTEN = ("id", "text", "label", "entity", "start", "end")
 """The columns that are written, one row per entity; then group, if rows have some."""
 
-LIKE_A_ROW = "headers that look like a row with its entities; if it is one, write the names of the columns above it"
+LIKE_A_ROW = "headers that look like rows with their entities; if one is, write the names of the columns above it"
 
 MERGED = "texts that came before; a table without ids that repeat reads them as one row"
 
@@ -78,7 +78,7 @@ def claims(path: Path) -> bool:
 
 def sniff(head: bytes, name: str) -> bool:
     """By the name, or as text separated by tabs below a header, of which nothing is a tag."""
-    if name.endswith(SUFFIXES) or not name.endswith(SEPARATED_BY_TABS):
+    if name.endswith(SUFFIXES) or not name.lower().endswith(SEPARATED_BY_TABS):
         return name.endswith(SUFFIXES)
     rows = [line.split("\t") for line in head.decode(errors="replace").splitlines()[:TAGGED] if line.strip()]
     tags = any(parse_tag(cell.strip()) for cells in rows for cell in cells)
@@ -164,10 +164,9 @@ def survey(path: str | Path) -> Layout:
 
 def _is_like_a_row(header: Header, text: int) -> bool:
     """Whether the name of a column stands in that of the texts, as surfaces do in the rows."""
-    name = header.names[text]
-    return not TEXT_NAME.search(name) and any(
-        other and other in name for other in header.names[:text] + header.names[text + 1 :]
-    )
+    name, others = header.names[text], {header.names[at] for at in header.others(text)} - {""}
+    known = header.tagged or header.column("text") is not None or TEXT_NAME.search(name)
+    return not known and any(other in name for other in others)
 
 
 def _header_of(table: Table) -> Header:
