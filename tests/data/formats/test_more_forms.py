@@ -223,6 +223,10 @@ def test_documents_without_entities_are_texts_and_those_without_annotations_are_
     (tmp_path / "b.txt").write_text("\n", encoding="utf-8")
     with pytest.raises(NerError, match="no text"):
         read(tmp_path)
+    (tmp_path / "b.txt").write_text("三星在北京\n", encoding="utf-8")
+    (tmp_path / "b.ann").write_text("[@三星#公司*]在北京\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"b\.ann:1: .* cannot be read"):
+        read(tmp_path)
 
 
 def test_lines_of_a_document_that_an_entity_joins_are_one_text(tmp_path):

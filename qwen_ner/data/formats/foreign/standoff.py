@@ -139,8 +139,8 @@ def _read_brat(
         place = f"{document.name}:{number}"
         if len(line.splitlines()) > 1:
             warn("lines joined to one text, as an entity goes beyond the end of one", place)
-        faults.rows += bool(line.strip())
         if line.strip() and not faults.found:
+            faults.rows += 1
             yield Example(f"{path.stem}:{number}", line, tuple(found[at]), place, group)
 
 
@@ -162,7 +162,7 @@ def _entities(
     found: dict[tuple[str, int, int], Entity] = {}
     for number, line in _records(path, faults):
         place = f"{path.name}:{number}"
-        if not line.startswith("T"):
+        if _RECORD.match(line) and not line.startswith("T"):
             note("relations, events, attributes and notes", place)
             continue
         report = faults.row(place)
