@@ -90,6 +90,8 @@ def read_texts(lines: Iterable[bytes], source: str) -> Iterator[TextRow]:
     """
     if source.lower().endswith(TABLES):
         remedy = f"convert it first: qwen-ner convert {source} {Path(source).stem}.jsonl"
+        if source.lower().endswith(".xls"):
+            remedy = "save it as .xlsx, and convert that: qwen-ner convert"
         raise NerError("a table is not read", place=source, remedy=remedy)
     read = json_object if source.endswith(".jsonl") else None
     for line, raw in number_lines(lines):

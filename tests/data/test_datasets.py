@@ -380,6 +380,12 @@ def test_a_sentence_may_begin_with_a_bracket(line):
     assert (first.text, second.text) == (line, '[{"text": "一"}]')
 
 
+def test_an_old_workbook_is_to_be_saved_anew_as_nothing_converts_it():
+    with pytest.raises(NerError) as error:
+        next(read_texts(iter([b"\xd0\xcf\x11\xe0"]), "in.XLS"))
+    assert "save it as .xlsx" in error.value.remedy
+
+
 @pytest.mark.parametrize("name", ["in.csv", "in.TSV", "in.xlsx", "in.parquet"])
 def test_a_table_is_refused(name):
     with pytest.raises(NerError) as caught:

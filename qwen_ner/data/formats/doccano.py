@@ -58,6 +58,10 @@ def _entities_of(row: dict[str, Any], reader: EntityReader) -> Iterator[Entity]:
     if not isinstance(items := row[keys[0]], list):
         reader.report(f'{quote(keys[0])} is {quote(items)}; make it a list, [[0, 2, "company"]]')
         return
+    if items and all(isinstance(item, str) for item in items):
+        remedy = 'if they are tags, write {"tokens": ["三", …], "ner_tags": ["B-company", …]}; else [[0, 2, "company"]]'
+        reader.report(f"{quote(keys[0])} holds names and no spans, {quote(items)}; {remedy}")
+        return
     for item in items:
         match item:
             case [start, end, label] | {"start_offset": start, "end_offset": end, "label": label}:

@@ -34,9 +34,10 @@ DESCRIPTION = "Label Studio's JSON"
 
 
 def sniff(head: bytes, name: str) -> bool:
-    """An array of objects of which the first has the keys of a task."""
+    """An array of objects of which the first has the keys of a task. A row with a text of its own is none."""
     task = next(rows_in(head), {}) if ARRAY.match(head) else {}
-    return isinstance(task.get("data"), dict) or bool({"annotations", "completions"} & task.keys())
+    of_task = {"annotations", "completions"} & task.keys() and not isinstance(task.get("text"), str)
+    return isinstance(task.get("data"), dict) or bool(of_task)
 
 
 def read(path: str | Path, labels: LabelSet | None = None, **options: Any) -> Iterator[Example]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import codecs
 import io
 import logging
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +26,11 @@ MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (code
 HEAD = 1 << 16
 """Bytes at the beginning of a file that tell its encoding."""
 
+CHINESE = {"gb18030": "GB18030", "cp950": "Big5"}
+"""Encodings of Chinese other than UTF-8, and what people call them; GBK is a part of GB18030."""
+
+PRIVATE = re.compile("[\ue000-\uf8ff]")
+
 FOREIGN = 0.3
 """The share of bytes beyond ASCII that cannot be UTF-8, from which a file is taken for another encoding. One wrong byte
 in a file of UTF-8 is a fault of its line."""
@@ -32,8 +39,8 @@ in a file of UTF-8 is a fault of its line."""
 def lines_of(path: str | Path) -> Iterator[bytes]:
     """The lines of a file, read as they are needed, split at line feeds only. Raises `NerError` if it cannot be read.
 
-    A byte order mark tells UTF-16; what is not UTF-8 but Chinese in GB18030 (GBK), as Excel saves it, is logged. Their
-    lines come as UTF-8. `str.splitlines` would also split at a U+2028 inside a text.
+    A byte order mark tells UTF-16; what is not UTF-8 but Chinese in GB18030 (GBK) or Big5, as Excel saves it, is
+    logged. Their lines come as UTF-8. `str.splitlines` would also split at a U+2028 inside a text.
     """
     try:
         with io.BufferedReader(Path(path).expanduser().open("rb", buffering=0), HEAD) as lines:
@@ -41,9 +48,8 @@ def lines_of(path: str | Path) -> Iterator[bytes]:
             encoding = next((name for start, name in MARKS if mark.startswith(start)), None)
             if encoding is None and b"\0" in mark[:4]:
                 raise NerError("looks like UTF-16 without its mark", place=path, remedy="save the file as UTF-8")
-            if encoding is None and is_gbk(mark):
-                encoding = "gb18030"
-                _warn(str(path))
+            if encoding is None and (encoding := chinese_encoding(mark)):
+                _warn(str(path), CHINESE[encoding])
             if encoding is None:
                 yield from lines
             else:
@@ -57,25 +63,32 @@ def lines_of(path: str | Path) -> Iterator[bytes]:
 
 
 @cache
-def _warn(path: str) -> None:
+def _warn(path: str, encoding: str) -> None:
     """Once: a file is looked through several times."""
-    log.warning("%s is read as GB18030, which it is written in instead of UTF-8.", path)
+    log.warning("%s is read as %s, which it is written in instead of UTF-8.", path, encoding)
 
 
-def is_gbk(head: bytes) -> bool:
-    """Whether this beginning of a file is Chinese in GB18030, of which GBK is a part, rather than UTF-8.
+def chinese_encoding(head: bytes) -> str | None:
+    """The one of `CHINESE` that this beginning of a file is written in, rather than UTF-8.
 
-    >>> is_gbk("三星在北京".encode("gbk")), is_gbk("三星在北京".encode()), is_gbk(b"Samsung")
-    (True, False, False)
+    GB18030 decodes Big5 too, but to characters that are private.
+
+    >>> chinese_encoding("三星在北京".encode("gbk")), chinese_encoding("三星在北京".encode("big5"))
+    ('gb18030', 'cp950')
+    >>> chinese_encoding("三星在北京".encode()), chinese_encoding(b"Samsung")
+    (None, None)
     """
     beyond = sum(byte > 0x7F for byte in head)
     if not beyond or head.decode(errors="replace").count("\ufffd") < FOREIGN * beyond:
-        return False
-    try:
-        codecs.getincrementaldecoder("gb18030")().decode(head)  # may end amid a character
-    except UnicodeDecodeError:
-        return False
-    return True
+        return None
+    found = None
+    with suppress(UnicodeDecodeError):
+        for encoding in CHINESE:
+            text = codecs.getincrementaldecoder(encoding)().decode(head)  # may end amid a character
+            if not PRIVATE.search(text):
+                return encoding
+            found = found or encoding
+    return found
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,15 @@ first are looked for first."""
 log = logging.getLogger(__name__)
 
 _PARTS = re.compile(r"[._-]+")
+
+HIDDEN = (".", "~$")
+"""How the names of files begin that editors leave beside those of data."""
+
+BINARY = {
+    b"\xd0\xcf\x11\xe0": ("is a workbook as Excel wrote it until 2003 (.xls)", "save it as .xlsx or .csv"),
+    b"PK\3\4": ("is an archive", "unpack it, or call it .xlsx if it is a workbook"),
+}
+"""The first bytes of such files, what they are, and what to do."""
 
 HEAD = 1 << 20
 """Bytes at the beginning of a file that tell its format."""
@@ -108,7 +118,9 @@ def find(folder: Path, split: str) -> Path | None:
         found = [
             path
             for path in sorted(folder.iterdir() if folder.is_dir() else ())
-            if set(_PARTS.split(path.name.lower())) & {*aliases} and (path.is_file() or has_documents(path))
+            if not path.name.startswith(HIDDEN)
+            and set(_PARTS.split(path.name.lower())) & {*aliases}
+            and (path.is_file() or has_documents(path))
         ]
     names = [path.name for path in found if path.suffix != ".txt" or path.with_suffix(".ann") not in found]
     name = the_one(folder, split, names)
@@ -126,7 +138,8 @@ def only_file(given: Path) -> Path | None:
         return None
     if any(find(folder, split) for split in ("train", "dev", "test")):
         return None
-    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in suffixes()]
+    files = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(HIDDEN))
+    paths = [path for path in files if path.suffix in suffixes()]
     names = list(dict.fromkeys((standoff.pair_of(path) or [path])[0].name for path in paths))
     known = [name for name in names if _is_known(folder / name)]
     taken = known if len(known) == 1 else names
@@ -160,6 +173,7 @@ def detect(path: Path) -> Any:
     for format in FORMATS:
         if _claims(format, path):
             return format
+    _refuse_binary(path)
     lines, size = [], 0
     for line in lines_of(path):  # whole lines, so that the last one can be read
         lines.append(line)
@@ -172,6 +186,18 @@ def detect(path: Path) -> Any:
             return format
     known = "; ".join(format.DESCRIPTION for format in FORMATS)
     raise NerError("unknown format", place=path, remedy=f"give one of: {known}")
+
+
+def _refuse_binary(path: Path) -> None:
+    """Raise `NerError` for what people have beside tables and cannot be read as one."""
+    start = b""
+    with suppress(OSError):  # `lines_of` reports it
+        if path.is_file():  # a pipe cannot be wound back
+            with path.open("rb") as file:
+                start = file.read(4)
+    if start in BINARY:
+        what, remedy = BINARY[start]
+        raise NerError(what, place=path, remedy=remedy)
 
 
 def written_names(format: Any) -> tuple[str, ...]:

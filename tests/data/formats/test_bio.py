@@ -299,3 +299,30 @@ def test_utf16_without_its_mark_is_not_called_gbk(tmp_path):
 def test_lines_that_end_with_carriage_returns_alone_are_refused(tmp_path):
     (fault,) = faults_of(write(tmp_path, "三\tB-ORG\r星\tI-ORG\r\r在\tO\r"))
     assert "carriage return" in fault
+
+
+def test_a_label_with_a_space_in_lines_separated_by_spaces_is_a_fault(tmp_path):
+    """Its tag would stand in the text."""
+    path = write(tmp_path, "三 B-医疗 器械\n星 I-医疗 器械\n在 O\n好 O\n的 O\n", "a.txt")
+    with pytest.raises(DataError) as error:
+        list(read(path))
+    assert [fault.split(": ")[0] for fault in error.value.faults] == ["a.txt:1", "a.txt:2"]
+    assert "tab" in error.value.faults[0]
+    path = write(tmp_path, "三\tB-医疗 器械\n星\tI-医疗 器械\n在\tO\n好\tO\n的\tO\n", "b.txt")
+    assert said(read(path)) == [("三星在好的", (Entity("医疗 器械", "三星", 0, 2),))]
+
+
+@pytest.mark.parametrize("tags", ["B:ORG I:ORG O", "b-ORG i-ORG O", "b_ORG i_ORG o", "B.ORG E.ORG O", "b/ORG m/ORG o"])
+def test_small_letters_and_other_marks_are_tags_too(tmp_path, tags):
+    """Read as labels, each character of 三星 would be an entity of its own."""
+    path = write(tmp_path, "".join(f"{a} {b}\n" for a, b in zip("三星在", tags.split(), strict=True)), "a.txt")
+    assert said(read(path)) == [("三星在", (Entity("ORG", "三星", 0, 2),))]
+    path = write(tmp_path, "".join(f"{a} {tags[:5]}\n" for a in "三星在") + "好 O\n", "b.txt")
+    with pytest.raises(DataError, match="B-…"):
+        list(read(path))
+
+
+@pytest.mark.parametrize("label", ["bio-entity", "m-RNA", "e-mail", "S&P", "B2B", "i.MX"])
+def test_bare_labels_may_begin_as_tags_do(tmp_path, label):
+    path = write(tmp_path, f"三 {label}\n星 {label}\n在 O\n好 ORG\n", "a.txt")
+    assert [e.label for _, found in said(read(path)) for e in found] == [label, "ORG"]

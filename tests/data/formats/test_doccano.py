@@ -119,3 +119,16 @@ def test_faults_of_an_array_are_told_with_their_row(tmp_path):
     with pytest.raises(NerError) as error:
         list(read(tmp_path / "all.json"))
     assert (error.value.place, bool(error.value.remedy)) == (tmp_path / "all.json", True)
+
+
+def test_names_in_place_of_spans_are_one_fault_a_row(tmp_path):
+    row = {"text": "三星在北京", "labels": ["B-ORG", "I-ORG", "O", "B-LOC", "I-LOC"]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        list(registry.open_source(str(tmp_path / "a.jsonl"), None).examples())
+    (fault,) = error.value.faults
+    assert '"tokens"' in fault
+    row = {"tokens": [*row["text"]], "ner_tags": row["labels"]}
+    (tmp_path / "b.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    (example,) = registry.open_source(str(tmp_path / "b.jsonl"), None).examples()
+    assert [entity.text for entity in example.entities] == ["三星", "北京"]

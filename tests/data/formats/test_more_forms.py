@@ -1,5 +1,7 @@
 """Tables, text with its entities marked, and annotations beside the text say what our own rows say."""
 
+import json
+
 import openpyxl
 import pytest
 
@@ -131,6 +133,58 @@ def test_marks_nest_and_are_faults_where_they_do_not_close(tmp_path):
     assert {(e.label, e.text) for e in read(tmp_path / "a.xml")[0][1]} == {("org", "北京大学"), ("loc", "北京")}
 
 
+def labelled(path, warned=None):
+    return [(text, {(e.label, e.text) for e in found}) for text, found in read(path, warned)]
+
+
+def test_a_line_that_is_one_entity_keeps_it(tmp_path):
+    """Only what is around most lines is around sentences."""
+    lines = "<org><loc>北京</loc>大学</org>\n我在<org><loc>北京</loc>大学</org>读书\n"
+    (tmp_path / "a.txt").write_text(lines, encoding="utf-8")
+    pair = {("org", "北京大学"), ("loc", "北京")}
+    assert labelled(tmp_path / "a.txt") == [("北京大学", pair), ("我在北京大学读书", pair)]
+    lines = "<org><loc>北京</loc>银行</org>\n<org>三星</org>和<org>苹果</org>\n<org>三星</org>的<org>手机</org>\n<org>华为</org>\n"
+    (tmp_path / "c.txt").write_text(lines, encoding="utf-8")
+    assert labelled(tmp_path / "c.txt")[-1] == ("华为", {("org", "华为")})
+    rows = ["<org><loc>北京</loc>大学</org>在海淀", "<loc>上海</loc>", "今天下雨"]
+    (tmp_path / "b.xml").write_text("".join(f"<row>{row}</row>\n" for row in rows), encoding="utf-8")
+    warned = []
+    assert labelled(tmp_path / "b.xml", warned) == [
+        ("北京大学在海淀", pair),
+        ("上海", {("loc", "上海")}),
+        ("今天下雨", set()),
+    ]
+    assert len(warned) == 1
+    assert "<row>" in warned[0]
+
+
+def test_signs_of_xml_in_a_text_are_read_as_they_stand(tmp_path):
+    lines = "<公司>AT&T</公司>在<地点>北京</地点>\n<药品>胰岛素</药品>用于血糖<3.9或a<b的患者\n<公司>A&amp;B</公司>, 1 < 2\n"
+    (tmp_path / "a.txt").write_text(lines, encoding="utf-8")
+    assert labelled(tmp_path / "a.txt") == [
+        ("AT&T在北京", {("公司", "AT&T"), ("地点", "北京")}),
+        ("胰岛素用于血糖<3.9或a<b的患者", {("药品", "胰岛素")}),
+        ("A&B, 1 < 2", {("公司", "A&B")}),
+    ]
+    (tmp_path / "b.txt").write_text("<公司>三星</公司>\n<公司>苹果\n", encoding="utf-8")
+    with pytest.raises(DataError, match="&lt;"):
+        read(tmp_path / "b.txt")
+
+
+def test_words_in_brackets_are_no_notation_of_ours(tmp_path):
+    """The People's Daily corpus: [中国/ns 政府/n]nt."""
+    line = "19980101-01-001-000/m [中国/ns 政府/n]nt 顺利/ad 恢复/v 香港/ns 主权/n 。/w\n"
+    (tmp_path / "a.txt").write_text(line * 20, encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        read(tmp_path / "a.txt")
+    assert len(error.value.faults) == 20
+    assert "中国政府/nt" in error.value.faults[0]
+    (tmp_path / "a.txt").write_text("中国政府/nt 恢复/v 香港/ns 主权/n\n" * 20, encoding="utf-8")
+    assert ("nt", "中国政府") in labelled(tmp_path / "a.txt")[0][1]
+    (tmp_path / "b.txt").write_text("见/o [1]/o 三星/公司 [2]/o\n" * 20, encoding="utf-8")
+    assert labelled(tmp_path / "b.txt")[0] == ("见[1]三星[2]", {("公司", "三星")})
+
+
 def brat(folder, name="a"):
     folder.mkdir(exist_ok=True)
     (folder / f"{name}.txt").write_text(f"{FIRST}\n{SECOND}\n{NONE}\n", encoding="utf-8")
@@ -156,6 +210,23 @@ def test_brat(tmp_path):
     with pytest.raises(DataError) as error:
         read(tmp_path / "train")
     assert len(error.value.faults) == 2
+
+
+def test_documents_without_entities_are_texts_and_those_without_annotations_are_told(tmp_path):
+    (tmp_path / "b.txt").write_text("华为在深圳\n", encoding="utf-8")
+    (tmp_path / "b.ann").write_text("", encoding="utf-8")
+    (tmp_path / "c.txt").write_text("今天下雨\n", encoding="utf-8")
+    told = []
+    examples = list(open_source(str(tmp_path), None).examples(warn=lambda *said: told.append(said)))
+    assert [(e.text, e.entities) for e in examples] == [("华为在深圳", ())]
+    assert [where for _, where in told] == ["c.txt"]
+    (tmp_path / "b.txt").write_text("\n", encoding="utf-8")
+    with pytest.raises(NerError, match="no text"):
+        read(tmp_path)
+    (tmp_path / "b.txt").write_text("三星在北京\n", encoding="utf-8")
+    (tmp_path / "b.ann").write_text("[@三星#公司*]在北京\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"b\.ann:1: .* cannot be read"):
+        read(tmp_path)
 
 
 def test_lines_of_a_document_that_an_entity_joins_are_one_text(tmp_path):
@@ -272,3 +343,27 @@ def test_a_split_under_a_usual_name(tmp_path, name):
     with pytest.raises(NerError) as error:
         read_dataset(str(tmp_path), "train")
     assert len(error.value.value) == 2
+
+
+@pytest.mark.parametrize("name", ["reviews.jsonl", "data.csv", "data.xlsx", "rows.txt"])
+@pytest.mark.parametrize("ending", ["_labels", "-tag"])
+def test_a_table_or_rows_beside_others_are_no_tags(tmp_path, name, ending):
+    """Annotators keep reviews.jsonl beside reviews_labels.jsonl."""
+    stem, suffix = name.split(".")
+    for path in (tmp_path / name, tmp_path / f"{stem}{ending}.{suffix}"):
+        if suffix == "xlsx":
+            sheet(path, TABLES["json"])
+        elif suffix == "csv":
+            written(path, TABLES["entities"])
+        else:
+            rows = ({"text": t, "label": {e.label: [e.text] for e in found}} for t, found in WANTED)
+            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        assert read(path) == WANTED
+
+
+def test_a_byte_of_tags_that_is_not_utf_8_has_its_place(tmp_path):
+    (tmp_path / "source.txt").write_bytes("三 星\n".encode() * 9 + b"\xff \xff\n")
+    (tmp_path / "target.txt").write_text("B-A I-A\n" * 10, encoding="utf-8")
+    with pytest.raises(NerError) as error:
+        read(tmp_path / "source.txt")
+    assert str(error.value.place).endswith("source.txt:10")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from rows import EIGHT
 
@@ -10,7 +12,7 @@ from qwen_ner.data.datasets import has_split, iter_dataset, read_all, write_json
 from qwen_ner.data.formats import registry
 from qwen_ner.data.formats.lines import lines_of, write_lines
 from qwen_ner.data.formats.mentions import without_scores
-from qwen_ner.entities import Entity, Example
+from qwen_ner.entities import Entity, Example, NerError
 
 ROWS = [Example(str(at), e.text, e.entities) for at, e in enumerate(EIGHT, start=1)]
 
@@ -96,3 +98,32 @@ def test_scores_are_noted_once_an_example():
 def test_a_file_is_told_by_its_content(tmp_path, name, content, found):
     (tmp_path / name).write_text(content, encoding="utf-8")
     assert registry.detect(tmp_path / name).__name__.rpartition(".")[2] == found.replace("-", "_")
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "remedy"),
+    [("a.xls", b"\xd0\xcf\x11\xe0", "save it as .xlsx or .csv"), ("a.zip", b"PK\3\4", "unpack it")],
+)
+def test_a_file_that_is_no_text_is_told_by_its_first_bytes(tmp_path, name, start, remedy):
+    (tmp_path / name).write_bytes(start + bytes(range(256)) * 4)
+    with pytest.raises(NerError) as error:
+        registry.detect(tmp_path / name)
+    assert remedy in error.value.remedy
+
+
+@pytest.mark.parametrize("other", ["~$data.xlsx", ".data.jsonl", ".~lock.data.csv"])
+def test_files_of_editors_are_no_data(tmp_path, other):
+    write_jsonl(tmp_path / "data.jsonl", ROWS)
+    (tmp_path / other).write_bytes(b"\5open\n")
+    assert registry.only_file(tmp_path) == tmp_path / "data.jsonl"
+    write_jsonl(tmp_path / "train.jsonl", ROWS)
+    (tmp_path / ".train.jsonl.swp").write_bytes(b"\5open\n")
+    (tmp_path / "train.jsonl").rename(tmp_path / "my.train")
+    assert registry.find(tmp_path, "train") == tmp_path / "my.train"
+
+
+def test_rows_of_offsets_under_annotations_are_no_tasks(tmp_path):
+    row = {"text": "三星在北京", "annotations": [{"start": 0, "end": 2, "label": "company"}]}
+    (tmp_path / "a.json").write_text(json.dumps([row], ensure_ascii=False), encoding="utf-8")
+    (example,) = registry.open_source(str(tmp_path / "a.json"), None).examples()
+    assert example.entities == (Entity("company", "三星", 0, 2),)

@@ -522,3 +522,163 @@ def test_a_document_is_a_cell(tmp_path):
     text = "三星在北京。" * 40_000
     back, _, _ = written(tmp_path, "a.csv", Example("1", text, (Entity("A", "三星", 0, 2),)))
     assert back == [("1", "", text, (Entity("A", "三星", 0, 2),))]
+
+
+def test_a_cell_that_stands_whole_in_its_text_is_one_entity_of_a_row(tmp_path):
+    rows = [
+        ["局部红、肿、热、痛三天", "症状", "红、肿、热、痛"],
+        ["他读了《战争、和平》", "书", "《战争、和平》"],
+        ["去了北京和上海", "地点", "北京、上海"],
+    ]
+    warned = []
+    assert [found for _, found in read(csv(tmp_path / "a.csv", [["文本", "标签", "实体"], *rows]), warned)] == [
+        {("症状", "红、肿、热、痛")},
+        {("书", "《战争、和平》")},
+        {("地点", "北京"), ("地点", "上海")},
+    ]
+    assert [where for _, where in warned] == ["a.csv:2 红、肿、热、痛"], "what stands in quotes leaves no doubt"
+
+
+def test_what_may_be_one_surface_or_several_is_told(tmp_path):
+    """In the column of a label a mark separates, as is documented, but not within quotes."""
+    rows = [
+        ["文本", "书", "景点"],
+        ["读《战争、和平》", "《战争、和平》", ""],
+        ["看“A|B”和《C、D》", "“A|B”、《C、D》", ""],
+    ]
+    rows.append(["去了故宫、天坛", "", "故宫、天坛"])
+    warned = []
+    assert [found for _, found in read(csv(tmp_path / "a.csv", rows), warned)] == [
+        {("书", "《战争、和平》")},
+        {("书", "“A|B”"), ("书", "《C、D》")},
+        {("景点", "故宫"), ("景点", "天坛")},
+    ]
+    assert [where for _, where in warned] == ["a.csv:4 故宫、天坛"]
+
+
+@pytest.mark.parametrize("mark", ["、", ";", "|", ",", "/", "\n"])
+def test_surfaces_and_labels_of_one_row_belong_together_in_their_order(tmp_path, mark):
+    names = ["三星", "北京"], ["苹果", "上海"]
+    rows = [[f"{a}在{b}", mark.join((a, b)), mark.join(("公司", "地点"))] for a, b in names]
+    path = csv(tmp_path / "a.csv", [["文本", "实体", "标签"], *rows])
+    assert [found for _, found in read(path)] == [{("公司", a), ("地点", b)} for a, b in names]
+    rows.append(["三星和华为在深圳", mark.join(("三星", "华为", "深圳")), mark.join(("公司", "地点"))])
+    (fault,) = faults(csv(tmp_path / "b.csv", [["文本", "实体", "标签"], *rows]))
+    assert fault.startswith("b.csv:")
+    assert "3 surfaces and 2 labels" in fault
+    rows = [["头痛和发热", mark.join(("头痛", "发热")), f"症状{mark}体征"], ["咳嗽", "咳嗽", f"症状{mark}体征"]]
+    found = read(csv(tmp_path / "c.csv", [["文本", "实体", "标签"], *rows]))
+    assert {label for _, pairs in found for label, _ in pairs} == {f"症状{mark}体征"}, (
+        "a row shows that it is one label"
+    )
+
+
+@pytest.mark.parametrize("name", ["词", "字", "word", "token"])
+@pytest.mark.parametrize("of", ["句子", "text", "点评内容"])
+@pytest.mark.parametrize("label", ["标签", "label"])
+def test_a_column_of_words_beside_their_texts_is_one_of_entities(tmp_path, of, name, label):
+    rows = [[text, surface, kind] for text, kind, surface in ENTITIES]
+    assert read(csv(tmp_path / "a.csv", [[of, name, label], *rows])) == WANTED
+
+
+def test_characters_beside_their_text_are_characters_by_their_tags(tmp_path):
+    text, tags = "三星在", ("B-公司", "I-公司", "O")
+    for names in (tags, ("公司", "公司", "O")):
+        rows = [[text, character, tag] for character, tag in zip(text, names, strict=True)]
+        assert read(csv(tmp_path / "a.csv", [["text", "char", "tag"], *rows])) == [(text, {("公司", "三星")})]
+
+
+@pytest.mark.parametrize("name", ["id", "句子"])
+def test_a_number_of_its_own_in_each_row_separates_no_sentences(tmp_path, name):
+    rows = [[n, *pair] for n, pair in enumerate(zip("三星在北京", "BIOBI", strict=True), 1)]
+    rows = [[n, character, tag if tag == "O" else f"{tag}-A"] for n, character, tag in rows]
+    assert read(csv(tmp_path / "a.csv", [[name, "字", "标签"], *rows])) == [
+        ("三星在北京", {("A", "三星"), ("A", "北京")})
+    ]
+    for numbers in ("11122", "12312"):
+        rows = [[number, *rest] for number, (_, *rest) in zip(numbers, rows, strict=True)]
+        assert [text for text, _ in read(csv(tmp_path / "b.csv", [[name, "字", "标签"], *rows]))] == ["三星在", "北京"]
+
+
+def test_a_formula_without_a_value_is_an_error_with_its_cell(tmp_path):
+    """Programs write formulas without their values, which Excel computes; read as empty, its entity would be lost."""
+    path = sheet(tmp_path / "a.xlsx", [["文本", "公司"], ["三星在北京", "=LEFT(A2,2)"], ["苹果在上海", "苹果"]])
+    with pytest.raises(NerError) as error:
+        read(path)
+    assert str(error.value.place) == f"{path}: B2"
+    assert "Excel" in error.value.remedy
+    guide = [["数目"], ["=COUNTA(A:A)"]]
+    path = sheet(tmp_path / "b.xlsx", [["文本", "公司"], ["三星在北京", "三星"]], more=[("统计", guide)])
+    assert read(path) == [("三星在北京", {("公司", "三星")})], "only in the sheet that is read"
+
+
+def test_a_sheet_that_is_hidden_goes_behind_those_in_sight(tmp_path):
+    path = sheet(
+        tmp_path / "a.xlsx",
+        [["文本", "景点"], ["旧的西湖", "西湖"]],
+        more=[("标注", [["文本", "景点"], *(row[:2] for row in COLUMNS)])],
+    )
+    book = openpyxl.load_workbook(path)
+    book.worksheets[0].sheet_state = "hidden"
+    book.active = 1
+    book.save(path)
+    assert [text for text, _ in read(path)] == TEXTS
+
+
+def test_characters_that_excel_escapes(tmp_path):
+    rows = [["text", "label", "entity", "start", "end"], ["第一行_x000D_\n三星", "公司", "三星", 5, 7]]
+    assert read(sheet(tmp_path / "a.xlsx", rows)) == [("第一行\r\n三星", {("公司", "三星")})]
+    back, _, _ = written(tmp_path, "b.xlsx", Example("1", "_x0041_三星_xd83d_", (Entity("A", "三星", 7, 9),)))
+    assert back == [("1", "", "_x0041_三星_xd83d_", (Entity("A", "三星", 7, 9),))]
+
+
+def test_cells_far_away_that_hold_nothing_cost_nothing(tmp_path):
+    path = sheet(tmp_path / "a.xlsx", [["文本", "景点", "美食"], *COLUMNS])
+    book = openpyxl.load_workbook(path)
+    for at in ("XFD1", "XFD90", "C2000"):
+        book.active[at].font = openpyxl.styles.Font(bold=True)
+    book.active.merge_cells("A300:A1000")
+    book.save(path)
+    (rows,) = tables_of(path).values()
+    assert (len(rows), {len(cells) for _, cells in rows}) == (7, {3})
+    assert read(path) == WANTED
+
+
+def test_a_header_that_looks_like_a_row_is_told(tmp_path):
+    rows = [["三星在北京", "三星"], ["苹果在上海", "苹果"], ["华为在深圳", "华为"]]
+    warned = []
+    assert len(read(csv(tmp_path / "a.csv", rows), warned)) == 2
+    assert [where for _, where in warned] == ["a.csv:1"]
+    assert "header" in warned[0][0]
+
+
+def test_json_is_told_by_what_a_column_holds(tmp_path):
+    """Whatever its name is: ours is entities."""
+    rows = ['[{""label"": ""公司"", ""text"": ""三星"", ""start"": 0, ""end"": 2}]', '{""公司"": [""苹果""]}', "[]", ""]
+    texts = ["三星在北京", "苹果在上海", "今天下雨", "明天也下"]
+    for name in ("entities", "annotations", "标注结果", "结果"):
+        table = [["id", "text", name], *([n, *row] for n, row in enumerate(zip(texts, rows, strict=True)))]
+        found = [{("公司", "三星")}, {("公司", "苹果")}, set(), set()]
+        assert read(csv(tmp_path / "a.csv", table)) == list(zip(texts, found, strict=True))
+    table = [["text", "meta", "公司"], *([text, '{""source"": 7, ""page"": ""a""}', text[:2]] for text in texts[:2])]
+    warned = []
+    assert read(csv(tmp_path / "b.csv", table), warned, keep={"公司"}) == list(zip(texts[:2], found[:2], strict=True))
+    assert [where for _, where in warned] == ["b.csv: meta"]
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.txt"])
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk", "utf-16"])
+def test_tables_separated_by_tabs(tmp_path, name, encoding):
+    """As Excel saves "Unicode text" and "text"."""
+    for rows in ([["文本", "标签", "实体"], *ENTITIES], [["点评内容", "景点", "美食"], *COLUMNS]):
+        (tmp_path / name).write_bytes("".join("\t".join(row) + "\r\n" for row in rows).encode(encoding))
+        assert read(tmp_path / name) == WANTED
+    tagged = "Content\tB-A\nreview\tI-A\nis\tO\n\ntext\tO\n"
+    (tmp_path / name).write_text(tagged, encoding="utf-8")
+    assert read(tmp_path / name) == [("Content review is", {("A", "Content review")}), ("text", set())]
+
+
+def test_lines_that_end_in_carriage_returns(tmp_path):
+    text = "".join(",".join(row) + "\r" for row in [["文本", "标签", "实体"], *ENTITIES])
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    assert read(tmp_path / "a.csv") == [(text, found) for text, found in WANTED]

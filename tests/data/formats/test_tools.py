@@ -56,6 +56,7 @@ FORMS = {
     "instruction alone": [{"instruction": text, "input": "", "output": answer} for text, answer in zip(TEXTS, ANSWERS, strict=True)],
     "sharegpt": [{"conversations": [{"from": "system", "value": "抽取实体"}, {"from": "human", "value": text}, {"from": "gpt", "value": json.dumps(answer)}]} for text, answer in zip(TEXTS, ANSWERS, strict=True)],
     "messages": [{"messages": [{"role": "user", "content": f"抽取药品:症状：{text}"}, {"role": "assistant", "content": f"```json\n{json.dumps(answer)}\n```"}]} for text, answer in zip(TEXTS, ANSWERS, strict=True)],
+    "instruction before the text": [{"instruction": f"抽取下面句子中的实体：{text}", "input": "", "output": answer} for text, answer in zip(TEXTS, ANSWERS, strict=True)],
     "a list as answer": [{"instruction": "", "input": text, "output": json.dumps([{"entity": surface, "type": label} for label, surface, *_ in found])} for text, found in zip(TEXTS, ITEMS, strict=True)],
     "uie, shuffled": [
         {"content": FIRST, "prompt": DRUG, "result_list": [{"text": "阿司匹林", "start": 0, "end": 4}]},
@@ -169,3 +170,13 @@ def test_gbk_is_read_and_one_wrong_byte_of_utf_8_is_a_fault(tmp_path, caplog):
     with pytest.raises(DataError) as error:
         read(tmp_path / "b.jsonl")
     assert [fault.split(":")[1] for fault in error.value.faults] == ["3"]
+
+
+def test_big5_is_read_as_big5_though_gb18030_decodes_it_too(tmp_path, caplog):
+    text = "text,label,entity\n聯想集團推新設計,公司,聯想集團\n中華民國法務部,機構,中華民國\n"
+    for encoding, name in (("big5", "Big5"), ("gb18030", "GB18030")):
+        caplog.clear()
+        (tmp_path / f"{encoding}.csv").write_bytes(text.encode(encoding))
+        found = [e.text for e in open_source(str(tmp_path / f"{encoding}.csv"), None).examples()]
+        assert found == ["聯想集團推新設計", "中華民國法務部"]
+        assert f"is read as {name}," in caplog.text

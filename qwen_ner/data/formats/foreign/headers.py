@@ -9,19 +9,22 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ....columns import join_names
 from ....entities import NerError
-from ..errors import Note, count, quote
+from ..errors import LineFault, Note, count, quote
+from ..tagged.schemes import parse_tag
+from .cells import is_in, is_none, pairs, surfaces
 from .sheets import Table
-from .tools import KEYS
+from .tools import KEYS, answered
 
 CHINESE = {
     "text": ("文本", "句子", "内容", "原文", "正文", "语句", "text"),
     "label": ("标签", "类别", "类型", "实体类型", "实体类别"),
     "start": ("开始", "起始", "开始位置", "起始位置"),
     "end": ("结束", "终止", "结束位置", "终止位置"),
-    "surface": ("实体", "实体名称", "实体内容", "实体词", "实体名", "名称", "实体文本", "关键词"),
+    "surface": ("实体", "实体名称", "实体内容", "实体词", "实体名", "名称", "实体文本", "关键词", "词", "字", "token"),
 }
 TOKEN = ("char", "character", "token", "word", "字", "字符", "词")
 TAG = ("tag", "ner_tag", "label", "bio", "标注", "标签", "ner")
@@ -54,66 +57,6 @@ cells or more are."""
 
 NUMBER = re.compile(r"[\d\s.,:：/年月日时分-]+")
 WORD = re.compile(r"[^\W\d_]{2,}")
-HAN = re.compile(r"[\u3400-\u9fff]{2,}")
-
-SEPARATORS = re.compile(r"[、;；|\n]")
-COMMAS = re.compile(r"[,，]")
-SLASHES = re.compile(r"[/／]")
-SPACES = re.compile(r"\s+")
-
-NONE = frozenset(("无", "没有", "空", "暂无", "/", "／", "\\", "-", "--", "－", "–", "—", "——", "#n/a"))
-NONE_UNLESS_IN_TEXT = frozenset(("n/a", "na", "nan", "none", "null"))
-"""What people write into a cell for which there is no entity."""
-
-
-def is_none(part: str, text: str) -> bool:
-    """Whether a cell says that there is none. Na may also be sodium: what stands in the text is a surface.
-
-    >>> is_none("无", "无聊的一天"), is_none("N/A", "三星"), is_none("Na", "血Na偏低")
-    (True, True, False)
-    """
-    return part.casefold() in NONE or (part.casefold() in NONE_UNLESS_IN_TEXT and part not in text)
-
-
-def parts_of(cell: str) -> list[str]:
-    """What stands between separators."""
-    return [part for one in SEPARATORS.split(cell) if (part := one.strip())]
-
-
-def surfaces(cell: str, text: str) -> list[str]:
-    """The surfaces in a cell; a comma or slash separates only where the whole is not in the text.
-
-    >>> surfaces("三星、苹果；阿里,巴巴", "三星和苹果，还有阿里,巴巴"), surfaces("三星/苹果", "三星和苹果")
-    (['三星', '苹果', '阿里,巴巴'], ['三星', '苹果'])
-    """
-    named = (part for part in parts_of(cell) if not is_none(part, text))
-    return list(dict.fromkeys(one for part in named for one in split(part, text)))
-
-
-def split(part: str, text: str) -> list[str]:
-    """What a comma or slash separates, unless the whole is in the text."""
-    if part in text:
-        return [part]
-    by_slash = words(SLASHES, part)
-    return by_slash if all(one in text for one in by_slash) else words(COMMAS, part)
-
-
-def words(separator: re.Pattern[str], part: str) -> list[str]:
-    """What of `part` stands between separators."""
-    return [word for one in separator.split(part) if (word := one.strip())]
-
-
-def _is_in(cell: str, text: str) -> bool:
-    """Whether something in the cell is in the text, whatever stands around it: such a cell is a label's, mistyped.
-
-    >>> _is_in("《故宫》 天坛", "在故宫"), _is_in("not sure", "在故宫"), _is_in("Hard Rock", "Rock isn't Hard")
-    (True, False, True)
-    """
-    for one in surfaces(cell, text):
-        parts = words(SPACES, one)
-        if all(part in text for part in parts) or any(run in text for run in HAN.findall(one)):
-            return True
-    return False
 
 
 @dataclass(frozen=True)
@@ -133,11 +76,15 @@ class Header:
         foreign = (name.lower() for name in KEYS[kind] if kind != "surface" or name != "text")
         return self.one_of((*CHINESE[kind], *foreign))
 
-    @property
+    @cached_property
     def tagged(self) -> dict[str, int] | None:
-        """The columns of characters and tags, if it is a table of those."""
+        """The columns of characters and tags, if it is a table of those, and not of words with labels and texts."""
         token, tag = self.one_of(TOKEN), self.one_of(TAG)
         if token is None or tag is None or (self.column("text") is not None and self.one_of(("start",)) is not None):
+            return None
+        named = [name for _, cells in self.rows if (name := cells[tag].strip())]
+        are_tags = not named or "O" in named or 2 * sum(parse_tag(name) is not None for name in named) > len(named)
+        if not are_tags and any(self.names_entities(token, at) for at in self.others(None, token, tag)):
             return None
         return {"token": token, "tag": tag}
 
@@ -170,7 +117,7 @@ class Header:
         outside: list[int] = []
         for number, cells, above in self.with_texts(text):
             if surfaces(cells[at], above):
-                (inside if _is_in(cells[at], above) else outside).append(number)
+                (inside if is_in(cells[at], above) else outside).append(number)
         return inside, outside
 
     def names_entities(self, at: int, text: int) -> bool:
@@ -295,3 +242,42 @@ def _stands_beside(header: Header, at: int) -> bool:
     """Whether a column has numbers only, or the name of one that stands beside an annotation."""
     numbers = all(NUMBER.fullmatch(row[at]) for _, row in header.rows if row[at].strip())
     return numbers or OTHER_NAME.search(header.names[at]) is not None
+
+
+def column_of_pairs(header: Header, text: int) -> int | None:
+    """The first column most of whose cells name labels and surfaces of their texts."""
+    for at in header.others(text):
+        good = filled = 0
+        for _, cells, above in header.with_texts(text):
+            if (cell := cells[at].strip()) and not is_none(cell, above):
+                named = pairs(cell, above)
+                filled += 1
+                good += bool(named) and all(label and surface in above for label, surface in named)
+        if 2 * good > filled:
+            return at
+    return None
+
+
+def column_of_json(header: Header, text: int) -> int | None:
+    """The first column most of whose cells are JSON that names entities of their texts, but for empty ones."""
+    for at in header.others(text):
+        cells = ((row[at].strip(), above) for _, row, above in header.with_texts(text))
+        named = ((cell, above) for cell, above in cells if cell not in ("", "[]", "{}") and not is_none(cell, above))
+        good = [_is_annotation(cell, above) for cell, above in named]
+        if 2 * sum(good) > len(good):
+            return at
+    return None
+
+
+def _is_annotation(cell: str, text: str) -> bool:
+    """Whether a cell is JSON that names entities of a text."""
+    if not cell.startswith(("{", "[")):
+        return False
+    try:
+        made = answered(cell)
+    except LineFault:
+        return False
+    found = made["entities"] if "entities" in made else [*made["label"].values()]
+    return all(
+        isinstance(one, dict) or (isinstance(one, list) and any(str(name) in text for name in one)) for one in found
+    )

@@ -12,6 +12,7 @@ or a folder of documents in one of the first two. Out: `Example`s; ids count the
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 from ....entities import Example, LabelSet
 from ..errors import DOCUMENTS, Faults, LineFault, Note, ignore, quote
@@ -38,6 +40,10 @@ Parsed = tuple[str, list[tuple[str, int, int]]]
 _BOSON, _BRACES = re.compile(r"\{\{([^:{}]+):(.*?)\}\}"), re.compile(r"\{\{([^:{}]+):|\}\}")
 _ELEMENT = re.compile(r"<(\w+)[^<>]*>[^<>]*</\1>")
 _SLASHED = re.compile(r"(\S+)/([^\W\d][\w-]*)")
+_BRACKETS = re.compile(r"(?<!\S)\[\S+/[^\W\d]\w*\s[^\[\]]*/\w+\]/?\w+")
+_ALONE = re.compile(r"<(\w+)[^<>]*>(.*)</\1>")
+_LITERAL = re.compile(r"&(?!#?\w+;)|<(?![/?!]?[^\W\d][^<>]*>)")
+"""A sign of XML that says nothing there: AT&T, <3.9."""
 _TYPES = ("TYPE", "type", "label", "LABEL")
 _SENTENCES = ("s", "sent", "sentence", "p", "line", "text")
 
@@ -91,6 +97,9 @@ def read(path: str | Path, labels: LabelSet | None = None, *, warn: Note = ignor
 def _read(path: Path, labels: LabelSet | None, faults: Faults, warn: Note) -> Iterator[Example]:
     name, lines = path.name, list(number_lines(lines_of(path)))
     parse = _notation([raw.decode(errors="replace") for _, raw in lines[:100]]) or _slashed
+    if parse is _xml and (row := _row_element([raw.decode(errors="replace") for _, raw in lines])):
+        parse = partial(_xml, rows=(*_SENTENCES, row))
+        warn(f"lines within <{row}>, taken for sentences", name)
     for number, raw in lines:
         place = f"{name}:{number}"
         try:
@@ -127,6 +136,11 @@ def _boson(line: str) -> Parsed:
 
 
 def _slashed(line: str) -> Parsed:
+    if bracketed := _BRACKETS.search(line):
+        remedy = (
+            "write it as one word, 中国政府/nt, and name the labels of entities with --labels (labels: in a recipe)"
+        )
+        raise LineFault(f"{quote(bracketed[0])} are several words with a tag, as in the PFR corpus", remedy=remedy)
     found = [(word, _SLASHED.fullmatch(word)) for word in line.split()]
     words = [marked[1] if marked else word for word, marked in found]
     named = [marked[2] if marked else "o" for _, marked in found]
@@ -135,19 +149,30 @@ def _slashed(line: str) -> Parsed:
     return text, [(label, start, start + len(word)) for label, start, word in spans if label not in ("o", "O")]
 
 
-def _xml(line: str) -> Parsed:
-    """The text of a line and its elements; one element that holds the whole line is a sentence, and so is none of
-    markup alone: `<doc>`."""
+def _row_element(lines: list[str]) -> str | None:
+    """The name of the element that each of most lines is, some with others in it: <row>…</row>."""
+    matches = filter(None, (_ALONE.fullmatch(line.strip()) for line in lines))
+    found = [alone for alone in matches if f"</{alone[1]}>" not in alone[2]]
+    around = Counter(alone[1] for alone in found)
+    name, number = max(around.items(), key=lambda item: item[1], default=("", 0))
+    nests = any(alone[1] == name and "<" in alone[2] for alone in found)
+    return name if nests and 2 * number > len(lines) and name.lower() not in _SENTENCES else None
+
+
+def _xml(line: str, rows: tuple[str, ...] = _SENTENCES) -> Parsed:
+    """The text of a line and its elements, besides one around the whole line that is of `rows`. Markup alone, such as
+    `<doc>`, is no sentence."""
     stripped = line.strip().removeprefix("\ufeff")
     if re.fullmatch(r"<[?!/]?[^<>]*>", stripped):
         return "", []
     try:
-        root = ElementTree.fromstring(f"<s>{stripped}</s>")
+        root = ElementTree.fromstring(f"<s>{_LITERAL.sub(lambda sign: escape(sign[0]), stripped)}</s>")
     except ElementTree.ParseError as error:
-        raise LineFault(f"{quote(line)} is not XML ({error})", remedy="close each element in its line") from error
+        remedy = "close each element in its line, and write a < that begins none as &lt;"
+        raise LineFault(f"{quote(line)} is not XML ({error})", remedy=remedy) from error
     outer = list(root)
     alone = len(outer) == 1 and not (root.text or "").strip() and not (outer[0].tail or "").strip()
-    if alone and (len(outer[0]) or outer[0].tag.lower() in _SENTENCES):
+    if alone and (outer[0].tag in rows or outer[0].tag.lower() in rows):
         root = outer[0]  # <s>…</s> around a sentence
     text, marked = "", list[tuple[str, int, int]]()
 

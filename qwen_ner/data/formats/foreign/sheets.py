@@ -1,13 +1,14 @@
 """The cells of CSV files and Excel workbooks, read and written.
 
 In: a file. Out: the rows of each of its tables, as strings, each with its number in the file. CSV is read as UTF-8 or
-as GB18030, which Excel writes in China. Knows nothing of what a row means.
+as GB18030 or Big5, which Excel writes in China. Knows nothing of what a row means.
 """
 
 from __future__ import annotations
 
 import csv
 import re
+import zipfile
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -27,15 +28,27 @@ LONGEST = 2**31 - 1
 """Characters of a cell of CSV at most: what `csv` can be told everywhere, as documents are longer than its default."""
 
 
+ESCAPED = re.compile(r"_x(?!d[89a-f])([\da-f]{4})_", re.IGNORECASE)
+"""A character as Excel writes it that has no place in XML: _x000D_; half a surrogate pair is none."""
+
+TO_ESCAPE = re.compile(rf"_(?={ESCAPED.pattern[1:]})", re.IGNORECASE)
+
+NO_VALUE = re.compile(
+    rb'<c r="(\w+)"(?![^<>]*t="str")[^<>]*>\s*<f\b[^<>]*(?:/>|>[^<>]*</f>)\s*(?:<v\s*/>|<v>\s*</v>)?\s*</c>'
+)
+"""A cell with a formula alone. One that computes an empty string has the type str."""
+
+
 def tables_of(path: Path) -> dict[str, Table]:
-    """The tables of a file that hold something, by title. Raises `NerError` if it cannot be read."""
-    if path.suffix.lower() == ".csv":
+    """The tables of a file that hold something, by title, hidden ones last. Raises `NerError` if it cannot be read."""
+    if path.suffix.lower() != ".xlsx":
         return {path.name: _csv(path)}
     import openpyxl  # type: ignore[import-untyped, unused-ignore]
 
     try:
         book = openpyxl.load_workbook(path, data_only=True)  # read-only, it would not know of merged cells
-        sheets = {sheet.title: _cells(sheet) for sheet in book.worksheets}
+        by_sight = sorted(book.worksheets, key=lambda sheet: sheet.sheet_state != "visible")
+        sheets = {sheet.title: _cells(sheet) for sheet in by_sight}
     except Exception as error:  # openpyxl raises many kinds
         what = f"cannot be read as a workbook ({error})"
         raise NerError(what, place=path, remedy="save it as .xlsx or as CSV") from error
@@ -47,6 +60,8 @@ def _csv(path: Path) -> Table:
         lines = [decode_line(raw).removeprefix("\ufeff") for raw in lines_of(path)]
     except LineFault as fault:
         raise NerError(fault.what, place=path, remedy=fault.remedy) from None
+    if len(lines) == 1:
+        lines = re.findall(r"[^\r]*\r\n?|[^\r]+$", lines[0])  # as Excel saved it on a Mac
     first = next((line for line in lines[:10] if re.search("[,;\t]", line)), "".join(lines[:1]))  # not a title
     delimiter = max(",\t;，", key=first.count)
     csv.field_size_limit(LONGEST)
@@ -63,16 +78,41 @@ def _csv(path: Path) -> Table:
 
 
 def _cells(sheet: Any) -> Table:
-    """The rows of a sheet. A cell that is merged over several rows counts as the cell of each.
+    """The rows of a sheet, up to the last that holds something. A cell that is merged over several rows counts as the
+    cell of each.
 
     Only downwards: what is merged across columns is a title.
     """
-    rows = [["" if cell is None else str(cell) for cell in row] for row in sheet.iter_rows(values_only=True)]
+    # Its `iter_rows` would make all cells up to one far away that merely has a colour.
+    filled = {at: str(cell.value) for at, cell in sheet._cells.items() if cell.value is not None}
+    height, width = (max((at[axis] for at in filled), default=0) for axis in (0, 1))
+    rows = [[""] * width for _ in range(height)]
+    for (number, column), value in filled.items():
+        rows[number - 1][column - 1] = ESCAPED.sub(lambda found: chr(int(found[1], 16)), value)
     for merged in sheet.merged_cells.ranges:
         first, at = merged.min_row - 1, merged.min_col - 1
-        for row in rows[first + 1 : merged.max_row]:
+        for row in rows[first + 1 : merged.max_row] if at < width else ():
             row[at] = rows[first][at]
     return list(enumerate(rows, start=1))
+
+
+def check_formulas(path: Path, title: str) -> None:
+    """Raise `NerError` for a formula in this sheet of a workbook whose value is not in the file."""
+    if path.suffix.lower() != ".xlsx":
+        return
+    import openpyxl  # type: ignore[import-untyped, unused-ignore]
+
+    with zipfile.ZipFile(path) as parts:
+        pages = [parts.read(name) for name in parts.namelist() if name.startswith("xl/worksheets/")]
+    bare = {found[1].decode() for page in pages for found in NO_VALUE.finditer(page)}
+    if not bare:
+        return
+    with closing(openpyxl.load_workbook(path, read_only=True)) as book:
+        for cell in (cell for row in book[title] for cell in row):
+            if cell.data_type == "f" and cell.coordinate in bare:
+                what, place = "a formula without a value", f"{path}: {cell.coordinate}"
+                remedy = "open the file in Excel and save it, or write the value instead"
+                raise NerError(what, value=cell.value, place=place, remedy=remedy)
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[str | int]]) -> None:
@@ -97,7 +137,7 @@ def write_workbook(path: Path, rows: Iterable[Sequence[str | int]], wide: int) -
     sheet.column_dimensions[get_column_letter(wide + 1)].width = 60
 
     def cell(value: str | int) -> Any:
-        made = WriteOnlyCell(sheet, value)
+        made = WriteOnlyCell(sheet, TO_ESCAPE.sub("_x005F_", value) if isinstance(value, str) else value)
         if isinstance(value, str):
             made.data_type = "s"  # also of =1+1
         return made

@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ..lines import decode_line, lines_of, number_lines
 from ..mentions import TWICE, EntityReader
 from ..offsets import same_surface
 from ..rows import note_at
+from ..tagged.schemes import parse_tag
 from ..tagged.tagging import read_sentences
 
 NAME = "standoff"
@@ -46,6 +47,12 @@ TAGS_BESIDE = {
 TAGS_WORDS = ("label", "labels", "tag", "tags", "tgt", "target")
 TAGS_ENDING = re.compile(f"[-_.]({'|'.join(TAGS_WORDS)})$")
 """What is put behind the name of a file for the name of its tags: dev-label.txt."""
+
+NO_TAGS = (".csv", ".xlsx", ".json", ".jsonl", ".parquet", ".arrow")
+"""Endings of files that are read as something else, even beside one of tokens."""
+
+HEAD = 100
+"""Lines among which tags are looked for."""
 
 MISTYPED = "surfaces of which some characters are not those of the text, read by their offsets"
 
@@ -70,15 +77,20 @@ def sniff(head: bytes, name: str) -> bool:
 
 def pair_of(path: Path) -> tuple[Path, Path] | None:
     """The files of tokens and of tags, of which `path` is one."""
-    for tokens, tags in TAGS_BESIDE.items():
-        pair = path.with_name(f"{tokens}{path.suffix}"), path.with_name(f"{tags}{path.suffix}")
-        if path in pair and all(one.is_file() for one in pair):
-            return pair
+    named = TAGS_BESIDE.items()
+    pairs = [tuple(path.with_name(f"{name}{path.suffix}") for name in pair) for pair in named]
     stem = TAGS_ENDING.sub("", path.stem)
     beside = (path.with_name(f"{stem}{joint}{word}{path.suffix}") for joint in "-_." for word in TAGS_WORDS)
-    pairs = [(path.with_name(f"{stem}{path.suffix}"), tags) for tags in beside]
+    pairs += [(path.with_name(f"{stem}{path.suffix}"), tags) for tags in beside]
     pairs.append((path.with_suffix(".in"), path.with_suffix(".out")))
-    return next((pair for pair in pairs if path in pair and all(one.is_file() for one in pair)), None)
+    found = (pair for pair in pairs if path in pair and all(one.is_file() for one in pair))
+    return next(((tokens, tags) for tokens, tags in found if _holds_tags(tags)), None)
+
+
+def _holds_tags(path: Path) -> bool:
+    """Whether tags are among the first words of a file: a table or JSON may be called a_labels too."""
+    lines = (raw.decode(errors="replace").split() for raw in islice(lines_of(path), HEAD))
+    return path.suffix.lower() not in NO_TAGS and any(parse_tag(word) for line in lines for word in line)
 
 
 def read(
@@ -97,6 +109,9 @@ def read(
         return
     faults = Faults(str(path))
     documents = sorted(path.glob("*.ann")) if path.is_dir() else [path.with_suffix(".ann")]
+    for text in sorted(path.glob("*.txt")) if path.is_dir() else ():
+        if text.with_suffix(".ann") not in documents:
+            warn("texts without an .ann file beside them, left out", text.name)
     for document in documents:
         group = document.stem if len(documents) >= DOCUMENTS else ""
         yield from _read_brat(document, labels, faults, repair, note, warn, group)
@@ -125,6 +140,7 @@ def _read_brat(
         if len(line.splitlines()) > 1:
             warn("lines joined to one text, as an entity goes beyond the end of one", place)
         if line.strip() and not faults.found:
+            faults.rows += 1
             yield Example(f"{path.stem}:{number}", line, tuple(found[at]), place, group)
 
 
@@ -146,7 +162,7 @@ def _entities(
     found: dict[tuple[str, int, int], Entity] = {}
     for number, line in _records(path, faults):
         place = f"{path.name}:{number}"
-        if not line.startswith("T"):
+        if _RECORD.match(line) and not line.startswith("T"):
             note("relations, events, attributes and notes", place)
             continue
         report = faults.row(place)
@@ -200,12 +216,19 @@ def _records(path: Path, faults: Faults) -> list[tuple[int, str]]:
 
 
 def _read_tags(tokens: Path, tags: Path, labels: LabelSet | None, repair: bool, warn: Note) -> Iterator[Example]:
-    words, named = (
-        [(number, decode_line(raw).split()) for number, raw in number_lines(lines_of(path))] for path in (tokens, tags)
-    )
+    words, named = (list(_words_of(path)) for path in (tokens, tags))
     if len(words) != len(named):
         what = f"{tokens.name} has {len(words):,} lines, {tags.name} {len(named):,}"
         raise NerError(what, place=tokens, remedy="write a line of tags for each line of tokens")
     pairs = zip(words, named, strict=True)
     sentences = [(f"{tokens.name}:{number}", line, names) for (number, line), (_, names) in pairs]
     yield from read_sentences(sentences, str(tokens), labels, repair, warn)
+
+
+def _words_of(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Number and words of each line that is not blank."""
+    for number, raw in number_lines(lines_of(path)):
+        try:
+            yield number, decode_line(raw).split()
+        except LineFault as fault:
+            raise NerError(fault.what, place=f"{path}:{number}", remedy=fault.remedy) from None

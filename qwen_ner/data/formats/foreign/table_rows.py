@@ -7,7 +7,6 @@ in a file.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, LineFault, Note, quote
-from .headers import COMMAS, IDS, NAME_LABELS, Header, is_none, label_columns, parts_of, split, surfaces, words
-from .tools import ANSWER, annotation_of
+from .cells import is_none, lists_of, pairs, parts_of, split, surfaces
+from .headers import IDS, NAME_LABELS, Header, label_columns
+from .tools import annotation_of, answered
 
 UNREAD = "columns that are not read, though their cells are in their texts"
 CARRIED = "rows without a text, read with the text above, which holds their surfaces"
@@ -25,13 +25,12 @@ JOINED = "rows of one text, read as one"
 APART = "rows of a text that stands further above too, read as one"
 TRIMMED = "cells with white space around an entity or label, trimmed"
 PLACED = "entities without offsets beside others that have them, placed where their surface stands once"
+WHOLE = "cells with a separator that stand in their texts as they are, each read as one entity"
+SEPARATED = "cells that stand in their texts as they are, split at their separators nevertheless"
 NO_GROUP = "rows without a group, though others have one"
 NO_IDS = "columns of ids that are missing or the same in some rows, not read: rows have their numbers"
 NO_TEXT = "rows without a text or an entity, left out"
 NONE = "cells that say none, read as empty"
-
-PAIR = re.compile(r"([^:：,，]+)[:：]\s*(.+)")
-"""A label and what is of it: 景点:故宫."""
 
 
 @dataclass
@@ -64,6 +63,7 @@ class TableRows:
                 raise DataError(str(self.path), faults, len(self.header.rows))
             names = self.header.names
             self._of_trees(lambda cells, _: [(names[at], part) for at in labels for part in parts_of(cells[at])])
+            self._tell_separated(labels)
             self._check_surfaces()
         if columns:
             self._unread(note, self.text, *columns.values())
@@ -79,6 +79,13 @@ class TableRows:
                 what = f"{named} {'is' if len(wrong) == 1 else 'are'} not in the text {quote(row['text'])}"
                 remedy = f"correct it; if {wrong[0][0]} is no label, delete its column, or {NAME_LABELS}"
                 self._fault(number, what, remedy)
+
+    def _tell_separated(self, labels: list[int]) -> None:
+        """Tell `warn` of cells that may be one surface and are read as several."""
+        for number, cells, text in self.header.with_texts(self.text):
+            for cell in (cells[at].strip() for at in labels):
+                if cell in text and len(parts_of(cell)) > 1:
+                    self.warn(SEPARATED, f"{self._place(number)} {cell}")
 
     def _name(self) -> None:
         """Give each row of `found` its id and its group, if there are columns of those."""
@@ -141,6 +148,7 @@ class TableRows:
         """A row an entity; those of one text are one row, at the first."""
         texts: dict[tuple[str, str], tuple[int, list[tuple[int, dict[str, Any]]]]] = {}
         before, ids = ("", ""), self._ids_of_texts()
+        single = self._labels_of_one(columns)
         for number, cells, text in self.header.with_texts(self.text):
             held = {kind: cell for kind, at in columns.items() if (cell := cells[at].strip())}
             if not {"start", "end"} <= held.keys():  # offsets say that there is one, even if it is 无
@@ -158,9 +166,7 @@ class TableRows:
             before = key
             _, items = texts.setdefault(key, (number, []))
             if len(held) > 1 and "label" in held:
-                placed = "start" in held or "end" in held  # then the whole cell is the surface
-                ones = [held] if placed or not named else [held | {"surface": one} for one in named]
-                items += [(number, _entity(one)) for one in ones]
+                items += [(number, _entity(one)) for one in self._entities_of(number, held, text, single)]
             elif held:
                 remedy = "give it both a label and an entity, or empty its cells"
                 self._fault(number, f"the row has {quote(held)} alone", remedy)
@@ -168,6 +174,27 @@ class TableRows:
             placed = any("start" in item for _, item in items)
             made = [self._placed(item, at, text) if placed else item for at, item in items]
             self.found.setdefault(number, {"text": text, "items": made})  # unless that row is a fault
+
+    def _entities_of(self, number: int, held: dict[str, str], text: str, single: set[str]) -> list[dict[str, str]]:
+        """What a row says of each of its entities. With offsets the whole cell is a surface."""
+        surface, named = held.get("surface", ""), surfaces(held.get("surface", ""), text)
+        if held.keys() & {"start", "end"} or not named:
+            return [held]
+        labels, parts = lists_of(held["label"], surface, text)
+        if len(labels) == 1 or held["label"] in single:
+            if len(parts) > 1 and named == [surface]:
+                self.warn(WHOLE, f"{self._place(number)} {surface}")
+            return [held | {"surface": one} for one in named]
+        if len(labels) != len(parts):
+            what = f"the row has {len(parts)} surfaces and {len(labels)} labels"
+            self._fault(number, what, "give each entity a row of its own")
+        return [{"label": label, "surface": part} for label, part in zip(labels, parts, strict=False)]
+
+    def _labels_of_one(self, columns: dict[str, int]) -> set[str]:
+        """The labels of rows with one surface: none of them is a list of labels, whatever is in it."""
+        at, of = columns["label"], columns.get("surface", columns["label"])
+        cells = ((row[at].strip(), row[of].strip(), text) for _, row, text in self.header.with_texts(self.text))
+        return {label for label, surface, text in cells if len(lists_of(label, surface, text)[1]) == 1}
 
     def _placed(self, item: dict[str, Any], number: int, text: str) -> dict[str, Any]:
         """An entity beside others that have offsets, with its own if its surface leaves no doubt."""
@@ -225,7 +252,7 @@ def row_of(row: dict[str, Any]) -> dict[str, Any]:
     own = {key: row[key] for key in ("id", "group", "text") if key in row}
     if "items" in row:
         return own | annotation_of(row["items"])
-    return own | _answered(row["answer"]) if "answer" in row else row
+    return own | answered(row["answer"], "cell") if "answer" in row else row
 
 
 def _entity(held: dict[str, str]) -> dict[str, Any]:
@@ -235,52 +262,3 @@ def _entity(held: dict[str, str]) -> dict[str, Any]:
         if whole := re.fullmatch(r"(\d+)(\.0+)?", held.get(kind, "")):
             made[kind] = int(whole[1])
     return made
-
-
-def _answered(cell: str) -> dict[str, Any]:
-    """The annotation in a cell of JSON, in the keys of `jsonl`. Raises `LineFault`."""
-    try:
-        value = json.loads(cell)
-    except ValueError:
-        raise LineFault(f"the cell {quote(cell)} is not JSON", remedy=ANSWER) from None
-    if isinstance(value, dict):
-        return {"label": {label: held for label, held in value.items() if held}}
-    if isinstance(value, list):
-        return annotation_of(value)
-    raise LineFault(f"the cell {quote(cell)} names no entities", remedy=ANSWER)
-
-
-def pairs(cell: str, text: str) -> list[tuple[str, str]]:
-    """The label and surface of each entity in a cell. A surface without a label has that of the one before, if any.
-
-    >>> pairs("景点:故宫、天坛；美食：烤鸭", "去了故宫和天坛，烤鸭不错"), pairs("10:30", "10:30开车")
-    ([('景点', '故宫'), ('景点', '天坛'), ('美食', '烤鸭')], [('', '10:30')])
-    """
-    found: list[tuple[str, str]] = []
-    label = ""
-    for part in parts_of(cell):
-        for one in [part] if pair_of(part, text)[1] in text else words(COMMAS, part):
-            named, surface = pair_of(one, text)
-            label = named or label
-            found.append((label, surface))
-    return found
-
-
-def pair_of(part: str, text: str) -> tuple[str, str]:
-    """The label and surface that a colon separates; no label if there is no colon, or the text has it all."""
-    pair = None if part in text else PAIR.fullmatch(part)
-    return (pair[1].strip(), pair[2].strip()) if pair else ("", part)
-
-
-def column_of_pairs(header: Header, text: int) -> int | None:
-    """The first column most of whose cells name labels and surfaces of their texts."""
-    for at in header.others(text):
-        good = filled = 0
-        for _, cells, above in header.with_texts(text):
-            if (cell := cells[at].strip()) and not is_none(cell, above):
-                named = pairs(cell, above)
-                filled += 1
-                good += bool(named) and all(label and surface in above for label, surface in named)
-        if 2 * good > filled:
-            return at
-    return None

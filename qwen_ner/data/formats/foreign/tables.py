@@ -18,6 +18,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,27 @@ from ..mentions import without_scores
 from ..rows import read_rows
 from ..tagged.schemes import parse_tag
 from ..tagged.tagging import read_sentences
-from .headers import Header, header_of, is_annotated, label_columns, text_column
-from .sheets import Table, tables_of, write_csv, write_workbook
-from .table_rows import TableRows, column_of_pairs, row_of
+from .headers import (
+    NAME_LENGTH,
+    TEXT_NAME,
+    Header,
+    column_of_json,
+    column_of_pairs,
+    header_of,
+    is_annotated,
+    label_columns,
+    text_column,
+)
+from .sheets import Table, check_formulas, tables_of, write_csv, write_workbook
+from .table_rows import TableRows, row_of
 
 NAME = "table"
 VARIANTS = ("csv", "xlsx")
 SUFFIXES = (".csv", ".xlsx")
 DESCRIPTION = "tables (CSV, Excel): one row per entity, text or character"
+
+SEPARATED_BY_TABS = (".tsv", ".txt")
+"""Endings of files that may be tables, or something else."""
 
 COLUMNS = (
     "A table has its texts in a column named text, 文本 or the like (点评内容 too). Beside it are either label and "
@@ -51,6 +65,8 @@ TAGGED = 100
 WRITTEN = ("id", "text", "label", "entity", "start", "end")
 """The columns that are written, one row per entity; then group, if rows have some."""
 
+LIKE_A_ROW = "headers that look like rows with their entities; if one is, write the names of the columns above it"
+
 MERGED = "texts that came before; a table without ids that repeat reads them as one row"
 
 SENTENCE = ("sentence #", "sentence_id", "sentence", "sent_id", "sid", "句子", "句号", "id")
@@ -61,7 +77,13 @@ def claims(path: Path) -> bool:
 
 
 def sniff(head: bytes, name: str) -> bool:
-    return name.endswith(SUFFIXES)
+    """By the name, or as text separated by tabs below a header, of which nothing is a tag."""
+    if name.endswith(SUFFIXES) or not name.lower().endswith(SEPARATED_BY_TABS):
+        return name.endswith(SUFFIXES)
+    rows = [line.split("\t") for line in head.decode(errors="replace").splitlines()[:TAGGED] if line.strip()]
+    tags = any(parse_tag(cell.strip()) for cells in rows for cell in cells)
+    named = any(len(cell) <= NAME_LENGTH and TEXT_NAME.search(cell) for cell in rows[0]) if rows else False
+    return len(rows) > 1 and len(rows[0]) == len(rows[1]) > 1 and named and not tags
 
 
 @dataclass(frozen=True)
@@ -127,7 +149,8 @@ def survey(path: str | Path) -> Layout:
         remedy = 'name the column of the sentences "text", and the others as `qwen-ner convert --help` says'
         raise NerError("no column of texts in the header", value=names, place=path, remedy=remedy)
     read = next((title for title, at in texts.items() if is_annotated(headers[title], at)), next(iter(texts)))
-    left = []
+    check_formulas(path, read)
+    left = [(LIKE_A_ROW, f"{path.name}:{headers[read].number}")] if _is_like_a_row(headers[read], texts[read]) else []
     for title, table in tables.items():
         filled = [number for number, cells in table if any(map(str.strip, cells))]
         if title != read:
@@ -137,6 +160,13 @@ def survey(path: str | Path) -> Layout:
             above = (number for number in filled if number < headers[read].number)
             left += [("rows above the header, left out", f"{path.name}:{number}") for number in above]
     return Layout(headers[read], texts[read], *kind_of(headers[read], texts[read]), left)
+
+
+def _is_like_a_row(header: Header, text: int) -> bool:
+    """Whether the name of a column stands in that of the texts, as surfaces do in the rows."""
+    name, others = header.names[text], {header.names[at] for at in header.others(text)} - {""}
+    known = header.tagged or header.column("text") is not None or TEXT_NAME.search(name)
+    return not known and any(other in name for other in others)
 
 
 def _header_of(table: Table) -> Header:
@@ -158,6 +188,8 @@ def kind_of(header: Header, text: int) -> tuple[str, dict[str, int]]:
         return "entities", columns
     if (paired := column_of_pairs(header, text)) is not None:
         return "pairs", {"label": paired}
+    if (as_json := column_of_json(header, text)) is not None:
+        return "json", {"label": as_json}
     if "label" in columns and not _beside_labels(header, text, columns["label"]):
         return "json", {"label": columns["label"]}
     return "labels", {}
@@ -173,9 +205,12 @@ def _beside_labels(header: Header, text: int, label: int) -> bool:
 
 
 def _sentences(name: str, header: Header, token: int, tag: int) -> list[tuple[str, list[str], list[str]]]:
-    """Place, tokens and tags of each sentence."""
+    """Place, tokens and tags of each sentence. A number that each row has of its own counts the tokens: a sentence
+    begins where it begins anew."""
     mark = header.one_of(SENTENCE)
     mark = None if mark in (token, tag) else mark
+    marks = [cells[mark].strip() for _, cells in header.rows if mark is not None and any(map(str.strip, cells))]
+    counts = bool(marks) and all(marks) and all(one != other for one, other in pairwise(marks))
     found: list[tuple[str, list[str], list[str]]] = []
     before, fresh = "", True
     for number, cells in header.rows:
@@ -183,7 +218,7 @@ def _sentences(name: str, header: Header, token: int, tag: int) -> list[tuple[st
             fresh = True
             continue
         here = cells[mark].strip() if mark is not None else ""
-        if fresh or (here and here != before):
+        if fresh or (here == marks[0] if counts else here and here != before):
             found.append((f"{name}:{number}", [], []))
         before, fresh = here or before, False
         found[-1][1].append(cells[token] or " ")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from os.path import commonprefix
 from pathlib import Path
@@ -88,12 +89,12 @@ def sniff(head: bytes, name: str) -> bool:
 def read(
     path: str | Path, labels: LabelSet | None = None, *, note: Note = ignore, warn: Note = ignore, **_: Any
 ) -> Iterator[Example]:
-    """Rows of one text that each ask for one label are joined, in memory. What all questions of chats begin with is
-    taken for an instruction."""
+    """Rows of one text that each ask for one label are joined, in memory. What all questions of chats, or instructions
+    without an input, begin with is taken for an instruction."""
     first = next((value for value in _values(path) if isinstance(value, dict)), {})
     if _is_uie(first):
         return read_rows(partial(_joined, path), path, labels, entities_of, note=note, warn=warn)
-    before = _instruction(path, warn) if _is_chat(first) else ""
+    before = _instruction(path, warn) if _is_chat(first) or _is_instruction(first) else ""
     return read_rows(
         partial(lines_of, path), path, labels, entities_of, row_of=partial(_row_of, before=before), note=note, warn=warn
     )
@@ -117,10 +118,12 @@ def _row_of(value: Any, before: str = "") -> dict[str, Any] | str:
         raise LineFault(f"{quote(value)} is neither an object nor a pair", remedy="write rows of one kind only")
     if _is_chat(value):
         question, answer = _turns(value)
-        return _rest(value, *CHATS) | {"text": question.removeprefix(before), **_answered(answer)}
+        return _rest(value, *CHATS) | {"text": question.removeprefix(before), **answered(answer)}
     if _is_instruction(value):
         text = value.get("input") or value["instruction"]
-        return _rest(value, "instruction", "input", "output") | {"text": text, **_answered(value["output"])}
+        if isinstance(text, str) and not value.get("input"):
+            text = text.removeprefix(before)
+        return _rest(value, "instruction", "input", "output") | {"text": text, **answered(value["output"])}
     if value.get("answer") not in ACCEPTED:
         return f"rows whose answer is {quote(value['answer'])}, left out"
     text, key = _key(value, "text"), _key(value, "items")
@@ -177,16 +180,17 @@ def _key(value: dict[str, Any], kind: str) -> str | None:
     return next((key for key in KEYS[kind] if key in value), None)
 
 
-def _answered(answer: Any) -> dict[str, Any]:
-    """The annotation that an answer is: {label: surfaces}, a list of entities, or either as a string of JSON."""
+def answered(answer: Any, name: str = "answer") -> dict[str, Any]:
+    """The annotation that an answer is: {label: surfaces}, a list of entities, or either as a string of JSON.
+
+    Raises `LineFault`, which calls it `name`.
+    """
     tree = answer
     if isinstance(answer, str):
         try:
             tree = json.loads(answer.strip().removeprefix("```json").removesuffix("```"))
         except ValueError:
-            raise LineFault(
-                f"the answer {quote(answer)} is not JSON", remedy='make it {"label": ["surface"]}'
-            ) from None
+            raise LineFault(f"the {name} {quote(answer)} is not JSON", remedy=ANSWER) from None
     if isinstance(tree, dict) and len(tree) == 1 and isinstance(inner := next(iter(tree.values())), list):
         tree = inner if inner and all(isinstance(item, dict) for item in inner) else tree
     if isinstance(tree, list):
@@ -195,7 +199,7 @@ def _answered(answer: Any) -> dict[str, Any]:
         return {
             "label": {label: [found] if isinstance(found, str) else found for label, found in tree.items() if found}
         }
-    raise LineFault(f"the answer {quote(answer)} names no entities", remedy=ANSWER)
+    raise LineFault(f"the {name} {quote(answer)} names no entities", remedy=ANSWER)
 
 
 def _turns(value: dict[str, Any]) -> tuple[str, Any]:
@@ -212,11 +216,13 @@ def _turns(value: dict[str, Any]) -> tuple[str, Any]:
 def _instruction(path: str | Path, warn: Note) -> str:
     """What the questions of several rows all begin with, up to a colon or a line break."""
     questions = []
-    for value in _values(path):
-        try:
-            questions.append(_turns(value)[0])
-        except LineFault:
+    for value in filter(lambda value: isinstance(value, dict), _values(path)):
+        if _is_instruction(value):
+            question = value["instruction"]
+            questions += [question] if isinstance(question, str) and not value.get("input") else []
             continue
+        with suppress(LineFault):
+            questions.append(_turns(value)[0])
     shared = commonprefix(questions) if len(set(questions)) > 1 else ""  # noqa: RUF071  (of strings, as it is meant)
     end = max(shared.rfind(mark) for mark in ":\n：") + 1
     if end:

@@ -26,7 +26,7 @@ from ..errors import LINE_BREAKS, Faults, LineFault, Note, ignore, quote
 from ..lines import decode_line, lines_of, write_lines
 from ..mentions import without_scores
 from ..rows import looks_like_object
-from .schemes import SCHEMES, Scheme, parse_tag
+from .schemes import OUTSIDE, SCHEMES, Scheme, parse_tag
 from .tagging import Tagging, TagReader, tags_for
 
 NAME = "bio"
@@ -100,6 +100,8 @@ class Layout:
         token = parts[self.token].removeprefix(self.prefix) if len(parts) == self.columns else ""
         if self.separator == " ":  # several spaces may separate two columns, and the token may be a space
             token = token.rstrip(" ") or token[:1]
+            if any((parse_tag(part) or OUTSIDE) != OUTSIDE for part in token.split()[1:]):
+                raise LineFault(f"{quote(line)} has a tag amid its token", remedy="separate token and tag by a tab")
         if not token:
             columns = f"{self.columns} columns separated by {_NAMES[self.separator]}s, as this file has"
             raise LineFault(f"{quote(line)} is not {columns}", remedy="give it its token (a space as a space) and tag")

@@ -74,28 +74,37 @@ BM = Scheme("BM", "B", "M", "M", "B")
 
 
 _SUFFIXED = re.compile(r"(.+)[-_]([BIMESLU])")
+_OTHER = re.compile(r"([BIMESLU])[-_:./|](.+)", re.IGNORECASE)
 
 
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "B-ORG": lambda name: name,
     "ORG-B": lambda name: f"{found[2]}-{found[1]}" if (found := _SUFFIXED.fullmatch(name)) else name,
     "BORG": lambda name: f"{name[0]}-{name[1:]}" if len(name) > 1 else name,
+    "b:ORG": lambda name: f"{found[1].upper()}-{found[2]}" if (found := _OTHER.fullmatch(name)) else name.upper(),
 }
 """How tags are written, and as `parse_tag` reads them."""
 
 
 def spelling_of(names: set[str]) -> str:
-    """How these tags are written. Letters stuck to labels are told by a label that begins and goes on.
+    """How these tags are written. Letters stuck to labels, small ones, and ones before another mark are told by a label
+    that begins and goes on.
 
     >>> spelling_of({"B-ORG", "I-ORG"}), spelling_of({"ORG-B", "ORG-I"}), spelling_of({"BORG", "IORG"})
     ('B-ORG', 'ORG-B', 'BORG')
-    >>> spelling_of({"ORG", "LOC"}), spelling_of({"BOOK", "SCENE"})
-    ('B-ORG', 'B-ORG')
+    >>> spelling_of({"b-org", "i-org"}), spelling_of({"B:ORG", "I:ORG"})
+    ('b:ORG', 'b:ORG')
+    >>> spelling_of({"ORG", "LOC"}), spelling_of({"BOOK", "SCENE"}), spelling_of({"m-RNA", "e-mail"})
+    ('B-ORG', 'B-ORG', 'B-ORG')
     """
     if not names or any(map(parse_tag, names)):
         return "B-ORG"
     if all(map(_SUFFIXED.fullmatch, names)):
         return "ORG-B"
+    others = [_OTHER.fullmatch(name) for name in names if name != "o"]
+    begun = {found[2] for found in others if found and found[1].upper() in "BSU"}
+    if all(others) and any(found[2] in begun for found in others if found and found[1].upper() in "IMEL"):
+        return "b:ORG"
     begun = {name[1:] for name in names if name[0] in "BSU"}
     glued = any(name[0] in "IMEL" and name[1:] in begun for name in names)
     if glued and all(len(name) > 1 and name[0] in "BIMESLU" and name[1:] in begun for name in names):
@@ -108,8 +117,12 @@ def _are_bare(names: set[str]) -> bool:
 
     >>> _are_bare({"ORG", "LOC"}), _are_bare({"B", "I"}), _are_bare({"ORG-B", "LOC"}), _are_bare({"BORG", "IORG", "X"})
     (True, False, False, False)
+    >>> _are_bare({"b-org"}), _are_bare({"m-RNA", "ORG"})
+    (False, True)
     """
     prefixed = any(len(name) < 2 or _SUFFIXED.fullmatch(name) for name in names)
+    others = [_OTHER.fullmatch(name) for name in names]
+    prefixed |= all(others) and any(found[1].upper() in "BSU" for found in others if found)
     glued = any(name[0] in "IMELU" and f"B{name[1:]}" in names for name in names)
     return bool(names) and not prefixed and not glued
 
