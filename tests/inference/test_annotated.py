@@ -14,6 +14,7 @@ from qwen_ner.data.analysis.disagreement import predictions_by_text
 from qwen_ner.data.analysis.findings import write_findings
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.inference.annotated import Dictated, confidences_in, judge
+from qwen_ner.inference.calibration import Calibration
 from qwen_ner.inference.extractor import Extractor
 
 
@@ -90,7 +91,7 @@ def test_what_is_dictated_is_read_to_its_end(extractor):
         )
 
 
-def test_wrong_annotations_are_corrected_by_a_model_that_knows_better(extractor, tmp_path):
+def test_wrong_annotations_are_corrected_by_a_model_that_knows_better(extractor, tmp_path, monkeypatch):
     """One label is changed, one entity left out, one invented, one cut: each is proposed, and nothing else."""
     right = [replace(gold, id=str(n)) for n, gold in enumerate(EIGHT[:7])]
     wrong = [
@@ -100,6 +101,8 @@ def test_wrong_annotations_are_corrected_by_a_model_that_knows_better(extractor,
         example(right[3].text, ("position", "店长"), ("name", "明"), ("scene", "西湖"), id="3"),
         *right[4:],
     ]
+    sharper = Calibration(scale=6.0)  # how sure the toy becomes in its few steps depends on the CPU
+    monkeypatch.setattr(extractor, "calibration", sharper)
     lines = "".join(json.dumps(row) + "\n" for row in judge(extractor, wrong))
     (tmp_path / "folds.jsonl").write_text(lines, encoding="utf-8")
     found = propose(wrong, [predictions_by_text(tmp_path / "folds.jsonl", wrong)])

@@ -198,6 +198,7 @@ def test_a_training_in_bfloat16_on_a_cpu_attends_by_products(tiny, rows, tokeniz
         return grouped_attention.grouped_attention(module, query, key, value, mask, **options)
 
     monkeypatch.setattr(attention, "grouped_attention", grouped)
+    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: True)
     model, collate = load(tiny, lora=lora)
     args = NerTrainingArguments(
         output_dir=str(tmp_path), use_cpu=True, bf16=True, max_steps=2, per_device_train_batch_size=8, save_strategy="no",
