@@ -82,7 +82,8 @@ def test_rows_that_are_trained_on_and_scored_are_told_before_the_training_and_be
         train(recipe)
     told = [message for message in caplog.messages if f"2 of 4 {split} rows are in the training rows too" in message]
     assert len(told) == 2
-    assert told[-1] in caplog.messages[-2:], "one warning is of the f1 of 0"
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("qwen_ner")]
+    assert told[-1] in ours[-2:], "one warning is of the f1 of 0"
 
 
 @pytest.mark.parametrize("dataset", ["sample", "own"])

@@ -100,6 +100,7 @@ def test_where_no_graph_can_be_recorded_training_goes_on(tiny, rows, tokenizer, 
 
 def test_what_stands_against_a_graph_is_told(tiny, rows, tokenizer, tmp_path, monkeypatch, caplog):
     def reason(change=lambda trainer: None, **args):
+        monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: True)
         model = load_model(str(tiny))
         collate = args.pop("collate", replace(choose_collator(model, 0), varlen=True))
         trainer = make_trainer(tiny, rows, tokenizer, tmp_path, collate=collate, bf16=True, **args)
