@@ -30,6 +30,7 @@ def rows(tokenizer):
 
 
 def make_trainer(tiny, rows, tokenizer, folder, lora=None, collate=None, **args):
+    torch.manual_seed(1)  # of the adapter
     model = load_model(str(tiny), lora=lora)
     settings = {
         "max_steps": 12, "per_device_train_batch_size": 4, "seed": 3, "report_to": "none", "eval_strategy": "no",
