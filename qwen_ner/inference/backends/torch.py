@@ -227,8 +227,8 @@ def has_bf16(device: str) -> bool:
     """
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    oneapi = torch.backends.mkldnn.is_available()
-    return device.startswith("cpu") and oneapi and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    onednn = torch.backends.mkldnn.is_available()
+    return device.startswith("cpu") and onednn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _answer(written: Iterator[list[Row]], on_rows: Callable[[int], object] | None) -> None:
