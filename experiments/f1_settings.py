@@ -350,9 +350,13 @@ def read_whole_prompts(extractor: Any) -> None:
 
     def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
-        if mask is not None and cache.get_seq_length() == extractor.backend.prefix.cache.get_seq_length():
-            seen = mask.bool()[:, None, None, :].expand(-1, 1, kwargs["input_ids"].shape[1], -1)
-            kwargs = {**kwargs, "attention_mask": seen}
+        if mask is not None and cache.get_seq_length() == (shared := extractor.backend.prefix.cache.get_seq_length()):
+            if mask.ndim == 4:  # prompts packed in one row, 0 where a token sees another: now that one sees it, too
+                own = mask[..., shared:]
+                mask = torch.cat([mask[..., :shared], own.maximum(own.mT)], -1)
+            else:
+                mask = mask.bool()[:, None, None, :].expand(-1, 1, kwargs["input_ids"].shape[1], -1)
+            kwargs = {**kwargs, "attention_mask": mask}
         return args, kwargs
 
     extractor.model.register_forward_pre_hook(before, with_kwargs=True)

@@ -135,6 +135,8 @@ class Batcher:
 
     def _answer(self, part: Part, found: Decoded | Refusal | None, tokens: int) -> None:
         part.answered = True
+        if isinstance(found, Decoded):
+            self.broken = False
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
             self._loop.call_soon_threadsafe(self._end, part, found, tokens)
 
