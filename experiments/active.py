@@ -121,7 +121,10 @@ def main() -> None:
     labels = CLUENER if options.data in ("cluener", "sample") else labels_of(rows)
     numbers, dtype = (options.start, options.add, options.rounds, options.pool), reading_dtype(options.quick)
     experiment = Experiment(options.work, options.model, labels, rows, dev, *numbers, dtype, rest)
+    protocol = {key: getattr(options, key) for key in ("start", "add", "rounds", "pool")}
     before = json.loads(options.json.read_text("utf-8")) if options.json and options.json.exists() else {}
+    if before and before["protocol"] != protocol:
+        raise SystemExit(f"{options.json} was made with {before['protocol']}, not {protocol}; name another --json")
     kept = {key: [one for one in before.get(key, []) if one["seed"] not in options.seeds] for key in ("table", "gains")}
     table, gains = kept["table"], kept["gains"]
     for seed in options.seeds:
@@ -131,7 +134,8 @@ def main() -> None:
             line = entry(read_jsonl(folder / "train.jsonl"), counts[name], labels)
             table.append({"rows": name, "seed": seed, "folder": str(folder.relative_to(options.work)), **line})
         gains.append({"seed": seed, **gain(counts, labels)})
-        finish(report(table, gains), options.json)  # after each seed: what is there can be read
+        made = {"protocol": protocol, **report(table, gains)}
+        finish(made, options.json)  # after each seed: what is there can be read
 
 
 def entry(rows: Sequence[Example], counts: np.ndarray, labels: LabelSet) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from rows import ROOT
 
 from qwen_ner.data.datasets import read_jsonl
 
+COMMAND = [sys.executable, str(ROOT / "experiments/active.py"), "--quick", "--work", "work", "--json", "active.json"]
+
 
 def active(folder):
-    command = [sys.executable, ROOT / "experiments/active.py", "--quick", "--work", "work", "--json", "active.json"]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=400, cwd=folder)
+    done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=400, cwd=folder)
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "active.json").read_text(encoding="utf-8")), done
 
@@ -41,3 +42,10 @@ def test_chosen_rows_are_compared_with_as_many_random_ones(tmp_path):
     assert [line.split("/")[-1] for line in done.stderr.splitlines() if line.endswith(" rows")] == ["chosen-3: 20 rows"]
     assert again["table"] == other["table"] + found["table"], "what is made again is the same; other seeds are kept"
     assert again["gains"] == other["gains"] + found["gains"]
+
+    alien = json.dumps({**other, "protocol": {**found["protocol"], "pool": 70}})
+    (tmp_path / "active.json").write_text(alien, encoding="utf-8")
+    done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=400, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "'pool': 70" in done.stderr
+    assert (tmp_path / "active.json").read_text(encoding="utf-8") == alien
