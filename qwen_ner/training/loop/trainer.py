@@ -148,7 +148,7 @@ class NerTrainer(Trainer):
         except TrainingComplete:
             return self._finalize_training(None, 0, time())
         except Stopped:
-            self.pushing.cancel()
+            self.pushing.cancelled = True
             self.whole.free()
             if self.resumption.saved_step != self.state.global_step:  # an evaluation was cut short
                 self._save_checkpoint(self.model_wrapped, None)
