@@ -49,9 +49,7 @@ class PushCallback(TrainerCallback):
         self.jobs: list[threading.Thread] = []
         self.cancelled = False  # once true, queued pushes are dropped; one that is running ends with the process
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Create the repository, or warn before the first step that it cannot be had."""
         self.cancelled = False
         if not state.is_world_process_zero:

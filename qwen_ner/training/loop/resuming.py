@@ -48,9 +48,7 @@ class Resumption(TrainerCallback):
         """Undo the draw of a data loader's seed; an evaluation draws nothing else, since it generates greedily."""
         torch.set_rng_state(self._random_state)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._random_state = torch.get_rng_state()
         self.saved_step = state.global_step
         if not self.checkpoint:
