@@ -9,7 +9,7 @@ import glob
 from pathlib import Path
 
 from ..codec import Decoded
-from ..data.datasets import labels_of, read_dataset
+from ..data.datasets import NAMED, labels_of, read_dataset
 from ..data.formats.predictions import read_predictions
 from ..entities import CLUENER, NerError
 from ..evaluation.compare import compare as compare_runs
@@ -36,6 +36,6 @@ def compare(a: str, b: str, *, data: str | None = None, split: str = "dev", data
                 raise NerError(f"other rows or gold than {paths[0][0]}", place=path, remedy="predict the same split")
             runs[-1].append(predicted)
     assert gold is not None
-    labels = CLUENER if data in ("cluener", "sample") else labels_of(gold)
+    labels = CLUENER if data in NAMED else labels_of(gold)
     found = compare_runs(gold, runs[0], runs[1], labels)
     return "\n".join(comparison_lines(found, gold, runs[0][0], runs[1][0], (a, b)))
