@@ -26,8 +26,7 @@ from ..entities import NerError
 from ..files import shipped
 from .arguments import DataArguments, ModelArguments, NerTrainingArguments
 from .contradictions import UNSUPPORTED, contradictions
-from .finding import NOT_YAML as NOT_YAML
-from .finding import FaultsError, UniqueKeys
+from .finding import NOT_YAML, FaultsError, UniqueKeys
 
 LAUNCHER_KEY = 'if __name__ == "__main__"'
 """A recipe is also a Python file, so that `accelerate launch recipes/X.yaml` works. To YAML, the line that makes it one

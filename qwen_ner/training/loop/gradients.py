@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback, TrainerState
 
+from ...columns import join_names
 from ...entities import NerError
-from ..finding import join_names
 
 if TYPE_CHECKING:
     from .trainer import NerTrainer
