@@ -25,8 +25,8 @@ from ..batches import attention
 from ..batches.collate import PaddedCollator, PrefixSharedCollator, choose_collator
 from ..batches.gpu.layers import fuse_layers
 from ..batches.reduced_head import head_over
+from ..batches.step import replace_attributes
 from ..batches.swiglu import recompute_activation
-from ..loop.resuming import replace_attributes
 
 FLOAT32, BFLOAT16 = 4, 2
 ADAM = 2 * FLOAT32

@@ -7,8 +7,6 @@ mean of the training loss that is logged next covers the steps since the resume 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,16 +92,3 @@ def evaluation_is_due(args: TrainingArguments, state: TrainerState) -> bool:
         return args.eval_delay <= step and (step % state.eval_steps == 0 or step >= state.max_steps)
     by_epoch = args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= epoch
     return by_epoch and (epoch == int(epoch) or step >= state.max_steps)
-
-
-@contextmanager
-def replace_attributes(owner: object, **values: Any) -> Iterator[None]:
-    """Give attributes of `owner` other values while the context lasts."""
-    before = {name: getattr(owner, name) for name in values}
-    for name, value in values.items():
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(owner, name, value)
