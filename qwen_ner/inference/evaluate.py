@@ -19,13 +19,13 @@ import numpy as np
 
 from ..columns import join_names
 from ..data.arrow_store import StoredDecoded, StoredExamples
-from ..data.datasets import NAMED, has_split, iter_dataset, labels_of
+from ..data.datasets import NAMED, has_split, iter_dataset
 from ..data.formats.errors import count
-from ..data.formats.predictions import iter_predictions
+from ..data.formats.predictions import iter_predictions, labels_of_predictions
 from ..data.negatives import entity_free
 from ..data.notes import Watch
 from ..data.trained_texts import load_trained_texts, trained_on
-from ..entities import CLUENER, NerError, fingerprint
+from ..entities import CLUENER, LabelSet, NerError, fingerprint
 from ..evaluation.result import EvaluationResult
 from ..evaluation.table import Contract
 from .calibration import judged, summary
@@ -91,7 +91,12 @@ def evaluate(
         split = split if train is None else HELD_OUT
     gold = gold[:limit]
     _check_entities(gold, f"{data} {split}", watch, extractor)
-    labels = extractor.config.labels if extractor else CLUENER if data in NAMED else labels_of(gold)
+    if extractor:
+        labels, given_answers = extractor.config.labels, None
+    else:
+        given_answers = StoredDecoded.of(iter_predictions(model, gold))
+        names = labels_of_predictions(model, gold, given_answers)
+        labels = CLUENER if data in NAMED else LabelSet.of(sorted(names))
     watch.keep = frozenset(labels.names)
     if split != "train" and has_split(data, "train", data_dir):
         train = StoredExamples.of(read("train"))
@@ -106,7 +111,7 @@ def evaluate(
         contract = Contract(name, data, split, len(gold), fingerprint(gold), decoding, *conditions)
         evaluated = partial(EvaluationResult, contract, gold, labels=labels, train=train)
         if extractor is None:
-            yield evaluated(predicted=StoredDecoded.of(iter_predictions(model, gold)))
+            yield evaluated(predicted=given_answers)
             continue
         kept: dict[str, Any] = {"min_score": min_score, "thresholds": thresholds, "batch_tokens": batch_tokens}
         options = {"constrained": decoding == "constrained", "progress": True, **kept, **asdict(sampling)}

@@ -74,6 +74,8 @@ class Resumption(TrainerCallback):
         sampler = getattr(sampler, "sampler", None)
         if isinstance(sampler, LengthGroupedSampler):
             seed = args.seed if args.data_seed is None else args.data_seed
+            # Of whole steps, so that another number of processes with as many rows per step goes on in the same order.
+            sampler.batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
             sampler.generator = torch.Generator().manual_seed(seed + int(state.epoch or 0))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
