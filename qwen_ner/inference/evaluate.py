@@ -92,10 +92,10 @@ def evaluate(
     gold = gold[:limit]
     _check_entities(gold, f"{data} {split}", watch, extractor)
     if extractor:
-        labels, given_answers = extractor.config.labels, None
+        labels = extractor.config.labels
     else:
-        given_answers = StoredDecoded.of(iter_predictions(model, gold))
-        names = labels_of_predictions(model, gold, given_answers)
+        predicted = StoredDecoded.of(iter_predictions(model, gold))
+        names = labels_of_predictions(model, gold, predicted)
         labels = CLUENER if data in NAMED else LabelSet.of(sorted(names))
     watch.keep = frozenset(labels.names)
     if split != "train" and has_split(data, "train", data_dir):
@@ -111,7 +111,7 @@ def evaluate(
         contract = Contract(name, data, split, len(gold), fingerprint(gold), decoding, *conditions)
         evaluated = partial(EvaluationResult, contract, gold, labels=labels, train=train)
         if extractor is None:
-            yield evaluated(predicted=given_answers)
+            yield evaluated(predicted=predicted)
             continue
         kept: dict[str, Any] = {"min_score": min_score, "thresholds": thresholds, "batch_tokens": batch_tokens}
         options = {"constrained": decoding == "constrained", "progress": True, **kept, **asdict(sampling)}
