@@ -199,7 +199,8 @@ Read = tuple[list[list[int]], list[float], float]
 def by_transformers(extractor: Any, texts: list[str], prompts: list[list[int]], way: str, options: Any) -> Read:
     import torch
 
-    from qwen_ner.inference.backends.torch import neutral_generation_config, pad_left, until_end
+    from qwen_ner.inference.backends.batch_cache import pad_left
+    from qwen_ner.inference.backends.torch import neutral_generation_config, until_end
 
     config, pad = extractor.config, extractor.tokenizer.pad_token_id
     settings = neutral_generation_config(config.end_token_ids, pad, config.max_new_tokens)

@@ -113,9 +113,9 @@ def compare_static_decoding(device: Device) -> Result:
     found = torch.zeros(2, len(prompts))
     for position in range(max(map(len, prompts))):
         ids = [prompt[min(position, len(prompt) - 1)] for prompt in prompts]
-        _, judged = decoder.step(ids, [position] * len(prompts))
+        _, likeliest = decoder.step(ids, [position] * len(prompts))
         ends = torch.tensor([len(prompt) - 1 == position for prompt in prompts])
-        found = torch.where(ends, torch.tensor([*judged.likeliest, *judged.logprobs]), found)
+        found = torch.where(ends, torch.tensor([*likeliest.tokens, *likeliest.logprobs]), found)
     apart = float((found[1] - wanted.log_softmax(-1).amax(-1).cpu()).abs().max())
     differ = int((found[0] != wanted.argmax(-1).cpu()).sum())
     line = {"static decoding": "against transformers", "tokens that differ": differ, "log-probability apart": apart}

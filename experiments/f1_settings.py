@@ -290,6 +290,7 @@ def train_ours(
         train_sampling_strategy=chosen.sampling, eval_strategy="no", load_best_model_at_end=False, report_to="none",
         save_strategy="steps", save_steps=50, save_total_limit=1, logging_steps=10,
         bf16=chosen.bf16, use_cpu=not torch.cuda.is_available(),
+        step_transforms=["reduced_head"] if chosen.head == "seen" else [],
     )  # fmt: skip
     if chosen.loss:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -309,7 +310,6 @@ def train_ours(
         model=model, optimizers=(optimizer, None), args=args, processing_class=tokenizer, train_dataset=rows,
         ner_config=config_of(codec, tokenizer),
         data_collator=collator_of(chosen, model, tokenizer),
-        step_transforms=("reduced_head",) if chosen.head == "seen" else (),
     )  # fmt: skip
     if chosen.fgm:
         trainer.step.transforms.append(FGM(args, chosen.fgm))

@@ -34,6 +34,15 @@ def join_names(items: Iterable[str], limit: int = 5) -> str:
     return ", ".join(every[:limit]) + more
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its type if it says nothing.
+
+    >>> first_line(ValueError("no such id\\n  at 3")), first_line(KeyError())
+    ('no such id', 'KeyError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def width(text: str) -> int:
     """Terminal columns that `text` takes: two for a wide or full-width character, none for a combining one.
 

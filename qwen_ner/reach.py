@@ -47,10 +47,11 @@ def silence(endpoint: str) -> str | None:
     thread = threading.Thread(target=ask, daemon=True)  # looking up a name has no time limit of its own
     thread.start()
     thread.join(PATIENCE)
-    if not outcome[0]:
+    reason = outcome[0]  # read once: the thread may still write
+    if not reason:
         return None
-    _silent[endpoint] = (time.monotonic(), outcome[0])
-    return outcome[0]
+    _silent[endpoint] = (time.monotonic(), reason)
+    return reason
 
 
 def unreachable(name: str, endpoint: str, reason: str) -> NerError:

@@ -16,7 +16,7 @@ from warm_python import warm_python
 
 from qwen_ner import cli
 from qwen_ner.data.datasets import read_dataset, write_jsonl
-from qwen_ner.inference.annotated import judge
+from qwen_ner.inference.annotated import prediction_lines
 from qwen_ner.inference.extractor import Extractor
 
 MEDICINE = [
@@ -77,7 +77,7 @@ class Cast:
         if (self.folder / output_dir).exists():
             return
         if dataset in ("cluener", "sample"):
-            lines = judge(Extractor.from_pretrained(self.trained), read_dataset("sample", "train")[:3])
+            lines = prediction_lines(Extractor.from_pretrained(self.trained), read_dataset("sample", "train")[:3])
         else:
             lines = (
                 {"id": row.id, "text": row.text, "entities": [{"label": e.label, "start": e.start, "end": e.end} for e in row.entities]}

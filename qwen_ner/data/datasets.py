@@ -111,13 +111,16 @@ def given_texts(texts: Iterable[str], source: str) -> Iterator[TextRow]:
 
 
 def _text_row(raw: bytes, number: str, place: str, read: Callable[[bytes], dict[str, Any]]) -> TextRow:
-    identity, faults, text = number, list[str](), None
     try:
-        row = read(raw)
-        identity = identity_of(row, number, faults.append)
-        text = text_of(row, faults.append)
+        return text_row(read(raw), number, place)
     except LineFault as error:
-        faults.append(str(error))
+        return TextRow(number, None, place, f"{place}: {error}")
+
+
+def text_row(row: dict[str, Any], number: str, place: str) -> TextRow:
+    """The text of a row, with its id, or else its `number`."""
+    faults = list[str]()
+    identity, text = identity_of(row, number, faults.append), text_of(row, faults.append)
     return TextRow(identity, None if faults else text, place, f"{place}: {'; '.join(faults)}" if faults else None)
 
 

@@ -162,14 +162,13 @@ def build_dataset(
     codec: Codec,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    first_row: int = 0,
     num_proc: int | None = None,
     desc: str = "Tokenizing",
 ) -> Dataset:
     """Tokenize `examples` with `datasets.map`; cached on disk under a key of the rows, prompt, tokenizer and version.
 
     Columns, one row per example, in their order:
-        row         int        `first_row` + position in `examples`; how a prediction finds its gold
+        row         int        position in `examples`; how a prediction finds its gold
         prompt_ids  list[int]  not supervised
         answer_ids  list[int]  supervised: the target and the end-of-turn token
         length      int        tokens of both
@@ -177,8 +176,9 @@ def build_dataset(
     Raises `NerError` if an example has a label outside the label set of the codec.
     """
     stored, cache = StoredExamples.of(examples).rows, cache_folder()
-    key = _cache_key(examples, codec, tokenizer, first_row)
-    options = {"codec": codec, "tokenizer": tokenizer, "end": end_of_turn(tokenizer), "first_row": first_row}
+    end = end_of_turn(tokenizer)
+    key = _cache_key(examples, codec, tokenizer, end)
+    options = {"codec": codec, "tokenizer": tokenizer, "end": end}
 
     def tokenized() -> Dataset:
         with TemporaryDirectory(dir=cache) as folder:
@@ -212,12 +212,7 @@ def build_dataset(
 
 
 def _tokenize(
-    batch: dict[str, list[Any]],
-    positions: Sequence[int],
-    codec: Codec,
-    tokenizer: PreTrainedTokenizerBase,
-    end: int,
-    first_row: int,
+    batch: dict[str, list[Any]], positions: Sequence[int], codec: Codec, tokenizer: PreTrainedTokenizerBase, end: int
 ) -> dict[str, Any]:
     targets = [codec.encode(StoredExamples.load(line)) for line in batch["line"]]
     prompts = prompt_ids(tokenizer, codec, batch["text"])
@@ -227,22 +222,21 @@ def _tokenize(
         for ids, target in zip(written, targets, strict=True)
     ]
     lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    numbers = [first_row + at for at in positions]
-    return {"row": numbers, "prompt_ids": prompts, "answer_ids": answers, "length": lengths}
+    return {"row": list(positions), "prompt_ids": prompts, "answer_ids": answers, "length": lengths}
 
 
 SPELLING = 4
 """Version of how ids are made from a text, part of the cache key: change it when they change."""
 
 
-def _cache_key(examples: Sequence[Example], codec: Codec, tokenizer: PreTrainedTokenizerBase, first_row: int) -> str:
+def _cache_key(examples: Sequence[Example], codec: Codec, tokenizer: PreTrainedTokenizerBase, end: int) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     parts = (
         version("qwen_ner"),
         SPELLING,
         version("tokenizers"),
         fingerprint(examples),
-        first_row,
+        end,
         codec.labels.names,
         codec.system_prompt,
         tokenizer.chat_template,

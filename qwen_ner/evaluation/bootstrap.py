@@ -89,9 +89,7 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
-def intervals(
-    counts: np.ndarray, labels: Sequence[str], *, resamples: int = RESAMPLES, seed: int = SEED
-) -> dict[str, Interval]:
+def intervals(counts: np.ndarray, labels: Sequence[str]) -> dict[str, Interval]:
     """The 95 % percentile bootstrap interval of each of `rates`, over resamples of the rows of `row_counts`.
 
     Source: Efron, "Bootstrap Methods: Another Look at the Jackknife" (1979). It measures how much a score depends on
@@ -102,7 +100,7 @@ def intervals(
     >>> 0.35 < interval.low < 0.5 < interval.high < 0.65
     True
     """
-    drawn = rates(np.concatenate(list(_resample([counts], resamples, seed)), axis=1)[0], labels)
+    drawn = rates(np.concatenate(list(_resample([counts], RESAMPLES, SEED)), axis=1)[0], labels)
     return {name: _middle(values) for name, values in drawn.items()}
 
 

@@ -152,12 +152,12 @@ def few_note(scores: Scores) -> str:
     >>> from qwen_ner.evaluation.scoring import score
     >>> north = Entity("place", "北京", 0, 2)
     >>> few_note(score([Example("0", "北京", (north,))], [Decoded((north,))], LabelSet.of(["place"])))
-    'only 1 surface to score: intervals of fewer than 30 are too narrow, since no resample has an error that no row has'
+    'only 1 surface to score: intervals of fewer than 30 are too narrow, since resampling cannot show unseen errors'
     """
     number = scores.micro.support
     if number >= FEW:
         return ""
-    why = "since no resample has an error that no row has"
+    why = "since resampling cannot show unseen errors"
     few = f"only {number} surface{'' if number == 1 else 's'} to score"
     return f"{few}: intervals of fewer than {FEW} are too narrow, {why}"
 

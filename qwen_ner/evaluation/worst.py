@@ -20,10 +20,10 @@ WORST = 50
 WORST_COLUMNS = ("text", "gold", "predicted", "errors", "wrong", "source")
 
 
-def worst_rows(evaluated: EvaluationResult, limit: int = WORST) -> list[list[Any]]:
+def worst_rows(evaluated: EvaluationResult) -> list[list[Any]]:
     """The rows with the most false positives and negatives, in falling order, as cells under `WORST_COLUMNS`."""
     rows = []
-    for gold, predicted, errors in islice(evaluated.rows_with_errors(), limit):
+    for gold, predicted, errors in islice(evaluated.rows_with_errors(), WORST):
         kinds = "\n".join(map(_error, errors))
         entities = _entities(gold.entities)
         rows.append([gold.text, entities, _predictions_of(predicted), kinds, error_count(errors), gold.source])

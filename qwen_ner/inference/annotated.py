@@ -72,7 +72,7 @@ def confidences_in(
     return found
 
 
-def judge(extractor: Extractor, examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
+def prediction_lines(extractor: Extractor, examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
     """A line for each of `examples`, as `qwen-ner predict` writes it, and with `confidences_in`.
 
     "annotated" has the entities that `confidences_in` asks for, with these scores; it is absent where they were not

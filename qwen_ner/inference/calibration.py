@@ -181,10 +181,11 @@ def reliability(confidence: Floats, correct: Floats) -> list[tuple[float, float,
 def best_threshold(scores: Sequence[float], correct: Sequence[float], gold: int) -> float:
     """The confidence from which surfaces are kept for the best f1; 0.0 if keeping all is as good.
 
-    `gold` counts all gold surfaces, those that the model missed included.
+    It lies halfway between two scores, as rounding may differ when a surface is read again. `gold` counts all gold
+    surfaces, those that the model missed included.
 
     >>> best_threshold([0.9, 0.8, 0.2], [True, True, False], gold=2)
-    0.8
+    0.5
     """
     best, threshold = 2 * sum(correct) / max(1, len(scores) + gold), 0.0
     right = 0.0
@@ -192,9 +193,9 @@ def best_threshold(scores: Sequence[float], correct: Sequence[float], gold: int)
     for kept, (score, is_right) in enumerate(ranked, start=1):
         right += is_right
         f1 = 2 * right / (kept + gold)
-        tied = kept < len(ranked) and ranked[kept][0] == score  # equal scores are kept together
-        if f1 > best + 1e-12 and not tied:
-            best, threshold = f1, float(score)
+        following = ranked[kept][0] if kept < len(ranked) else 0.0
+        if f1 > best + 1e-12 and following < score:  # equal scores are kept together
+            best, threshold = f1, (float(score) + float(following)) / 2
     return threshold
 
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from inspect import signature
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -18,13 +19,13 @@ import numpy as np
 
 from ..columns import join_names
 from ..data.arrow_store import StoredDecoded, StoredExamples
-from ..data.datasets import has_split, iter_dataset, labels_of
+from ..data.datasets import NAMED, has_split, iter_dataset
 from ..data.formats.errors import count
-from ..data.formats.predictions import iter_predictions
+from ..data.formats.predictions import iter_predictions, labels_of_predictions
 from ..data.negatives import entity_free
 from ..data.notes import Watch
 from ..data.trained_texts import load_trained_texts, trained_on
-from ..entities import CLUENER, NerError, fingerprint
+from ..entities import CLUENER, LabelSet, NerError, fingerprint
 from ..evaluation.result import EvaluationResult
 from ..evaluation.table import Contract
 from .calibration import judged, summary
@@ -39,11 +40,8 @@ HELD_OUT = "held-out"
 WARNED_SHARE = 0.01
 """The share of rows that were trained on from which on it is a warning: of CLUENER's dev set it is one in 1,343."""
 
-OF_A_MODEL = {
-    "revision": None, "backend": "torch", "dtype": "auto", "batch_tokens": None, "negatives": False,
-    "temperature": 0.0, "min_score": None, "thresholds": "none",
-}  # fmt: skip
-"""Options of `evaluate` that change nothing for a file of predictions, with their defaults."""
+OF_A_MODEL = "revision", "backend", "dtype", "batch_tokens", "negatives", "temperature", "min_score", "thresholds"
+"""Options of `evaluate` that change nothing for a file of predictions."""
 
 
 def evaluate(
@@ -79,7 +77,7 @@ def evaluate(
     sampling = Sampling(samples, temperature, top_p)
     sampling.check(thresholds)
     for place in OF_A_MODEL if Path(model).is_file() else ():
-        if given[place] != OF_A_MODEL[place]:
+        if given[place] != signature(evaluate).parameters[place].default:
             what, remedy = "a file of predictions is scored as it stands", f"leave {place} out, or give the model"
             raise NerError(what, value=given[place], place=place, remedy=remedy)
     watch = Watch()
@@ -93,7 +91,12 @@ def evaluate(
         split = split if train is None else HELD_OUT
     gold = gold[:limit]
     _check_entities(gold, f"{data} {split}", watch, extractor)
-    labels = extractor.config.labels if extractor else CLUENER if data in ("cluener", "sample") else labels_of(gold)
+    if extractor:
+        labels = extractor.config.labels
+    else:
+        predicted = StoredDecoded.of(iter_predictions(model, gold))
+        names = labels_of_predictions(model, gold, predicted)
+        labels = CLUENER if data in NAMED else LabelSet.of(sorted(names))
     watch.keep = frozenset(labels.names)
     if split != "train" and has_split(data, "train", data_dir):
         train = StoredExamples.of(read("train"))
@@ -108,7 +111,7 @@ def evaluate(
         contract = Contract(name, data, split, len(gold), fingerprint(gold), decoding, *conditions)
         evaluated = partial(EvaluationResult, contract, gold, labels=labels, train=train)
         if extractor is None:
-            yield evaluated(predicted=StoredDecoded.of(iter_predictions(model, gold)))
+            yield evaluated(predicted=predicted)
             continue
         kept: dict[str, Any] = {"min_score": min_score, "thresholds": thresholds, "batch_tokens": batch_tokens}
         options = {"constrained": decoding == "constrained", "progress": True, **kept, **asdict(sampling)}

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..columns import first_line
 from ..contract import NER_CONFIG_NAME
 from ..entities import NerError
 from ..files import install_line
@@ -189,7 +190,7 @@ def explain(error: Exception, name: str, revision: str | None = None) -> NerErro
         error = error.__cause__ if isinstance(error.__cause__, errors.HfHubHTTPError) else error
     status = getattr(getattr(error, "response", None), "status_code", None)
     status = 401 if isinstance(error, errors.LocalTokenNotFoundError) else status
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     login, again = "log in with `hf auth login`, or set HF_TOKEN", "run the same command again"
     write = f"use a name under your own account, or a token with write access: {login}"
     answers: dict[Any, tuple[str, str]] = {

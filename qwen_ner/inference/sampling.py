@@ -63,8 +63,7 @@ class Sampling:
     def check(self, thresholds: str = "none", constrained: bool = True, joining: bool = False) -> None:
         """Raise `NerError` for what does not go with such answers.
 
-        That is `thresholds` "auto" if answers are not greedy, and for beams that they are not `constrained`, or that
-        texts are to be `joining` others while these are read.
+        `thresholds` "auto" needs greedy answers; beams need the grammar (`constrained`) and are not served (`joining`).
         """
         if thresholds == "auto" and self != GREEDY:
             what = "the calibrated thresholds are fitted to the probabilities of greedy answers, not to others"

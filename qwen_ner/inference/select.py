@@ -14,13 +14,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ..data.analysis.duplicates import bare
+from ..data.analysis.duplicates import digest, grams
 from ..data.datasets import TextRow
 from ..data.formats import doccano, label_studio
 from ..data.formats.errors import count as counted
@@ -93,7 +92,7 @@ def select(
     Raises `NerError` if the model's backend gives no probabilities.
     """
     result = Selection()
-    fresh = _fresh(rows, {_digest(text) for text in exclude}, result)
+    fresh = _fresh(rows, set(map(digest, exclude)), result)
 
     def candidates() -> Iterator[Candidate]:
         while chunk := list(islice(fresh, ROWS)):
@@ -117,17 +116,13 @@ def _fresh(rows: Iterable[TextRow], excluded: set[bytes], result: Selection) -> 
     for row in tqdm(rows, desc="Reading", unit="text"):
         result.read += 1
         if row.text is not None:
-            digest = _digest(row.text)
-            if digest in excluded or digest in seen:
-                result.excluded += digest in excluded
-                result.repeated += digest not in excluded
+            own = digest(row.text)
+            if own in excluded or own in seen:
+                result.excluded += own in excluded
+                result.repeated += own not in excluded
                 continue
-            seen.add(digest)
+            seen.add(own)
         yield row
-
-
-def _digest(text: str) -> bytes:
-    return blake2b(bare(text).encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def spread(texts: Sequence[str], count: int) -> list[int]:
@@ -140,18 +135,13 @@ def spread(texts: Sequence[str], count: int) -> list[int]:
     for at, text in enumerate(texts):
         if len(chosen) == count:
             break
-        own = grams(text)
+        own = grams(text, 3)
         if len(own & covered) > COVERED * len(own):
             put_off.append(at)
         else:
             chosen.append(at)
             covered |= own
     return sorted([*chosen, *put_off[: count - len(chosen)]])
-
-
-def grams(text: str) -> set[str]:
-    """The character 3-grams of a text; of one that is shorter, the text."""
-    return {text[at : at + 3] for at in range(max(1, len(text) - 2))}
 
 
 def write(path: Path | None, chosen: Sequence[Candidate], model: str) -> None:

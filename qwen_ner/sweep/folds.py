@@ -21,7 +21,7 @@ from ..data.formats.errors import count
 from ..data.formats.jsonl import as_row
 from ..entities import Example, LabelSet, NerError
 from ..files import write_text
-from ..inference.annotated import judge
+from ..inference.annotated import prediction_lines
 from ..inference.batch_predict import gather
 from ..inference.extractor import Extractor
 from ..training.loop.checkpoints import alone_in
@@ -41,8 +41,8 @@ def cross_fit(path: Path, overrides: Sequence[str], folds: int) -> Path:
     """Train a model for each of `folds` parts of the train split, on the rows of the others, to predict its rows.
 
     `output_dir` gets a folder a fold and folds.jsonl: a line for each row, in the order of the split, as
-    `inference.annotated.judge` writes it. A fold that is finished is not trained again, and a training that was
-    interrupted goes on. The seed of the recipe draws the folds. Their models are not pushed.
+    `inference.annotated.prediction_lines` writes it. A fold that is finished is not trained again, and a training that
+    was interrupted goes on. The seed of the recipe draws the folds. Their models are not pushed.
 
     Raises `NerError` if the recipe or its data has a fault, or `output_dir` has folds of other rows; otherwise as
     `train`.
@@ -122,8 +122,8 @@ def _predict(folder: Path, held_out: Sequence[Example], recipe: Recipe) -> None:
     """Write the predictions of a fold; each rank makes its share."""
     args = recipe.training
     extractor = Extractor.from_pretrained(folder / MODEL, device=str(args.device))
-    lines = list(judge(extractor, select_rows(held_out, range(args.process_index, len(held_out), args.world_size))))
-    lines = gather(lines, args.world_size)
+    own = select_rows(held_out, range(args.process_index, len(held_out), args.world_size))
+    lines = gather(list(prediction_lines(extractor, own)), args.world_size)
     if args.process_index == 0:
         write_text(folder / PREDICTIONS, (json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     del extractor

@@ -3,7 +3,7 @@
 In: a command and a folder. Out: the evaluations so far, why it failed, and no process left behind. Knows nothing of
 searching.
 
-The log is the only channel from a training to its sweep: the lines that `callbacks.ProgressLines` prints. It is a file,
+The log is the only channel from a training to its sweep: the lines that `callbacks.LogLines` prints. It is a file,
 not a pipe, so a trial outlives a sweep that is killed, and a user can read why it failed.
 """
 

@@ -111,7 +111,8 @@ def contradictions(values: dict[str, Any]) -> list[NerError]:
             remedy = f"set {example} or remove it"
             faults.append(NerError(f"set without {needed}, so it has no effect", place=key, remedy=remedy))
     names, smoothing = values.get("step_transforms"), values.get("label_smoothing_factor")
-    faults += transform_faults(names if isinstance(names, list) else [], smoothing)
+    names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    faults += transform_faults(names, smoothing)
     return [*faults, *_best(values), *_schedule(values), *_unsupported(values)]
 
 

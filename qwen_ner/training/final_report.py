@@ -74,12 +74,12 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
     extractor = Extractor(trainer.whole.get(), plan.tokenizer, plan.config)  # a collective: of every rank
     trainer.whole.free()
     if trainer.is_world_process_zero():
-        extractor, judged = calibrate(extractor, splits.validation)
+        extractor, on_validation = calibrate(extractor, splits.validation)
         extractor.config.save(output)
         fitted = "was" if extractor.calibration.thresholds else "could not be"
         of = f"the validation rows under constrained decoding, on which it {fitted} fitted"
         training["seconds"] = round(time.monotonic() - started, 1)
-        evaluated = replace(evaluated, confidence=summary(judged) | {"of": of})
+        evaluated = replace(evaluated, confidence=summary(on_validation) | {"of": of})
         write_report(evaluated, output, training=training, history=state.log_history)
         print(evaluated.table())
         if not splits.final:

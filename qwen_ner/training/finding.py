@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import yaml
 
-from ..columns import join_names as join_names
 from ..columns import printable
 from ..entities import NerError
 

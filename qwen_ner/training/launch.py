@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..columns import join_names
 from ..entities import NerError
 from ..files import shipped
-from .finding import Finding, fail, join_names, ok, warn
+from .finding import Finding, fail, ok, warn
 
 EXAMPLE_ADDRESSES = ("192.0.2.", "198.51.100.", "203.0.113.")
 """Addresses for documentation (RFC 5737), one of which stands in the shipped config for two machines."""

@@ -31,6 +31,8 @@ from ..data.notes import Watch
 from ..data.split import hold_out
 from ..data.surfaces import Surfaces
 from ..entities import CLUENER, Example, LabelSet, NerError
+from ..files import write_text
+from ..hub.neutral import RECIPE
 from ..inference.cores import usable_cores
 from .arguments import DataArguments, NerTrainingArguments, how_to_go_on
 from .finding import FaultsError
@@ -44,8 +46,6 @@ HELD_OUT_SHARE = 0.1
 
 HELD_OUT = "validation"
 """The split of rows that were held out of train; a dev split is called dev."""
-
-RECIPE_NAME = "recipe.yaml"
 
 
 @dataclass(frozen=True)
@@ -260,4 +260,4 @@ def explain_full_disk(args: NerTrainingArguments, output: Path) -> Iterator[None
 def save_recipe(recipe: Recipe, output: Path) -> None:
     """Write the keys that were given, overrides included, as a recipe that repeats this run."""
     text = yaml.safe_dump(recipe.values, allow_unicode=True, sort_keys=False)
-    (output / RECIPE_NAME).write_text(text, encoding="utf-8")
+    write_text(output / RECIPE, [text])

@@ -26,8 +26,7 @@ from ..entities import NerError
 from ..files import shipped
 from .arguments import DataArguments, ModelArguments, NerTrainingArguments
 from .contradictions import UNSUPPORTED, contradictions
-from .finding import NOT_YAML as NOT_YAML
-from .finding import FaultsError, UniqueKeys
+from .finding import NOT_YAML, FaultsError, UniqueKeys
 
 LAUNCHER_KEY = 'if __name__ == "__main__"'
 """A recipe is also a Python file, so that `accelerate launch recipes/X.yaml` works. To YAML, the line that makes it one
@@ -70,7 +69,9 @@ def examine_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
     """The recipe and its faults, which `load_recipe` raises; `place` is the key. Raises `NerError` for no recipe."""
     # HfArgumentParser makes an argparse action of each field: its type casts, its choices check. Values are cast by
     # type because `2e-5` is a string to YAML 1.1.
-    parser = HfArgumentParser((DataArguments, ModelArguments, NerTrainingArguments))
+    parts = (DataArguments, ModelArguments, NerTrainingArguments)
+    hints = {name: hint for part in parts for name, hint in typing.get_type_hints(part).items()}
+    parser = HfArgumentParser(parts)
     actions = {action.dest: action for action in parser._actions if action.dest != "help" and action.const is not False}
     faults: list[NerError] = []
     given = {**_read_yaml(Path(path)), **_read_overrides(overrides, faults)}
@@ -81,7 +82,9 @@ def examine_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Rec
             faults.append(NerError("unknown", place=key, remedy=f"did you mean {near[0]}?" if near else None))
             continue
         try:
-            values[key] = _cast(actions[key], value)
+            values[key] = _cast(actions[key], value, type(None) in typing.get_args(hints[key]))
+            if key == "report_to":
+                values[key] = values[key] or "none"  # there it is a word
             if key == "output_dir":
                 values[key] = Template(values[key]).substitute(os.environ)
         except NerError as error:
@@ -184,9 +187,8 @@ _ONE_OR_MORE = ("report_to", "optim_target_modules")
 _TYPES: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", dict: "a mapping of names to values"}
 
 
-def _cast(action: Action, value: Any) -> Any:
+def _cast(action: Action, value: Any, optional: bool) -> Any:
     """`value` as the type of the field that `action` stands for. Raises a `NerError` that says what was expected."""
-    optional = action.default is None
     if value is None or (optional and isinstance(value, str) and value.lower() in ("none", "null")):
         if optional:
             return None

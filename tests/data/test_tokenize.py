@@ -42,8 +42,8 @@ def test_no_prompt_is_ever_cut(codec, tokenizer):
     assert text in tokenizer.decode(ids)
 
 
-def test_rows_are_numbered_and_the_numbers_of_two_data_sets_do_not_meet(codec, tokenizer):
-    assert list(build_dataset(EIGHT, codec, tokenizer, first_row=100)["row"]) == list(range(100, 108))
+def test_rows_are_numbered_in_their_order(codec, tokenizer):
+    assert list(build_dataset(EIGHT, codec, tokenizer)["row"]) == list(range(8))
 
 
 def test_the_second_time_is_read_from_the_cache_and_any_change_is_not(codec, tokenizer, monkeypatch):
@@ -59,10 +59,17 @@ def test_the_second_time_is_read_from_the_cache_and_any_change_is_not(codec, tok
     assert tokenized == [9, 9]
 
 
+def test_another_end_token_is_another_row(codec, tokenizer):
+    """Where the template closes no turn, the end is eos_token, which stands neither in it nor in the backend."""
+    other = with_template(tokenizer, "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}")
+    for other.eos_token in ("<|im_end|>", "<|endoftext|>"):
+        assert tokenizer.decode(build_dataset(EIGHT, codec, other)[0]["answer_ids"]).endswith(other.eos_token)
+
+
 def test_two_processes_give_the_same_rows(codec, tokenizer):
     rows = [example(f"第{i}条评价") for i in range(20)]
     two = build_dataset(rows, codec, tokenizer, num_proc=2).to_list()
-    assert two == build_dataset(rows, codec, tokenizer, first_row=0).to_list()
+    assert two == build_dataset(rows, codec, tokenizer).to_list()
 
 
 def test_an_unknown_label_stops_before_anything_is_written(tokenizer):

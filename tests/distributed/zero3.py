@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from qwen_ner.inference.backends.torch import TorchBackend
-from qwen_ner.training.loop.sharded import fill, outline
+from qwen_ner.training.loop.whole_model import fill, outline
 
 PROMPTS = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
 

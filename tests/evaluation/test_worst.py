@@ -4,6 +4,7 @@ from rows import EIGHT
 
 from qwen_ner.codec import Codec
 from qwen_ner.entities import CLUENER, fingerprint
+from qwen_ner.evaluation import worst
 from qwen_ner.evaluation.result import EvaluationResult
 from qwen_ner.evaluation.table import Contract
 from qwen_ner.evaluation.worst import WORST_COLUMNS, worst_rows
@@ -16,12 +17,13 @@ def evaluated(completions):
     return EvaluationResult(Contract("m", "d", "dev", len(gold), fingerprint(gold), "free"), gold, predicted, CLUENER)
 
 
-def test_only_rows_with_errors_and_those_with_most_first():
+def test_only_rows_with_errors_and_those_with_most_first(monkeypatch):
     found = evaluated([None, "{}", None, "not JSON"])
     rows = worst_rows(found)
     assert all(len(row) == len(WORST_COLUMNS) for row in rows)
     assert [(row[0], row[4]) for row in rows] == [(EIGHT[3].text, 3), (EIGHT[1].text, 1)]
-    assert worst_rows(found, limit=1) == rows[:1]
+    monkeypatch.setattr(worst, "WORST", 1)
+    assert worst_rows(found) == rows[:1]
     assert rows[0][1:4] == [
         "position 店长 [0, 2)\nname 李明 [2, 4)\nscene 西湖 [8, 10)",
         "(not_json)",

@@ -13,7 +13,7 @@ from qwen_ner.data.analysis.corrections import Corrections, propose
 from qwen_ner.data.analysis.disagreement import predictions_by_text
 from qwen_ner.data.analysis.findings import write_findings
 from qwen_ner.data.tokenize import prompt_ids
-from qwen_ner.inference.annotated import Dictated, confidences_in, judge
+from qwen_ner.inference.annotated import Dictated, confidences_in, prediction_lines
 from qwen_ner.inference.calibration import Calibration
 from qwen_ner.inference.extractor import Extractor
 
@@ -73,7 +73,7 @@ def test_an_answer_or_text_that_does_not_fit_is_not_asked(extractor):
 def test_a_text_that_does_not_fit_has_an_error_and_the_others_are_judged(trained):
     extractor = Extractor.from_pretrained(trained["full"])
     extractor.config = replace(extractor.config, window=None)
-    fitting, overlong = judge(extractor, [EIGHT[0], example("好" * 6000, ("name", "好"), id="long")])
+    fitting, overlong = prediction_lines(extractor, [EIGHT[0], example("好" * 6000, ("name", "好"), id="long")])
     assert (fitting["text"], set(fitting)) == (EIGHT[0].text, {"id", "text", "entities", "annotated"})
     assert (overlong["id"], set(overlong)) == ("long", {"id", "error"})
 
@@ -103,7 +103,7 @@ def test_wrong_annotations_are_corrected_by_a_model_that_knows_better(extractor,
     ]
     sharper = Calibration(scale=6.0)  # how sure the toy becomes in its few steps depends on the CPU
     monkeypatch.setattr(extractor, "calibration", sharper)
-    lines = "".join(json.dumps(row) + "\n" for row in judge(extractor, wrong))
+    lines = "".join(json.dumps(row) + "\n" for row in prediction_lines(extractor, wrong))
     (tmp_path / "folds.jsonl").write_text(lines, encoding="utf-8")
     found = propose(wrong, [predictions_by_text(tmp_path / "folds.jsonl", wrong)])
     assert {(f.example.id, f.kind) for f in found} == {

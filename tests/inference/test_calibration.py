@@ -136,6 +136,17 @@ def test_a_threshold_is_the_best_of_all():
         assert f1(best_threshold(scores, correct, gold)) == pytest.approx(max(map(f1, [0.0, *scores])))
 
 
+def test_a_threshold_keeps_the_same_surfaces_when_they_are_read_again():
+    """Another batch or device rounds otherwise; so does going by the logarithm."""
+    chance = random.Random(2)
+    for _ in range(50):
+        scores = [round(chance.random(), 3) for _ in range(12)]
+        correct = [chance.random() < score for score in scores]
+        threshold = best_threshold(scores, correct, sum(correct))
+        for jitter in (-1e-6, 1e-6):
+            assert [score + jitter >= threshold for score in scores] == [score >= threshold for score in scores]
+
+
 def test_calibration_error_is_a_weighted_mean_of_gaps():
     assert expected_calibration_error([], []) == 0.0
     assert expected_calibration_error([1.0, 1.0, 0.0], [1, 0, 0]) == pytest.approx(2 / 3 * 0.5)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rows import EIGHT
 
 from qwen_ner.codec import Decoded
+from qwen_ner.data.analysis.duplicates import grams
 from qwen_ner.data.convert import convert
 from qwen_ner.data.datasets import TextRow, read_jsonl, read_texts
 from qwen_ner.data.formats.label_studio import read as read_tasks
@@ -21,7 +22,7 @@ from qwen_ner.entities import Entity, NerError
 from qwen_ner.inference import select as module
 from qwen_ner.inference.asked import TextTooLong
 from qwen_ner.inference.extractor import Extractor
-from qwen_ner.inference.select import COVERED, grams, select, write
+from qwen_ner.inference.select import COVERED, select, write
 
 
 class Scripted(Extractor):
@@ -84,7 +85,8 @@ def test_texts_that_differ_in_punctuation_width_and_case_are_one():
 def test_a_text_mostly_made_of_what_is_chosen_waits_until_nothing_else_is_left():
     texts = ["我在北京买了三星手机", "我在北京买了三星电视", "玩了一晚上魔兽争霸"]
     logprobs = dict(zip(texts, (-3.0, -2.0, -1.0), strict=True))
-    assert len(grams(texts[1]) & grams(texts[0])) / len(grams(texts[1])) > COVERED
+    first, second = (grams(text, 3) for text in texts[:2])
+    assert len(second & first) / len(second) > COVERED
     two = select(Scripted(logprobs), rows(texts), 2).chosen
     assert [one.text for one in two] == [texts[0], texts[2]]
     assert [one.text for one in select(Scripted(logprobs), rows(texts), 3).chosen] == texts

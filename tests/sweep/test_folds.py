@@ -20,7 +20,7 @@ from qwen_ner.data.analysis.disagreement import predictions_by_text
 from qwen_ner.data.analysis.duplicates import groups_of_alike, near_duplicates
 from qwen_ner.data.datasets import read_jsonl, write_jsonl
 from qwen_ner.entities import Example, NerError
-from qwen_ner.inference.annotated import judge
+from qwen_ner.inference.annotated import prediction_lines
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.sweep.folds import assign, cross_fit
 
@@ -181,7 +181,7 @@ def test_every_process_waits_for_the_calibration_of_the_model(trained, recipe, t
     for fold in (tmp_path / "fold-1", tmp_path / "fold-2"):
         extractor = Extractor.from_pretrained(fold / "model", device="cpu")
         assert extractor.calibration.thresholds
-        one = [line.get("entities") for line in judge(extractor, read_jsonl(fold / "held_out.jsonl"))]
+        one = [line.get("entities") for line in prediction_lines(extractor, read_jsonl(fold / "held_out.jsonl"))]
         two = [json.loads(line) for line in (fold / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
         assert [line.get("entities") for line in two] == one
 

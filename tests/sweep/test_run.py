@@ -393,7 +393,7 @@ def test_evaluations_are_numbered_from_the_first_step():
 def test_a_training_prints_what_a_sweep_reads(capsys):
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from qwen_ner.training.loop.callbacks import ProgressLines
+    from qwen_ner.training.loop.callbacks import LogLines
 
     logs = {
         "eval_loss": 0.25,
@@ -404,7 +404,7 @@ def test_a_training_prints_what_a_sweep_reads(capsys):
         "epoch": 1.0,
     }
     state = TrainerState(global_step=7, max_steps=9, is_world_process_zero=True)
-    ProgressLines().on_log(TrainingArguments(output_dir="x", use_cpu=True), state, TrainerControl(), logs=logs)
+    LogLines().on_log(TrainingArguments(output_dir="x", use_cpu=True), state, TrainerControl(), logs=logs)
     log = capsys.readouterr().out
     for metric, value in {"loss": 0.25, "f1": 0.5123, "span_f1": 0.5, "macro_f1": 0.0}.items():
         assert read_evaluations(log, metric) == {1: value}

@@ -44,6 +44,15 @@ def test_types_and_defaults_are_written_as_in_a_recipe(name, type_, default):
     assert (KEYS[name].type, KEYS[name].default) == (type_, default)
 
 
+@pytest.mark.parametrize("name", [key.name for key in KEYS.values() if "none" in key.type.split(" | ")])
+def test_a_key_that_can_be_unset_takes_none(name, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    for text, options in ((f"{name}: null", []), ("", [f"--{name}", "none"])):
+        path.write_text(f"output_dir: {tmp_path / 'out'}\nuse_cpu: true\n{text}\n", encoding="utf-8")
+        recipe = load_recipe(path, options)
+        assert recipe.values.get(name) in (None, "none")
+
+
 def test_a_default_that_is_shown_means_what_it_says(tmp_path):
     """A recipe that sets every key to the default shown is the recipe that sets none."""
     alone = ("", "none")  # and `negatives_from`, which needs `negatives`

@@ -13,7 +13,7 @@ from qwen_ner.entities import CLUENER, Entity, Example, NerError
 from qwen_ner.training import preparation
 from qwen_ner.training.arguments import DataArguments, NerTrainingArguments
 from qwen_ner.training.finding import FaultsError
-from qwen_ner.training.preparation import check_metric, check_processes, read_splits, use_cores
+from qwen_ner.training.preparation import check_metric, check_processes, read_splits, save_recipe, use_cores
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +163,11 @@ def test_the_label_of_the_metric_is_one_of_the_data(tmp_path):
         check_metric(args("f1_drug"), CLUENER)
     assert (error.value.place, error.value.value) == ("metric_for_best_model", "f1_drug")
     assert "company" in error.value.remedy
+
+
+def test_a_recipe_is_replaced_as_a_whole(tmp_path):
+    save_recipe(SimpleNamespace(values={"dataset": "甲"}), tmp_path)
+    with (tmp_path / "recipe.yaml").open(encoding="utf-8") as old:
+        save_recipe(SimpleNamespace(values={"dataset": "乙"}), tmp_path)
+        assert old.read() == "dataset: 甲\n"
+    assert (tmp_path / "recipe.yaml").read_text(encoding="utf-8") == "dataset: 乙\n"

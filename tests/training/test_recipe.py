@@ -53,6 +53,10 @@ def test_numbers_and_lists_beyond_all_bounds_are_faults(write):
     assert faults(write(""), "--lora_target_modules", "[" + "9" * 5000)
 
 
+def test_a_list_in_a_list_is_a_fault_of_its_key(write):
+    assert [fault.place for fault in faults(write("step_transforms: [[reduced_head]]\n"))] == ["step_transforms"]
+
+
 def test_what_the_trainer_itself_objects_to_is_found_with_the_rest(write):
     own, trainers = faults(write("learnin_rate: 1\neval_strategy: epoch\nsave_strategy: steps\n"))
     assert own.place == "learnin_rate"

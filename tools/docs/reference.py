@@ -127,7 +127,11 @@ def _command(name: str, summary: str, parser: argparse.ArgumentParser) -> str:
 def formats() -> str:
     from qwen_ner.data.formats import registry
 
-    parts = [registry.markdown_table().replace("<", "&lt;") + "\n"]
+    rows = [
+        [prose(one.DESCRIPTION), *(" ".join(map(code, names)) for names in (one.SUFFIXES, registry.written_names(one)))]
+        for one in registry.FORMATS
+    ]
+    parts = [table(["format", "file names", "`convert --to`"], rows)]
     for format in registry.FORMATS:
         summary, _, more = (inspect.getdoc(format) or "").partition("\n")
         parts += [f"## {format.NAME}\n", f"{prose(summary)}\n", _described(more) + "\n"]

@@ -30,7 +30,7 @@ def run(options: Namespace, _: list[str]) -> None:
 
     path = options.output
     if path.suffix not in (".yaml", ".yml"):
-        raise NerError("no name of a recipe", value=str(path), place="--output", remedy="end it in .yaml")
+        raise NerError("not a YAML file name", value=str(path), place="--output", remedy="end it in .yaml")
     check_writable(path)
     if path.exists() and not options.force:
         raise NerError("exists already", place=path, remedy="add --force to replace it, or give another --output")

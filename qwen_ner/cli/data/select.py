@@ -47,9 +47,7 @@ def run(options: Namespace, _: list[str]) -> None:
     names = options.files or [STDIN]
     if options.output and options.output.suffix not in (".json", ".jsonl", *tables.SUFFIXES):
         remedy = "name a .json for Label Studio, a .jsonl for doccano, or an .xlsx for Excel"
-        raise NerError(
-            "its name does not tell whom it is for", value=str(options.output), place="--output", remedy=remedy
-        )
+        raise NerError("unknown output format", value=str(options.output), place="--output", remedy=remedy)
     check_files(names, options.output)
     exclude = set(_texts_in(options.exclude))
     extractor = Extractor.from_pretrained(

@@ -53,8 +53,11 @@ def predictions_by_text(path: str | Path, examples: Sequence[Example]) -> list[P
             if "error" in row:
                 errors += 1
                 continue
-            asked = _entities(row, "annotated") if "annotated" in row else None
-            by_text[row["text"]] = Prediction(_entities(row, "entities"), None if asked is None else best_scores(asked))
+            found, annotated = _entities(row, "entities"), None
+            if "annotated" in row:  # of rows with the same text, each has its own
+                before = by_text.get(row["text"], Prediction()).annotated or {}
+                annotated = {**before, **best_scores(_entities(row, "annotated"))}
+            by_text[row["text"]] = Prediction(found, annotated)
     faults.finish("no lines", "give a file that `qwen-ner predict` wrote")
     known = {example.text for example in examples}
     if not known & by_text.keys():

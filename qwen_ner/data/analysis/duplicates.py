@@ -5,12 +5,12 @@ In: examples, by split. Out: pairs of examples, or groups of texts. Knows nothin
 
 from __future__ import annotations
 
-import hashlib
 import math
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
@@ -47,12 +47,16 @@ def bare(text: str) -> str:
     return "".join(char for char in folded if unicodedata.category(char)[0] in "LMN") or folded
 
 
+def digest(text: str) -> bytes:
+    """Eight bytes, the same for texts that are equal but for punctuation, width and case."""
+    return blake2b(bare(text).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
 def digests(examples: Iterable[Example]) -> np.ndarray:
-    """64 bits of each text, the same for texts that are equal but for punctuation, width and case."""
+    """The `digest` of each text, as an integer."""
     import numpy as np
 
-    found = (hashlib.blake2b(bare(e.text).encode("utf-8", "surrogatepass"), digest_size=8) for e in examples)
-    return np.fromiter((int.from_bytes(digest.digest(), "big") for digest in found), np.uint64)
+    return np.fromiter((int.from_bytes(digest(e.text), "big") for e in examples), np.uint64)
 
 
 def leaks(train: Sequence[Example], held_out: Sequence[Example]) -> list[tuple[Example, Example]]:
@@ -96,7 +100,7 @@ def near_duplicates(splits: Mapping[str, Sequence[Example]], similar: float = SI
             found.append(Duplicate((known, split), (first, example), likeness))
     kinds = list(firsts.values())
     most_similar: dict[int, tuple[float, int]] = {}
-    for one, other, share in _similar([_bigrams(text) for text in firsts], similar):
+    for one, other, share in _similar([grams(text, 2) for text in firsts], similar):
         if share > most_similar.get(other, (0.0, 0))[0]:
             most_similar[other] = share, one
     for other, (share, one) in most_similar.items():
@@ -119,7 +123,7 @@ def groups_of_alike(texts: Sequence[str], similar: float = SIMILAR, names: Seque
         numbers.setdefault(bare(text), []).append(number)
     kinds = list(numbers)
     group_of = [[kind] for kind in range(len(kinds))]
-    alike = ((one, other) for one, other, _ in _similar([_bigrams(text) for text in kinds], similar))
+    alike = ((one, other) for one, other, _ in _similar([grams(text, 2) for text in kinds], similar))
     named: dict[str, int] = {}
     kind_of = {number: kind for kind, text in enumerate(kinds) for number in numbers[text]}
     of_one_name = ((named.setdefault(name, kind_of[n]), kind_of[n]) for n, name in enumerate(names) if name)
@@ -133,8 +137,9 @@ def groups_of_alike(texts: Sequence[str], similar: float = SIMILAR, names: Seque
     return sorted(sorted(number for kind in group for number in numbers[kinds[kind]]) for group in groups)
 
 
-def _bigrams(text: str) -> set[str]:
-    return {text[at : at + 2] for at in range(max(1, len(text) - 1))}
+def grams(text: str, size: int) -> set[str]:
+    """The sequences of `size` characters in a text; of one that is shorter, the text."""
+    return {text[at : at + size] for at in range(max(1, len(text) - size + 1))}
 
 
 def _similar(sets: Sequence[set[str]], least: float) -> Iterator[tuple[int, int, float]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from ...columns import first_line
 from ...entities import Example, LabelSet, NerError
 from ...reach import silence, unreachable
 from .errors import Faults, LineFault, Note, ignore, quote
@@ -188,8 +189,7 @@ def _load(source: str, load: Any) -> Any:
     except Exception as error:
         if silent:
             raise unreachable(source, constants.ENDPOINT, silent) from error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        what = f"cannot be loaded as a Hugging Face data set, from {Path.cwd()} or the Hub ({reason})"
+        what = f"cannot be loaded as a Hugging Face data set, from {Path.cwd()} or the Hub ({first_line(error)})"
         remedy = "give a file or folder of Parquet or JSON, or what save_to_disk wrote; or check the id and the network"
         raise NerError(what, place=source, remedy=remedy) from error
 

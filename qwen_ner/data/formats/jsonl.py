@@ -72,15 +72,9 @@ def as_row(example: Example) -> dict[str, Any]:
 def read_jsonl(path: str | Path, labels: LabelSet | None = None) -> list[Example]:
     """The examples of a JSONL file, in its order; `labels=None` accepts any label.
 
-    A row is one of
-
-        {"text": "三星在北京", "label": {"company": ["三星"], "address": ["北京"]}}
-        {"text": "三星在北京", "label": {"company": {"三星": [[0, 2]]}}}
-        {"text": "三星在北京", "entities": [{"label": "company", "start": 0, "end": 2}]}
-
-    with half-open offsets, or without: then every occurrence is annotated, as by `codec.ground`. A row may have an "id"
-    (by default its line number, from 1); an item of "entities" may have its surface as "text" or "surface", which is
-    checked, and a "score". Other keys are ignored. Overlapping and nested entities are kept.
+    A row has one of the module's three forms; without offsets, every occurrence is annotated, as by `codec.ground`. The
+    "id" is by default its line number, from 1; an item of "entities" may have its surface as "text" or "surface", which
+    is checked. Other keys are ignored. Overlapping and nested entities are kept.
     Raises `DataError` with all faults of the file, `NerError` if it cannot be read or has no row.
     """
     return list(read(path, labels))

@@ -9,6 +9,7 @@ of scores and models.
 from __future__ import annotations
 
 import codecs
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -24,7 +25,7 @@ from .lines import lines_of
 from .mentions import EntityReader, entity_of, refuse
 from .rows import json_object
 
-PREDICTIONS_NAME = "predictions.jsonl"
+PREDICTIONS_NAME, METRICS_NAME = "predictions.jsonl", "metrics.json"
 
 
 def read_predictions(path: str | Path, gold: Sequence[Example] | None = None) -> tuple[list[Example], list[Decoded]]:
@@ -51,6 +52,22 @@ def iter_predictions(path: str | Path, gold: Iterable[Example]) -> Iterator[Deco
     Only the ids stay in memory, and where in the file each has its line.
     """
     return _Lines(path).predictions(gold)
+
+
+def labels_of_predictions(path: str | Path, gold: Iterable[Example], predicted: Iterable[Decoded]) -> set[str]:
+    """The labels to score `predicted`, which `path` holds, with: those of the gold and of the model that wrote them.
+
+    The model's are in the metrics.json beside the file; without one, those that it wrote are taken for its.
+    """
+    labels = {entity.label for example in gold for entity in example.entities}
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    try:
+        return labels.union(json.loads((folder / METRICS_NAME).read_text("utf-8"))["labels"])
+    except (OSError, ValueError, TypeError, KeyError):
+        labels.update(entity.label for decoded in predicted for entity in decoded.entities)
+    if not labels:
+        raise NerError("no entity, neither annotated nor predicted", place=path, remedy="give rows that have some")
+    return labels
 
 
 class _Lines:

@@ -223,12 +223,3 @@ def target_name(path: Path) -> str | None:
 def describe() -> str:
     """What is read and written, in two sentences, for help texts."""
     return f"Reads {'; '.join(format.DESCRIPTION for format in FORMATS)}. Writes {', '.join(writers())}."
-
-
-def markdown_table() -> str:
-    """What is read and written, as a table for documentation."""
-    lines = ["| format | file names | `convert --to` |", "|---|---|---|"]
-    for format in FORMATS:
-        cells = [" ".join(f"`{name}`" for name in row) for row in (format.SUFFIXES, written_names(format))]
-        lines.append(f"| {format.DESCRIPTION} | {cells[0]} | {cells[1]} |")
-    return "\n".join(lines)

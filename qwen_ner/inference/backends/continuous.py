@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .base import BATCH_TOKENS, Request
-from .decoding import BatchWriter, Judged
+from .decoding import BatchWriter, Likeliest
 from .prefix_cache import repeat_cache
 from .row import Row
 from .static import ROWS, StaticDecoder
@@ -68,7 +68,7 @@ class ContinuousWriter(BatchWriter):
             last = torch.tensor([len(tokens) - 1 for tokens in own]).to(device)
             logits = self.model.lm_head(hidden[torch.arange(len(own), device=device), last])[:, None]
             self.decoder.fill([self.rows.index(row) for row in rows], cache)
-            self._take(rows, logits, Judged.of(logits))
+            self._take(rows, logits, Likeliest.of(logits))
         return joining
 
     def _step(self) -> list[Row]:

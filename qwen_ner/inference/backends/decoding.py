@@ -39,26 +39,26 @@ PACK_TOKENS = 320
 weights; that each token is compared with all costs as much for 300. So rows of 200 to 500 tokens are about as fast."""
 
 
-class Judged(NamedTuple):
+class Likeliest(NamedTuple):
     """What the host knows of logits: the likeliest token of each row and its log-probability, by column.
 
     A logit less its normalizer, which stays on the device as (row, column), is a log-probability.
     """
 
-    likeliest: list[list[int]]
+    tokens: list[list[int]]
     logprobs: list[list[float]]
     normalizers: torch.Tensor
 
     @classmethod
-    def of(cls, logits: torch.Tensor) -> Judged:
-        likeliest, logprobs, normalizers = judge(logits)
-        return cls(likeliest.T.tolist(), logprobs.T.tolist(), normalizers)
+    def of(cls, logits: torch.Tensor) -> Likeliest:
+        tokens, logprobs, normalizers = find_likeliest(logits)
+        return cls(tokens.T.tolist(), logprobs.T.tolist(), normalizers)
 
     def replace(self, column: int, rows: Sequence[int], tokens: torch.Tensor, logits: torch.Tensor) -> None:
         """Put `tokens`, one for each of `rows`, with their log-probabilities in the place of the likeliest."""
         gains = logits[list(rows), column, tokens].float() - self.normalizers[list(rows), column]
         for i, token, gain in zip(rows, tokens.tolist(), gains.tolist(), strict=True):
-            self.likeliest[column][i], self.logprobs[column][i] = token, gain
+            self.tokens[column][i], self.logprobs[column][i] = token, gain
 
 
 @dataclass
@@ -198,7 +198,7 @@ class BatchWriter:
         if len(prompts) < len(rows):
             batch.keep(places)
             logits = logits[places]
-        self._take(rows, logits, Judged.of(logits))
+        self._take(rows, logits, Likeliest.of(logits))
         return batch
 
     def _step(self) -> list[Row]:
@@ -212,13 +212,13 @@ class BatchWriter:
         self.batch.extend(fed["attention_mask"])
         width = fed["input_ids"].shape[1]
         logits = self.batch.run(self.model, fed["input_ids"], width)
-        refused = self._take(self.rows, logits, Judged.of(logits))
+        refused = self._take(self.rows, logits, Likeliest.of(logits))
         for row in self.rows:
             row.draft = []
         self.batch.take_back([width - 1 if row.done else count for row, count in zip(self.rows, refused, strict=True)])
         return self.rows
 
-    def _take(self, rows: Sequence[Row], logits: torch.Tensor, judged: Judged) -> list[int]:
+    def _take(self, rows: Sequence[Row], logits: torch.Tensor, likeliest: Likeliest) -> list[int]:
         """Add to each row that is not done the tokens that its `logits` (row, column, vocabulary) give: its draft, as
         far as the model would have written it itself, and one more. Returns how many tokens of each draft were refused.
         Raises `NerError` if a probability is not finite.
@@ -227,7 +227,7 @@ class BatchWriter:
         """
         refused = [0] * len(rows)
         writing = [(i, row) for i, row in enumerate(rows) if not row.done]
-        for column, (tokens, values) in enumerate(zip(judged.likeliest, judged.logprobs, strict=True)):
+        for column, (tokens, values) in enumerate(zip(likeliest.tokens, likeliest.logprobs, strict=True)):
             behind = logits.shape[1] - 1 - column  # so many tokens of a draft stand behind this column
             here = [(i, row) for i, row in writing if len(row.draft) >= behind]
             if not all(math.isfinite(values[i]) for i, _ in here):
@@ -235,10 +235,10 @@ class BatchWriter:
             if drawing := [(i, row.draw) for i, row in here if row.draw]:
                 places, draws = zip(*drawing, strict=True)
                 weights = probabilities(logits[list(places), column], draws)
-                judged.replace(column, places, sample(weights, [rows[i].random for i in places]), logits)
+                likeliest.replace(column, places, sample(weights, [rows[i].random for i in places]), logits)
             if choosing := [i for i, row in here if self.constrained and row.guide and not row.guide.allows(tokens[i])]:
                 chosen = self._choose(logits[choosing, column], [rows[i] for i in choosing])
-                judged.replace(column, choosing, chosen, logits)
+                likeliest.replace(column, choosing, chosen, logits)
             for i, row in here:
                 self._add(row, tokens[i], values[i])
                 if behind and (row.done or tokens[i] != row.draft[-behind]):
@@ -283,7 +283,7 @@ def not_finite() -> NerError:
     return NerError("the model's logits are not finite numbers", remedy=remedy)
 
 
-def judge(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def find_likeliest(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of `logits` (row, column, vocabulary) the likeliest tokens, their log-probabilities, and the normalizers."""
     logits = logits.float()
     best, normalizers = logits.max(-1), logits.logsumexp(-1)

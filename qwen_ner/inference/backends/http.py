@@ -35,10 +35,8 @@ class HttpBackend(Backend):
     and their log-probabilities, which are those under that grammar, are left out.
     """
 
-    def __init__(
-        self, server: Server, model: str, max_length: int, end_token_ids: Sequence[int], *, grammar: bool = True
-    ) -> None:
-        self.server, self.model, self.max_length, self.grammar = server, model, max_length, grammar
+    def __init__(self, server: Server, model: str, max_length: int, end_token_ids: Sequence[int]) -> None:
+        self.server, self.model, self.max_length, self.grammar = server, model, max_length, True
         self.ends = list(end_token_ids)
 
     @classmethod

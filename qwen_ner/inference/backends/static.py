@@ -18,7 +18,7 @@ from torch.nn.functional import embedding, linear, rms_norm, scaled_dot_product_
 from transformers import DynamicCache, PreTrainedModel
 
 from .base import BATCH_TOKENS
-from .decoding import Judged, judge
+from .decoding import Likeliest, find_likeliest
 from .oom import out_of_memory
 
 log = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ class StaticDecoder:
         self.reserve(rows, length)
         self._cache(rows, length)[:, : len(places), :columns] = alive
 
-    def step(self, ids: Sequence[int], positions: Sequence[int]) -> tuple[torch.Tensor, Judged]:
+    def step(self, ids: Sequence[int], positions: Sequence[int]) -> tuple[torch.Tensor, Likeliest]:
         """Logits (row, 1, vocabulary) behind the tokens `ids` at `positions`, one for each row, and what they say.
 
         The next step overwrites them. The host waits for the device once.
@@ -175,7 +175,7 @@ class StaticDecoder:
         else:
             logits, best, normalizers = self._compute(*key)
         tokens, logprobs = best.tolist()
-        return logits, Judged([list(map(int, tokens))], [logprobs], normalizers)
+        return logits, Likeliest([list(map(int, tokens))], [logprobs], normalizers)
 
     def _capture(self, key: tuple[int, int]) -> None:
         """Record a step for `key` as a graph; where that fails, steps are launched kernel by kernel from then on."""
@@ -212,7 +212,7 @@ class StaticDecoder:
             hidden.addmm_(silu(gate) * up, layer.down.T)
         logits = self.logits[:rows]
         torch.mm(self._norm(hidden, self.model.model.norm.weight), self.model.lm_head.weight.T, out=logits)
-        tokens, logprobs, normalizers = judge(logits[:, None])
+        tokens, logprobs, normalizers = find_likeliest(logits[:, None])
         # One tensor, so that one transfer does; below 2²⁴ float32 holds each token exactly.
         return logits[:, None], torch.stack([tokens[:, 0].float(), logprobs[:, 0]]), normalizers
 

@@ -22,7 +22,6 @@ from ...entities import NerError
 from ..loading import load_weights
 from .base import BATCH_TOKENS as BATCH_TOKENS
 from .base import DTYPES, Backend, Completion, Constraint, Draw, Feed, Guide, Request
-from .batch_cache import pad_left as pad_left
 from .beams import Beam, BeamSearch
 from .continuous import ContinuousWriter
 from .decoding import BatchWriter

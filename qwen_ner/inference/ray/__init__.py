@@ -127,12 +127,12 @@ ROW = ("id", "text", "source", "error")
 
 
 def _text_row(row: dict[str, Any]) -> TextRow:
-    from .files import text_row
+    from .files import table_row
 
     place = str(row.get("source") or row.get("id") or "this row")
     if fault := row.get("error"):
         return TextRow("", None, place, str(fault))
-    return text_row({"text": row["text"]}, "", place)
+    return table_row({"text": row["text"]}, "", place)
 
 
 def _load(model: str, revision: str | None, expected: str, release: str, threads: int, dtype: str) -> Extractor:

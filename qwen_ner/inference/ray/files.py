@@ -30,9 +30,8 @@ from ray.data import Datasource, ReadTask
 from ray.data.block import BlockAccessor, BlockMetadata
 from ray.data.datasource import BlockBasedFileDatasink
 
-from ...data.datasets import TextRow, read_texts
+from ...data.datasets import TextRow, read_texts, text_row
 from ...data.formats.lines import lines_of
-from ...data.formats.rows import identity_of, text_of
 from ...entities import NerError
 from ..output_file import ERROR, fingerprint, line_of, refuse_other
 
@@ -179,15 +178,12 @@ def _parquet_texts(path: Path, name: str) -> Iterator[TextRow]:
         for batch in file.iter_batches(ROWS, columns=columns):
             for row in batch.to_pylist():
                 number += 1
-                yield text_row(row, str(number), f"{name}:{number}")
+                yield table_row(row, str(number), f"{name}:{number}")
 
 
-def text_row(row: dict[str, Any], number: str, place: str) -> TextRow:
-    """The text of a row of a table, with its id, or else its `number`."""
-    faults = list[str]()
-    given = {column: value for column, value in row.items() if value is not None}
-    identity, text = identity_of(given, number, faults.append), text_of(given, faults.append)
-    return TextRow(identity, None if faults else text, place, f"{place}: {'; '.join(faults)}" if faults else None)
+def table_row(row: dict[str, Any], number: str, place: str) -> TextRow:
+    """As `text_row`; a column without a value is one that the row lacks."""
+    return text_row({column: value for column, value in row.items() if value is not None}, number, place)
 
 
 class Texts(Datasource):

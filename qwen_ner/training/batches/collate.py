@@ -189,12 +189,17 @@ def choose_collator(model: PreTrainedModel, pad_token_id: int) -> PaddedCollator
         log.info("Batches are padded, without prefix sharing: %s.", reason)
         return PaddedCollator(pad_token_id)
     torch.backends.cuda.enable_cudnn_sdp(False)  # cuDNN plans anew for each shape, and nearly every pack has a new one
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(model)
     if base.config._attn_implementation == FLASH:
         log.info("Packed batches use FlashAttention where they are in bfloat16 or float16, and sdpa elsewhere.")
     if base.config._attn_implementation in ("sdpa", FLASH):
         base.set_attn_implementation(PREFIX_SHARED)
     return PrefixSharedCollator(base.config._attn_implementation, varlen=has_kernel())
+
+
+def base_of(model: Any) -> Any:
+    """The transformers model, without the adapter that may be around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def not_shareable(model: PreTrainedModel) -> str | None:
@@ -214,7 +219,7 @@ def not_shareable(model: PreTrainedModel) -> str | None:
             f"attn_implementation {config._attn_implementation} does not support prefix sharing here; sdpa and eager "
             f"do, and {FLASH} on NVIDIA GPUs of the Ampere generation or later"
         )
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(model)
     if "position_ids" not in inspect.signature(base.forward).parameters:
         return f"{type(base).__name__} takes no position_ids"
     return None

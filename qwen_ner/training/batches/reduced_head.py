@@ -20,7 +20,7 @@ import torch
 from torch.nn.functional import linear, pad
 
 from ...data.tokenize import column
-from .collate import IGNORED
+from .collate import IGNORED, base_of
 from .step import StepTransform
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def head_over(tokens: torch.Tensor, model: PreTrainedModel) -> Iterator[int]:
     if type(head) is not torch.nn.Linear or head.bias is not None or head.weight.requires_grad:
         yield head.weight.shape[0]
         return
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(model)
     places = torch.full((head.out_features,), -1)
     places[tokens] = torch.arange(len(tokens))
     narrow: list[torch.Tensor] = []

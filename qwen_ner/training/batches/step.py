@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import pad
 from transformers import PreTrainedModel, TrainingArguments
 
-from .collate import IGNORED
+from .collate import IGNORED, base_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -75,16 +75,12 @@ class Step:
     @contextmanager
     def around(self, model: PreTrainedModel, rows: Dataset) -> Iterator[None]:
         """Everything that the transforms change on `model`, for one training."""
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        stock = base.loss_function
-        base.loss_function = partial(self._loss, base, stock)
-        try:
-            with ExitStack() as stack:
-                for transform in self.transforms:
-                    stack.enter_context(transform.around(model, rows))
-                yield
-        finally:
-            base.loss_function = stock
+        base = base_of(model)
+        loss = partial(self._loss, base, base.loss_function)
+        with replace_attributes(base, loss_function=loss), ExitStack() as stack:
+            for transform in self.transforms:
+                stack.enter_context(transform.around(model, rows))
+            yield
 
     def __call__(self, model: torch.nn.Module, run: Run) -> torch.Tensor:
         """The detached loss of one micro-batch."""
@@ -109,3 +105,16 @@ class Step:
         loss: torch.Tensor = compute(logits, targets)
         self.has_loss = True
         return loss
+
+
+@contextmanager
+def replace_attributes(owner: object, **values: Any) -> Iterator[None]:
+    """Give attributes of `owner` other values while the context lasts."""
+    before = {name: getattr(owner, name) for name in values}
+    for name, value in values.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)

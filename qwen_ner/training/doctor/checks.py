@@ -13,11 +13,12 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from ...columns import join_names
 from ...contract import NerConfig
 from ...data.analysis.duplicates import leaks
 from ...data.tokenize import column, prompt_ids, takes_system_turn, unclosed_thought
 from ...inference.loading import load_tokenizer
-from ..finding import Finding, fail, join_names, ok, warn
+from ..finding import Finding, fail, ok, warn
 from ..plan import TrainingPlan
 from ..preparation import HELD_OUT, check_metric
 

@@ -25,8 +25,8 @@ from ..batches import attention
 from ..batches.collate import PaddedCollator, PrefixSharedCollator, choose_collator
 from ..batches.gpu.layers import fuse_layers
 from ..batches.reduced_head import head_over
+from ..batches.step import replace_attributes
 from ..batches.swiglu import recompute_activation
-from ..loop.resuming import replace_attributes
 
 FLOAT32, BFLOAT16 = 4, 2
 ADAM = 2 * FLOAT32
@@ -236,8 +236,8 @@ def kept_checkpoints(args: NerTrainingArguments, steps: int, steps_of_an_epoch: 
     every = steps_of_an_epoch if args.save_strategy in ("epoch", "best") else args.save_steps
     every = every * steps if every < 1 else every
     written = max(1, -int(-steps // max(every, 1)))
-    limit = args.save_total_limit
-    return written if limit is None else min(written, max(limit, 1 + args.load_best_model_at_end) + 1)
+    limit = args.save_total_limit  # 0 deletes nothing, like None
+    return written if not limit else min(written, max(limit, 1 + args.load_best_model_at_end) + 1)
 
 
 def format_size(number: int) -> str:

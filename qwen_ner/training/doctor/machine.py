@@ -20,13 +20,14 @@ from huggingface_hub import constants, get_token
 from safetensors import SafetensorError, safe_open
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
+from ...columns import join_names
 from ...data.datasets import NAMED
 from ...data.formats.errors import count
 from ...entities import NerError
 from ...inference.hub_download import MODELSCOPE, base_folder
 from ..arguments import PATIENT_STEPS, emulates_bf16
-from ..batches.collate import PrefixSharedCollator, not_shareable
-from ..finding import Finding, fail, join_names, ok, warn
+from ..batches.collate import PrefixSharedCollator, base_of, not_shareable
+from ..finding import Finding, fail, ok, warn
 from ..launch import check_launch
 from ..plan import TrainingPlan
 from ..preparation import HELD_OUT, HELD_OUT_SHARE
@@ -35,7 +36,7 @@ from . import costs
 FEW_STEPS = 10
 
 EPOCHS, SHOWN = 10, 2_500
-"""How often few rows are worth being seen: as many epochs as `SHOWN` rows are, `EPOCHS` at most."""
+"""Epochs that pay with few rows: `SHOWN` / rows, at most `EPOCHS`."""
 
 FEW_ROWS = 30
 """With fewer validation rows, chance chooses the checkpoint: each is worth more than 3 % of the score."""
@@ -43,7 +44,7 @@ FEW_ROWS = 30
 
 def check_model(plan: TrainingPlan) -> Finding:
     """The weights are in the folder, or already downloaded."""
-    base = plan.model.get_base_model() if hasattr(plan.model, "get_base_model") else plan.model
+    base = base_of(plan.model)
     every, trained = (number / 1e6 for number in costs.parameters(plan.model))
     found = f"{type(base).__name__}, {every:,.1f} million parameters, {trained:,.1f} million of them trained"
     name, files = plan.recipe.model.model_name_or_path, ("model.safetensors", "model.safetensors.index.json")
@@ -141,19 +142,19 @@ def check_disk(plan: TrainingPlan) -> Finding:
     final = costs.checkpoint_bytes(every, trained, lora, with_optimizer=False)
     output = Path(args.output_dir)
     there = len(list(output.glob("checkpoint-*")))  # these are deleted as new ones are written
-    count = max(kept - there, min(kept, 1))
+    new = max(kept - there, min(kept, 1))
     place = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
         return fail(f"{output} cannot be written", "choose another --output_dir")
-    free, need = shutil.disk_usage(place).free, count * one + final
-    checkpoints = f"{count} checkpoint{'s'[: count != 1]} of {costs.format_size(one)}"
+    free, need = shutil.disk_usage(place).free, new * one + final
+    checkpoints = f"{count(new, 'checkpoint')} of {costs.format_size(one)}"
     found = (
         f"{checkpoints} and the model need {costs.format_size(need)}; {costs.format_size(free)} are free under {output}"
     )
     if free >= need:
         return ok(found)
     remedy = "free space, choose another --output_dir, lower save_total_limit, or set save_only_model: true"
-    return (fail if free < min(count, 1) * one + final else warn)(found, remedy)
+    return (fail if free < min(new, 1) * one + final else warn)(found, remedy)
 
 
 def check_driver(plan: TrainingPlan) -> Finding:

@@ -75,7 +75,7 @@ def _fuses_layers(plan: TrainingPlan) -> bool:
 
 
 def _replays_passes(plan: TrainingPlan) -> bool:
-    """Whether the Trainer records CUDA graphs, as far as a recipe tells (`gpu.graphs.obstacle`)."""
+    """Whether the Trainer records CUDA graphs, as far as a recipe tells (`loop.trainer.obstacle`)."""
     args, alone = plan.recipe.training, plan.launch.num_processes == 1
     packed = isinstance(plan.collator, PrefixSharedCollator) and plan.collator.attention == PREFIX_SHARED
     replayable = make_step(args.step_transforms, args).replayable

@@ -38,9 +38,7 @@ class LogLines(TrainerCallback):
         "train_runtime",
     )  # fmt: skip
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or not logs:
             return
         validation = "validation · " if any(key.startswith("eval_") for key in logs) else ""
@@ -71,9 +69,7 @@ class EarlyStopping(EarlyStoppingCallback):
     the count goes on where the checkpoint's ended.
     """
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         super().on_train_begin(args, state, control, **kwargs)
         if not state.global_step:
             self.early_stopping_patience_counter = 0
@@ -84,15 +80,13 @@ class EarlyStopping(EarlyStoppingCallback):
             control.should_training_stop = True
 
     def check_metric_value(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metric_value: float
+        self, args: TrainingArguments, state: TrainerState, control: Any, metric_value: float
     ) -> None:
         if args.greater_is_better and max(metric_value, state.best_metric or 0) <= 0:
             return
         super().check_metric_value(args, state, control, metric_value)
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any) -> None:
         at_the_end = control.should_training_stop
         super().on_evaluate(args, state, control, metrics, **kwargs)
         if control.should_training_stop and not at_the_end:
@@ -113,7 +107,7 @@ class EqualScores(TrainerCallback):
     """
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: Any, metrics: Any, **kwargs: Any
     ) -> None:
         if state.best_metric is None or metrics.get(chosen_by(args)) != state.best_metric:
             return
@@ -182,9 +176,7 @@ class StopOnSignal(TrainerCallback):
             # The last step of an epoch is saved by `on_epoch_end`, which comes before the next step.
             control.should_save = state.epoch is None or state.epoch != int(state.epoch)
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
         if self.received:
             control.should_evaluate, control.should_save = False, True
 

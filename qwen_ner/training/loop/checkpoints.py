@@ -18,9 +18,10 @@ from typing import Any
 
 from ...entities import NerError
 from ...files import PARTIAL, lock
+from ...hub.neutral import STATE
 from ..arguments import AUTO
 from ..recipe import Recipe
-from .manifest import MODEL_ONLY, STATE, check_origin, damage_of, fault_of
+from .manifest import MODEL_ONLY, check_origin, damage_of, fault_of
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
+from ...columns import join_names
 from ...entities import NerError
-from ..finding import join_names
 
 if TYPE_CHECKING:
     from .trainer import NerTrainer
@@ -45,9 +45,7 @@ class NonFiniteGradients(TrainerCallback):
         self._clipped = self._clip(*args, **kwargs)
         return self._clipped
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
-    ) -> None:
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: Any, model: Any = None, **_: Any) -> None:
         """Runs after clipping, with the norm before it: clipped by a norm that overflows, a gradient is all zeros."""
         if self.trainer.accelerator.scaler is not None or math.isfinite(self._norm(model)):
             self._in_a_row = 0

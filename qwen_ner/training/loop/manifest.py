@@ -16,13 +16,12 @@ from transformers import PreTrainedModel
 
 from ...entities import NerError, fingerprint
 from ...files import write_json
+from ...hub.neutral import STATE
 from ..plan import TrainingPlan
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "checkpoint.json"
-
-STATE = "trainer_state.json"
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 

@@ -23,6 +23,7 @@ import torch
 from accelerate.utils import DistributedType
 from accelerate.utils.memory import clear_device_cache
 
+from ...columns import first_line
 from ...entities import NerError
 from ...inference.backends.oom import out_of_memory
 from ..arguments import CHECKPOINTING, how_to_go_on
@@ -140,7 +141,7 @@ class OutOfMemoryReplay:
         each, times = _same_batch(size, args.gradient_accumulation_steps, max(1, size // 2))
         sizes = f"--per_device_train_batch_size {each} --gradient_accumulation_steps {times}"
         remedy = f"{how_to_go_on(args, sizes)}, with the same steps"
-        what = f"a batch of {size} rows ran out of memory ({_line(error)}), and {why}"
+        what = f"a batch of {size} rows ran out of memory ({first_line(error)[:200]}), and {why}"
         return self._error(what, remedy if size > 1 else SMALLER)
 
     def _fewer(self, rows: int, what: str) -> int:
@@ -164,7 +165,7 @@ class OutOfMemoryReplay:
             if not out_of_memory(error):
                 raise
             if trainer.accelerator.distributed_type in SHARDED:
-                what = f"an evaluation of {len(rows)} rows at a time ran out of memory ({_line(error)})"
+                what = f"an evaluation of {len(rows)} rows at a time ran out of memory ({first_line(error)[:200]})"
                 raise NerError(what, remedy="lower per_device_eval_batch_size") from error
         clear_device_cache(garbage_collection=True)
         self.evaluated_rows_held = held = self._fewer(len(parts[0]), "an evaluation")
@@ -174,7 +175,8 @@ class OutOfMemoryReplay:
     def explain(self, error: RuntimeError) -> NerError:
         """The error of a training that ran out of memory outside of its batches."""
         remedy = "train an adapter (lora_r: 16), a smaller model, or on a device with more memory"
-        return self._error(f"out of memory, apart from what the rows of a batch take ({_line(error)})", remedy)
+        what = f"out of memory, apart from what the rows of a batch take ({first_line(error)[:200]})"
+        return self._error(what, remedy)
 
 
 def _same_batch(size: int, accumulation: int, held: int) -> tuple[int, int]:
@@ -185,7 +187,3 @@ def _same_batch(size: int, accumulation: int, held: int) -> tuple[int, int]:
     """
     each = next(part for part in range(min(held, size), 0, -1) if size % part == 0)
     return each, accumulation * size // each
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -47,11 +47,9 @@ class PushCallback(TrainerCallback):
         self.token = args.hub_token  # which is taken out of the arguments while they are saved
         self.api = HfApi(token=self.token)
         self.jobs: list[threading.Thread] = []
-        self.cancelled = False
+        self.cancelled = False  # once true, queued pushes are dropped; one that is running ends with the process
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Create the repository, or warn before the first step that it cannot be had."""
         self.cancelled = False
         if not state.is_world_process_zero:
@@ -69,10 +67,11 @@ class PushCallback(TrainerCallback):
             return
         self.trainer.callback_handler.on_push_begin(args, state, control)
         checkpoint = checkpoint_of(args.output_dir, state.global_step)
-        # Hard links, since the Trainer may delete the checkpoint before the push has read it.
-        snapshot = Path(tempfile.mkdtemp(dir=args.output_dir, prefix=SNAPSHOT, suffix=PARTIAL))
-        copy_files(checkpoint, snapshot, (*MODEL_FILES, STATE), link=True)
-        copy_files(Path(args.output_dir), snapshot, (RECIPE,))
+        try:
+            snapshot = _snapshot(checkpoint)
+        except OSError as error:
+            _warn(checkpoint, state.global_step, error)
+            return
         given = (self.jobs[-1:], snapshot, checkpoint, state.global_step)
         # No executor: at exit Python waits for its threads, and a process that is stopped has no time for an upload.
         job = threading.Thread(target=self._push_snapshot, args=given, name="push", daemon=True)
@@ -82,24 +81,16 @@ class PushCallback(TrainerCallback):
     def _push_snapshot(self, before: list[threading.Thread], snapshot: Path, checkpoint: Path, step: int) -> None:
         for job in before:
             job.join()
-        if self.cancelled:
-            return
         places: list[str | None] = [None]
         if (strategy := self.trainer.args.hub_strategy) in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             places.append("last-checkpoint" if strategy == HubStrategy.CHECKPOINT else checkpoint.name)
         try:
-            for place in places:
+            for place in () if self.cancelled else places:
                 self._push(snapshot, f"Training in progress, step {step}", place)
         except Exception as error:
-            log.warning(
-                "Step %d was not pushed: %s. The training continues; %s is complete.", step, _reason(error), checkpoint
-            )
+            _warn(checkpoint, step, error)
         finally:
             shutil.rmtree(snapshot, ignore_errors=True)
-
-    def cancel(self) -> None:
-        """Drop queued pushes; one that is running ends with the process."""
-        self.cancelled = True
 
     def push_output(self, message: str) -> str | None:
         """Push the output folder after all checkpoints; returns the commit's address, None if that failed."""
@@ -129,6 +120,23 @@ class PushCallback(TrainerCallback):
             path_in_repo=place,
             message=message,
         )
+
+
+def _snapshot(checkpoint: Path) -> Path:
+    """A folder of hard links, since the Trainer may delete the checkpoint before the push has read it."""
+    output = checkpoint.parent
+    snapshot = Path(tempfile.mkdtemp(dir=output, prefix=SNAPSHOT, suffix=PARTIAL))
+    try:
+        copy_files(checkpoint, snapshot, (*MODEL_FILES, STATE), link=True)
+        copy_files(output, snapshot, (RECIPE,))
+    except OSError:
+        shutil.rmtree(snapshot, ignore_errors=True)
+        raise
+    return snapshot
+
+
+def _warn(checkpoint: Path, step: int, error: Exception) -> None:
+    log.warning("Step %d was not pushed: %s. The training continues; %s is complete.", step, _reason(error), checkpoint)
 
 
 def _reason(error: Exception) -> str:

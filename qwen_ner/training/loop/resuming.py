@@ -7,8 +7,6 @@ mean of the training loss that is logged next covers the steps since the resume 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +46,7 @@ class Resumption(TrainerCallback):
         """Undo the draw of a data loader's seed; an evaluation draws nothing else, since it generates greedily."""
         torch.set_rng_state(self._random_state)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._random_state = torch.get_rng_state()
         self.saved_step = state.global_step
         if not self.checkpoint:
@@ -78,6 +74,8 @@ class Resumption(TrainerCallback):
         sampler = getattr(sampler, "sampler", None)
         if isinstance(sampler, LengthGroupedSampler):
             seed = args.seed if args.data_seed is None else args.data_seed
+            # Of whole steps, so that another number of processes with as many rows per step goes on in the same order.
+            sampler.batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
             sampler.generator = torch.Generator().manual_seed(seed + int(state.epoch or 0))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -96,16 +94,3 @@ def evaluation_is_due(args: TrainingArguments, state: TrainerState) -> bool:
         return args.eval_delay <= step and (step % state.eval_steps == 0 or step >= state.max_steps)
     by_epoch = args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= epoch
     return by_epoch and (epoch == int(epoch) or step >= state.max_steps)
-
-
-@contextmanager
-def replace_attributes(owner: object, **values: Any) -> Iterator[None]:
-    """Give attributes of `owner` other values while the context lasts."""
-    before = {name: getattr(owner, name) for name in values}
-    for name, value in values.items():
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(owner, name, value)

@@ -7,7 +7,7 @@ F1. Knows nothing of YAML.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,22 +22,24 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ...contract import NerConfig
 from ...files import share_weights
+from ...hub.neutral import STATE
 from ...inference.backends.oom import out_of_memory
 from ...inference.backends.torch import neutral_generation_config
-from ..arguments import NerTrainingArguments
+from ..arguments import CHECKPOINTING, NerTrainingArguments
 from ..batches.collate import IGNORED, PaddedCollator, PrefixSharedCollator, RowCollator
-from ..batches.gpu.graphs import GraphedPasses, listed_parameters, obstacle
+from ..batches.gpu.graphs import GraphedPasses, listed_parameters
 from ..batches.gpu.layers import fuse_layers
+from ..batches.step import replace_attributes
 from ..batches.swiglu import recompute_activation
 from ..batches.transforms import make_step
 from .callbacks import EarlyStopping, EqualScores, LogLines, ProgressLines, StopOnSignal, Stopped
 from .checkpoints import UNFINISHED, checkpoint_of, publish, rotate
 from .gradients import NonFiniteGradients
-from .manifest import STATE, write_manifest
+from .manifest import write_manifest
 from .oom_replay import OutOfMemoryReplay
 from .push import PushCallback
-from .resuming import Resumption, TrainingComplete, replace_attributes
-from .sharded import COMPUTE, WholeModel
+from .resuming import Resumption, TrainingComplete
+from .whole_model import COMPUTE, WholeModel
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +51,8 @@ class NerTrainer(Trainer):
     """Trainer whose evaluation writes JSON for every prompt and scores what was really generated.
 
     `data_collator` is a `PaddedCollator` or a `PrefixSharedCollator`; training and evaluation data are rows of
-    `data.tokenize.build_dataset`. `step_transforms` names the levers of the training step
-    (`batches.transforms.TRANSFORMS`), by default those of `args`, which are `NerTrainingArguments`. `origin` is stored
-    in each checkpoint (`manifest.origin_of`). Predictions are token ids (rows, longest), `label_ids` the row numbers
-    (rows,).
+    `data.tokenize.build_dataset`. `origin` is stored in each checkpoint (`manifest.origin_of`). Predictions are token
+    ids (rows, longest), `label_ids` the row numbers (rows,).
     """
 
     args: NerTrainingArguments
@@ -63,12 +63,11 @@ class NerTrainer(Trainer):
         *,
         ner_config: NerConfig,
         data_collator: PaddedCollator | PrefixSharedCollator,
-        step_transforms: Sequence[str] | None = None,
         origin: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         args = kwargs["args"]
-        self.step = make_step(args.step_transforms if step_transforms is None else step_transforms, args)
+        self.step = make_step(args.step_transforms, args)
         # The callback pushes, and the step smooths; the Trainer's own ways know neither our files nor packed rows.
         with replace_attributes(args, push_to_hub=False, label_smoothing_factor=0.0):
             super().__init__(data_collator=RowCollator(data_collator), **kwargs)
@@ -148,7 +147,7 @@ class NerTrainer(Trainer):
         except TrainingComplete:
             return self._finalize_training(None, 0, time())
         except Stopped:
-            self.pushing.cancel()
+            self.pushing.cancelled = True
             self.whole.free()
             if self.resumption.saved_step != self.state.global_step:  # an evaluation was cut short
                 self._save_checkpoint(self.model_wrapped, None)
@@ -255,3 +254,25 @@ class NerTrainer(Trainer):
             return None
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         return self.pushing.push_output(commit_message or "End of training")
+
+
+def obstacle(trainer: NerTrainer) -> str:
+    """Why the passes of `trainer` cannot be replayed; empty if they can."""
+    args, model, accelerator = trainer.args, trainer.model, trainer.accelerator
+    of_modules = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    of_weights = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    several = args.world_size > 1 or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    own_pass = any(kind in str(args.optim) for kind in ("layerwise", "lomo", "schedule_free"))
+    obstacles = {
+        "it takes a GPU": args.device.type != "cuda",
+        "several processes exchange gradients": several,
+        "it takes bf16": accelerator.mixed_precision != "bf16",
+        "its batches are of too many shapes": not getattr(trainer.data_collator.collate, "varlen", False),
+        "activations are checkpointed": getattr(args, CHECKPOINTING),
+        "a step transform may change from step to step": not trainer.step.replayable,
+        "torch_empty_cache_steps is set": args.torch_empty_cache_steps is not None,
+        f"the optimizer {args.optim} takes part in each pass": own_pass,
+        "a module has hooks": any(getattr(m, name) for m in model.modules() for name in of_modules),
+        "a weight has hooks": any(getattr(w, name) for w in model.parameters() for name in of_weights),
+    }
+    return next((why for why, holds in obstacles.items() if holds), "")

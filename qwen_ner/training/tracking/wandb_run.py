@@ -26,6 +26,7 @@ from transformers.integrations.integration_utils import WandbLogModel
 
 from ...evaluation.worst import WORST_COLUMNS, worst_rows
 from ..batches.collate import IGNORED
+from ..loop.checkpoints import checkpoint_of
 from ..loop.trainer import NerTrainer
 from ..preparation import Splits
 from ..recipe import Recipe
@@ -138,7 +139,7 @@ class WandbTracking(WandbCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
         if self.uploads == WandbLogModel.CHECKPOINT:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            folder = checkpoint_of(args.output_dir, state.global_step)
             self._upload("model", [folder], [f"checkpoint_global_step_{state.global_step}"])
 
     def upload_results(self) -> None:

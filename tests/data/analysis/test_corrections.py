@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_ner.data.analysis.corrections import SURE, Corrections, propose
-from qwen_ner.data.analysis.disagreement import Prediction
+from qwen_ner.data.analysis.disagreement import Prediction, predictions_by_text
 from qwen_ner.data.analysis.findings import write_findings
 from qwen_ner.data.formats.errors import DataError
 from qwen_ner.entities import Entity, Example, NerError
@@ -34,6 +34,26 @@ def found(*entities, **annotated):
 
 def proposed(example, *models):
     return [(f.kind, f.annotated, f.suggested, round(f.score, 4)) for f in propose([example], [[m] for m in models])]
+
+
+def test_rows_of_one_text_are_doubted_each_in_its_own_annotation(tmp_path):
+    """As of a file of `folds`, whose lines may come in any order."""
+    wrong = Entity("company", "北京", 3, 5)
+    rows = [row(wrong, id="a"), row(CITY, id="b")]
+    lines = [
+        {"text": TEXT, "entities": [{**place(CITY), "score": 0.98}], "annotated": asked}
+        for asked in ([{**place(wrong), "score": 0.01}], [])
+    ]
+    for order in ([0, 1], [1, 0]):
+        path = tmp_path / "folds.jsonl"
+        path.write_text("".join(json.dumps(lines[n]) + "\n" for n in order), encoding="utf-8")
+        examples = [rows[n] for n in order]
+        (finding,) = propose(examples, [predictions_by_text(path, examples)])
+        assert (finding.example.id, finding.kind, finding.annotated, finding.suggested) == ("a", "label", wrong, CITY)
+
+
+def place(entity):
+    return {"label": entity.label, "text": entity.text, "start": entity.start, "end": entity.end}
 
 
 @pytest.mark.parametrize(

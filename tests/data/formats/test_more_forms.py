@@ -246,6 +246,17 @@ def test_lines_of_a_document_that_an_entity_joins_are_one_text(tmp_path):
     assert not any("pieces" in what for what, _ in warned)
 
 
+@pytest.mark.parametrize("odd", ["\u2028", "\x85", "\f"])
+def test_characters_that_only_unicode_calls_line_ends_end_no_line_of_a_document(tmp_path, odd):
+    (tmp_path / "a.txt").write_text(f"三星{odd}在北京\r\n今天下雨\r\n", encoding="utf-8", newline="")
+    (tmp_path / "a.ann").write_text("T1\t公司 0 2\t三星\nT2\t地点 4 6\t北京\n", encoding="utf-8")
+    warned = []
+    examples = list(open_source(str(tmp_path / "a.ann"), None).examples(warn=lambda *said: warned.append(said)))
+    assert [(e.id, e.text) for e in examples] == [("a:1", f"三星{odd}在北京"), ("a:2", "今天下雨")]
+    assert [(e.text, e.start) for e in examples[0].entities] == [("三星", 0), ("北京", 4)]
+    assert not any("joined" in what for what, _ in warned)
+
+
 def test_a_surface_with_a_line_break_goes_on_in_the_next_line_and_one_that_is_given_twice_is_one(tmp_path):
     (tmp_path / "a.txt").write_text("停\n了一会儿，又走了", encoding="utf-8")
     (tmp_path / "a.ann").write_text(

@@ -58,7 +58,6 @@ def test_a_format_is_one_object_and_one_entry(tmp_path, monkeypatch):
     assert [has_split(folder, split) for split in ("train", "dev")] == [True, False]
     assert said(read_all(folder)["train"]) == said(ROWS)
     assert "toy lines" in registry.describe()
-    assert "| toy lines | `.toy` | `toy` |" in registry.markdown_table()
 
 
 @pytest.mark.parametrize("name", registry.writers())

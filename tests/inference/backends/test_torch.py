@@ -9,13 +9,12 @@ from transformers import AutoModelForCausalLM, GenerationConfig, Qwen2Config, Qw
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.inference.backends.base import Draw
-from qwen_ner.inference.backends.batch_cache import read_packed, read_prompts
+from qwen_ner.inference.backends.batch_cache import pad_left, read_packed, read_prompts
 from qwen_ner.inference.backends.prefix_cache import PrefixCache, shared_prefix
 from qwen_ner.inference.backends.torch import (
     TorchBackend,
     default_dtype,
     neutral_generation_config,
-    pad_left,
     until_end,
 )
 from qwen_ner.inference.constraints.grammar import Grammar

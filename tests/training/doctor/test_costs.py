@@ -222,7 +222,8 @@ def test_steps_and_checkpoints_are_those_that_the_trainer_makes(tiny, tokenizer,
 @pytest.mark.parametrize(
     ("strategy", "limit", "best", "steps", "save_steps", "expected"),
     [("no", 2, True, 100, 5, 0), ("steps", None, True, 100, 5, 20), ("steps", None, True, 100, 0.1, 10),
-     ("epoch", 1, True, 100, 5, 3), ("epoch", 1, False, 100, 5, 2), ("epoch", 5, True, 20, 5, 2), ("epoch", 2, True, 5130, 5, 3)],
+     ("steps", 0, True, 100, 5, 20), ("epoch", 1, True, 100, 5, 3),
+     ("epoch", 1, False, 100, 5, 2), ("epoch", 5, True, 20, 5, 2), ("epoch", 2, True, 5130, 5, 3)],
 )  # fmt: skip
 def test_checkpoints_on_the_disk_at_one_time(strategy, limit, best, steps, save_steps, expected):
     args = SimpleNamespace(

@@ -51,7 +51,7 @@ def limited(model, tokens, where="forward", error=None):
 
 @pytest.fixture
 def make_trainer(tiny, tokenizer, tmp_path):
-    def make(model=None, lora=None, shared=True, step_transforms=None, **options):
+    def make(model=None, lora=None, shared=True, **options):
         codec = Codec(CLUENER, "找出实体")
         rows = build_dataset(EIGHT, codec, tokenizer)
         # In double precision where the model lets it (its norms and its loss are float32 all the same), and by SGD
@@ -69,7 +69,7 @@ def make_trainer(tiny, tokenizer, tmp_path):
         return NerTrainer(
             model=model, args=args, ner_config=NerConfig(CLUENER, "找出实体", 16, (2, 0)), processing_class=tokenizer,
             data_collator=choose_collator(model, 0) if shared else PaddedCollator(0), train_dataset=rows,
-            eval_dataset=rows, compute_metrics=EntityMetrics(EIGHT, codec, tokenizer, (2, 0)), step_transforms=step_transforms,
+            eval_dataset=rows, compute_metrics=EntityMetrics(EIGHT, codec, tokenizer, (2, 0)),
         )  # fmt: skip
 
     return make

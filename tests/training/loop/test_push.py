@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import threading
+from types import SimpleNamespace
 
 import pytest
 from fake_hub import TOKEN
@@ -10,6 +12,7 @@ from rows import EIGHT, ROOT
 from warm_python import warm_python
 
 from qwen_ner.inference.extractor import Extractor
+from qwen_ner.training.loop import push
 from qwen_ner.training.recipe import load_recipe
 from qwen_ner.training.run import train
 
@@ -138,3 +141,44 @@ def test_a_token_stays_out_of_what_is_saved_and_printed(recipe):
     given = load_recipe(recipe, ["--hub_token", TOKEN])
     assert given.training.hub_token == TOKEN
     assert TOKEN not in json.dumps(given.values)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A callback, and what the Trainer gives it after a save."""
+    (tmp_path / "checkpoint-2").mkdir()
+    args = SimpleNamespace(
+        output_dir=str(tmp_path),
+        hub_model_id="tester/ner",
+        hub_token=None,
+        hub_always_push=True,
+        hub_strategy="every_save",
+    )
+    handler = SimpleNamespace(on_push_begin=lambda *_: None)
+    callback = push.PushCallback(SimpleNamespace(args=args, callback_handler=handler))
+    return callback, args, SimpleNamespace(is_world_process_zero=True, global_step=2), None
+
+
+def test_a_queued_push_that_is_cancelled_leaves_nothing(saved, tmp_path):
+    callback, *given = saved
+    running = threading.Event()
+    callback.jobs = [threading.Thread(target=running.wait)]
+    callback.jobs[0].start()
+    callback.on_save(*given)
+    assert list(tmp_path.glob(".pushing*"))
+    callback.cancelled = True
+    running.set()
+    for job in callback.jobs:
+        job.join()
+    assert not list(tmp_path.glob(".pushing*"))
+
+
+def test_a_disk_that_is_full_at_a_push_is_a_warning(saved, tmp_path, monkeypatch, caplog):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(push, "copy_files", full)
+    callback, *given = saved
+    callback.on_save(*given)
+    assert "Step 2 was not pushed: OSError: [Errno 28] No space left on device" in caplog.text
+    assert not list(tmp_path.glob(".pushing*"))

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import random
 import re
 import shutil
 import signal
@@ -10,15 +11,20 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from kills import differences, small_recipe
 from rows import ROOT
+from torch.utils.data import BatchSampler
+from transformers import TrainerControl, TrainerState
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from warm_python import warm_python
 
 from qwen_ner.entities import NerError
 from qwen_ner.training.loop.checkpoints import UNFINISHED, in_order
 from qwen_ner.training.loop.manifest import MANIFEST, fault_of, write_manifest
+from qwen_ner.training.loop.resuming import Resumption
 from qwen_ner.training.loop.trainer import NerTrainer
 from qwen_ner.training.recipe import load_recipe
 from qwen_ner.training.run import train
@@ -99,6 +105,24 @@ def test_a_stop_leaves_no_trace(recipe, uninterrupted, tmp_path, options, moment
     train(load_recipe(recipe, command))
     assert differences(tmp_path, whole) == []
     assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_rows_grouped_by_length_come_in_one_order_on_any_number_of_processes():
+    """As many rows per step: a checkpoint in mid-epoch goes on with the rows that are left."""
+    chance = random.Random(0)
+    lengths = [chance.randint(20, 200) for _ in range(900)]
+    orders = []
+    for rows, accumulated, processes in ((4, 1, 1), (2, 1, 2), (1, 2, 2)):
+        sampler = LengthGroupedSampler(rows * accumulated, lengths=lengths)
+        args = SimpleNamespace(
+            seed=1, data_seed=None, train_batch_size=rows, gradient_accumulation_steps=accumulated, world_size=processes
+        )
+        loader = SimpleNamespace(batch_sampler=BatchSampler(sampler, rows, drop_last=False))
+        state, control = TrainerState(epoch=2, max_steps=9), TrainerControl()
+        Resumption(trainer=None).on_epoch_begin(args, state, control, train_dataloader=loader)
+        orders.append(list(sampler))
+    assert sorted(orders[0]) == list(range(900))
+    assert orders[0] == orders[1] == orders[2]
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def make_trainer(tiny, tokenizer, codec, tmp_path):
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_on_a_gpu_an_evaluation_reads_with_what_ships(make_trainer, monkeypatch, tmp_path, lora):
     """The saved folder as `Extractor` loads it there: the adapter merged, in bfloat16. Here on the CPU."""
-    monkeypatch.setattr("qwen_ner.training.loop.sharded.default_dtype", lambda device: "bfloat16")
+    monkeypatch.setattr("qwen_ner.training.loop.whole_model.default_dtype", lambda device: "bfloat16")
     monkeypatch.setattr("qwen_ner.inference.backends.torch.pack", lambda model: model)  # which only a CPU does
     trainer = make_trainer(lora, max_steps=40, learning_rate=2e-2)
     trainer.whole.copy_first()

@@ -1,1 +1,1 @@
-"""Forms that other tools and data sets write; read only."""
+"""Forms that other tools and data sets write; all but tables are read only."""

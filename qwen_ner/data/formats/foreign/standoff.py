@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate, islice, pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,8 @@ def _read_brat(
         raise NerError("no text beside it", place=path, remedy=f"put {document.name} there")
     text = _text_of(document, faults)
     entities = _entities(path, text, labels, faults, repair, note, warn)
-    starts = [0, *accumulate(map(len, text.splitlines(keepends=True)))]
+    # Not splitlines, which also splits at a U+2028 inside a text.
+    starts = sorted({0, len(text), *(found.end() for found in re.finditer(r"\r\n?|\n", text))})
     rows = list(starts)
     for entity in entities:  # a line begins no row inside of an entity
         del rows[bisect_right(rows, entity.start) : bisect_left(rows, entity.end)]
@@ -137,7 +138,7 @@ def _read_brat(
     for at, end in pairwise(rows):
         number, line = bisect_right(starts, at), text[at:end].rstrip("\r\n")
         place = f"{document.name}:{number}"
-        if len(line.splitlines()) > 1:
+        if re.search(r"[\r\n]", line):
             warn("lines joined to one text, as an entity goes beyond the end of one", place)
         if line.strip() and not faults.found:
             faults.rows += 1

@@ -14,15 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ....inference.backends.oom import out_of_memory
-from ...arguments import CHECKPOINTING
-
-if TYPE_CHECKING:
-    from ...loop.trainer import NerTrainer
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +45,7 @@ class GraphedPasses:
 
     A graph adds to gradients at fixed addresses, `gradients`. The Trainer drops the gradients after each step, so they
     are put back, as zeros, before the next. What ran in Python while a graph was recorded does not run in a replay:
-    `obstacle` tells where that matters.
+    `loop.trainer.obstacle` tells where that matters.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -138,25 +134,3 @@ def listed_parameters(model: Any) -> Iterator[None]:
         yield
     finally:
         del model.parameters, model.num_parameters
-
-
-def obstacle(trainer: NerTrainer) -> str:
-    """Why the passes of `trainer` cannot be replayed; empty if they can."""
-    args, model, accelerator = trainer.args, trainer.model, trainer.accelerator
-    of_modules = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    of_weights = ("_backward_hooks", "_post_accumulate_grad_hooks")
-    several = args.world_size > 1 or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    own_pass = any(kind in str(args.optim) for kind in ("layerwise", "lomo", "schedule_free"))
-    obstacles = {
-        "it takes a GPU": args.device.type != "cuda",
-        "several processes exchange gradients": several,
-        "it takes bf16": accelerator.mixed_precision != "bf16",
-        "its batches are of too many shapes": not getattr(trainer.data_collator.collate, "varlen", False),
-        "activations are checkpointed": getattr(args, CHECKPOINTING),
-        "a step transform may change from step to step": not trainer.step.replayable,
-        "torch_empty_cache_steps is set": args.torch_empty_cache_steps is not None,
-        f"the optimizer {args.optim} takes part in each pass": own_pass,
-        "a module has hooks": any(getattr(m, name) for m in model.modules() for name in of_modules),
-        "a weight has hooks": any(getattr(w, name) for w in model.parameters() for name in of_weights),
-    }
-    return next((why for why, holds in obstacles.items() if holds), "")

@@ -13,11 +13,11 @@ from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER
 from qwen_ner.training.batches.collate import PaddedCollator, PrefixSharedCollator, choose_collator
-from qwen_ner.training.batches.gpu.graphs import GraphedPasses, obstacle
+from qwen_ner.training.batches.gpu.graphs import GraphedPasses
 from qwen_ner.training.batches.step import StepTransform
 from qwen_ner.training.batches.transforms import TRANSFORMS
 from qwen_ner.training.loop import trainer as module
-from qwen_ner.training.loop.trainer import NerTrainer
+from qwen_ner.training.loop.trainer import NerTrainer, obstacle
 from qwen_ner.training.model import load_model
 from qwen_ner.training.recipe import NerTrainingArguments
 

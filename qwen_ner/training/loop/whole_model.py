@@ -135,5 +135,4 @@ class WholeModel(TrainerCallback):
     def on_evaluate(self, *args: Any, **kwargs: Any) -> None:
         self.free()
 
-    def on_predict(self, *args: Any, **kwargs: Any) -> None:
-        self.free()
+    on_predict = on_evaluate
