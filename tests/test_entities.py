@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 
 from qwen_ner.entities import CLUENER, Entity, Example, LabelSet, NerError, fingerprint
@@ -8,6 +10,31 @@ def test_an_entity_refuses_a_span_that_is_not_its_text(start, end):
     with pytest.raises(NerError) as error:
         Entity("company", "三星", start, end)
     assert (error.value.place, error.value.value) == (f"[{start}, {end})", "三星")
+
+
+@pytest.mark.parametrize("text", ["", "三星"])
+def test_an_entity_is_not_empty(text):
+    with pytest.raises(NerError):
+        Entity("company", text, 1, 1)
+
+
+@pytest.mark.parametrize(("value", "said"), [(0, ", got 0"), ("", ", got ''"), (None, "")])
+def test_an_error_says_what_was_found_unless_there_is_nothing_to_say(value, said):
+    assert (
+        str(NerError("out of range", value=value, place="seed", remedy="give 1")) == f"seed: out of range{said}; give 1"
+    )
+
+
+def test_an_error_keeps_its_fields_between_processes():
+    error = NerError("out of range", value=0, place="seed", remedy="give 1")
+    back = pickle.loads(pickle.dumps(error))
+    assert (str(back), back.what, back.value, back.place, back.remedy) == (
+        str(error),
+        "out of range",
+        0,
+        "seed",
+        "give 1",
+    )
 
 
 def test_an_example_refuses_a_span_that_holds_something_else():
@@ -27,6 +54,13 @@ def test_an_example_keeps_overlaps_and_refuses_the_same_entity_twice():
 def test_entities_come_in_text_order():
     later, earlier = Entity("address", "北京", 3, 5), Entity("company", "三星", 0, 2)
     assert Example("0", "三星在北京", (later, earlier)).entities == (earlier, later)
+
+
+def test_the_order_in_which_entities_of_one_span_are_given_does_not_count():
+    game, name = Entity("game", "三星", 0, 2), Entity("name", "三星", 0, 2)
+    assert Example("0", "三星", (name, game)) == Example("0", "三星", (game, name))
+    with pytest.raises(NerError, match="twice"):
+        Example("0", "三星", (game, name, game))
 
 
 @pytest.mark.parametrize("names", [[], ["a", "a"], ["a", ""]])
