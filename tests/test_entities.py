@@ -18,6 +18,12 @@ def test_an_entity_is_not_empty(text):
         Entity("company", text, 1, 1)
 
 
+def test_an_entity_has_a_label():
+    with pytest.raises(NerError, match="without a label") as error:
+        Entity("", "三星", 0, 2)
+    assert (error.value.place, error.value.value) == ("[0, 2)", "三星")
+
+
 @pytest.mark.parametrize(("value", "said"), [(0, ", got 0"), ("", ", got ''"), (None, "")])
 def test_an_error_says_what_was_found_unless_there_is_nothing_to_say(value, said):
     assert (
@@ -70,6 +76,10 @@ def test_a_label_set_refuses_what_cannot_be_a_key(names):
     assert (error.value.place, error.value.value) == ("labels", names)
 
 
+def test_a_description_may_be_left_empty_as_in_yaml():
+    assert LabelSet.of({"drug": None, "disease": "疾病名称"}) == LabelSet.of({"drug": "", "disease": "疾病名称"})
+
+
 def test_cluener_has_ten_described_labels():
     assert len(CLUENER) == 10
     assert all(label.description for label in CLUENER)
@@ -86,3 +96,4 @@ def test_the_fingerprint_changes_with_text_label_offset_and_order():
     ]
     assert len({fingerprint(v) for v in variants}) == len(variants)
     assert fingerprint([Example("7", "三三", one.entities, "elsewhere:1"), other]) == fingerprint([one, other])
+    assert fingerprint([Example("0", "\ud800")]) != fingerprint([Example("0", "\ud801")]), "halves of a pair too"
