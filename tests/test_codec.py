@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_ner.codec import Codec, ground, unique_keys
-from qwen_ner.entities import CLUENER, Example, NerError
+from qwen_ner.codec import Codec, Decoded, ground, locate, unique_keys
+from qwen_ner.entities import CLUENER, Entity, Example, NerError
 
 CODEC = Codec(CLUENER)
 TEXT = "三星和三星在北京"
@@ -78,7 +78,7 @@ def test_a_label_outside_of_the_set_is_an_error_with_its_place():
     assert "`labels`" in caught.value.remedy
 
 
-@pytest.mark.parametrize("text", ['{"a":1,"b":2,"a":3}', '[{"x":{"a":1,"a":1}}]'])
+@pytest.mark.parametrize("text", ['{"a":1,"b":2,"a":3}', '{"b":1,"a":2,"a":3}', '[{"x":{"a":1,"a":1}}]'])
 def test_a_key_twice_is_refused_at_any_depth(text):
     with pytest.raises(NerError, match='"a"') as caught:
         json.loads(text, object_pairs_hook=unique_keys)
@@ -100,7 +100,10 @@ def test_a_key_twice_is_refused_at_any_depth(text):
         ('{"company":"北京"}', ["wrong_type"], [("company", 6, 8)]),
         ('{"company":[1,null,"",["三星"]]}', ["wrong_type"] * 4, []),
         ('{"company":{"三星":[]}}', ["wrong_type"], []),
+        ('{"company":{}}', ["wrong_type"], []),
+        ('{"company":{"三星":[],"北京":[]}}', ["wrong_type"], []),
         ('{"maker":["北京"]}', ["unknown_label"], []),
+        ('{"maker":["苹果"]}', ["unknown_label"], []),
         ('{"company":["苹果"]}', ["not_in_text"], []),
         ('{"company":["北京","北京"]}', ["duplicate"], [("company", 6, 8)]),
         ('{"company":["北京"],"company":["三星"]}', ["duplicate"], [("company", 0, 2), ("company", 3, 5), ("company", 6, 8)]),
@@ -119,6 +122,7 @@ def test_an_unfinished_completion_is_truncated_and_not_also_not_json():
     whole = CODEC.decode(TEXT, '{"company":["北京"]}', finished=False)
     assert kinds(whole) == ["truncated"]
     assert spans(whole.entities) == [("company", 6, 8)]
+    assert kinds(CODEC.decode(TEXT, '["北京"]', finished=False)) == ["truncated", "wrong_type"]
 
 
 def test_what_became_no_entity_is_still_a_prediction():
@@ -134,9 +138,43 @@ def test_what_became_no_entity_is_still_a_prediction():
         ("北京大学", [("a", "北京"), ("o", "北京大学")], [("a", 0, 2), ("o", 0, 4)]),
         ("三星", [("c", "三星"), ("n", "三星")], [("c", 0, 2), ("n", 0, 2)]),
         ("aaaa", [("x", "aa")], [("x", 0, 2), ("x", 2, 4)]),
+        ("xaaa", [("y", "xa"), ("x", "aa")], [("y", 0, 2), ("x", 2, 4)]),
         ("ＡA", [("x", "A")], [("x", 1, 2)]),
         ("abc", [("x", "d"), ("x", "")], []),
     ],
 )
 def test_grounding(text, surfaces, expected):
     assert spans(ground(text, surfaces)) == expected
+
+
+def test_only_a_surface_with_several_places_of_its_own_is_ambiguous():
+    found = ground("北京北京大学在三星", [("a", "北京"), ("o", "北京大学"), ("c", "三星")])
+    assert {e.text: e.ambiguous for e in found} == {"北京": False, "北京大学": False, "三星": False}
+    assert all(e.ambiguous for e in ground("北京和北京", [("a", "北京")]))
+    assert all(e.ambiguous for e in ground("北京大学和北京大学", [("a", "北京"), ("o", "北京大学")]))
+
+
+def test_what_scores_less_than_the_floor_of_its_label_goes_with_its_surface_and_what_has_no_score_stays():
+    scored = [Entity("a", "三星", 0, 2, 0.5), Entity("b", "三星", 3, 5, 0.5), Entity("a", "在", 5, 6)]
+    decoded = Decoded(tuple(scored), (("a", "三星"), ("b", "三星"), ("a", "在"), ("a", "苹果")))
+    kept = decoded.scored_at_least({"a": 0.5, "b": 0.51}.__getitem__)
+    assert kept.entities == (scored[0], scored[2])
+    assert kept.surfaces == (("a", "三星"), ("a", "在"), ("a", "苹果"))
+
+
+@given(examples())
+def test_each_surface_of_a_target_is_located_as_it_is_written(example):
+    target = CODEC.encode(example)
+    found = locate(target)
+    assert [(label, surface) for label, surface, _, _ in found] == [*by_label(example.surfaces)]
+    assert all(json.loads(f'"{target[start:end]}') == surface for _, surface, start, end in found)
+
+
+def by_label(pairs):
+    """In the order of the target: a label's surfaces together."""
+    order = list(dict.fromkeys(label for label, _ in pairs))
+    return sorted(pairs, key=lambda pair: order.index(pair[0]))
+
+
+def test_in_a_broken_completion_nothing_is_located():
+    assert locate('{"company":["三星","北') == []

@@ -105,13 +105,13 @@ def join_windows(found: Iterable[tuple[Window, Decoded]], floor: Callable[[str],
 
     Surfaces whose entities all belong to another window are left out.
     """
-    kept_parts = [(window, decoded.scored_at_least(floor)) for window, decoded in found]
-    parts = [replace(part, entities=window.entities(part.entities)) for window, part in kept_parts]
+    whole = [(window, decoded.scored_at_least(floor)) for window, decoded in found]
+    parts = [replace(part, entities=window.entities(part.entities)) for window, part in whole]
     if len(parts) == 1:
         return parts[0]
     surfaces: dict[tuple[str, str], None] = {}
-    for part in parts:
-        kept = {(e.label, e.text) for e in part.entities} | set(part.ungrounded)
+    for (_, before), part in zip(whole, parts, strict=True):
+        kept = {(e.label, e.text) for e in part.entities} | set(before.ungrounded)
         surfaces |= dict.fromkeys(pair for pair in part.surfaces if pair in kept)
     logprobs = [part.logprob for part in parts if part.logprob is not None]
     return Decoded(

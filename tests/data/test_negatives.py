@@ -61,6 +61,9 @@ def test_runs_are_as_long_as_they_go():
     text = "三星发布了新品，价格还没有定，颜色也没有定。北京有货！数量不多"
     assert cuts(text, ("company", "三星"), ("address", "北京")) == ["价格还没有定，颜色也没有定。"]
     assert cuts(text) == [text]
+    assert cuts("太好了！价格还没有定。", ("movie", "太好了！")) == ["价格还没有定。"], (
+        "what an entity ends, begins anew"
+    )
 
 
 def test_a_clause_with_what_another_row_annotates_is_left_out():

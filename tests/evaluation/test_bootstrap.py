@@ -7,7 +7,8 @@ import pytest
 from evaluation.cases import ABC, random_rows
 
 from qwen_ner.codec import Decoded
-from qwen_ner.entities import Entity, Example, NerError
+from qwen_ner.entities import CLUENER, Entity, Example, NerError
+from qwen_ner.evaluation import bootstrap
 from qwen_ner.evaluation.bootstrap import differences, intervals, rates, row_counts
 from qwen_ner.evaluation.scoring import score
 
@@ -34,6 +35,29 @@ def test_the_interval_is_that_of_resampling_written_out():
     low, high = np.quantile(drawn, [0.025, 0.975])
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.02)
     assert found.low < score(gold, predicted, ABC).span_f1 < found.high
+
+
+def test_the_interval_of_a_share_of_independent_rows_is_that_of_the_binomial():
+    """Half of 400 rows found: 0.5 ± 1.96 · √(0.25 / 400)."""
+    gold, predicted = half_right([0, 1] * 200)
+    found = intervals(row_counts(gold, predicted, ABC), ABC.names, resamples=4000)["recall"]
+    assert (found.low, found.high) == pytest.approx((0.5 - 0.049, 0.5 + 0.049), abs=0.004)
+
+
+def test_how_much_is_computed_at_a_time_changes_nothing(monkeypatch):
+    gold, a = random_rows(3, rows=101)
+    b = random_rows(4, rows=101)[1]
+    one, other = row_counts(gold, a, ABC), row_counts(gold, [*a[:50], *b[50:]], ABC)
+    known = intervals(one, ABC.names), differences([one], [other], ABC.names, permutations=200)
+    monkeypatch.setattr(bootstrap, "PART", 10)  # the last part is one row
+    monkeypatch.setattr(bootstrap, "BLOCK", 101 * 30)
+    assert (intervals(one, ABC.names), differences([one], [other], ABC.names, permutations=200)) == known
+
+
+def test_the_macro_f1_of_cluener_is_over_its_ten_labels_in_each_resample():
+    gold = [Example(str(n), "三星", (Entity("company", "三星", 0, 2),)) for n in range(5)]
+    counts = row_counts(gold, [Decoded(row.entities, row.surfaces) for row in gold], CLUENER)
+    assert intervals(counts, CLUENER.names)["macro_f1"] == bootstrap.Interval(0.1, 0.1)
 
 
 def test_intervals_are_the_same_each_time_and_shrink_with_the_rows():
@@ -76,7 +100,7 @@ def test_a_system_is_not_better_than_itself_and_a_much_better_one_is():
     same = differences([one], [one], ABC.names, permutations=200)
     assert all(d.p == 1.0 and d.interval.low == d.interval.high == 0.0 for d in same)
     better = next(d for d in differences([one], [other], ABC.names, permutations=1000) if d.name == "f1")
-    assert better.p < 0.01
+    assert better.p == 1 / 1001, "never 0: the outputs as they are count as one permutation"
     assert better.interval.low > 0.1
 
 
@@ -105,6 +129,9 @@ def test_what_cannot_be_compared_is_refused():
     gold, a = half_right([1, 0])
     with pytest.raises(NerError, match="numbers of rows"):
         differences([row_counts(gold, a, ABC)], [row_counts(gold[:1], a[:1], ABC)], ABC.names)
+    runs = [row_counts(gold, a, ABC), row_counts(gold[:1], a[:1], ABC)]
+    with pytest.raises(NerError, match="numbers of rows"):
+        differences(runs[:1], runs, ABC.names)
     with pytest.raises(NerError, match="no row"):
         intervals(np.zeros((0, 10, 3)), ABC.names)
     with pytest.raises(NerError) as caught:

@@ -1,8 +1,9 @@
 import pytest
 from evaluation.cases import ABC, random_rows
 
-from qwen_ner.entities import LabelSet
-from qwen_ner.evaluation.compare import compare, comparison_lines
+from qwen_ner.codec import Codec
+from qwen_ner.entities import Entity, Example, LabelSet
+from qwen_ner.evaluation.compare import SHOWN_ROWS, compare, comparison_lines
 from qwen_ner.evaluation.scoring import score
 
 
@@ -24,6 +25,28 @@ def test_better_and_worse_rows_are_separated_and_the_rest_is_equal():
     assert f"{len(changed)} rows better in B, 0 worse, {40 - len(changed)} equal" in lines
     assert f"better: {gold[first].text}" in lines
     assert not any(line.startswith("worse:") for line in lines)
+
+
+def test_turned_around_what_was_better_is_worse():
+    gold, a = random_rows(1, rows=40)
+    _, b = random_rows(5, rows=40)
+    there, back = compare(gold, [a], [b], ABC), compare(gold, [b], [a], ABC)
+    assert (back.better, back.worse) == (there.worse, there.better)
+    assert there.better
+    assert there.worse
+    lines = comparison_lines(there, gold, a, b, ("one", "two"))
+    for what, rows in (("better", there.better), ("worse", there.worse)):
+        shown = [line for line in lines if line.startswith(f"{what}: ")]
+        assert shown == [f"{what}: {gold[n].text}" for n in rows[:SHOWN_ROWS]]
+    assert max(len(there.better), len(there.worse)) > SHOWN_ROWS
+    assert not any("seen" in line for line in lines), "nothing is known of a training here"
+
+
+def test_a_label_that_is_not_in_the_set_makes_a_row_worse():
+    gold = [Example("0", "甲乙", (Entity("a", "甲", 0, 1),))]
+    a, b = (Codec(ABC).decode("甲乙", completion) for completion in ('{"a":["甲"]}', '{"a":["甲"],"x":["乙"]}'))
+    found = compare(gold, [[a]], [[b]], ABC)
+    assert (found.better, found.worse) == ([], [0])
 
 
 def test_seeds_give_a_mean_and_a_deviation():

@@ -105,10 +105,12 @@ def test_ranks_that_share_a_cache_never_meet_in_a_file(tmp_path):
 def test_faults_are_named_with_their_row(metric):
     outside = {"text": "你好", "entities": [{"label": "address", "start": 0, "end": 5}]}
     lacking = {"text": "你好"}
+    endless = {"text": "你好", "entities": [{"label": "address", "start": 0}]}
     for place, predictions, given, labels in (
         ("references[1]", ["{}"] * 2, [references(GOLD)[0], outside], LABELS),
         ("references[0]", ["{}"], references(GOLD[:1]), ["drug"]),
         ("references[1]", ["{}"] * 2, [references(GOLD)[0], lacking], LABELS),
+        ("references[1]", ["{}"] * 2, [references(GOLD)[0], endless], LABELS),
         ("predictions[1]", ["{}", None], references(GOLD[:2]), LABELS),
     ):
         with pytest.raises(NerError) as caught:

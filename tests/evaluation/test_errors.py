@@ -37,6 +37,9 @@ def entity(label, surface):
         ([("a", "三星")], [], ["missed"]),
         ([], [("a", "三星")], ["spurious"]),
         ([("a", "三星")], [("a", "北京")], ["missed", "spurious"]),
+        # What only touches shares nothing.
+        ([("a", "三星")], [("a", "在")], ["missed", "spurious"]),
+        ([("a", "大学")], [("a", "北京")], ["missed", "spurious"]),
         # One gold entity is one pair's: the nearer prediction takes it.
         ([("a", "北京大学")], [("a", "北京"), ("a", "京大学")], ["boundary", "spurious"]),
         ([("a", "北京大学"), ("b", "北京")], [("b", "北京大学")], ["label", "missed"]),
@@ -50,6 +53,18 @@ def test_kinds(gold, predicted, kinds):
     assert [error.kind for error in errors] == kinds
 
 
+def test_of_two_that_overlap_the_one_with_more_of_it_is_the_counterpart():
+    gold, less, more = entity("a", "北京大学"), entity("a", "北"), entity("a", "京大学")
+    boundary, spurious = errors_of(Example("0", TEXT, (gold,)), Decoded((less, more)), ABC.names)
+    assert (boundary.gold, boundary.predicted, spurious.predicted) == (gold, more, less)
+
+
+def test_a_prediction_that_comes_twice_is_one_whatever_its_scores():
+    twice = Decoded((Entity("a", "三星", 0, 2, 0.5), Entity("a", "三星", 0, 2, 0.9)))
+    (error,) = errors_of(Example("0", TEXT), twice, ABC.names)
+    assert error.counts == score([Example("0", TEXT)], [twice], ABC).span_micro == Counts(fp=1)
+
+
 @pytest.mark.parametrize(
     ("completion", "kinds"),
     [
@@ -60,6 +75,7 @@ def test_kinds(gold, predicted, kinds):
         ("{}", ["missed"]),
         # What could be read counts as read, whatever else was wrong.
         ('{"a":["三星"],"b":3}', []),
+        ('{"a":["首尔"],"b":3}', ["missed", "not in text"]),
     ],
 )
 def test_kinds_of_what_has_no_offsets(completion, kinds):
@@ -104,10 +120,19 @@ def test_the_kinds_add_up_to_all_false_positives_and_negatives():
     assert all(met[kind] for kind in KINDS)
 
 
+def test_a_label_that_is_not_in_the_set_has_no_column_in_the_confusion():
+    example, decoded = (
+        Example("0", TEXT, (entity("a", "三星"),)),
+        Codec(ABC).decode(TEXT, '{"x":["三星"],"b":["北京"]}'),
+    )
+    errors = [errors_of(example, decoded, ABC.names)]
+    assert confusion([example], errors, ABC.names) == {("a", "-"): 1, ("-", "b"): 1}
+
+
 def test_false_positives_of_empty_sentences_are_counted_apart():
     some = Example("0", TEXT, (entity("a", "三星"),))
     empty = Example("1", "没有")
-    wrong = Codec(ABC).decode("没有", '{"a":["没"],"b":["没"]}')
+    wrong = Codec(ABC).decode("没有", '{"a":["没"],"b":["苹果"]}')
     assert spurious([some, empty, empty], [wrong, wrong, Decoded()]) == (2, 2)
     assert spurious([some], [wrong]) == (0, 0)
 
@@ -124,6 +149,7 @@ def test_looking_up_takes_the_longest_surface_under_its_commonest_label():
         ("c", "北京大学", 3),
     ]
     assert found("无") == Decoded()
+    assert Lookup(train[:2]).label_of == Lookup(train[1::-1]).label_of, "a tie does not hang on the order of the rows"
     assert Lookup([])("北京") == Decoded()
 
 

@@ -156,6 +156,20 @@ def test_an_unknown_label_is_a_false_positive_of_its_own_and_outside_of_the_macr
     assert "f1_z" not in scores.metrics()
 
 
+def test_an_entity_is_written_whether_or_not_its_surface_is_listed():
+    gold = example("三星在北京", ("a", 0, 2))
+    entities = (Entity("a", "三星", 0, 2), Entity("b", "北京", 3, 5))
+    scores = score([gold], [Decoded(entities)], ABC)
+    assert scores == score([gold], [Decoded(entities, (("a", "三星"), ("b", "北京")))], ABC)
+    assert scores.micro == scores.span_micro == Counts(tp=1, fp=1)
+
+
+def test_unknown_labels_come_last_and_by_name_in_sums_too():
+    gold = [example("三星")]
+    parts = [scores_of(gold, [f'{{"{label}":["三星"]}}']) for label in "zyx"]
+    assert list(sum(parts[1:], parts[0]).surface) == [*"abc", *"xyz"]
+
+
 def test_problems_are_counted_by_kind():
     decoded = Decoded(
         problems=(Problem("duplicate", "x", "a"), Problem("duplicate", "y", "a"), Problem("wrong_type", "1"))
@@ -282,7 +296,8 @@ def test_cluener_s_mean_is_over_its_ten_labels_and_the_table_says_how_many_count
         scores = scores_of(gold, ['{"company":["三星"]}'], labels)
         assert (scores.f1, scores.macro_f1, scores.metrics()["macro_labels"]) == (1.0, 0.1, 10)
         assert "(mean of all 10 labels: 9 in neither gold nor predictions count as 0)" in table(scores)
-        assert rates(row_counts(gold, [Decoded()], labels).sum(0), labels.names)["macro_f1"] == 0
+        right = [Decoded(gold[0].entities)]
+        assert rates(row_counts(gold, right, labels).sum(0), labels.names)["macro_f1"] == pytest.approx(0.1)
     nine = LabelSet.of(CLUENER.names[:9])
     assert scores_of(gold, ['{"company":["三星"]}'], nine).macro_f1 == 1.0
 

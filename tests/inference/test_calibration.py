@@ -6,12 +6,15 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from qwen_ner.codec import Decoded
+from qwen_ner.entities import Entity, Example
 from qwen_ner.inference.calibration import (
     Calibration,
     Judged,
     best_threshold,
     expected_calibration_error,
     fit_calibration,
+    judged,
     precision_at_coverage,
     reliability,
     summary,
@@ -147,6 +150,37 @@ def test_a_threshold_keeps_the_same_surfaces_when_they_are_read_again():
             assert [score + jitter >= threshold for score in scores] == [score >= threshold for score in scores]
 
 
+def test_where_keeping_all_is_as_good_nothing_is_left_out():
+    assert best_threshold([0.9, 0.2], [True, True], gold=2) == 0.0
+    assert best_threshold([0.9, 0.2, 0.1], [True, True, False], gold=2) == pytest.approx(0.15)
+
+
+def test_a_label_s_threshold_is_the_best_for_its_own_surfaces_as_they_are_calibrated():
+    surfaces = drawn(400, scale=0.5, bias=-0.4)
+    gold = {"a": 1000, "b": sum(one.correct for one in surfaces if one.label == "b")}
+    found = fit_calibration(surfaces, gold)
+    for label, total in gold.items():
+        own = [one for one in surfaces if one.label == label]
+        scores = [found.of(one.confidence) for one in own]
+        best = best_threshold(scores, [one.correct for one in own], total)
+        assert found.thresholds[label] == pytest.approx(best)
+    assert 0 < found.thresholds["a"] < found.thresholds["b"], "where much is missed, less is left out"
+
+
+def test_a_surface_is_judged_once_and_by_its_label_too():
+    text = "三星和三星在北京"
+    gold = Example("0", text, (Entity("company", "三星", 0, 2), Entity("address", "北京", 6, 8)))
+    found = Decoded(
+        (
+            Entity("company", "三星", 0, 2, 0.9),
+            Entity("company", "三星", 3, 5, 0.9),
+            Entity("scene", "北京", 6, 8, 0.0),
+            Entity("address", "北京", 6, 8),  # without a score
+        )
+    )
+    assert list(judged([gold], [found])) == [Judged("company", 0.9, True), Judged("scene", 0.0, False)]
+
+
 def test_calibration_error_is_a_weighted_mean_of_gaps():
     assert expected_calibration_error([], []) == 0.0
     assert expected_calibration_error([1.0, 1.0, 0.0], [1, 0, 0]) == pytest.approx(2 / 3 * 0.5)
@@ -155,6 +189,7 @@ def test_calibration_error_is_a_weighted_mean_of_gaps():
 
 def test_precision_is_of_the_surest():
     assert precision_at_coverage([0.1, 0.9], [False, True], (0.5, 1.0)) == {0.5: 1.0, 1.0: 0.5}
+    assert precision_at_coverage([0.9, 0.8, 0.3], [True, False, False], (0.5,)) == {0.5: 0.5}, "rounded up to two"
     assert precision_at_coverage([], [], (0.5,)) == {0.5: 0.0}
     assert summary([Judged("a", 0.5, True)])["surfaces"] == 1
 

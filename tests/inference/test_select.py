@@ -22,7 +22,7 @@ from qwen_ner.entities import Entity, NerError
 from qwen_ner.inference import select as module
 from qwen_ner.inference.asked import TextTooLong
 from qwen_ner.inference.extractor import Extractor
-from qwen_ner.inference.select import COVERED, select, write
+from qwen_ner.inference.select import COVERED, select, spread, write
 
 
 class Scripted(Extractor):
@@ -90,6 +90,16 @@ def test_a_text_mostly_made_of_what_is_chosen_waits_until_nothing_else_is_left()
     two = select(Scripted(logprobs), rows(texts), 2).chosen
     assert [one.text for one in two] == [texts[0], texts[2]]
     assert [one.text for one in select(Scripted(logprobs), rows(texts), 3).chosen] == texts
+
+
+def test_a_text_waits_if_more_than_half_of_it_is_in_all_that_are_chosen_together():
+    half = "二三四五"
+    assert [gram in grams("一二三四", 3) for gram in ("二三四", "三四五")] == [True, False]
+    assert grams(half, 3) == {"二三四", "三四五"}
+    assert spread(["一二三四", half, "玩了一晚上"], 2) == [0, 1]
+    both = "一二三四六七八九"  # two of its six 3-grams are in the first text, two in the second
+    assert spread(["一二三四五", "六七八九十", both, "玩了一晚上"], 3) == [0, 1, 3]
+    assert spread(["一二三四五", "六七八九十", both, "玩了一晚上"], 4) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 512])

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_ner.entities import Entity, Example
-from qwen_ner.training.long_rows import SHORTEST, split_long
+from qwen_ner.inference.windows import Window
+from qwen_ner.training.long_rows import SHARE, SHORTEST, cut_out, split_long
 
 
 def measure(examples):
@@ -28,6 +29,7 @@ def test_what_fits_stays_what_it_is():
     found = split(examples, 1_000)
     assert found.examples is examples
     assert str(found) == ""
+    assert split(examples, max(measure(examples))).examples is examples, "of just as many tokens too"
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(80, 300))
@@ -67,6 +69,17 @@ def test_a_passage_with_more_tokens_than_the_rest_is_split_further():
     assert found.kept == 200
     sizes = [len(part.text) for part in found.examples]
     assert max(sizes) > 2 * min(sizes)
+    (beside,) = measure([Example("", "。")])
+    whole = 10 + 2_200 + 4 * 200
+    assert sizes[0] == int(SHARE * 2_200 * (400 - beside) / (whole - beside)), "what fits at once is not split again"
+
+
+def test_an_entity_that_goes_beyond_a_window_is_not_in_it():
+    example = Example(
+        "d", "一二三四", (Entity("x", "一二", 0, 2), Entity("x", "二三", 1, 3), Entity("x", "三四", 2, 4))
+    )
+    assert [e.text for e in cut_out(example, Window(0, 2, 0, 2)).entities] == ["一二"]
+    assert [(e.text, e.span) for e in cut_out(example, Window(2, 4, 2, 4)).entities] == [("三四", (0, 2))]
 
 
 def test_an_entity_longer_than_a_window_is_lost_and_counted():

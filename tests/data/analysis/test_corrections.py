@@ -117,6 +117,12 @@ def test_several_models_must_be_sure_together_and_none_may_believe():
     assert proposed(row(COMPANY), found(company=0.0), Prediction()) == [], "a model that was not asked"
 
 
+def test_the_surest_come_first_and_of_equals_the_earlier_row():
+    rows = [row(id=str(n)) for n in range(3)]
+    findings = propose(rows, [[found((COMPANY, score)) for score in (0.92, 0.99, 0.92)]])
+    assert [(finding.row, finding.score) for finding in findings] == [(1, 0.99), (0, 0.92), (2, 0.92)]
+
+
 def test_predictions_that_do_not_say_what_they_think_of_the_annotation_are_refused():
     with pytest.raises(NerError) as error:
         propose([row(COMPANY)], [[Prediction()]])

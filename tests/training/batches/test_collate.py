@@ -5,7 +5,13 @@ from transformers import AutoModelForCausalLM
 
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.inference.backends.torch import TorchBackend
-from qwen_ner.training.batches.collate import IGNORED, PaddedCollator, RowCollator, choose_collator
+from qwen_ner.training.batches.collate import (
+    IGNORED,
+    PaddedCollator,
+    PrefixSharedCollator,
+    RowCollator,
+    choose_collator,
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +27,16 @@ def test_the_tensors_of_two_rows():
     assert batch["labels"].tolist() == [[ignored, ignored, ignored, 4, 9], [ignored, 9, ignored, ignored, ignored]]
     assert batch["logits_to_keep"].tolist() == [0, 2, 3]
     assert batch["shift_labels"].tolist() == [[ignored, 4, 9], [9, ignored, ignored]]
+
+
+@pytest.mark.parametrize("collate", [PaddedCollator(0), PrefixSharedCollator(), PrefixSharedCollator(padded=True)])
+def test_a_row_that_is_not_counted_has_no_label_and_keeps_its_tokens(collate):
+    first, second = {"prompt_ids": [1, 2], "answer_ids": [3, 9]}, {"prompt_ids": [1, 5], "answer_ids": [6, 7, 9]}
+    batch, whole = collate([first, second | {"counted": False}]), collate([first, second])
+    for labels, supervised in ((batch, [3, 9]), (whole, [3, 6, 7, 9, 9])):
+        assert sorted(labels["labels"][labels["labels"] != IGNORED].tolist()) == supervised
+        assert sorted(labels["shift_labels"][labels["shift_labels"] != IGNORED].tolist()) == supervised
+    assert torch.equal(batch["input_ids"], whole["input_ids"])
 
 
 def test_the_loss_is_that_of_all_logits_and_of_the_rows_one_by_one(tiny, rows):
