@@ -73,6 +73,20 @@ def test_what_the_hub_does_not_give(model, hub, monkeypatch, caplog, spoil, name
     assert remedy in caught.value.remedy
 
 
+@pytest.mark.parametrize("spoil", [lambda hub, patch: None, unreachable], ids=["absent", "unreachable"])
+def test_a_folder_that_is_not_there_is_said_before_what_the_hub_says(hub, tmp_path, monkeypatch, caplog, spoil):
+    (tmp_path / "outputs" / "ls_fixed").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    spoil(hub, monkeypatch)
+    with caplog.at_level(logging.CRITICAL):
+        for name, near in (("outputs/ls_fixd", 'did you mean "outputs/ls_fixed"? Else '), ("outputs/x", "")):
+            with pytest.raises(NerError, match=f"^{name}: no such folder, and as a name of the Hub: ") as caught:
+                local_folder(name)
+            assert caught.value.place == name
+            assert caught.value.remedy.startswith(near)
+            assert "did you mean" not in caught.value.remedy[len(near) :]
+
+
 def test_a_private_model_is_its_owner_s(model, hub, monkeypatch):
     hub.repos[model]["private"] = True
     assert local_folder(model).is_dir()
@@ -105,6 +119,9 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once_with_the_ways_out(dead, tm
             assert "tester/ner" in (caught.value.place, caught.value.value)
             assert url in caught.value.what
             assert all(way in caught.value.remedy for way in ("HF_ENDPOINT", "modelscope:", "folder"))
+            assert ("train tiny" in caught.value.remedy) is (load is not local_folder), (
+                "of a trained model it is no way out"
+            )
         assert time.monotonic() - started < 10
 
 
