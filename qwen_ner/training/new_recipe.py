@@ -6,13 +6,13 @@ were measured on CLUENER. Knows nothing of the model but its name.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -156,9 +156,8 @@ def look(dataset: str, keep: Sequence[str] | None = None) -> Found:
     """
     if is_local(dataset):
         dataset = str(registry.only_file(Path(dataset)) or dataset)
-    repair = False
     try:
-        splits = read_all(dataset, keep=keep)
+        repair, splits = False, read_all(dataset, keep=keep)
     except DataError:  # what is not mended is raised again
         repair, splits = True, read_all(dataset, keep=keep, repair=True)
     if len(splits) == 1 and Path(dataset).expanduser().is_file():
@@ -193,7 +192,7 @@ def _label_lines(found: Found) -> list[str]:
     counts: dict[str, Counter[str]] = {split: Counter() for split in found.splits}
     surfaces: dict[str, Counter[str]] = defaultdict(Counter)
     for split, examples in found.splits.items():
-        for entity in chain.from_iterable(example.entities for example in examples):
+        for entity in itertools.chain.from_iterable(example.entities for example in examples):
             counts[split][entity.label] += 1
             surfaces[entity.label][entity.text] += 1
     labels = found.labels()
@@ -225,9 +224,11 @@ def _one_line(text: str) -> str:
 def recipe_text(found: Found, path: Path, model: str, *, bf16: bool = False) -> str:
     """The recipe, to be written to `path`: YAML, and Python for `accelerate launch`, whatever the data hold.
 
-    `bf16` says whether this machine's GPU has it.
+    Its output folder is one that is not there yet. `bf16` says whether this machine's GPU has it.
     """
-    name = re.sub(r"[^\w.-]+", "-", Path(found.dataset).resolve().stem).strip("-.") or "run"
+    stem = re.sub(r"[^\w.-]+", "-", Path(found.dataset).resolve().stem).strip("-.") or "run"
+    names = (f"{stem}-{n}" if n > 1 else stem for n in itertools.count(1))
+    name = next(name for name in names if not Path("outputs", name).exists())
     return TEMPLATE.format(
         overview="\n".join(f"#   {line}".rstrip() for line in overview(found)),
         place=_one_line(shlex.quote(str(path))),
