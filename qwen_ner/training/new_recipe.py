@@ -90,7 +90,7 @@ max_grad_norm: 1.0
 {bf16}
 seed: 42
 
-# Evaluation: generate, score, keep the best, stop when it no longer improves
+# Evaluation: generate, score, keep the best
 eval_strategy: epoch
 eval_on_start: true
 save_strategy: epoch
@@ -132,9 +132,8 @@ class Found:
     @property
     def held_out(self) -> int:
         """The rows of train that choose the checkpoint: 0 if an annotated dev split does, but in CLUENER's protocol."""
-        if self.has("dev") and self.dataset not in NAMED:
-            return 0
-        return min(MOST_HELD_OUT, max(1, len(self.train) // 10))
+        dev_chooses = self.has("dev") and self.dataset not in NAMED
+        return 0 if dev_chooses else min(MOST_HELD_OUT, max(1, len(self.train) // 10))
 
     def has(self, split: str) -> bool:
         """Whether there is such a split, with entities."""
@@ -265,18 +264,18 @@ def _steps(found: Found, *, toy: bool) -> str:
     elif len(found.train) < FEW_ROWS:
         rows, rate, why = 10, "4e-4", "the best of three on CLUENER"
     an_epoch = math.ceil((len(found.train) - found.held_out) / rows)
-    epochs, end = MOST_EPOCHS, "early stopping ends it"
+    patience = max(5, math.ceil(PATIENT_STEPS / an_epoch))
+    epochs, end = MOST_EPOCHS, "early stopping ends it" if patience < MOST_EPOCHS else "so few rows are seen often"
     if not toy and len(found.train) < FEW_ROWS:
         epochs = min(MOST_EPOCHS, max(FEW_EPOCHS, math.ceil(FEW_STEPS / an_epoch)))
         end = "20 were no better with 100 rows of CLUENER" if epochs == FEW_EPOCHS else f"{epochs * an_epoch} steps"
     long = min(LONG, Lengths.of((len(example.text), 0) for example in found.train).quantile(0.9))
-    patience = max(5, math.ceil(PATIENT_STEPS / an_epoch))
+    stop = f"early_stopping_patience: {patience:<14}# evaluations, one per epoch, that are no better\n"
     pack = max(size for size in range(1, rows + 1) if rows % size == 0 and (size == 1 or size * long <= PACK))
     return f"""# Optimization: {pack} rows × {rows // pack} × one process = {rows} rows per step
 learning_rate: {rate:<24}# {why}
 num_train_epochs: {epochs:<21}# at most; {end}
-early_stopping_patience: {patience:<14}# evaluations, one per epoch, that are no better
-per_device_train_batch_size: {pack}
+{stop if patience < epochs else ""}per_device_train_batch_size: {pack}
 gradient_accumulation_steps: {rows // pack}"""
 
 
