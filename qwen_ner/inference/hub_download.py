@@ -189,10 +189,10 @@ def explain_faults(name: str, revision: str | None = None) -> Iterator[None]:
     except NerError:
         raise
     except Exception as error:
-        raise explain(error, name, revision, write=True) from error
+        raise explain(error, name, revision, writing=True) from error
 
 
-def explain(error: Exception, name: str, revision: str | None = None, *, write: bool = False) -> NerError:
+def explain(error: Exception, name: str, revision: str | None = None, *, writing: bool = False) -> NerError:
     """What the Hub, or the connection to it, answered about `name`, with a remedy. Raises `error` if it is another."""
     from huggingface_hub import constants, errors
 
@@ -222,7 +222,7 @@ def explain(error: Exception, name: str, revision: str | None = None, *, write: 
         what, remedy = f"the Hub refused ({reason})", "check the name and the token"
     else:
         offline = "HF_HUB_OFFLINE is set; unset it"
-        offline += "" if write else f", or run hf download {name} where there is a network"
+        offline += "" if writing else f", or run hf download {name} where there is a network"
         remedy = offline if constants.is_offline_mode() else f"check the network and HF_ENDPOINT, and {again}"
         what = f"the Hub cannot be reached, or is down ({reason})"
     return NerError(what, place=name, remedy=remedy)

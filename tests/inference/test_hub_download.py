@@ -59,7 +59,7 @@ def test_a_repository_without_our_config_is_refused_before_its_weights_are_fetch
         (lambda hub, patch: patch.delenv("HF_TOKEN"), "tester/private", None, 401, "hf auth login"),
         (lambda hub, patch: None, "tester/absent", None, 404, "check the name"),
         (lambda hub, patch: None, "tester/ner", "v9", "v9", "a branch, a tag or a commit"),
-        (lambda hub, patch: patch.setattr(constants, "HF_HUB_OFFLINE", True), "tester/ner", None, None, "HF_HUB_OFFLINE"),
+        (lambda hub, patch: patch.setattr(constants, "HF_HUB_OFFLINE", True), "tester/ner", None, None, "run hf download"),
         (unreachable, "tester/ner", None, None, "HF_ENDPOINT"),
     ],
     ids=["private", "absent", "revision", "offline", "unreachable"],
