@@ -118,7 +118,7 @@ def test_audit(capsys, folder):
     assert code == 0
     assert out.startswith("train.jsonl:11  0.6")
     assert "omitted: nothing → address 北京 [2, 4)  (北京: address in 10 of 11 places)" in out
-    assert "1 findings in 11 rows: 1 omitted" in err
+    assert "1 finding in 11 rows: 1 omitted" in err
     code, out, _ = call(capsys, "audit", "--data", folder, "--output", folder / "f.jsonl", "--split", "train")
     assert (code, out) == (0, "")
     assert [json.loads(line)["id"] for line in (folder / "f.jsonl").read_text(encoding="utf-8").splitlines()] == [

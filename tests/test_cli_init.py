@@ -51,6 +51,14 @@ def test_tags_out_of_order_are_repaired_listed_and_the_recipe_says_so(home, caps
     assert "train.bio:1:" not in err  # it would be repaired
 
 
+def test_the_format_of_faulty_data_is_told_once(home, capsys, caplog):
+    """They are read again to repair what can be."""
+    (home / "a.csv").write_text("text,label,entity\n三星在北京,公司,苹果\n", encoding="utf-8")
+    with caplog.at_level("INFO"):
+        assert in_process(capsys, "init", "a.csv")[0] == 1
+    assert len([said for said in caplog.messages if "a.csv is read as" in said]) == 1
+
+
 def test_on_several_gpus_it_says_to_launch_on_all_of_them(home, monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     _, out, _ = in_process(capsys, "init", "data/medicine")

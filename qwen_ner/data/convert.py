@@ -102,5 +102,5 @@ def convert(
         done.corrections.log()
     if done.losses.counts:
         log.warning("Not in %s as it is in %s:\n%s", path, source, done.losses)
-    log.info("%s is written as %s: %s, %s", path, name, count(done.rows, "row"), f"{done.entities:,} entities")
+    log.info("%s is written as %s: %s, %s", path, name, count(done.rows, "row"), count(done.entities, "entity"))
     return done

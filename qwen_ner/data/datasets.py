@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -182,11 +182,17 @@ def iter_dataset(
     """As `read_dataset`, one example at a time. Raises at the end: what came before is valid only if it does not."""
     source, watching = open_dataset(dataset, split, data_dir), watch or Watch()
     if source.format not in (jsonl, cluener):
-        log.info("%s is read as %s", source.path, source)
+        _log_format(source.path, str(source))
     options = {"unlabelled": split == "test", "keep": watching.keep, "warn": watching.note, "repair": repair}
     yield from watching.examples(source.examples(labels, **options))
     if watch is None:
         watching.log(source.path)
+
+
+@cache
+def _log_format(path: str, name: str) -> None:
+    """Once: data with faults are read again to repair them."""
+    log.info("%s is read as %s", path, name)
 
 
 def open_dataset(dataset: str, split: str | None, data_dir: str | Path | None = None) -> Source:

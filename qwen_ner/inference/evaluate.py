@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from inspect import signature
@@ -26,7 +26,7 @@ from ..data.formats.predictions import iter_predictions, labels_of_predictions
 from ..data.negatives import entity_free
 from ..data.notes import Watch
 from ..data.trained_texts import TRAINED_TEXTS, load_trained_texts, trained_on
-from ..entities import CLUENER, LabelSet, NerError, fingerprint
+from ..entities import CLUENER, Example, LabelSet, NerError, fingerprint
 from ..evaluation.result import EvaluationResult
 from ..evaluation.table import Contract
 from .calibration import judged, summary
@@ -97,17 +97,12 @@ def evaluate(
     if extractor:
         labels = extractor.config.labels
     else:
-        predicted = StoredDecoded.of(iter_predictions(model, gold))
-        names = labels_of_predictions(model, gold, predicted)
-        labels = CLUENER if data in NAMED else LabelSet.of(sorted(names))
+        predicted, labels = _answers(model, gold, data)
     watch.keep = frozenset(labels.names)
     if split != "train" and has_split(data, "train", data_dir):
         train = StoredExamples.of(read("train"))
     watch.log(data)
-    clauses = []
-    if negatives and extractor:
-        surfaces = (entity.text for example in chain(gold, train or ()) for entity in example.entities)
-        clauses = entity_free((example for example in gold if example.entities), surfaces)
+    clauses = _clauses(gold, train or ()) if negatives and extractor else []
     name = f"{model}@{revision}" if revision else model
     for decoding in decodings if extractor else ("given",):
         conditions = sampling.floor(min_score), thresholds, str(sampling) if temperature else ""
@@ -122,6 +117,19 @@ def evaluate(
         found = extractor.predictions([clause.text for clause in clauses], **options)
         confidence = summary(judged(gold, predicted))
         yield evaluated(predicted=predicted, confidence=confidence, added=list(zip(clauses, found, strict=True)))
+
+
+def _answers(path: str, gold: StoredExamples, data: str) -> tuple[StoredDecoded, LabelSet]:
+    """The predictions of a file, and the labels to score them with."""
+    predicted = StoredDecoded.of(iter_predictions(path, gold))
+    names = labels_of_predictions(path, gold, predicted)
+    return predicted, CLUENER if data in NAMED else LabelSet.of(sorted(names))
+
+
+def _clauses(gold: Iterable[Example], train: Iterable[Example]) -> list[Example]:
+    """Clauses of `gold` without entities, also those of `train`."""
+    surfaces = (entity.text for example in chain(gold, train) for entity in example.entities)
+    return entity_free((example for example in gold if example.entities), surfaces)
 
 
 def _check_entities(gold: StoredExamples, place: str, watch: Watch, extractor: Extractor | None) -> None:

@@ -149,6 +149,8 @@ def items(**changes: object) -> dict[str, object]:
             "if this file's are inclusive, as CLUENER's are, add 1 to each",
         ),
         (items(text="周"), 'the span [0, 3) holds "周小舟", the surface is "周"'),
+        (items(text="图书馆"), 'the surface is "图书馆"; it stands at [6, 9); correct it'),
+        (items(text="渝北"), 'the surface is "渝北"; correct it'),
         (items(surface="周"), 'holds "周小舟", the surface is "周"'),
         (items(text="周小舟", surface=None), 'holds "周小舟", the surface is null'),
         (items(end=17), "leaves the text, which has 16 characters"),

@@ -37,10 +37,11 @@ def test_the_interval_is_that_of_resampling_written_out():
     assert found.low < score(gold, predicted, ABC).span_f1 < found.high
 
 
-def test_the_interval_of_a_share_of_independent_rows_is_that_of_the_binomial():
+def test_the_interval_of_a_share_of_independent_rows_is_that_of_the_binomial(monkeypatch):
     """Half of 400 rows found: 0.5 ± 1.96 · √(0.25 / 400)."""
     gold, predicted = half_right([0, 1] * 200)
-    found = intervals(row_counts(gold, predicted, ABC), ABC.names, resamples=4000)["recall"]
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 4000)
+    found = intervals(row_counts(gold, predicted, ABC), ABC.names)["recall"]
     assert (found.low, found.high) == pytest.approx((0.5 - 0.049, 0.5 + 0.049), abs=0.004)
 
 

@@ -37,6 +37,7 @@ def run(options: Namespace, _: list[str]) -> None:
     from ...data.analysis.disagreement import predictions_by_text
     from ...data.analysis.findings import write_findings
     from ...data.datasets import read_dataset
+    from ...data.formats import errors
     from ...entities import NerError
 
     if options.sure and not options.predictions:
@@ -52,5 +53,6 @@ def run(options: Namespace, _: list[str]) -> None:
     else:
         print("".join(f"{finding}\n" for finding in findings[: options.limit]), end="")
     kinds = Counter(finding.kind for finding in findings)
-    counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-    print(f"{len(findings):,} findings in {len(examples):,} rows{': ' + counts if counts else ''}", file=sys.stderr)
+    counts = ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common())
+    found = f"{errors.count(len(findings), 'finding')} in {errors.count(len(examples), 'row')}"
+    print(f"{found}{': ' + counts if counts else ''}", file=sys.stderr)

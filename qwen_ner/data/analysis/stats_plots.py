@@ -6,6 +6,9 @@ In: `Statistics`, a folder. Out: PNG files in it. Does not count anything.
 from __future__ import annotations
 
 import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,7 @@ from .stats import Statistics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.font_manager import FontEntry
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +46,10 @@ def draw(statistics: Statistics, folder: str | Path, tokenizer: str = "") -> lis
             _lengths(axes, statistics, what, "characters" if what == "text" else unit)
         if "row" in whats:
             _limits(panels("limits.png", 4)[0], statistics, unit)
-        for name, figure in figures.items():
-            figure.savefig(folder / name, dpi=150)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # what no font has, `_fonts` has logged
+            for name, figure in figures.items():
+                figure.savefig(folder / name, dpi=150)
     return [folder / name for name in figures]
 
 
@@ -116,11 +122,30 @@ def _fonts(text: str) -> list[str]:
     default = font_manager.FontProperties()
     families, missing = default.get_family(), set(text)
     missing -= {*map(chr, FT2Font(font_manager.findfont(default)).get_charmap())}
-    for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.weight != 400, entry.name)):
-        # The "last resort" font has a box for every character.
-        if missing and "LastResort" not in entry.fname:
+    for entry in _installed():
+        if not missing:
+            break
+        # The "last resort" font has a box for every character. What was removed may still be listed.
+        if "LastResort" not in entry.fname and Path(entry.fname).exists():
             held = missing & {*map(chr, FT2Font(entry.fname).get_charmap())}
             families, missing = [*families, *([entry.name] if held else [])], missing - held
     if missing:
         log.warning("No installed font has %s; install one, such as Noto Sans CJK.", " ".join(sorted(missing)))
     return families
+
+
+def _installed() -> Iterator[FontEntry]:
+    """The fonts of matplotlib's list, regular ones first, then those that are newer than the file of that list."""
+    from matplotlib import font_manager
+
+    listed = font_manager.fontManager.ttflist
+    old = sorted(listed, key=_rank)
+    yield from old
+    for path in {*font_manager.findSystemFonts()} - {entry.fname for entry in old}:
+        with suppress(Exception):  # a file may be broken in any way; matplotlib leaves it out too
+            font_manager.fontManager.addfont(path)
+    yield from sorted(listed[len(old) :], key=_rank)
+
+
+def _rank(entry: FontEntry) -> tuple[bool, str]:
+    return entry.weight != 400, entry.name

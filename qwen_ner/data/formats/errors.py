@@ -125,7 +125,8 @@ def quote(value: object) -> str:
 def count(number: int, noun: str) -> str:
     """A number with its noun.
 
-    >>> count(1, "row"), count(1343, "row")
-    ('1 row', '1,343 rows')
+    >>> count(1, "row"), count(1343, "row"), count(2, "entity")
+    ('1 row', '1,343 rows', '2 entities')
     """
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    plural = f"{noun.removesuffix('y')}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"

@@ -120,7 +120,8 @@ class EntityReader:
             fault = f"of {label} is empty or leaves the text, which has {length}{self._other_ends(start, end, ())}"
         elif wrong := [surface for surface in surfaces if not self._holds(span, surface)]:
             found = quote(self.text[slice(*span)])
-            fault = f"holds {found}, the surface is {quote(wrong[0])}{self._other_ends(start, end, surfaces)}"
+            named = f"{quote(wrong[0])}{self._place_of(wrong[0])}"
+            fault = f"holds {found}, the surface is {named}{self._other_ends(start, end, surfaces)}"
         else:
             if self.warn and self.unit != CHARACTERS and span != (start, end + self.inclusive):  # type: ignore[operator]
                 self.warn(f"offsets that count {self.unit.name}, converted")
@@ -137,6 +138,14 @@ class EntityReader:
             self.warn(SPACED)
             return True
         return False
+
+    def _place_of(self, surface: object) -> str:
+        """Where a surface stands that the text holds once, if characters and the file's unit count alike up to it."""
+        start = self.text.find(surface) if isinstance(surface, str) else -1
+        span = start, start + len(str(surface))
+        if start < 0 or self.text.rfind(str(surface)) != start or self.unit.span(self.text, *span) != span:
+            return ""
+        return f"; it stands at [{start}, {span[1] - self.inclusive}{']' if self.inclusive else ')'}"
 
     def _other_ends(self, start: Any, end: Any, surfaces: tuple[object, ...]) -> str:
         """The remedy for a span that does not fit: the other convention for ends, if it may be that."""

@@ -25,6 +25,9 @@ from .lines import lines_of
 from .mentions import EntityReader, entity_of, refuse
 from .rows import json_object
 
+NO_GOLD = "name the data it is scored by (--data, --split), or take the predictions.jsonl of `evaluate --report`"
+"""The remedy."""
+
 PREDICTIONS_NAME, METRICS_NAME = "predictions.jsonl", "metrics.json"
 
 
@@ -92,7 +95,10 @@ class _Lines:
                     self.faults.check_id(str(row["id"]), number, report)
 
     def own_gold(self) -> Iterator[Example]:
-        """The gold rows that the lines have themselves."""
+        """The gold rows that the lines have themselves. If none has, that is one fault."""
+        if self.places and not any("gold" in self._row_at(start) for _, start in self.places.values()):
+            self.faults.found.append(f'{self.path.name}: no line has "gold"; {NO_GOLD}')
+            return
         for number, start in self.places.values():
             with self._reading(number):
                 yield _own_gold(self._row_at(start))
@@ -124,8 +130,7 @@ def _row(raw: bytes) -> dict[str, Any]:
 
 def _own_gold(row: dict[str, Any]) -> Example:
     if not isinstance(row.get("text"), str) or not isinstance(row.get("gold"), list):
-        remedy = "name the data it is scored by (--data, --split), or take the predictions.jsonl of `evaluate --report`"
-        raise LineFault('the line lacks "text" or "gold"', remedy=remedy)
+        raise LineFault('the line lacks "text" or "gold"', remedy=NO_GOLD)
     return Example(str(row["id"]), row["text"], tuple(_entity(item, row["text"]) for item in row["gold"]))
 
 

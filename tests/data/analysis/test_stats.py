@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib import font_manager
 from rows import EIGHT, example
 
 from qwen_ner.data.analysis.stats import Lengths, statistics
-from qwen_ner.data.analysis.stats_plots import draw
+from qwen_ner.data.analysis.stats_plots import _fonts, draw
 from qwen_ner.data.analysis.stats_table import round_limits, table
 from qwen_ner.data.datasets import read_all, read_dataset, write_jsonl
 from qwen_ner.data.tokenize import token_counts
@@ -106,12 +109,28 @@ def test_plots(counted, tmp_path, recwarn):
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
 
 
-def test_plots_of_characters_that_no_font_has(tmp_path, caplog):
+def test_plots_of_characters_that_no_font_has(tmp_path, caplog, recwarn):
     name = "\U000f1234"  # of private use
     rows = [example("阿司匹林", (name, "阿司匹林"))]
     with caplog.at_level(logging.WARNING):
         draw(statistics({"train": rows}), tmp_path)
     assert f"No installed font has {name};" in caplog.text
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)], "it is said once"
+
+
+def test_a_font_that_is_newer_than_the_list_of_matplotlib_is_found(monkeypatch, caplog):
+    """Its list is kept in a file, so a font that was just installed is not in it, and one that was removed still is."""
+    manager = font_manager.fontManager
+    bundled = {Path(entry.fname).name: entry for entry in manager.ttflist}
+    font = bundled["STIXGeneral.ttf"]
+    removed = dataclasses.replace(font, fname="/removed.ttf")
+    monkeypatch.setattr(manager, "ttflist", [removed, bundled["DejaVuSans.ttf"]])
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: ["/broken.ttf", font.fname])
+    with caplog.at_level(logging.WARNING):
+        families = _fonts("A\u1d81")
+    assert families[-1] == font.name
+    assert font.fname in [entry.fname for entry in manager.ttflist]
+    assert not caplog.text
 
 
 def test_all_splits_of_a_data_set(tmp_path):

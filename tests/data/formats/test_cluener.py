@@ -117,6 +117,7 @@ def test_a_test_set_with_labels_has_them_on_every_row(folder):
             {"name": {"周小舟": [[0, 1]]}},
             'the span [0, 1] holds "周小", the surface is "周小舟"',
         ),
+        ({"address": {"渝北": [[0, 1]]}}, 'the surface is "渝北"; it stands at [4, 5]. CLUENER'),
         ({"name": {"周小舟": [[0, 3]]}}, "inclusive; if this file's are not, name it .jsonl"),
         ({"name": {"周小舟": [[0, 9]]}}, "leaves the text, which has 9 characters"),
         ({"name": {"周小舟": [[-1, 1]]}}, "the span [-1, 1] of name"),

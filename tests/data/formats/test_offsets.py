@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from qwen_ner.data.formats import doccano, jsonl, label_studio
 from qwen_ner.data.formats.errors import DataError
+from qwen_ner.data.formats.mentions import EntityReader
 from qwen_ner.data.formats.offsets import CHARACTERS, INCLUSIVE, UNCLEAR, UNITS, UTF16, Survey
 from qwen_ner.entities import CLUENER
 
@@ -194,3 +195,11 @@ def test_label_studios_offsets_are_judged_by_its_surfaces(tmp_path, text, span, 
     assert [what for what, _ in said if "converted" in what] == (
         [f"offsets that count {unit}, converted"] if unit else []
     )
+
+
+def test_where_a_surface_stands_is_told_in_the_unit_of_the_file():
+    faults = []
+    for text in ("张伟在北京😀", "😀张伟在北京"):
+        list(EntityReader(text, None, faults.append, unit=UTF16).at("name", 0, 2, ("北京",)))
+    assert faults[0].endswith('the surface is "北京"; it stands at [3, 5); correct it')
+    assert faults[1].endswith('the surface is "北京"; correct it'), "not where a character is not an offset"

@@ -86,8 +86,22 @@ def test_lines_without_gold_ask_for_the_data(tmp_path):
     with pytest.raises(DataError) as caught:
         read_predictions(path)
     (fault,) = caught.value.faults
-    assert fault.startswith("p.jsonl:1: ")
+    assert fault.startswith("p.jsonl: no line ")
     assert "--data" in fault
+    gold = {"id": "a", "text": "无", "entities": [], "gold": []}
+    with pytest.raises(DataError) as caught:
+        read_predictions(written(path, gold, {"id": "b", "text": "无", "entities": []}))
+    assert [fault.partition(" lacks")[0] for fault in caught.value.faults] == ["p.jsonl:2: the line"]
+    path = written(
+        tmp_path / "p.jsonl", *({"id": str(n), "text": "无", "entities": []} for n in range(30)), {"text": 1}
+    )
+    with pytest.raises(DataError) as caught:
+        read_predictions(path)
+    bad, fault = caught.value.faults
+    assert bad.startswith("p.jsonl:31: ")
+    assert fault.startswith("p.jsonl: no line ")
+    assert "--data" in fault
+    assert caught.value.rows == 31
     with pytest.raises(NerError, match="no lines") as caught:
         read_predictions(written(tmp_path / "empty.jsonl"))
     assert caught.value.place == str(tmp_path / "empty.jsonl")

@@ -7,6 +7,7 @@ from qwen_ner.data.convert import convert
 from qwen_ner.data.datasets import read_dataset
 from qwen_ner.data.formats.errors import LINE_BREAKS, DataError
 from qwen_ner.data.formats.foreign.sheets import tables_of
+from qwen_ner.data.formats.foreign.table_rows import DENIED, DOUBLE
 from qwen_ner.data.formats.foreign.tables import MERGED
 from qwen_ner.data.formats.jsonl import write as write_jsonl
 from qwen_ner.data.formats.registry import open_source
@@ -416,6 +417,27 @@ def test_rows_of_a_text_that_comes_again_further_down_are_told(tmp_path):
     warned = []
     assert read(csv(tmp_path / "a.csv", [["文本", "标签", "实体"], *rows]), warned) == WANTED[:2]
     assert [where for _, where in warned] == ["a.csv:5"]
+
+
+def test_annotators_who_contradict_each_other_in_a_sheet_are_told(tmp_path):
+    """All is kept: a span may have two labels."""
+    header = ["文本", "标签", "实体", "标注人"]
+    rows = [["患者头晕三天", "症状", "头晕", "小王"], ["患者头晕三天", "疾病", "头晕", "小李"]]
+    rows += [["患者发热", "", "", "小李"], ["患者发热", "症状", "发热", "小王"], ["复查", "", "", "小王"]]
+    warned = []
+    found = [{("症状", "头晕"), ("疾病", "头晕")}, {("症状", "发热")}, set()]
+    assert [pairs for _, pairs in read(csv(tmp_path / "a.csv", [header, *rows]), warned)] == found
+    assert [pair for pair in warned if "标注人" not in pair[1]] == [
+        (DENIED, "a.csv:4"),
+        (DOUBLE, "a.csv:3 头晕 is 症状 and 疾病"),
+    ]
+
+
+def test_one_surface_at_two_places_may_have_two_labels(tmp_path):
+    rows = [["北京在北京", label, start, start + 2] for label, start in (("队", 0), ("地点", 3), ("城市", 3))]
+    warned = []
+    read(csv(tmp_path / "a.csv", [["文本", "标签", "开始", "结束"], *rows]), warned)
+    assert warned == [(DOUBLE, "a.csv:4 [3, 5) is 地点 and 城市")]
 
 
 def test_white_space_around_the_label_and_entity_of_a_row_is_trimmed_and_told(tmp_path):

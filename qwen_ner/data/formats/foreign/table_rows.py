@@ -31,6 +31,11 @@ NO_GROUP = "rows without a group, though others have one"
 NO_IDS = "columns of ids that are missing or the same in some rows, not read: rows have their numbers"
 NO_TEXT = "rows without a text or an entity, left out"
 NONE = "cells that say none, read as empty"
+DOUBLE = "entities with two labels, both kept; if annotators disagree, delete the row of one"
+DENIED = (
+    "rows that say that their text has no entity, though other rows of it name some, which are kept; if annotators "
+    "disagree, delete the rows of one"
+)
 
 
 @dataclass
@@ -147,6 +152,7 @@ class TableRows:
     def _of_entities(self, columns: dict[str, int]) -> None:
         """A row an entity; those of one text are one row, at the first."""
         texts: dict[tuple[str, str], tuple[int, list[tuple[int, dict[str, Any]]]]] = {}
+        empty: list[tuple[int, tuple[str, str]]] = []
         before, ids = ("", ""), self._ids_of_texts()
         single = self._labels_of_one(columns)
         for number, cells, text in self.header.with_texts(self.text):
@@ -170,10 +176,26 @@ class TableRows:
             elif held:
                 remedy = "give it both a label and an entity, or empty its cells"
                 self._fault(number, f"the row has {quote(held)} alone", remedy)
+            else:
+                empty.append((number, key))
+        for number, key in empty:
+            if texts[key][1]:
+                self.warn(DENIED, self._place(number))
         for (text, _), (number, items) in texts.items():
             placed = any("start" in item for _, item in items)
             made = [self._placed(item, at, text) if placed else item for at, item in items]
+            self._tell_doubles([at for at, _ in items], made)
             self.found.setdefault(number, {"text": text, "items": made})  # unless that row is a fault
+
+    def _tell_doubles(self, numbers: list[int], items: list[dict[str, Any]]) -> None:
+        """Tell `warn` of the entities of one text that are at one place, or without a place, under two labels."""
+        labels: dict[tuple[Any, Any], str] = {}
+        for number, item in zip(numbers, items, strict=True):
+            start, end = (item.get(kind) for kind in ("start", "end"))
+            named = item.get("text", f"[{start}, {end})")
+            first = labels.setdefault((named if start is None else start, end), item["label"])
+            if first != item["label"]:
+                self.warn(DOUBLE, f"{self._place(number)} {named} is {first} and {item['label']}")
 
     def _entities_of(self, number: int, held: dict[str, str], text: str, single: set[str]) -> list[dict[str, str]]:
         """What a row says of each of its entities. With offsets the whole cell is a surface."""

@@ -67,6 +67,11 @@ WRITTEN = ("id", "text", "label", "entity", "start", "end")
 
 LIKE_A_ROW = "headers that look like rows with their entities; if one is, write the names of the columns above it"
 
+OTHER_SHEETS = (
+    "sheets beside the one that is read, left out; to read one, save it as a file of its own, or move its rows to the "
+    "one that is read"
+)
+
 MERGED = "texts that came before; a table without ids that repeat reads them as one row"
 
 SENTENCE = ("sentence #", "sentence_id", "sentence", "sent_id", "sid", "句子", "句号", "id")
@@ -155,7 +160,7 @@ def survey(path: str | Path) -> Layout:
         filled = [number for number, cells in table if any(map(str.strip, cells))]
         if title != read:
             size = count(len(filled), "row")
-            left.append(("sheets beside the one that is read, left out", f"{path.name}: {title}, {size}"))
+            left.append((OTHER_SHEETS, f"{path.name}: {title}, {size}"))
         else:
             above = (number for number in filled if number < headers[read].number)
             left += [("rows above the header, left out", f"{path.name}:{number}") for number in above]
