@@ -18,8 +18,8 @@ REMEMBERED = 60.0
 """Seconds for which a hub that did not answer is not asked again: a training needs several things from it."""
 
 WAYS_OUT = (
-    "set HF_ENDPOINT to a mirror that you can reach, give modelscope:user/name for a model of ModelScope, give a "
-    "folder, or train tiny, a toy made here, to try the rest"
+    "set HF_ENDPOINT to a mirror that you can reach, give modelscope:user/name for a model of ModelScope, or give a "
+    "folder"
 )
 
 _silent: dict[str, tuple[float, str]] = {}
@@ -54,6 +54,6 @@ def silence(endpoint: str) -> str | None:
     return reason
 
 
-def unreachable(name: str, endpoint: str, reason: str) -> NerError:
+def unreachable(name: str, endpoint: str, reason: str, remedy: str = WAYS_OUT) -> NerError:
     """The error for `name`, which is not on this machine and cannot be downloaded from `endpoint`."""
-    return NerError(f"is not on this machine, and {endpoint} cannot be reached ({reason})", place=name, remedy=WAYS_OUT)
+    return NerError(f"is not on this machine, and {endpoint} cannot be reached ({reason})", place=name, remedy=remedy)

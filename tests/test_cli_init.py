@@ -71,6 +71,15 @@ def test_the_folder_it_stands_in_is_the_data(home, monkeypatch, capsys):
     assert load_recipe("recipe.yaml").training.output_dir == "outputs/medicine"
 
 
+def test_a_second_recipe_for_the_same_data_has_a_folder_of_its_own(home, capsys):
+    """As after a training of the toy, whose checkpoints a training of a Qwen could not go on from."""
+    for n, folder in enumerate(("outputs/medicine", "outputs/medicine-2", "outputs/medicine-3")):
+        assert in_process(capsys, "init", "data/medicine", "--output", f"{n}.yaml")[0] == 0
+        args = load_recipe(f"{n}.yaml").training
+        assert (args.output_dir, args.run_name) == (folder, folder.removeprefix("outputs/"))
+        (home / folder).mkdir(parents=True)
+
+
 def test_a_recipe_is_overwritten_only_by_force(home, capsys):
     (home / "mine.yaml").write_text("seed: 3\n", encoding="utf-8")
     code, _, err = in_process(capsys, "init", "data/medicine", "--output", "mine.yaml")

@@ -6,6 +6,7 @@ way of decoding. Knows nothing of training.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -24,12 +25,13 @@ from ..data.formats.errors import count
 from ..data.formats.predictions import iter_predictions, labels_of_predictions
 from ..data.negatives import entity_free
 from ..data.notes import Watch
-from ..data.trained_texts import load_trained_texts, trained_on
+from ..data.trained_texts import TRAINED_TEXTS, load_trained_texts, trained_on
 from ..entities import CLUENER, Example, LabelSet, NerError, fingerprint
 from ..evaluation.result import EvaluationResult
 from ..evaluation.table import Contract
 from .calibration import judged, summary
 from .extractor import Extractor
+from .output_file import META, NAME
 from .sampling import Sampling
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,8 @@ def evaluate(
     `temperature`, `top_p` and `batch_tokens` those of `Extractor.predictions`. `limit` takes the first rows only. With
     `negatives`, clauses without entities are cut out of the rows and read too, to see how often something is found
     where nothing is; they do not count in the scores. If `data` is the one file that the model was trained on, the rows
-    that were held out are scored, unless `split` is train; rows of other data that were trained on are warned of.
+    that were held out are scored, unless `split` is train; rows of other data that were trained on are warned of, and
+    where `model` is a file, those that the model which wrote it was trained on.
     Entities of labels that the model does not have are left out, counted and logged. Raises `NerError` if the split has
     no entity to score, and what reading, loading and predicting raise.
     """
@@ -86,7 +89,7 @@ def evaluate(
     extractor = None if Path(model).is_file() else load()
     watch.keep = frozenset(extractor.config.labels.names) if extractor else None
     gold, train = StoredExamples.of(read(split)), None
-    if extractor and split != "train":
+    if split != "train":
         gold, train = _not_trained_on(gold, model, data, split)
         split = split if train is None else HELD_OUT
     gold = gold[:limit]
@@ -145,15 +148,21 @@ def _not_trained_on(
 ) -> tuple[StoredExamples, StoredExamples | None]:
     """The rows to score and, if those that the model was trained on are left out of them, these.
 
-    They are left out of a single file that is the data of the training; else they are warned of.
+    They are left out of a single file that is the data of the training; else, and of the model whose predictions a file
+    has, they are warned of.
     """
-    trained = load_trained_texts(Path(model))
+    given = Path(model).is_file()
+    model = _writer_of(Path(model)) if given else model
+    trained = load_trained_texts(Path(model)) if model else None
+    if trained is None and model:
+        what = "it is not known which rows %s was trained on: no %s here, which `train` writes and `push` leaves out."
+        log.info(what, model, TRAINED_TEXTS)
     if trained is None or not len(gold):
         return gold, None
     seen, same_data = trained_on(gold, trained)
     known, others = np.flatnonzero(seen), np.flatnonzero(~seen)
     said = f"{model} was trained on {len(known):,} of the {count(len(gold), 'row')} of {data} {split}"
-    if same_data and len(others) and Path(data).expanduser().is_file():
+    if same_data and len(others) and not given and Path(data).expanduser().is_file():
         what = "%s: the others (%s), which may have chosen its checkpoint, are scored. To score all, add --split train."
         log.info(what, said, f"{len(others):,}")
         return gold.select(others), gold.select(known)
@@ -165,3 +174,12 @@ def _not_trained_on(
             said,
         )
     return gold, None
+
+
+def _writer_of(predictions: Path) -> str:
+    """The name of the model that wrote a file of predictions, as `predict` notes it beside the file; else ""."""
+    try:
+        record = json.loads(predictions.with_name(predictions.name + META).read_text(encoding="utf-8"))
+        return str(record[NAME])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""

@@ -6,6 +6,7 @@ was not provided and what to do. Knows nothing of what is in the files.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import re
@@ -19,7 +20,7 @@ from ..columns import first_line
 from ..contract import NER_CONFIG_NAME
 from ..entities import NerError
 from ..files import install_line
-from ..reach import silence, unreachable
+from ..reach import WAYS_OUT, silence, unreachable
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +75,11 @@ def base_folder(name: str | Path, revision: str | None = None, *, weights: bool 
         raise NerError("no such folder", place=name, remedy="give the folder of a model, or a Hub id (user/name)")
     if Path(name).is_dir():
         return Path(name)
-    return download(str(name), revision, MODEL_FILES if weights else WITHOUT_WEIGHTS)
+    ways_out = f"{WAYS_OUT}, or train tiny, a toy made here, to try the rest"
+    return download(str(name), revision, MODEL_FILES if weights else WITHOUT_WEIGHTS, ways_out)
 
 
-def download(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+def download(name: str, revision: str | None, patterns: Sequence[str], ways_out: str = WAYS_OUT) -> Path:
     """The local copy of the files of a repository that fit `patterns`, brought up to date if its hub can be reached."""
     from huggingface_hub import constants, snapshot_download
 
@@ -89,15 +91,26 @@ def download(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
         folder = fetch(name.removeprefix(MODELSCOPE), **given, local_files_only=reason is not None)
     except Exception as error:  # ModelScope's client raises its own, and those of requests
         if reason:
-            raise unreachable(name, endpoint, reason) from error
+            raise _or_folder(unreachable(name, endpoint, reason, ways_out)) from error
         if not scope:
-            raise explain(error, name, revision) from error
+            raise _or_folder(explain(error, name, revision)) from error
         what = f"ModelScope does not give it ({' '.join(str(error).split()) or type(error).__name__})"
         remedy = "check the name and the revision, or set MODELSCOPE_API_TOKEN if it is private"
         raise NerError(what, value=revision, place=name, remedy=remedy) from error
     if reason:
         _warn_once(name, endpoint, reason)
     return Path(folder)
+
+
+def _or_folder(error: NerError) -> NerError:
+    """`error` about `user/name`; where `user` is a folder here, it says first that there is no `name` in it."""
+    parent, _, name = str(error.place).partition("/")
+    if not Path(parent).is_dir():
+        return error
+    near = difflib.get_close_matches(name, [path.name for path in Path(parent).iterdir() if path.is_dir()], n=1)
+    remedy = f'did you mean "{parent}/{near[0]}"? Else {error.remedy}' if near else error.remedy
+    what = f"no such folder, and as a name of the Hub: {error.what}"
+    return NerError(what, value=error.value, place=error.place, remedy=remedy)
 
 
 def _modelscope(name: str) -> tuple[Callable[..., str], str]:
@@ -170,16 +183,16 @@ def downloaded_commit(name: str, revision: str | None = None) -> str | None:
 
 @contextmanager
 def explain_faults(name: str, revision: str | None = None) -> Iterator[None]:
-    """Turn what `huggingface_hub` raises about the repository `name` into a `NerError` with a remedy."""
+    """Turn what `huggingface_hub` raises about writing to the repository `name` into a `NerError` with a remedy."""
     try:
         yield
     except NerError:
         raise
     except Exception as error:
-        raise explain(error, name, revision) from error
+        raise explain(error, name, revision, writing=True) from error
 
 
-def explain(error: Exception, name: str, revision: str | None = None) -> NerError:
+def explain(error: Exception, name: str, revision: str | None = None, *, writing: bool = False) -> NerError:
     """What the Hub, or the connection to it, answered about `name`, with a remedy. Raises `error` if it is another."""
     from huggingface_hub import constants, errors
 
@@ -208,7 +221,8 @@ def explain(error: Exception, name: str, revision: str | None = None) -> NerErro
     if status is not None and status < 500:
         what, remedy = f"the Hub refused ({reason})", "check the name and the token"
     else:
-        offline = f"HF_HUB_OFFLINE is set; unset it, or run hf download {name} where there is a network"
+        offline = "HF_HUB_OFFLINE is set; unset it"
+        offline += "" if writing else f", or run hf download {name} where there is a network"
         remedy = offline if constants.is_offline_mode() else f"check the network and HF_ENDPOINT, and {again}"
         what = f"the Hub cannot be reached, or is down ({reason})"
     return NerError(what, place=name, remedy=remedy)

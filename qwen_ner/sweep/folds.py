@@ -67,7 +67,7 @@ def cross_fit(path: Path, overrides: Sequence[str], folds: int) -> Path:
                 log.info("%s is finished; remove the folder to train it again.", folder)
                 continue
             log.info("Fold %d of %d: %d rows to train on, %d to predict.", n, folds, len(others), len(held))
-            train(load_recipe(path, [*overrides, *_overrides(folder, splits.labels)]))
+            train(load_recipe(path, [*overrides, *_overrides(folder, splits.labels)]), advise=False)
             wait_for_everyone()  # the first process writes the calibration of the model when the others are done
             clear_device_cache(garbage_collection=True)  # the trainer is a reference cycle, and holds the model
             _predict(folder, held_out, recipe)

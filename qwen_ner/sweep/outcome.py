@@ -34,7 +34,13 @@ def report(sweep: Sweep, study: Study, folder: Path) -> str:
     best = write_best(sweep, study, folder)
     launch = shlex.join(sweep.launch_recipe(best))
     paths = map(str, [best, *draw(sweep, study, folder)])
-    return "\n".join([table, "", *paths, "", "To train the best recipe once more:", f"  {launch}"])
+    said = "To train the best recipe once more:"
+    if sweep.goal == "maximize" and study.best_value == 0:
+        said = (
+            f"No trial scored above 0, so {sweep.metric} does not tell them apart and best.yaml is only the first of "
+        )
+        said += "them: raise num_train_epochs or max_steps, and search again. To train it once more all the same:"
+    return "\n".join([table, "", *paths, "", said, f"  {launch}"])
 
 
 def format_table(sweep: Sweep, study: Study) -> str:

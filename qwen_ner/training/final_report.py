@@ -44,11 +44,14 @@ BY_INIT = """have a recipe written for a Qwen
   qwen-ner train qwen.yaml --output_dir {output}"""
 
 
-def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float) -> dict[str, Any]:
+def report(
+    trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float, *, advise: bool = True
+) -> dict[str, Any]:
     """Score the final split, write the report, print the table and the examples.
 
     Every rank takes part in scoring; the first writes and prints. `started` is the time.monotonic() from which
-    `seconds` count. Returns the scores and, under "training", a summary of the training.
+    `seconds` count. With `advise` it says what to do next. Returns the scores and, under "training", a summary of the
+    training.
     """
     splits, recipe, state = plan.splits, plan.recipe, trainer.state
     split, dataset = splits.scored_name, recipe.data.dataset
@@ -82,14 +85,14 @@ def report(trainer: NerTrainer, plan: TrainingPlan, output: Path, started: float
         evaluated = replace(evaluated, confidence=summary(on_validation) | {"of": of})
         write_report(evaluated, output, training=training, history=state.log_history)
         print(evaluated.table())
-        if not splits.final:
+        if advise and not splits.final:
             print(_basis(dataset, splits, chose=state.best_global_step is not None))
         for text, entities in zip(recipe.data.examples, extractor.extract(recipe.data.examples), strict=True):
             found = " · ".join(f"{e.label} {e.text} [{e.start}, {e.end})" for e in entities)
             print(printable(f"\n{text}\n  {found or 'no entity'}"))
         print(printable(f"\ntrained on {dataset}: {count(len(plan.fitting_rows), 'row')}"))
         print(f"report: {output / 'report.html'}")
-        if recipe.model.model_name_or_path == "tiny":
+        if advise and recipe.model.model_name_or_path == "tiny":
             print(printable(_toy(dataset, output)), flush=True)
         leaks = warn_of_leaks("final" if splits.final else "validation")
         raise_or_warn([leaks(plan), *nothing_right(evaluated, trainer.args, state)])

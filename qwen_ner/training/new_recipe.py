@@ -6,13 +6,13 @@ were measured on CLUENER. Knows nothing of the model but its name.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -90,7 +90,7 @@ max_grad_norm: 1.0
 {bf16}
 seed: 42
 
-# Evaluation: generate, score, keep the best, stop when it no longer improves
+# Evaluation: generate, score, keep the best
 eval_strategy: epoch
 eval_on_start: true
 save_strategy: epoch
@@ -132,9 +132,8 @@ class Found:
     @property
     def held_out(self) -> int:
         """The rows of train that choose the checkpoint: 0 if an annotated dev split does, but in CLUENER's protocol."""
-        if self.has("dev") and self.dataset not in NAMED:
-            return 0
-        return min(MOST_HELD_OUT, max(1, len(self.train) // 10))
+        dev_chooses = self.has("dev") and self.dataset not in NAMED
+        return 0 if dev_chooses else min(MOST_HELD_OUT, max(1, len(self.train) // 10))
 
     def has(self, split: str) -> bool:
         """Whether there is such a split, with entities."""
@@ -156,9 +155,8 @@ def look(dataset: str, keep: Sequence[str] | None = None) -> Found:
     """
     if is_local(dataset):
         dataset = str(registry.only_file(Path(dataset)) or dataset)
-    repair = False
     try:
-        splits = read_all(dataset, keep=keep)
+        repair, splits = False, read_all(dataset, keep=keep)
     except DataError:  # what is not mended is raised again
         repair, splits = True, read_all(dataset, keep=keep, repair=True)
     if len(splits) == 1 and Path(dataset).expanduser().is_file():
@@ -193,7 +191,7 @@ def _label_lines(found: Found) -> list[str]:
     counts: dict[str, Counter[str]] = {split: Counter() for split in found.splits}
     surfaces: dict[str, Counter[str]] = defaultdict(Counter)
     for split, examples in found.splits.items():
-        for entity in chain.from_iterable(example.entities for example in examples):
+        for entity in itertools.chain.from_iterable(example.entities for example in examples):
             counts[split][entity.label] += 1
             surfaces[entity.label][entity.text] += 1
     labels = found.labels()
@@ -225,9 +223,11 @@ def _one_line(text: str) -> str:
 def recipe_text(found: Found, path: Path, model: str, *, bf16: bool = False) -> str:
     """The recipe, to be written to `path`: YAML, and Python for `accelerate launch`, whatever the data hold.
 
-    `bf16` says whether this machine's GPU has it.
+    Its output folder is one that is not there yet. `bf16` says whether this machine's GPU has it.
     """
-    name = re.sub(r"[^\w.-]+", "-", Path(found.dataset).resolve().stem).strip("-.") or "run"
+    stem = re.sub(r"[^\w.-]+", "-", Path(found.dataset).resolve().stem).strip("-.") or "run"
+    names = (f"{stem}-{n}" if n > 1 else stem for n in itertools.count(1))
+    name = next(name for name in names if not Path("outputs", name).exists())
     return TEMPLATE.format(
         overview="\n".join(f"#   {line}".rstrip() for line in overview(found)),
         place=_one_line(shlex.quote(str(path))),
@@ -264,18 +264,18 @@ def _steps(found: Found, *, toy: bool) -> str:
     elif len(found.train) < FEW_ROWS:
         rows, rate, why = 10, "4e-4", "the best of three on CLUENER"
     an_epoch = math.ceil((len(found.train) - found.held_out) / rows)
-    epochs, end = MOST_EPOCHS, "early stopping ends it"
+    patience = max(5, math.ceil(PATIENT_STEPS / an_epoch))
+    epochs, end = MOST_EPOCHS, "early stopping ends it" if patience < MOST_EPOCHS else "so few rows are seen often"
     if not toy and len(found.train) < FEW_ROWS:
         epochs = min(MOST_EPOCHS, max(FEW_EPOCHS, math.ceil(FEW_STEPS / an_epoch)))
         end = "20 were no better with 100 rows of CLUENER" if epochs == FEW_EPOCHS else f"{epochs * an_epoch} steps"
     long = min(LONG, Lengths.of((len(example.text), 0) for example in found.train).quantile(0.9))
-    patience = max(5, math.ceil(PATIENT_STEPS / an_epoch))
+    stop = f"early_stopping_patience: {patience:<14}# evaluations, one per epoch, that are no better\n"
     pack = max(size for size in range(1, rows + 1) if rows % size == 0 and (size == 1 or size * long <= PACK))
     return f"""# Optimization: {pack} rows × {rows // pack} × one process = {rows} rows per step
 learning_rate: {rate:<24}# {why}
 num_train_epochs: {epochs:<21}# at most; {end}
-early_stopping_patience: {patience:<14}# evaluations, one per epoch, that are no better
-per_device_train_batch_size: {pack}
+{stop if patience < epochs else ""}per_device_train_batch_size: {pack}
 gradient_accumulation_steps: {rows // pack}"""
 
 

@@ -20,7 +20,7 @@ from ..codec import Codec
 from ..contract import NerConfig
 from ..data.tokenize import build_dataset, column, end_of_turn, longest_first
 from ..entities import Example, NerError, fingerprint
-from ..inference.hub_download import is_absent_folder
+from ..inference.hub_download import ADAPTER, is_absent_folder
 from ..inference.loading import load_tokenizer
 from ..inference.windows import Window, windows_to_read
 from .batches.collate import PaddedCollator, PrefixSharedCollator, choose_collator
@@ -81,9 +81,11 @@ class TrainingPlan:
         """The model to start from: a folder, or its name on the Hub or on ModelScope."""
         name = self.recipe.model.model_name_or_path
         if name != "tiny":
-            if is_absent_folder(name):
+            bare = Path(name).is_dir() and not any((Path(name) / file).is_file() for file in ("config.json", ADAPTER))
+            if bare or is_absent_folder(name):
+                what = "no model in this folder (no config.json)" if bare else "no such folder"
                 remedy = "give the folder of a model, or a Hub id (user/name)"
-                raise NerError("no such folder", value=name, place="model_name_or_path", remedy=remedy)
+                raise NerError(what, value=name, place="model_name_or_path", remedy=remedy)
             return name
         with self._first_process_first("making the tiny model"):
             return str(make_tiny(self.folder / "tiny"))

@@ -23,8 +23,10 @@ from .recipe import Recipe
 from .tracking.trackers import tracking
 
 
-def train(recipe: Recipe) -> dict[str, Any]:
+def train(recipe: Recipe, *, advise: bool = True) -> dict[str, Any]:
     """Train, keep the best checkpoint, score it on the final split. Returns the scores and a summary of the training.
+
+    `advise` is for a training by itself: say below the scores what to do next.
 
     Raises `NerError` for what the user can mend, `KeyboardInterrupt` after SIGINT or SIGTERM, once a checkpoint is
     written.
@@ -59,7 +61,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(_internal_call=True)  # an ordinary save would push here, before the scores are known
         trainer.save_state()
-        scores = report(trainer, plan, output, started)
+        scores = report(trainer, plan, output, started, advise=advise)
         if args.push_to_hub:
             trainer.push_to_hub()
         return scores

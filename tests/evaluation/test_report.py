@@ -84,6 +84,19 @@ def test_texts_are_shown_and_not_run_and_nothing_is_fetched(evaluated):
     assert page(evaluated, HISTORY) == html
 
 
+def test_column_heads_of_chinese_labels_lie_on_their_side(evaluated):
+    """Upright characters of vertical text were clipped away."""
+    (rule,) = re.findall(r"\.turned \{(.*?)\}", page(evaluated))
+    assert "text-orientation: sideways" in rule
+
+
+def test_a_problem_has_the_name_that_it_has_in_the_table(evaluated):
+    predicted = [Codec(ABC).decode(evaluated.gold[0].text, text) for text in ('{"a":""}', "不是")]
+    html = page(EvaluationResult(evaluated.contract, evaluated.gold[:2], predicted, ABC))
+    assert '<span class="tag">wrong type: &#34;&#34;</span>' in html
+    assert '<span class="tag">not JSON: 不是</span>' in html
+
+
 def test_what_there_is_nothing_of_is_not_drawn(evaluated):
     bare = EvaluationResult(evaluated.contract, evaluated.gold[:2], evaluated.predicted[:2], ABC)
     html = page(bare)

@@ -149,6 +149,7 @@ def test_each_failure_has_its_remedy_and_changes_nothing(
     place = trained["full"] if "merge" in options else repo_id
     assert (caught.value.place, caught.value.value) == (place, value)
     assert remedy in caught.value.remedy
+    assert "hf download" not in caught.value.remedy, "it writes"
     assert TOKEN not in str(caught.value)
     assert contents(trained["full"]) == before
     assert not any(repo["commits"][1:] for repo in hub.repos.values())

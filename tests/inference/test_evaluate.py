@@ -1,5 +1,6 @@
 """Scoring a model on data that have more labels than it."""
 
+import json
 import logging
 import shutil
 from dataclasses import replace
@@ -77,13 +78,40 @@ def test_rows_that_a_model_was_trained_on_are_warned_of(trained, tmp_path, caplo
             assert [seen in message for message in told] == ([True] if seen else [])
 
 
+def test_predictions_of_rows_that_their_model_was_trained_on_are_warned_of(trained, tmp_path, caplog):
+    """The file beside them says whose they are. All rows are scored, as the file has them."""
+    path, data, meta = tmp_path / "p.jsonl", tmp_path / "own.jsonl", tmp_path / "p.jsonl.meta.json"
+    path.write_text("".join(f'{{"id": "{row.id}", "entities": []}}\n' for row in OWN), encoding="utf-8")
+    write_jsonl(data, OWN)
+    seen, unknown = (
+        f"{trained['full']} was trained on 8 of the 11 rows",
+        "not known which rows tester/ner was trained on",
+    )
+    for record, told in (({"model": str(trained["full"])}, [seen]), ({"model": "tester/ner"}, [unknown]), ([], [])):
+        meta.write_text(json.dumps(record))
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            (result,) = evaluate(str(path), str(data))
+        assert (result.contract.split, result.contract.rows) == ("dev", 11)
+        said = [record for record in caplog.records if "trained on" in record.message]
+        assert [text in record.message for text, record in zip(told, said, strict=True)] == [True] * len(told)
+        assert all(record.levelno == (logging.WARNING if told == [seen] else logging.INFO) for record in said)
+    caplog.clear()
+    meta.unlink()
+    next(evaluate(str(path), str(data)))
+    assert "trained on" not in caplog.text
+
+
 def test_without_a_record_of_its_texts_a_model_is_scored_on_all_rows(trained, tmp_path, caplog):
     """As one from the Hub, to which the record is not pushed."""
     model = tmp_path / "model"
     shutil.copytree(trained["full"], model, ignore=shutil.ignore_patterns("trained_texts.npy", "checkpoint-*"))
     write_jsonl(tmp_path / "own.jsonl", OWN)
-    (result,) = evaluate(str(model), str(tmp_path / "own.jsonl"), decodings=["free"])
+    with caplog.at_level(logging.INFO):
+        (result,) = evaluate(str(model), str(tmp_path / "own.jsonl"), decodings=["free"])
     assert result.contract.rows == 11
+    (said,) = (record.message for record in caplog.records if "trained on" in record.message)
+    assert said.startswith(f"it is not known which rows {model} was trained on")
     (model / "trained_texts.npy").write_bytes(b"no array")
     with pytest.raises(NerError) as error:
         next(evaluate(str(model), str(tmp_path / "own.jsonl")))

@@ -59,7 +59,7 @@ def test_a_repository_without_our_config_is_refused_before_its_weights_are_fetch
         (lambda hub, patch: patch.delenv("HF_TOKEN"), "tester/private", None, 401, "hf auth login"),
         (lambda hub, patch: None, "tester/absent", None, 404, "check the name"),
         (lambda hub, patch: None, "tester/ner", "v9", "v9", "a branch, a tag or a commit"),
-        (lambda hub, patch: patch.setattr(constants, "HF_HUB_OFFLINE", True), "tester/ner", None, None, "HF_HUB_OFFLINE"),
+        (lambda hub, patch: patch.setattr(constants, "HF_HUB_OFFLINE", True), "tester/ner", None, None, "run hf download"),
         (unreachable, "tester/ner", None, None, "HF_ENDPOINT"),
     ],
     ids=["private", "absent", "revision", "offline", "unreachable"],
@@ -71,6 +71,20 @@ def test_what_the_hub_does_not_give(model, hub, monkeypatch, caplog, spoil, name
         local_folder(name, revision)
     assert (caught.value.place, caught.value.value) == (name, value)
     assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize("spoil", [lambda hub, patch: None, unreachable], ids=["absent", "unreachable"])
+def test_a_folder_that_is_not_there_is_said_before_what_the_hub_says(hub, tmp_path, monkeypatch, caplog, spoil):
+    (tmp_path / "outputs" / "ls_fixed").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    spoil(hub, monkeypatch)
+    with caplog.at_level(logging.CRITICAL):
+        for name, near in (("outputs/ls_fixd", 'did you mean "outputs/ls_fixed"? Else '), ("outputs/x", "")):
+            with pytest.raises(NerError, match=f"^{name}: no such folder, and as a name of the Hub: ") as caught:
+                local_folder(name)
+            assert caught.value.place == name
+            assert caught.value.remedy.startswith(near)
+            assert "did you mean" not in caught.value.remedy[len(near) :]
 
 
 def test_a_private_model_is_its_owner_s(model, hub, monkeypatch):
@@ -105,6 +119,9 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once_with_the_ways_out(dead, tm
             assert "tester/ner" in (caught.value.place, caught.value.value)
             assert url in caught.value.what
             assert all(way in caught.value.remedy for way in ("HF_ENDPOINT", "modelscope:", "folder"))
+            assert ("train tiny" in caught.value.remedy) is (load is not local_folder), (
+                "of a trained model it is no way out"
+            )
         assert time.monotonic() - started < 10
 
 

@@ -96,6 +96,7 @@ def done(recipe, make_once):
     def make(output):
         said = warm_python.run(command(recipe, output), check=True, timeout=600).stdout.splitlines()
         assert f"{output / 'folds.jsonl'}: 24 rows, each predicted by the one of 2 models that has not seen it" in said
+        assert not [line for line in said if "for a final test" in line], "the data set of a fold is not the user's"
 
     return make_once("folds", make)
 

@@ -477,6 +477,19 @@ def test_a_grid_is_gone_through_and_a_failed_trial_does_not_end_it(write, tmp_pa
     assert len(states(out)) == 10
 
 
+@pytest.mark.parametrize("best", [0.0, 0.5])
+def test_of_trials_that_all_scored_0_none_is_called_better(write, tmp_path, best):
+    searched, study = read_sweep(write(command=None)), optuna.create_study(direction="maximize")
+    for value, rate in ((0.0, 0.01), (best, 0.02)):
+        space = {"learning_rate": optuna.distributions.CategoricalDistribution([0.01, 0.02])}
+        trial = {"params": {"learning_rate": rate}, "distributions": space, "value": value}
+        study.add_trial(optuna.trial.create_trial(**trial))
+    *_, said, launch = outcome.report(searched, study, tmp_path).splitlines()
+    assert launch.strip() == f"qwen-ner train {tmp_path / 'best.yaml'}"
+    assert ("does not tell them apart" in said, "raise num_train_epochs or max_steps" in said) == (not best, not best)
+    assert said.endswith("To train the best recipe once more:") == bool(best)
+
+
 def test_the_evaluation_before_training_says_nothing_of_a_trial(write, tmp_path):
     """It is of the model that is given, and no checkpoint is kept of it."""
     parameters = {"learning_rate": {"value": 0.1}, "max_steps": {"values": [0, 3]}}

@@ -112,6 +112,14 @@ def test_a_toy_is_called_a_toy_and_only_the_sample_made_up(tmp_path, taught, cap
     assert recipe.training.learning_rate == 4e-4
 
 
+def test_what_to_do_next_is_not_said_of_a_part_of_a_larger_run(tmp_path, taught, capsys):
+    few = {"validation_rows": 4, "max_train_samples": 8, "max_eval_samples": 2}
+    train(one_step(tmp_path, model_name_or_path="tiny", dataset=str(taught), **few), advise=False)
+    printed = capsys.readouterr().out
+    assert "report: " in printed.splitlines()[-1]
+    assert "for a final test give" not in printed
+
+
 def zero(tmp_path, *written, finished=True, **options):
     """What is said of answers to the first rows of EIGHT that are all wrong."""
     gold = EIGHT[: len(written)]

@@ -51,6 +51,18 @@ def trainer_of(monkeypatch):
     return trainer_of
 
 
+def test_a_folder_without_a_model_is_told_as_one_in_training_and_by_the_doctor(recipe, tmp_path):
+    recipe.model.model_name_or_path = str(tmp_path)
+    findings = examine(TrainingPlan(recipe, tmp_path, outline=True))
+    (told,) = [finding.message for finding in findings if "no model in this folder" in finding.message]
+    for plan in (TrainingPlan(recipe, tmp_path), TrainingPlan(recipe, tmp_path, outline=True)):
+        for name in ("tokenizer", "model"):
+            with pytest.raises(NerError, match=r"no model in this folder \(no config.json\)") as caught:
+                getattr(plan, name)
+            assert (caught.value.place, caught.value.value) == ("model_name_or_path", str(tmp_path))
+            assert str(caught.value) == told
+
+
 def test_the_doctor_examines_what_is_trained(recipe, trainer_of, tmp_path):
     given, outlined = trainer_of(recipe), TrainingPlan(recipe, tmp_path, outline=True)
     assert given["ner_config"] == outlined.config
