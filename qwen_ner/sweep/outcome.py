@@ -38,8 +38,8 @@ def report(sweep: Sweep, study: Study, folder: Path) -> str:
     if sweep.goal == "maximize" and study.best_value == 0:
         said = (
             f"No trial scored above 0, so {sweep.metric} does not tell them apart and best.yaml is only the first of "
+            "them: raise num_train_epochs or max_steps, and search again. To train it once more all the same:"
         )
-        said += "them: raise num_train_epochs or max_steps, and search again. To train it once more all the same:"
     return "\n".join([table, "", *paths, "", said, f"  {launch}"])
 
 

@@ -54,6 +54,13 @@ def test_scores_are_those_of_the_evaluation_where_gold_lacks_a_label(beside, tmp
     assert "macro_f1  100.00   50.00  -50.00" in compare(str(tmp_path / "a"), str(tmp_path / "b"))
 
 
+def test_the_metrics_of_another_model_in_the_folder_are_not_those_of_a_file(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"labels": ["animal"]}', encoding="utf-8")
+    assert "f1_animal" not in compare(*[write(tmp_path / "a.jsonl", EIGHT, slice(None))] * 2)
+    named = write(tmp_path / "predictions.jsonl", EIGHT, slice(None))
+    assert "f1_animal" in compare(named, str(tmp_path))
+
+
 def test_without_any_entity_nothing_is_compared(tmp_path):
     path = write(tmp_path / "a.jsonl", [Example("0", "无")], slice(None))
     with pytest.raises(NerError, match="no entity"):

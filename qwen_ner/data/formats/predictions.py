@@ -60,14 +60,16 @@ def iter_predictions(path: str | Path, gold: Iterable[Example]) -> Iterator[Deco
 def labels_of_predictions(path: str | Path, gold: Iterable[Example], predicted: Iterable[Decoded]) -> set[str]:
     """The labels to score `predicted`, which `path` holds, with: those of the gold and of the model that wrote them.
 
-    The model's are in the metrics.json beside the file; without one, those that it wrote are taken for its.
+    The model's are in the metrics.json of the same report; without one, those that it wrote are taken for its.
     """
     labels = {entity.label for example in gold for entity in example.entities}
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    file = Path(path) / PREDICTIONS_NAME if Path(path).is_dir() else Path(path)
     try:
-        return labels.union(json.loads((folder / METRICS_NAME).read_text("utf-8"))["labels"])
+        if file.name == PREDICTIONS_NAME:  # beside a file of another name, metrics.json may be of another model
+            return labels.union(json.loads(file.with_name(METRICS_NAME).read_text("utf-8"))["labels"])
     except (OSError, ValueError, TypeError, KeyError):
-        labels.update(entity.label for decoded in predicted for entity in decoded.entities)
+        pass
+    labels.update(entity.label for decoded in predicted for entity in decoded.entities)
     if not labels:
         raise NerError("no entity, neither annotated nor predicted", place=path, remedy="give rows that have some")
     return labels
