@@ -174,3 +174,11 @@ def test_a_model_is_scored_on_the_rows_of_its_file_that_were_held_out(tmp_path, 
     (again,) = evaluate(str(tmp_path / "out"), str(tmp_path / "own.jsonl"), decodings=["free"])
     assert again.contract.fingerprint == written["contract"]["fingerprint"]
     assert again.to_dict()["surface"] == written["surface"]
+
+
+def test_the_f1_of_the_validation_rows_under_constrained_decoding_is_that_of_evaluate(trained, taught):
+    written = json.loads((trained["full"] / "metrics.json").read_text(encoding="utf-8"))
+    (again,) = evaluate(str(trained["full"]), str(taught), "dev", decodings=["constrained"])
+    f1 = again.scores.micro.f1
+    assert f1 > 0 and written["training"]["validation"]["constrained_f1"] == pytest.approx(f1)
+    assert f"(f1 {100 * f1:.2f})" in written["confidence"]["of"]
