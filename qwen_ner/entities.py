@@ -41,7 +41,7 @@ class Entity:
     """One mention. `start` and `end` count characters of the sentence, half-open: `sentence[start:end] == text`.
 
     `score` is the model's confidence in [0, 1], or None if there is none, as in gold data. `ambiguous` is True if the
-    surface occurs more than once in the text: the model writes it once and may have meant another occurrence.
+    surface has several places in the text: the model writes it once and may have meant another (`codec.ground`).
 
     >>> Entity("company", "三星", 0, 2)
     Entity(label='company', text='三星', start=0, end=2, score=None)
