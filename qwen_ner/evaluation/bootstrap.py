@@ -13,7 +13,7 @@ import numpy as np
 
 from ..codec import Decoded
 from ..entities import Example, LabelSet, NerError
-from .scoring import SPAN, SURFACE, Pair, is_cluener, outcomes, score
+from .scoring import SPAN, SURFACE, Pair, check_rows, is_cluener, outcomes
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -47,9 +47,9 @@ def row_counts(
     """True positives, false positives and false negatives of each row: floats of shape (rows, 2·L + 4, 3).
 
     The columns are the L labels and the sum of all unknown labels in the surface view, the same in the span view, then
-    seen and unseen (zeros without `train`). Raises the errors of `score`.
+    seen and unseen (zeros without `train`). Raises what `check_rows` raises.
     """
-    score(gold, predicted, labels)  # raises
+    check_rows(gold, predicted, labels)
     other = len(labels)  # the column of all unknown labels
     column = {label: n for n, label in enumerate(labels.names)}
     counts = np.zeros((len(gold), 2 * other + 4, 3))

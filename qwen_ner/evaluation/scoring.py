@@ -223,6 +223,18 @@ class Scores:
             raise NerError(what, place=missing.args[0], remedy=remedy) from None
 
 
+def check_rows(gold: Sequence[Example], predicted: Sequence[Decoded], labels: LabelSet) -> None:
+    """Raise `NerError` if there is not one prediction for each row, or a gold label is not in `labels`."""
+    if len(gold) != len(predicted):
+        remedy = "give one prediction for each row, an empty Decoded() if there is none"
+        raise NerError(f"expected {len(gold)} predictions", value=len(predicted), remedy=remedy)
+    for example in gold:
+        if alien := {e.label for e in example.entities}.difference(labels.names):
+            what = f"the label is not in the label set ({join_names(labels.names, 20)})"
+            value, place = ", ".join(sorted(alien)), example.source or example.id
+            raise NerError(what, value=value, place=place, remedy="add it to the label set")
+
+
 def score(
     gold: Sequence[Example],
     predicted: Sequence[Decoded],
@@ -235,9 +247,7 @@ def score(
     A prediction that is not in the text, or whose label is unknown, is a false positive in both views; it has no
     offsets, so it counts once in the span view. A completion that could not be parsed predicts nothing, so all gold
     entities of its row are missed. With `train`, the examples the model was trained on or the set of their
-    (label, surface) pairs, `seen` and `unseen` are counted too.
-
-    Raises `NerError` if the lengths differ or a gold label is not in `labels`.
+    (label, surface) pairs, `seen` and `unseen` are counted too. Raises what `check_rows` raises.
 
     >>> from qwen_ner.codec import Codec
     >>> from qwen_ner.entities import CLUENER, Entity
@@ -246,18 +256,11 @@ def score(
     >>> scores.micro, scores.surface["company"], scores.problems["not_in_text"]
     (Counts(tp=1, fp=1, fn=1), Counts(tp=1, fp=1, fn=0), 1)
     """
-    if len(gold) != len(predicted):
-        remedy = "give one prediction for each row, an empty Decoded() if there is none"
-        raise NerError(f"expected {len(gold)} predictions", value=len(predicted), remedy=remedy)
+    check_rows(gold, predicted, labels)
     train_pairs = train if train is None or isinstance(train, Set) else {p for row in train for p in row.surfaces}
-    names = set(labels.names)
     tally: Counter[tuple[str, str, int]] = Counter()
     problems: Counter[str] = Counter()
     for example, decoded in zip(gold, predicted, strict=True):
-        if alien := {e.label for e in example.entities} - names:
-            what = f"the label is not in the label set ({join_names(labels.names, 20)})"
-            place = example.source or example.id
-            raise NerError(what, value=", ".join(sorted(alien)), place=place, remedy="add it to the label set")
         for view, outcome, item in outcomes(example, decoded):
             tally[view, item[0], outcome] += 1
             if train_pairs is not None and view == SURFACE:
@@ -266,7 +269,7 @@ def score(
 
     def counts_of(view: str) -> dict[str, Counts]:
         """By label: those of the label set in their order, then the unknown ones by name."""
-        every = (*labels.names, *sorted({label for of, label, _ in tally if of == view} - names))
+        every = (*labels.names, *sorted({label for of, label, _ in tally if of == view}.difference(labels.names)))
         return {label: Counts(*(tally[view, label, outcome] for outcome in OUTCOMES)) for label in every}
 
     seen, unseen = (sum(counts_of(part).values(), Counts()) for part in ("seen", "unseen"))

@@ -194,7 +194,8 @@ def _texts(folder: Path, recipe: Mapping[str, Any]) -> list[str]:
     """Texts to tell the language by: the scored rows, or the examples of the recipe."""
     path = folder / "predictions.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []  # a text may hold U+2028
-    return [json.loads(line)["text"] for line in lines if line] or recipe.get("examples") or []
+    rows = [json.loads(line) for line in lines if line]  # those that `predict` could not read have no text
+    return [row["text"] for row in rows if "text" in row] or recipe.get("examples") or []
 
 
 def is_chinese(texts: Iterable[str]) -> bool:

@@ -181,12 +181,13 @@ def refuse_secrets(out: Path, token: str | None, place: Path) -> None:
 
     A last check: a prompt or the name of a run may hold one.
     """
+    local = re.compile(rf"(?<!\w){re.escape(str(place))}")  # `/ner` is not in `user/ner`
     for path in sorted(out.iterdir()):
         if path.suffix not in (".json", ".yaml", ".md", ".jinja") or path.name in ("tokenizer.json", "vocab.json"):
             continue
         text = path.read_text(encoding="utf-8")
         has_token = TOKEN.search(text) or (token and token in text)
-        if has_token or str(place) in text:
+        if has_token or local.search(text):
             secret, value = ("a token", None) if has_token else ("a local path", str(place))
             remedy = "nothing was pushed; remove it from the recipe and push again"
             raise NerError(f"contains {secret}", value=value, place=path.name, remedy=remedy)

@@ -292,7 +292,7 @@ class Extractor:
             return
         spelling = self._grammar_or_none.vocabulary.bytes
         # A special token in a free answer is not in the vocabulary of bytes; its name stands in the answer.
-        lengths = [len(spelling.get(token) or self.tokenizer.decode(token)) for token in completion.ids]
+        lengths = [len(spelling.get(token) or self.tokenizer.decode(token).encode()) for token in completion.ids]
         before = 0
         for label, surface, start, end in locate(answer):
             first, last = len(answer[: before if with_keys else start].encode()), len(answer[:end].encode())

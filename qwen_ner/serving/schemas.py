@@ -67,7 +67,7 @@ class FoundEntity(BaseModel):
     score: float | None = Field(
         None, description="Confidence in [0, 1]; of a server that draws several answers, the share that has the entity."
     )
-    ambiguous: bool = Field(False, description="The surface has several places in the text: another may have been meant.")
+    ambiguous: bool = Field(False, description="The surface has several places in the text; another may be meant.")
 
 
 class TextResult(BaseModel):

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fake_hub import TOKEN
@@ -12,7 +14,7 @@ from rows import EIGHT
 from qwen_ner import cli
 from qwen_ner.contract import NerConfig
 from qwen_ner.entities import NerError
-from qwen_ner.hub.neutral import neutral_recipe
+from qwen_ner.hub.neutral import neutral_recipe, refuse_secrets
 from qwen_ner.hub.push import push
 
 ALWAYS = {
@@ -88,6 +90,15 @@ def test_a_token_in_a_prompt_is_not_pushed(trained, hub, tmp_path):
     assert caught.value.place == "README.md"
     assert TOKEN not in str(caught.value)
     assert hub.titles("tester/ner") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "local"), [("use user/ner", False), ("made in /ner", True), ('{"from": "/ner/model"}', True)]
+)
+def test_the_name_of_a_repository_is_no_local_path(tmp_path, text, local):
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")
+    with pytest.raises(NerError, match="a local path") if local else nullcontext():
+        refuse_secrets(tmp_path, None, Path("/ner"))
 
 
 @pytest.mark.slow

@@ -12,8 +12,9 @@ from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, LabelSet, NerError
 from qwen_ner.inference.asked import TextTooLong
+from qwen_ner.inference.backends.base import Completion
 from qwen_ner.inference.extractor import Extractor
-from qwen_ner.inference.loading import load_tokenizer
+from qwen_ner.inference.loading import decode_ids, load_tokenizer
 
 
 @pytest.fixture
@@ -34,6 +35,20 @@ def test_offsets_hold_and_order_is_kept(folder):
         assert one.scored({}) == other.scored({})
         assert [e.score for e in one.entities] == pytest.approx([e.score for e in other.entities], rel=1e-3)
     assert extractor.extract([]) == []
+
+
+def test_a_surface_behind_a_special_token_has_the_probability_of_its_own_tokens(folder):
+    """Of the special tokens of the Qwens that DeepSeek distilled, whose names are not ASCII, as of all others."""
+    extractor = Extractor.from_pretrained(folder)
+    extractor.tokenizer.add_special_tokens({"additional_special_tokens": ["<｜end▁of▁sentence｜>"]})
+    special = extractor.tokenizer.convert_tokens_to_ids("<｜end▁of▁sentence｜>")
+    parts = ('{"company":["工', None, '行","', '工商"', "]}")
+    pieces = [extractor.tokenizer(part, add_special_tokens=False)["input_ids"] if part else [special] for part in parts]
+    ids = [token for piece in pieces for token in piece]
+    logprobs = [-1.0 if part == '工商"' else 0.0 for part, piece in zip(parts, pieces, strict=True) for _ in piece]
+    (answer,) = decode_ids(extractor.tokenizer, [ids])
+    found = dict(extractor.log_probabilities(answer, Completion(ids, True, logprobs)))
+    assert found == {("company", "工<｜end▁of▁sentence｜>行"): 0.0, ("company", "工商"): -float(len(pieces[3]))}
 
 
 def test_any_iterable_of_texts_is_read(folder):
