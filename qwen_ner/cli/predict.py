@@ -47,7 +47,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_engine(parser, "ray")
     parser.add_argument("--address", metavar="A", help="of a Ray cluster; default: RAY_ADDRESS, or this machine")
     parser.add_argument(
-        "--replicas", type=count, metavar="N", help="models on the cluster; default: one per GPU, or per node"
+        "--replicas",
+        type=count,
+        metavar="N",
+        help="models to load with ray; default: one per GPU, or one per node without GPUs",
     )
 
 

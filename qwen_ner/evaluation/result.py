@@ -145,7 +145,8 @@ class EvaluationResult:
         lines += [f"errors (false positives + false negatives, by offsets): {kinds or 'none'}", bounds]
         if self.spurious:
             cut = f", {self.spurious['added']:,} of them cut out of the rows" if self.added else ""
-            of = f"sentences without entities ({self.spurious['sentences']:,} sentences{cut})"
+            number = self.spurious["sentences"]
+            of = f"sentences without entities ({number:,} sentence{'' if number == 1 else 's'}{cut})"
             lines.append(f"{self.spurious['per_1000']:.1f} false positives per 1,000 {of}")
         if self.confidence:
             lines.append(confidence_line(self.confidence))

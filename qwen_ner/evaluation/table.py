@@ -87,7 +87,7 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
     seen = (("seen", scores.seen, "seen_f1"), ("unseen", scores.unseen, "unseen_f1"))
     known = intervals or {}
     first = max(width(name) for name in ("macro_f1", *(row[0] for row in body)))
-    column = f"  {f'{LEVEL:.0%} of f1'.replace('%', ' %'):^13}" if known else ""
+    column = f"  {f'{LEVEL:.0%} interval'.replace('%', ' %'):^13}" if known else ""
     header = f"{' ' * first}  precision  recall      f1{column}  support"
 
     def between(rate: str) -> str:

@@ -50,7 +50,7 @@ class DataArguments:
     dataset: str = key("cluener", "cluener, sample, a file, a folder with {split}.jsonl (.bio, .json, …), or a Hub id")
     data_dir: str | None = key(None, "folder or zip of CLUENER; default: $QWEN_NER_DATA, the cache, a download")
     labels: dict[str, str] | None = key(None, "{name: description}; others are excluded; default: CLUENER's, or all")
-    repair: bool = key(False, "accept tags in an invalid order, and list them")
+    repair: bool = key(False, "accept tags in an invalid order, and brat texts edited after annotation; list each")
     system_prompt: str = key(SYSTEM_PROMPT, "system turn, in training and in use")
     validation_rows: int = key(500, "rows of train held out to choose the checkpoint; own data: ≤ 10 %, none with dev")
     max_train_samples: int | None = key(None, "train on at most this many rows")

@@ -56,7 +56,7 @@ Report = dict[str, Any]
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Called by MkDocs before it looks for files: write the pages; those without JSON leave the navigation."""
     made = write_pages(Path(config.docs_dir), ROOT)
-    missing = {f"results/{name}.md" for name in SOURCES if name not in made}
+    missing = [f"results/{name}.md" for name in SOURCES if name not in made]
     for section in config.nav or []:
         for title, pages in section.items() if isinstance(section, dict) else ():
             if isinstance(pages, list):

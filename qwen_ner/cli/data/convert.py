@@ -22,7 +22,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--split", help="which split of a folder or data set")
     add_labels(parser, "write")
     parser.add_argument("--lossy", action="store_true", help="leave out what the format of OUT cannot hold; list it")
-    parser.add_argument("--repair", action="store_true", help="accept tags in an invalid order, and list them")
+    what = "accept tags in an invalid order, and brat texts that were edited after annotation; list each"
+    parser.add_argument("--repair", action="store_true", help=what)
     what = "apply these findings, which `qwen-ner audit --output FILE` wrote; delete the lines that you reject"
     parser.add_argument("--corrections", metavar="FILE", help=what)
 

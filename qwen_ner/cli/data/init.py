@@ -1,4 +1,4 @@
-"""Write a recipe for a folder of annotated sentences.
+"""Write a recipe for a file or folder of annotated sentences.
 
 Reads the data, shows the splits and labels with their most frequent surfaces, and writes a recipe that trains on them.
 If the surfaces look wrong, the file was misread: do not train yet.
@@ -15,7 +15,7 @@ MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("data", nargs="?", default=".", metavar="DIR", help="a folder or file; default: this folder")
+    parser.add_argument("data", nargs="?", default=".", metavar="DATA", help="a folder or file; default: this folder")
     parser.add_argument("--output", type=Path, default=Path("recipe.yaml"), metavar="FILE", help="default: recipe.yaml")
     parser.add_argument("--model", default=MODEL, help=f"model to train: a Hub id, a folder, or tiny; default: {MODEL}")
     add_labels(parser, "train on")

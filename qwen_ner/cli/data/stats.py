@@ -17,7 +17,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--model", default="tiny", help="whose tokenizer counts tokens: a folder, a Hub id, or tiny; default: tiny"
     )
     add_labels(parser, "count")
-    parser.add_argument("--repair", action="store_true", help="accept tags in an invalid order, and list them")
+    what = "accept tags in an invalid order, and brat texts that were edited after annotation; list each"
+    parser.add_argument("--repair", action="store_true", help=what)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all counts to FILE")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw labels, lengths and limits to DIR")
 
