@@ -70,7 +70,7 @@ def comparison_lines(
     lines = [f"A {names[0]}", f"B {names[1]}", f"{len(gold):,} rows", ""]
     if several:
         lines += [*_runs("A", found.a), *_runs("B", found.b), ""]
-    lines.append(f"{'':>18}{'A':>8}{'B':>8}{'B - A':>8}   {'95 % of B - A':^15}{'p':>8}")
+    lines.append(f"{'':>18}{'A':>8}{'B':>8}{'B - A':>8}   {'95 % interval':^15}{'p':>8}")
     for d in found.differences:
         if d.name.startswith(("seen", "unseen")):
             continue
