@@ -67,7 +67,7 @@ def open_output(path: Path | None, record: Mapping[str, Any], *, write: bool = T
     with ExitStack() as stack:
         if write:
             try:
-                file = stack.enter_context(lock(path.with_name(path.name + META), wait=False))
+                file = stack.enter_context(lock(path.with_name(path.name + META)))
             except NerError as error:
                 remedy = "wait until it ends, or choose another --output"
                 raise NerError("another process writes this file", place=path, remedy=remedy) from error
