@@ -22,8 +22,6 @@ from .formats import cluener, jsonl
 from .formats.errors import DataError as DataError
 from .formats.errors import LineFault, nearest
 from .formats.hugging_face import SPLIT_NAMES, is_folder, is_hub_id, split_names
-from .formats.jsonl import as_row as as_row
-from .formats.jsonl import read_jsonl as read_jsonl
 from .formats.jsonl import write_jsonl as write_jsonl
 from .formats.lines import decode_line, number_lines
 from .formats.registry import Source, find, open_source, suffixes
