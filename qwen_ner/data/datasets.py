@@ -153,7 +153,7 @@ def read_dataset(
 ) -> list[Example]:
     """The examples of one split of a data set, which is
 
-    - `cluener`: train, dev or test, from `data_dir` or as `formats.cluener.read_cluener` finds it,
+    - `cluener`: train, dev or test, from `data_dir` or as `formats.cluener.locate` finds it,
     - `sample`: the small data set that ships with the package,
     - a folder with a file a split, named after it (`dev` may be called `validation`, `valid` or `val`), of any format
       of `formats.registry`: `{split}.jsonl`, `{split}.json`, `{split}.bio`, …,
