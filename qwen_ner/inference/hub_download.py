@@ -166,21 +166,6 @@ def is_absent_folder(name: str) -> bool:
     return not (name.startswith(MODELSCOPE) or re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", name) or Path(name).is_dir())
 
 
-def downloaded_commit(name: str, revision: str | None = None) -> str | None:
-    """The commit of the Hub's `name` that was last downloaded for `revision`; None for a folder.
-
-    ModelScope's client does not say, so of a model from there it is `revision`.
-    """
-    from huggingface_hub import try_to_load_from_cache
-
-    if Path(name).exists():
-        return None
-    if name.startswith(MODELSCOPE):
-        return revision
-    found = try_to_load_from_cache(name, "config.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else revision
-
-
 @contextmanager
 def explain_faults(name: str, revision: str | None = None) -> Iterator[None]:
     """Turn what `huggingface_hub` raises about writing to the repository `name` into a `NerError` with a remedy."""
