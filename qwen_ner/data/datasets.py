@@ -28,7 +28,7 @@ from .formats.registry import Source, find, open_source, suffixes
 from .formats.rows import identity_of, json_object, text_of
 from .notes import Watch
 
-log = logging.getLogger(__name__)
+log_once = cache(logging.getLogger(__name__).info)  # data with faults are read again to repair them
 
 NAMED = ("cluener", "sample")
 """The data sets that have a name. A folder of the same name is `./sample`."""
@@ -180,17 +180,11 @@ def iter_dataset(
     """As `read_dataset`, one example at a time. Raises at the end: what came before is valid only if it does not."""
     source, watching = open_dataset(dataset, split, data_dir), watch or Watch()
     if source.format not in (jsonl, cluener):
-        _log_format(source.path, str(source))
+        log_once("%s is read as %s", source.path, str(source))
     options = {"unlabelled": split == "test", "keep": watching.keep, "warn": watching.note, "repair": repair}
     yield from watching.examples(source.examples(labels, **options))
     if watch is None:
         watching.log(source.path)
-
-
-@cache
-def _log_format(path: str, name: str) -> None:
-    """Once: data with faults are read again to repair them."""
-    log.info("%s is read as %s", path, name)
 
 
 def open_dataset(dataset: str, split: str | None, data_dir: str | Path | None = None) -> Source:
