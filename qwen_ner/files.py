@@ -43,6 +43,15 @@ def write_json(path: Path, values: Any) -> None:
     write_text(path, [json.dumps(values, ensure_ascii=False, indent=2) + "\n"])
 
 
+def json_line(value: Any) -> str:
+    """A value as a line of JSON.
+
+    >>> json_line({"text": "三星"})
+    '{"text": "三星"}\\n'
+    """
+    return json.dumps(value, ensure_ascii=False) + "\n"
+
+
 def write_text(path: Path, pieces: Iterable[str]) -> None:
     """Write `pieces` atomically: a reader sees the old file or the whole new one."""
     with beside(path) as part, part.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:

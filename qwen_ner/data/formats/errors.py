@@ -95,7 +95,7 @@ class Faults:
 
 
 def ignore(*_: str) -> None:
-    """The `Note` for callers that want the examples only, and the `Report` of what looks at rows that are read again."""
+    """The `Note` for callers that want the examples only, the `Report` of what looks at rows that are read again."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

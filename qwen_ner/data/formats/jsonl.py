@@ -13,14 +13,13 @@ which is checked. Other keys are ignored. Entities may overlap and nest. Out: `E
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...entities import Entity, Example, LabelSet, NerError
-from ...files import beside
+from ...files import beside, json_line
 from .errors import Note, ignore
 from .lines import lines_of
 from .mentions import EntityReader
@@ -77,7 +76,7 @@ def write_jsonl(path: str | Path, examples: Iterable[Example]) -> None:
     back: an empty text, an id twice, no example at all.
     """
     path = Path(path).expanduser()
-    data = "".join(json.dumps(as_row(example), ensure_ascii=False) + "\n" for example in examples)
+    data = "".join(json_line(as_row(example)) for example in examples)
     encoded = data.encode("utf-8", "surrogatepass")
     for _ in read_rows(partial(encoded.split, b"\n"), path, None, entities_of):
         pass  # what could not be read back, it raises

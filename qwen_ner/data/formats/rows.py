@@ -18,6 +18,7 @@ from typing import Any
 
 from ...codec import unique_keys
 from ...entities import Entity, Example, LabelSet, NerError
+from ...files import json_line
 from .errors import Faults, LineFault, Note, Report, ignore, quote
 from .lines import decode_line, number_lines, write_lines
 from .mentions import EntityReader, distinct
@@ -145,7 +146,7 @@ def numbered(
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write a JSON object a line."""
-    write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_lines(path, map(json_line, rows))
 
 
 def rows_in(head: bytes) -> Iterator[dict[str, Any]]:
