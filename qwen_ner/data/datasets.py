@@ -49,11 +49,11 @@ def labels_of(examples: Iterable[Example]) -> LabelSet:
     return LabelSet.of(names)
 
 
-def check_labels(examples: Iterable[Example], labels: LabelSet, split: str) -> None:
-    """Raise `NerError` if `examples` have labels that are not among `labels`, which are those of another split."""
+def check_labels(examples: Iterable[Example], labels: LabelSet) -> None:
+    """Raise `NerError` if `examples` have labels that are not among `labels`, which are those of train."""
     new = [(e.source, sorted({entity.label for entity in e.entities} - {*labels.names})) for e in examples]
     if rows := [source for source, names in new if names]:
-        what = f"a label that no row of {split} has, which has {join_names(labels.names, 20)}"
+        what = f"a label that no row of train has, which has {join_names(labels.names, 20)}"
         names = join_names(sorted({name for _, names in new for name in names}), 20)
         remedy = "list every label of the data set under `labels:` in the recipe, or correct these rows"
         raise NerError(what, value=names, place=join_names(rows), remedy=remedy)
