@@ -13,7 +13,8 @@ A format is a module of this folder (or any object) with
                  and its str() says how the file is written
     VARIANTS     names, if it is written in several ways: `write` gets one as `variant`
 
-and an entry in `FORMATS`. `convert`, `train`, `stats` and the others know formats from here only.
+and an entry in `FORMATS`, among which a file's format is found where it is not known beforehand, as by `convert`,
+`train` and `stats`.
 """
 
 from __future__ import annotations
