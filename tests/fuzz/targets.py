@@ -332,8 +332,7 @@ TEXTS = st.text('ab三星京"\\\n😀\x07', min_size=1, max_size=7)
 @target(st.tuples(TEXTS, st.lists(st.integers(0, 7), max_size=40), mutated_text('{"x":["a"],"y":["b","三"]}', "{}")))
 def grammar(drawn: tuple[str, list[int], str]) -> None:
     """It accepts what the codec would have written, and what is begun can be ended."""
-    from qwen_ner.inference.constraints.automaton import Automaton
-    from qwen_ner.inference.constraints.fixed_text import FixedText
+    from qwen_ner.inference.constraints.automaton import Automaton, FixedText
 
     text, choices, other = drawn
     codec = Codec(LabelSet.of(["x", "y"]))

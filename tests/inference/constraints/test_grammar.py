@@ -11,8 +11,7 @@ from rows import EIGHT
 from qwen_ner.codec import Codec
 from qwen_ner.data.datasets import read_dataset
 from qwen_ner.entities import CLUENER, LabelSet, NerError
-from qwen_ner.inference.constraints.automaton import Automaton
-from qwen_ner.inference.constraints.fixed_text import FixedText
+from qwen_ner.inference.constraints.automaton import Automaton, FixedText
 from qwen_ner.inference.constraints.grammar import Constraint, Grammar
 
 END = 2
