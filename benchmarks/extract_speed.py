@@ -31,8 +31,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection, Sequence
 from functools import cache
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -196,11 +198,15 @@ def run_sweep(options: argparse.Namespace) -> Points:
 Read = tuple[list[list[int]], list[float], float]
 
 
+def until_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:
+    return list(takewhile(lambda token: token not in ends, ids))
+
+
 def by_transformers(extractor: Any, texts: list[str], prompts: list[list[int]], way: str, options: Any) -> Read:
     import torch
 
     from qwen_ner.inference.backends.batch_cache import pad_left
-    from qwen_ner.inference.backends.torch import neutral_generation_config, until_end
+    from qwen_ner.inference.backends.torch import neutral_generation_config
 
     config, pad = extractor.config, extractor.tokenizer.pad_token_id
     settings = neutral_generation_config(config.end_token_ids, pad, config.max_new_tokens)
@@ -219,13 +225,13 @@ def by_transformers(extractor: Any, texts: list[str], prompts: list[list[int]], 
         with torch.no_grad():
             out = extractor.model.generate(**batch, generation_config=settings, **more)
         for i, new in zip(rows, out[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
-            ids[i] = until_end(new, set(config.end_token_ids))[0]
+            ids[i] = until_end(new, config.end_token_ids)
         seconds.append(time.perf_counter() - start)
     return ids, seconds, 0.0
 
 
 def by_continuous_batching(extractor: Any, texts: list[str], prompts: list[list[int]], way: str, options: Any) -> Read:
-    from qwen_ner.inference.backends.torch import neutral_generation_config, until_end
+    from qwen_ner.inference.backends.torch import neutral_generation_config
 
     config, pad = extractor.config, extractor.tokenizer.pad_token_id
     settings = neutral_generation_config(config.end_token_ids, pad, config.max_new_tokens)
@@ -233,7 +239,7 @@ def by_continuous_batching(extractor: Any, texts: list[str], prompts: list[list[
     extractor.model.set_attn_implementation("paged|flash_attention_2" if flash else "paged|sdpa")
     start = time.perf_counter()
     found = extractor.model.generate_batch(inputs=prompts, generation_config=settings, progress_bar=False)
-    ids = [until_end(one.generated_tokens, set(config.end_token_ids))[0] for one in found.values()]
+    ids = [until_end(one.generated_tokens, config.end_token_ids) for one in found.values()]
     return ids, [time.perf_counter() - start], 0.0
 
 

@@ -38,7 +38,7 @@ from common import claim, finish, machine
 from f1_budget import HELD_OUT, SPLIT_SEED
 from lora_of_rows import epochs_of, found, predict_to, reading_dtype, train_on
 
-from qwen_ner.data.datasets import TextRow, labels_of, read_dataset, read_jsonl
+from qwen_ner.data.datasets import TextRow, labels_of, read_dataset
 from qwen_ner.data.split import hold_out
 from qwen_ner.entities import CLUENER, Example, LabelSet
 from qwen_ner.evaluation.bootstrap import differences, intervals, rates, row_counts
@@ -75,7 +75,7 @@ class Experiment:
         for n in range(1, self.rounds + 1):
             part = folder / f"chosen-{n}"
             before = part / "train.jsonl"
-            rows = read_jsonl(before) if before.exists() else self.chosen(last, rows, pool)
+            rows = read_dataset(str(before), "train") if before.exists() else self.chosen(last, rows, pool)
             made[f"chosen {self.start + self.add * n}"] = last = self.made(part, rows, seed)
         return made
 
@@ -131,7 +131,7 @@ def main() -> None:
         counts = {}
         for name, folder in experiment.of_seed(seed).items():
             counts[name] = row_counts(dev, found(folder / "predictions.jsonl", dev), labels)
-            line = entry(read_jsonl(folder / "train.jsonl"), counts[name], labels)
+            line = entry(read_dataset(str(folder / "train.jsonl"), "train"), counts[name], labels)
             table.append({"rows": name, "seed": seed, "folder": str(folder.relative_to(options.work)), **line})
         gains.append({"seed": seed, **gain(counts, labels)})
         made = {"protocol": protocol, **report(table, gains)}

@@ -15,7 +15,8 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 
 from qwen_ner.codec import Decoded
-from qwen_ner.data.datasets import TextRow, as_row
+from qwen_ner.data.datasets import TextRow
+from qwen_ner.data.formats.jsonl import as_row
 from qwen_ner.data.formats.predictions import iter_predictions
 from qwen_ner.entities import Example, LabelSet
 from qwen_ner.files import write_text

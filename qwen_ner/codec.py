@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from json.decoder import scanstring  # type: ignore[attr-defined]
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .columns import join_names
 from .entities import Entity, Example, LabelSet, NerError
@@ -21,14 +21,7 @@ FORMAT_VERSION = 1
 SYSTEM_PROMPT = "你是命名实体识别助手。找出文本中的实体，按类别写成JSON，没有实体就写{}。"
 
 ProblemKind = Literal["not_json", "truncated", "unknown_label", "not_in_text", "duplicate", "wrong_type"]
-PROBLEM_KINDS: tuple[ProblemKind, ...] = (
-    "not_json",
-    "truncated",
-    "unknown_label",
-    "not_in_text",
-    "duplicate",
-    "wrong_type",
-)
+PROBLEM_KINDS: tuple[ProblemKind, ...] = get_args(ProblemKind)
 
 
 @dataclass(frozen=True, slots=True)

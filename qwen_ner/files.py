@@ -43,6 +43,15 @@ def write_json(path: Path, values: Any) -> None:
     write_text(path, [json.dumps(values, ensure_ascii=False, indent=2) + "\n"])
 
 
+def json_line(value: Any) -> str:
+    """A value as a line of JSON.
+
+    >>> json_line({"text": "三星"})
+    '{"text": "三星"}\\n'
+    """
+    return json.dumps(value, ensure_ascii=False) + "\n"
+
+
 def write_text(path: Path, pieces: Iterable[str]) -> None:
     """Write `pieces` atomically: a reader sees the old file or the whole new one."""
     with beside(path) as part, part.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
@@ -102,12 +111,12 @@ def share_weights(folder: Path) -> None:
 
 
 @contextmanager
-def lock(path: Path, *, wait: bool = True, owner: str = "") -> Iterator[IO[str]]:
+def lock(path: Path, *, owner: str = "") -> Iterator[IO[str]]:
     """Hold the lock file `path`, opened "a+", until the block ends or this process does, however it ends. It stays.
 
-    If another process holds it, wait for that one, or with `wait=False` raise `NerError` with the `owner` it gave.
-    Without an `owner` what is in the file stays. A file system without locks is warned of. Threads of one process do
-    not exclude each other, and opening and closing `path` elsewhere in this process releases it.
+    If another process holds it, raise `NerError` with the `owner` it gave. Without an `owner` what is in the file
+    stays. A file system without locks is warned of. Threads of one process do not exclude each other, and opening and
+    closing `path` elsewhere in this process releases it.
     """
     with ExitStack() as stack:
         file = stack.enter_context(open(path, "a+", encoding="utf-8"))
@@ -115,11 +124,11 @@ def lock(path: Path, *, wait: bool = True, owner: str = "") -> Iterator[IO[str]]
             if fcntl is None:  # a file of its own: on Windows nobody else can read a file that is locked
                 from filelock import FileLock
 
-                stack.enter_context(FileLock(f"{path}.held", timeout=-1 if wait else 0))
+                stack.enter_context(FileLock(f"{path}.held", timeout=0))
             else:
                 # Not flock, nor filelock, which uses it: forked workers inherit that lock and keep it when this is
                 # killed.
-                fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError, TimeoutError):
             file.seek(0)
             what = f"in use by {file.read() or 'another process'}"

@@ -20,7 +20,7 @@ from page_cast import Cast
 from pages import Block
 from rows import ROOT
 
-from qwen_ner.data.datasets import read_jsonl
+from qwen_ner.data.formats import jsonl
 from qwen_ner.training.recipe import LAUNCHER_KEY, load_recipe
 
 SHOWN = ("text", "csv", "html", "xml", "dockerfile", "diff", "js", "toml", "bibtex")
@@ -91,7 +91,7 @@ def _read_json(text: str, cast: Cast) -> None:
             and "problems" not in value
         ):
             (cast.folder / "row.jsonl").write_text(json.dumps(value, ensure_ascii=False) + "\n", encoding="utf-8")
-            (row,) = read_jsonl(cast.folder / "row.jsonl")
+            (row,) = jsonl.read(cast.folder / "row.jsonl")
             found.setdefault(row.text, set()).add(row.entities)
     assert all(len(forms) == 1 for forms in found.values()), f"rows of one text that differ: {found}"
 

@@ -10,7 +10,8 @@ import pytest
 from rows import EIGHT
 from test_cli import in_process
 
-from qwen_ner.data.datasets import read_jsonl, write_jsonl
+from qwen_ner.data.datasets import write_jsonl
+from qwen_ner.data.formats import jsonl
 
 TEXTS = [gold.text for gold in EIGHT]
 
@@ -48,11 +49,11 @@ def test_rows_of_doccano_are_annotated_and_converted(home, trained, capsys, capl
     assert "10 texts read: 0 repeated, 3 excluded, 0 left out" in caplog.text
     assert "7 of 100 chosen" in caplog.text
     assert in_process(capsys, "convert", "rows.jsonl", "next.jsonl")[0] == 0
-    back = read_jsonl(home / "next.jsonl")
+    back = list(jsonl.read(home / "next.jsonl"))
     assert {row.text for row in back} == {*TEXTS[2:], "！"}
     both = (home / "train.jsonl").read_bytes() + (home / "next.jsonl").read_bytes()
     (home / "train.jsonl").write_bytes(both)
-    assert len(read_jsonl(home / "train.jsonl")) == 9, "ids do not clash"
+    assert len(list(jsonl.read(home / "train.jsonl"))) == 9, "ids do not clash"
 
 
 def test_standard_input_is_read_and_rows_are_printed(home, trained, capsys, monkeypatch):

@@ -19,7 +19,7 @@ import os, sys, time
 from pathlib import Path
 from qwen_ner.files import lock
 
-with lock(Path(sys.argv[1]), wait=False, owner=f"process {os.getpid()}"):
+with lock(Path(sys.argv[1]), owner=f"process {os.getpid()}"):
     if os.fork() == 0:  # as a data loader's worker, which outlives a killed parent for a while
         os.close(1)
         time.sleep(30)
@@ -50,14 +50,14 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path):
         [sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as holder:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(NerError) as caught, lock(path, wait=False):
+        with pytest.raises(NerError) as caught, lock(path):
             pass
         assert caught.value.what == f"in use by process {holder.pid}"
         assert caught.value.place == tmp_path
         holder.kill()
         holder.wait()
         try:
-            with lock(path, wait=False, owner="the next"):
+            with lock(path, owner="the next"):
                 pass
             assert path.read_text() == "the next"
         finally:
@@ -67,7 +67,7 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path):
 def test_an_error_inside_of_a_lock_passes_through_and_frees_it(tmp_path):
     with pytest.raises(KeyError), lock(tmp_path / "l"):
         raise KeyError
-    with lock(tmp_path / "l", wait=False):
+    with lock(tmp_path / "l"):
         pass
 
 
@@ -107,12 +107,12 @@ def test_a_lock_where_there_is_no_fcntl(tmp_path, monkeypatch):
     """As on Windows: the file with the holder's name can still be read."""
     monkeypatch.setattr("qwen_ner.files.fcntl", None)
     path = tmp_path / ".lock"
-    with lock(path, wait=False, owner="process 7"):
-        with pytest.raises(NerError) as caught, lock(path, wait=False):
+    with lock(path, owner="process 7"):
+        with pytest.raises(NerError) as caught, lock(path):
             pass
         assert "process 7" in caught.value.what
         assert caught.value.place == tmp_path
-    with lock(path, wait=False):
+    with lock(path):
         pass
 
 

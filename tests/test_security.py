@@ -20,7 +20,7 @@ from rows import EIGHT, ROOT, example
 from warm_python import warm_python
 
 from qwen_ner.data.convert import convert
-from qwen_ner.data.datasets import write_jsonl
+from qwen_ner.data.datasets import read_dataset, write_jsonl
 from qwen_ner.data.formats import cluener
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.files import beside, write_json
@@ -244,9 +244,9 @@ def test_a_zip_is_read_by_name_and_never_unpacked(tmp_path):
     with zipfile.ZipFile(archive, "w") as made:
         for name in ("../escaped.json", "/absolute.json", "../dev.json", "train.json"):
             made.writestr(name, row)
-    assert [found.text for found in cluener.read_cluener("train", archive)] == ["三星在"]
+    assert [found.text for found in read_dataset("cluener", "train", data_dir=archive)] == ["三星在"]
     with pytest.raises(NerError, match=r"dev\.json") as caught:
-        cluener.read_cluener("dev", archive)
+        read_dataset("cluener", "dev", data_dir=archive)
     assert caught.value.place == archive
     assert [path.name for path in tmp_path.rglob("*")] == ["in", cluener.ZIP_NAME]
 
@@ -258,7 +258,7 @@ def test_a_zip_bomb_is_refused(tmp_path, monkeypatch):
         made.writestr("train.json", b" " * 50_000_000)
     assert archive.stat().st_size < 100_000
     with pytest.raises(NerError, match="100,000"):
-        cluener.read_cluener("train", archive)
+        read_dataset("cluener", "train", data_dir=archive)
 
 
 def test_temporary_files_have_unpredictable_names(tmp_path, monkeypatch):

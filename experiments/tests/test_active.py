@@ -7,7 +7,7 @@ import sys
 
 from rows import ROOT
 
-from qwen_ner.data.datasets import read_jsonl
+from qwen_ner.data.formats import jsonl
 
 COMMAND = [sys.executable, str(ROOT / "experiments/active.py"), "--quick", "--work", "work", "--json", "active.json"]
 
@@ -23,7 +23,7 @@ def test_chosen_rows_are_compared_with_as_many_random_ones(tmp_path):
     sizes = {"start 8": 8, "random 20": 20, "chosen 12": 12, "chosen 16": 16, "chosen 20": 20}
     texts = {}
     for line in found["table"]:
-        texts[line["rows"]] = [row.text for row in read_jsonl(tmp_path / "work" / line["folder"] / "train.jsonl")]
+        texts[line["rows"]] = [row.text for row in jsonl.read(tmp_path / "work" / line["folder"] / "train.jsonl")]
     assert {name: len({*rows}) for name, rows in texts.items()} == sizes
     for name in [*sizes][1:]:
         assert {*texts["start 8"]} < {*texts[name]}

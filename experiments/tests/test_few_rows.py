@@ -11,7 +11,7 @@ from few_rows import swapped
 from few_rows_table import show, summary
 from rows import EIGHT, ROOT
 
-from qwen_ner.data.datasets import read_jsonl
+from qwen_ner.data.formats import jsonl
 from qwen_ner.entities import Entity, Example
 
 
@@ -32,10 +32,10 @@ def test_all_systems_are_trained_on_the_same_rows_and_none_is_made_twice(tmp_pat
     assert [(run["rows"], run["system"]) for run in runs] == [(size, name) for size in (8, 20) for name in systems]
     assert all((run["split"], run["scored"], run["seed"]) == ("held-out", 40, 42) for run in runs)
     assert [run["epochs"] for run in runs if "epochs" in run] == [1, 20, 1, 20]
-    by_size = [read_jsonl(tmp_path / f"work/few-rows/{size}-42/train.jsonl") for size in (8, 20)]
+    by_size = [list(jsonl.read(tmp_path / f"work/few-rows/{size}-42/train.jsonl")) for size in (8, 20)]
     texts = [[row.text for row in rows] for rows in by_size]
     assert texts[0] == texts[1][:8]
-    assert [row.text for row in read_jsonl(tmp_path / "work/one-pass/20-42/train.jsonl")] == texts[1]
+    assert [row.text for row in jsonl.read(tmp_path / "work/one-pass/20-42/train.jsonl")] == texts[1]
     report = json.loads((tmp_path / "runs.json").read_text(encoding="utf-8"))
     assert [(line["rows"], line["system"]) for line in report["table"]] == [(r["rows"], r["system"]) for r in runs]
     assert "command" not in report["run"], "it may name folders of a machine"
@@ -53,7 +53,7 @@ def test_all_systems_are_trained_on_the_same_rows_and_none_is_made_twice(tmp_pat
     lever = ["--systems", "few-rows", "--name", "more", "--swap", "3", "--lora_dropout", "0.1"]
     more, done = few_rows(tmp_path, *lever)
     assert [run["system"] for run in more[12:]] == ["few-rows+more"] * 2
-    rows = read_jsonl(tmp_path / "work/few-rows+more/8-42/train.jsonl")
+    rows = list(jsonl.read(tmp_path / "work/few-rows+more/8-42/train.jsonl"))
     assert [row.text for row in rows[:8]] == texts[0]
     assert len(rows) * more[12]["epochs"] == pytest.approx(20 * 8), "as many rows are shown"
     assert more[12]["settings"] == {"recipe": "lora", "swap": 3, "overrides": ["--lora_dropout", "0.1"]}

@@ -22,15 +22,13 @@ from .formats import cluener, jsonl
 from .formats.errors import DataError as DataError
 from .formats.errors import LineFault, nearest
 from .formats.hugging_face import SPLIT_NAMES, is_folder, is_hub_id, split_names
-from .formats.jsonl import as_row as as_row
-from .formats.jsonl import read_jsonl as read_jsonl
 from .formats.jsonl import write_jsonl as write_jsonl
 from .formats.lines import decode_line, number_lines
 from .formats.registry import Source, find, open_source, suffixes
 from .formats.rows import identity_of, json_object, text_of
 from .notes import Watch
 
-log = logging.getLogger(__name__)
+log_once = cache(logging.getLogger(__name__).info)  # data with faults are read again to repair them
 
 NAMED = ("cluener", "sample")
 """The data sets that have a name. A folder of the same name is `./sample`."""
@@ -51,11 +49,11 @@ def labels_of(examples: Iterable[Example]) -> LabelSet:
     return LabelSet.of(names)
 
 
-def check_labels(examples: Iterable[Example], labels: LabelSet, split: str) -> None:
-    """Raise `NerError` if `examples` have labels that are not among `labels`, which are those of another split."""
+def check_labels(examples: Iterable[Example], labels: LabelSet) -> None:
+    """Raise `NerError` if `examples` have labels that are not among `labels`, which are those of train."""
     new = [(e.source, sorted({entity.label for entity in e.entities} - {*labels.names})) for e in examples]
     if rows := [source for source, names in new if names]:
-        what = f"a label that no row of {split} has, which has {join_names(labels.names, 20)}"
+        what = f"a label that no row of train has, which has {join_names(labels.names, 20)}"
         names = join_names(sorted({name for _, names in new for name in names}), 20)
         remedy = "list every label of the data set under `labels:` in the recipe, or correct these rows"
         raise NerError(what, value=names, place=join_names(rows), remedy=remedy)
@@ -155,7 +153,7 @@ def read_dataset(
 ) -> list[Example]:
     """The examples of one split of a data set, which is
 
-    - `cluener`: train, dev or test, from `data_dir` or as `formats.cluener.read_cluener` finds it,
+    - `cluener`: train, dev or test, from `data_dir` or as `formats.cluener.locate` finds it,
     - `sample`: the small data set that ships with the package,
     - a folder with a file a split, named after it (`dev` may be called `validation`, `valid` or `val`), of any format
       of `formats.registry`: `{split}.jsonl`, `{split}.json`, `{split}.bio`, …,
@@ -182,17 +180,11 @@ def iter_dataset(
     """As `read_dataset`, one example at a time. Raises at the end: what came before is valid only if it does not."""
     source, watching = open_dataset(dataset, split, data_dir), watch or Watch()
     if source.format not in (jsonl, cluener):
-        _log_format(source.path, str(source))
+        log_once("%s is read as %s", source.path, str(source))
     options = {"unlabelled": split == "test", "keep": watching.keep, "warn": watching.note, "repair": repair}
     yield from watching.examples(source.examples(labels, **options))
     if watch is None:
         watching.log(source.path)
-
-
-@cache
-def _log_format(path: str, name: str) -> None:
-    """Once: data with faults are read again to repair them."""
-    log.info("%s is read as %s", path, name)
 
 
 def open_dataset(dataset: str, split: str | None, data_dir: str | Path | None = None) -> Source:

@@ -110,7 +110,7 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
         seed=recipe.get("seed"),
         recipe=fence_block(yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False).strip()) if recipe else "",
         training=metrics.get("training", {}),
-        curve=curve(log, CURVE_LINES),
+        curve=curve(log),
         picture=CURVE,
     )
 
@@ -217,10 +217,10 @@ def history(folder: Path) -> list[dict[str, Any]]:
     return read_json(path, remedy)["log_history"] if path.is_file() else []
 
 
-def curve(log: Sequence[Mapping[str, Any]], lines: int | None = None) -> list[dict[str, Any]]:
+def curve(log: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One entry per evaluation: step, the last training loss before it, validation loss and scores.
 
-    With `lines`, only that many, evenly spaced, the first and the last among them.
+    Of more than `CURVE_LINES` only that many, evenly spaced, the first and the last among them.
     """
     loss: float | None = None
     found: list[dict[str, Any]] = []
@@ -229,6 +229,6 @@ def curve(log: Sequence[Mapping[str, Any]], lines: int | None = None) -> list[di
         if "eval_f1" in entry:
             names = ("eval_loss", "eval_f1", "eval_span_f1", "eval_macro_f1")
             found.append({"step": entry["step"], "loss": loss, **{name: entry.get(name) for name in names}})
-    if lines is None or len(found) <= lines:
+    if len(found) <= CURVE_LINES:
         return found
-    return [found[round(i * (len(found) - 1) / (lines - 1))] for i in range(lines)]
+    return [found[round(i * (len(found) - 1) / (CURVE_LINES - 1))] for i in range(CURVE_LINES)]

@@ -1,7 +1,7 @@
 """Texts that wait to be read, and why one cannot be.
 
-In: texts, and how many tokens each takes. Out: which leave no room for an answer. Knows nothing of tokenizers, models
-and entities.
+In: texts, and how many tokens each takes. Out: which leave no room for an answer. Knows nothing of tokenizers and
+models.
 """
 
 from __future__ import annotations

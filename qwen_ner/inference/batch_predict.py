@@ -20,9 +20,10 @@ from ..codec import Decoded, entity_row
 from ..data.arriving import Arriving
 from ..data.datasets import TextRow
 from ..data.formats.predictions import submission_row
+from ..files import json_line
 from .asked import TextTooLong
 from .extractor import Extractor
-from .output_file import line_of, resume
+from .output_file import resume
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def stream(
             texts += len(chunk)
             long += sum(0 < window < len(row.text or "") for row in chunk)
             if rank == 0:
-                out.writelines(map(line_of, lines))
+                out.writelines(map(json_line, lines))
                 out.flush()
             bar.update(len(chunk))
     if long and rank == 0:

@@ -199,16 +199,14 @@ def best_threshold(scores: Sequence[float], correct: Sequence[float], gold: int)
     return threshold
 
 
-def precision_at_coverage(
-    confidence: Floats, correct: Floats, coverages: Sequence[float] = (0.25, 0.5, 0.75, 1.0)
-) -> dict[float, float]:
+def precision_at_coverage(confidence: Floats, correct: Floats) -> dict[float, float]:
     """For each coverage, the accuracy of that share of the surfaces with the highest confidence.
 
-    >>> precision_at_coverage([0.9, 0.8, 0.3, 0.2], [True, True, True, False], (0.5, 1.0))
-    {0.5: 1.0, 1.0: 0.75}
+    >>> precision_at_coverage([0.9, 0.8, 0.3, 0.2], [True, True, True, False])
+    {0.25: 1.0, 0.5: 1.0, 0.75: 1.0, 1.0: 0.75}
     """
     ranked = np.asarray(correct, dtype=float)[np.argsort(-np.asarray(confidence, dtype=float), kind="stable")]
-    tops = {coverage: ranked[: max(1, math.ceil(coverage * len(ranked)))] for coverage in coverages}
+    tops = {coverage: ranked[: max(1, math.ceil(coverage * len(ranked)))] for coverage in (0.25, 0.5, 0.75, 1.0)}
     return {coverage: float(top.mean()) if len(top) else 0.0 for coverage, top in tops.items()}
 
 

@@ -56,7 +56,6 @@ class Extractor:
         self.tokenizer = tokenizer
         self.config = config
         self.codec = config.codec()
-        self.tokens = 0  # of all prompts and answers so far
         self._lock = Lock()
 
     @classmethod
@@ -210,7 +209,6 @@ class Extractor:
                 bound: Sequence[Constraint | None] = constraints or [None] * len(copies)
                 answers = list(zip(completions, bound, strict=True))
                 found = [answers[start : start + number] for start in range(0, len(copies), number)]
-            self.tokens += sum(map(len, prompts[::number])) + sum(len(one.ids) for own in found for one, _ in own)
         return [self._decode(text, own, share, sampling.beams > 1) for text, own in zip(texts, found, strict=True)]
 
     def serve(
@@ -247,7 +245,6 @@ class Extractor:
                 asked.answer(None, 0)
                 return
             tokens = len(prompt) + sum(len(one.ids) for one, _ in answers)
-            self.tokens += tokens
             asked.answer(self._decode(asked.text, answers), tokens)
 
         both = zip(guides, draws, strict=True)

@@ -22,7 +22,7 @@ from ..entities import NerError
 from ..files import install_line
 from ..reach import WAYS_OUT, silence, unreachable
 
-log = logging.getLogger(__name__)
+warn_once = cache(logging.getLogger(__name__).warning)
 
 MODELSCOPE = "modelscope:"
 """Before the name of a model on modelscope.cn, where others have it from the Hugging Face Hub."""
@@ -98,7 +98,7 @@ def download(name: str, revision: str | None, patterns: Sequence[str], ways_out:
         remedy = "check the name and the revision, or set MODELSCOPE_API_TOKEN if it is private"
         raise NerError(what, value=revision, place=name, remedy=remedy) from error
     if reason:
-        _warn_once(name, endpoint, reason)
+        warn_once("%s cannot be reached (%s); using %s as it was downloaded before.", endpoint, reason, name)
     return Path(folder)
 
 
@@ -125,11 +125,6 @@ def _modelscope(name: str) -> tuple[Callable[..., str], str]:
         raise NerError("ModelScope's client is not installed", place=name, remedy=remedy) from error
     endpoint = os.environ.get("MODELSCOPE_ENDPOINT") or "https://modelscope.cn"
     return snapshot_download, endpoint if "://" in endpoint else f"https://{endpoint}"
-
-
-@cache
-def _warn_once(name: str, endpoint: str, reason: str) -> None:
-    log.warning("%s cannot be reached (%s); using %s as it was downloaded before.", endpoint, reason, name)
 
 
 PICKLE = re.compile(r"(pytorch_|adapter_)?model.*\.(bin|pt|pth|ckpt)$")
@@ -164,21 +159,6 @@ def is_absent_folder(name: str) -> bool:
     (True, True, False, False)
     """
     return not (name.startswith(MODELSCOPE) or re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", name) or Path(name).is_dir())
-
-
-def downloaded_commit(name: str, revision: str | None = None) -> str | None:
-    """The commit of the Hub's `name` that was last downloaded for `revision`; None for a folder.
-
-    ModelScope's client does not say, so of a model from there it is `revision`.
-    """
-    from huggingface_hub import try_to_load_from_cache
-
-    if Path(name).exists():
-        return None
-    if name.startswith(MODELSCOPE):
-        return revision
-    found = try_to_load_from_cache(name, "config.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else revision
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from ..data.datasets import TextRow
 from ..entities import NerError
-from ..files import beside, lock
+from ..files import beside, json_line, lock
 from .hub_download import MODEL_FILES
 
 META = ".meta.json"
@@ -67,7 +67,7 @@ def open_output(path: Path | None, record: Mapping[str, Any], *, write: bool = T
     with ExitStack() as stack:
         if write:
             try:
-                file = stack.enter_context(lock(path.with_name(path.name + META), wait=False))
+                file = stack.enter_context(lock(path.with_name(path.name + META)))
             except NerError as error:
                 remedy = "wait until it ends, or choose another --output"
                 raise NerError("another process writes this file", place=path, remedy=remedy) from error
@@ -135,16 +135,12 @@ def resume(
             read = [_match(raw, next(rows, None), f"{path}:{done + i}") for i, raw in enumerate(lines, start=1)]
             again = [i for i, (line, row) in enumerate(read) if "error" in line and line["error"] != row.fault]
             for i, line in zip(again, answer([read[i][1] for i in again]) if again else (), strict=True):
-                read[i], lines[i] = (line, read[i][1]), line_of(line).encode()
+                read[i], lines[i] = (line, read[i][1]), json_line(line).encode()
             if new:
                 new.writelines(lines)
             done += len(lines)
             refused += sum("error" in line for line, _ in read)
     return done, refused
-
-
-def line_of(line: Mapping[str, Any]) -> str:
-    return json.dumps(line, ensure_ascii=False) + "\n"
 
 
 def _match(raw: bytes, row: TextRow | None, place: str) -> tuple[dict[str, Any], TextRow]:

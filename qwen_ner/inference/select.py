@@ -7,7 +7,6 @@ for annotators to correct. Knows nothing of how texts are read or models loaded.
 from __future__ import annotations
 
 import heapq
-import json
 import logging
 import math
 import sys
@@ -27,7 +26,7 @@ from ..data.formats.foreign import tables
 from ..data.formats.rows import write_rows
 from ..data.notes import Notes
 from ..entities import Example, NerError
-from ..files import beside
+from ..files import beside, json_line
 from .batch_predict import ROWS, predicted
 from .extractor import Extractor
 
@@ -159,7 +158,7 @@ def write(path: Path | None, chosen: Sequence[Candidate], model: str) -> None:
         replace(one, id=one.source) if taken[one.id] > 1 or one.source.endswith(f":{one.id}") else one for one in chosen
     ]
     if path is None:
-        sys.stdout.writelines(json.dumps(doccano.as_row(one), ensure_ascii=False) + "\n" for one in unique)
+        sys.stdout.writelines(json_line(doccano.as_row(one)) for one in unique)
         return
     with beside(path) as part:
         if path.suffix == ".json":

@@ -193,16 +193,10 @@ class Batcher:
         """Record the answer of `part`; None if it was cancelled. Runs in the event loop."""
         if found is None:
             return
-        found = _check(found)
+        if isinstance(found, Decoded) and not all(math.isfinite(entity.score or 0) for entity in found.entities):
+            found = Refusal("the model's scores are not finite numbers; its weights may be damaged", status=500)
         self.monitor.characters.inc(len(part.text))
         self.monitor.tokens.inc(tokens)
         part.job.take(part, found)
         if isinstance(found, Refusal):
             self._drop(part.job, part.number)
-
-
-def _check(found: Decoded | Refusal) -> Decoded | Refusal:
-    scores = [] if isinstance(found, Refusal) else [entity.score for entity in found.entities]
-    if all(score is None or math.isfinite(score) for score in scores):
-        return found
-    return Refusal("the model's scores are not finite numbers; its weights may be damaged", status=500)

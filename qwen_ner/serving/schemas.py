@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from ..codec import Decoded, entity_row, unique_keys
 from ..columns import join_names
 from ..entities import LabelSet
+from ..files import json_line
 from .limits import Limits
 
 LINES_TYPE = "application/x-ndjson"
@@ -125,9 +126,7 @@ LINES: dict[str, Any] = {
     "content": {
         LINES_TYPE: {
             "schema": {"type": "string"},
-            "example": "".join(
-                json.dumps({"index": i} | row, ensure_ascii=False) + "\n" for i, row in enumerate(_RESPONSE["results"])
-            ),
+            "example": "".join(json_line({"index": i} | row) for i, row in enumerate(_RESPONSE["results"])),
         }
     },
 }

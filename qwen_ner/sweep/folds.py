@@ -20,7 +20,7 @@ from ..data.arrow_store import select_rows
 from ..data.formats.errors import count
 from ..data.formats.jsonl import as_row
 from ..entities import Example, LabelSet, NerError
-from ..files import write_text
+from ..files import json_line, write_text
 from ..inference.annotated import prediction_lines
 from ..inference.batch_predict import gather
 from ..inference.extractor import Extractor
@@ -109,7 +109,7 @@ def _overrides(folder: Path, labels: LabelSet) -> list[str]:
 
 def _write_once(path: Path, examples: Sequence[Example]) -> None:
     """Raises `NerError` if the file is there and has other rows: what was trained there may have seen those of now."""
-    lines = [json.dumps(as_row(example), ensure_ascii=False) + "\n" for example in examples]
+    lines = [json_line(as_row(example)) for example in examples]
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         write_text(path, lines)
@@ -125,7 +125,7 @@ def _predict(folder: Path, held_out: Sequence[Example], recipe: Recipe) -> None:
     own = select_rows(held_out, range(args.process_index, len(held_out), args.world_size))
     lines = gather(list(prediction_lines(extractor, own)), args.world_size)
     if args.process_index == 0:
-        write_text(folder / PREDICTIONS, (json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        write_text(folder / PREDICTIONS, map(json_line, lines))
     del extractor
     clear_device_cache(garbage_collection=True)
 

@@ -81,7 +81,7 @@ def run(sweep: Sweep, folder: Path, number: int, *, jobs: int = 1) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder / "lock", wait=False, owner=f"another sweep (process {os.getpid()})"):
+    with lock(folder / "lock", owner=f"another sweep (process {os.getpid()})"):
         study = open_study(sweep, folder, number)
         Search(sweep, study, folder).run(number, jobs)
         print(report(sweep, study, folder))

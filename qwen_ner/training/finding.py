@@ -22,7 +22,7 @@ Level = Literal["ok", "warn", "fail", "skip"]
 """A `fail` makes the training worthless or impossible, a `warn` does not; what could not be checked is a `skip`."""
 
 NAME_WIDTH = 17
-"""Width of the column of names: the doctor's longest is "generation_config"."""
+"""Width of the column of names, more than the longest has."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ..entities import NerError
-from ..inference.hub_download import ADAPTER, MODELSCOPE, SAFE, base_folder, downloaded_commit, refuse_pickled
+from ..inference.hub_download import ADAPTER, MODELSCOPE, SAFE, base_folder, refuse_pickled
 from ..inference.loading import UNLOADABLE, refuse_others, refuse_tied, tied_layers
 
 ALL_LINEAR = "all-linear"
@@ -52,10 +52,13 @@ def load_model(
         raise NerError(what, value=model_name_or_path, place=place, remedy=remedy) from error
     if found["missing_keys"]:  # unexpected keys, such as the head of another task, are ignored
         refuse_others(found, f"model_name_or_path: {model_name_or_path}")
-    if model_name_or_path.startswith(MODELSCOPE):  # peft looks for its config.json on the Hub with each save
+    from_modelscope = model_name_or_path.startswith(MODELSCOPE)
+    if from_modelscope:  # peft looks for its config.json on the Hub with each save
         warnings.filterwarnings("ignore", message=f"Could not find a config file in {MODELSCOPE}")
     model.name_or_path = model_name_or_path  # which the adapter names: the folder may be one of this machine's cache
-    return add_adapter(model, lora, downloaded_commit(model_name_or_path, revision))
+    # The Hub's client downloads to snapshots/<commit>; ModelScope's does not say which commit it is.
+    commit = revision if from_modelscope else folder.name
+    return add_adapter(model, lora, None if folder == Path(model_name_or_path) else commit)
 
 
 def outline_model(

@@ -101,7 +101,7 @@ def read_splits(data: DataArguments) -> Splits:
     final = _read(data, final_name, read)
     watch.check_kept()
     labels = asked or known or labels_of(annotated)
-    check_labels(chain(validation, final), labels, "train")
+    check_labels(chain(validation, final), labels)
     rest: Sequence[Example] = annotated
     if not validation:
         most = data.validation_rows if as_cluener else max(1, int(HELD_OUT_SHARE * len(annotated)))

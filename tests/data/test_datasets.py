@@ -14,16 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from qwen_ner.data.datasets import (
-    DataError,
-    TextRow,
-    has_split,
-    labels_of,
-    read_dataset,
-    read_jsonl,
-    read_texts,
-    write_jsonl,
-)
+from qwen_ner.data.datasets import DataError, TextRow, has_split, labels_of, read_dataset, read_texts, write_jsonl
+from qwen_ner.data.formats import jsonl
 from qwen_ner.entities import CLUENER, Entity, Example, LabelSet, NerError
 
 TEXT = "周小舟在渝北图书馆读《渝北旧事》"
@@ -42,7 +34,7 @@ def file_of(folder: Path, *rows: object, name: str = "rows.jsonl") -> Path:
 
 def faults_of(folder: Path, *rows: object, labels: LabelSet | None = CLUENER) -> list[str]:
     with pytest.raises(DataError) as error:
-        read_jsonl(file_of(folder, *rows), labels)
+        list(jsonl.read(file_of(folder, *rows), labels))
     return error.value.faults
 
 
@@ -63,20 +55,20 @@ def faults_of(folder: Path, *rows: object, labels: LabelSet | None = CLUENER) ->
 )  # fmt: skip
 def test_each_way_to_annotate_says_the_same(tmp_path, annotation):
     path = file_of(tmp_path, {"text": TEXT, **annotation})
-    assert read_jsonl(path, CLUENER) == [Example("1", TEXT, (NAME, BOOK), "rows.jsonl:1")]
+    assert list(jsonl.read(path, CLUENER)) == [Example("1", TEXT, (NAME, BOOK), "rows.jsonl:1")]
 
 
 def test_a_bare_surface_stands_for_each_of_its_places_and_a_span_for_its_own(tmp_path):
     text = "渝北到渝北"
     listed, spanned = {"address": ["渝北"]}, {"address": {"渝北": [[3, 5]]}}
     path = file_of(tmp_path, {"text": text, "label": listed}, {"text": text, "label": spanned})
-    assert [[e.span for e in example.entities] for example in read_jsonl(path)] == [[(0, 2), (3, 5)], [(3, 5)]]
+    assert [[e.span for e in example.entities] for example in jsonl.read(path)] == [[(0, 2), (3, 5)], [(3, 5)]]
 
 
 def test_nested_and_overlapping_entities_are_kept(tmp_path):
     items = [{"label": e.label, "start": e.start, "end": e.end} for e in (LIBRARY, PLACE)]
     overlapping = [{"label": "scene", "start": 6, "end": 10}, {"label": "scene", "start": 4, "end": 9}]
-    (example,) = read_jsonl(file_of(tmp_path, {"text": TEXT, "entities": items + overlapping}))
+    (example,) = jsonl.read(file_of(tmp_path, {"text": TEXT, "entities": items + overlapping}))
     assert {e.span for e in example.entities} == {(4, 6), (4, 9), (6, 10)}
     assert len(example.entities) == 4
 
@@ -88,7 +80,7 @@ def test_ids_are_the_rows_own_or_else_line_numbers(tmp_path):
         "",
         {"text": "三", "label": {}},
     ]
-    examples = read_jsonl(file_of(tmp_path, *rows))
+    examples = list(jsonl.read(file_of(tmp_path, *rows)))
     assert [example.id for example in examples] == ["77", "乙", "4"]
     assert [example.source for example in examples] == ["rows.jsonl:1", "rows.jsonl:2", "rows.jsonl:4"]
 
@@ -98,7 +90,7 @@ def test_a_line_ends_at_a_newline_and_nowhere_else(tmp_path):
     row = json.dumps({"text": text, "label": {}}, ensure_ascii=False)
     path = tmp_path / "rows.jsonl"
     path.write_bytes(codecs.BOM_UTF8 + row.encode() + b"\r\n \r\n" + row.encode())
-    assert [(e.id, e.text) for e in read_jsonl(path)] == [("1", text), ("3", text)]
+    assert [(e.id, e.text) for e in jsonl.read(path)] == [("1", text), ("3", text)]
 
 
 GOOD = {"text": TEXT, "label": {"name": ["周小舟"]}}
@@ -215,7 +207,7 @@ def test_all_faults_of_a_file_come_at_once(tmp_path):
     rows = [GOOD, bad, "{", *[{"label": {}}] * 30]
     path = file_of(tmp_path, *rows)
     with pytest.raises(DataError) as error:
-        read_jsonl(path, CLUENER)
+        list(jsonl.read(path, CLUENER))
     told = str(error.value).splitlines()
     assert [fault.split(":")[1] for fault in error.value.faults] == ["2"] * 5 + ["3"] + [str(n) for n in range(4, 34)]
     assert told[0] == f"{path} has 36 faults in 33 rows"
@@ -234,7 +226,7 @@ def test_the_error_survives_pickling_between_processes():
 def test_a_file_without_rows_is_refused(tmp_path, content):
     (tmp_path / "rows.jsonl").write_bytes(content)
     with pytest.raises(NerError, match="no rows") as error:
-        read_jsonl(tmp_path / "rows.jsonl")
+        list(jsonl.read(tmp_path / "rows.jsonl"))
     assert error.value.place == str(tmp_path / "rows.jsonl")
     assert "one JSON object a line" in error.value.remedy
 
@@ -242,18 +234,18 @@ def test_a_file_without_rows_is_refused(tmp_path, content):
 def test_a_missing_file_is_named(tmp_path):
     for path, reason in ((tmp_path / "gone.jsonl", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(NerError, match=reason) as error:
-            read_jsonl(path)
+            list(jsonl.read(path))
         assert error.value.place == path
         assert str(Path.cwd()) in error.value.remedy
 
 
 def test_labels_are_checked_against_a_set_or_derived(tmp_path):
     path = file_of(tmp_path, {"text": "阿司匹林治头痛", "label": {"疾病": ["头痛"], "药品": ["阿司匹林"]}})
-    examples = read_jsonl(path)
+    examples = list(jsonl.read(path))
     assert labels_of(examples).names == tuple(sorted(["药品", "疾病"]))
-    assert read_jsonl(path, labels_of(examples)) == examples
+    assert list(jsonl.read(path, labels_of(examples))) == examples
     with pytest.raises(DataError):
-        read_jsonl(path, CLUENER)
+        list(jsonl.read(path, CLUENER))
     with pytest.raises(NerError) as error:
         labels_of([Example("0", "无")])
     assert "`labels`" in error.value.remedy
@@ -279,7 +271,7 @@ def random_examples(seed: int) -> list[Example]:
 def test_what_is_written_is_read_back(tmp_path, seed):
     examples = random_examples(seed)
     write_jsonl(tmp_path / "new" / "out.jsonl", examples)
-    again = read_jsonl(tmp_path / "new" / "out.jsonl")
+    again = list(jsonl.read(tmp_path / "new" / "out.jsonl"))
     assert [(e.id, e.text, e.entities) for e in again] == [(e.id, e.text, e.entities) for e in examples]
     assert os.listdir(tmp_path / "new") == ["out.jsonl"]
 

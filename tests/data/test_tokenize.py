@@ -2,13 +2,14 @@ import copy
 import gc
 import json
 import subprocess
+from functools import partial
 
 import pytest
 from rows import EIGHT, example
 
 from qwen_ner.codec import Codec
 from qwen_ner.data import tokenize
-from qwen_ner.data.formats.cluener import read_cluener
+from qwen_ner.data.datasets import read_dataset
 from qwen_ner.data.tokenize import build_dataset, end_of_turn, longest_first, prompt_ids
 from qwen_ner.entities import CLUENER, LabelSet, NerError
 
@@ -206,10 +207,8 @@ def test_a_thought_that_the_answer_never_closes_is_seen(tokenizer, opening, tag)
 
 def test_all_of_cluener_train_survives_the_codec_and_the_tokenizer(cluener_dir, tokenizer):
     """decode(encode(x)) == x on every row, through the ids: what is supervised spells the gold."""
-    from qwen_ner.data.formats.cluener import read_cluener
-
     codec = Codec(CLUENER)
-    gold = read_cluener("train", cluener_dir)
+    gold = read_dataset("cluener", "train", data_dir=cluener_dir)
     rows = build_dataset(gold, codec, tokenizer)
     answers = tokenizer.batch_decode([ids[:-1] for ids in rows["answer_ids"]])
     for one, answer in zip(gold, answers, strict=True):
@@ -250,7 +249,8 @@ def test_text_that_spells_nothing_special_is_tokenized_apart_as_in_one_piece(cod
 
 def test_the_ids_of_every_text_of_cluener_are_those_of_the_template(tokenizer, cluener_dir):
     codec = Codec(CLUENER)
-    texts = [row.text for split in ("train", "dev", "test") for row in read_cluener(split, cluener_dir)]
+    read = partial(read_dataset, "cluener", data_dir=cluener_dir)
+    texts = [row.text for split in ("train", "dev", "test") for row in read(split)]
     stock = [
         tokenizer.apply_chat_template(codec.messages(text), tokenize=False, add_generation_prompt=True)
         for text in texts

@@ -23,9 +23,10 @@ from rows import EIGHT, ROOT
 from qwen_ner.codec import Codec, ground, locate
 from qwen_ner.contract import NER_CONFIG_NAME, NerConfig
 from qwen_ner.data.convert import convert
-from qwen_ner.data.datasets import as_row, read_dataset, read_jsonl, read_texts, write_jsonl
+from qwen_ner.data.datasets import read_dataset, read_texts, write_jsonl
 from qwen_ner.data.formats.doccano import as_row as doccano_row
-from qwen_ner.data.formats.jsonl import parse
+from qwen_ner.data.formats.jsonl import as_row
+from qwen_ner.data.formats.jsonl import read as read_jsonl
 from qwen_ner.data.formats.label_studio import as_task as label_studio_task
 from qwen_ner.data.formats.predictions import read_predictions
 from qwen_ner.data.formats.registry import open_source
@@ -90,7 +91,7 @@ def _read(read: Callable[[], Iterable[Example]]) -> list[Example]:
             assert isinstance(entity.label, str)
             assert entity.label
             assert entity.score is None or 0 <= entity.score <= 1
-    back = parse(_lines(map(as_row, examples)), "back.jsonl")
+    back = read_jsonl(_file("back.jsonl", _lines(map(as_row, examples))))
     assert [(e.id, e.text, e.entities) for e in back] == [(e.id, e.text, e.entities) for e in examples]
     return examples
 
@@ -331,8 +332,7 @@ TEXTS = st.text('ab三星京"\\\n😀\x07', min_size=1, max_size=7)
 @target(st.tuples(TEXTS, st.lists(st.integers(0, 7), max_size=40), mutated_text('{"x":["a"],"y":["b","三"]}', "{}")))
 def grammar(drawn: tuple[str, list[int], str]) -> None:
     """It accepts what the codec would have written, and what is begun can be ended."""
-    from qwen_ner.inference.constraints.automaton import Automaton
-    from qwen_ner.inference.constraints.fixed_text import FixedText
+    from qwen_ner.inference.constraints.automaton import Automaton, FixedText
 
     text, choices, other = drawn
     codec = Codec(LabelSet.of(["x", "y"]))
@@ -431,6 +431,6 @@ def round_trip(drawn: tuple[list[Example], str]) -> None:
     write_jsonl(source, rows)
     convert(str(source), there, to=to)
     convert(str(there), back)
-    came = read_jsonl(back)
+    came = list(read_jsonl(back))
     assert [(e.text, e.entities) for e in came] == [(e.text, e.entities) for e in rows]
     assert to in VARIANTS or [e.id for e in came] == [e.id for e in rows]

@@ -188,9 +188,9 @@ def test_calibration_error_is_a_weighted_mean_of_gaps():
 
 
 def test_precision_is_of_the_surest():
-    assert precision_at_coverage([0.1, 0.9], [False, True], (0.5, 1.0)) == {0.5: 1.0, 1.0: 0.5}
-    assert precision_at_coverage([0.9, 0.8, 0.3], [True, False, False], (0.5,)) == {0.5: 0.5}, "rounded up to two"
-    assert precision_at_coverage([], [], (0.5,)) == {0.5: 0.0}
+    assert precision_at_coverage([0.1, 0.9], [False, True]) == {0.25: 1.0, 0.5: 1.0, 0.75: 0.5, 1.0: 0.5}
+    assert precision_at_coverage([0.9, 0.8, 0.3], [True, False, False])[0.5] == 0.5, "rounded up to two"
+    assert set(precision_at_coverage([], []).values()) == {0.0}
     assert summary([Judged("a", 0.5, True)])["surfaces"] == 1
 
 

@@ -15,7 +15,8 @@ from rows import EIGHT
 from qwen_ner.codec import Decoded
 from qwen_ner.data.analysis.duplicates import grams
 from qwen_ner.data.convert import convert
-from qwen_ner.data.datasets import TextRow, read_jsonl, read_texts
+from qwen_ner.data.datasets import TextRow, read_texts
+from qwen_ner.data.formats import jsonl
 from qwen_ner.data.formats.label_studio import read as read_tasks
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import Entity, NerError
@@ -207,7 +208,7 @@ def test_what_is_chosen_comes_back_from_both_tools_with_the_entities_that_were_p
     submitted.write_text(json.dumps(made), encoding="utf-8")
     for name in (submitted, *others):
         convert(str(name), tmp_path / "out.jsonl")
-        back = read_jsonl(tmp_path / "out.jsonl")
+        back = list(jsonl.read(tmp_path / "out.jsonl"))
         assert [(row.id, row.text) for row in back] == [(one.source, one.text) for one in found.chosen]
         assert all(row.entities == one.entities or name in others for row, one in zip(back, found.chosen, strict=True))
         for row in back:

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from qwen_ner.data.datasets import read_dataset
-from qwen_ner.data.formats.jsonl import read_jsonl
+from qwen_ner.data.formats import jsonl
 from qwen_ner.entities import CLUENER
 from qwen_ner.serving.page import render_page
 
@@ -663,7 +663,7 @@ def test_corrected_entities_become_training_rows(tab, tmp_path):
     tab.fill("input[data-floor=organization]", "0.95")
     file = tmp_path / "rows.jsonl"
     file.write_text(saved(tab, "#jsonl"), encoding="utf-8")
-    (example,) = read_jsonl(file)
+    (example,) = jsonl.read(file)
     assert example.text == FIRST
     kept = [(e.label, e.text, e.start, e.score) for e in example.entities]
     assert sorted(kept, key=lambda one: one[2]) == [
@@ -679,12 +679,12 @@ def test_training_rows_leave_out_what_cannot_be_trained_on_and_say_so(tab, tmp_p
     file = tmp_path / "rows.jsonl"
     extract_file(tab, "id,text\n7,三星\n8,\n9,北京\n", "rows.csv")
     file.write_text(saved(tab, "#jsonl"), encoding="utf-8")
-    assert [(e.id, e.text) for e in read_jsonl(file)] == [("7", "三星"), ("9", "北京")]
+    assert [(e.id, e.text) for e in jsonl.read(file)] == [("7", "三星"), ("9", "北京")]
     assert "1" in tab.inner_text("#note")
     extract_file(tab, '{"id": 31, "text": "三星"}\n{"id": "31", "text": "北京"}', "rows.jsonl")
     assert [row["id"] for row in documents(tab)] == [31, "31"]
     file.write_text(saved(tab, "#jsonl"), encoding="utf-8")
-    assert [(e.id, e.text) for e in read_jsonl(file)] == [("1", "三星"), ("2", "北京")]
+    assert [(e.id, e.text) for e in jsonl.read(file)] == [("1", "三星"), ("2", "北京")]
     assert "编号" in tab.inner_text("#note")
 
 

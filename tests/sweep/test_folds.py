@@ -18,7 +18,8 @@ from qwen_ner import cli
 from qwen_ner.data.analysis.corrections import propose
 from qwen_ner.data.analysis.disagreement import predictions_by_text
 from qwen_ner.data.analysis.duplicates import groups_of_alike, near_duplicates
-from qwen_ner.data.datasets import read_jsonl, write_jsonl
+from qwen_ner.data.datasets import write_jsonl
+from qwen_ner.data.formats import jsonl
 from qwen_ner.entities import Example, NerError
 from qwen_ner.inference.annotated import prediction_lines
 from qwen_ner.inference.extractor import Extractor
@@ -102,9 +103,9 @@ def done(recipe, make_once):
 
 
 def test_each_row_is_predicted_by_one_model_that_has_not_seen_it_or_one_like_it(done, rows):
-    every = read_jsonl(rows)
-    seen = {n: read_jsonl(done / f"fold-{n}" / "train.jsonl") for n in (1, 2)}
-    held = {n: read_jsonl(done / f"fold-{n}" / "held_out.jsonl") for n in (1, 2)}
+    every = list(jsonl.read(rows))
+    seen = {n: list(jsonl.read(done / f"fold-{n}" / "train.jsonl")) for n in (1, 2)}
+    held = {n: list(jsonl.read(done / f"fold-{n}" / "held_out.jsonl")) for n in (1, 2)}
     for n in (1, 2):
         assert sorted(e.id for e in [*seen[n], *held[n]]) == sorted(e.id for e in every)
         assert not [d for d in near_duplicates({"seen": seen[n], "held": held[n]}) if d.splits == ("seen", "held")]
@@ -120,12 +121,12 @@ def test_each_row_is_predicted_by_one_model_that_has_not_seen_it_or_one_like_it(
 
 def test_audit_reads_what_is_written(done, rows):
     """Each annotated surface is either written by the model, or it was asked for it, but in texts longer than it knows."""
-    every = read_jsonl(rows)
+    every = list(jsonl.read(rows))
     predictions = dict(zip([e.id for e in every], predictions_by_text(done / "folds.jsonl", every), strict=True))
     unasked = set()
     for n in (1, 2):
-        longest = max(len(e.text) for e in read_jsonl(done / f"fold-{n}" / "train.jsonl"))
-        for gold in read_jsonl(done / f"fold-{n}" / "held_out.jsonl"):
+        longest = max(len(e.text) for e in jsonl.read(done / f"fold-{n}" / "train.jsonl"))
+        for gold in jsonl.read(done / f"fold-{n}" / "held_out.jsonl"):
             found = predictions[gold.id]
             if missing := set(gold.surfaces) - {(e.label, e.text) for e in found.entities}:
                 assert found.annotated is None if len(gold.text) > longest else found.annotated.keys() == missing
@@ -182,7 +183,7 @@ def test_every_process_waits_for_the_calibration_of_the_model(trained, recipe, t
     for fold in (tmp_path / "fold-1", tmp_path / "fold-2"):
         extractor = Extractor.from_pretrained(fold / "model", device="cpu")
         assert extractor.calibration.thresholds
-        one = [line.get("entities") for line in prediction_lines(extractor, read_jsonl(fold / "held_out.jsonl"))]
+        one = [line.get("entities") for line in prediction_lines(extractor, list(jsonl.read(fold / "held_out.jsonl")))]
         two = [json.loads(line) for line in (fold / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
         assert [line.get("entities") for line in two] == one
 

@@ -43,7 +43,7 @@ def run(options: Namespace, _: list[str]) -> None:
     codec = NerConfig.load(options.model).codec() if trained else Codec(labels)
     tokenizer = tiny_tokenizer() if options.model == "tiny" else load_tokenizer(options.model)
     counts = statistics(splits, {split: token_counts(examples, codec, tokenizer) for split, examples in splits.items()})
-    name = Path(options.model).name
+    name = Path(options.model).name or options.model
     print(table(counts, options.data, name))
     if options.json:
         write_json(options.json, {"data": options.data, "model": options.model, **counts.to_dict()})

@@ -6,7 +6,6 @@ of how faults are found.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, Literal
 from ...codec import entity_row
 from ...columns import printable
 from ...entities import Entity, Example
-from ...files import write_text
+from ...files import json_line, write_text
 
 Kind = Literal["omitted", "label", "boundary", "predicted", "added", "removed", "label and boundary"]
 
@@ -91,4 +90,4 @@ def strongest(findings: Iterable[Finding]) -> list[Finding]:
 
 def write_findings(path: str | Path, findings: Iterable[Finding]) -> None:
     """Write `Finding.to_dict` of each as a line of JSON, all or none."""
-    write_text(Path(path), (json.dumps(finding.to_dict(), ensure_ascii=False) + "\n" for finding in findings))
+    write_text(Path(path), (json_line(finding.to_dict()) for finding in findings))

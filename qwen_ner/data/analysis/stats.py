@@ -85,8 +85,7 @@ class SplitStatistics:
 
     `written` are its (label, surface) pairs, once a row, as in the target; `written_in_train` of them are in the split
     "train" too (None for that split), and `partly` occur in their text more often than they are annotated there.
-    `pairs` are the different ones. `lengths` are in characters ("text") and, if given, tokens ("prompt", "answer",
-    "row").
+    `pairs` are the different ones. `lengths` are in characters ("text") and tokens ("prompt", "answer", "row").
     """
 
     rows: int
@@ -145,9 +144,7 @@ class Statistics:
         return {"splits": splits, "duplicates": duplicates, "several_labels": self.several_labels}
 
 
-def statistics(
-    splits: Mapping[str, Sequence[Example]], tokens: Mapping[str, Sequence[tuple[int, int]]] | None = None
-) -> Statistics:
+def statistics(splits: Mapping[str, Sequence[Example]], tokens: Mapping[str, Sequence[tuple[int, int]]]) -> Statistics:
     """Count a data set by split. `tokens` has (prompt tokens, answer tokens) of each row of each split.
 
     >>> from qwen_ner.entities import Entity
@@ -158,7 +155,7 @@ def statistics(
     """
     in_train = {pair for example in splits.get("train", ()) for pair in example.surfaces}
     found = {
-        name: _split(examples, (tokens or {}).get(name), None if name == "train" or not in_train else in_train)
+        name: _split(examples, tokens[name], None if name == "train" or not in_train else in_train)
         for name, examples in splits.items()
     }
     several = {name: _several_labels(examples) for name, examples in splits.items()}
@@ -166,14 +163,16 @@ def statistics(
 
 
 def _split(
-    examples: Sequence[Example], tokens: Sequence[tuple[int, int]] | None, in_train: set[tuple[str, str]] | None
+    examples: Sequence[Example], tokens: Sequence[tuple[int, int]], in_train: set[tuple[str, str]] | None
 ) -> SplitStatistics:
     pairs = Counter(pair for example in examples for pair in example.surfaces)
     entities = [len(example.entities) for example in examples]
-    counted = {"text": [len(example.text) for example in examples]}
-    if tokens is not None:
-        counted |= {"prompt": [prompt for prompt, _ in tokens], "answer": [answer for _, answer in tokens]}
-        counted["row"] = [prompt + answer for prompt, answer in tokens]
+    counted = {
+        "text": [len(example.text) for example in examples],
+        "prompt": [prompt for prompt, _ in tokens],
+        "answer": [answer for _, answer in tokens],
+        "row": [prompt + answer for prompt, answer in tokens],
+    }
     return SplitStatistics(
         rows=len(examples),
         empty_rows=entities.count(0),

@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def draw(statistics: Statistics, folder: str | Path, tokenizer: str = "") -> list[Path]:
-    """Write labels.png, lengths.png and, if tokens were counted, limits.png to `folder`; returns their paths.
+def draw(statistics: Statistics, folder: str | Path, tokenizer: str) -> list[Path]:
+    """Write labels.png, lengths.png and limits.png to `folder`; returns their paths.
 
-    Characters that no installed font has are logged.
+    `tokenizer` is the name of the tokenizer that counted. Characters that no installed font has are logged.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    unit = f"tokens of {tokenizer}" if tokenizer else "tokens"
+    unit = f"tokens of {tokenizer}"
     figures: dict[str, Figure] = {}
 
     def panels(name: str, height: float, number: int = 1) -> list[Axes]:
@@ -41,11 +41,10 @@ def draw(statistics: Statistics, folder: str | Path, tokenizer: str = "") -> lis
     with rc_context({"font.family": _fonts("".join([*statistics.labels, *statistics.splits, tokenizer]))}):
         if labels := statistics.labels:
             _labels(panels("labels.png", 1.2 + 0.35 * len(labels))[0], statistics)
-        whats = list(dict.fromkeys(what for split in statistics.splits.values() for what in split.lengths))
+        whats = ("text", "prompt", "answer", "row")
         for axes, what in zip(panels("lengths.png", 2.2 * len(whats), len(whats)), whats, strict=True):
             _lengths(axes, statistics, what, "characters" if what == "text" else unit)
-        if "row" in whats:
-            _limits(panels("limits.png", 4)[0], statistics, unit)
+        _limits(panels("limits.png", 4)[0], statistics, unit)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph")  # what no font has, `_fonts` has logged
             for name, figure in figures.items():
@@ -77,7 +76,7 @@ def _lengths(axes: Axes, statistics: Statistics, what: str, unit: str) -> None:
     drawn = {
         name: split.lengths[what]
         for name, split in statistics.splits.items()
-        if what in split.lengths and (split.is_annotated or what in ("text", "prompt"))
+        if split.is_annotated or what in ("text", "prompt")
     }
     longest = max((lengths.longest for lengths in drawn.values()), default=0)
     shortest = min((length for lengths in drawn.values() for length in lengths.counts), default=0)
@@ -97,7 +96,7 @@ def _limits(axes: Axes, statistics: Statistics, unit: str) -> None:
     """For each length limit, the share of entities in longer rows."""
     styles = {"row": "-", "prompt": "--", "answer": ":"}
     for at, (name, split) in enumerate(statistics.splits.items()):
-        if split.is_annotated and "row" in split.lengths:
+        if split.is_annotated:
             for what, style in styles.items():
                 limits = [0, *split.lengths[what].counts]
                 lost = [100 * split.lengths[what].lost(limit)[1] / split.entities for limit in limits]

@@ -14,7 +14,7 @@ SURFACES = 10
 """How many surfaces with several labels are shown, the most frequent first; the JSON has all."""
 
 
-def table(statistics: Statistics, title: str, tokenizer: str = "") -> str:
+def table(statistics: Statistics, title: str, tokenizer: str) -> str:
     """The statistics as text: rows and entities, labels, lengths, cost of limits, duplicates, several labels.
 
     `tokenizer` is the name of the tokenizer that counted. A split without any entity counts as not annotated.
@@ -22,7 +22,7 @@ def table(statistics: Statistics, title: str, tokenizer: str = "") -> str:
     >>> from qwen_ner.data.analysis.stats import statistics
     >>> from qwen_ner.entities import Entity, Example
     >>> rows = [Example("0", "三星在北京", (Entity("company", "三星", 0, 2),)), Example("1", "明天见")]
-    >>> print(table(statistics({"train": rows}), "two rows").split("\\n\\n")[0])
+    >>> print(table(statistics({"train": rows}, {"train": [(60, 9), (58, 3)]}), "two rows", "tiny").split("\\n\\n")[0])
     two rows
                                              train
     rows                                         2
@@ -82,7 +82,7 @@ def _labels(statistics: Statistics) -> Iterator[str]:
 
 
 def _lengths(statistics: Statistics, tokenizer: str) -> Iterator[str]:
-    rows = [[f"tokens of {tokenizer}" if tokenizer else "length", "mean", "50 %", "90 %", "99 %", "longest"]]
+    rows = [[f"tokens of {tokenizer}", "mean", "50 %", "90 %", "99 %", "longest"]]
     for name, split in statistics.splits.items():
         for what, lengths in split.lengths.items():
             if what in ("answer", "row") and not split.is_annotated:
@@ -96,7 +96,7 @@ def _lengths(statistics: Statistics, tokenizer: str) -> Iterator[str]:
 def _limits(statistics: Statistics) -> Iterator[str]:
     """Entities in the rows that are over a limit of row, prompt or answer: a training splits these, or cuts answers."""
     for what in ("row", "prompt", "answer"):
-        splits = {name: s for name, s in statistics.splits.items() if s.is_annotated and what in s.lengths}
+        splits = {name: split for name, split in statistics.splits.items() if split.is_annotated}
         if not splits:
             return
         limits = sorted({limit for split in splits.values() for limit in round_limits(split.lengths[what])})

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...entities import CLUENER, Entity, Example, LabelSet, NerError
+from ...entities import Entity, Example, LabelSet, NerError
 from .errors import Note, ignore
 from .lines import lines_of
 from .mentions import EntityReader, without_scores
@@ -84,21 +84,14 @@ def inclusive_spans(entities: Iterable[Entity]) -> dict[str, dict[str, list[list
     return tree
 
 
-def read_cluener(
-    split: str = "train", data_dir: str | Path | None = None, labels: LabelSet | None = CLUENER
-) -> list[Example]:
-    """One split of CLUENER2020: 10,748 rows in train, 1,343 in dev, 1,345 in test, which has no labels.
-
-    The files are taken from the first of: `data_dir`, the environment's QWEN_NER_DATA (each a folder with train.json,
-    dev.json and test.json, a folder with cluener_public.zip, or that zip), the cache (QWEN_NER_CACHE, else
-    ~/.cache/qwen_ner). They are downloaded into the cache only if neither of the first two is given.
-    Raises `NerError` if the files are not available, `DataError` with every fault in them.
-    """
-    return list(read(locate(split, data_dir), labels, unlabelled=split == "test"))
-
-
 def locate(split: str, data_dir: str | Path | None = None) -> Path:
-    """The file of a split, downloaded if need be; in a zip it is `…/cluener_public.zip/dev.json`."""
+    """The file of a split of CLUENER2020: 10,748 rows in train, 1,343 in dev, 1,345 in test, which has no labels.
+
+    It is taken from the first of: `data_dir`, the environment's QWEN_NER_DATA (each a folder with train.json, dev.json
+    and test.json, a folder with cluener_public.zip, or that zip), the cache (QWEN_NER_CACHE, else ~/.cache/qwen_ner).
+    The zip is downloaded into the cache only if neither of the first two is given. The path of a file in a zip is
+    `…/cluener_public.zip/dev.json`. Raises `NerError` if the file is not available.
+    """
     place = _local(data_dir)
     if place is None:
         cache = os.environ.get("QWEN_NER_CACHE") or Path.home() / ".cache" / "qwen_ner"
@@ -111,7 +104,7 @@ def locate(split: str, data_dir: str | Path | None = None) -> Path:
 
 
 def has_split(split: str, data_dir: str | Path | None = None) -> bool:
-    """Whether `read_cluener` would find this split. Downloads nothing: the official zip has all three."""
+    """Whether `locate` would find this split. Downloads nothing: the official zip has all three."""
     place = _local(data_dir)
     return split in SPLITS and (place is None or _find(place, f"{split}.json") is not None)
 

@@ -94,12 +94,8 @@ class Faults:
             raise NerError(what, place=self.path, remedy=remedy)
 
 
-def ignore(_: str, __: str) -> None:
-    """The `Note` for callers that want the examples only."""
-
-
-def unreported(_: str) -> None:
-    """The `Report` of what looks at rows that are read again."""
+def ignore(*_: str) -> None:
+    """The `Note` for callers that want the examples only, the `Report` of what looks at rows that are read again."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -6,20 +6,20 @@ In: rows in one of three forms.
     {"text": "三星在北京", "label": {"company": {"三星": [[0, 2]]}}}
     {"text": "三星在北京", "entities": [{"label": "company", "start": 0, "end": 2}]}
 
-Without offsets, every occurrence of a surface is annotated. A row may have an "id" and a "group", an entity a "score".
-Out: `Example`s; the third form for examples.
+Without offsets, every occurrence of a surface is annotated, as by `codec.ground`. A row may have an "id", which is by
+default its line number, from 1, and a "group"; an item of "entities" a "score", and its surface as "text" or "surface",
+which is checked. Other keys are ignored. Entities may overlap and nest. Out: `Example`s; the third form for examples.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...entities import Entity, Example, LabelSet, NerError
-from ...files import beside
+from ...files import beside, json_line
 from .errors import Note, ignore
 from .lines import lines_of
 from .mentions import EntityReader
@@ -55,7 +55,7 @@ def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:
 
 
 def as_row(example: Example) -> dict[str, Any]:
-    """The row that `read_jsonl` reads back equal.
+    """The row that `read` reads back equal.
 
     >>> as_row(Example("0", "三星", (Entity("company", "三星", 0, 2),)))
     {'id': '0', 'text': '三星', 'entities': [{'label': 'company', 'start': 0, 'end': 2, 'text': '三星'}]}
@@ -69,32 +69,17 @@ def as_row(example: Example) -> dict[str, Any]:
     return {"id": example.id, **group, "text": example.text, "entities": entities}
 
 
-def read_jsonl(path: str | Path, labels: LabelSet | None = None) -> list[Example]:
-    """The examples of a JSONL file, in its order; `labels=None` accepts any label.
-
-    A row has one of the module's three forms; without offsets, every occurrence is annotated, as by `codec.ground`. The
-    "id" is by default its line number, from 1; an item of "entities" may have its surface as "text" or "surface", which
-    is checked. Other keys are ignored. Overlapping and nested entities are kept.
-    Raises `DataError` with all faults of the file, `NerError` if it cannot be read or has no row.
-    """
-    return list(read(path, labels))
-
-
-def parse(data: bytes, path: str | Path) -> list[Example]:
-    """The examples in the content of a file; `path` is its name in messages. Raises as `read_jsonl` does."""
-    return list(read_rows(partial(data.split, b"\n"), path, None, entities_of))
-
-
 def write_jsonl(path: str | Path, examples: Iterable[Example]) -> None:
-    """Write examples as `{"id", "text", "entities"}` rows, which `read_jsonl` reads back equal except for the source.
+    """Write examples as `{"id", "text", "entities"}` rows, which `read` reads back equal except for the source.
 
     The file is written whole or not at all, and missing folders are made. Raises `NerError` for what could not be read
     back: an empty text, an id twice, no example at all.
     """
     path = Path(path).expanduser()
-    data = "".join(json.dumps(as_row(example), ensure_ascii=False) + "\n" for example in examples)
+    data = "".join(json_line(as_row(example)) for example in examples)
     encoded = data.encode("utf-8", "surrogatepass")
-    parse(encoded, path)
+    for _ in read_rows(partial(encoded.split, b"\n"), path, None, entities_of):
+        pass  # what could not be read back, it raises
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside(path) as part:

@@ -17,7 +17,7 @@ from pathlib import Path
 from ...entities import NerError
 from .errors import LineFault
 
-log = logging.getLogger(__name__)
+warn_once = cache(logging.getLogger(__name__).warning)  # a file is looked through several times
 
 MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
          (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
@@ -49,7 +49,8 @@ def lines_of(path: str | Path) -> Iterator[bytes]:
             if encoding is None and b"\0" in mark[:4]:
                 raise NerError("looks like UTF-16 without its mark", place=path, remedy="save the file as UTF-8")
             if encoding is None and (encoding := chinese_encoding(mark)):
-                _warn(str(path), CHINESE[encoding])
+                told = "%s is read as %s, which it is written in instead of UTF-8."
+                warn_once(told, str(path), CHINESE[encoding])
             if encoding is None:
                 yield from lines
             else:
@@ -60,12 +61,6 @@ def lines_of(path: str | Path) -> Iterator[bytes]:
     except OSError as error:
         remedy = f"check the path, relative to {Path.cwd()}"
         raise NerError(f"cannot be read ({error.strerror})", place=path, remedy=remedy) from error
-
-
-@cache
-def _warn(path: str, encoding: str) -> None:
-    """Once: a file is looked through several times."""
-    log.warning("%s is read as %s, which it is written in instead of UTF-8.", path, encoding)
 
 
 def chinese_encoding(head: bytes) -> str | None:

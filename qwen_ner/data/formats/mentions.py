@@ -12,7 +12,7 @@ from typing import Any
 from ...codec import ground
 from ...columns import join_names
 from ...entities import Entity, Example, LabelSet
-from .errors import LineFault, Note, Report, count, nearest, quote, unreported
+from .errors import LineFault, Note, Report, count, ignore, nearest, quote
 from .offsets import CHARACTERS, Unit, same_surface
 
 TWICE = "entities that are given twice, read as one"
@@ -46,7 +46,7 @@ class EntityReader:
     inclusive: bool = False
     unit: Unit = CHARACTERS
     warn: Report | None = None
-    note: Report = unreported
+    note: Report = ignore
     see: Callable[[str, object, object, tuple[object, ...]], None] | None = None
 
     def from_label(self, tree: object) -> Iterator[Entity]:

@@ -5,7 +5,7 @@ A format is a module of this folder (or any object) with
     NAME         what `convert --to` calls it
     SUFFIXES     file names to look for in a folder of splits, and by which `convert` chooses what to write
     DESCRIPTION  one line for help texts, documentation and the log
-    sniff        (head, name) -> whether a file with this beginning and this name is of this format
+    sniff        (head, name) -> whether a file with this beginning and this name is of this format, if they can tell
     claims       (path) -> whether a file or folder is of this format by what lies beside or in it, if that can tell
     read         (path, labels, *, note, warn, **options) -> its `Example`s
     write        (path, examples, lose), if it can be written; `examples` can be iterated over several times
@@ -13,7 +13,8 @@ A format is a module of this folder (or any object) with
                  and its str() says how the file is written
     VARIANTS     names, if it is written in several ways: `write` gets one as `variant`
 
-and an entry in `FORMATS`. `convert`, `train`, `stats` and the others know formats from here only.
+and an entry in `FORMATS`, among which a file's format is found where it is not known beforehand, as by `convert`,
+`train` and `stats`.
 """
 
 from __future__ import annotations
@@ -182,7 +183,7 @@ def detect(path: Path) -> Any:
             break
     head = b"".join(lines)
     for format in reversed(FORMATS):
-        if format.sniff(head, path.name):
+        if hasattr(format, "sniff") and format.sniff(head, path.name):
             return format
     known = "; ".join(format.DESCRIPTION for format in FORMATS)
     raise NerError("unknown format", place=path, remedy=f"give one of: {known}")

@@ -18,7 +18,8 @@ from typing import Any
 
 from ...codec import unique_keys
 from ...entities import Entity, Example, LabelSet, NerError
-from .errors import Faults, LineFault, Note, Report, ignore, quote, unreported
+from ...files import json_line
+from .errors import Faults, LineFault, Note, Report, ignore, quote
 from .lines import decode_line, number_lines, write_lines
 from .mentions import EntityReader, distinct
 from .offsets import Survey
@@ -117,8 +118,8 @@ def _see(survey: Survey, place: str, raw: bytes, entities_of: EntitiesOf, row_of
     """Show the survey the spans of a row. Its faults are for the reading that follows."""
     with suppress(LineFault):
         row = row_of(json_value(raw, ONE_A_LINE))
-        if not isinstance(row, str) and (text := text_of(row, unreported)) is not None:
-            reader = EntityReader(text, None, unreported, see=partial(survey.see, place))
+        if not isinstance(row, str) and (text := text_of(row, ignore)) is not None:
+            reader = EntityReader(text, None, ignore, see=partial(survey.see, place))
             for _ in entities_of(row, reader):
                 pass
 
@@ -145,7 +146,7 @@ def numbered(
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write a JSON object a line."""
-    write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_lines(path, map(json_line, rows))
 
 
 def rows_in(head: bytes) -> Iterator[dict[str, Any]]:

@@ -258,15 +258,3 @@ def neutral_generation_config(end_token_ids: Sequence[int], pad_token_id: int, m
         pad_token_id=pad_token_id,
         use_cache=True,
     )
-
-
-def until_end(ids: Sequence[int], ends: set[int]) -> tuple[list[int], bool]:
-    """The ids before the first end token, and whether there is one.
-
-    >>> until_end([5, 6, 2, 0, 0], {2})
-    ([5, 6], True)
-    """
-    for position, token in enumerate(ids):
-        if token in ends:
-            return list(ids[:position]), True
-    return list(ids), False

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ...entities import NerError
-from .automaton import Automaton, State
-from .fixed_text import FixedText
+from .automaton import Automaton, FixedText, State
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:

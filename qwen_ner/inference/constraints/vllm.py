@@ -18,8 +18,7 @@ import torch
 from transformers import AutoTokenizer
 from vllm.v1.sample.logits_processor import LogitsProcessor, process_dict_updates
 
-from .automaton import Automaton
-from .fixed_text import FixedText
+from .automaton import Automaton, FixedText
 from .grammar import Constraint
 from .remote import LABELS, LEAST_TOKENS, TEXT
 from .vocabulary import Vocabulary

@@ -199,7 +199,7 @@ def predict_files(
         for made in (folder, job):
             make_folder(filesystem, made)
         if filesystem.type_name == "local":
-            stack.enter_context(lock(Path(job, "lock"), wait=False, owner=f"process {os.getpid()}"))
+            stack.enter_context(lock(Path(job, "lock"), owner=f"process {os.getpid()}"))
         open_record(filesystem, folder, f"{job}/record.json", record)
         stack.enter_context(_cluster(address))
         stack.enter_context(_explain(output))

@@ -33,7 +33,8 @@ from ray.data.datasource import BlockBasedFileDatasink
 from ...data.datasets import TextRow, read_texts, text_row
 from ...data.formats.lines import lines_of
 from ...entities import NerError
-from ..output_file import ERROR, fingerprint, line_of, refuse_other
+from ...files import json_line
+from ..output_file import ERROR, fingerprint, refuse_other
 
 ROWS = 512
 """Rows that are read at a time."""
@@ -224,7 +225,7 @@ class Results(BlockBasedFileDatasink):
             pq.write_table(table.select(["id", "text", *RESULTS]), file)
         else:
             for row in table.to_pylist():
-                file.write(line_of(_line(row)).encode())
+                file.write(json_line(_line(row)).encode())
 
     def count(self) -> tuple[int, int]:
         """How many rows the folder has, of this run and of those before, and how many of them hold an error."""

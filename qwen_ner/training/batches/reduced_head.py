@@ -21,7 +21,7 @@ from torch.nn.functional import linear, pad
 
 from ...data.tokenize import column
 from .collate import IGNORED, base_of
-from .step import StepTransform
+from .step import StepTransform, replace_attributes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -85,9 +85,5 @@ def head_over(tokens: torch.Tensor, model: PreTrainedModel) -> Iterator[int]:
         return stock(logits, labels, len(tokens), shift_labels=place, **options)
 
     stock = base.loss_function
-    head.forward, base.loss_function = forward, loss
-    try:
+    with replace_attributes(head, forward=forward), replace_attributes(base, loss_function=loss):
         yield len(tokens)
-    finally:
-        del head.forward
-        base.loss_function = stock

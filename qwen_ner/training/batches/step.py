@@ -109,12 +109,16 @@ class Step:
 
 @contextmanager
 def replace_attributes(owner: object, **values: Any) -> Iterator[None]:
-    """Give attributes of `owner` other values while the context lasts."""
-    before = {name: getattr(owner, name) for name in values}
+    """Give attributes of `owner` other values while the context lasts. What it had of its class, it has again of it."""
+    own, before = vars(owner), {name: getattr(owner, name) for name in values}
+    inherited = values.keys() - own.keys()
     for name, value in values.items():
         setattr(owner, name, value)
     try:
         yield
     finally:
         for name, value in before.items():
-            setattr(owner, name, value)
+            if name in inherited and name in own:  # in `own` is not what a property keeps elsewhere
+                delattr(owner, name)
+            else:
+                setattr(owner, name, value)

@@ -16,8 +16,12 @@ from itertools import chain
 from pathlib import Path
 from typing import get_args
 
+from transformers import PreTrainedTokenizerBase
+
 from ...columns import printable
+from ...columns import width as columns_of
 from ...entities import NerError
+from ...inference.constraints.vocabulary import token_bytes
 from ..batches.collate import PaddedCollator
 from ..finding import FaultsError, Finding, Level
 from ..launch import Launch
@@ -25,7 +29,8 @@ from ..plan import TrainingPlan
 from ..preparation import check_processes
 from ..recipe import CLOSING, LAUNCHER_LINE, Recipe, load_recipe, recipe_path
 from .examination import examine
-from .token_view import token_table
+
+VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "\u3000": "␣␣"}
 
 
 def doctor(path: Path, overrides: Sequence[str] = (), accelerate_config: Path | None = None) -> int:
@@ -66,6 +71,35 @@ def example_as_trained(plan: TrainingPlan, width: int) -> list[str]:
     supervised = sum(label == token for token, label in zip(ids, labels, strict=True))
     head = f"{plan.examples[at].source} as trained: {len(ids)} tokens, ● the {supervised} that are in the loss"
     return [head, "", *token_table(ids, labels, plan.tokenizer, width)]
+
+
+def token_table(ids: Sequence[int], labels: Sequence[int], tokenizer: PreTrainedTokenizerBase, width: int) -> list[str]:
+    """Blocks of three lines, each within `width` columns: the tokens, their ids, and ● under those in the loss.
+
+    `labels[i]` equals `ids[i]` if token i is supervised. Spaces and line ends are made visible; a token that is part of
+    a character shows its bytes.
+    """
+    cells = [
+        (_visible(tokenizer, token), str(token), "●" if label == token else "·")
+        for token, label in zip(ids, labels, strict=True)
+    ]
+    blocks: list[list[str]] = []
+    for column in cells:
+        size = max(map(columns_of, column))
+        if not blocks or columns_of(blocks[-1][0]) + 1 + size > width:
+            blocks.append(["token", "id   ", "loss "])
+        padded = (f" {text}{' ' * (size - columns_of(text))}" for text in column)
+        blocks[-1] = [before + text for before, text in zip(blocks[-1], padded, strict=True)]
+    return [line.rstrip() for block in blocks for line in (*block, "")][:-1]
+
+
+def _visible(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    text = tokenizer.decode([token])
+    if "\ufffd" in text:
+        spelled = tokenizer.convert_ids_to_tokens(token)
+        spelling = token_bytes(spelled)
+        return spelled if spelling is None else "".join(f"\\x{byte:02x}" for byte in spelling)
+    return printable("".join(VISIBLE.get(c, c) for c in text))
 
 
 def _load_for_here(path: Path, overrides: Sequence[str]) -> tuple[Recipe, list[Finding]]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import torch
+from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
@@ -46,20 +47,12 @@ class LogLines(TrainerCallback):
             validation += "before training · "
         values = {key.removeprefix("eval_"): value for key, value in logs.items()}
         parts = " · ".join(f"{key} {values[key]:.4g}" for key in self.keys if key in values)
-        self.write(f"step {state.global_step}/{state.max_steps} · {validation}{parts}")
-
-    def write(self, line: str) -> None:
-        print(line, flush=True)
+        with tqdm.external_write_mode():  # above the progress bars, if there are any
+            print(f"step {state.global_step}/{state.max_steps} · {validation}{parts}", flush=True)
 
 
 class ProgressLines(LogLines, ProgressCallback):
     """The Trainer's progress bars, and the lines of `LogLines` above them."""
-
-    def write(self, line: str) -> None:
-        if self.training_bar is not None:
-            self.training_bar.write(line)
-        else:
-            super().write(line)
 
 
 class EarlyStopping(EarlyStoppingCallback):

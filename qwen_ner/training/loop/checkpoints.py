@@ -178,7 +178,7 @@ def alone_in(output: Path, rank: int) -> Iterator[None]:
     if rank != 0:
         yield
         return
-    with lock(output / LOCK, wait=False, owner=f"another training (process {os.getpid()})"):
+    with lock(output / LOCK, owner=f"another training (process {os.getpid()})"):
         left = sorted(output.glob(f".*{PARTIAL}"))
         for path in left:
             _discard(path)

@@ -1,6 +1,7 @@
 """`compute_metrics`: entity F1 of the text generated for each row.
 
-In: generated ids and row numbers, the gold examples. Out: the metrics of `score`. Knows nothing of the Trainer.
+In: generated ids, which end with an end token if they are finished and hold none before, and row numbers; the gold
+examples. Out: the metrics of `score`. Knows nothing of the Trainer.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from ...entities import Example, fingerprint
 from ...evaluation.result import EvaluationResult
 from ...evaluation.scoring import score
 from ...evaluation.table import Contract
-from ...inference.backends.torch import until_end
 from ...inference.loading import decode_ids
 from ...inference.windows import Window, join_windows
 from ..batches.collate import IGNORED
@@ -73,7 +73,7 @@ class EntityMetrics:
         order = np.argsort(rows)
         ids, finished = [], []
         for row in np.asarray(prediction.predictions)[order]:
-            kept, done = until_end([token for token in row.tolist() if token != IGNORED], self.ends)
-            ids.append(kept)
-            finished.append(done)
+            written = [token for token in row.tolist() if token != IGNORED]
+            finished.append(bool(written) and written[-1] in self.ends)
+            ids.append(written[:-1] if finished[-1] else written)
         yield from zip(rows[order].tolist(), decode_ids(self.tokenizer, ids), finished, strict=True)

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +25,10 @@ from transformers import TrainerState, TrainingArguments
 from transformers.integrations import WandbCallback
 from transformers.integrations.integration_utils import WandbLogModel
 
-from ...evaluation.worst import WORST_COLUMNS, worst_rows
+from ...codec import Decoded
+from ...entities import Entity
+from ...evaluation.errors import Error, error_count
+from ...evaluation.result import EvaluationResult
 from ..batches.collate import IGNORED
 from ..loop.checkpoints import checkpoint_of
 from ..loop.trainer import NerTrainer
@@ -43,6 +47,11 @@ PATIENCE = 10.0
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.yaml")
 REPORT_FILES = ("report.html", "metrics.json", "predictions.jsonl", "errors.jsonl", "recipe.yaml")
+
+WORST = 50
+"""Maximum number of rows in the table."""
+
+WORST_COLUMNS = ("text", "gold", "predicted", "errors", "wrong", "source")
 
 
 class WandbTracking(WandbCallback):
@@ -220,3 +229,30 @@ class WandbTracking(WandbCallback):
             ),
             "answer_tokens": self._wandb.Histogram((np.asarray(metrics.last.predictions) != IGNORED).sum(axis=1)),
         }
+
+
+def worst_rows(evaluated: EvaluationResult) -> list[list[Any]]:
+    """The rows with the most false positives and negatives, in falling order, as cells under `WORST_COLUMNS`."""
+    rows = []
+    for gold, predicted, errors in islice(evaluated.rows_with_errors(), WORST):
+        kinds = "\n".join(map(_error, errors))
+        entities = _entities(gold.entities)
+        rows.append([gold.text, entities, _predictions_of(predicted), kinds, error_count(errors), gold.source])
+    return rows
+
+
+def _entities(entities: Sequence[Entity]) -> str:
+    return "\n".join(f"{e.label} {e.text} [{e.start}, {e.end})" for e in entities)
+
+
+def _predictions_of(decoded: Decoded) -> str:
+    """Entities, surfaces without a place in the text, and problems of the completion."""
+    ungrounded = [f"{label} {surface} [-]" for label, surface in decoded.ungrounded]
+    problems = [f"({problem.kind})" for problem in decoded.problems]
+    return "\n".join([*filter(None, [_entities(decoded.entities)]), *ungrounded, *problems])
+
+
+def _error(error: Error) -> str:
+    written = " ".join(error.written) if error.written else ""
+    sides = [_entities([side]) for side in (error.gold, error.predicted) if side]
+    return f"{error.kind}: {' ≠ '.join(sides) or written}"

@@ -66,7 +66,7 @@ def test_sums_add_up_and_the_parts_are_those_of_the_rows():
 def test_what_stands_more_often_than_it_is_annotated_and_what_has_several_labels():
     twice = example("北京和北京队", ("address", "北京"))
     other = example("北京赢了", ("organization", "北京"), id="1")
-    counted = statistics({"train": [twice, other]})
+    counted = statistics({"train": [twice, other]}, {"train": [(60, 9)] * 2})
     assert counted.splits["train"].partly == 1
     assert counted.several_labels == {"train": {"北京": {"address": 1, "organization": 1}}}
 
@@ -81,7 +81,7 @@ def test_the_json_holds_all_of_it_and_no_sentence():
 def test_a_split_without_any_entity_counts_as_not_annotated():
     bare = [example("明天见"), example("好的", id="1")]
     counted = statistics({"train": EIGHT, "test": bare}, {"train": [(60, 9)] * 8, "test": [(40, 2)] * 2})
-    lines = table(counted, "x").splitlines()
+    lines = table(counted, "x", "tiny").splitlines()
     assert next(line for line in lines if line.startswith("rows without")).split("  ")[-1] == "not annotated"
     assert any(line.startswith("test prompt") for line in lines)
     assert not any(line.startswith("test answer") for line in lines)
@@ -113,7 +113,7 @@ def test_plots_of_characters_that_no_font_has(tmp_path, caplog, recwarn):
     name = "\U000f1234"  # of private use
     rows = [example("阿司匹林", (name, "阿司匹林"))]
     with caplog.at_level(logging.WARNING):
-        draw(statistics({"train": rows}), tmp_path)
+        draw(statistics({"train": rows}, {"train": [(60, 9)]}), tmp_path, "tiny")
     assert f"No installed font has {name};" in caplog.text
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)], "it is said once"
 
@@ -146,7 +146,7 @@ def test_all_splits_of_a_data_set(tmp_path):
 
 def test_cluener(cluener_dir):
     splits = {split: read_dataset("cluener", split, data_dir=cluener_dir) for split in ("train", "dev")}
-    counted = statistics(splits)
+    counted = statistics(splits, {name: [(60, 9)] * len(rows) for name, rows in splits.items()})
     train, dev = counted.splits["train"], counted.splits["dev"]
     assert (train.rows, dev.rows) == (10_748, 1_343)
     assert (train.empty_rows, dev.empty_rows) == (0, 0)

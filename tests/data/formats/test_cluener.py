@@ -19,9 +19,9 @@ import pytest
 from qwen_ner.codec import Codec
 from qwen_ner.data.datasets import read_dataset
 from qwen_ner.data.formats import cluener
-from qwen_ner.data.formats.cluener import download, has_split, read, read_cluener
+from qwen_ner.data.formats.cluener import download, has_split, read
 from qwen_ner.data.formats.errors import DataError
-from qwen_ner.entities import CLUENER, Entity, LabelSet, NerError
+from qwen_ner.entities import CLUENER, Entity, Example, LabelSet, NerError
 
 ROWS: dict[str, list[dict[str, object]]] = {
     "train": [
@@ -79,16 +79,20 @@ def archive(tmp_path: Path) -> Path:
     return tmp_path / "zipped" / "cluener_public.zip"
 
 
+def read_split(split: str, data_dir: str | Path | None = None) -> list[Example]:
+    return read_dataset("cluener", split, data_dir=data_dir)
+
+
 def test_inclusive_ends_become_half_open(folder):
-    first, second = read_cluener("train", folder)
+    first, second = read_split("train", folder)
     assert first.entities == (Entity("name", "周小舟", 0, 3), Entity("organization", "渝北图书馆", 4, 9))
     assert [entity.span for entity in second.entities] == [(0, 2), (3, 5)]
     assert [(e.id, e.source) for e in (first, second)] == [("0", "train.json:1"), ("1", "train.json:2")]
-    assert read_cluener("dev", folder)[0].entities == (Entity("name", "周", 0, 1),)
+    assert read_split("dev", folder)[0].entities == (Entity("name", "周", 0, 1),)
 
 
 def test_test_rows_have_their_ids_and_no_entities(folder):
-    assert [(e.id, e.text, e.entities) for e in read_cluener("test", folder)] == [
+    assert [(e.id, e.text, e.entities) for e in read_split("test", folder)] == [
         ("5", "渝北的雨", ()),
         ("6", "周小舟的伞", ()),
     ]
@@ -97,14 +101,14 @@ def test_test_rows_have_their_ids_and_no_entities(folder):
 def test_a_test_set_with_labels_has_them_on_every_row(folder):
     labelled = ROWS["train"][0]
     (folder / "test.json").write_bytes(content([labelled, labelled]))
-    assert all(len(example.entities) == 2 for example in read_cluener("test", folder))
+    assert all(len(example.entities) == 2 for example in read_split("test", folder))
     for rows, fault in (
         ([labelled, {"text": "雨"}], 'lacks "label"'),
         ([{"text": "雨"}, labelled], "the first row has none"),
     ):
         (folder / "test.json").write_bytes(content(rows))
         with pytest.raises(DataError) as error:
-            read_cluener("test", folder)
+            read_split("test", folder)
         (told,) = error.value.faults
         assert told.startswith("test.json:2: ")
         assert fault in told
@@ -130,7 +134,7 @@ def test_a_fault_in_the_file_is_told_with_its_line(folder, label, fault):
     bad = {"text": "周小舟在渝北图书馆", "label": label}
     (folder / "train.json").write_bytes(content([*ROWS["train"], bad]))
     with pytest.raises(DataError) as error:
-        read_cluener("train", folder)
+        list(read(folder / "train.json", CLUENER))
     (told,) = error.value.faults
     assert told.startswith("train.json:3: ")
     assert fault in told
@@ -140,7 +144,7 @@ def test_rows_of_train_and_dev_need_a_label(folder):
     for split in ("train", "dev"):
         (folder / f"{split}.json").write_bytes(content(ROWS["test"]))
         with pytest.raises(DataError) as error:
-            read_cluener(split, folder)
+            read_split(split, folder)
         assert error.value.place == str(folder / f"{split}.json")
         assert [fault.split(": ")[0] for fault in error.value.faults] == [f"{split}.json:1", f"{split}.json:2"]
         assert all('lacks "label"' in fault for fault in error.value.faults)
@@ -149,22 +153,22 @@ def test_rows_of_train_and_dev_need_a_label(folder):
 def test_entities_in_half_open_form_are_not_for_this_dialect(folder):
     (folder / "dev.json").write_bytes(content([{"text": "周", "entities": []}]))
     with pytest.raises(DataError, match='lacks "label"'):
-        read_cluener("dev", folder)
+        read_split("dev", folder)
 
 
 def test_another_label_set_may_be_asked_for_or_none(folder):
     with pytest.raises(DataError) as error:
-        read_cluener("train", folder, LabelSet.of(["address"]))
+        list(read(folder / "train.json", LabelSet.of(["address"])))
     assert len(error.value.faults) == 2
-    assert list(read(folder / "train.json")) == read_cluener("train", folder)
+    assert list(read(folder / "train.json")) == list(read(folder / "train.json", CLUENER))
 
 
 def test_folder_folder_with_zip_and_zip_give_the_same(folder, archive, monkeypatch):
     for split in ROWS:
-        wanted = read_cluener(split, folder)
-        assert read_cluener(split, archive) == read_cluener(split, str(archive.parent)) == wanted
+        wanted = read_split(split, folder)
+        assert read_split(split, archive) == read_split(split, str(archive.parent)) == wanted
         monkeypatch.setenv("QWEN_NER_DATA", str(archive))
-        assert read_cluener(split) == wanted
+        assert read_split(split) == wanted
         monkeypatch.delenv("QWEN_NER_DATA")
         assert has_split(split, folder)
         assert has_split(split, archive)
@@ -176,12 +180,12 @@ def test_the_argument_goes_before_the_environment_and_a_wrong_one_is_no_reason_t
     folder, archive, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("QWEN_NER_DATA", str(tmp_path / "gone"))
-    assert len(read_cluener("train", folder)) == 2
+    assert len(read_split("train", folder)) == 2
     with pytest.raises(NerError) as error:
-        read_cluener("train")
+        read_split("train")
     assert (error.value.place, error.value.value) == ("QWEN_NER_DATA", str(tmp_path / "gone"))
     monkeypatch.setenv("QWEN_NER_DATA", str(folder))
-    for call in (read_cluener, has_split):
+    for call in (read_split, has_split):
         with pytest.raises(NerError) as error:
             call("train", tmp_path / "gone")
         assert error.value.place == "data_dir"
@@ -190,7 +194,7 @@ def test_the_argument_goes_before_the_environment_and_a_wrong_one_is_no_reason_t
 def test_what_was_looked_for_is_named(tmp_path, folder):
     (tmp_path / "empty").mkdir()
     with pytest.raises(NerError, match=r"dev\.json nor a cluener_public\.zip") as error:
-        read_cluener("dev", tmp_path / "empty")
+        read_split("dev", tmp_path / "empty")
     assert error.value.place == tmp_path / "empty"
     assert not has_split("dev", tmp_path / "empty")
     with pytest.raises(NerError) as error:
@@ -203,12 +207,12 @@ def test_a_zip_without_the_member_at_its_top_or_that_is_none_is_refused(tmp_path
     path = tmp_path / "other.zip"
     path.write_bytes(zip_of({"cluener/train.json": content(ROWS["train"])}))
     with pytest.raises(NerError, match=r"train\.json") as error:
-        read_cluener("train", path)
+        read_split("train", path)
     assert error.value.place == path
     for broken in (b"no zip", ZIP[:-300]):
         path.write_bytes(broken)
         with pytest.raises(NerError, match="as a zip") as error:
-            read_cluener("train", path)
+            read_split("train", path)
         assert error.value.place == path
 
 
@@ -217,7 +221,7 @@ def test_a_member_with_damaged_bytes_is_refused(tmp_path):
     damaged[60:70] = bytes(10)
     (tmp_path / "damaged.zip").write_bytes(damaged)
     with pytest.raises(NerError, match="as a zip") as error:
-        read_cluener("train", tmp_path / "damaged.zip")
+        read_split("train", tmp_path / "damaged.zip")
     assert error.value.place == tmp_path / "damaged.zip"
 
 
@@ -262,7 +266,7 @@ def test_without_a_local_source_the_zip_is_fetched_once(server, tmp_path, folder
     assert has_split("train")
     assert server.requests == 0
     for split in ROWS:
-        assert read_cluener(split) == read_cluener(split, folder)
+        assert read_split(split) == read_split(split, folder)
     assert server.requests == 1
     assert (tmp_path / "cache" / "cluener_public.zip").read_bytes() == ZIP
     assert os.listdir(tmp_path / "cache") == ["cluener_public.zip"]
@@ -274,7 +278,7 @@ def test_a_local_source_is_never_supplemented_by_a_download(server, tmp_path, fo
     monkeypatch.setenv("QWEN_NER_DATA", str(folder))
     for data_dir in (folder, None):
         with pytest.raises(NerError) as error:
-            read_cluener("dev", data_dir)
+            read_split("dev", data_dir)
         assert error.value.place == folder
     assert server.requests == 0
     assert not (tmp_path / "cache").exists()
@@ -290,19 +294,19 @@ def test_what_is_not_the_file_is_refused_and_leaves_nothing(server, tmp_path, fa
     else:
         server.redirect = (tmp_path / "secret.zip").as_uri()
     with pytest.raises(NerError) as error:
-        read_cluener("train")
+        read_split("train")
     assert server.url in error.value.what
     assert error.value.place == tmp_path / "cache" / "cluener_public.zip"
     assert "QWEN_NER_DATA" in error.value.remedy
     assert os.listdir(tmp_path / "cache") == []
     server.cut, server.body, server.redirect = len(ZIP), ZIP, ""
-    assert len(read_cluener("train")) == 2
+    assert len(read_split("train")) == 2
 
 
 def test_a_damaged_cache_is_fetched_again(server, tmp_path):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "cluener_public.zip").write_bytes(b"damaged")
-    assert len(read_cluener("train")) == 2
+    assert len(read_split("train")) == 2
     assert server.requests == 1
 
 
@@ -314,14 +318,14 @@ def test_offline_or_without_a_place_to_write_the_way_around_is_named(server, tmp
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("QWEN_NER_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(NerError) as error:
-        read_cluener("train")
+        read_split("train")
     assert error.value.place == tmp_path / "file" / "cache" / "cluener_public.zip"
     assert "QWEN_NER_DATA" in error.value.remedy
 
 
 def test_threads_that_start_together_all_read_the_whole_file(server, tmp_path):
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda _: len(read_cluener("train")), range(4))) == [2] * 4
+        assert list(pool.map(lambda _: len(read_split("train")), range(4))) == [2] * 4
     assert os.listdir(tmp_path / "cache") == ["cluener_public.zip"]
 
 
@@ -336,7 +340,7 @@ needs_data = pytest.mark.skipif(not DATA, reason="QWEN_NER_DATA does not name a 
     ("test", 1_345, 0, 0),
 ])  # fmt: skip
 def test_the_real_splits_have_their_published_counts(split, rows, mentions, surfaces):
-    examples = read_cluener(split, DATA)
+    examples = read_split(split, DATA)
     assert len(examples) == rows
     assert sum(len(example.entities) for example in examples) == mentions
     assert sum(len(example.surfaces) for example in examples) == surfaces
@@ -346,7 +350,7 @@ def test_the_real_splits_have_their_published_counts(split, rows, mentions, surf
 @needs_data
 def test_every_real_target_decodes_to_what_it_was_made_from():
     codec = Codec(CLUENER)
-    for example in [*read_cluener("train", DATA), *read_cluener("dev", DATA)]:
+    for example in [*read_split("train", DATA), *read_split("dev", DATA)]:
         decoded = codec.decode(example.text, codec.encode(example))
         assert decoded.problems == ()
         assert set(decoded.surfaces) == set(example.surfaces)
@@ -360,4 +364,4 @@ def test_the_real_zip_is_the_pinned_one_and_equals_the_folder(monkeypatch):
         pytest.skip("QWEN_NER_DATA holds no cluener_public.zip")
     assert hashlib.sha256(archive.read_bytes()).hexdigest() == cluener.SHA256
     for split in ("train", "dev", "test"):
-        assert read_cluener(split, archive) == read_cluener(split, DATA)
+        assert read_split(split, archive) == read_split(split, DATA)

@@ -11,6 +11,7 @@ from rows import EIGHT
 
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.datasets import read_texts, write_jsonl
+from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.inference.asked import TextTooLong
 from qwen_ner.inference.backends.base import BACKENDS, Backend, Completion
@@ -96,13 +97,25 @@ class Part:
         self.tokens = tokens
 
 
+def predict_counting(extractor, texts, **options):
+    """What is predicted of `texts`, and the tokens of their prompts, each once, and of all answers."""
+    complete, written = extractor.backend.complete, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            extractor.backend, "complete", lambda *given, **more: written.extend(complete(*given, **more)) or written
+        )
+        found = extractor.predict(texts, **options)
+    prompts = prompt_ids(extractor.tokenizer, extractor.codec, texts)
+    return found, sum(map(len, prompts)) + sum(len(one.ids) for one in written)
+
+
 @pytest.mark.parametrize("backend", ["lookup", "torch"])
 def test_serving_finds_what_predict_finds_also_where_nobody_can_join_a_batch(folder, tiny, backend):
     if backend == "torch":
         shutil.copy(tiny / "model.safetensors", folder)
     extractor = Extractor.from_pretrained(folder, backend=backend)
     texts = [*(gold.text for gold in EIGHT), "无"]
-    expected, tokens = extractor.predict(texts), extractor.tokens
+    expected, tokens = predict_counting(extractor, texts)
     parts, given = [Part(text) for text in texts], []
 
     def feed(room):
@@ -116,7 +129,7 @@ def test_serving_finds_what_predict_finds_also_where_nobody_can_join_a_batch(fol
             (e.label, e.start, e.end) for e in wanted.entities
         ]
         assert [e.score for e in found.entities] == pytest.approx([e.score for e in wanted.entities], abs=2e-4)
-    assert extractor.tokens == 2 * tokens
+    assert sum(part.tokens for part in parts) == tokens
     if backend == "lookup":
         assert [len(some) for some in given] == [4, 4, 1, 0]
 
@@ -124,13 +137,12 @@ def test_serving_finds_what_predict_finds_also_where_nobody_can_join_a_batch(fol
 def test_each_text_that_is_served_gets_the_vote_of_its_own_draws(trained):
     extractor = Extractor.from_pretrained(trained["full"])
     texts, sampling = [gold.text for gold in EIGHT], Sampling(3, 1.5, 0.95)
-    expected, tokens = extractor.predict(texts, **asdict(sampling)), extractor.tokens
+    expected, tokens = predict_counting(extractor, texts, **asdict(sampling))
     assert len({entity.score for found in expected for entity in found.entities}) > 1
     parts = [Part(text) for text in texts]
     waiting = [parts[:1], parts[1:6], parts[6:]]
     extractor.serve(lambda room: waiting.pop(0) if waiting else [], sampling=sampling, batch_tokens=2000)
     assert [part.answers for part in parts] == [[found] for found in expected]
-    assert extractor.tokens == 2 * tokens
     assert sum(part.tokens for part in parts) == tokens
 
 

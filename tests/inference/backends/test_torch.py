@@ -11,12 +11,7 @@ from qwen_ner.entities import CLUENER, NerError
 from qwen_ner.inference.backends.base import Draw
 from qwen_ner.inference.backends.batch_cache import pad_left, read_packed, read_prompts
 from qwen_ner.inference.backends.prefix_cache import PrefixCache, shared_prefix
-from qwen_ner.inference.backends.torch import (
-    TorchBackend,
-    default_dtype,
-    neutral_generation_config,
-    until_end,
-)
+from qwen_ner.inference.backends.torch import TorchBackend, default_dtype, neutral_generation_config
 from qwen_ner.inference.constraints.grammar import Grammar
 from qwen_ner.training.model import load_model
 
@@ -37,6 +32,12 @@ def run(model, prompts, limit=12, ends=(2, 0), backend=None, **options):
 
 def ids_of(completions):
     return [one.ids for one in completions]
+
+
+def until_end(ids, ends):
+    """The ids before the first end token, and whether there is one."""
+    at = next((at for at, token in enumerate(ids) if token in ends), len(ids))
+    return ids[:at], at < len(ids)
 
 
 def one_by_one(model, prompt, steps):

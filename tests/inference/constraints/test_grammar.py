@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from rows import EIGHT
 
 from qwen_ner.codec import Codec
+from qwen_ner.data.datasets import read_dataset
 from qwen_ner.entities import CLUENER, LabelSet, NerError
-from qwen_ner.inference.constraints.automaton import Automaton
-from qwen_ner.inference.constraints.fixed_text import FixedText
+from qwen_ner.inference.constraints.automaton import Automaton, FixedText
 from qwen_ner.inference.constraints.grammar import Constraint, Grammar
 
 END = 2
@@ -67,9 +67,7 @@ def test_every_target_may_be_written(grammar, tokenizer, codec, end):
 
 
 def test_all_of_cluener_may_be_written(cluener_dir, codec):
-    from qwen_ner.data.formats.cluener import read_cluener
-
-    for example in read_cluener("train", cluener_dir)[::5]:
+    for example in read_dataset("cluener", "train", data_dir=cluener_dir)[::5]:
         automaton = Automaton(FixedText(CLUENER.names), example.text)
         state = automaton.after(automaton.beginning, codec.encode(example).encode())
         assert state is not None, example

@@ -71,10 +71,6 @@ def claims(path: Path) -> bool:
     )
 
 
-def sniff(head: bytes, name: str) -> bool:
-    return False  # `claims` tells
-
-
 def pair_of(path: Path) -> tuple[Path, Path] | None:
     """The files of tokens and of tags, of which `path` is one."""
     named = TAGS_BESIDE.items()

@@ -10,8 +10,8 @@ and the host takes 170 ms to launch them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from ....inference.backends.oom import out_of_memory
+from ..step import replace_attributes
 
 log = logging.getLogger(__name__)
 
@@ -123,14 +124,9 @@ class GraphedPasses:
                 weight.grad = gradient
 
 
-@contextmanager
-def listed_parameters(model: Any) -> Iterator[None]:
+def listed_parameters(model: Any) -> AbstractContextManager[None]:
     """While the context lasts, `model` looks for its parameters once: the Trainer asks for them, and for their number,
     in each step, and in the modules of an adapted 0.5B a server takes 5 ms to find them."""
     weights = list(model.parameters())
-    model.parameters = lambda recurse=True: iter(weights)
-    model.num_parameters = cache(model.num_parameters)
-    try:
-        yield
-    finally:
-        del model.parameters, model.num_parameters
+    found = {"parameters": lambda recurse=True: iter(weights), "num_parameters": cache(model.num_parameters)}
+    return replace_attributes(model, **found)

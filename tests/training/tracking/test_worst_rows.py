@@ -4,10 +4,10 @@ from rows import EIGHT
 
 from qwen_ner.codec import Codec
 from qwen_ner.entities import CLUENER, fingerprint
-from qwen_ner.evaluation import worst
 from qwen_ner.evaluation.result import EvaluationResult
 from qwen_ner.evaluation.table import Contract
-from qwen_ner.evaluation.worst import WORST_COLUMNS, worst_rows
+from qwen_ner.training.tracking import wandb_run
+from qwen_ner.training.tracking.wandb_run import WORST_COLUMNS, worst_rows
 
 
 def evaluated(completions):
@@ -22,7 +22,7 @@ def test_only_rows_with_errors_and_those_with_most_first(monkeypatch):
     rows = worst_rows(found)
     assert all(len(row) == len(WORST_COLUMNS) for row in rows)
     assert [(row[0], row[4]) for row in rows] == [(EIGHT[3].text, 3), (EIGHT[1].text, 1)]
-    monkeypatch.setattr(worst, "WORST", 1)
+    monkeypatch.setattr(wandb_run, "WORST", 1)
     assert worst_rows(found) == rows[:1]
     assert rows[0][1:4] == [
         "position 店长 [0, 2)\nname 李明 [2, 4)\nscene 西湖 [8, 10)",

@@ -1,5 +1,5 @@
 from qwen_ner.columns import width as columns_of
-from qwen_ner.training.doctor.token_view import token_table
+from qwen_ner.training.doctor.report import token_table
 
 
 def test_tokens_ids_and_marks_stand_below_each_other(tokenizer):
