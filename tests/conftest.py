@@ -1,6 +1,7 @@
 """Fixtures: a two-layer Qwen2, a few rows of text, and trainings of them. No test reaches a network."""
 
 import gc
+import logging
 import os
 import signal
 import tempfile
@@ -43,6 +44,8 @@ from qwen_ner.entities import CLUENER
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
+# A thread of wandb, whose service a test has ended, would say so in the log of whichever test comes later.
+logging.getLogger("wandb.sdk.lib.asyncio_manager").disabled = True
 
 
 @pytest.hookimpl(tryfirst=True)
