@@ -8,8 +8,8 @@ For each seed: 200 random rows of train, and a model of them; three times 100 ro
 of 3,000 others, and a model of all so far; against a model of the same 200 rows and 300 random ones. Each model is
 few-rows of few_rows.py, from the base model on, and the random rows of a seed are the same as there; other options,
 such as --use_cpu, are given to the recipe. All are read once on dev, with constrained decoding. A model that is trained
-and read is not made again: give the same --work to go on. Seeds that stand in --json are kept, so that each may be made
-on another machine.
+and read is not made again: give the same --work to go on, and --save_strategy steps --save_steps 20 to resume within a
+training. Seeds that stand in --json are kept, so that each may be made on another machine.
 
 The intervals are of 95 %, over the rows; those of the differences are paired. They do not say how much another draw of
 rows changes: see the seeds for that. A text counts as one row, however long it is: `characters` are those that an
