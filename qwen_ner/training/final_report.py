@@ -36,7 +36,7 @@ TOY = """
 This was a toy model on {data}: it shows how things work, not how good a Qwen is. For the real thing, {how}"""
 
 BY_SHIPPED_RECIPES = f"""on one or four GPUs:
-  qwen-ner train lora --per_device_train_batch_size 60
+  qwen-ner train lora --per_device_train_batch_size 60 --train_sampling_strategy random
   {command_for(4).replace("…", "full_ft")}"""
 
 BY_INIT = """have a recipe written for a Qwen
