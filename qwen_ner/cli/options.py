@@ -33,6 +33,11 @@ def add_labels(parser: ArgumentParser, verb: str) -> None:
     parser.add_argument("--labels", nargs="+", metavar="NAME", help=what)
 
 
+def add_repair(parser: ArgumentParser) -> None:
+    what = "accept tags in an invalid order, and brat texts that were edited after annotation; list each"
+    parser.add_argument("--repair", action="store_true", help=what)
+
+
 def add_model(parser: ArgumentParser, *, file: bool = False) -> None:
     """The model, with its revision on the Hub; with `file` a file of predictions can stand in for it."""
     other = "modelscope:user/name, or a file of predictions" if file else "or modelscope:user/name"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from ..options import add_labels, pick
+from ..options import add_labels, add_repair, pick
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -22,8 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--split", help="which split of a folder or data set")
     add_labels(parser, "write")
     parser.add_argument("--lossy", action="store_true", help="leave out what the format of OUT cannot hold; list it")
-    what = "accept tags in an invalid order, and brat texts that were edited after annotation; list each"
-    parser.add_argument("--repair", action="store_true", help=what)
+    add_repair(parser)
     what = "apply these findings, which `qwen-ner audit --output FILE` wrote; delete the lines that you reject"
     parser.add_argument("--corrections", metavar="FILE", help=what)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ..options import add_data, add_labels, check_writable
+from ..options import add_data, add_labels, add_repair, check_writable
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -17,8 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--model", default="tiny", help="whose tokenizer counts tokens: a folder, a Hub id, or tiny; default: tiny"
     )
     add_labels(parser, "count")
-    what = "accept tags in an invalid order, and brat texts that were edited after annotation; list each"
-    parser.add_argument("--repair", action="store_true", help=what)
+    add_repair(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all counts to FILE")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw labels, lengths and limits to DIR")
 

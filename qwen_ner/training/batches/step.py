@@ -109,7 +109,7 @@ class Step:
 
 @contextmanager
 def replace_attributes(owner: object, **values: Any) -> Iterator[None]:
-    """Give attributes of `owner` other values while the context lasts. What it had of its class, it has again of it."""
+    """Give attributes of `owner` other values while the context lasts. Those it had from its class are then deleted."""
     own, before = vars(owner), {name: getattr(owner, name) for name in values}
     inherited = values.keys() - own.keys()
     for name, value in values.items():
@@ -118,7 +118,7 @@ def replace_attributes(owner: object, **values: Any) -> Iterator[None]:
         yield
     finally:
         for name, value in before.items():
-            if name in inherited and name in own:  # in `own` is not what a property keeps elsewhere
+            if name in inherited and name in own:  # a property keeps its value elsewhere, and is set back
                 delattr(owner, name)
             else:
                 setattr(owner, name, value)
