@@ -126,6 +126,7 @@ def finish(report: dict[str, Any], path: Path | None) -> None:
         print(f"{'holds' if made['holds'] else 'MISSED'}  {made['name']}: {made['value']} (bound {made['bound']})")
     if path:
         report = {"run": this_run(), **report}
+        path.parent.mkdir(parents=True, exist_ok=True)  # what was measured for an hour is not lost for a folder
         path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

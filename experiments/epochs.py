@@ -43,12 +43,13 @@ def main() -> None:
     parser.add_argument("--branches", nargs="+", default=["1", "2", "3", "3+smoothed"], help="epochs, and levers by +")
     parser.add_argument("--trunk", default=TRUNK, help="the setting of the trunk, as in f1_budget.py")
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--dev", action="store_true", help="score on dev, not on the rows held out: for the finalist")
     parser.add_argument("--out", type=Path, help=f"a line a branch; added to; default: {RUNS}")
     parser.add_argument("--work", type=Path, help=f"checkpoints; default: {WORK}")
     parser.add_argument("--json", type=Path, help="scores of all branches; default: beside --out")
     parser.add_argument("--quick", action="store_true", help="epochs of 40 rows on the toy, 40 rows held out")
     options = parser.parse_args()
-    options.held_out, options.dev = 40 if options.quick else HELD_OUT, False
+    options.held_out = 40 if options.quick else HELD_OUT
     from qwen_ner.training.batches.cpu.malloc import set_pages
 
     set_pages()  # as `qwen-ner train` does
@@ -82,9 +83,12 @@ def make(options: argparse.Namespace) -> None:
     from qwen_ner.entities import CLUENER
     from qwen_ner.inference.loading import load_tokenizer
 
-    key = options.trunk, options.seed
+    split = "dev" if options.dev else "held out"
+    key = options.trunk, options.seed, split
     asked = {name: setting("+".join([options.trunk, *name.split("+")[1:]])) for name in options.branches}
-    done = {run["branch"] for run in read(options.out) if (run["setting"], run["seed"]) == key}
+    done = {
+        run["branch"] for run in read(options.out) if (run["setting"], run["seed"], run.get("split", "held out")) == key
+    }
     if not (missing := sorted((name for name in asked if name not in done), key=epoch_of)):
         return
     datasets.config.HF_DATASETS_CACHE = options.work / "cache"
@@ -104,7 +108,7 @@ def make(options: argparse.Namespace) -> None:
         write(
             options.out,
             {
-                "setting": options.trunk, "branch": name, "seed": options.seed, "rows": len(gold),
+                "setting": options.trunk, "branch": name, "seed": options.seed, "split": split, "rows": len(gold),
                 "epochs": epoch_of(name), "steps": ended, "trained_rows": ended * trunk.batch,
                 "train_seconds": round(seconds, 1), "labels": list(labels.names), **read_as,
                 "fields": asdict(asked[name]), **machine(), "run": this_run(),
@@ -161,17 +165,18 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
 
     from qwen_ner.evaluation.bootstrap import rates
 
-    counts: dict[tuple[str, str], dict[int, Any]] = {}
+    counts: dict[tuple[str, str, str], dict[int, Any]] = {}
     for run in runs:
-        counts.setdefault((run["setting"], run["branch"]), {})[run["seed"]] = unpacked(run)
+        key = run["setting"], run["branch"], run.get("split", "held out")
+        counts.setdefault(key, {})[run["seed"]] = unpacked(run)
     table = []
-    for (trunk, branch), by_seed in sorted(counts.items()):
+    for (trunk, branch, split), by_seed in sorted(counts.items()):
         labels = next(run["labels"] for run in runs if run["setting"] == trunk)
         each, sure = [rates(one.sum(0), labels) for one in by_seed.values()], over_seeds([*by_seed.values()], labels)
         plain = str(epoch_of(branch))
-        other = counts.get((trunk, plain if branch != plain else str(epoch_of(branch) - 1)), {})
+        other = counts.get((trunk, plain if branch != plain else str(epoch_of(branch) - 1), split), {})
         table.append(
-            {"trunk": trunk, "branch": branch, "seeds": sorted(by_seed)}
+            {"trunk": trunk, "branch": branch, "split": split, "seeds": sorted(by_seed)}
             | {view: points(sum(float(one[view]) for one in each) / len(each), sure[view]) for view in VIEWS}
             | {"against": difference(other, by_seed, labels)}
         )
@@ -180,13 +185,13 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
 
 def show(report: dict[str, Any]) -> str:
     """The report's table for a terminal."""
-    made = [f"{'f1':>6}  {'95 %':13}{'more':>7}{'p':>8}{'span':>7}  branch, trunk"]
+    made = [f"{'f1':>6}  {'95 %':13}{'more':>7}{'p':>8}{'span':>7}  split, branch, trunk"]
     for line in report["table"]:
         f1, to = line["f1"], line["against"]
         more = f"{to['value']:+7.2f}{to['p'] or float('nan'):8.2g}" if to else " " * 15
         made.append(
             f"{f1['value']:6.2f}  {f1['low']:.1f} – {f1['high']:.1f}  {more}{line['span_f1']['value']:7.2f}  "
-            f"{line['branch']}, {line['trunk']}"
+            f"{line['split']}, {line['branch']}, {line['trunk']}"
         )
     return "\n".join(made)
 

@@ -2,12 +2,14 @@
 
     python experiments/f1_budget.py --quick
     python experiments/f1_budget.py --model PATH --data cluener --minutes 30 --settings plain twice rank8+batch5
+    python experiments/f1_budget.py --model PATH --data cluener --epochs 3 --settings ours ours+twice --out gpu.jsonl
     python experiments/f1_budget.py --table
 
 A budget is CPU time of the training steps, added up over the cores, at the rate that this machine was measured at for
-what the setting computes: a costlier prompt trains on fewer rows. Settings are levers of f1_settings.LEVERS, joined by
-+, each a change of `plain`, the LoRA recipe as it was before they were measured; `ours` is the recipe as it is, and the
-rivals (trl, tutorial, mended) are settings too.
+what the setting computes: a costlier prompt trains on fewer rows. With `--epochs` all see the same rows instead, as is
+fair on a GPU that several runs share. Settings are levers of f1_settings.LEVERS, joined by +, each a change of `plain`,
+the LoRA recipe as it was before they were measured; `ours` is the recipe as it is, and the rivals (trl, tutorial,
+mended) are settings too.
 
 Every choice is made on 600 rows held out of train, the same for all; dev is read by `--dev`, once, by the finalists.
 A run is a line of `--out` with the counts of every row, which scores, intervals and paired tests are made of; one that
@@ -52,6 +54,7 @@ def main() -> None:
     parser.add_argument("--data", default="sample", help="cluener (with QWEN_NER_DATA), sample, or a JSONL file")
     parser.add_argument("--settings", nargs="+", default=["plain"], help="levers joined by +, and field=value")
     parser.add_argument("--minutes", type=float, default=30, help="CPU time of the training steps, all cores")
+    parser.add_argument("--epochs", type=float, help="a budget in rows instead: how often each is trained on")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42])
     parser.add_argument("--decodings", nargs="+", default=["free"], choices=DECODINGS)
     parser.add_argument("--dev", action="store_true", help="score on dev, not on the rows held out: for finalists")
@@ -121,7 +124,8 @@ def make(name: str, seed: int, options: argparse.Namespace) -> None:
     from qwen_ner.inference.loading import load_tokenizer
 
     split = "dev" if options.dev else "held out"
-    done = {run["decoding"] for run in read(options.out) if same(run, name, seed, split, options.minutes)}
+    budget = (None if options.epochs else options.minutes), options.epochs
+    done = {run["decoding"] for run in read(options.out) if same(run, name, seed, split, budget)}
     missing = [decoding for decoding in options.decodings if decoding not in done]
     if not missing:
         return
@@ -139,12 +143,13 @@ def make(name: str, seed: int, options: argparse.Namespace) -> None:
             f"{name}: {seconds_a_row(chosen, codec, rows, options):.3f} CPU seconds a row", file=sys.stderr, flush=True
         )
         return
-    if options.quick:
-        rate, steps = 0.0, 3
+    rate = 0.0 if options.quick or options.epochs else seconds_a_row(chosen, codec, rows, options)
+    if options.epochs:
+        steps = max(1, round(options.epochs * len(rows) / chosen.batch))
     else:
-        rate = seconds_a_row(chosen, codec, rows, options)
-        steps = max(1, round(60 * options.minutes / rate / chosen.batch))
-    folder = options.work / f"{name}-{options.minutes:g}-{seed}-{steps}"  # another rate is another schedule
+        steps = max(1, round(60 * options.minutes / rate / chosen.batch)) if rate else 3
+    # Another rate is another schedule.
+    folder = options.work / f"{name}-{options.epochs or options.minutes:g}-{seed}-{steps}"
     print(f"{name} · seed {seed}: {steps} steps of {chosen.batch} rows", file=sys.stderr, flush=True)
     done_in = folder / "done.json"
     if done_in.is_file():
@@ -162,16 +167,21 @@ def make(name: str, seed: int, options: argparse.Namespace) -> None:
         write(
             options.out,
             {
-                "setting": name, "minutes": options.minutes, "seed": seed, "split": split, "decoding": decoding,
-                "rows": len(gold), "trained_rows": steps * chosen.batch, "steps": steps, "rate": rate,
-                "train_seconds": round(seconds, 1), "labels": list(labels.names), **read_as,
+                "setting": name, "minutes": budget[0], "epochs": budget[1], "seed": seed, "split": split,
+                "decoding": decoding, "rows": len(gold), "trained_rows": steps * chosen.batch, "steps": steps,
+                "rate": rate, "train_seconds": round(seconds, 1), "labels": list(labels.names), **read_as,
                 "fields": asdict(chosen), **machine(), "run": this_run(),
             },
         )  # fmt: skip
 
 
-def same(run: Run, name: str, seed: int, split: str, minutes: float) -> bool:
-    return (run["setting"], run["seed"], run["split"], run["minutes"]) == (name, seed, split, minutes)
+def same(run: Run, name: str, seed: int, split: str, budget: tuple[float | None, float | None]) -> bool:
+    return (run["setting"], run["seed"], run["split"], budget_of(run)) == (name, seed, split, budget)
+
+
+def budget_of(run: Run) -> tuple[float | None, float | None]:
+    """Minutes and epochs, of which one is None."""
+    return run["minutes"], run.get("epochs")
 
 
 def adapter(chosen: Any, base: str, folder: Path) -> Any:
@@ -207,6 +217,7 @@ def scored(
 ) -> dict[str, Run]:
     """What a run says of each decoding: the CPU seconds of reading a row, the counts of every row, the places of
     surfaces that stand more than once (`f1_inline.repeated`), and the problems of the answers by kind."""
+    import torch
     from accelerate.utils import extract_model_from_parallel
     from f1_inline import repeated
     from f1_settings import config_of, read_whole_prompts
@@ -216,7 +227,9 @@ def scored(
     from qwen_ner.inference.extractor import Extractor
 
     model = extract_model_from_parallel(model, keep_fp32_wrapper=False)  # else it goes on in the bfloat16 of training
-    merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    merged = (model.merge_and_unload() if hasattr(model, "merge_and_unload") else model).requires_grad_(False)
+    if merged.device.type == "cuda":  # as `Extractor.from_pretrained` has it there
+        merged = merged.to(torch.bfloat16)
     extractor = Extractor(pack(merged.eval()), tokenizer, config_of(codec, tokenizer))
     extractor.codec = codec
     if chosen.prefix_lm:

@@ -288,8 +288,9 @@ def train_ours(
         lr_scheduler_kwargs={"num_decay_steps": chosen.decay, "decay_type": "linear"} if chosen.decay else {},
         max_grad_norm=1.0, weight_decay=chosen.weight_decay, neftune_noise_alpha=chosen.neftune or None,
         train_sampling_strategy=chosen.sampling, eval_strategy="no", load_best_model_at_end=False, report_to="none",
-        save_strategy="steps", save_steps=50, save_total_limit=1, logging_steps=10,
-        bf16=chosen.bf16, use_cpu=not torch.cuda.is_available(),
+        # On a GPU 50 steps take a second, and a checkpoint as long: the last one only.
+        save_strategy="steps", save_steps=steps if torch.cuda.is_available() else 50, save_total_limit=1,
+        logging_steps=10, bf16=chosen.bf16, use_cpu=not torch.cuda.is_available(),
         step_transforms=["reduced_head"] if chosen.head == "seen" else [],
     )  # fmt: skip
     if chosen.loss:

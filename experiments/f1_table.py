@@ -24,11 +24,13 @@ def summary(runs: Sequence[Run], against: str) -> dict[str, Any]:
     places of surfaces that stand more than once.
     """
     from common import machine
+    from f1_budget import budget_of
     from f1_settings import LEVERS
 
     runs, table = same_name(runs), []
-    for split, minutes in sorted({(run["split"], run["minutes"]) for run in runs}):
-        here = [run for run in runs if (run["split"], run["minutes"]) == (split, minutes)]
+    budgets = {(run["split"], *budget_of(run)) for run in runs}
+    for split, minutes, epochs in sorted(budgets, key=lambda key: (key[0], key[1] or 0, key[2] or 0)):
+        here = [run for run in runs if (run["split"], *budget_of(run)) == (split, minutes, epochs)]
         table += lines(here, against)
     used = {lever for run in runs for lever in run["setting"].split("+")}
     recorded = [run["run"] for run in runs if "run" in run]
@@ -83,6 +85,7 @@ def lines(runs: Sequence[Run], against: str) -> list[dict[str, Any]]:
             compared[key] = None if same else difference(free.get(setting(other), {}), counts, labels)
         made.append(
             {key: some[0][key] for key in ("setting", "decoding", "split", "minutes", "rows")}
+            | {key: some[0][key] for key in ("epochs",) if some[0].get(key)}
             | {view: rate(view) for view in VIEWS}
             | {"labels": {label: rate(f"f1_{label}") for label in labels}, **compared}
             | {key: some[0][key] for key in ("rate", "trained_rows", "train_seconds", "read_seconds")}
@@ -128,17 +131,18 @@ def show(report: dict[str, Any]) -> str:
     """The report's table for a terminal; `places` are wrong ones of surfaces that stand more than once, of so many."""
     against = report["against"]
     made = [
-        f"{'f1':>6}  {'95 %':13}{'to ' + against:>9}{'p':>8}{'span':>7}{'places':>8}  split, minutes, setting, decoding"
+        f"{'f1':>6}  {'95 %':13}{'to ' + against:>9}{'p':>8}{'span':>7}{'places':>8}  split, budget, setting, decoding"
     ]
     for line in report["table"]:
         f1, to = line["f1"], line["against"]
         compared = f"{to['value']:+9.2f}{to['p'] or float('nan'):8.2g}" if to else " " * 17
+        budget = f"{line['epochs']:g} epochs" if "epochs" in line else f"{line['minutes']:g} minutes"
         counts = line.get("repeated")
         places = f"{counts['missed'] + counts['spurious']}/{counts['gold']}" if counts else ""
         made.append(
             f"{f1['value']:6.2f}  {f1['low']:.1f} – {f1['high']:.1f}  {compared}{line['span_f1']['value']:7.2f}"
             f"{places:>8}  {line['split']}, "
-            f"{line['minutes']:g}, {line['setting']}, {line['decoding']}"
+            f"{budget}, {line['setting']}, {line['decoding']}"
         )
     return "\n".join(made)
 
