@@ -50,7 +50,14 @@ def test_branches_leave_the_trunk_and_bring_the_rate_down(tmp_path):
     assert any((ends["branch-2"][key] != ends["branch-2+smoothed"][key]).any() for key in ends["branch-2"])
     again, _ = epochs(tmp_path, "--branches", "1", "2")
     assert again == runs, "what was run is not run again"
-    assert "2+smoothed, ours+dropout" in done.stdout
+    assert "held out, 2+smoothed, ours+dropout" in done.stdout
+    ends = {path: path.stat().st_mtime_ns for path in work.rglob("adapter_model.safetensors")}
+    finalist, done = epochs(tmp_path, "--branches", "2", "--dev")
+    assert [(run["branch"], run["split"]) for run in finalist[len(runs) :]] == [("2", "dev")]
+    assert {path: path.stat().st_mtime_ns for path in work.rglob("adapter_model.safetensors")} == ends, (
+        "it is only read"
+    )
+    assert "dev, 2, ours+dropout" in done.stdout
 
 
 def test_an_ended_trunk_and_branch_are_what_one_training_gives(tmp_path):

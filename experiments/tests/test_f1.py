@@ -54,6 +54,30 @@ def test_f1_budget(tmp_path):
     assert all(run["repeated"].keys() == {"gold", "missed", "spurious"} for run in others)
 
 
+def test_a_budget_of_epochs_trains_all_settings_on_the_same_rows(tmp_path):
+    runs, printed = budget(tmp_path, "--epochs", "0.05", "--settings", "ours", "ours+batch5")
+    (held,) = {run["epochs"] for run in runs}
+    assert held == 0.05
+    assert {run["minutes"] for run in runs} == {None}
+    assert runs[0]["trained_rows"] == runs[1]["trained_rows"] == 100
+    assert [run["steps"] for run in runs] == [10, 20]
+    assert printed.count("held out, 0.05 epochs") == 2
+    on_dev, printed = budget(tmp_path, "--epochs", "0.05", "--dev")
+    assert [run["split"] for run in on_dev[2:]] == ["dev"]
+    assert {run["setting"] for run in on_dev[2:]} == {"plain"}
+    assert "dev, 0.05 epochs, plain" in printed
+
+
+def test_runs_of_as_many_epochs_are_compared_with_each_other_alone():
+    of_minutes, of_epochs = budget_run("ours", 90), {**budget_run("ours", 50), "minutes": None, "epochs": 3}
+    other = {**budget_run("plain", 40), "minutes": None, "epochs": 3}
+    table = summary([of_minutes, of_epochs, other], "ours")["table"]
+    assert [(line["setting"], line["minutes"], line.get("epochs")) for line in table] == [
+        ("ours", None, 3), ("plain", None, 3), ("ours", 90, None)
+    ]  # fmt: skip
+    assert round(table[1]["against"]["value"], 2) == round(100 * (80 / 140 - 100 / 150), 2)
+
+
 def test_an_inline_target_is_decoded_freely_alone(tmp_path):
     command = [
         sys.executable,
