@@ -149,6 +149,7 @@ LEVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "fgm": ("FGM: half of the loss where embeddings are moved by 0.1 an example", {"fgm": 0.1}),
     "rdrop": ("R-Drop, alpha 4, with a dropout of 0.1", {"rdrop": 4.0, "dropout": 0.1}),
     "dropout": ("a dropout of 0.05 in the adapters", {"dropout": 0.05}),
+    "shuffled": ("rows shuffled anew in each epoch", {"sampling": "random"}),
     "inline": ("the text again, with its entities marked", {"order": "inline"}),
 }
 """What each changes of a `Setting`, in words and in fields."""

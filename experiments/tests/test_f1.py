@@ -1,6 +1,8 @@
 """The research on F1 runs on the toy, and its page is made of its runs: `python -m pytest experiments/tests`."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 
@@ -76,6 +78,18 @@ def test_runs_of_as_many_epochs_are_compared_with_each_other_alone():
         ("ours", None, 3), ("plain", None, 3), ("ours", 90, None)
     ]  # fmt: skip
     assert round(table[1]["against"]["value"], 2) == round(100 * (80 / 140 - 100 / 150), 2)
+
+
+def test_what_waits_for_a_gpu_can_be_run():
+    known: dict[str, str] = {}
+    for line in (ROOT / "experiments/gpu_runs.txt").read_text(encoding="utf-8").splitlines():
+        script, *options = shlex.split(line)
+        if script not in known:
+            command = [sys.executable, ROOT / "experiments" / script, "--help"]
+            known[script] = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert {option for option in options if option.startswith("--")} <= set(re.findall(r"--\w+", known[script]))
+        if "--settings" in options:
+            setting(options[options.index("--settings") + 1])
 
 
 def test_an_inline_target_is_decoded_freely_alone(tmp_path):
