@@ -100,7 +100,7 @@ class StaticDecoder:
         self.graphs.clear()
         self.pool: Any = None  # memory that graphs share; its handle is spent once the last of them is freed
         self.rows = self.length = self.capacity = 0
-        self.kept = self.logits = self.cos = self.sin = self.columns = torch.empty(0)
+        self.kept = self.logits = self.cos = self.sin = self.columns = torch.empty(0, device=self.device)
 
     @property
     def token_bytes(self) -> int:

@@ -8,7 +8,7 @@ from gpu_kernels import Launches, record_on_a_cpu
 from rows import EIGHT
 from static_models import make_model, static_backend
 from torch.utils._python_dispatch import _disable_current_modes
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
 
 from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, NerError
@@ -296,3 +296,20 @@ def test_a_step_launches_700_kernels_at_most(prompts, grammar, family, layers, m
     steps = [after - before for before, after in pairwise(counts)]
     assert len(steps) > 10
     assert max(steps) <= 700, (steps, launches.of.most_common())
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+def test_all_that_it_computes_with_is_where_the_model_is(family):
+    """On the meta device, which most operations refuse to mix with the CPU, as a GPU does; nothing is computed there."""
+    decoder = StaticDecoder(make_model(family).to("meta"))
+    # A GPU cannot pick from the CPU's tensors, even where these are empty.
+    assert {one.device.type for one in vars(decoder).values() if isinstance(one, torch.Tensor)} == {"meta"}
+    decoder.move([], 4, 64)
+    cache = DynamicCache(config=decoder.model.config)
+    decoder.model(input_ids=torch.zeros(2, 7, dtype=torch.long, device="meta"), past_key_values=cache, use_cache=True)
+    decoder.fill([0, 2], cache)
+    decoder._compute(4, 64)
+    decoder.move([0, 2], 2, 96)
+    logits, best, _ = decoder._compute(2, 96)
+    assert logits.device.type == best.device.type == "meta"
+    assert logits.shape == (2, 1, 1508)
