@@ -61,7 +61,7 @@ def train_on(
     values = {
         "dataset": folder, "output_dir": folder / "model",
         "labels": {label.name: label.description for label in labels},
-        "learning_rate": 4e-4, "per_device_train_batch_size": 10,
+        "learning_rate": 4e-4, "per_device_train_batch_size": 10, "lora_dropout": 0.05,
         "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "eval_on_start": False,
         "early_stopping_patience": None,
     } | values  # fmt: skip

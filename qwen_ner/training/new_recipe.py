@@ -30,9 +30,9 @@ from .recipe import CLOSING, LAUNCHER_LINE, QUOTES
 FEW_ROWS = 2_000
 """Below this many, small steps pay: 10 rows at 4e-4 were measured, with 1,180 rows and more."""
 
-FEW_EPOCHS, FEW_STEPS, MOST_EPOCHS = 10, 50, 30
+FEW_EPOCHS, FEW_STEPS, MOST_EPOCHS, EPOCHS, STEPS = 10, 50, 30, 3, 500
 """Few rows are seen `FEW_EPOCHS` times: 20 epochs of 100 rows of CLUENER were no better. Very few rows are seen more
-often, for `FEW_STEPS` steps."""
+often, for `FEW_STEPS` steps. Many rows are seen `EPOCHS` times, as CLUENER's were, or for as many `STEPS`."""
 
 PACK = 8_000
 """Characters of the texts computed at once: 60 rows of CLUENER have 2,300, 240 of them take 13 GiB with LoRA."""
@@ -63,8 +63,7 @@ TEMPLATE = """# A training on the data below. `qwen-ner init` wrote this recipe:
 # Hardware   One GPU of 24 GB, or a CPU and patience; `qwen-ner doctor` estimates memory.
 # Launch     qwen-ner train {place}; on several GPUs accelerate launch {place}
 # Override   qwen-ner train {place} --learning_rate 2e-4 --output_dir outputs/lr2e-4
-# Measured   Not on these data. f1 on CLUENER by rows per step, learning rate and epochs: documentation, Models,
-#            batch size and memory.
+# Measured   Not on these data. On CLUENER: documentation, Models, batch size and memory.
 #
 # The next line lets `accelerate launch` run this file as Python; to qwen-ner it is YAML.
 {launcher}
@@ -258,17 +257,19 @@ def _limits(found: Found) -> str:
 
 def _steps(found: Found, *, toy: bool) -> str:
     """The learning rate, the patience, and the rows of a step, which long texts divide into several packs."""
-    rows, rate, why = 60, "1e-3", "√6 × 4e-4"
+    rows, rate, why = 60, "6e-4", "as on CLUENER"
+    few = len(found.train) < FEW_ROWS
     if toy:
         rows, rate, why = 16, "3e-3", "for the toy"
-    elif len(found.train) < FEW_ROWS:
+    elif few:
         rows, rate, why = 10, "4e-4", "the best of three on CLUENER"
     an_epoch = math.ceil((len(found.train) - found.held_out) / rows)
     patience = max(5, math.ceil(PATIENT_STEPS / an_epoch))
     epochs, end = MOST_EPOCHS, "early stopping ends it" if patience < MOST_EPOCHS else "so few rows are seen often"
-    if not toy and len(found.train) < FEW_ROWS:
-        epochs = min(MOST_EPOCHS, max(FEW_EPOCHS, math.ceil(FEW_STEPS / an_epoch)))
-        end = "20 were no better with 100 rows of CLUENER" if epochs == FEW_EPOCHS else f"{epochs * an_epoch} steps"
+    if not toy:
+        least, steps, most = (FEW_EPOCHS, FEW_STEPS, MOST_EPOCHS) if few else (EPOCHS, STEPS, FEW_EPOCHS)
+        epochs = min(most, max(least, math.ceil(steps / an_epoch)))
+        end = f"{epochs * an_epoch:,} steps"
     long = min(LONG, Lengths.of((len(example.text), 0) for example in found.train).quantile(0.9))
     stop = f"early_stopping_patience: {patience:<14}# evaluations, one per epoch, that are no better\n"
     pack = max(size for size in range(1, rows + 1) if rows % size == 0 and (size == 1 or size * long <= PACK))

@@ -56,7 +56,7 @@ def test_it_names_the_data_their_labels_and_sentences_of_their_own(tmp_path, fol
 
 
 @pytest.mark.parametrize(
-    ("rows", "step", "rate", "held"), [(40, 10, 4e-4, 4), (1_999, 10, 4e-4, 199), (2_000, 60, 1e-3, 200), (6_000, 60, 1e-3, 500)]
+    ("rows", "step", "rate", "held"), [(40, 10, 4e-4, 4), (1_999, 10, 4e-4, 199), (2_000, 60, 6e-4, 200), (6_000, 60, 6e-4, 500)]
 )  # fmt: skip
 def test_few_rows_get_what_was_measured_for_few(tmp_path, folder, rows, step, rate, held):
     write_jsonl(folder / "train.jsonl", many(rows))
@@ -81,9 +81,11 @@ def test_early_stopping_waits_for_a_hundred_steps(tmp_path, folder, rows, model,
 @pytest.mark.parametrize(
     ("rows", "model", "epochs"),
     [(3, "x/y", 30), (12, "x/y", 25), (40, "x/y", 13), (50, "x/y", 10), (150, "x/y", 10), (1_999, "x/y", 10),
-     (2_000, "x/y", 30), (150, "tiny", 30)],
+     (2_000, "x/y", 10), (6_000, "x/y", 6), (150, "tiny", 30)],
 )  # fmt: skip
-def test_few_rows_are_seen_ten_times_or_for_fifty_steps(tmp_path, folder, rows, model, epochs):
+def test_few_rows_are_seen_ten_times_or_for_fifty_steps_and_many_for_five_hundred(
+    tmp_path, folder, rows, model, epochs
+):
     write_jsonl(folder / "train.jsonl", many(rows))
     assert made(tmp_path, folder, model).training.num_train_epochs == epochs
 

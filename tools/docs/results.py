@@ -37,7 +37,7 @@ SOURCES = {
     "engines": ("benchmarks/results/engines",),
     "serving": ("benchmarks/results/serve_load",),
     "growth": ("benchmarks/results/growth",),
-    "gpu": ("benchmarks/results/h100",),
+    "gpu": ("benchmarks/results/h100", "experiments/f1_gpu"),
 }
 """What each page is made of; its template sees each JSON by its file's name."""
 
