@@ -322,6 +322,22 @@ def test_small_letters_and_other_marks_are_tags_too(tmp_path, tags):
         list(read(path))
 
 
+@pytest.mark.parametrize("dash", ["－", "–", "—", "——", "−", "‑", "~", "=", "：", " "])
+def test_a_dash_of_another_keyboard_is_no_part_of_a_label(tmp_path, dash):
+    """A Chinese input method types －, and —— for Shift and -."""
+    path = write(tmp_path, f"三\tB{dash}公司\n星\tI{dash}公司\n在\tO\n北\tB{dash}B2B\n")
+    assert said(read(path)) == [("三星在北", (Entity("公司", "三星", 0, 2), Entity("B2B", "北", 3, 4)))]
+
+
+def test_a_dash_of_another_keyboard_may_stand_behind_a_label_or_be_among_others(tmp_path):
+    assert said(read(write(tmp_path, "三\t公司－B\n星\t公司－I\n在\tO\n"))) == [
+        ("三星在", (Entity("公司", "三星", 0, 2),))
+    ]
+    (fault,) = faults_of(write(tmp_path, "三\tB-公司\n星\tI－公司\n在\tO\n"))
+    assert fault.startswith('train.bio:2: "I－公司" is not a tag of BIO2; correct it')
+    assert "B(公司)" in faults_of(write(tmp_path, "三\tB(公司)\n星\tI(公司)\n在\tO\n"))[0]
+
+
 @pytest.mark.parametrize("label", ["bio-entity", "m-RNA", "e-mail", "S&P", "B2B", "i.MX"])
 def test_bare_labels_may_begin_as_tags_do(tmp_path, label):
     path = write(tmp_path, f"三 {label}\n星 {label}\n在 O\n好 ORG\n", "a.txt")
