@@ -163,7 +163,7 @@ def test_what_an_example_has_no_place_for_is_noted(tmp_path):
     path = write(tmp_path, "-DOCSTART- X O\n\n# id 3\n三 X O\n\n")
     list(read(path, note=lambda *note: notes.append(note)))
     assert notes == [
-        ("the columns between the first and the last of 3", "train.bio"),
+        ("columns that are neither token nor tag: 2 of 3", "train.bio"),
         ("document marks", "train.bio:1"),
         ("comments", "train.bio:3"),
     ]
@@ -257,6 +257,41 @@ def test_tags_and_columns_in_another_order(tmp_path, said_so, name):
     assert detect(path).NAME == "bio"
     assert said_so in str(survey(path))
     assert said(read(path)) == [("三星在北", (Entity("ORG", "三星", 0, 2), Entity("LOC", "北", 3, 4)))] * 2
+
+
+BEHIND = {
+    "scores": "三\tB-ORG\t0.98|星\tI-ORG\t0.97|在\tO\t1|北\tB-LOC\t0.5",
+    "spaces": "三 B-ORG 0.98|星 I-ORG 0.97|在 O 1|北 B-LOC 0.5",
+    "parts of speech": "三\tB-ORG\tNR|星\tI-ORG\tNR|在\tO\tPP|北\tB-LOC\tNR",
+    "chunks": "三\tNR\tB-NP\tB-ORG\t.9|星\tNR\tI-NP\tI-ORG\t.9|在\tPP\tO\tO\t.9|北\tNR\tB-NP\tB-LOC\t.9",
+}
+
+
+@pytest.mark.parametrize("columns", BEHIND)
+@pytest.mark.parametrize("name", ["train.bio", "train.txt", "train.tsv"])
+def test_columns_behind_the_tags_are_no_tags(tmp_path, columns, name):
+    notes, sentence = [], BEHIND[columns].replace("|", "\n")
+    path = write(tmp_path, f"{sentence}\n\n{sentence}\n", name)
+    assert detect(path).NAME == "bio"
+    assert (
+        said(read(path, note=lambda *note: notes.append(note)))
+        == [("三星在北", (Entity("ORG", "三星", 0, 2), Entity("LOC", "北", 3, 4)))] * 2
+    )
+    beside = "2, 3, 5 of 5" if columns == "chunks" else "3 of 3"
+    assert notes == [(f"columns that are neither token nor tag: {beside}", name)]
+
+
+def test_levels_before_a_score_are_levels(tmp_path):
+    path = write(tmp_path, "北\tB-ORG\tB-LOC\t.9\n大\tI-ORG\tO\t.8\n\n沪\tB-LOC\tO\t.8\n")
+    (_, found), _ = said(read(path))
+    assert {(e.label, e.text) for e in found} == {("ORG", "北大"), ("LOC", "北")}
+
+
+@pytest.mark.parametrize("last", ["ORG ORG O LOC", "BORG IORG O BLOC", "ORG-B ORG-I O LOC-B"])
+def test_bare_labels_and_other_spellings_behind_chunks_are_the_tags(tmp_path, last):
+    rows = zip("三星在北", ["B-NP", "I-NP", "B-VP", "B-NP"], last.split(), strict=True)
+    path = write(tmp_path, "".join(f"{char} {chunk} {tag}\n" for char, chunk, tag in rows))
+    assert said(read(path)) == [("三星在北", (Entity("ORG", "三星", 0, 2), Entity("LOC", "北", 3, 4)))]
 
 
 def test_numbers_that_are_text_are_not_an_index(tmp_path):
