@@ -50,7 +50,7 @@ def lines_of(path: str | Path) -> Iterator[bytes]:
         with io.BufferedReader(Path(path).expanduser().open("rb", buffering=0), HEAD) as lines:
             mark = lines.peek(HEAD)  # not read: a pipe cannot be wound back
             encoding = next((name for start, name in MARKS if mark.startswith(start)), None)
-            if encoding is None and (b"\0" in mark[:4] or (b"\0" in mark and not is_utf8(mark))):
+            if encoding is None and b"\0" in mark[:4]:
                 raise NerError("looks like UTF-16 without its mark", place=path, remedy="save the file as UTF-8")
             if encoding is None and (encoding := chinese_encoding(mark)):
                 told = "%s is read as %s, which it is written in instead of UTF-8."
@@ -67,12 +67,6 @@ def lines_of(path: str | Path) -> Iterator[bytes]:
         raise NerError(f"cannot be read ({error.strerror})", place=path, remedy=remedy) from error
 
 
-def is_utf8(head: bytes) -> bool:
-    """Whether most of the bytes beyond ASCII can be UTF-8."""
-    beyond = sum(byte > 0x7F for byte in head)
-    return not beyond or head.decode(errors="replace").count("\ufffd") < FOREIGN * beyond
-
-
 def chinese_encoding(head: bytes) -> str | None:
     """The one of `CHINESE` that this beginning of a file is written in, rather than UTF-8.
 
@@ -83,16 +77,19 @@ def chinese_encoding(head: bytes) -> str | None:
     >>> chinese_encoding("三星在北京".encode()), chinese_encoding("Müller".encode("cp1252"))
     (None, None)
     """
-    korean = len(re.findall("[가-힣]", head.decode("euc_kr", "replace")))
-    if is_utf8(head) or korean > max(KOREAN, 0.45 * sum(byte > 0x7F for byte in head)):
+    beyond = sum(byte > 0x7F for byte in head)
+    if not beyond or head.decode(errors="replace").count("\ufffd") < FOREIGN * beyond:
+        return None
+    hangul = len(re.findall("[가-힣]", head.decode("euc_kr", "replace")))
+    if b"\0" in head or hangul > max(KOREAN, 0.45 * beyond):  # or UTF-16
         return None
     shares = dict[str, float]()
     for encoding in CHINESE:
         with suppress(UnicodeDecodeError):
             text = codecs.getincrementaldecoder(encoding)().decode(head)  # may end amid a character
-            beyond = [char for char in text if char > "\x7f"]
-            kana = sum("ぁ" <= char <= "ヿ" for char in beyond)
-            shares[encoding] = sum(map(_is_common, beyond)) / len(beyond) if 3 * kana < len(beyond) else 0.0
+            chars = [char for char in text if char > "\x7f"]
+            kana = sum("ぁ" <= char <= "ヿ" for char in chars)
+            shares[encoding] = sum(map(_is_common, chars)) / len(chars) if 3 * kana < len(chars) else 0.0
     best = max(shares, key=lambda encoding: shares[encoding], default=None)
     return best if best and shares[best] >= COMMON else None
 
