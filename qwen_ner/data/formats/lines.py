@@ -106,10 +106,10 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def number_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Line numbers and lines, without blank lines, line ends and a byte order mark."""
+    """Line numbers and lines, without blank lines, line ends and byte order marks, which stand at the beginning of each
+    file where files were put one after the other."""
     for number, line in enumerate(lines, start=1):
-        if number == 1:
-            line = line.removeprefix(codecs.BOM_UTF8)
+        line = line.removeprefix(codecs.BOM_UTF8)
         if line.strip():
             yield number, line.rstrip(b"\r\n")
 

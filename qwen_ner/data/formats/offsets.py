@@ -119,9 +119,9 @@ class Survey:
     late: list[str] = field(default_factory=list)
     """Spans without a surface that begin a text, and those that begin where a word may; places of those one behind."""
     whole: set[int] = field(default_factory=set)
-    only_bytes: int = 0
-    """Offsets in Chinese texts that lie between characters if they count bytes; spans with a surface that bytes alone
-    explain."""
+    only_bytes: set[tuple[int, int]] = field(default_factory=set)
+    """Offsets in Chinese texts that lie between characters if they count bytes; different spans with a surface that
+    bytes alone explain."""
 
     def see(self, place: str, text: str, start: object, end: object, surfaces: tuple[object, ...]) -> None:
         if type(start) is not int or type(end) is not int:
@@ -134,7 +134,7 @@ class Survey:
             if not span or not self._holds(text[slice(*span)], surfaces):
                 self.misfits[BYTES] += 1
             elif surfaces:
-                self.only_bytes += not explain
+                self.only_bytes |= set() if explain else {(start, end)}
             elif len(text.encode()) >= 2 * len(text):
                 self.whole |= {at for at, place in zip((start, end), span, strict=True) if at != place}
         if surfaces:
@@ -162,7 +162,8 @@ class Survey:
 
     def unit(self) -> Unit:
         """The unit that explains most spans; of several the one that gives clearly better words, else the simplest."""
-        if self.only_bytes > self.misfits[BYTES] or (len(self.whole) >= MANY and not self.misfits[BYTES]):
+        wrong = self.misfits[BYTES]
+        if len(self.only_bytes) > max(1, wrong) or (len(self.whole) >= MANY and not wrong):
             return BYTES
         best = min(UNITS, key=lambda unit: self.misfits[unit])  # the first of them
         return self._told[0] if best == CHARACTERS else best

@@ -81,6 +81,24 @@ def test_each_way_to_write_lines_says_the_same(tmp_path, text):
     assert said(read(write(tmp_path, text))) == CHARACTERS
 
 
+@pytest.mark.parametrize("blank", ["\u3000", "\u200b", "\xa0\u3000", "\ufeff", "\n\ufeff"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_line_that_shows_nothing_is_blank_and_a_mark_before_a_sentence_no_token(tmp_path, blank, mark):
+    """As where files are put one after the other."""
+    path = write(tmp_path, f"{mark}三\tB-ORG\n星\tI-ORG\n涨\tO\n了\tO\n{blank}\n{mark}好\tO\n")
+    assert said(read(path)) == CHARACTERS
+
+
+@pytest.mark.parametrize("header", ["token\ttag", "char\tlabel", "字\t标签"])
+def test_a_header_is_a_fault_until_it_is_deleted(tmp_path, header):
+    lines = "三\tB-ORG\n星\tI-ORG\n涨\tO\n了\tO\n\n好\tX\n"
+    first, last = faults_of(write(tmp_path, f"{header}\n{lines}"))
+    assert first.startswith("train.bio:1: ")
+    assert first.endswith(", or delete the line if it is a header")
+    assert "header" not in last
+    assert said(read(write(tmp_path, lines.replace("X", "O")))) == CHARACTERS
+
+
 def test_where_a_sentence_stands_is_kept(tmp_path):
     path = write(tmp_path, "-DOCSTART-\tO\n\n三\tO\n星\tO\n\n\n好\tO\n")
     assert [(e.id, e.source) for e in read(path)] == [("1", "train.bio:3"), ("2", "train.bio:7")]

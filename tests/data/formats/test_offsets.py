@@ -159,6 +159,8 @@ def test_bytes_are_told_where_all_spans_are_of_whole_characters():
     assert see(*SENTENCES).unit() == CHARACTERS
     survey = Survey()
     survey.see("x:1", "三星在北京", 9, 15, ("北京",))
+    assert survey.unit() == CHARACTERS, "one may be a fault"
+    survey.see("x:2", "三星在北京", 0, 6, ("三星",))
     assert survey.unit() == BYTES
 
 

@@ -202,6 +202,13 @@ def test_traditional_and_rare_characters_in_gbk_are_chinese(tmp_path, text, enco
     assert [row.text for row in open_source(str(tmp_path / "a.jsonl"), None).examples()] == [text]
 
 
+def test_a_byte_order_mark_may_begin_any_line(tmp_path):
+    """As where files are put one after the other."""
+    row = '{"text": "三星", "entities": []}\n'
+    (tmp_path / "a.jsonl").write_text(f"\ufeff{row}\ufeff{row}\ufeff\n", encoding="utf-8")
+    assert [row.text for row in open_source(str(tmp_path / "a.jsonl"), None).examples()] == ["三星"] * 2
+
+
 @pytest.mark.parametrize("rows", [1, 30])
 def test_utf_16_without_its_mark_is_not_chinese(tmp_path, rows):
     text = "文本,标签,实体\n" + "三星在北京,公司,三星\n" * rows

@@ -36,6 +36,8 @@ DESCRIPTION = f"tagged lines ({', '.join(scheme.name for scheme in SCHEMES)})"
 
 DOCUMENT = b"-DOCSTART-"
 
+_SHOWS_NOTHING = re.compile("(?:\u3000|\xa0|\u200b|\ufeff)+".encode())
+
 SAMPLE, SENTENCES = 10_000, 1_000
 """Tagged lines that tell separator and columns, and sentences that tell joining; all of them tell the scheme."""
 
@@ -182,12 +184,16 @@ def _tags_in(whole: list[list[str]], at: int) -> int:
 
 
 def _strip_lines(path: str | Path) -> Iterator[bytes]:
-    """The lines without byte order mark and trailing whitespace; empty ones are blank.
+    """The lines without byte order mark and trailing whitespace; empty ones are blank, as are those that show nothing.
 
-    Where files were put one after the other there may be a mark on a line of its own.
+    Where files were put one after the other there may be a mark before any sentence. A token of its own is none.
     """
+    before = b""
     for number, raw in enumerate(map(bytes.rstrip, lines_of(path))):
-        yield raw.removeprefix(codecs.BOM_UTF8) if number == 0 or raw == codecs.BOM_UTF8 else raw
+        if number == 0 or (not before and raw[len(codecs.BOM_UTF8) :][:1] not in (b"\t", b" ")):
+            raw = raw.removeprefix(codecs.BOM_UTF8)
+        before = b"" if _SHOWS_NOTHING.fullmatch(raw) else raw
+        yield before
 
 
 def _sentences(path: str | Path, note: Note) -> Iterator[Iterator[tuple[int, bytes]]]:
