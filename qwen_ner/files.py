@@ -1,4 +1,4 @@
-"""Atomic writes and locks, and the files that ship with the package.
+"""Atomic writes and locks, the files that ship with the package, and attributes that are other for a while.
 
 In: a path, and what to write or whose the lock is. Out: the whole file, or the old one unchanged; the lock, or an error
 that names its holder. Knows nothing of contents.
@@ -140,3 +140,20 @@ def lock(path: Path, *, owner: str = "") -> Iterator[IO[str]]:
             file.write(owner)
             file.flush()
         yield file
+
+
+@contextmanager
+def replace_attributes(owner: object, **values: Any) -> Iterator[None]:
+    """Give attributes of `owner` other values while the context lasts. Those it had from its class are then deleted."""
+    own, before = vars(owner), {name: getattr(owner, name) for name in values}
+    inherited = values.keys() - own.keys()
+    for name, value in values.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if name in inherited and name in own:  # a property keeps its value elsewhere, and is set back
+                delattr(owner, name)
+            else:
+                setattr(owner, name, value)

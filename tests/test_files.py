@@ -12,7 +12,7 @@ from rows import ROOT
 
 from qwen_ner import files
 from qwen_ner.entities import NerError
-from qwen_ner.files import beside, install_line, lock, write_json
+from qwen_ner.files import beside, install_line, lock, replace_attributes, write_json
 
 HOLD = """
 import os, sys, time
@@ -128,3 +128,27 @@ def test_every_extra_that_the_code_names_exists():
     named = set(re.findall(r"""install_line\(["'](\w+)["']\)""", code))
     assert named == {"serve", "sweep", "ray", "modelscope"}
     assert all(re.search(rf"^{extra} = \[", project, re.MULTILINE) for extra in named)
+
+
+class Owner:
+    def __init__(self):
+        self.own, self._kept = 1, 2
+
+    def inherited(self):
+        return 3
+
+    @property
+    def kept(self):
+        return self._kept
+
+    @kept.setter
+    def kept(self, value):
+        self._kept = value
+
+
+def test_an_object_has_its_own_attributes_again_and_those_of_its_class_from_the_class():
+    owner = Owner()
+    with replace_attributes(owner, own=10, inherited=lambda: 30, kept=20):
+        assert (owner.own, owner.inherited(), owner.kept) == (10, 30, 20)
+    assert (owner.own, owner.inherited(), owner.kept) == (1, 3, 2)
+    assert vars(owner) == {"own": 1, "_kept": 2}, "a copy would keep an attribute that hides the class's"

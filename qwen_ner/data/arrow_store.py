@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import astuple
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..codec import Decoded, Problem
 from ..entities import Entity, Example, NerError
@@ -78,11 +78,7 @@ class Stored(Sequence[T]):
         for batch in self.rows.select_columns(["line"]).iter(BATCH):
             yield from map(self.load, batch["line"])
 
-    @overload
-    def __getitem__(self, at: int) -> T: ...
-    @overload
-    def __getitem__(self, at: slice) -> Self: ...
-    def __getitem__(self, at: int | slice) -> T | Self:
+    def __getitem__(self, at: int | slice) -> Any:
         if isinstance(at, slice):
             return self.select(range(len(self))[at])
         return self.load(self.rows[at]["line"])

@@ -24,12 +24,10 @@ SHORTEST = 6
 _CLAUSE_END = re.compile(r"(?<=[，。；！？])|(?<=[,;!?])(?![0-9A-Za-z,;!?])")
 
 
-def entity_free(
-    examples: Iterable[Example], surfaces: Surfaces | Iterable[str], shortest: int = SHORTEST
-) -> list[Example]:
+def entity_free(examples: Iterable[Example], surfaces: Surfaces | Iterable[str]) -> list[Example]:
     """The parts of `examples` without entities, as examples of their own; no text twice, in their order.
 
-    A part is the longest run of whole clauses, cut at ，。；！？ and their half-width forms, that has `shortest`
+    A part is the longest run of whole clauses, cut at ，。；！？ and their half-width forms, that has `SHORTEST`
     characters or more and contains no annotated entity, none of `surfaces`, and no unpaired bracket or quote. Its
     source names its place in its row.
 
@@ -45,7 +43,7 @@ def entity_free(
         for start, end in _runs(example.text, blocked):
             text = example.text[start:end]
             kept = text.strip()
-            if len(kept) < shortest or not balanced(kept):
+            if len(kept) < SHORTEST or not balanced(kept):
                 continue
             start += len(text) - len(text.lstrip())
             end = start + len(kept)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rows import example
 
+from qwen_ner.data import negatives
 from qwen_ner.data.datasets import read_dataset
 from qwen_ner.data.formats.errors import DataError
 from qwen_ner.data.negatives import SHORTEST, draw, entity_free, read_negatives
@@ -28,7 +30,9 @@ def annotated(draw_):
 
 @given(st.lists(annotated(), max_size=4), st.sets(st.text("甲乙丙丁", min_size=1, max_size=3), max_size=3))
 def test_no_row_holds_a_known_surface_or_part_of_an_entity(examples, surfaces):
-    for cut in entity_free(examples, surfaces, shortest=2):
+    with mock.patch.object(negatives, "SHORTEST", 2):
+        cuts = entity_free(examples, surfaces)
+    for cut in cuts:
         assert not cut.entities
         assert not any(surface in cut.text for surface in surfaces)
         assert len(cut.text) >= 2
@@ -39,7 +43,8 @@ def test_no_row_holds_a_known_surface_or_part_of_an_entity(examples, surfaces):
 
 @given(st.lists(annotated(), max_size=4))
 def test_no_text_comes_twice_and_pairs_of_marks_are_whole(examples):
-    texts = [cut.text for cut in entity_free(examples, [], shortest=1)]
+    with mock.patch.object(negatives, "SHORTEST", 1):
+        texts = [cut.text for cut in entity_free(examples, [])]
     assert len(texts) == len(set(texts))
     for text in texts:
         assert text.count("《") == text.count("》")

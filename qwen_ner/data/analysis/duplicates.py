@@ -74,12 +74,12 @@ def leaks(train: Sequence[Example], held_out: Sequence[Example]) -> list[tuple[E
     return [(known, example) for example in held_out if (known := first.get(bare(example.text))) is not None]
 
 
-def near_duplicates(splits: Mapping[str, Sequence[Example]], similar: float = SIMILAR) -> list[Duplicate]:
+def near_duplicates(splits: Mapping[str, Sequence[Example]]) -> list[Duplicate]:
     """Each row that repeats an earlier one, with the first such row, in the order of the rows.
 
     Texts that are `identical`, or `equal` as `leaks` compares them, are paired with the first of their kind, so that n
     of them make n - 1 pairs. Two kinds are `similar` if the Jaccard index of their sets of character bigrams is at
-    least `similar`; each is paired with the most similar one. Not all pairs are compared: bigrams are looked up from
+    least `SIMILAR`; each is paired with the most similar one. Not all pairs are compared: bigrams are looked up from
     the rarest on, and two similar texts share one of the first few (prefix filtering, Bayardo et al. 2007, "Scaling up
     all pairs similarity search"). Only texts that are mostly alike take longer than linear time.
 
@@ -100,7 +100,7 @@ def near_duplicates(splits: Mapping[str, Sequence[Example]], similar: float = SI
             found.append(Duplicate((known, split), (first, example), likeness))
     kinds = list(firsts.values())
     most_similar: dict[int, tuple[float, int]] = {}
-    for one, other, share in _similar([grams(text, 2) for text in firsts], similar):
+    for one, other, share in _similar([grams(text, 2) for text in firsts], SIMILAR):
         if share > most_similar.get(other, (0.0, 0))[0]:
             most_similar[other] = share, one
     for other, (share, one) in most_similar.items():
@@ -109,7 +109,7 @@ def near_duplicates(splits: Mapping[str, Sequence[Example]], similar: float = SI
     return found
 
 
-def groups_of_alike(texts: Sequence[str], similar: float = SIMILAR, names: Sequence[str] = ()) -> list[list[int]]:
+def groups_of_alike(texts: Sequence[str], names: Sequence[str] = ()) -> list[list[int]]:
     """The numbers of `texts`, so grouped that no two texts of different groups are alike (see `near_duplicates`).
 
     Two texts of one group need not be alike, if others lie between them. `names` has what each text belongs to, or "":
@@ -123,7 +123,7 @@ def groups_of_alike(texts: Sequence[str], similar: float = SIMILAR, names: Seque
         numbers.setdefault(bare(text), []).append(number)
     kinds = list(numbers)
     group_of = [[kind] for kind in range(len(kinds))]
-    alike = ((one, other) for one, other, _ in _similar([grams(text, 2) for text in kinds], similar))
+    alike = ((one, other) for one, other, _ in _similar([grams(text, 2) for text in kinds], SIMILAR))
     named: dict[str, int] = {}
     kind_of = {number: kind for kind, text in enumerate(kinds) for number in numbers[text]}
     of_one_name = ((named.setdefault(name, kind_of[n]), kind_of[n]) for n, name in enumerate(names) if name)

@@ -114,7 +114,7 @@ def quote(value: object) -> str:
     >>> print(quote("叶老桂"), quote({"text": 3}), quote(None))
     "叶老桂" {"text": 3} null
     """
-    shown = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+    shown = json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace").decode()
     return shown if len(shown) <= 60 else f"{shown[:59]}…"
 
 

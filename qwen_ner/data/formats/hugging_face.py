@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...columns import first_line
 from ...entities import Example, LabelSet, NerError
+from ...files import replace_attributes
 from ...reach import silence, unreachable
 from .errors import Faults, LineFault, Note, ignore, quote
 from .lines import decode_line, lines_of
@@ -177,12 +178,16 @@ def _of_json(path: Path) -> Dataset:
 
 def _load(source: str, load: Any) -> Any:
     """What `load` returns, offline if `source` is on a Hub that does not answer. It may raise any error."""
+    import datasets
     from huggingface_hub import constants
 
     asks = not Path(source).expanduser().exists() and not constants.is_offline_mode()
     silent = silence(constants.ENDPOINT) if asks else None
+    hubs = (constants, datasets.config) if silent else ()  # `datasets` would try for minutes to reach a silent one
     try:
-        with _offline() if silent else nullcontext():
+        with ExitStack() as stack:
+            for hub in hubs:
+                stack.enter_context(replace_attributes(hub, HF_HUB_OFFLINE=True))
             return load()
     except NerError:
         raise
@@ -192,20 +197,6 @@ def _load(source: str, load: Any) -> Any:
         what = f"cannot be loaded as a Hugging Face data set, from {Path.cwd()} or the Hub ({first_line(error)})"
         remedy = "give a file or folder of Parquet or JSON, or what save_to_disk wrote; or check the id and the network"
         raise NerError(what, place=source, remedy=remedy) from error
-
-
-@contextmanager
-def _offline() -> Iterator[None]:
-    """Let `datasets` look into its cache at once, where it would try for minutes to reach the Hub."""
-    import datasets
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
 def _name(tag: object, names: tuple[str, ...]) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 from ...entities import Entity, Example, LabelSet
 from .errors import LineFault, Note, ignore, quote
+from .foreign.tools import KEYS
 from .lines import lines_of, write_lines
 from .mentions import EntityReader, distinct
 from .rows import ARRAY, read_rows, rows_in
@@ -36,7 +37,9 @@ DESCRIPTION = "Label Studio's JSON"
 def sniff(head: bytes, name: str) -> bool:
     """An array of objects of which the first has the keys of a task. A row with a text of its own is none."""
     task = next(rows_in(head), {}) if ARRAY.match(head) else {}
-    of_task = {"annotations", "completions"} & task.keys() and not isinstance(task.get("text"), str)
+    of_task = {"annotations", "completions"} & task.keys() and not any(
+        isinstance(task.get(k), str) for k in KEYS["text"]
+    )
     return isinstance(task.get("data"), dict) or bool(of_task)
 
 
@@ -89,10 +92,16 @@ def _entities(results: object, reader: EntityReader) -> Iterator[Entity]:
         remedy = "take the text out of the HTML and annotate that with <Labels>, or delete the task"
         reader.report(f"its labels are on HTML, {quote(reader.text)}; {remedy}")
         return
+    marked = [result for result in results if result.get("type") in LABELS]
+    if len(texts := {str(result["to_name"]) for result in marked if "to_name" in result}) > 1:
+        remedy = "export a project with one <Text>, or delete the results on the others"
+        reader.report(f"its labels are on several texts, {', '.join(sorted(texts))}; {remedy}")
+        return
+    with_label = {result.get("id") for result in marked} - {None}
     for result in results:
         kind, value = result.get("type"), result.get("value")
         value = value if isinstance(value, dict) else {}
-        if kind not in LABELS and "start" not in value:
+        if kind not in LABELS and ("start" not in value or result.get("id") in with_label):  # or of a labelled span
             reader.note(f"results of type {quote(kind)}")
         elif kind not in LABELS:
             reader.report(f"a span of type {quote(kind)} cannot be read; annotate plain text with <Labels>")

@@ -29,11 +29,15 @@ HEAD = 1 << 16
 CHINESE = {"gb18030": "GB18030", "cp950": "Big5"}
 """Encodings of Chinese other than UTF-8, and what people call them; GBK is a part of GB18030."""
 
-PRIVATE = re.compile("[\ue000-\uf8ff]")
-
 FOREIGN = 0.3
 """The share of bytes beyond ASCII that cannot be UTF-8, from which a file is taken for another encoding. One wrong byte
 in a file of UTF-8 is a fault of its line."""
+
+COMMON = 0.4
+"""The share of common characters among those beyond ASCII from which a text is Chinese."""
+
+KOREAN = 20
+"""Hangul, if nothing else, from which a file is taken for Korean: each could be a common Chinese character."""
 
 
 def lines_of(path: str | Path) -> Iterator[bytes]:
@@ -66,24 +70,33 @@ def lines_of(path: str | Path) -> Iterator[bytes]:
 def chinese_encoding(head: bytes) -> str | None:
     """The one of `CHINESE` that this beginning of a file is written in, rather than UTF-8.
 
-    GB18030 decodes Big5 too, but to characters that are private.
+    GB18030 decodes much else too, but to rare characters, Japanese and Korean to common ones.
 
     >>> chinese_encoding("三星在北京".encode("gbk")), chinese_encoding("三星在北京".encode("big5"))
     ('gb18030', 'cp950')
-    >>> chinese_encoding("三星在北京".encode()), chinese_encoding(b"Samsung")
+    >>> chinese_encoding("三星在北京".encode()), chinese_encoding("Müller".encode("cp1252"))
     (None, None)
     """
     beyond = sum(byte > 0x7F for byte in head)
     if not beyond or head.decode(errors="replace").count("\ufffd") < FOREIGN * beyond:
         return None
-    found = None
-    with suppress(UnicodeDecodeError):
-        for encoding in CHINESE:
+    hangul = len(re.findall("[가-힣]", head.decode("euc_kr", "replace")))
+    if b"\0" in head or hangul > max(KOREAN, 0.45 * beyond):  # or UTF-16
+        return None
+    shares = dict[str, float]()
+    for encoding in CHINESE:
+        with suppress(UnicodeDecodeError):
             text = codecs.getincrementaldecoder(encoding)().decode(head)  # may end amid a character
-            if not PRIVATE.search(text):
-                return encoding
-            found = found or encoding
-    return found
+            chars = [char for char in text if char > "\x7f"]
+            kana = sum("ぁ" <= char <= "ヿ" for char in chars)
+            shares[encoding] = sum(map(_is_common, chars)) / len(chars) if 3 * kana < len(chars) else 0.0
+    best = max(shares, key=lambda encoding: shares[encoding], default=None)
+    return best if best and shares[best] >= COMMON else None
+
+
+def _is_common(char: str) -> bool:
+    """Whether this is among the common characters of GB2312 or of Big5, or a mark of theirs."""
+    return b"" < char.encode("gb2312", "ignore") < b"\xd8" or b"" < char.encode("big5", "ignore") < b"\xc6\x7f"
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -93,10 +106,10 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def number_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Line numbers and lines, without blank lines, line ends and a byte order mark."""
+    """Line numbers and lines, without blank lines, line ends and byte order marks, which stand at the beginning of each
+    file where files were put one after the other."""
     for number, line in enumerate(lines, start=1):
-        if number == 1:
-            line = line.removeprefix(codecs.BOM_UTF8)
+        line = line.removeprefix(codecs.BOM_UTF8)
         if line.strip():
             yield number, line.rstrip(b"\r\n")
 

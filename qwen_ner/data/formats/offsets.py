@@ -24,8 +24,15 @@ INCLUSIVE = (
     "the ends of the spans look inclusive (surfaces of one character, words cut before their last); they are read as "
     'exclusive: if they are inclusive, add 1 to each, or give each entity its surface as "text", which proves it'
 )
+LATE = (
+    "starts that look one too large (one behind where a word may begin): if the first character is 1, subtract 1 from "
+    "each start, and from each end unless ends are inclusive"
+)
 CLEAR, TELLING = 3, 10
 """Evidence for one unit must be `CLEAR` times that for the other; if not for characters, in one of `TELLING` spans."""
+
+MANY = 10
+"""Different offsets in Chinese texts that prove bytes if all lie between characters: a chance of 1 in 3 each."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Unit:
 
     name: str
     utf16: bool = False
+    utf8: bool = False
     run: str = r"(?!)"
 
     def span(self, text: str, start: int, end: int) -> tuple[int, int] | None:
@@ -42,7 +50,7 @@ class Unit:
         >>> UTF16.span("😀张伟", 2, 4), CHARACTERS.span("😀张伟", 2, 4)
         ((1, 3), None)
         """
-        if self != CHARACTERS and SPECIAL.search(text):
+        if self.utf8 or (self != CHARACTERS and SPECIAL.search(text)):
             places = _places(self, text)
             if not 0 <= start < end < len(places):
                 return None
@@ -62,17 +70,21 @@ UNITS = (
 )
 """The first one that explains most spans is taken."""
 
+BYTES = Unit("bytes of UTF-8", utf8=True)
+"""As Rust, Go and C++ count; told by other evidence than `UNITS`."""
+
 BARE = UNITS[1:4]
 """Those that spans without a surface can tell by the words that they give. Only Label Studio, which writes surfaces,
 collapses white space."""
 
 
-@lru_cache(maxsize=len(UNITS))
+@lru_cache(maxsize=len(UNITS) + 1)
 def _places(unit: Unit, text: str) -> list[int]:
     """The character at each offset in `unit`, and the end; -1 inside of a character."""
     places: list[int] = []
     for found in re.finditer(f"{unit.run}|.", text, re.DOTALL):
-        places += [found.start(), -1] if unit.utf16 and found[0] > "\uffff" else [found.start()]
+        size = len(found[0].encode()) if unit.utf8 else 1 + (unit.utf16 and found[0] > "\uffff")
+        places += [found.start(), *[-1] * (size - 1)]
     return [*places, len(text)]
 
 
@@ -102,13 +114,29 @@ class Survey:
     odd: list[str] = field(default_factory=list)
     """Spans without a surface, and those that end where a word may; places of those of one character, or that end one
     before where a word may."""
+    zeros: int = 0
+    begins: int = 0
+    late: list[str] = field(default_factory=list)
+    """Spans without a surface that begin a text, and those that begin where a word may; places of those one behind."""
+    whole: set[int] = field(default_factory=set)
+    only_bytes: set[tuple[int, int]] = field(default_factory=set)
+    """Offsets in Chinese texts that lie between characters if they count bytes; different spans with a surface that
+    bytes alone explain."""
 
     def see(self, place: str, text: str, start: object, end: object, surfaces: tuple[object, ...]) -> None:
         if type(start) is not int or type(end) is not int:
             return
         spans = {unit: unit.span(text, start, end) for unit in UNITS}
-        for unit, span in spans.items():
-            self.misfits[unit] += not span or any(not same_surface(s, text[slice(*span)]) for s in surfaces)
+        explain = [unit for unit, span in spans.items() if span and self._holds(text[slice(*span)], surfaces)]
+        self.misfits.update(spans.keys() - explain)
+        if not text.isascii():
+            span = BYTES.span(text, start, end)
+            if not span or not self._holds(text[slice(*span)], surfaces):
+                self.misfits[BYTES] += 1
+            elif surfaces:
+                self.only_bytes |= set() if explain else {(start, end)}
+            elif len(text.encode()) >= 2 * len(text):
+                self.whole |= {at for at, place in zip((start, end), span, strict=True) if at != place}
         if surfaces:
             self.exclusive += all(surface == text[start:end] for surface in surfaces)
             self.last += start >= 0 and all(surface == text[start : end + 1] for surface in surfaces)
@@ -122,9 +150,21 @@ class Survey:
             self.edges += _may_end(text, found[1])
             if len(surface) == 1 or (not _may_end(text, found[1]) and _may_end(text, found[1] + 1)):
                 self.odd.append(place)
+            starts = [at == 0 or _kind(text[at - 1]) != _kind(text[at]) for at in (found[0], max(0, found[0] - 1))]
+            self.zeros += not found[0]
+            self.begins += starts[0]
+            if starts == [False, True]:
+                self.late.append(place)
+
+    @staticmethod
+    def _holds(found: str, surfaces: tuple[object, ...]) -> bool:
+        return all(same_surface(surface, found) for surface in surfaces)
 
     def unit(self) -> Unit:
         """The unit that explains most spans; of several the one that gives clearly better words, else the simplest."""
+        wrong = self.misfits[BYTES]
+        if len(self.only_bytes) > max(1, wrong) or (len(self.whole) >= MANY and not wrong):
+            return BYTES
         best = min(UNITS, key=lambda unit: self.misfits[unit])  # the first of them
         return self._told[0] if best == CHARACTERS else best
 
@@ -162,8 +202,12 @@ class Survey:
 
     def warnings(self) -> Iterator[tuple[str, str]]:
         """(what, where) of what cannot be told, or looks wrong."""
+        if self.unit() == BYTES:
+            return
         if self.unit() == CHARACTERS:
             yield from ((UNCLEAR, place) for place, _ in self._told[1])
+        if not self.zeros and len(self.late) > max(2 * MANY, 3 * self.begins):
+            yield from ((LATE, place) for place in self.late)
         if self.bare > 1 and 50 * self.edges <= self.bare <= 5 * len(self.odd):
             yield from ((INCLUSIVE, place) for place in self.odd)
 

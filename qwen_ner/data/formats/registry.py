@@ -33,7 +33,7 @@ from ...entities import Example, LabelSet, NerError
 from . import cluener, doccano, hugging_face, jsonl, label_studio
 from .foreign import inline, standoff, tables, tools
 from .hugging_face import SPLIT_NAMES, the_one
-from .lines import lines_of
+from .lines import lines_of, warn_once
 from .tagged import bio
 
 FORMATS: list[Any] = [jsonl, cluener, hugging_face, bio, doccano, tools, label_studio, inline, standoff, tables]
@@ -46,6 +46,9 @@ _PARTS = re.compile(r"[._-]+")
 
 HIDDEN = (".", "~$")
 """How the names of files begin that editors leave beside those of data."""
+
+PREDICTED = {"pred", "preds", "predicted", "prediction", "predictions"}
+"""Parts of the names of files that a model wrote."""
 
 BINARY = {
     b"\xd0\xcf\x11\xe0": ("is a workbook as Excel wrote it until 2003 (.xls)", "save it as .xlsx or .csv"),
@@ -111,20 +114,23 @@ def find(folder: Path, split: str) -> Path | None:
     """The file of a split in a folder, or its folder of documents; dev may have another of its `SPLIT_NAMES`.
 
     A name that is the split's and a known suffix goes before one with the split's name among its parts, such as
-    `train.char.bmes` or `weiboNER.train`. Raises `NerError` for several.
+    `train.char.bmes` or `weiboNER.train`, which is logged. Raises `NerError` for several.
     """
     aliases = SPLIT_NAMES.get(split, (split,))
     named = (folder / f"{name}{suffix}" for name in aliases for suffix in suffixes())
-    if not (found := list(filter(Path.is_file, named))):
-        found = [
-            path
-            for path in sorted(folder.iterdir() if folder.is_dir() else ())
-            if not path.name.startswith(HIDDEN)
-            and set(_PARTS.split(path.name.lower())) & {*aliases}
-            and (path.is_file() or has_documents(path))
-        ]
+    exact = list(filter(Path.is_file, named))
+    found = exact or [
+        path
+        for path in sorted(folder.iterdir() if folder.is_dir() else ())
+        if not path.name.startswith(HIDDEN)
+        and (parts := {*_PARTS.split(path.name.lower())}) & {*aliases}
+        and not parts & PREDICTED
+        and (has_documents(path) if path.is_dir() else path.suffix in suffixes() or _is_known(path))
+    ]
     names = [path.name for path in found if path.suffix != ".txt" or path.with_suffix(".ann") not in found]
     name = the_one(folder, split, names)
+    if name and not exact and name not in aliases:
+        warn_once("%s: %s is taken for the split %s.", str(folder), name, split)
     return folder / name if name else None
 
 

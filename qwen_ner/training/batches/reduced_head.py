@@ -20,8 +20,9 @@ import torch
 from torch.nn.functional import linear, pad
 
 from ...data.tokenize import column
+from ...files import replace_attributes
 from .collate import IGNORED, base_of
-from .step import StepTransform, replace_attributes
+from .step import StepTransform
 
 if TYPE_CHECKING:
     from datasets import Dataset

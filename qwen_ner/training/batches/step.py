@@ -18,6 +18,7 @@ import torch
 from torch.nn.functional import pad
 from transformers import PreTrainedModel, TrainingArguments
 
+from ...files import replace_attributes
 from .collate import IGNORED, base_of
 
 if TYPE_CHECKING:
@@ -105,20 +106,3 @@ class Step:
         loss: torch.Tensor = compute(logits, targets)
         self.has_loss = True
         return loss
-
-
-@contextmanager
-def replace_attributes(owner: object, **values: Any) -> Iterator[None]:
-    """Give attributes of `owner` other values while the context lasts. Those it had from its class are then deleted."""
-    own, before = vars(owner), {name: getattr(owner, name) for name in values}
-    inherited = values.keys() - own.keys()
-    for name, value in values.items():
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if name in inherited and name in own:  # a property keeps its value elsewhere, and is set back
-                delattr(owner, name)
-            else:
-                setattr(owner, name, value)

@@ -19,13 +19,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
+from ...files import replace_attributes
 from ...inference.backends.prefix_cache import shared_prefix
 from ..arguments import CHECKPOINTING, NerTrainingArguments
 from ..batches import attention
 from ..batches.collate import PaddedCollator, PrefixSharedCollator, choose_collator
 from ..batches.gpu.layers import fuse_layers
 from ..batches.reduced_head import head_over
-from ..batches.step import replace_attributes
 from ..batches.swiglu import recompute_activation
 
 FLOAT32, BFLOAT16 = 4, 2

@@ -21,7 +21,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ...contract import NerConfig
-from ...files import share_weights
+from ...files import replace_attributes, share_weights
 from ...hub.neutral import STATE
 from ...inference.backends.oom import out_of_memory
 from ...inference.backends.torch import neutral_generation_config
@@ -29,7 +29,6 @@ from ..arguments import CHECKPOINTING, NerTrainingArguments
 from ..batches.collate import IGNORED, PaddedCollator, PrefixSharedCollator, RowCollator
 from ..batches.gpu.graphs import GraphedPasses, listed_parameters
 from ..batches.gpu.layers import fuse_layers
-from ..batches.step import replace_attributes
 from ..batches.swiglu import recompute_activation
 from ..batches.transforms import make_step
 from .callbacks import EarlyStopping, EqualScores, LogLines, ProgressLines, StopOnSignal, Stopped

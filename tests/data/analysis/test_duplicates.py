@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qwen_ner.data.analysis import duplicates
 from qwen_ner.data.analysis.duplicates import bare, groups_of_alike, leaks, near_duplicates
 from qwen_ner.data.datasets import read_dataset
 from qwen_ner.entities import Example
@@ -44,7 +47,8 @@ def jaccard(one, other):
 
 @given(st.lists(texts, max_size=14), st.sampled_from([0.5, 0.7, 0.9, 1.0]))
 def test_looking_up_finds_what_comparing_all_finds(texts, similar):
-    found = [d for d in near_duplicates({"train": rows(*texts)}, similar) if d.likeness == "similar"]
+    with mock.patch.object(duplicates, "SIMILAR", similar):
+        found = [d for d in near_duplicates({"train": rows(*texts)}) if d.likeness == "similar"]
     kinds = list(dict.fromkeys(map(bare, texts)))
     best = {t: max((jaccard(s, t) for s in kinds[:n]), default=0.0) for n, t in enumerate(kinds)}
     assert {bare(d.rows[1].text): d.similarity for d in found} == {t: s for t, s in best.items() if s >= similar}
@@ -53,7 +57,8 @@ def test_looking_up_finds_what_comparing_all_finds(texts, similar):
 
 @given(st.lists(texts, max_size=14), st.sampled_from([0.5, 0.7, 1.0]))
 def test_texts_of_different_groups_are_not_alike_and_a_group_hangs_together(texts, similar):
-    groups = groups_of_alike(texts, similar)
+    with mock.patch.object(duplicates, "SIMILAR", similar):
+        groups = groups_of_alike(texts)
     assert sorted(n for group in groups for n in group) == list(range(len(texts)))
     group_of = {n: at for at, group in enumerate(groups) for n in group}
     alike = {n: {m for m in group_of if jaccard(bare(texts[n]), bare(texts[m])) >= similar} for n in group_of}

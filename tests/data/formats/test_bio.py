@@ -81,6 +81,24 @@ def test_each_way_to_write_lines_says_the_same(tmp_path, text):
     assert said(read(write(tmp_path, text))) == CHARACTERS
 
 
+@pytest.mark.parametrize("blank", ["\u3000", "\u200b", "\xa0\u3000", "\ufeff", "\n\ufeff"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_line_that_shows_nothing_is_blank_and_a_mark_before_a_sentence_no_token(tmp_path, blank, mark):
+    """As where files are put one after the other."""
+    path = write(tmp_path, f"{mark}三\tB-ORG\n星\tI-ORG\n涨\tO\n了\tO\n{blank}\n{mark}好\tO\n")
+    assert said(read(path)) == CHARACTERS
+
+
+@pytest.mark.parametrize("header", ["token\ttag", "char\tlabel", "字\t标签"])
+def test_a_header_is_a_fault_until_it_is_deleted(tmp_path, header):
+    lines = "三\tB-ORG\n星\tI-ORG\n涨\tO\n了\tO\n\n好\tX\n"
+    first, last = faults_of(write(tmp_path, f"{header}\n{lines}"))
+    assert first.startswith("train.bio:1: ")
+    assert first.endswith(", or delete the line if it is a header")
+    assert "header" not in last
+    assert said(read(write(tmp_path, lines.replace("X", "O")))) == CHARACTERS
+
+
 def test_where_a_sentence_stands_is_kept(tmp_path):
     path = write(tmp_path, "-DOCSTART-\tO\n\n三\tO\n星\tO\n\n\n好\tO\n")
     assert [(e.id, e.source) for e in read(path)] == [("1", "train.bio:3"), ("2", "train.bio:7")]
@@ -163,7 +181,7 @@ def test_what_an_example_has_no_place_for_is_noted(tmp_path):
     path = write(tmp_path, "-DOCSTART- X O\n\n# id 3\n三 X O\n\n")
     list(read(path, note=lambda *note: notes.append(note)))
     assert notes == [
-        ("the columns between the first and the last of 3", "train.bio"),
+        ("columns that are neither token nor tag: 2 of 3", "train.bio"),
         ("document marks", "train.bio:1"),
         ("comments", "train.bio:3"),
     ]
@@ -259,6 +277,41 @@ def test_tags_and_columns_in_another_order(tmp_path, said_so, name):
     assert said(read(path)) == [("三星在北", (Entity("ORG", "三星", 0, 2), Entity("LOC", "北", 3, 4)))] * 2
 
 
+BEHIND = {
+    "scores": "三\tB-ORG\t0.98|星\tI-ORG\t0.97|在\tO\t1|北\tB-LOC\t0.5",
+    "spaces": "三 B-ORG 0.98|星 I-ORG 0.97|在 O 1|北 B-LOC 0.5",
+    "parts of speech": "三\tB-ORG\tNR|星\tI-ORG\tNR|在\tO\tPP|北\tB-LOC\tNR",
+    "chunks": "三\tNR\tB-NP\tB-ORG\t.9|星\tNR\tI-NP\tI-ORG\t.9|在\tPP\tO\tO\t.9|北\tNR\tB-NP\tB-LOC\t.9",
+}
+
+
+@pytest.mark.parametrize("columns", BEHIND)
+@pytest.mark.parametrize("name", ["train.bio", "train.txt", "train.tsv"])
+def test_columns_behind_the_tags_are_no_tags(tmp_path, columns, name):
+    notes, sentence = [], BEHIND[columns].replace("|", "\n")
+    path = write(tmp_path, f"{sentence}\n\n{sentence}\n", name)
+    assert detect(path).NAME == "bio"
+    assert (
+        said(read(path, note=lambda *note: notes.append(note)))
+        == [("三星在北", (Entity("ORG", "三星", 0, 2), Entity("LOC", "北", 3, 4)))] * 2
+    )
+    beside = "2, 3, 5 of 5" if columns == "chunks" else "3 of 3"
+    assert notes == [(f"columns that are neither token nor tag: {beside}", name)]
+
+
+def test_levels_before_a_score_are_levels(tmp_path):
+    path = write(tmp_path, "北\tB-ORG\tB-LOC\t.9\n大\tI-ORG\tO\t.8\n\n沪\tB-LOC\tO\t.8\n")
+    (_, found), _ = said(read(path))
+    assert {(e.label, e.text) for e in found} == {("ORG", "北大"), ("LOC", "北")}
+
+
+@pytest.mark.parametrize("last", ["ORG ORG O LOC", "BORG IORG O BLOC", "ORG-B ORG-I O LOC-B"])
+def test_bare_labels_and_other_spellings_behind_chunks_are_the_tags(tmp_path, last):
+    rows = zip("三星在北", ["B-NP", "I-NP", "B-VP", "B-NP"], last.split(), strict=True)
+    path = write(tmp_path, "".join(f"{char} {chunk} {tag}\n" for char, chunk, tag in rows))
+    assert said(read(path)) == [("三星在北", (Entity("ORG", "三星", 0, 2), Entity("LOC", "北", 3, 4)))]
+
+
 def test_numbers_that_are_text_are_not_an_index(tmp_path):
     """Rows of numbers in another column order: only what counts from 1 without a gap is an index."""
     path = write(tmp_path, "1 NUM B-A\n3 NUM I-A\n好 ADJ O\n\n")
@@ -320,6 +373,22 @@ def test_small_letters_and_other_marks_are_tags_too(tmp_path, tags):
     path = write(tmp_path, "".join(f"{a} {tags[:5]}\n" for a in "三星在") + "好 O\n", "b.txt")
     with pytest.raises(DataError, match="B-…"):
         list(read(path))
+
+
+@pytest.mark.parametrize("dash", ["－", "–", "—", "——", "−", "‑", "~", "=", "：", " "])
+def test_a_dash_of_another_keyboard_is_no_part_of_a_label(tmp_path, dash):
+    """A Chinese input method types －, and —— for Shift and -."""
+    path = write(tmp_path, f"三\tB{dash}公司\n星\tI{dash}公司\n在\tO\n北\tB{dash}B2B\n")
+    assert said(read(path)) == [("三星在北", (Entity("公司", "三星", 0, 2), Entity("B2B", "北", 3, 4)))]
+
+
+def test_a_dash_of_another_keyboard_may_stand_behind_a_label_or_be_among_others(tmp_path):
+    assert said(read(write(tmp_path, "三\t公司－B\n星\t公司－I\n在\tO\n"))) == [
+        ("三星在", (Entity("公司", "三星", 0, 2),))
+    ]
+    (fault,) = faults_of(write(tmp_path, "三\tB-公司\n星\tI－公司\n在\tO\n"))
+    assert fault.startswith('train.bio:2: "I－公司" is not a tag of BIO2; correct it')
+    assert "B(公司)" in faults_of(write(tmp_path, "三\tB(公司)\n星\tI(公司)\n在\tO\n"))[0]
 
 
 @pytest.mark.parametrize("label", ["bio-entity", "m-RNA", "e-mail", "S&P", "B2B", "i.MX"])

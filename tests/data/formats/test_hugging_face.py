@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
@@ -219,3 +220,10 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(dead, tmp_path):
     assert caught.value.place == "tester/tagged"
     assert url in caught.value.what
     assert all(way in caught.value.remedy for way in ("HF_ENDPOINT", "folder"))
+
+
+def test_an_id_that_json_cannot_write_is_a_fault_of_its_row(tmp_path):
+    rows = {"id": [datetime(2023, 1, 1)], "tokens": [["三"]], "ner_tags": [["O"]]}
+    Dataset.from_dict(rows).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match='"id" is "2023-01-01 00:00:00"; make it a string'):
+        list(read(tmp_path / "a.parquet"))

@@ -176,6 +176,24 @@ def test_no_span_becomes_a_row_without_entities_unsaid(tmp_path):
     assert [where for _, where in said] == ["tasks.json: task 1"]
 
 
+def test_labels_on_several_texts_are_a_fault_until_those_on_one_are_left(tmp_path):
+    title = {**result(0, 2, "三星", "name"), "to_name": "title"}
+    with pytest.raises(DataError) as error:
+        studio(tmp_path, task(FIRST, title))
+    (fault,) = error.value.faults
+    assert fault.startswith("tasks.json: task 1: its labels are on several texts, text, title; export")
+    assert studio(tmp_path, task(FIRST))[0].entities == (COMPANY,)
+
+
+def test_what_else_is_said_of_a_labelled_span_is_noted(tmp_path):
+    notes, choice = [], {"id": "x", "type": "choices", "value": {"start": 0, "end": 2, "choices": ["sure"]}}
+    (row,) = studio(tmp_path, task(FIRST, choice), note=lambda *note: notes.append(note[0]))
+    assert row.entities == (COMPANY,)
+    assert notes == ['results of type "choices"']
+    with pytest.raises(DataError, match='a span of type "choices"'):
+        studio(tmp_path, task(FIRST, {**choice, "id": "y"}))
+
+
 def test_the_key_of_older_versions_is_read(tmp_path):
     old = task(FIRST)
     old["completions"] = old.pop("annotations")

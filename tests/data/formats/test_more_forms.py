@@ -269,6 +269,48 @@ def test_a_surface_with_a_line_break_goes_on_in_the_next_line_and_one_that_is_gi
     assert ("entities that are given twice, read as one", "a.ann:4") in warned
 
 
+@pytest.mark.parametrize("before", ["T1\tcompany 0 2\t三星\nA1\tNegation T1", "#1\tAnnotatorNotes T1\tok", ""])
+@pytest.mark.parametrize(
+    "line", ["T2 address 3 5 北京", "t2\taddress 3 5\t北京", "T2  address 3 5\t北京", "address 3 5\t北京"]
+)
+def test_a_line_that_begins_no_annotation_is_not_lost(tmp_path, before, line):
+    (tmp_path / "a.txt").write_text("三星在北京", encoding="utf-8")
+    (tmp_path / "a.ann").write_text(f"{before}\n{line}\nT3\taddress 3 5\t北京\n", encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        read(tmp_path / "a.ann")
+    place = f"a.ann:{before.count(chr(10)) + 2}: "
+    assert [fault.split(";")[0] for fault in error.value.faults] == [
+        f"{place}{json.dumps(line, ensure_ascii=False)} cannot be read"
+    ]
+    (tmp_path / "a.ann").write_text(f"{before}\nT2\taddress 3 5\t北京\n", encoding="utf-8")
+    assert Entity("address", "北京", 3, 5) in read(tmp_path / "a.ann")[0][1]
+
+
+def test_a_note_may_go_on_in_the_next_line_and_so_may_a_surface_that_is_not_whole(tmp_path):
+    (tmp_path / "a.txt").write_text("三星\nB2 在北京", encoding="utf-8")
+    (tmp_path / "a.ann").write_text(
+        "#1\tAnnotatorNotes T1\tok\n2 of 3 agree\nT1\tname 0 5\t三星\nB2\n", encoding="utf-8"
+    )
+    warned = []
+    assert read(tmp_path / "a.ann", warned) == [("三星\nB2 在北京", (Entity("name", "三星\nB2", 0, 5),))]
+    assert "lines that begin no annotation, taken for a part of the note before them" in warned
+
+
+def test_offsets_of_brat_may_count_a_crlf_as_one_character(tmp_path):
+    """As where git wrote CRLF on Windows after the annotation."""
+    (tmp_path / "a.txt").write_bytes("三星在北京\r\n苹果在上海\r\n小米\r\n".encode())
+    lines = ["T1\tcompany 0 2\t三星", "T2\tcompany 6 8\t苹果", "T3\tplace 9 11\t上海", "T4\tboth 9 11;12 14\t上海 小米"]
+    (tmp_path / "a.ann").write_bytes("\r\n".join([*lines, ""]).encode())
+    warned = []
+    assert [(text, [e.text for e in found]) for text, found in read(tmp_path / "a.ann", warned)] == [
+        ("三星在北京", ["三星"]),
+        ("苹果在上海\r\n小米", ["苹果", "上海", "上海\r\n小米"]),
+    ]
+    assert "offsets that count characters, CRLF as one, converted" in warned
+    (tmp_path / "a.ann").write_bytes("\r\n".join([lines[0], "T2\tcompany 7 9\t苹果", ""]).encode())
+    assert [[e.text for e in found] for _, found in read(tmp_path / "a.ann")] == [["三星"], ["苹果"], []]
+
+
 def test_a_surface_that_differs_in_some_characters_is_a_fault_or_repaired(tmp_path):
     (tmp_path / "a.txt").write_text("美国作家司、汤达来了", encoding="utf-8")
     (tmp_path / "a.ann").write_text("T1\tPerson 0 8\t美国作家司・汤达\n", encoding="utf-8")

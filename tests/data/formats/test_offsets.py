@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qwen_ner.data.formats import doccano, jsonl, label_studio
 from qwen_ner.data.formats.errors import DataError
 from qwen_ner.data.formats.mentions import EntityReader
-from qwen_ner.data.formats.offsets import CHARACTERS, INCLUSIVE, UNCLEAR, UNITS, UTF16, Survey
+from qwen_ner.data.formats.offsets import BYTES, CHARACTERS, INCLUSIVE, LATE, UNCLEAR, UNITS, UTF16, Survey
 from qwen_ner.entities import CLUENER
 
 PARTS = ["😀", "\U0001f3d9\ufe0f", "𠮷", "\r\n", "\n", "  ", "在", "A1", "，"]
@@ -140,6 +140,57 @@ def test_inclusive_ends_are_suspected(rows, suspected):
     assert (INCLUSIVE in dict(see(*rows).warnings())) == suspected
 
 
+def bytes_of(row):
+    text, *spans = row
+    return text, *(tuple(len(text[:at].encode()) for at in span) for span in spans)
+
+
+SENTENCES = [
+    ("昨天三星电子在北京发布了新手机并且宣布明年会在上海发布手表", (2, 6), (7, 9), (23, 25)),
+    ("张伟在Rome工作", (0, 2), (3, 7)),
+    ("据《人民日报》报道，华为去年的收入继续增长", (2, 6), (10, 12)),
+    ("李娜，34岁，在武汉大学任教", (0, 2), (8, 12)),
+]
+
+
+def test_bytes_are_told_where_all_spans_are_of_whole_characters():
+    assert see(*map(bytes_of, SENTENCES)).unit() == BYTES
+    assert not list(see(*map(bytes_of, SENTENCES)).warnings())
+    assert see(*SENTENCES).unit() == CHARACTERS
+    survey = Survey()
+    survey.see("x:1", "三星在北京", 9, 15, ("北京",))
+    assert survey.unit() == CHARACTERS, "one may be a fault"
+    survey.see("x:2", "三星在北京", 0, 6, ("三星",))
+    assert survey.unit() == BYTES
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [(f"{name}，男，中国国籍", (0, 3)) for name in ("张小明", "李小红", "王小刚") * 9],
+        [("Café Noir in Köln, from Anna and Max in Rome", *((at, at + 3) for at in (13, 24, 33, 40)))] * 50,
+        [("Анна живёт в Риме", (0, 4), (13, 17)), ("Риме и Анна", (0, 4), (7, 11))] * 20,
+        [*map(bytes_of, SENTENCES), ("三星在北京", (0, 2))],
+    ],
+    ids=["names", "latin", "cyrillic", "mixed"],
+)
+def test_characters_are_not_taken_for_bytes(rows):
+    assert see(*rows).unit() != BYTES
+
+
+def test_starts_from_1_are_suspected():
+    rows = [
+        (f"{a}{name}{b}", len(a), len(a) + 2)
+        for a in ("", "昨天，", "我在")
+        for name in ("北京", "上海", "深圳")
+        for b in "的很。有"
+    ]
+    late, right = ([(text, (start + off, end)) for text, start, end in rows] for off in (1, 0))
+    assert LATE in dict(see(*late).warnings())
+    assert LATE not in dict(see(*right).warnings())
+    assert LATE not in dict(see(*late[:9]).warnings())
+
+
 def write(path, *rows):
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     return path
@@ -155,6 +206,14 @@ def test_what_is_converted_is_said_with_its_rows(tmp_path, format):
     (row,) = format.read(path, CLUENER, warn=lambda *note: said.append(note))
     assert [(e.text, e.span) for e in row.entities] == [("张伟", (1, 3)), ("北京", (4, 6))]
     assert said == [("offsets that count UTF-16 units, converted", "a.jsonl:1")] * 2
+
+
+def test_bytes_are_converted_and_said(tmp_path):
+    rows, said = list(map(bytes_of, SENTENCES)), []
+    path = write(tmp_path / "a.jsonl", *({"text": text, "label": [[*s, "x"] for s in spans]} for text, *spans in rows))
+    read = doccano.read(path, warn=lambda *note: said.append(note))
+    assert [[e.span for e in row.entities] for row in read] == [spans for _, *spans in SENTENCES]
+    assert {what for what, _ in said} == {"offsets that count bytes of UTF-8, converted"}
 
 
 def test_a_fault_has_no_remedy_that_makes_it_worse(tmp_path):

@@ -121,8 +121,27 @@ def test_files_of_editors_are_no_data(tmp_path, other):
     assert registry.find(tmp_path, "train") == tmp_path / "my.train"
 
 
-def test_rows_of_offsets_under_annotations_are_no_tasks(tmp_path):
-    row = {"text": "三星在北京", "annotations": [{"start": 0, "end": 2, "label": "company"}]}
+@pytest.mark.parametrize("other", ["test.py", "test.log", "dev.md", "dev_predictions.jsonl", "run.dev.pred.json"])
+def test_a_file_with_the_name_of_a_split_in_its_name_is_not_always_the_split(tmp_path, other):
+    write_jsonl(tmp_path / "train.jsonl", ROWS)
+    write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    content = (tmp_path / "rows.jsonl").read_bytes() if "pred" in other else b"assert True\n"
+    (tmp_path / other).write_bytes(content)
+    assert not any(has_split(str(tmp_path), split) for split in ("dev", "test"))
+
+
+def test_a_split_that_is_told_by_a_part_of_a_name_is_said(tmp_path, caplog):
+    write_jsonl(tmp_path / "train.jsonl", ROWS)
+    write_jsonl(tmp_path / "ner.dev.jsonl", ROWS)
+    assert registry.find(tmp_path, "train") == tmp_path / "train.jsonl"
+    assert not caplog.messages
+    assert registry.find(tmp_path, "dev") == tmp_path / "ner.dev.jsonl"
+    assert [message.split(": ")[1] for message in caplog.messages] == ["ner.dev.jsonl is taken for the split dev."]
+
+
+@pytest.mark.parametrize("key", ["text", "content", "sentence"])
+def test_rows_of_offsets_under_annotations_are_no_tasks(tmp_path, key):
+    row = {key: "三星在北京", "annotations": [{"start": 0, "end": 2, "label": "company"}]}
     (tmp_path / "a.json").write_text(json.dumps([row], ensure_ascii=False), encoding="utf-8")
     (example,) = registry.open_source(str(tmp_path / "a.json"), None).examples()
     assert example.entities == (Entity("company", "三星", 0, 2),)

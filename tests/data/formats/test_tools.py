@@ -6,7 +6,7 @@ import pytest
 
 from qwen_ner.data.formats.errors import DataError
 from qwen_ner.data.formats.registry import detect, open_source
-from qwen_ner.entities import Entity
+from qwen_ner.entities import Entity, NerError
 
 FIRST, SECOND, NONE = "阿司匹林可缓解头痛", "患者服用布洛芬后出现恶心", "今天天气很好"
 DRUG, SYMPTOM = "药品", "症状"
@@ -170,6 +170,51 @@ def test_gbk_is_read_and_one_wrong_byte_of_utf_8_is_a_fault(tmp_path, caplog):
     with pytest.raises(DataError) as error:
         read(tmp_path / "b.jsonl")
     assert [fault.split(":")[1] for fault in error.value.faults] == ["3"]
+
+
+FOREIGN = {
+    "cp1252": "Müller wohnt in Köln",
+    "cp932": "トヨタ自動車は、東京で新しい車を発表した",
+    "euc_jp": "トヨタ自動車は、東京で新しい車を発表した",
+    "cp949": "삼성전자는 서울에서 새로운 제품을 발표했다고 말했다",
+    "cp1251": "Анна живёт в Москве",
+}
+
+
+@pytest.mark.parametrize("encoding", FOREIGN)
+def test_what_is_not_chinese_is_not_read_as_chinese(tmp_path, encoding):
+    row = json.dumps({"text": FOREIGN[encoding], "entities": []}, ensure_ascii=False)
+    (tmp_path / "a.jsonl").write_bytes(row.encode(encoding))
+    with pytest.raises(DataError, match=r"a\.jsonl:1: byte 0x.* is not UTF-8; save the file as UTF-8"):
+        list(open_source(str(tmp_path / "a.jsonl"), None).examples())
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("華為在東莞發佈了新手機，臺灣記者會報導", "gbk"),
+        ("三星发布《ファイナル》，的的确确", "gbk"),
+        ("镕基与喆", "gbk"),
+    ],
+)
+def test_traditional_and_rare_characters_in_gbk_are_chinese(tmp_path, text, encoding):
+    (tmp_path / "a.jsonl").write_bytes(json.dumps({"text": text, "entities": []}, ensure_ascii=False).encode(encoding))
+    assert [row.text for row in open_source(str(tmp_path / "a.jsonl"), None).examples()] == [text]
+
+
+def test_a_byte_order_mark_may_begin_any_line(tmp_path):
+    """As where files are put one after the other."""
+    row = '{"text": "三星", "entities": []}\n'
+    (tmp_path / "a.jsonl").write_text(f"\ufeff{row}\ufeff{row}\ufeff\n", encoding="utf-8")
+    assert [row.text for row in open_source(str(tmp_path / "a.jsonl"), None).examples()] == ["三星"] * 2
+
+
+@pytest.mark.parametrize("rows", [1, 30])
+def test_utf_16_without_its_mark_is_not_chinese(tmp_path, rows):
+    text = "文本,标签,实体\n" + "三星在北京,公司,三星\n" * rows
+    (tmp_path / "a.csv").write_bytes(text.encode("utf-16-le"))
+    with pytest.raises(NerError, match="save the file as UTF-8"):
+        open_source(str(tmp_path / "a.csv"), None)
 
 
 def test_big5_is_read_as_big5_though_gb18030_decodes_it_too(tmp_path, caplog):

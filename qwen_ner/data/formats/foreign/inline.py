@@ -102,19 +102,16 @@ def _read(path: Path, labels: LabelSet | None, faults: Faults, warn: Note) -> It
         warn(f"lines within <{row}>, taken for sentences", name)
     for number, raw in lines:
         place = f"{name}:{number}"
-        try:
+        with faults.reading(place) as report:
             text, marked = parse(decode_line(raw))
-        except LineFault as fault:
-            faults.row(place)(str(fault))
-            continue
-        if not text.strip():
-            continue  # a line of markup alone
-        report = faults.row(place)
-        reader = EntityReader(text, labels, report)
-        found = (entity for mark in marked for entity in reader.at(*mark))
-        entities = distinct(found, partial(note_at, place, warn))
-        if not faults.found:
-            yield Example(str(faults.rows), text, entities, place)
+            if not text.strip():  # a line of markup alone
+                faults.rows -= 1
+                continue
+            reader = EntityReader(text, labels, report)
+            found = (entity for mark in marked for entity in reader.at(*mark))
+            entities = distinct(found, partial(note_at, place, warn))
+            if not faults.found:
+                yield Example(str(faults.rows), text, entities, place)
 
 
 def _boson(line: str) -> Parsed:

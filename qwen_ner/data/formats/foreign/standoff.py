@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice, pairwise
@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from ....entities import Entity, Example, LabelSet, NerError
-from ..errors import DOCUMENTS, Faults, LineFault, Note, ignore, quote
+from ..errors import DOCUMENTS, Faults, LineFault, Note, Report, ignore, quote
 from ..lines import decode_line, lines_of, number_lines
 from ..mentions import TWICE, EntityReader
-from ..offsets import same_surface
+from ..offsets import Survey, same_surface
 from ..rows import note_at
 from ..tagged.schemes import parse_tag
 from ..tagged.tagging import read_sentences
@@ -56,8 +56,12 @@ HEAD = 100
 
 MISTYPED = "surfaces of which some characters are not those of the text, read by their offsets"
 
+BEGINS_NONE = "lines that begin no annotation, taken for a part of the note before them"
+REMEDY = "write T1, a tab, label, start and end, a tab, the surface"
+
 _RECORD = re.compile(r"[A-Z#*]\d*\t")
 _MENTION = re.compile(r"T\d+\t(\S+) (\d+ \d+(?:;\d+ \d+)*)\t(.*)", re.DOTALL)
+_LIKE_ENTITY = re.compile(r"[Tt]\d+\s|.*\b\d+\s+\d+\s")
 
 
 def claims(path: Path) -> bool:
@@ -145,11 +149,28 @@ def _text_of(document: Path, faults: Faults) -> str:
     """The text, whose line ends count as they are written."""
     lines = []
     for number, raw in enumerate(lines_of(document), start=1):
-        try:
+        with faults.reading(f"{document.name}:{number}", rows=0):
             lines.append(decode_line(raw))
-        except LineFault as fault:
-            faults.row(f"{document.name}:{number}")(str(fault))
     return "".join(lines).removeprefix("\ufeff")
+
+
+Mention = tuple[str, Report, str, list[tuple[int, int]], str]
+"""Place, what takes its faults, label, (start, end) of each piece, surface."""
+
+
+def _mentions(path: Path, faults: Faults, note: Note, warn: Note) -> Iterator[Mention]:
+    for number, line in _records(path, faults, warn):
+        place = f"{path.name}:{number}"
+        if _RECORD.match(line) and not line.startswith("T"):
+            note("relations, events, attributes and notes", place)
+        elif parsed := _MENTION.fullmatch(line):
+            yield place, faults.row(place), parsed[1], _pieces(parsed[2]), parsed[3]
+        else:
+            faults.row(place)(f"{quote(line)} cannot be read; {REMEDY}")
+
+
+def _pieces(spans: str) -> list[tuple[int, int]]:
+    return [(int(start), int(end)) for start, end in (span.split() for span in spans.split(";"))]
 
 
 def _entities(
@@ -157,27 +178,23 @@ def _entities(
 ) -> list[Entity]:
     """The entities of an annotated text, each once. None ends in a line break, which its row would lack."""
     found: dict[tuple[str, int, int], Entity] = {}
-    for number, line in _records(path, faults):
-        place = f"{path.name}:{number}"
-        if _RECORD.match(line) and not line.startswith("T"):
-            note("relations, events, attributes and notes", place)
-            continue
-        report = faults.row(place)
-        if not (parsed := _MENTION.fullmatch(line)):
-            report(f"{quote(line)} cannot be read; write T1, a tab, label, start and end, a tab, the surface")
-            continue
-        label, spans, surface = parsed.groups()
-        pieces = [[int(at) for at in span.split()] for span in spans.split(";")]
-        whole = not any(text[end:start].strip() for (_, end), (start, _) in pairwise(pieces))  # brat divides at lines
+    mentions, survey = list(_mentions(path, faults, note, warn)), Survey()
+    for place, _, _, pieces, surface in mentions:
+        survey.see(place, text, pieces[0][0], pieces[-1][1], (surface,))
+    unit = survey.unit()
+    for place, report, label, pieces, surface in mentions:
+        ats = [unit.span(text, *piece) or piece for piece in pieces]
+        whole = not any(text[end:start].strip() for (_, end), (start, _) in pairwise(ats))  # brat divides at lines
         if not whole:
             warn("entities in several pieces, read from the first to the last", place)
         start, end = pieces[0][0], pieces[-1][1]
-        if text[start:end].rstrip("\r\n") != text[start:end]:
+        held = text[ats[0][0] : ats[-1][1]]
+        if held.rstrip("\r\n") != held:
             report(f"{label} {quote(surface)} [{start}, {end}) ends in a line break; leave that out")
             continue
-        reader = EntityReader(text, labels, report, warn=partial(note_at, place, warn))
-        if whole and _is_mistyped(surface, text[start:end]):
-            mistyped = f"{label} {quote(surface)} [{start}, {end}) is {quote(text[start:end])} in the text"
+        reader = EntityReader(text, labels, report, unit=unit, warn=partial(note_at, place, warn))
+        if whole and _is_mistyped(surface, held):
+            mistyped = f"{label} {quote(surface)} [{start}, {end}) is {quote(held)} in the text"
             if not repair:
                 report(f"{mistyped}; correct it, or read it with --repair")
                 continue
@@ -195,21 +212,32 @@ def _is_mistyped(surface: str, found: str) -> bool:
     return len(surface) == len(found) and 2 * same > len(found) and not same_surface(surface, found)
 
 
-def _records(path: Path, faults: Faults) -> list[tuple[int, str]]:
-    """The annotations, with the numbers of their lines. A line that begins none goes on with a surface that has a line
-    break."""
+def _records(path: Path, faults: Faults, warn: Note) -> list[tuple[int, str]]:
+    """The annotations, with the numbers of their lines."""
     records: list[tuple[int, str]] = []
     for number, raw in number_lines(lines_of(path)):
-        try:
+        place = f"{path.name}:{number}"
+        with faults.reading(place, rows=0):
             line = decode_line(raw)
-        except LineFault as fault:
-            faults.row(f"{path.name}:{number}")(str(fault))
-            continue
-        if records and not _RECORD.match(line):
-            first, before = records.pop()
-            number, line = first, f"{before}\n{line}"
-        records.append((number, line))
+            if records and _goes_on(records[-1][1], line, partial(warn, BEGINS_NONE, place)):
+                first, before = records.pop()
+                number, line = first, f"{before}\n{line}"
+            records.append((number, line))
     return records
+
+
+def _goes_on(before: str, line: str, warn: Callable[[], None]) -> bool:
+    """Whether a line goes on with the annotation before it: with a surface of which some is missing, as it has a line
+    break, or with a note, unless it may be an entity."""
+    if _RECORD.match(line) or not _RECORD.match(before):
+        return False
+    if mention := _MENTION.fullmatch(before):
+        pieces = _pieces(mention[2])
+        return len(mention[3]) < pieces[-1][1] - pieces[0][0]
+    if _LIKE_ENTITY.match(line):
+        return False
+    warn()
+    return True
 
 
 def _read_tags(tokens: Path, tags: Path, labels: LabelSet | None, repair: bool, warn: Note) -> Iterator[Example]:

@@ -3,10 +3,10 @@
 In: such lines; scheme, separator and columns are detected. Out: `Example`s, a sentence at a time, or one `DataError`
 with every faulty line; lines for examples, in any scheme. Knows nothing of JSON, tokens of models, or recipes.
 
-The token is the first column and the tag the last, separated by tabs or else by spaces; a token may be the separator
-itself, as a space is in text of one character a line. LF or CRLF, with or without a byte order mark. `-DOCSTART-` lines
-and comments (`# id …` above a sentence) separate sentences and are noted. `tagging` says how tokens become a text. Text
-is written one character a line, spaces too, so that every offset comes back.
+The token is the first column and the tag the last with tags, separated by tabs or else by spaces; a token may be the
+separator itself, as a space is in text of one character a line. LF or CRLF, with or without a byte order mark.
+`-DOCSTART-` lines and comments (`# id …` above a sentence) separate sentences and are noted. `tagging` says how tokens
+become a text. Text is written one character a line, spaces too, so that every offset comes back.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ DESCRIPTION = f"tagged lines ({', '.join(scheme.name for scheme in SCHEMES)})"
 
 DOCUMENT = b"-DOCSTART-"
 
+_SHOWS_NOTHING = re.compile("(?:\u3000|\xa0|\u200b|\ufeff)+".encode())
+
 SAMPLE, SENTENCES = 10_000, 1_000
 """Tagged lines that tell separator and columns, and sentences that tell joining; all of them tell the scheme."""
 
@@ -62,8 +64,10 @@ def _looks_tagged(lines: Iterable[bytes]) -> bool:
         return True
     if 2 * sum(len(parts) > 1 and parse_tag(parts[0]) is not None for parts in map(str.split, kept)) > len(kept):
         return True  # the tag first
-    # Bare labels are told by the characters beside them.
     columns = [line.split() for line in kept]
+    if columns and len({*map(len, columns)}) == 1 and 2 * _tags_in(columns, _places(columns)[1]) > len(kept):
+        return True  # other columns behind the tag
+    # Bare labels are told by the characters beside them.
     bare = all(len(parts) == 2 and len(parts[0]) == 1 for parts in columns)
     return bare and any(parts[1] == "O" for parts in columns)
 
@@ -85,6 +89,7 @@ class Layout:
     def __str__(self) -> str:
         columns = f", {self.columns} columns" if self.columns > 2 else ""
         columns += ", the tag first" if self.tags == (0,) else ", the token second" if self.token else ""
+        columns += f", the tag in column {self.tags[-1] + 1}" if self.tags[-1] > 0 else ""
         return f"{self.tagging.scheme}, one {self.tagging.unit} a line, separated by {_NAMES[self.separator]}s{columns}"
 
     def split(self, line: str) -> tuple[str, ...]:
@@ -121,7 +126,7 @@ def survey(path: str | Path) -> Layout:
     columns = max(2, Counter(map(len, split)).most_common(1)[0][0]) if split else 2
     whole = [[part.decode(errors="replace") for part in parts] for parts in split if len(parts) == columns]
     token, tag = _places(whole)
-    levels = [at for at in range(token + 1, columns - 1) if tag == -1 and _is_level(whole, at)]
+    levels = [at for at in range(token + 1, tag % columns) if _is_level(whole, at, tag)]
     begun = re.match(r"[a-z]{2,3}:", whole[0][token]) if len(whole) > 1 else None
     prefix = begun[0] if begun and all(parts[token].startswith(begun[0]) for parts in whole) else ""
 
@@ -136,43 +141,59 @@ def survey(path: str | Path) -> Layout:
     return Layout(tagging, separator, columns, token, tags, prefix)
 
 
-def _is_level(whole: list[list[str]], at: int) -> bool:
-    """Whether a column has tags of the same labels as the last one; chunks (B-NP) beside entities have others.
+def _is_level(whole: list[list[str]], at: int, tag: int = -1) -> bool:
+    """Whether a column has tags of the same labels as that at `tag`; chunks (B-NP) beside entities have others.
 
     >>> _is_level([["Uni", "B-ORG", "O"], ["Bonn", "I-ORG", "B-LOC"], ["Rio", "B-LOC", "O"]], 1)
     True
     >>> _is_level([["EU", "B-NP", "B-ORG"], ["said", "B-VP", "O"]], 1), _is_level([["it", "B-NP", "O"]], 1)
     (False, False)
     """
-    here, last = ({parse_tag(parts[column]) for parts in whole} for column in (at, -1))
+    here, last = ({parse_tag(parts[column]) for parts in whole} for column in (at, tag))
     labels, others = ({tag[1] for tag in tags if tag} - {""} for tags in (here, last))
     return None not in here and 2 * len(labels & others) >= min(len(labels), len(others)) > 0
 
 
 def _places(whole: list[list[str]]) -> tuple[int, int]:
-    """The columns of token and tag: the first and the last, unless the first holds tags, or counts the tokens.
+    """The columns of token and tag: the first, or second where the first counts the tokens, and the last with tags.
+
+    The tag may be the first and the token the last. Bare labels and tags in another spelling are told by their O.
 
     >>> _places([["三", "B-ORG"], ["星", "I-ORG"]]), _places([["B-ORG", "三"], ["I-ORG", "星"]])
     ((0, -1), (-1, 0))
     >>> _places([["1", "三", "_", "B-ORG"], ["2", "星", "_", "I-ORG"], ["1", "好", "_", "O"]])
     (1, -1)
+    >>> _places([["三", "B-ORG", "0.98"], ["星", "I-ORG", "0.97"]])
+    (0, 1)
     """
-    first, last = ([parse_tag(parts[at]) is not None for parts in whole] for at in (0, -1))
-    if 2 * sum(first) > len(whole) > 2 * sum(last):
+    first, last = _tags_in(whole, 0), _tags_in(whole, -1)
+    if 2 * first > len(whole) > 2 * last:
         return -1, 0
     # Counts begin anew with each sentence, whose ends are not known here.
     counts = [int(parts[0]) if parts[0].isdecimal() else 0 for parts in whole]
     steps = all(one == 1 or one == before + 1 for before, one in zip([0, *counts], counts, strict=False))
-    return (1, -1) if len(counts) > 1 and len(whole[0]) > 2 and steps and max(counts) > 1 else (0, -1)
+    token = int(len(counts) > 1 and len(whole[0]) > 2 and steps and max(counts) > 1)
+    # Behind the tags there may be scores or parts of speech; a column of bare labels has some O.
+    before = range(len(whole[0]) - 2, token, -1) if 10 * last <= len(whole) > 0 else ()
+    return token, next((at for at in before if 2 * _tags_in(whole, at) > len(whole)), -1)
+
+
+def _tags_in(whole: list[list[str]], at: int) -> int:
+    """How many cells of a column are tags."""
+    return sum(parse_tag(parts[at]) is not None for parts in whole)
 
 
 def _strip_lines(path: str | Path) -> Iterator[bytes]:
-    """The lines without byte order mark and trailing whitespace; empty ones are blank.
+    """The lines without byte order mark and trailing whitespace; empty ones are blank, as are those that show nothing.
 
-    Where files were put one after the other there may be a mark on a line of its own.
+    Where files were put one after the other there may be a mark before any sentence. A token of its own is none.
     """
+    before = b""
     for number, raw in enumerate(map(bytes.rstrip, lines_of(path))):
-        yield raw.removeprefix(codecs.BOM_UTF8) if number == 0 or raw == codecs.BOM_UTF8 else raw
+        if number == 0 or (not before and raw[len(codecs.BOM_UTF8) :][:1] not in (b"\t", b" ")):
+            raw = raw.removeprefix(codecs.BOM_UTF8)
+        before = b"" if _SHOWS_NOTHING.fullmatch(raw) else raw
+        yield before
 
 
 def _sentences(path: str | Path, note: Note) -> Iterator[Iterator[tuple[int, bytes]]]:
@@ -205,8 +226,9 @@ def read(
     layout = layout or survey(path)
     name, faults = Path(path).name, Faults(str(path))
     reader = TagReader(layout.tagging, labels, faults, repair, warn)
-    if layout.columns > len(layout.tags) + 1:
-        note(f"the columns between the first and the last of {layout.columns}", name)
+    if beside := {*range(layout.columns)} - {at % layout.columns for at in (layout.token, *layout.tags)}:
+        numbers = ", ".join(str(at + 1) for at in sorted(beside))
+        note(f"columns that are neither token nor tag: {numbers} of {layout.columns}", name)
     if len(layout.tags) > 1:
         warn(f"{len(layout.tags)} columns of tags, read as levels of nested entities", name)
     if layout.prefix:

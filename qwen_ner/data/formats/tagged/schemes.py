@@ -73,9 +73,8 @@ BM = Scheme("BM", "B", "M", "M", "B")
 """As BIO2, with M- for I-. Read, but not written."""
 
 
-_SUFFIXED = re.compile(r"(.+)[-_]([BIMESLU])")
-_OTHER = re.compile(r"([BIMESLU])[-_:./|](.+)", re.IGNORECASE)
-
+_SUFFIXED = re.compile(r"(.+?)[-_－＿–—‐‑−]+([BIMESLU])")
+_OTHER = re.compile(r"([BIMESLU])[-_－＿–—‐‑−:：./|~=+*#\s]+(.+)", re.IGNORECASE)
 
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "B-ORG": lambda name: name,
@@ -107,7 +106,7 @@ def spelling_of(names: set[str]) -> str:
         return "b:ORG"
     begun = {name[1:] for name in names if name[0] in "BSU"}
     glued = any(name[0] in "IMEL" and name[1:] in begun for name in names)
-    if glued and all(len(name) > 1 and name[0] in "BIMESLU" and name[1:] in begun for name in names):
+    if glued and all(name[0] in "BIMESLU" and name[1:2].isalnum() and name[1:] in begun for name in names):
         return "BORG"
     return "B-ORG"
 

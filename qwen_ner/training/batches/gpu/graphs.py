@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
+from ....files import replace_attributes
 from ....inference.backends.oom import out_of_memory
-from ..step import replace_attributes
 
 log = logging.getLogger(__name__)
 
