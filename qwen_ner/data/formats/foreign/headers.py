@@ -16,8 +16,8 @@ from ....entities import NerError
 from ..errors import LineFault, Note, count, quote
 from ..tagged.schemes import parse_tag
 from .cells import is_in, is_none, pairs, surfaces
+from .items import KEYS, answered
 from .sheets import Table
-from .tools import KEYS, answered
 
 CHINESE = {
     "text": ("文本", "句子", "内容", "原文", "正文", "语句", "text"),
@@ -274,7 +274,7 @@ def _is_annotation(cell: str, text: str) -> bool:
     if not cell.startswith(("{", "[")):
         return False
     try:
-        made = answered(cell)
+        made = answered(cell, text)
     except LineFault:
         return False
     found = made["entities"] if "entities" in made else [*made["label"].values()]

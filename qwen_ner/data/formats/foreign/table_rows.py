@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import DataError, LineFault, Note, quote
 from .cells import is_none, lists_of, pairs, parts_of, split, surfaces
 from .headers import IDS, NAME_LABELS, Header, label_columns
-from .tools import annotation_of, answered
+from .items import annotation_of, answered
 
 UNREAD = "columns that are not read, though their cells are in their texts"
 CARRIED = "rows without a text, read with the text above, which holds their surfaces"
@@ -273,8 +273,8 @@ def row_of(row: dict[str, Any]) -> dict[str, Any]:
         raise LineFault(row["fault"], remedy=row["remedy"])
     own = {key: row[key] for key in ("id", "group", "text") if key in row}
     if "items" in row:
-        return own | annotation_of(row["items"])
-    return own | answered(row["answer"], "cell") if "answer" in row else row
+        return own | annotation_of(row["items"], row["text"])
+    return own | answered(row["answer"], row["text"], "cell") if "answer" in row else row
 
 
 def _entity(held: dict[str, str]) -> dict[str, Any]:
