@@ -376,3 +376,32 @@ def test_a_relation_that_uie_asks_for_is_no_label(tmp_path):
     (found,) = read(write(tmp_path / "a.jsonl", rows), warned)
     assert found[1] == (Entity("公司", "三星", 0, 2), Entity("公司的总部", "首尔", 6, 8))
     assert ["relation" in what for what in warned] == [True]
+
+
+def test_entities_that_are_an_object_of_labels_need_another_name(tmp_path):
+    row = {"text": FIRST, "entities": {DRUG: ["阿司匹林"], SYMPTOM: ["头痛"]}}
+    with pytest.raises(DataError, match='call it "label"'):
+        read(write(tmp_path / "a.jsonl", [row]))
+    row["label"] = row.pop("entities")
+    assert read(write(tmp_path / "a.jsonl", [row])) == WANTED[:1]
+
+
+def test_an_object_of_several_lines_is_told_how_to_become_one(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": FIRST, "label": {}}, indent=1), encoding="utf-8")
+    with pytest.raises(DataError, match="`jq -c "):
+        read(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("text", "surface", "named"),
+    [
+        ("三星\u00a0电子", "三星 电子", "U+00A0"),
+        ("Cafe\u0301在", "Caf\u00e9", "U+0301"),
+        ("三\u200b星", "三星", "U+200B"),
+    ],
+)
+def test_a_surface_that_looks_like_its_text_says_how_they_differ(tmp_path, text, surface, named):
+    with pytest.raises(DataError) as error:
+        read(write(tmp_path / "a.jsonl", [{"text": text, "label": {"A": [surface]}}]))
+    assert named in error.value.faults[0]
+    assert "copy it from the text" in error.value.faults[0]

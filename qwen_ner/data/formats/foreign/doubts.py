@@ -6,7 +6,7 @@ In: a `Header` and the columns of its texts and surfaces. Out: nothing, or a fau
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from ....entities import NerError
@@ -17,18 +17,17 @@ from .items import NUMBERS
 from .sheets import Typed
 
 
-def check_typed(path: Path, header: Header, text: int, surfaces: Iterable[int]) -> None:
+def check_typed(path: Path, header: Header, text: int, surfaces: Sequence[int]) -> None:
     """Raise `DataError` for texts and surfaces that Excel keeps as a number or date, and not as they were written.
 
     A surface is right if its text has it, unless a zero beside it shows that Excel dropped it: of 0571, of 3.10.
     """
     faults = []
-    columns = list(surfaces)
     for number, cells, above in header.with_texts(text):
-        wrong = [text] if isinstance(cells[text], Typed) and not cells[text].shown else []
-        wrong += [at for at in columns if isinstance(cell := cells[at], Typed) and not _has(above, cell)]
+        wrong = [text] if isinstance(cell := cells[text], Typed) and not cell.shown else []
+        wrong += [at for at in surfaces if isinstance(cell := cells[at], Typed) and not _has(above, cell)]
         for at in wrong:
-            what = f"{header.name_of(at)} holds {quote(cells[at])}, a number or date that may be written otherwise"
+            what = f"{header.name_of(at)} holds {quote(cells[at])}, which Excel keeps as a number or date, not as it was typed"
             faults.append(f"{path.name}:{number}: {what}; format the column as text and type it again")
     if faults:
         raise DataError(str(path), faults, len(header.rows))
