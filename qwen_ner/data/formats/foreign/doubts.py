@@ -27,7 +27,7 @@ def check_typed(path: Path, header: Header, text: int, surfaces: Sequence[int]) 
         wrong = [text] if isinstance(cell := cells[text], Typed) and not cell.shown else []
         wrong += [at for at in surfaces if isinstance(cell := cells[at], Typed) and not _has(above, cell)]
         for at in wrong:
-            what = f"{header.name_of(at)} holds {quote(cells[at])}, which Excel keeps as a number or date, not as it was typed"
+            what = f"{header.name_of(at)} holds {quote(cells[at])}, a number or date to Excel, not what was typed"
             faults.append(f"{path.name}:{number}: {what}; format the column as text and type it again")
     if faults:
         raise DataError(str(path), faults, len(header.rows))
