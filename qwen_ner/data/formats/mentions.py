@@ -5,6 +5,7 @@ In: the annotation of a row and its text. Out: `Entity`s; each fault to a `Repor
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,24 @@ def is_label(label: object, labels: LabelSet | None, report: Report) -> bool:
         report(f"label {quote(label)} is unknown{nearest(label, labels.names) or known}")
         return False
     return True
+
+
+def unlike(surface: str, text: str) -> str:
+    """What to say of a surface that the text has in another form, or with other characters that cannot be seen.
+
+    >>> unlike("三星 电子", "三星\\u00a0电子"), unlike("三星", "三\\u200b星"), unlike("三星", "苹果")
+    (' (they differ in U+0020, U+00A0: copy it from the text)', ' (they differ in U+200B: copy it from the text)', '')
+    """
+    if _visible(surface) not in _visible(text):
+        return ""
+    odd = sorted(char for char in {*surface} ^ {*text} if not _visible(char) or unicodedata.combining(char))
+    named = f"differ in {', '.join(f'U+{ord(char):04X}' for char in odd)}" if odd else "are in different forms"
+    return f" (they {named}: copy it from the text)"
+
+
+def _visible(text: str) -> str:
+    """The characters of a text that show something, in one form."""
+    return "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) not in ("Cf", "Zs", "Cc"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +92,8 @@ class EntityReader:
                     else:
                         self.report(f"{named} has the spans {quote(spans)}; make them [[start, end], …]")
                 elif surface not in self.text:
-                    self.report(f"{named} is not in the text {quote(self.text)}; correct it or delete it")
+                    remedy = f"correct it{unlike(surface, self.text)} or delete it"
+                    self.report(f"{named} is not in the text {quote(self.text)}; {remedy}")
                 else:
                     if (label, surface) in to_ground and self.warn:
                         self.warn(TWICE)
@@ -84,7 +104,8 @@ class EntityReader:
         """The entities of [{"label", "start", "end"}, …], each perhaps with its "text" or "surface" and a "score"."""
         if not isinstance(items, list):
             example = '[{"label": "company", "start": 0, "end": 2}]'
-            self.report(f'"entities" is {quote(items)}; make it a list, {example}')
+            other = ', or call it "label" if it is {label: surfaces}' if isinstance(items, dict) else ""
+            self.report(f'"entities" is {quote(items)}; make it a list, {example}{other}')
             return
         for item in items:
             missing = [key for key in ("label", "start", "end") if not isinstance(item, dict) or key not in item]

@@ -38,7 +38,7 @@ ARRAY = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*[\[{]")
 SAMPLE = 1_000
 """Rows that are surveyed before a file is read; beyond them, those that `_SPECIAL` matches."""
 
-ONE_A_LINE = "write one JSON object a line"
+ONE_A_LINE = "write one JSON object a line, as `jq -c .` does"
 
 _GAP = re.compile(r"[\s,]*")
 

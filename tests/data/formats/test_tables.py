@@ -1,5 +1,7 @@
 """Sheets as annotators make them: merged cells, titles, columns that are no labels, cells that say that there is none."""
 
+from datetime import datetime, time
+
 import openpyxl
 import pytest
 
@@ -47,6 +49,15 @@ def sheet(path, rows, *merged, more=()):
         other = book.create_sheet(title)
         for row in rows_of:
             other.append(row)
+    book.save(path)
+    return path
+
+
+def formatted(path, rows, form):
+    """A workbook whose numbers Excel shows in this format."""
+    book = openpyxl.load_workbook(sheet(path, rows))
+    for cell in (cell for row in book.active for cell in row if isinstance(cell.value, (int, float))):
+        cell.number_format = form
     book.save(path)
     return path
 
@@ -704,3 +715,179 @@ def test_lines_that_end_in_carriage_returns(tmp_path):
     text = "".join(",".join(row) + "\r" for row in [["文本", "标签", "实体"], *ENTITIES])
     (tmp_path / "a.csv").write_bytes(text.encode())
     assert read(tmp_path / "a.csv") == [(text, found) for text, found in WANTED]
+
+
+BEIJING = "北京人在北京"
+NAMES = [("start_char", "end_char"), ("char_start", "char_end"), ("起始下标", "结束下标"), ("开始索引", "结束索引")]
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_offsets_under_any_usual_name(tmp_path, names):
+    path = csv(tmp_path / "a.csv", [["文本", "标签", "实体", *names], [BEIJING, "地点", "北京", 4, 6]])
+    (example,) = open_source(str(path), None).examples()
+    assert [entity.span for entity in example.entities] == [(4, 6)]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("form", ["{}", "{}-{}", "[{}, {}]"])
+def test_a_column_that_may_hold_offsets_is_a_fault_where_they_matter(tmp_path, form, first):
+    rows = [[BEIJING, "地点", "北京", 4], ["我在上海", "地点", "上海", 2]]
+    named = [[*row[:3], form.format(row[3] + first, row[3] + 2)] for row in rows]
+    path = csv(tmp_path / "a.csv", [["文本", "标签", "实体", "何处"], *named])
+    with pytest.raises(NerError, match='the column "何处" may hold offsets') as error:
+        read(path)
+    assert error.value.place == f"{path}:1"
+    assert '"start" and "end"' in error.value.remedy
+    csv(path, [["文本", "标签", "实体", "start", "end"], *([*row, row[3] + 2] for row in rows)])
+    assert [e.entities[0].start for e in open_source(str(path), None).examples()] == [4, 2]
+    csv(path, [["文本", "标签", "实体", "何处"], named[1]])
+    assert read(path) == [("我在上海", {("地点", "上海")})], "a surface that stands once needs none"
+
+
+@pytest.mark.parametrize("numbers", [(0, 0), (1, 1), (3, 2), (4, ""), (4, 5)])
+def test_numbers_that_are_no_places_stand_beside_an_entity(tmp_path, numbers):
+    rows = [[BEIJING, "地点", "北京", numbers[0]], ["上海人在上海", "地点", "上海", numbers[1]]]
+    assert len(read(csv(tmp_path / "a.csv", [["文本", "标签", "实体", "评分"], *rows]))) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("电话0571-88888", 571),
+        ("版本3.10发布", 3.1),
+        ("共付1000.50元", 1000.5),
+        ("付1,000元", 1000),
+        ("会议10:30开始", time(10, 30)),
+        ("2023-05-01放假", datetime(2023, 5, 1)),
+        ("增长50%", 0.5),
+        ("编号110101199003070012", 110101199003070000),
+    ],
+)
+@pytest.mark.parametrize("form", ["entities", "labels"])
+def test_a_surface_that_excel_keeps_as_another_number_is_a_fault(tmp_path, form, text, value):
+    header = ["文本", "标签", "实体"] if form == "entities" else ["文本", "公司", "数"]
+    rows = [header, ["三星5号", "公司", "三星"] if form == "entities" else ["三星5号", "三星", 5]]
+    rows += [["产量是3.25吨", "数", 3.25] if form == "entities" else ["产量是3.25吨", "", 3.25]]
+    rows.append([text, "数", value] if form == "entities" else [text, "", value])
+    (fault,) = faults(sheet(tmp_path / "a.xlsx", rows), keep={"公司", "数"})
+    assert fault.startswith("a.xlsx:4: ")
+    assert "format the column as text and type it again" in fault
+    surface = next(word for word in text.replace("电话", "").split("发") if word)[:4]
+    rows[-1][2] = surface
+    assert read(sheet(tmp_path / "a.xlsx", rows))[-1] == (text, {("数", surface)})
+
+
+@pytest.mark.parametrize("value", [datetime(2023, 5, 1), time(10, 30), True])
+@pytest.mark.parametrize("form", ["characters", "entities", "pairs", "json"])
+def test_a_text_or_token_that_excel_may_show_otherwise_is_a_fault(tmp_path, form, value):
+    rows = {
+        "characters": [["word", "tag"], ["on", "O"], [value, "B-DATE"]],
+        "entities": [["text", "label", "entity"], ["三星", "公司", "三星"], [value, "", ""]],
+        "pairs": [["text", "entities"], ["三星", "公司:三星"], [value, ""]],
+        "json": [["text", "label"], ["三星", '{"公司": ["三星"]}'], [value, ""]],
+    }[form]
+    (fault,) = faults(sheet(tmp_path / "a.xlsx", rows))
+    assert fault.startswith("a.xlsx:3: ")
+    rows[2][0] = "2023年"
+    assert "2023年" in read(sheet(tmp_path / "a.xlsx", rows))[-1][0]
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "shown"),
+    [
+        (0.5, "0%", False),
+        (571, "0000", False),
+        (3.1, "0.00", False),
+        (1000, "#,##0", False),
+        (0.5, "General", True),
+        (2023, "General", True),
+        (2023, "0_ ", True),
+        (2023, "0_);[Red]\\(0\\)", True),
+        (3.25, "0.00_ ", True),
+        (3.5, "@", True),
+    ],
+)
+def test_a_number_is_a_token_as_excel_shows_it(tmp_path, value, form, shown):
+    path = formatted(tmp_path / "a.xlsx", [["word", "tag"], ["on", "O"], [value, "B-PCT"]], form)
+    if shown:
+        assert read(path) == [(f"on {value}", {("PCT", str(value))})]
+    else:
+        assert len(faults(path)) == 1
+
+
+def test_a_header_that_looks_like_a_row_of_pairs_is_told(tmp_path):
+    rows = [["三星在北京", "公司:三星"], ["苹果在上海", "公司:苹果"], ["华为在深圳", "公司:华为"]]
+    for path in (csv(tmp_path / "a.csv", rows), sheet(tmp_path / "a.xlsx", rows)):
+        warned = []
+        assert len(read(path, warned)) == 2
+        assert [where for what, where in warned if "header" in what] == [f"{path.name}:1"]
+        warned.clear()
+        assert len(read(csv(path.with_suffix(".csv"), [["文本", "实体"], *rows]), warned)) == 3
+        assert not warned
+
+
+def test_a_key_that_a_cell_has_twice_is_a_fault(tmp_path):
+    rows = [[one, f'{{""公司"": [""{one[:2]}""]}}'] for one in ("华为在深圳", "苹果在上海")]
+    rows.append(["三星和苹果", '{""公司"": [""三星""], ""公司"": [""苹果""]}'])
+    (fault,) = faults(csv(tmp_path / "a.csv", [["text", "label"], *rows]))
+    assert fault.startswith("a.csv:4: the cell ")
+    assert 'the key "公司" appears twice' in fault
+
+
+def test_characters_and_tags_that_are_missing_are_told(tmp_path):
+    rows = [["字", "标签"], ["三", "B-公司"], ["星", "I-公司"], ["在", ""], ["", "O"], ["京", "O"]]
+    warned = []
+    assert read(csv(tmp_path / "a.csv", rows), warned) == [("三星在 京", {("公司", "三星")})]
+    assert warned == [
+        ("rows without a tag, read as O", "a.csv:4"),
+        ("rows without a character, read as a space", "a.csv:5"),
+    ]
+    warned.clear()
+    blank = [[char, "" if tag == "O" else tag] for char, tag in rows if char]
+    assert read(csv(tmp_path / "a.csv", blank), warned) == [("三星在京", {("公司", "三星")})]
+    assert not warned, "no tag is written O: without one stands for it"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("文 本", "标 签", "实 体"),
+        ("文本", "实体 类别", "实体 名称"),
+        ("ｔｅｘｔ", "ｌａｂｅｌ", "ｅｎｔｉｔｙ"),
+        ("文本（text）", "标签（label）", "实体（entity）"),
+        ("句子内容", "实体标签", "实体值"),
+        ("文本", "实体类", "实体"),
+    ],
+)
+def test_names_of_columns_with_spaces_width_and_brackets(tmp_path, names):
+    assert read(csv(tmp_path / "a.csv", [names, *ENTITIES])) == WANTED
+
+
+def test_what_is_in_brackets_may_be_the_label(tmp_path):
+    rows = [["文本", "类型", "实体（景点）", "实体（美食）"], *([t, "好评", s, f] for t, s, f in COLUMNS)]
+    found = [(text, {(f"实体（{label}）", one) for label, one in pairs}) for text, pairs in WANTED]
+    assert read(csv(tmp_path / "a.csv", rows), keep={"实体（景点）", "实体（美食）"}) == found
+
+
+@pytest.mark.parametrize("offsets", [[], ["开始", "结束"]])
+def test_entities_under_a_name_given_twice_are_a_fault(tmp_path, offsets):
+    beside = [0, 2] if offsets else []
+    rows = [["文本", "标签", "实体", *offsets, "标签", "实体"], ["三星在北京", "公司", "三星", *beside, "地点", "北京"]]
+    with pytest.raises(NerError, match='two columns are called "实体"') as error:
+        read(csv(tmp_path / "a.csv", rows))
+    assert "a row of its own" in error.value.remedy
+    rows = [["文本", "标签", "实体", "标签"], ["三星在北京", "公司", "三星", "新闻"]]
+    assert read(csv(tmp_path / "a.csv", rows)) == [("三星在北京", {("公司", "三星")})]
+
+
+def test_a_surface_with_other_invisible_characters_is_told_so(tmp_path):
+    rows = [
+        ["文本", "公司"],
+        ["三星\u00a0电子在北京", "三星 电子"],
+        ["三\u200b星在上海", "三星"],
+        ["苹果在上海", "平果"],
+    ]
+    found = faults(csv(tmp_path / "a.csv", rows), keep={"公司"})
+    assert ["copy it from the text" in fault for fault in found] == [True, True, False]
+    assert "U+00A0" in found[0]
+    assert "U+200B" in found[1]

@@ -225,3 +225,228 @@ def test_big5_is_read_as_big5_though_gb18030_decodes_it_too(tmp_path, caplog):
         found = [e.text for e in open_source(str(tmp_path / f"{encoding}.csv"), None).examples()]
         assert found == ["聯想集團推新設計", "中華民國法務部"]
         assert f"is read as {name}," in caplog.text
+
+
+BEIJING = "北京人在北京"
+
+
+def one(**item):
+    """A row whose only entity has these keys."""
+    return {"text": BEIJING, "entities": [{"type": "LOC", **item}]}
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        {"start_char": 4, "end_char": 6},
+        {"char_start": 4, "char_end": 6},
+        {"offset": 4, "length": 2},
+        {"start_pos": 4, "len": 2},
+        {"begin": 4, "finish": 6},
+        {"span": [[4, 6]]},
+        {"offsets": [4, 6]},
+    ],
+    ids=str,
+)
+def test_offsets_under_any_usual_name_place_the_surface(tmp_path, offsets):
+    (found,) = read(write(tmp_path / "a.jsonl", [one(text="北京", **offsets)]))
+    assert found == (BEIJING, (Entity("LOC", "北京", 4, 6),))
+    ours = {"text": BEIJING, "entities": [{"label": "LOC", "text": "北京", **offsets}]}
+    assert read(write(tmp_path / "b.jsonl", [ours])) == [found]
+
+
+UNREAD = [
+    {"pos": 4},
+    {"position": "4-6"},
+    {"span": "4,6"},
+    {"idx": [4, 5]},
+    {"char_start_idx": 4},
+    {"begin": 5},
+    {"起": 4},
+]
+
+
+@pytest.mark.parametrize("offsets", UNREAD, ids=str)
+def test_what_may_say_which_place_is_meant_is_not_dropped(tmp_path, offsets):
+    row, (key,) = one(text="北京", **offsets), offsets
+    with pytest.raises(DataError) as error:
+        read(write(tmp_path / "a.jsonl", [row]))
+    (fault,) = error.value.faults
+    assert fault.startswith(f'a.jsonl:1: "{key}" of ')
+    assert '"start" and "end"' in fault
+    row["entities"][0] |= {"start": 4, "end": 6}
+    assert read(write(tmp_path / "b.jsonl", [row])) == [(BEIJING, (Entity("LOC", "北京", 4, 6),))]
+    chat = {"instruction": "", "input": BEIJING, "output": json.dumps(one(text="北京", **offsets)["entities"])}
+    with pytest.raises(DataError, match=f'"{key}" of '):
+        read(write(tmp_path / "c.jsonl", [chat]))
+
+
+BESIDE = [
+    {"count": 2},
+    {"id": 4},
+    {"sent_id": 0},
+    {"index": 0},
+    {"pos": "NR"},
+    {"span": "北京"},
+    {"from": "小李"},
+    {"level": 4},
+]
+
+
+@pytest.mark.parametrize(
+    "beside", [*BESIDE, {"begin": 1042}, {"conf": 0.4}, {"token_span": [2, 3]}, {"bbox": [4, 6, 1, 1]}]
+)
+def test_what_says_no_place_is_beside_a_surface_as_before(tmp_path, beside):
+    both = (Entity("LOC", "北京", 0, 2), Entity("LOC", "北京", 4, 6))
+    assert read(write(tmp_path / "a.jsonl", [one(text="北京", **beside)])) == [(BEIJING, both)]
+
+
+@pytest.mark.parametrize("offsets", UNREAD, ids=str)
+def test_what_may_be_a_place_matters_only_to_a_surface_that_has_several(tmp_path, offsets):
+    assert read(write(tmp_path / "a.jsonl", [one(text="人", **offsets)])) == [(BEIJING, (Entity("LOC", "人", 2, 3),))]
+
+
+@pytest.mark.parametrize("label", [["公司", "组织"], None, {"a": 1}], ids=str)
+def test_a_label_that_is_no_string_is_a_fault(tmp_path, label):
+    items = [{"type": label, "text": "北京"}]
+    for row in (
+        {"text": BEIJING, "entities": items},
+        {"instruction": "", "input": BEIJING, "output": json.dumps(items)},
+    ):
+        with pytest.raises(DataError, match="make it a non-empty string"):
+            read(write(tmp_path / "a.jsonl", [row]))
+
+
+def test_rows_of_bigbio(tmp_path):
+    """Each entity has lists of surfaces and offsets, one for each piece."""
+    item = {"id": "1", "type": "LOC", "text": ["北京"], "offsets": [[4, 6]], "normalized": []}
+    found = [(BEIJING, (Entity("LOC", "北京", 4, 6),))]
+    assert read(write(tmp_path / "a.jsonl", [{"text": BEIJING, "entities": [item]}])) == found
+    pieces = {"type": "LOC", "text": ["北", "京"], "offsets": [[4, 5], [5, 6]]}
+    for items, said in (([item, pieces], "several pieces"), ([{"type": "LOC", "text": ["北", "京"]}], "nor a surface")):
+        with pytest.raises(DataError, match=said):
+            read(write(tmp_path / "a.jsonl", [{"text": BEIJING, "entities": items}]))
+
+
+def test_a_key_that_an_answer_has_twice_is_a_fault(tmp_path):
+    """JSON would keep the last."""
+    answer = '{"药品": ["阿司匹林"], "药品": ["头痛"]}'
+    rows = [*FORMS["llama-factory"], {"instruction": "", "input": FIRST, "output": answer}]
+    with pytest.raises(DataError, match=r'a\.jsonl:4: .*the key "药品" appears twice'):
+        read(write(tmp_path / "a.jsonl", rows))
+
+
+@pytest.mark.parametrize("kind", ["messages", "llama-factory", "uie, shuffled"])
+def test_json_that_is_nested_too_deep_is_a_fault_of_its_line(tmp_path, kind):
+    path = write(tmp_path / "a.jsonl", FORMS[kind])
+    path.write_text(path.read_text(encoding="utf-8") + "[" * 100_000 + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=rf"a\.jsonl:{len(FORMS[kind]) + 1}: .*is not JSON"):
+        read(path)
+    deep = {"instruction": "", "input": FIRST, "output": "[" * 100_000}
+    with pytest.raises(DataError, match="is not JSON"):
+        read(write(tmp_path / "b.jsonl", [deep]))
+
+
+def chats(form):
+    return [
+        {"messages": [{"role": "user", "content": form.format(text)}, {"role": "assistant", "content": answer}]}
+        for text, answer in zip(TEXTS, ANSWERS, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "请抽取文本中的药品。{}",
+        "{}\n请抽取上文中的药品",
+        "{}。请抽取上文中的药品",
+        "抽取药品，写成JSON。\n文本：```{}```",
+        "抽取。\n{}\n写成JSON。",
+    ],
+)
+def test_an_instruction_around_the_text_is_left_out(tmp_path, form):
+    warned = []
+    mark = "。" if form.startswith("{}。") else ""
+    assert read(write(tmp_path / "a.jsonl", chats(form)), warned) == [(text + mark, found) for text, found in WANTED]
+    assert all("left out" in what for what in warned)
+    assert len(warned) == len([part for part in form.split("{}") if part])
+    rows = [
+        {"instruction": form.format(text), "input": "", "output": a} for text, a in zip(TEXTS, ANSWERS, strict=True)
+    ]
+    assert read(write(tmp_path / "b.jsonl", rows)) == [(text + mark, found) for text, found in WANTED]
+
+
+@pytest.mark.parametrize("form", ["{}。", "你好。{}", "{}。谢谢"])
+def test_a_short_sentence_that_all_texts_share_is_theirs(tmp_path, form):
+    found = read(write(tmp_path / "a.jsonl", chats(form)))
+    assert [text for text, _ in found] == [form.format(text) for text in TEXTS]
+
+
+def test_an_instruction_that_nothing_separates_is_told(tmp_path):
+    warned = []
+    read(write(tmp_path / "a.jsonl", chats("请抽取药品 {} 谢谢你的帮助")), warned)
+    assert [what.partition(", ")[0] for what in warned] == [
+        'questions that all begin with "请抽取药品 "',
+        'questions that all end with " 谢谢你的帮助"',
+    ]
+
+
+def test_rows_of_uie_keep_their_places_and_their_own_ids(tmp_path):
+    rows = [{**row, "source": "x"} for row in FORMS["uie, shuffled"]]
+    for n, row in zip((1, 2, 3, 2, 1), rows, strict=True):
+        row["id"] = f"a{n}"
+    noted = []
+    path = write(tmp_path / "a.jsonl", rows)
+    examples = list(open_source(str(path), None).examples(note=lambda *said: noted.append(said)))
+    assert [(e.id, e.source) for e in examples] == [("a1", "a.jsonl:1"), ("a2", "a.jsonl:2"), ("a3", "a.jsonl:3")]
+    assert noted == [('the key "source"', f"a.jsonl:{n}") for n in (1, 2, 3)]
+    rows[2]["id"] = "a1"
+    examples = list(open_source(str(write(path, rows)), None).examples())
+    assert [e.id for e in examples] == ["1", "2", "3"], "ids of something else than the texts"
+    rows[4]["result_list"][0]["text"] = rows[1]["result_list"][0]["text"] = "胃痛"
+    with pytest.raises(DataError) as error:
+        read(write(path, rows))
+    assert [fault.split(": ")[0] for fault in error.value.faults] == ["a.jsonl:1", "a.jsonl:2"]
+
+
+def test_a_relation_that_uie_asks_for_is_no_label(tmp_path):
+    asked = {"content": "三星的总部在首尔", "prompt": "公司", "result_list": [{"text": "三星", "start": 0, "end": 2}]}
+    place = [{"text": "首尔", "start": 6, "end": 8}]
+    rows = [
+        asked,
+        {**asked, "prompt": "三星的总部", "result_list": place},
+        {**asked, "prompt": "公司的总部", "result_list": place},
+    ]
+    warned = []
+    (found,) = read(write(tmp_path / "a.jsonl", rows), warned)
+    assert found[1] == (Entity("公司", "三星", 0, 2), Entity("公司的总部", "首尔", 6, 8))
+    assert ["relation" in what for what in warned] == [True]
+
+
+def test_entities_that_are_an_object_of_labels_need_another_name(tmp_path):
+    row = {"text": FIRST, "entities": {DRUG: ["阿司匹林"], SYMPTOM: ["头痛"]}}
+    with pytest.raises(DataError, match='call it "label"'):
+        read(write(tmp_path / "a.jsonl", [row]))
+    row["label"] = row.pop("entities")
+    assert read(write(tmp_path / "a.jsonl", [row])) == WANTED[:1]
+
+
+def test_an_object_of_several_lines_is_told_how_to_become_one(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": FIRST, "label": {}}, indent=1), encoding="utf-8")
+    with pytest.raises(DataError, match="`jq -c "):
+        read(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("text", "surface", "named"),
+    [
+        ("三星\u00a0电子", "三星 电子", "U+00A0"),
+        ("Cafe\u0301在", "Caf\u00e9", "U+0301"),
+        ("三\u200b星", "三星", "U+200B"),
+    ],
+)
+def test_a_surface_that_looks_like_its_text_says_how_they_differ(tmp_path, text, surface, named):
+    with pytest.raises(DataError) as error:
+        read(write(tmp_path / "a.jsonl", [{"text": text, "label": {"A": [surface]}}]))
+    assert named in error.value.faults[0]
+    assert "copy it from the text" in error.value.faults[0]

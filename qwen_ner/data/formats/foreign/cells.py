@@ -1,12 +1,13 @@
 """What a cell of a table says: surfaces, labels with theirs, or that there is none.
 
-In: a cell, and the text of its row. Out: strings. Knows nothing of columns.
+In: a cell, and the text of its row; or the name of a column. Out: strings. Knows nothing of tables.
 """
 
 from __future__ import annotations
 
 import re
-from functools import partial
+import unicodedata
+from functools import cache, partial
 
 PART = re.compile(r"(?:《[^《》\n]*》|“[^“”\n]*”|「[^「」\n]*」|[^、;；|\n])+")
 """What stands between separators, which separate nothing within quotes."""
@@ -23,6 +24,17 @@ PAIR = re.compile(r"([^:：,，]+)[:：]\s*(.+)")
 NONE = frozenset(("无", "没有", "空", "暂无", "/", "／", "\\", "-", "--", "－", "–", "—", "——", "#n/a"))
 NONE_UNLESS_IN_TEXT = frozenset(("n/a", "na", "nan", "none", "null"))
 """What people write into a cell for which there is no entity."""
+
+
+@cache
+def name_parts(name: str) -> tuple[str, ...]:
+    """The name of a column and what is in brackets behind it, without white space, width and case.
+
+    >>> name_parts("文 本（Text）"), name_parts("Sentence #")
+    (('文本', 'text'), ('sentence#',))
+    """
+    folded = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return tuple(filter(None, re.split(r"[()\[\]]", folded)))
 
 
 def is_none(part: str, text: str) -> bool:

@@ -15,16 +15,19 @@ from ....columns import join_names
 from ....entities import NerError
 from ..errors import LineFault, Note, count, quote
 from ..tagged.schemes import parse_tag
-from .cells import is_in, is_none, pairs, surfaces
+from .cells import is_in, is_none, name_parts, pairs, surfaces
+from .items import KEYS, answered
 from .sheets import Table
-from .tools import KEYS, answered
 
 CHINESE = {
     "text": ("文本", "句子", "内容", "原文", "正文", "语句", "text"),
-    "label": ("标签", "类别", "类型", "实体类型", "实体类别"),
-    "start": ("开始", "起始", "开始位置", "起始位置"),
-    "end": ("结束", "终止", "结束位置", "终止位置"),
-    "surface": ("实体", "实体名称", "实体内容", "实体词", "实体名", "名称", "实体文本", "关键词", "词", "字", "token"),
+    "label": ("标签", "类别", "类型", "实体类型", "实体类别", "实体标签", "实体类"),
+    "start": ("开始", "起始", "开始位置", "起始位置", "开始下标", "起始下标", "开始索引", "起始索引"),
+    "end": ("结束", "终止", "结束位置", "终止位置", "结束下标", "终止下标", "结束索引", "终止索引"),
+    "surface": (
+        *("实体", "实体名称", "实体内容", "实体词", "实体名", "名称", "实体文本", "实体值"),
+        *("关键词", "词", "字", "token"),
+    ),
 }
 TOKEN = ("char", "character", "token", "word", "字", "字符", "词")
 TAG = ("tag", "ner_tag", "label", "bio", "标注", "标签", "ner")
@@ -68,12 +71,14 @@ class Header:
     rows: Table
 
     def one_of(self, names: Sequence[str]) -> int | None:
-        lowered = [name.lower() for name in self.names]
-        return next((lowered.index(name) for name in names if name in lowered), None)
+        """The column with the first of these names, whatever its spaces, width and case; another may be in brackets."""
+        known = [part for name in names for part in name_parts(name)]
+        held = [name_parts(name) for name in self.names]
+        return next((at for name in known for at, own in enumerate(held) if name in own and {*own} <= {*known}), None)
 
     def column(self, kind: str) -> int | None:
         """The column of this kind of `KEYS`, by its name."""
-        foreign = (name.lower() for name in KEYS[kind] if kind != "surface" or name != "text")
+        foreign = (name for name in KEYS[kind] if kind != "surface" or name != "text")
         return self.one_of((*CHINESE[kind], *foreign))
 
     @cached_property
@@ -212,7 +217,8 @@ def label_columns(
             which = f"{len(outside):,} of {count(cells, 'cell')} are not in their texts"
             rows = f", in rows {join_names(map(str, outside))}" if outside else ""
             fault = f"the column {header.name_of(at)} may be a label or not: {which}{rows}"
-            faults.append(f"{fault}; if it is one, name it and correct them; otherwise delete it, or {NAME_LABELS}")
+            remedy = 'if it holds the labels of entities in another column, name them "label" and "entity"; otherwise'
+            faults.append(f"{fault}; if it is one, name it and correct them; {remedy} delete it, or {NAME_LABELS}")
     if not keep:
         faults += _labels_of(header, found, left)
     for at in left:
@@ -274,7 +280,7 @@ def _is_annotation(cell: str, text: str) -> bool:
     if not cell.startswith(("{", "[")):
         return False
     try:
-        made = answered(cell)
+        made = answered(cell, text)
     except LineFault:
         return False
     found = made["entities"] if "entities" in made else [*made["label"].values()]

@@ -18,11 +18,21 @@ from ....entities import NerError
 from ..errors import LineFault
 from ..lines import decode_line, lines_of
 
+EXACT = 10**15
+"""Excel keeps no more digits of a number."""
+
 Table = list[tuple[int, list[str]]]
 """Number and cells of each row."""
 
 CELL = 32_767
 """Characters that Excel keeps of a cell."""
+
+
+class Typed(str):
+    """A number, date or truth value of Excel, as Python writes it; `shown` is whether Excel shows it so."""
+
+    shown = False
+
 
 LONGEST = 2**31 - 1
 """Characters of a cell of CSV at most: what `csv` can be told everywhere, as documents are longer than its default."""
@@ -84,16 +94,28 @@ def _cells(sheet: Any) -> Table:
     Only downwards: what is merged across columns is a title.
     """
     # Its `iter_rows` would make all cells up to one far away that merely has a colour.
-    filled = {at: str(cell.value) for at, cell in sheet._cells.items() if cell.value is not None}
+    filled = {at: _read(cell) for at, cell in sheet._cells.items() if cell.value is not None}
     height, width = (max((at[axis] for at in filled), default=0) for axis in (0, 1))
     rows = [[""] * width for _ in range(height)]
     for (number, column), value in filled.items():
-        rows[number - 1][column - 1] = ESCAPED.sub(lambda found: chr(int(found[1], 16)), value)
+        rows[number - 1][column - 1] = value
     for merged in sheet.merged_cells.ranges:
         first, at = merged.min_row - 1, merged.min_col - 1
         for row in rows[first + 1 : merged.max_row] if at < width else ():
             row[at] = rows[first][at]
     return list(enumerate(rows, start=1))
+
+
+def _read(cell: Any) -> str:
+    if isinstance(cell.value, str):
+        return ESCAPED.sub(lambda found: chr(int(found[1], 16)), cell.value)
+    made = Typed(cell.value)
+    form = re.sub(r"_.|\s", "", cell.number_format.split(";")[0])
+    if type(cell.value) in (int, float) and abs(cell.value) < EXACT:
+        made.shown = form in ("General", "@", "#") and "e" not in made
+        if decimals := re.fullmatch(r"0(?:\.(0+))?", form):
+            made.shown = f"{cell.value:.{len(decimals[1] or '')}f}" == made
+    return made
 
 
 def check_formulas(path: Path, title: str) -> None:

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, LineFault, Note, quote
+from ..mentions import unlike
 from .cells import is_none, lists_of, pairs, parts_of, split, surfaces
+from .doubts import check_columns, check_typed
 from .headers import IDS, NAME_LABELS, Header, label_columns
-from .tools import annotation_of, answered
+from .items import annotation_of, answered
 
 UNREAD = "columns that are not read, though their cells are in their texts"
 CARRIED = "rows without a text, read with the text above, which holds their surfaces"
@@ -56,7 +58,12 @@ class TableRows:
 
         Raises `DataError` if it cannot be told which columns are labels.
         """
+        named = [columns["surface"]] if "surface" in columns else []
+        if kind != "labels":
+            check_typed(self.path, self.header, self.text, named)
         if kind == "entities":
+            if named:
+                check_columns(self.path, self.header, self.text, columns)
             self._of_entities(columns)
         elif kind == "json":
             self._of_json(columns["label"])
@@ -66,6 +73,7 @@ class TableRows:
             labels, faults = label_columns(self.header, self.text, keep, self.path.name, self.warn)
             if faults:
                 raise DataError(str(self.path), faults, len(self.header.rows))
+            check_typed(self.path, self.header, self.text, labels)
             names = self.header.names
             self._of_trees(lambda cells, _: [(names[at], part) for at in labels for part in parts_of(cells[at])])
             self._tell_separated(labels)
@@ -82,7 +90,8 @@ class TableRows:
             if wrong := [pair for pair in pairs if pair[1] not in row["text"]]:
                 named = " and ".join(f"{label} {quote(surface)}" for label, surface in wrong)
                 what = f"{named} {'is' if len(wrong) == 1 else 'are'} not in the text {quote(row['text'])}"
-                remedy = f"correct it; if {wrong[0][0]} is no label, delete its column, or {NAME_LABELS}"
+                copy, name = unlike(wrong[0][1], row["text"]), wrong[0][0]
+                remedy = f"correct it{copy}; if {name} is no label, delete its column, or {NAME_LABELS}"
                 self._fault(number, what, remedy)
 
     def _tell_separated(self, labels: list[int]) -> None:
@@ -273,8 +282,8 @@ def row_of(row: dict[str, Any]) -> dict[str, Any]:
         raise LineFault(row["fault"], remedy=row["remedy"])
     own = {key: row[key] for key in ("id", "group", "text") if key in row}
     if "items" in row:
-        return own | annotation_of(row["items"])
-    return own | answered(row["answer"], "cell") if "answer" in row else row
+        return own | annotation_of(row["items"], row["text"])
+    return own | answered(row["answer"], row["text"], "cell") if "answer" in row else row
 
 
 def _entity(held: dict[str, str]) -> dict[str, Any]:

@@ -29,6 +29,8 @@ from ..mentions import without_scores
 from ..rows import read_rows
 from ..tagged.schemes import parse_tag
 from ..tagged.tagging import read_sentences
+from .cells import pairs
+from .doubts import check_typed
 from .headers import (
     NAME_LENGTH,
     TEXT_NAME,
@@ -134,7 +136,8 @@ def read(
     for what, where in layout.left:
         warn(what, where)
     if layout.kind == "characters":
-        sentences = _sentences(path.name, layout.header, **layout.columns)
+        check_typed(path, layout.header, layout.text, [])
+        sentences = _sentences(path.name, layout.header, warn, **layout.columns)
         return read_sentences(sentences, str(path), labels, repair, warn)
     rows = TableRows(path, layout.header, layout.text, warn).read(layout.kind, layout.columns, keep, note)
     if not rows:
@@ -171,7 +174,8 @@ def _is_like_a_row(header: Header, text: int) -> bool:
     """Whether the name of a column stands in that of the texts, as surfaces do in the rows."""
     name, others = header.names[text], {header.names[at] for at in header.others(text)} - {""}
     known = header.tagged or header.column("text") is not None or TEXT_NAME.search(name)
-    return not known and any(other in name for other in others)
+    named = {surface for other in others for label, surface in pairs(other, name) if label}
+    return not known and any(one in name for one in others | named)
 
 
 def _header_of(table: Table) -> Header:
@@ -209,9 +213,10 @@ def _beside_labels(header: Header, text: int, label: int) -> bool:
     return any(at != label and header.in_texts(at, text)[0] for at in names)
 
 
-def _sentences(name: str, header: Header, token: int, tag: int) -> list[tuple[str, list[str], list[str]]]:
+def _sentences(name: str, header: Header, warn: Note, token: int, tag: int) -> list[tuple[str, list[str], list[str]]]:
     """Place, tokens and tags of each sentence. A number that each row has of its own counts the tokens: a sentence
     begins where it begins anew."""
+    outside = any(cells[tag].strip() == "O" for _, cells in header.rows)
     mark = header.one_of(SENTENCE)
     mark = None if mark in (token, tag) else mark
     marks = [cells[mark].strip() for _, cells in header.rows if mark is not None and any(map(str.strip, cells))]
@@ -226,6 +231,10 @@ def _sentences(name: str, header: Header, token: int, tag: int) -> list[tuple[st
         if fresh or (here == marks[0] if counts else here and here != before):
             found.append((f"{name}:{number}", [], []))
         before, fresh = here or before, False
+        if not cells[token]:
+            warn("rows without a character, read as a space", f"{name}:{number}")
+        if outside and not cells[tag].strip():
+            warn("rows without a tag, read as O", f"{name}:{number}")
         found[-1][1].append(cells[token] or " ")
         found[-1][2].append(cells[tag].strip() or "O")
     return found
