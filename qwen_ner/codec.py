@@ -228,7 +228,10 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def _show(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:  # `json.loads` goes deeper
+        return "…"
 
 
 def ground(text: str, surfaces: Iterable[tuple[str, str]]) -> tuple[Entity, ...]:

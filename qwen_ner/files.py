@@ -44,17 +44,17 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def json_line(value: Any) -> str:
-    """A value as a line of JSON.
+    """A value as a line of JSON. Half a surrogate pair, which an answer may hold and UTF-8 cannot, is escaped.
 
     >>> json_line({"text": "三星"})
     '{"text": "三星"}\\n'
     """
-    return json.dumps(value, ensure_ascii=False) + "\n"
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 def write_text(path: Path, pieces: Iterable[str]) -> None:
-    """Write `pieces` atomically: a reader sees the old file or the whole new one."""
-    with beside(path) as part, part.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
+    """Write `pieces` atomically: a reader sees the old file or the whole new one. Escapes as `json_line` does."""
+    with beside(path) as part, part.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         file.writelines(pieces)
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_ner.codec import Codec, Decoded, ground, locate, unique_keys
-from qwen_ner.entities import CLUENER, Entity, Example, NerError
+from qwen_ner.entities import CLUENER, Entity, Example, LabelSet, NerError
 
 CODEC = Codec(CLUENER)
 TEXT = "三星和三星在北京"
@@ -178,3 +178,10 @@ def by_label(pairs):
 
 def test_in_a_broken_completion_nothing_is_located():
     assert locate('{"company":["三星","北') == []
+
+
+def test_what_is_nested_too_deeply_to_be_shown_is_a_problem():
+    """`json.loads` goes deeper than `json.dumps`."""
+    for depth in range(300, 1100, 100):
+        found = Codec(LabelSet.of(["a"])).decode("x", '{"a":' * depth + "1" + "}" * depth)
+        assert found.problems

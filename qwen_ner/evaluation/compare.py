@@ -13,7 +13,7 @@ from statistics import mean, stdev
 import numpy as np
 
 from ..codec import Decoded
-from ..columns import printable
+from ..columns import printable, width
 from ..entities import Example, LabelSet
 from .bootstrap import Difference, differences, rates, row_counts
 from .scoring import score
@@ -77,7 +77,9 @@ def comparison_lines(
         between = f"{100 * d.interval.low:+.2f} … {100 * d.interval.high:+.2f}"
         p = "" if d.p is None else f"{d.p:8.4f}"
         name, change = name_cell(d.name), 100 * (d.b - d.a)
-        lines.append(f"{name:>18}{100 * d.a:8.2f}{100 * d.b:8.2f}{change:+8.2f}   {between:^15}{p}")
+        lines.append(
+            f"{' ' * (18 - width(name))}{name}{100 * d.a:8.2f}{100 * d.b:8.2f}{change:+8.2f}   {between:^15}{p}"
+        )
     lines += [f"macro_f1 of {side}: {note}" for side, note in zip("AB", found.macro_notes, strict=True) if note]
     same = len(gold) - len(found.better) - len(found.worse)
     of = " (of the first runs)" if several else ""

@@ -126,7 +126,10 @@ class EvaluationResult:
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
-        return intervals(np.concatenate(self.tally.counts), self.labels.names)
+        known = intervals(np.concatenate(self.tally.counts), self.labels.names)
+        return (
+            known if self.train is not None else {k: v for k, v in known.items() if k not in ("seen_f1", "unseen_f1")}
+        )
 
     @cached_property
     def spurious(self) -> dict[str, float] | None:

@@ -57,7 +57,8 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
     """The scores as lines for a terminal: labels in the surface view, sums, problems. Rates are percentages.
 
     `intervals`, from `bootstrap.intervals`, adds a column after f1. Unknown labels share one line, if there are any;
-    with it the lines of the labels add up to the line `f1`. `seen` and `unseen` have a line if they have entities.
+    with it the lines of the labels add up to the line `f1`. `seen` and `unseen` have a line if they have entities or
+    predictions.
 
     >>> from qwen_ner.codec import Codec
     >>> from qwen_ner.entities import Entity, Example, LabelSet
@@ -109,7 +110,7 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
             "-" * len(header),
             *(line(*row) for row in sums),
             f"{macro}  ({note})" if note else macro,
-            *(line(name, counts, rate) for name, counts, rate in seen if counts is not None and counts.support),
+            *(line(name, counts, rate) for name, counts, rate in seen if counts and (counts.support or counts.fp)),
             " · ".join(kinds),
             *filter(None, [caution]),
         ]

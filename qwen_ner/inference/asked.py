@@ -36,7 +36,7 @@ def too_long(text: str, room: int, shortest: int, length_of: Callable[[str], int
 
 
 class Asked(Protocol):
-    """A text that waits to be read by `Extractor.serve`.
+    """A text that waits to be read by `Extractor.serve`. Of several answers, at least a `share` must say the same.
 
     `answer` is called once, by the thread that reads: with what was decoded and the tokens of prompt and answers, or
     with (None, 0) when `cancelled` had become true before.
@@ -44,6 +44,9 @@ class Asked(Protocol):
 
     @property
     def text(self) -> str: ...
+
+    @property
+    def share(self) -> float: ...
 
     @property
     def answer(self) -> Callable[[Decoded | None, int], object]: ...

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +21,7 @@ from ..codec import Decoded, entity_row
 from ..data.arriving import Arriving
 from ..data.datasets import TextRow
 from ..data.formats.predictions import submission_row
+from ..entities import LabelSet, NerError
 from ..files import json_line
 from .asked import TextTooLong
 from .extractor import Extractor
@@ -83,6 +85,8 @@ def result_lines(
     extractor: Extractor, rows: Sequence[TextRow], submission: bool, options: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """The output line of each row; one that could not be read or does not fit becomes a line with `error`."""
+    if submission:
+        rows = [row if row.fault else _numbered(row, extractor.config.labels) for row in rows]
     for row, found in zip(rows, predicted(extractor, rows, options), strict=True):
         if isinstance(found, str):
             yield {"id": row.id, "error": found}
@@ -92,6 +96,15 @@ def result_lines(
             problems = [{"kind": p.kind, "label": p.label, "value": p.value} for p in found.problems]
             line = {"id": row.id, "text": row.text, "entities": [entity_row(entity) for entity in found.entities]}
             yield line | ({"problems": problems} if problems else {})
+
+
+def _numbered(row: TextRow, labels: LabelSet) -> TextRow:
+    """The row, with a fault instead of its text if its id cannot stand in a submission."""
+    try:
+        submission_row(row.id, (), labels)
+    except NerError as error:
+        return replace(row, text=None, fault=f"{row.source}: {error}")
+    return row
 
 
 def predicted(extractor: Extractor, rows: Sequence[TextRow], options: dict[str, Any]) -> list[Decoded | str]:

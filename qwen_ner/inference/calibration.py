@@ -75,10 +75,6 @@ class Calibration:
     def __call__(self, logprob: float) -> float:
         return float(_sigmoid(self.scale * _log_odds(np.array(logprob)) + self.bias))
 
-    def of(self, probability: float) -> float:
-        """The confidence for a probability of the model, rather than its logarithm."""
-        return self(math.log(max(probability, 1e-300)))
-
 
 def fit_calibration(judged: Sequence[Judged], gold: Mapping[str, int]) -> Calibration:
     """The maximum-likelihood calibration on `judged`, whose confidences are those of a model without calibration.

@@ -116,7 +116,8 @@ def evaluate(
         predicted = StoredDecoded.of(extractor.predictions(gold.rows["text"], **options))
         found = extractor.predictions([clause.text for clause in clauses], **options)
         confidence = summary(judged(gold, predicted))
-        yield evaluated(predicted=predicted, confidence=confidence, added=list(zip(clauses, found, strict=True)))
+        scored = confidence if confidence["surfaces"] else {}
+        yield evaluated(predicted=predicted, confidence=scored, added=list(zip(clauses, found, strict=True)))
 
 
 def _answers(path: str, gold: StoredExamples, data: str) -> tuple[StoredDecoded, LabelSet]:

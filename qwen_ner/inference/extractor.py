@@ -27,7 +27,7 @@ from .calibration import Calibration, surface_log_probability
 from .constraints.grammar import Constraint, Grammar
 from .hub_download import local_folder
 from .loading import check_limits, decode_ids, load_tokenizer
-from .sampling import GREEDY, MAJORITY, Sampling, vote
+from .sampling import GREEDY, MAJORITY, Sampling, refuse_unscored, vote
 from .windows import Window, join_windows, windows_to_read
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ class Extractor:
         if faults:
             raise TextTooLong(faults)
         floors = self._thresholds if thresholds == "auto" else {}
+        filters = (least or floors) and samples == beams == 1  # several answers are scored by their votes
         waiting = (part for text in texts for part in self._parts(text))
         chunks = iter(lambda: list(islice(waiting, CHUNK)), [])
         unit, off = "text" if samples == 1 else "answer", None if progress else True
@@ -170,6 +171,8 @@ class Extractor:
             found = (decoded for chunk in chunks for decoded in read(chunk, sampling=sampling, share=least))
             for text in texts:
                 own = [(window, next(found)) for window in self.windows(text)]
+                if filters and any(part.logprob is None or self._grammar_or_none is None for _, part in own):
+                    refuse_unscored(least, thresholds)
                 yield join_windows(own, lambda label: max(least, floors.get(label, 0.0)))
 
     def windows(self, text: str) -> list[Window]:
@@ -245,7 +248,7 @@ class Extractor:
                 asked.answer(None, 0)
                 return
             tokens = len(prompt) + sum(len(one.ids) for one, _ in answers)
-            asked.answer(self._decode(asked.text, answers), tokens)
+            asked.answer(self._decode(asked.text, answers, asked.share), tokens)
 
         both = zip(guides, draws, strict=True)
         return [Request(prompt, guide, partial(take, n), asked.cancelled, draw) for n, (guide, draw) in enumerate(both)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,8 +26,6 @@ META = ".meta.json"
 
 NAME = "model"
 """Key of the record that says how the model was called. It may change: the fingerprint says which model it is."""
-
-ERROR = re.compile(rb'\{"id": "(?:[^"\\]|\\.)*", "error": ')
 
 START_AGAIN = "remove the file to start again, or choose another --output"
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NoReturn
 
 from ..codec import Decoded, ground
 from ..entities import LabelSet, NerError
@@ -85,6 +86,13 @@ class Sampling:
 
 
 GREEDY = Sampling()
+
+
+def refuse_unscored(min_score: float, thresholds: str) -> NoReturn:
+    """Raise `NerError`: entities without scores cannot be left out by these."""
+    value, place = (min_score, "min_score") if min_score else (thresholds, "thresholds")
+    remedy = "leave it out, or give the engine the grammar, as the guide on vLLM says"
+    raise NerError("the engine gives no probabilities", value=value, place=place, remedy=remedy)
 
 
 def vote(

@@ -22,7 +22,7 @@ from ..data.analysis.duplicates import digest, grams
 from ..data.datasets import TextRow
 from ..data.formats import doccano, label_studio
 from ..data.formats.errors import count as counted
-from ..data.formats.foreign import tables
+from ..data.formats.foreign import sheets, tables
 from ..data.formats.rows import write_rows
 from ..data.notes import Notes
 from ..entities import Example, NerError
@@ -122,6 +122,12 @@ def _fresh(rows: Iterable[TextRow], excluded: set[bytes], result: Selection) -> 
                 continue
             seen.add(own)
         yield row
+
+
+def for_excel(row: TextRow) -> TextRow:
+    """The row, with a fault instead of its text if no cell can hold it: found before the model reads, not after."""
+    what = sheets.unfit(row.text or "")
+    return replace(row, text=None, fault=f"{row.source}: {what}; write a .csv") if what else row
 
 
 def spread(texts: Sequence[str], count: int) -> list[int]:

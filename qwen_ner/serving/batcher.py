@@ -57,10 +57,10 @@ class Batcher:
         config = extractor.config
         self._fixed = config.max_new_tokens + len(config.codec().system_prompt)
 
-    def submit(self, texts: Sequence[str | Refusal], min_score: float = 0.0) -> Job:
+    def submit(self, texts: Sequence[str | Refusal], min_score: float | None = None) -> Job:
         """Queue `texts`; those that are `Refusal`s stay so. Raises `QueueFull` if there is no room."""
         windows = [self.extractor.windows(text) if isinstance(text, str) else [] for text in texts]
-        job = Job(texts, windows, min_score)
+        job = Job(texts, windows, self.sampling.floor(min_score))
         size, full = sum(map(self._size, job.parts)), ""
         with self._queue:
             if self.tokens + size > self.limits.max_waiting:

@@ -80,6 +80,10 @@ class Part:
     def text(self) -> str:
         return str(self.job.texts[self.number])[self.window.start : self.window.end]
 
+    @property
+    def share(self) -> float:
+        return self.job.min_score
+
     def cancelled(self) -> bool:
         """Whether nobody waits for it."""
         return self.job.cancelled or self.job.outcomes[self.number] is not None

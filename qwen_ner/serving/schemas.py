@@ -56,7 +56,12 @@ class ExtractRequest(BaseModel):
 
     texts: list[Any] = Field(description="The texts. An item that is not a string gets an error in its place.")
     labels: list[str] | None = Field(None, min_length=1, description="Return only entities with these labels.")
-    min_score: float = Field(0.0, ge=0, le=1, description="Drop entities with a lower score.")
+    min_score: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Drop entities with a lower score. Default: 0, of a server that draws several answers 0.5.",
+    )
     progress: bool = Field(False, description="When streaming, also send lines that report progress.")
 
 

@@ -113,7 +113,7 @@ def _write_once(path: Path, examples: Sequence[Example]) -> None:
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         write_text(path, lines)
-    elif path.read_bytes() != "".join(lines).encode("utf-8", "surrogatepass"):
+    elif path.read_bytes() != "".join(lines).encode():
         what = "has other rows; the data, their labels, --folds or the seed have changed since"
         raise NerError(what, place=path, remedy="remove the folders of the folds, or choose another --output_dir")
 
@@ -134,7 +134,7 @@ def _join(output: Path, parts: Sequence[Sequence[int]]) -> str:
     """Write the predictions of all folds to one file, in the order of the rows; returns what to say of them."""
     lines = dict[int, str]()
     for n, part in enumerate(parts, start=1):
-        written = (output / f"fold-{n}" / PREDICTIONS).read_text(encoding="utf-8", errors="surrogatepass")
+        written = (output / f"fold-{n}" / PREDICTIONS).read_text(encoding="utf-8")
         lines |= zip(part, written.removesuffix("\n").split("\n"), strict=True)  # a text may have a U+2028
     write_text(output / OUTPUT, (lines[row] + "\n" for row in sorted(lines)))
     rows = [json.loads(line) for line in lines.values()]

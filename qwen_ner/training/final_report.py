@@ -6,6 +6,7 @@ model was trained.
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from collections import Counter
@@ -147,5 +148,5 @@ def calibrate(extractor: Extractor, held_out: Sequence[Example]) -> tuple[Extrac
     gold = Counter(label for example in held_out for label, _ in example.surfaces)
     calibration = fit_calibration(found, gold)
     config = replace(extractor.config, calibration=asdict(calibration))
-    after = [replace(one, confidence=calibration.of(one.confidence)) for one in found]
+    after = [replace(one, confidence=calibration(math.log(max(one.confidence, 1e-300)))) for one in found]
     return Extractor(extractor.model, extractor.tokenizer, config), after

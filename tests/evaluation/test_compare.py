@@ -2,6 +2,7 @@ import pytest
 from evaluation.cases import ABC, random_rows
 
 from qwen_ner.codec import Codec
+from qwen_ner.columns import width
 from qwen_ner.entities import Entity, Example, LabelSet
 from qwen_ner.evaluation.compare import SHOWN_ROWS, compare, comparison_lines
 from qwen_ner.evaluation.scoring import score
@@ -71,3 +72,11 @@ def perfect(gold):
     from qwen_ner.codec import Decoded
 
     return [Decoded(example.entities, example.surfaces) for example in gold]
+
+
+def test_columns_stand_below_each_other_whatever_the_labels_are_called():
+    example = Example("0", "甲乙", (Entity("公司名称", "甲", 0, 1), Entity("a", "乙", 1, 2)))
+    own = perfect([example])
+    found = compare([example], [own], [own], LabelSet.of(["公司名称", "a"]))
+    lines = comparison_lines(found, [example], own, own, ("one", "two"))
+    assert len({width(line.partition(" 100.00")[0]) for line in lines if " 100.00" in line}) == 1

@@ -100,3 +100,14 @@ def test_an_evaluation_holds_counts_and_no_rows():
 
     peak(1_500)
     assert (peak(4_000) - peak(2_000)) / 2_000 < 300
+
+
+def test_seen_and_unseen_add_up_to_f1_and_are_there_with_train_alone():
+    gold = Example("0", "北京很大", (Entity("a", "北京", 0, 2),))
+    found = Codec(ABC).decode(gold.text, '{"a":["北京","很大"]}')
+    known = EvaluationResult(CONTRACT, [gold], [found], ABC, [gold])
+    assert "\nunseen" in known.table(), "one false positive, and nothing in gold"
+    assert "unseen in train" in page(known)
+    assert {"seen_f1", "unseen_f1"} <= known.to_dict()["intervals"].keys()
+    without = replace(known, train=None)
+    assert "seen" not in without.table() + str(without.to_dict()["intervals"])

@@ -7,7 +7,7 @@ from rows import EIGHT
 
 from qwen_ner.codec import Decoded, Problem
 from qwen_ner.data.datasets import read_texts
-from qwen_ner.entities import Entity, NerError
+from qwen_ner.entities import Entity, LabelSet, NerError
 from qwen_ner.inference import batch_predict
 from qwen_ner.inference.asked import TextTooLong
 from qwen_ner.inference.batch_predict import stream
@@ -54,6 +54,14 @@ def test_each_text_becomes_a_line_in_order_with_its_problems():
     assert lines[0] == {"id": "1", "text": TEXTS[0], "entities": [entity], "problems": [problem]}
 
 
+def test_half_a_character_in_an_answer_is_written_as_an_escape(tmp_path, monkeypatch):
+    half = Decoded(problems=(Problem("not_json", "三\ud83d"),))
+    monkeypatch.setattr(Marked, "predict", lambda self, texts, **options: [half for _ in texts])
+    stream(Marked(), rows(), tmp_path / "out.jsonl")
+    first = (tmp_path / "out.jsonl").read_bytes().decode().partition("\n")[0]
+    assert json.loads(first)["problems"][0]["value"] == "三\ud83d"
+
+
 def test_how_many_texts_were_read_in_windows_is_said(caplog):
     stream(Marked(), rows(), io.StringIO())
     assert "windows" not in caplog.text
@@ -98,3 +106,16 @@ def test_an_output_that_holds_more_than_the_input_is_another_one(tmp_path):
     with pytest.raises(NerError) as caught:
         stream(Marked(), read_texts([text.encode() for text in TEXTS[:2]], "in.txt"), file)
     assert caught.value.place == f"{file}:3"
+
+
+def test_an_id_that_cannot_stand_in_a_submission_is_an_error_in_its_line():
+    extractor = Marked()
+    extractor.config.labels = LabelSet.of(["x"])
+    given = read_texts([b'{"id": "3b", "text": "a"}', b'{"id": 4, "text": "b"}'], "in.jsonl")
+    out = io.StringIO()
+    assert stream(extractor, given, out, submission=True) == 1
+    wrong, right = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert wrong["id"] == "3b"
+    assert wrong["error"].startswith("in.jsonl:1: ")
+    assert right == {"id": 4, "label": {"x": {"b": [[0, 0]]}}}
+    assert extractor.asked == ["b"], "the other is not read"

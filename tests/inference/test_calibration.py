@@ -161,7 +161,7 @@ def test_a_label_s_threshold_is_the_best_for_its_own_surfaces_as_they_are_calibr
     found = fit_calibration(surfaces, gold)
     for label, total in gold.items():
         own = [one for one in surfaces if one.label == label]
-        scores = [found.of(one.confidence) for one in own]
+        scores = [found(math.log(one.confidence)) for one in own]
         best = best_threshold(scores, [one.correct for one in own], total)
         assert found.thresholds[label] == pytest.approx(best)
     assert 0 < found.thresholds["a"] < found.thresholds["b"], "where much is missed, less is left out"

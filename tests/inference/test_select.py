@@ -23,7 +23,7 @@ from qwen_ner.entities import Entity, NerError
 from qwen_ner.inference import select as module
 from qwen_ner.inference.asked import TextTooLong
 from qwen_ner.inference.extractor import Extractor
-from qwen_ner.inference.select import COVERED, select, spread, write
+from qwen_ner.inference.select import COVERED, for_excel, select, spread, write
 
 
 class Scripted(Extractor):
@@ -230,3 +230,13 @@ def test_without_a_file_rows_are_printed(extractor, capsys):
     write(None, found.chosen, "model")
     lines = [json.loads(line) for line in io.StringIO(capsys.readouterr().out)]
     assert [line["text"] for line in lines] == [one.text for one in found.chosen]
+
+
+def test_a_text_that_no_cell_of_excel_holds_is_left_out_before_it_is_read(tmp_path):
+    texts = ["三星在北京", "店长\x0b李明", "长" * 32_768, "长" * 32_767]
+    extractor = Scripted(dict.fromkeys(texts, -1.0))
+    found = select(extractor, map(for_excel, rows(texts)), 4)
+    write(tmp_path / "rows.xlsx", found.chosen, "m")
+    assert [one.text for one in found.chosen] == extractor.asked == [texts[0], texts[3]]
+    assert sum(found.left_out.counts.values()) == 2
+    assert "in.txt:2: a cell of Excel" in str(found.left_out)

@@ -64,15 +64,19 @@ def test_a_server_that_draws_answers_what_extract_draws_and_says_so(extractor, h
     texts = [*TEXTS, DOCUMENT]
     hold.go.set()
     expected = [rows_of(found) for found in extractor.extract(texts, **asdict(sampling))]
+    few = [rows_of(found) for found in extractor.extract(TEXTS, min_score=0.25, **asdict(sampling))]
     hold.asked.clear()
 
     async def main():
         async with serving(extractor, sampling=sampling, limits=Limits(batch_tokens=budget)) as client:
             told = (await client.get("/v1/model")).json()
             alone = [await asked(client, [text]) for text in texts[:2]]
-            return told, alone, await asked(client, texts), await asked(client, texts, min_score=0.8)
+            low = await asked(client, TEXTS, min_score=0.25)
+            return told, alone, await asked(client, texts), await asked(client, texts, min_score=0.8), low
 
-    told, alone, all_of, sure = asyncio.run(main())
+    told, alone, all_of, sure, low = asyncio.run(main())
+    assert [row["entities"] for row in low.json()["results"]] == few
+    assert {entity["score"] for own in few for entity in own} == {0.25, 0.5, 0.75, 1.0}
     assert told["sampling"] == {"samples": 4, "temperature": 0.05, "top_p": 0.9}
     found = [row["entities"] for row in all_of.json()["results"]]
     assert found == expected

@@ -42,7 +42,7 @@ def run(options: Namespace, _: list[str]) -> None:
     from ...data.formats.foreign import tables
     from ...entities import NerError
     from ...inference.extractor import Extractor
-    from ...inference.select import select, write
+    from ...inference.select import for_excel, select, write
 
     names = options.files or [STDIN]
     if options.output and options.output.suffix not in (".json", ".jsonl", *tables.SUFFIXES):
@@ -53,7 +53,10 @@ def run(options: Namespace, _: list[str]) -> None:
     extractor = Extractor.from_pretrained(
         options.model, revision=options.revision, backend=options.engine, dtype=options.dtype
     )
-    found = select(extractor, texts_of(names), options.count, exclude=exclude, batch_tokens=options.batch_tokens)
+    rows = texts_of(names)
+    if options.output and options.output.suffix == ".xlsx":
+        rows = map(for_excel, rows)
+    found = select(extractor, rows, options.count, exclude=exclude, batch_tokens=options.batch_tokens)
     if found.left_out.counts:
         log.warning("%s", found.left_out)
     if not found.chosen:

@@ -50,7 +50,7 @@ def sniff(head: bytes, name: str) -> bool:
 def read(
     path: str | Path, labels: LabelSet | None = None, *, unlabelled: bool = False, **options: Any
 ) -> Iterator[Example]:
-    """`path` may lead into a zip. `unlabelled` accepts a file of which no row has a "label". Ids are counted from 0."""
+    """`path` may lead into a zip. `unlabelled` accepts a file of which no row has a "label"."""
     path, labelled = Path(path), None if unlabelled else True
 
     def entities_of(row: dict[str, Any], reader: EntityReader) -> Iterable[Entity]:
@@ -63,15 +63,15 @@ def read(
         return ()
 
     lines: Callable[[], Iterable[bytes]] = partial(_unpack if path.parent.is_file() else lines_of, path)
-    return read_rows(lines, path, labels, entities_of, number_from=0, **options)
+    return read_rows(lines, path, labels, entities_of, **options)
 
 
 def write(path: Path, examples: Iterable[Example], lose: Note = ignore) -> None:
-    write_rows(path, (_as_row(example, at) for at, example in enumerate(without_scores(examples, lose))))
+    write_rows(path, (_as_row(example, at) for at, example in enumerate(without_scores(examples, lose), start=1)))
 
 
 def _as_row(example: Example, number: int) -> dict[str, Any]:
-    """The row that is read back equal; an id that only counts rows is left out, as in CLUENER's own files."""
+    """The row that is read back equal; an id that is the number of the line is left out, as in CLUENER's own files."""
     row = {"text": example.text, "label": inclusive_spans(example.entities)}
     return row if example.id == str(number) else row | {"id": example.id}
 

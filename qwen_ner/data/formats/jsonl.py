@@ -76,8 +76,7 @@ def write_jsonl(path: str | Path, examples: Iterable[Example]) -> None:
     back: an empty text, an id twice, no example at all.
     """
     path = Path(path).expanduser()
-    data = "".join(json_line(as_row(example)) for example in examples)
-    encoded = data.encode("utf-8", "surrogatepass")
+    encoded = "".join(json_line(as_row(example)) for example in examples).encode()
     for _ in read_rows(partial(encoded.split, b"\n"), path, None, entities_of):
         pass  # what could not be read back, it raises
     try:

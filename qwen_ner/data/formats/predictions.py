@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -20,10 +21,12 @@ from typing import Any
 from ...codec import PROBLEM_KINDS, Decoded, Problem
 from ...entities import Entity, Example, LabelSet, NerError
 from .cluener import inclusive_spans
-from .errors import Faults, LineFault, Report, quote
+from .errors import Faults, LineFault, Report, count, quote
 from .lines import lines_of
 from .mentions import EntityReader, entity_of, refuse
-from .rows import json_object
+from .rows import ONE_A_LINE, as_object, json_value
+
+log = logging.getLogger(__name__)
 
 NO_GOLD = "name the data it is scored by (--data, --split), or take the predictions.jsonl of `evaluate --report`"
 """The remedy."""
@@ -106,7 +109,8 @@ class _Lines:
                 yield _own_gold(self._row_at(start))
 
     def predictions(self, gold: Iterable[Example]) -> Iterator[Decoded]:
-        """What the lines predict for each of `gold`."""
+        """What the lines predict for each of `gold`. Lines with an `error`, and those of other rows, are logged."""
+        read = failed = 0
         with self.copy:
             for example in gold:
                 if example.id not in self.places:
@@ -114,9 +118,17 @@ class _Lines:
                     self.faults.found.append(f"{fault}; predict it, or write an empty one")
                     continue
                 number, start = self.places[example.id]
+                read += 1
                 with self._reading(number):
-                    yield _decode(self._row_at(start), example.text)
+                    row = self._row_at(start)
+                    failed += "error" in row
+                    yield _decode(row, example.text)
         self.faults.finish("no lines", "write one JSON object a row")
+        if failed:
+            what = "%s has an error instead of entities for %s: all their entities count as missed."
+            log.warning(what, self.path, count(failed, "row"))
+        if others := len(self.places) - read:
+            log.info("%s has %s of no row that is scored.", self.path, count(others, "line"))
 
     def _row_at(self, start: int) -> dict[str, Any]:
         self.copy.seek(start)
@@ -127,7 +139,7 @@ class _Lines:
 
 
 def _row(raw: bytes) -> dict[str, Any]:
-    return json_object(raw.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n"))
+    return as_object(json_value(raw.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n"), ONE_A_LINE, halves=True))
 
 
 def _own_gold(row: dict[str, Any]) -> Example:

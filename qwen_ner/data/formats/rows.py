@@ -63,7 +63,6 @@ def read_rows(
     entities_of: EntitiesOf,
     *,
     row_of: RowOf = as_object,
-    number_from: int | None = None,
     unit: str = "row",
     note: Note = ignore,
     warn: Note = ignore,
@@ -72,9 +71,9 @@ def read_rows(
     """The examples of a file's rows, one at a time: one per line, or a JSON array of rows (in memory).
 
     `lines` opens the file, which is looked through once before it is read; `path` is its name in messages; rows are
-    objects, or what `row_of` makes them of. A row without an id gets the number of its line, or of its row from
-    `number_from` on. `unit` is what messages call an item of an array. `note` gets the keys that are not read, `warn`
-    what is read otherwise than it is written.
+    objects, or what `row_of` makes them of. A row without an id gets the number of its line, as in `read_texts`. `unit`
+    is what messages call an item of an array. `note` gets the keys that are not read, `warn` what is read otherwise
+    than it is written.
     Raises `DataError` with all faults, or `NerError` if there is no row, after the last line: the examples before are
     valid only if it does not. Only the ids stay in memory.
     """
@@ -95,8 +94,7 @@ def read_rows(
             if isinstance(row, str):
                 warn(row, place)
                 continue
-            default = line if number_from is None else faults.rows - 1 + number_from
-            identity, group = identity_of(row, str(default), report), identity_of(row, "", report, "group")
+            identity, group = identity_of(row, str(line), report), identity_of(row, "", report, "group")
             faults.check_id(identity, line, report)
             if (text := text_of(row, report)) is not None:
                 warn_here, note_here = (partial(note_at, place, tell) for tell in (warn, note))
@@ -191,8 +189,10 @@ def json_object(raw: bytes) -> dict[str, Any]:
     return as_object(json_value(raw, ONE_A_LINE))
 
 
-def json_value(raw: bytes, remedy: str) -> Any:
-    """The value that the bytes hold as JSON. Raises `LineFault` as `json_object` does."""
+def json_value(raw: bytes, remedy: str, *, halves: bool = False) -> Any:
+    """The value that the bytes hold as JSON; `halves` accepts half a surrogate pair. Raises `LineFault` as
+    `json_object` does.
+    """
     text = decode_line(raw)
     try:
         value = json.loads(text, object_pairs_hook=unique_keys)
@@ -200,7 +200,7 @@ def json_value(raw: bytes, remedy: str) -> Any:
         raise LineFault(error.what, remedy=error.remedy) from None
     except (ValueError, RecursionError) as error:
         raise LineFault(f"{quote(text)} is not JSON ({error})", remedy=remedy) from error
-    if b"\\u" in raw and (half := HALF_PAIR.search(json.dumps(value, ensure_ascii=False))):
+    if not halves and b"\\u" in raw and (half := HALF_PAIR.search(json.dumps(value, ensure_ascii=False))):
         what = f"{quote(half[0])} is half a surrogate pair, which UTF-8 cannot encode"
         raise LineFault(what, remedy="write the character whole")
     return value

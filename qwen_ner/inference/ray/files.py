@@ -12,6 +12,7 @@ import io
 import json
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -34,13 +35,16 @@ from ...data.datasets import TextRow, read_texts, text_row
 from ...data.formats.lines import lines_of
 from ...entities import NerError
 from ...files import json_line
-from ..output_file import ERROR, fingerprint, refuse_other
+from ..output_file import fingerprint, refuse_other
 
 ROWS = 512
 """Rows that are read at a time."""
 
 PART = 1000
 """Rows that a file of results has at least, if as many are left."""
+
+ERROR = re.compile(rb'\{"id": "(?:[^"\\]|\\.)*", "error": ')
+"""The beginning of a line with an error."""
 
 KEY = "row_key"
 """Column that tells the rows of a job apart, as ids need not: the number of the file, and of the row in it."""

@@ -34,6 +34,18 @@ def test_what_a_report_writes_is_read_back_whole(tmp_path):
     assert read_predictions(tmp_path / "predictions.jsonl", GOLD)[1] == found
 
 
+@pytest.mark.parametrize("completion", [r'{"company":["三星","\ud83d"]}', r'{"\ud83d":["三星"]}', "三\ud83d"])
+def test_half_a_character_in_an_answer_leaves_a_report_that_can_be_read(completion, tmp_path):
+    predicted = [Codec(CLUENER).decode(GOLD[0].text, completion)]
+    contract = Contract("x", "own", "dev", 1, "f", "free")
+    write_report(EvaluationResult(contract, GOLD[:1], predicted, CLUENER), tmp_path)
+    for path in tmp_path.iterdir():
+        path.read_text(encoding="utf-8")
+    (found,) = read_predictions(tmp_path)[1]
+    assert found.problems == predicted[0].problems
+    assert set(found.surfaces) == set(predicted[0].surfaces)
+
+
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-16", "utf-8-sig"])
 def test_a_file_of_another_encoding_is_read_line_by_line(encoding, tmp_path):
     lines = [json.dumps(submission_row(row.id, row.entities, CLUENER), ensure_ascii=False) for row in GOLD]
@@ -132,3 +144,21 @@ def test_a_line_of_another_shape_is_a_fault_with_its_place(tmp_path, line, said)
     (fault,) = caught.value.faults
     assert fault.startswith("p.jsonl:1: ")
     assert said in fault
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([{"id": "1", "text": "x", "error": "too long"}], [("WARNING", "an error instead of entities for 1 row")]),
+        ([{"id": "1", "entities": []}, {"id": "7"}, {"id": "8"}], [("INFO", "2 lines of no row")]),
+        ([{"id": "1", "entities": []}], []),
+    ],
+)
+def test_lines_that_predict_nothing_are_counted_and_said(tmp_path, caplog, more, said):
+    """`predict` ends with an error for them, but its file outlives that."""
+    caplog.set_level("INFO")
+    read_predictions(written(tmp_path / "p.jsonl", {"id": "0", "entities": []}, *more), GOLD[:2])
+    assert len(caplog.records) == len(said)
+    for record, (level, words) in zip(caplog.records, said, strict=True):
+        assert record.levelname == level
+        assert words in record.getMessage()

@@ -83,11 +83,21 @@ def test_the_extractor_runs_on_a_backend_of_a_stranger(folder, constrained):
     assert "384" in caught.value.faults[0], "the room that the backend has"
 
 
+@pytest.mark.parametrize(("place", "value"), [("min_score", 0.5), ("thresholds", "auto")])
+def test_what_has_no_score_is_not_kept_in_silence_where_scores_decide(folder, place, value):
+    extractor = Extractor.from_pretrained(folder, backend="lookup")
+    extractor.config = replace(extractor.config, calibration={"thresholds": {"name": 0.5}})
+    with pytest.raises(NerError, match="no probabilities") as caught:
+        extractor.extract([gold.text for gold in EIGHT], **{place: value})
+    assert (caught.value.place, caught.value.value) == (place, value)
+    assert any(extractor.extract([gold.text for gold in EIGHT], min_score=0.0)), "left out, as the remedy says"
+
+
 class Part:
     """A text that waits, and what it was answered."""
 
     def __init__(self, text):
-        self.text, self.answers, self.gone = text, [], False
+        self.text, self.share, self.answers, self.gone = text, 0.5, [], False
 
     def cancelled(self):
         return self.gone

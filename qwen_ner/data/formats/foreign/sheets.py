@@ -27,15 +27,17 @@ Table = list[tuple[int, list[str]]]
 CELL = 32_767
 """Characters that Excel keeps of a cell."""
 
+NO_TEXT = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f]")
+"""What a cell of Excel cannot hold."""
+
+LONGEST = 2**31 - 1
+"""Characters of a cell of CSV at most: what `csv` can be told everywhere, as documents are longer than its default."""
+
 
 class Typed(str):
     """A number, date or truth value of Excel, as Python writes it; `shown` is whether Excel shows it so."""
 
     shown = False
-
-
-LONGEST = 2**31 - 1
-"""Characters of a cell of CSV at most: what `csv` can be told everywhere, as documents are longer than its default."""
 
 
 ESCAPED = re.compile(r"_x(?!d[89a-f])([\da-f]{4})_", re.IGNORECASE)
@@ -151,7 +153,6 @@ def write_workbook(path: Path, rows: Iterable[Sequence[str | int]], wide: int) -
     import openpyxl
     from openpyxl.cell import WriteOnlyCell  # type: ignore[import-untyped, unused-ignore]
     from openpyxl.utils import get_column_letter  # type: ignore[import-untyped, unused-ignore]
-    from openpyxl.utils.exceptions import IllegalCharacterError  # type: ignore[import-untyped, unused-ignore]
 
     book = openpyxl.Workbook(write_only=True)
     sheet = book.create_sheet()
@@ -166,13 +167,19 @@ def write_workbook(path: Path, rows: Iterable[Sequence[str | int]], wide: int) -
 
     with closing(sheet):
         for number, row in enumerate(rows, start=1):
-            longest = max((value for value in row if isinstance(value, str)), key=len)
-            if len(longest) > CELL:
-                what = f"a cell of Excel holds {CELL:,} characters"
-                raise NerError(what, value=f"{len(longest):,}", place=f"row {number}", remedy="write a .csv")
-            try:
-                sheet.append([cell(value) for value in row])
-            except IllegalCharacterError as error:
-                what, place = "a cell of Excel holds no control characters", f"row {number}"
-                raise NerError(what, value=longest, place=place, remedy="delete them, or write a .csv") from error
+            for value in row:
+                if isinstance(value, str) and (what := unfit(value)):
+                    raise NerError(what, value=value[:20], place=f"row {number}", remedy="write a .csv")
+            sheet.append([cell(value) for value in row])
     book.save(path)
+
+
+def unfit(text: str) -> str:
+    """Why a cell of Excel cannot hold `text`, or "".
+
+    >>> unfit("三星\\x0b北京"), unfit("三星\\n北京")
+    ('a cell of Excel holds no control characters', '')
+    """
+    if len(text) > CELL:
+        return f"a cell of Excel holds {CELL:,} characters, not {len(text):,}"
+    return "a cell of Excel holds no control characters" if NO_TEXT.search(text) else ""
