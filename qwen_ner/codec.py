@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Literal, get_args
+from unicodedata import is_normalized
 
 from .columns import join_names
+from .composed import composed, nfc
 from .entities import Entity, Example, LabelSet, NerError
 
 FORMAT_VERSION = 1
@@ -54,8 +56,12 @@ class Decoded:
         return tuple(pair for pair in self.surfaces if pair not in grounded)
 
     def scored(self, scores: Mapping[tuple[str, str], float]) -> Decoded:
-        """A copy in which each entity has the score of its (label, surface), or None if `scores` lacks it."""
-        return replace(self, entities=tuple(replace(e, score=scores.get((e.label, e.text))) for e in self.entities))
+        """A copy in which each entity has the score of its (label, surface), or None if `scores` lacks it.
+
+        Surfaces that have one NFC count as one, since the model writes them alike.
+        """
+        read = {(label, nfc(surface)): score for (label, surface), score in scores.items()}
+        return replace(self, entities=tuple(replace(e, score=read.get((e.label, nfc(e.text)))) for e in self.entities))
 
     def scored_at_least(self, floor: Callable[[str], float]) -> Decoded:
         """A copy without the entities that score below `floor(label)`, and without their surfaces."""
@@ -72,6 +78,7 @@ class Codec:
 
     The target is `{"label":["surface",…],…}`: labels in the order of their first entity in the text, the surfaces of a
     label in text order and each only once, compact separators, no ASCII escapes, no absent labels, `{}` if no entity.
+    Surfaces are in NFC (`composed`).
 
     >>> from qwen_ner.entities import CLUENER
     >>> codec = Codec(CLUENER)
@@ -108,7 +115,7 @@ class Codec:
     def encode(self, example: Example) -> str:
         """The target for `example`. Raises `NerError` if an entity has a label that is not in the label set."""
         by_label: dict[str, list[str]] = {}
-        for label, surface in example.surfaces:
+        for label, surface in dict.fromkeys((label, nfc(surface)) for label, surface in example.surfaces):
             by_label.setdefault(label, []).append(surface)
         if unknown := by_label.keys() - set(self.labels.names):
             raise NerError(
@@ -141,6 +148,8 @@ class Codec:
         if not isinstance(tree, _Pairs):
             return Decoded(problems=(*problems, Problem("wrong_type", completion)))
 
+        read: Callable[[str], str] = str if is_normalized("NFC", text) else nfc
+        whole = read(text)
         surfaces: dict[tuple[str, str], None] = {}
         keys: set[str] = set()
         for label, values in tree:
@@ -161,10 +170,14 @@ class Codec:
                     problems.append(Problem("duplicate", value, label))
                 else:
                     surfaces[label, value] = None
-                    if label in self.labels and value not in text:
+                    if label in self.labels and read(value) not in whole:
                         problems.append(Problem("not_in_text", value, label))
-        grounded = ground(text, (pair for pair in surfaces if pair[0] in self.labels))
-        return Decoded(grounded, tuple(surfaces), tuple(problems))
+        grounded = ground_written(text, (pair for pair in surfaces if pair[0] in self.labels))
+        spelled: dict[tuple[str, str], dict[str, None]] = {}
+        for entity in grounded:
+            spelled.setdefault((entity.label, read(entity.text)), {})[entity.text] = None
+        pairs = ((label, own) for label, value in surfaces for own in spelled.get((label, read(value)), [value]))
+        return Decoded(grounded, tuple(dict.fromkeys(pairs)), tuple(problems))
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -267,4 +280,21 @@ def ground(text: str, surfaces: Iterable[tuple[str, str]]) -> tuple[Entity, ...]
             entities.extend(
                 Entity(label, surface, start, start + size, ambiguous=len(places) > 1) for label in labels[surface]
             )
+    return tuple(sorted(entities, key=lambda e: (e.start, e.end, e.label)))
+
+
+def ground_written(text: str, surfaces: Iterable[tuple[str, str]]) -> tuple[Entity, ...]:
+    r"""`ground` for what a model wrote: if `text` is not in NFC, surfaces are looked for in its NFC.
+
+    Offsets and surfaces are those of `text`; an entity that ends inside of a composed character gets the whole of it.
+
+    >>> [e.span for e in ground_written("在Cafe\N{COMBINING ACUTE ACCENT}上班", [("scene", "Café")])]
+    [(1, 6)]
+    """
+    if is_normalized("NFC", text):
+        return ground(text, surfaces)
+    whole, starts, ends = composed(text)
+    found = ground(whole, ((label, nfc(surface)) for label, surface in surfaces))
+    spans = ((e, starts[e.start], ends[e.end - 1]) for e in found)
+    entities = dict.fromkeys(replace(e, text=text[start:end], start=start, end=end) for e, start, end in spans)
     return tuple(sorted(entities, key=lambda e: (e.start, e.end, e.label)))

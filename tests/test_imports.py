@@ -14,6 +14,7 @@ ORDER = [
     "columns",
     "entities",
     "reach",
+    "composed",
     "codec",
     "files",
     "contract",

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ..codec import Codec
+from ..composed import nfc
 from ..entities import Example, NerError, fingerprint
 from .arrow_store import StoredExamples, cache_folder, writable
 from .formats.errors import quote
@@ -40,14 +41,15 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence
     writes an empty thought into the prompt, in training as in serving. Other templates ignore it.
 
     A text that contains a special token, `<|im_end|>` say, is written with ordinary tokens, so that a text never ends
-    the user's turn or begins another one. All other texts have the ids that the template gives. Raises `NerError` if
-    the template changes such a text, so that it cannot be separated from the template, and for a text with half a
+    the user's turn or begins another one. All others have the ids that the template gives their NFC. Raises
+    `NerError` if the template changes such a text, so that it cannot be separated from the template, and for half a
     surrogate pair, which UTF-8 cannot encode.
     """
     if not texts:
         return []
     if broken := next((text for text in texts if HALF_PAIR.search(text)), None):
         raise NerError(f"half a surrogate pair in {quote(broken)}", remedy="write the character whole")
+    texts = list(map(nfc, texts))
     system_turn = takes_system_turn(tokenizer)
     *conversations, harmless = (
         _rendered(tokenizer, codec.messages(text, system_turn=system_turn)) for text in (*texts, HARMLESS)
@@ -225,7 +227,7 @@ def _tokenize(
     return {"row": list(positions), "prompt_ids": prompts, "answer_ids": answers, "length": lengths}
 
 
-SPELLING = 4
+SPELLING = 5
 """Version of how ids are made from a text, part of the cache key: change it when they change."""
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..codec import Decoded, entity_row
+from ..composed import nfc
 from ..data.tokenize import prompt_ids, spelled_out
 from ..entities import Example
 from .batch_predict import predict_each
@@ -67,8 +68,9 @@ def confidences_in(
     completions = extractor.backend.complete(prompts, limit, [Dictated(ids[n]) for n in asked])
     found: list[dict[tuple[str, str], float] | None] = [None if pairs else {} for pairs in wanted]
     for n, completion in zip(asked, completions, strict=True):
-        logprobs = extractor.log_probabilities(answers[n], completion, with_keys=True)
-        found[n] = {pair: extractor.calibration(logprob) for pair, logprob in logprobs if pair in wanted[n]}
+        logprobs = dict(extractor.log_probabilities(answers[n], completion, with_keys=True))
+        written = ((pair, (pair[0], nfc(pair[1]))) for pair in wanted[n])
+        found[n] = {pair: extractor.calibration(logprobs[own]) for pair, own in written if own in logprobs}
     return found
 
 

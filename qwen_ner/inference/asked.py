@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..codec import Decoded
+from ..composed import nfc
 from ..entities import NerError
 
 
@@ -30,7 +31,7 @@ def too_long(text: str, room: int, shortest: int, length_of: Callable[[str], int
     `shortest` is the length of the shortest prompt. A token is at least a byte: a text of few enough bytes need not be
     tokenized twice.
     """
-    if shortest + len(text.encode("utf-8", "surrogatepass")) <= room or (length := length_of(text)) <= room:
+    if shortest + len(nfc(text).encode("utf-8", "surrogatepass")) <= room or (length := length_of(text)) <= room:
         return None
     return f"{text[:20]!r}… takes {length} tokens with its prompt, the model has room for {room}; split it"
 

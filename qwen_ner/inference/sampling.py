@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NoReturn
 
-from ..codec import Decoded, ground
+from ..codec import Decoded, ground_written
 from ..entities import LabelSet, NerError
 from .backends.base import Draw
 
@@ -121,6 +121,6 @@ def vote(
             votes[pair] += weight
     total = 1 if probabilities else len(answers)
     shares = {pair: min(1.0, votes[pair] / total) for pair in votes if votes[pair] / total >= floor}
-    entities = ground(text, (pair for pair in shares if pair[0] in labels))
+    entities = ground_written(text, (pair for pair in shares if pair[0] in labels))
     problems = tuple(problem for answer in answers for problem in answer.problems)
     return Decoded(entities, tuple(shares), problems).scored(shares)

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from ...composed import nfc
+
 QUOTE = b'"'
 UNWRITABLE = b"\xff"
 """Stands for a character that UTF-8 cannot encode (a lone surrogate); no UTF-8 string contains this byte."""
@@ -93,10 +95,10 @@ class State(NamedTuple):
 
 
 class Automaton:
-    """The answers that one text allows. States are values; `after` and `next_bytes` lead along them."""
+    """The answers that one text allows, in NFC. States are values; `after` and `next_bytes` lead along them."""
 
     def __init__(self, fixed: FixedText, text: str) -> None:
-        self.fixed, self.source = fixed, text
+        self.fixed, self.source = fixed, (text := nfc(text))
         # A lone surrogate becomes U+DCFF, of which this error handler makes the one byte UNWRITABLE.
         spelled = SURROGATE.sub("\udcff", json.dumps(text, ensure_ascii=False)[1:-1])
         self.text = spelled.encode("utf-8", "surrogateescape")

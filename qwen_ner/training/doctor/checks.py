@@ -14,6 +14,7 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from ...columns import join_names
+from ...composed import nfc
 from ...contract import NerConfig
 from ...data.analysis.duplicates import leaks
 from ...data.tokenize import column, prompt_ids, takes_system_turn, unclosed_thought
@@ -161,7 +162,7 @@ def compare_prompts(
     texts: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
 ) -> Finding:
-    """The prompts are equal, token by token, and hold the texts unchanged."""
+    """The prompts are equal, token by token, and hold the NFC of the texts."""
     for before, after, text in zip(trained, inferred, texts, strict=True):
         if list(before) != list(after):
             at = next(i for i, (one, other) in enumerate(zip_longest(before, after)) if one != other)
@@ -170,10 +171,10 @@ def compare_prompts(
                 f"from token {at} on, {text[:20]!r} has another prompt in training than at inference: {around}",
                 "remove what changes from call to call from the chat template, and clear the cache of data sets",
             )
-        if text not in tokenizer.decode(list(before)):
+        if nfc(text) not in tokenizer.decode(list(before)):
             return fail(
                 f"the prompt of {text[:20]!r} does not hold the text unchanged: {tokenizer.decode(list(before))!r}",
-                "use a tokenizer that does not normalize and a chat template that keeps the user's turn as it is",
+                "use a tokenizer that changes no text in NFC and a chat template that keeps the user's turn as it is",
             )
     if "strftime_now" in str(tokenizer.chat_template):
         return fail(
