@@ -19,7 +19,7 @@ from typing import Any
 
 from ...entities import Entity, Example, LabelSet
 from .errors import LineFault, Note, ignore, quote
-from .foreign.tools import KEYS
+from .foreign.items import KEYS
 from .lines import lines_of, write_lines
 from .mentions import EntityReader, distinct
 from .rows import ARRAY, read_rows, rows_in

@@ -227,8 +227,8 @@ def read(
     name, faults = Path(path).name, Faults(str(path))
     reader = TagReader(layout.tagging, labels, faults, repair, warn)
     if beside := {*range(layout.columns)} - {at % layout.columns for at in (layout.token, *layout.tags)}:
-        numbers = ", ".join(str(at + 1) for at in sorted(beside))
-        note(f"columns that are neither token nor tag: {numbers} of {layout.columns}", name)
+        which = ", ".join(str(at + 1) for at in sorted(beside))
+        note(f"columns that are neither token nor tag: {which} of {layout.columns}", name)
     if len(layout.tags) > 1:
         warn(f"{len(layout.tags)} columns of tags, read as levels of nested entities", name)
     if layout.prefix:

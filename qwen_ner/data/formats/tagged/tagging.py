@@ -127,8 +127,8 @@ class TagReader:
             tags = list(map(self._tag, names))
             for at in (at for at, tag in enumerate(tags) if tag is None):
                 prefixes = ", ".join(f"{prefix}-…" for prefix in sorted(scheme.roles))
-                first = at == 0 and self.faults.rows == 1 and self.faults.unit == "line"
-                header = ", or delete the line if it is a header" if first else ""
+                begins = at == 0 and self.faults.rows == 1 and self.faults.unit == "line"
+                header = ", or delete the line if it is a header" if begins else ""
                 report(at, f"{quote(names[at])} is not a tag of {scheme.name}; correct it to O, {prefixes}{header}")
             for label, first, end in spans_of([tag or OUTSIDE for tag in tags], scheme, out_of_order):
                 if is_label(label, self.labels, partial(report, first)):
