@@ -69,10 +69,12 @@ def test_every_config_of_the_plan_is_there():
     }  # fmt: skip
 
 
-def test_bio_differs_from_the_guidelines_by_its_data_alone():
+def test_bio_differs_from_the_guidelines_by_its_data_and_how_often_they_are_seen():
     guided, own = (yaml.safe_load((ROOT / "recipes" / f"{n}.yaml").read_text()) for n in ("lora_guidelines", "bio"))
     different = {key for key in guided.keys() | own.keys() if guided.get(key) != own.get(key)}
-    assert different == {"labels", "dataset", "examples", "output_dir", "run_name"}
+    assert different == {
+        *("labels", "dataset", "examples", "output_dir", "run_name"), *("num_train_epochs", "early_stopping_patience")
+    }  # fmt: skip
     prompt = Codec(LabelSet.of(own["labels"]), own["system_prompt"]).system_prompt
     assert all(f"- {name}：{description}" in prompt for name, description in own["labels"].items())
 

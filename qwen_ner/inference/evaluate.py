@@ -115,9 +115,8 @@ def evaluate(
         options = {"constrained": decoding == "constrained", "progress": True, **kept, **asdict(sampling)}
         predicted = StoredDecoded.of(extractor.predictions(gold.rows["text"], **options))
         found = extractor.predictions([clause.text for clause in clauses], **options)
-        confidence = summary(judged(gold, predicted))
-        scored = confidence if confidence["surfaces"] else {}
-        yield evaluated(predicted=predicted, confidence=scored, added=list(zip(clauses, found, strict=True)))
+        confidence = told if (told := summary(judged(gold, predicted)))["surfaces"] else {}
+        yield evaluated(predicted=predicted, confidence=confidence, added=list(zip(clauses, found, strict=True)))
 
 
 def _answers(path: str, gold: StoredExamples, data: str) -> tuple[StoredDecoded, LabelSet]:

@@ -499,7 +499,7 @@ def test_a_named_dataset_is_not_shadowed_by_a_folder(tmp_path, monkeypatch):
 def test_cluener_by_name_takes_its_folder(tmp_path):
     file_of(tmp_path, INCLUSIVE, name="train.json")
     (example,) = read_dataset("cluener", "train", labels=CLUENER, data_dir=tmp_path)
-    assert example == Example("0", TEXT, (NAME,), "train.json:1")
+    assert example == Example("1", TEXT, (NAME,), "train.json:1")
     assert has_split("cluener", "train", tmp_path)
     assert not has_split("cluener", "dev", tmp_path)
 
