@@ -126,10 +126,9 @@ class EvaluationResult:
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
-        known = intervals(np.concatenate(self.tally.counts), self.labels.names)
-        return (
-            known if self.train is not None else {k: v for k, v in known.items() if k not in ("seen_f1", "unseen_f1")}
-        )
+        found = intervals(np.concatenate(self.tally.counts), self.labels.names)
+        unknown = ("seen_f1", "unseen_f1") if self.train is None else ()
+        return {name: interval for name, interval in found.items() if name not in unknown}
 
     @cached_property
     def spurious(self) -> dict[str, float] | None:

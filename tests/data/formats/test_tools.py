@@ -298,7 +298,11 @@ BESIDE = [
 )
 def test_what_says_no_place_is_beside_a_surface_as_before(tmp_path, beside):
     both = (Entity("LOC", "北京", 0, 2), Entity("LOC", "北京", 4, 6))
-    assert read(write(tmp_path / "a.jsonl", [one(text="北京", **beside)])) == [(BEIJING, both)]
+    path = write(tmp_path / "a.jsonl", [one(text="北京", **beside)])
+    assert read(path) == [(BEIJING, both)]
+    notes = list[str]()
+    list(open_source(str(path), None).examples(note=lambda what, where: notes.append(what)))
+    assert notes == [f'the key "{key} of entities"' for key in beside if key != "id"], "left out, and said"
 
 
 @pytest.mark.parametrize("offsets", UNREAD, ids=str)

@@ -17,16 +17,8 @@ from ..errors import LineFault, quote
 KEYS = {
     "text": ("text", "content", "sentence", "originalText", "raw_text", "context", "document"),
     "items": (
-        "entities",
-        "spans",
-        "labels",
-        "label",
-        "ents",
-        "entity_list",
-        "annotations",
-        "mentions",
-        "entity",
-        "ner",
+        *("entities", "spans", "labels", "label", "ents"),
+        *("entity_list", "annotations", "mentions", "entity", "ner"),
     ),
     "start": (
         *("start", "start_idx", "start_offset", "from", "begin", "start_pos", "startIndex", "start_index", "beg"),
@@ -42,6 +34,9 @@ KEYS = {
     "surface": ("text", "surface", "entity", "word", "mention", "name", "value", "entity_text"),
 }
 """What keys are called elsewhere; of several that a row has, the first."""
+
+OWN = ("id", "label", "text", "score")
+"""Keys of an entity without offsets that say nothing of its place."""
 
 INCLUSIVE = ("end_idx",)
 """Keys whose ends are inclusive where no surface tells: CMeEE's."""
@@ -60,12 +55,17 @@ def key_of(value: dict[str, Any], kind: str) -> str | None:
 
 
 def annotation_of(items: list[Any], text: object) -> dict[str, Any]:
-    """As "entities" if they have offsets, else as {label: surfaces}. Raises `LineFault` for an entity without either,
-    or beside whose surface something says which of its places in the text is meant."""
+    """As "entities" if they have offsets, else as {label: surfaces} beside keys for all else that they hold, so that
+    these are told to be unread.
+
+    Raises `LineFault` for an entity without either, or beside whose surface something says which of its places in the
+    text is meant.
+    """
     made = [entity_of(item) for item in items]
     if not made or any("start" in item for item in made):
         return {"entities": made}
     tree: dict[str, dict[str, None]] = {}
+    rest: dict[str, Any] = {}
     for item in made:
         label, surface = item["label"], item.get("text")
         if not isinstance(surface, str):
@@ -76,13 +76,14 @@ def annotation_of(items: list[Any], text: object) -> dict[str, Any]:
             what = f"{quote(key)} of {quote(item)} says which {quote(surface)} is meant"
             raise LineFault(what, remedy='write its offsets as "start" and "end", or delete them')
         tree.setdefault(str(label), {})[surface] = None
-    return {"label": {label: list(surfaces) for label, surfaces in tree.items()}}
+        rest |= {f"{key} of entities": held for key, held in item.items() if key not in OWN}
+    return rest | {"label": {label: list(surfaces) for label, surfaces in tree.items()}}
 
 
 def _place_key(item: dict[str, Any], surface: str, text: str) -> str | None:
     """The key, of those that are not read, that holds one of several places of the surface."""
     for key, value in item.items() if text.count(surface) > 1 else ():
-        if key in ("label", "text", "id", "score") or not (found := NUMBERS.fullmatch(json.dumps(value))):
+        if key in OWN or not (found := NUMBERS.fullmatch(json.dumps(value))):
             continue
         start, end, before = int(found[1]), int(found[2] or 0), max(int(found[1]) - 1, 0)
         if found[2]:

@@ -34,12 +34,6 @@ LONGEST = 2**31 - 1
 """Characters of a cell of CSV at most: what `csv` can be told everywhere, as documents are longer than its default."""
 
 
-class Typed(str):
-    """A number, date or truth value of Excel, as Python writes it; `shown` is whether Excel shows it so."""
-
-    shown = False
-
-
 ESCAPED = re.compile(r"_x(?!d[89a-f])([\da-f]{4})_", re.IGNORECASE)
 """A character as Excel writes it that has no place in XML: _x000D_; half a surrogate pair is none."""
 
@@ -49,6 +43,12 @@ NO_VALUE = re.compile(
     rb'<c r="(\w+)"(?![^<>]*t="str")[^<>]*>\s*<f\b[^<>]*(?:/>|>[^<>]*</f>)\s*(?:<v\s*/>|<v>\s*</v>)?\s*</c>'
 )
 """A cell with a formula alone. One that computes an empty string has the type str."""
+
+
+class Typed(str):
+    """A number, date or truth value of Excel, as Python writes it; `shown` is whether Excel shows it so."""
+
+    shown = False
 
 
 def tables_of(path: Path) -> dict[str, Table]:
