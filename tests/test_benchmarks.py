@@ -17,8 +17,21 @@ from qwen_ner.codec import Codec
 from qwen_ner.data.datasets import write_jsonl
 from qwen_ner.data.tokenize import build_dataset
 from qwen_ner.entities import CLUENER
+from qwen_ner.inference.backends import decoding
 
 pytestmark = pytest.mark.bench
+
+
+def constants():
+    """Those of the package's modules that are loaded: the decoder among them."""
+    assert decoding.__name__ in sys.modules
+    return {
+        (module.__name__, name): repr(value)
+        for module in list(sys.modules.values())
+        if module.__name__.startswith("qwen_ner.")
+        for name, value in vars(module).items()
+        if name.isupper()
+    }
 
 
 @pytest.fixture
@@ -26,6 +39,7 @@ def run(monkeypatch, tmp_path, capsys):
     """`run(script, *options)`: the report and what was printed. The Pythons that the script starts are forks."""
 
     start, run_one = subprocess.Popen, subprocess.run
+    threads, before = torch.get_num_threads(), constants()
 
     def fork(command, *, env=None, text=True, **streams):
         return warm_python.start(command, **streams)
@@ -47,7 +61,10 @@ def run(monkeypatch, tmp_path, capsys):
         runpy.run_path(str(ROOT / "benchmarks" / script), run_name="__main__")
         return json.loads((tmp_path / "out.json").read_text(encoding="utf-8")), capsys.readouterr().out
 
-    return run
+    yield run
+    torch.set_num_threads(threads)
+    after = constants()
+    assert {name: after[name] for name in before} == before, "a later test would find the package changed"
 
 
 def test_train_speed(run, tmp_path):
