@@ -132,8 +132,6 @@ def make(name: str, seed: int, options: argparse.Namespace) -> None:
     # The key of the cache of tokenized rows has labels and prompt in it, not the codecs of f1_settings.
     datasets.config.HF_DATASETS_CACHE = options.work / "cache" / name
     chosen = setting(name)
-    if chosen.order == "inline" and missing != ["free"]:
-        raise SystemExit(f"{name}: --decodings {' '.join(missing)}: there is no grammar of this target; decode it free")
     examples, gold = splits(options)
     labels = CLUENER if options.data in ("cluener", "sample") else labels_of(examples)
     codec, tokenizer = codec_of(chosen, labels, examples), load_tokenizer(options.model)
@@ -216,10 +214,10 @@ def scored(
     model: Any, tokenizer: Any, codec: Any, gold: Sequence[Any], decodings: Sequence[str], chosen: Any
 ) -> dict[str, Run]:
     """What a run says of each decoding: the CPU seconds of reading a row, the counts of every row, the places of
-    surfaces that stand more than once (`f1_inline.repeated`), and the problems of the answers by kind."""
+    surfaces that stand more than once (`f1_repeated.repeated`), and the problems of the answers by kind."""
     import torch
     from accelerate.utils import extract_model_from_parallel
-    from f1_inline import repeated
+    from f1_repeated import repeated
     from f1_settings import config_of, read_whole_prompts
 
     from qwen_ner.evaluation.bootstrap import row_counts

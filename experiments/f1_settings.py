@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from f1_inline import INLINE_PROMPT, Inline
 from f1_transforms import FGM, RDrop
 from torch.nn.functional import cross_entropy
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from qwen_ner.codec import SYSTEM_PROMPT, Codec
+from qwen_ner.codec import Codec
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.analysis.audit import audit
 from qwen_ner.data.negatives import draw, entity_free
 from qwen_ner.data.tokenize import build_dataset, end_of_turn
 from qwen_ner.entities import Example, LabelSet
 from qwen_ner.inference.loading import load_tokenizer
+from qwen_ner.inline import InlineCodec
 from qwen_ner.training.batches.collate import choose_collator
 from qwen_ner.training.batches.reduced_head import tokens_of
 from qwen_ner.training.loop.trainer import NerTrainer
@@ -223,9 +223,11 @@ def codec_of(chosen: Setting, labels: LabelSet, train: Sequence[Example]) -> Cod
     if chosen.order == "labels":
         often = Counter(label for example in train for label, _ in example.surfaces)
         labels = LabelSet(tuple(sorted(labels, key=lambda label: -often[label.name])))
-    order = {"text": Codec, "surfaces": LongFirst, "chinese": Chinese, "inline": Inline}.get(chosen.order, LabelOrder)
+    order = {"text": Codec, "surfaces": LongFirst, "chinese": Chinese, "inline": InlineCodec}.get(
+        chosen.order, LabelOrder
+    )
     kind = type("Chosen", (Twice, order), {}) if chosen.twice else order
-    prompt = INLINE_PROMPT if order is Inline else SYSTEM_PROMPT
+    prompt = order.default_prompt
     return kind(labels, prompt + GUIDELINE if chosen.definitions else prompt)
 
 
@@ -366,7 +368,7 @@ def read_whole_prompts(extractor: Any) -> None:
 
 def config_of(codec: Codec, tokenizer: Any) -> NerConfig:
     ends = tuple(dict.fromkeys((end_of_turn(tokenizer), tokenizer.eos_token_id)))
-    return NerConfig(codec.labels, codec.system_prompt, LONGEST_ANSWER, ends)
+    return NerConfig(codec.labels, codec.system_prompt, LONGEST_ANSWER, ends, target=codec.target)
 
 
 def smoothed(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

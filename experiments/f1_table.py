@@ -96,7 +96,7 @@ def lines(runs: Sequence[Run], against: str) -> list[dict[str, Any]]:
 
 
 def repeated(runs: Sequence[Run]) -> dict[str, dict[str, int]]:
-    """The counts of `f1_inline.repeated` over all seeds, as `repeated`; nothing if the runs are older than these."""
+    """The counts of `f1_repeated.repeated` over all seeds, as `repeated`; nothing if the runs are older than these."""
     if not all("repeated" in run for run in runs):
         return {}
     return {"repeated": {name: sum(run["repeated"][name] for run in runs) for name in runs[0]["repeated"]}}

@@ -7,22 +7,23 @@ prompt and the target format; training, evaluation and serving all use it. Knows
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from json.decoder import scanstring  # type: ignore[attr-defined]
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 from unicodedata import is_normalized
 
 from .columns import join_names
-from .composed import composed, nfc
+from .composed import nfc
 from .entities import Entity, Example, LabelSet, NerError
+from .grounding import ground_written
 
 FORMAT_VERSION = 1
 """Version of the target format, stored in `ner_config.json`: a model is only decoded by the rules it was trained on."""
 
 SYSTEM_PROMPT = "你是命名实体识别助手。找出文本中的实体，按类别写成JSON，没有实体就写{}。"
 
-ProblemKind = Literal["not_json", "truncated", "unknown_label", "not_in_text", "duplicate", "wrong_type"]
+ProblemKind = Literal["not_json", "truncated", "unknown_label", "not_in_text", "duplicate", "wrong_type", "miscopied"]
 PROBLEM_KINDS: tuple[ProblemKind, ...] = get_args(ProblemKind)
 
 
@@ -94,7 +95,14 @@ class Codec:
     '按类别找实体：\\n- drug：药品名称\\n- symptom'
     """
 
-    def __init__(self, labels: LabelSet, system_prompt: str = SYSTEM_PROMPT) -> None:
+    target: ClassVar[str] = "json"
+    default_prompt: ClassVar[str] = SYSTEM_PROMPT
+    located: ClassVar[bool] = False
+    """Whether the target says which of several places of a surface is meant."""
+
+    def __init__(self, labels: LabelSet, system_prompt: str | None = None) -> None:
+        if system_prompt is None:
+            system_prompt = self.default_prompt
         self.labels = labels
         lines = (f"- {label.name}：{label.description}" if label.description else f"- {label.name}" for label in labels)
         self.system_prompt = system_prompt.replace("{labels}", "\n".join(lines))
@@ -114,17 +122,25 @@ class Codec:
 
     def encode(self, example: Example) -> str:
         """The target for `example`. Raises `NerError` if an entity has a label that is not in the label set."""
+        self.check(example)
         by_label: dict[str, list[str]] = {}
         for label, surface in dict.fromkeys((label, nfc(surface)) for label, surface in example.surfaces):
             by_label.setdefault(label, []).append(surface)
-        if unknown := by_label.keys() - set(self.labels.names):
+        return json.dumps(by_label, ensure_ascii=False, separators=(",", ":"))
+
+    def check(self, example: Example) -> None:
+        """Raise `NerError` if an entity has a label that is not in the label set."""
+        if unknown := {entity.label for entity in example.entities} - set(self.labels.names):
             raise NerError(
                 f"the label is not in the label set ({join_names(self.labels.names, 20)})",
                 value=", ".join(sorted(unknown)),
                 place=example.source or example.id,
                 remedy="add it to `labels` in the recipe",
             )
-        return json.dumps(by_label, ensure_ascii=False, separators=(",", ":"))
+
+    def unwritten(self, example: Example) -> int:
+        """How many entities of `example` the target leaves out."""
+        return 0
 
     def decode(
         self, text: str, completion: str, *, finished: bool = True, forced_surfaces: Set[tuple[str, str]] = frozenset()
@@ -179,6 +195,35 @@ class Codec:
         pairs = ((label, own) for label, value in surfaces for own in spelled.get((label, read(value)), [value]))
         return Decoded(grounded, tuple(dict.fromkeys(pairs)), tuple(problems))
 
+    def locate(self, completion: str, *, with_keys: bool = False) -> list[tuple[str, str, int, int]]:
+        """(label, surface, start, end) of each surface in a completion, in the order written.
+
+        `completion[start:end]` is the surface as written, with its escapes and closing quote. `with_keys` adds what
+        stands before, from the end of the surface before it: the key of its label. The list is empty if a string is
+        broken; a completion of another shape than the target's gives no meaningful list.
+
+        >>> Codec(LabelSet.of(["company"])).locate('{"company":["三星"]}')
+        [('company', '三星', 13, 16)]
+        """
+        found: list[tuple[str, str, int, int]] = []
+        label, in_list, at, before = "", False, 0, 0
+        while at < len(completion):
+            if completion[at] == '"':
+                try:
+                    value, end = scanstring(completion, at + 1)
+                except ValueError:
+                    return []
+                if in_list:
+                    found.append((label, value, before if with_keys else at + 1, end))
+                    before = end
+                else:
+                    label = value
+                at = end
+                continue
+            in_list = completion[at] == "[" or (in_list and completion[at] != "]")
+            at += 1
+        return found
+
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An `object_pairs_hook` that refuses a key given twice, of which `json` would keep the last.
@@ -193,34 +238,6 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise NerError(f"the key {_show(twice)} appears twice in one object", remedy="merge the two")
     return values
-
-
-def locate(completion: str) -> list[tuple[str, str, int, int]]:
-    """(label, surface, start, end) of each surface in a completion, in the order written.
-
-    `completion[start:end]` is the surface as written, with its escapes and closing quote. The list is empty if a
-    string is broken; a completion of another shape than the target's gives no meaningful list.
-
-    >>> locate('{"company":["三星"]}')
-    [('company', '三星', 13, 16)]
-    """
-    found: list[tuple[str, str, int, int]] = []
-    label, in_list, at = "", False, 0
-    while at < len(completion):
-        if completion[at] == '"':
-            try:
-                value, end = scanstring(completion, at + 1)
-            except ValueError:
-                return []
-            if in_list:
-                found.append((label, value, at + 1, end))
-            else:
-                label = value
-            at = end
-            continue
-        in_list = completion[at] == "[" or (in_list and completion[at] != "]")
-        at += 1
-    return found
 
 
 def entity_row(entity: Entity) -> dict[str, Any]:
@@ -245,56 +262,3 @@ def _show(value: object) -> str:
         return json.dumps(value, ensure_ascii=False)
     except RecursionError:  # `json.loads` goes deeper
         return "…"
-
-
-def ground(text: str, surfaces: Iterable[tuple[str, str]]) -> tuple[Entity, ...]:
-    """Turn (label, surface) pairs into entities: every non-overlapping occurrence, longest surface first.
-
-    Compares characters, without normalization. A surface under several labels gets its places under each. A surface
-    that occurs only inside longer ones (北京 in 北京大学) keeps those places, so that every surface in the text gets an
-    offset. A surface that is not in the text gets none. Where a surface has several places, each is `ambiguous`, since
-    the target does not say which is meant. Entities are in text order.
-
-    >>> [(e.text, e.span) for e in ground("北京大学在北京", [("address", "北京"), ("organization", "北京大学")])]
-    [('北京大学', (0, 4)), ('北京', (5, 7))]
-    """
-    labels: dict[str, list[str]] = {}
-    for label, surface in dict.fromkeys(surfaces):
-        if surface:
-            labels.setdefault(surface, []).append(label)
-    taken = bytearray(len(text))
-    entities: list[Entity] = []
-    for surface in sorted(labels, key=len, reverse=True):
-        size = len(surface)
-        free: list[int] = []
-        nested: list[int] = []
-        start = text.find(surface)
-        while start >= 0:
-            inside = any(taken[start : start + size])
-            (nested if inside else free).append(start)
-            # The next occurrence may not overlap a free one, but may begin one character after a blocked one.
-            start = text.find(surface, start + (1 if inside else size))
-        places = free or nested
-        for start in places:
-            taken[start : start + size] = b"\x01" * size
-            entities.extend(
-                Entity(label, surface, start, start + size, ambiguous=len(places) > 1) for label in labels[surface]
-            )
-    return tuple(sorted(entities, key=lambda e: (e.start, e.end, e.label)))
-
-
-def ground_written(text: str, surfaces: Iterable[tuple[str, str]]) -> tuple[Entity, ...]:
-    r"""`ground` for what a model wrote: if `text` is not in NFC, surfaces are looked for in its NFC.
-
-    Offsets and surfaces are those of `text`; an entity that ends inside of a composed character gets the whole of it.
-
-    >>> [e.span for e in ground_written("在Cafe\N{COMBINING ACUTE ACCENT}上班", [("scene", "Café")])]
-    [(1, 6)]
-    """
-    if is_normalized("NFC", text):
-        return ground(text, surfaces)
-    whole, starts, ends = composed(text)
-    found = ground(whole, ((label, nfc(surface)) for label, surface in surfaces))
-    spans = ((e, starts[e.start], ends[e.end - 1]) for e in found)
-    entities = dict.fromkeys(replace(e, text=text[start:end], start=start, end=end) for e, start, end in spans)
-    return tuple(sorted(entities, key=lambda e: (e.start, e.end, e.label)))

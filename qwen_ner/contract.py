@@ -16,11 +16,15 @@ from typing import Any
 from .codec import FORMAT_VERSION, Codec
 from .entities import Label, LabelSet, NerError
 from .files import read_json, write_json
+from .inline import CODECS
 
 NER_CONFIG_NAME = "ner_config.json"
 
 PROMPT = "prompt_fingerprint"
-"""Key that tells whether the labels and the system prompt in the file are still those of the training."""
+"""Key that tells whether the labels, the system prompt and the target in the file are still those of the training."""
+
+ADDED = (PROMPT, "target")
+"""Keys that the files of earlier versions lack."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class NerConfig:
     `max_new_tokens` limits the length of an answer and `end_token_ids` end it. `data_fingerprint` is
     `entities.fingerprint` of the training rows. `window` is the length in characters of the longest of them, as they
     were trained on, or 0 if unknown; longer texts are read in windows. `calibration` holds the fields of
-    `inference.calibration.Calibration`, fitted on held-out rows.
+    `inference.calibration.Calibration`, fitted on held-out rows. `target` is what answers are written in.
     """
 
     labels: LabelSet
@@ -41,15 +45,16 @@ class NerConfig:
     format_version: int = FORMAT_VERSION
     window: int = 0
     calibration: dict[str, Any] | None = None
+    target: str = Codec.target
 
     def codec(self) -> Codec:
-        return Codec(self.labels, self.system_prompt)
+        return CODECS[self.target](self.labels, self.system_prompt)
 
     def save(self, folder: str | Path) -> None:
         """Write `folder/ner_config.json` atomically."""
         values = {**asdict(self), "labels": [asdict(label) for label in self.labels]}
         labels = [(label.name, label.description) for label in self.labels]
-        values[PROMPT] = _prompt_fingerprints(labels, self.system_prompt)[0]
+        values[PROMPT] = _prompt_fingerprints(labels, self.system_prompt, self.target)[0]
         write_json(Path(folder) / NER_CONFIG_NAME, values)
 
     @classmethod
@@ -80,10 +85,9 @@ def _faults(values: Any) -> list[str]:
         faults += _misfits(values["calibration"], CALIBRATION_KEYS, "calibration.")
     if not faults and PROMPT in values:
         labels = [(label["name"], label.get("description", "")) for label in values["labels"]]
-        if values[PROMPT] not in _prompt_fingerprints(labels, values["system_prompt"]):
-            faults.append(
-                f"labels, system_prompt: not those that the model was trained with (remove {PROMPT} to keep the change)"
-            )
+        if values[PROMPT] not in _prompt_fingerprints(labels, values["system_prompt"], values.get("target", "json")):
+            asked = "labels, system_prompt, target"
+            faults.append(f"{asked}: not those that the model was trained with (remove {PROMPT} to keep the change)")
     return faults
 
 
@@ -91,18 +95,19 @@ def _misfits(values: dict[str, Any], keys: Keys, parent: str = "") -> list[str]:
     """The keys of `values` that are unknown, missing, or not as `keys` wants them."""
     faults = [f"{parent}{key}: unknown; was it written by a newer qwen_ner?" for key in values if key not in keys]
     for key, (expected, holds) in keys.items():
-        if key not in values and key != PROMPT:
+        if key not in values and key not in ADDED:
             faults.append(f"{parent}{key}: missing; expected {expected}")
         elif key in values and not holds(values[key]):
             faults.append(f"{parent}{key}: {json.dumps(values[key], ensure_ascii=False)[:80]} is not {expected}")
     return faults
 
 
-def _prompt_fingerprints(labels: Sequence[tuple[str, str]], system_prompt: str) -> list[str]:
+def _prompt_fingerprints(labels: Sequence[tuple[str, str]], system_prompt: str, target: str) -> list[str]:
     """The fingerprint of what the model is asked, and that of earlier versions, which left descriptions out."""
     names = [name for name, _ in labels]
     shown = [*map(list, labels)] if "{labels}" in system_prompt else names
-    contents = [json.dumps([some, system_prompt], ensure_ascii=True) for some in (shown, names)]
+    rest = [system_prompt, *([target] if target != Codec.target else [])]
+    contents = [json.dumps([some, *rest], ensure_ascii=True) for some in (shown, names)]
     return [hashlib.sha256(content.encode()).hexdigest()[:16] for content in contents]
 
 
@@ -144,6 +149,7 @@ KEYS: Keys = {
     "format_version": (f"{FORMAT_VERSION}, the one this version reads", lambda v: v == FORMAT_VERSION),
     "window": ("a whole number of characters, 0 or at least 4", lambda v: _is_count(v) and (v == 0 or v >= 4)),
     "calibration": ("null or an object", lambda v: v is None or isinstance(v, dict)),
+    "target": (" or ".join(CODECS), lambda v: isinstance(v, str) and v in CODECS),
     PROMPT: ("a string", lambda v: isinstance(v, str)),
 }
 CALIBRATION_KEYS: Keys = {

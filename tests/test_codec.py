@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_ner.codec import Codec, Decoded, ground, locate, unique_keys
+from qwen_ner.codec import Codec, Decoded, unique_keys
 from qwen_ner.entities import CLUENER, Entity, Example, LabelSet, NerError
+from qwen_ner.grounding import ground
 
 CODEC = Codec(CLUENER)
 TEXT = "三星和三星在北京"
@@ -165,7 +166,7 @@ def test_what_scores_less_than_the_floor_of_its_label_goes_with_its_surface_and_
 @given(examples())
 def test_each_surface_of_a_target_is_located_as_it_is_written(example):
     target = CODEC.encode(example)
-    found = locate(target)
+    found = CODEC.locate(target)
     assert [(label, surface) for label, surface, _, _ in found] == [*by_label(example.surfaces)]
     assert all(json.loads(f'"{target[start:end]}') == surface for _, surface, start, end in found)
 
@@ -177,7 +178,7 @@ def by_label(pairs):
 
 
 def test_in_a_broken_completion_nothing_is_located():
-    assert locate('{"company":["三星","北') == []
+    assert CODEC.locate('{"company":["三星","北') == []
 
 
 def test_what_is_nested_too_deeply_to_be_shown_is_a_problem():

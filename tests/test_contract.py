@@ -123,10 +123,10 @@ def test_a_folder_of_something_else_is_refused(tmp_path, content, said):
 @pytest.mark.parametrize(
     ("key", "change", "at"),
     [
-        ("labels", lambda labels: labels[1:], "labels, system_prompt"),
-        ("labels", lambda labels: [*labels, {"name": "new"}], "labels, system_prompt"),
-        ("labels", lambda labels: labels[::-1], "labels, system_prompt"),
-        ("system_prompt", lambda prompt: prompt + "。", "labels, system_prompt"),
+        ("labels", lambda labels: labels[1:], "labels, system_prompt, target"),
+        ("labels", lambda labels: [*labels, {"name": "new"}], "labels, system_prompt, target"),
+        ("labels", lambda labels: labels[::-1], "labels, system_prompt, target"),
+        ("system_prompt", lambda prompt: prompt + "。", "labels, system_prompt, target"),
         ("labels", lambda labels: [*labels, labels[0]], "labels"),
         ("labels", lambda labels: [{"name": 5}], "labels"),
         ("labels", lambda labels: [{"name": "a", "description": 5}], "labels"),

@@ -241,6 +241,7 @@ def _cache_key(examples: Sequence[Example], codec: Codec, tokenizer: PreTrainedT
         end,
         codec.labels.names,
         codec.system_prompt,
+        codec.target,
         tokenizer.chat_template,
         backend.to_str() if backend is not None else repr(tokenizer.get_vocab()),
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from ..codec import Decoded, ground
+from ..codec import Decoded
 from ..entities import Example, LabelSet
+from ..grounding import ground
 from .scoring import Pair, Scores, score
 
 

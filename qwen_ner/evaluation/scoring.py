@@ -216,7 +216,7 @@ class Scores:
         try:
             surface, span = ({x: Counts.from_dict(of) for x, of in value[v].items()} for v in ("surface", "span"))
             split = [value[name] and Counts.from_dict(value[name]) for name in ("seen", "unseen")]
-            problems: dict[str, int] = {kind: int(value["problems"][kind]) for kind in PROBLEM_KINDS}
+            problems: dict[str, int] = {kind: int(value["problems"].get(kind, 0)) for kind in PROBLEM_KINDS}
             return cls(int(value["rows"]), tuple(value["labels"]), surface, span, problems, *split)
         except KeyError as missing:
             what, remedy = "missing from the scores", "write them with Scores.to_dict"

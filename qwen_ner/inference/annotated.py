@@ -20,7 +20,7 @@ from .extractor import Extractor
 class Dictated:
     """A `backends.base.Constraint` that allows one answer alone: the backend says how likely the model finds it."""
 
-    text, labels = "", ()  # of a server's grammar; no server can be made to write a given answer
+    text, labels, target = "", (), ""  # of a server's grammar; no server can be made to write a given answer
 
     def __init__(self, ids: Sequence[int]) -> None:
         self.ids = ids

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm.auto import tqdm
 
-from ..codec import Decoded, locate
+from ..codec import Decoded
 from ..contract import NerConfig
 from ..data.tokenize import prompt_ids
 from ..entities import Entity, NerError
@@ -94,7 +94,8 @@ class Extractor:
 
     @cached_property
     def grammar(self) -> Grammar:
-        return Grammar(self.config.labels.names, self.tokenizer, self.config.end_token_ids)
+        config = self.config
+        return Grammar(config.labels.names, self.tokenizer, config.end_token_ids, config.target)
 
     @cached_property
     def _grammar_or_none(self) -> Grammar | None:
@@ -265,7 +266,7 @@ class Extractor:
         if len(found) == 1 and not searched:
             return found[0]
         probabilities = [completion.probability for completion, _ in written] if searched else None
-        return vote(text, found, self.config.labels, share, probabilities)
+        return vote(text, found, self.config.labels, share, probabilities, located=self.codec.located)
 
     def overlong(self, text: str) -> str | None:
         """What is wrong with `text` if it leaves no room for an answer; None if it leaves some."""
@@ -293,8 +294,6 @@ class Extractor:
         spelling = self._grammar_or_none.vocabulary.bytes
         # A special token in a free answer is not in the vocabulary of bytes; its name stands in the answer.
         lengths = [len(spelling.get(token) or self.tokenizer.decode(token).encode()) for token in completion.ids]
-        before = 0
-        for label, surface, start, end in locate(answer):
-            first, last = len(answer[: before if with_keys else start].encode()), len(answer[:end].encode())
+        for label, surface, start, end in self.codec.locate(answer, with_keys=with_keys):
+            first, last = len(answer[:start].encode()), len(answer[:end].encode())
             yield (label, surface), surface_log_probability(completion.logprobs, lengths, first, last)
-            before = end

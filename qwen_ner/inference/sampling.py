@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
-from ..codec import Decoded, ground_written
+from ..codec import Decoded
 from ..entities import LabelSet, NerError
+from ..grounding import ground_written
 from .backends.base import Draw
+
+T = TypeVar("T")
 
 MAJORITY = 0.5
 """The share of the answers that a surface must be in, unless a `min_score` says otherwise."""
@@ -101,12 +104,15 @@ def vote(
     labels: LabelSet,
     floor: float = MAJORITY,
     probabilities: Sequence[float] | None = None,
+    *,
+    located: bool = False,
 ) -> Decoded:
     """One result of several `answers` to `text`: the surfaces that a share of at least `floor` of them have.
 
     The share is the score: a multiple of 1 / answers, or the sum of the answers' `probabilities` if they have some. An
     answer that has nothing, or cannot be read, counts as one without the surface. Offsets are those of an answer that
-    writes just these surfaces. Problems are those of all answers.
+    writes just these surfaces; where answers are `located`, which say what places they mean, each place has its own
+    share. Problems are those of all answers.
 
     >>> from qwen_ner.codec import Codec
     >>> from qwen_ner.entities import CLUENER
@@ -115,12 +121,22 @@ def vote(
     >>> [(entity.text, round(entity.score, 2)) for entity in found.entities], [one.kind for one in found.problems]
     ([('三星', 0.67)], ['not_json'])
     """
-    votes: defaultdict[tuple[str, str], float] = defaultdict(float)
-    for answer, weight in zip(answers, probabilities or [1] * len(answers), strict=True):
-        for pair in answer.surfaces:
-            votes[pair] += weight
-    total = 1 if probabilities else len(answers)
-    shares = {pair: min(1.0, votes[pair] / total) for pair in votes if votes[pair] / total >= floor}
-    entities = ground_written(text, (pair for pair in shares if pair[0] in labels))
+    weights, total = (probabilities, 1) if probabilities else ([1] * len(answers), len(answers))
     problems = tuple(problem for answer in answers for problem in answer.problems)
-    return Decoded(entities, tuple(shares), problems).scored(shares)
+    shares = _shares([answer.surfaces for answer in answers], weights, total, floor)
+    if not located:
+        entities = ground_written(text, (pair for pair in shares if pair[0] in labels))
+        return Decoded(entities, tuple(shares), problems).scored(shares)
+    places = _shares([[replace(e, score=None) for e in answer.entities] for answer in answers], weights, total, floor)
+    entities = tuple(replace(e, score=places[e]) for e in sorted(places, key=lambda e: (e.start, e.end, e.label)))
+    grounded = {(e.label, e.text) for answer in answers for e in answer.entities} - {(e.label, e.text) for e in places}
+    return Decoded(entities, tuple(pair for pair in shares if pair not in grounded), problems)
+
+
+def _shares(answers: Sequence[Iterable[T]], weights: Sequence[float], total: int, floor: float) -> dict[T, float]:
+    """What a share of at least `floor` of the `answers` have, each of which has its weight of the `total`."""
+    votes: defaultdict[T, float] = defaultdict(float)
+    for answer, weight in zip(answers, weights, strict=True):
+        for one in answer:
+            votes[one] += weight
+    return {one: min(1.0, weight / total) for one, weight in votes.items() if weight / total >= floor}

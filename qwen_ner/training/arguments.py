@@ -15,7 +15,6 @@ from typing import Any, Literal
 import torch
 from transformers import TrainingArguments
 
-from ..codec import SYSTEM_PROMPT
 from ..inference.backends.torch import has_bf16
 
 log = logging.getLogger(__name__)
@@ -51,7 +50,8 @@ class DataArguments:
     data_dir: str | None = key(None, "folder or zip of CLUENER; default: $QWEN_NER_DATA, the cache, a download")
     labels: dict[str, str] | None = key(None, "{name: description}; others are excluded; default: CLUENER's, or all")
     repair: bool = key(False, "accept tags in an invalid order, and brat texts edited after annotation; list each")
-    system_prompt: str = key(SYSTEM_PROMPT, "system turn, in training and in use")
+    target: Literal["json", "inline"] = key("json", "json, or inline: the text again, [三星 company] for an entity")
+    system_prompt: str | None = key(None, "system turn, in training and in use; default: that of the target")
     validation_rows: int = key(500, "rows of train held out to choose the checkpoint; own data: ≤ 10 %, none with dev")
     max_train_samples: int | None = key(None, "train on at most this many rows")
     negatives: float | None = key(None, "rows without entities to add, per training row; 0.1 adds one for every ten")

@@ -23,6 +23,7 @@ from ..entities import Example, NerError, fingerprint
 from ..inference.hub_download import ADAPTER, is_absent_folder
 from ..inference.loading import load_tokenizer
 from ..inference.windows import Window, windows_to_read
+from ..inline import CODECS
 from .batches.collate import PaddedCollator, PrefixSharedCollator, choose_collator
 from .launch import Launch
 from .long_rows import SplitRows, cut_out, split_long
@@ -110,7 +111,8 @@ class TrainingPlan:
 
     @part
     def codec(self) -> Codec:
-        return Codec(self.splits.labels, self.recipe.data.system_prompt)
+        data = self.recipe.data
+        return CODECS[data.target](self.splits.labels, data.system_prompt)
 
     @part
     def config(self) -> NerConfig:
@@ -118,13 +120,15 @@ class TrainingPlan:
         _ = self.fitting_rows  # raises if there is none
         lengths = zip(self.examples, column(self.rows, "length"), strict=True)
         longest = max(len(example.text) for example, tokens in lengths if tokens <= self.max_length)
+        given = self.recipe.data.system_prompt
         return NerConfig(
             self.splits.labels,
-            self.recipe.data.system_prompt,
+            self.codec.default_prompt if given is None else given,
             self.max_new_tokens,
             self.end_token_ids,
             fingerprint(self.splits.train),
             window=max(4, longest),
+            target=self.codec.target,
         )
 
     @part

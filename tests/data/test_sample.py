@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from rows import ROOT
 
-from qwen_ner.codec import ground
 from qwen_ner.data.analysis.duplicates import leaks
 from qwen_ner.entities import CLUENER, Entity, Example
+from qwen_ner.grounding import ground
 
 sys.path.insert(0, str(ROOT / "tools" / "sample"))
 import generate

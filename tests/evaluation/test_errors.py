@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from evaluation.cases import ABC, random_rows
 
-from qwen_ner.codec import Codec, Decoded, ground
+from qwen_ner.codec import Codec, Decoded
 from qwen_ner.data.datasets import read_dataset
 from qwen_ner.entities import CLUENER, Entity, Example
 from qwen_ner.evaluation.baselines import Lookup, ceiling
@@ -18,6 +18,7 @@ from qwen_ner.evaluation.errors import (
 )
 from qwen_ner.evaluation.scoring import Counts, score
 from qwen_ner.evaluation.table import table
+from qwen_ner.grounding import ground
 
 TEXT = "三星在北京大学"
 

@@ -20,7 +20,7 @@ from typing import Any
 from hypothesis import strategies as st
 from rows import EIGHT, ROOT
 
-from qwen_ner.codec import Codec, ground, locate
+from qwen_ner.codec import Codec
 from qwen_ner.contract import NER_CONFIG_NAME, NerConfig
 from qwen_ner.data.convert import convert
 from qwen_ner.data.datasets import read_dataset, read_texts, write_jsonl
@@ -34,6 +34,8 @@ from qwen_ner.data.formats.tagged.bio import VARIANTS, tag_lines
 from qwen_ner.data.formats.tagged.schemes import SCHEMES
 from qwen_ner.data.notes import SPACE
 from qwen_ner.entities import CLUENER, Entity, Example, LabelSet, NerError
+from qwen_ner.grounding import ground
+from qwen_ner.inline import InlineCodec
 
 from .mutation import mutated, mutated_text
 
@@ -223,15 +225,24 @@ def predictions(data: bytes) -> None:
             assert all(isinstance(text, str) for pair in found.surfaces for text in pair)
 
 
-CODEC = Codec(CLUENER)
+CODEC, INLINE = Codec(CLUENER), InlineCodec(CLUENER)
 CANONICAL = [CODEC.encode(e) for e in NUMBERED]
 
 
 @target(st.tuples(st.sampled_from(NUMBERED), mutated_text(*CANONICAL), st.booleans()))
 def decode(drawn: tuple[Example, str, bool]) -> None:
     """Never an error: what is written is found in the text, or counted as a problem."""
-    example, completion, finished = drawn
-    found = CODEC.decode(example.text, completion, finished=finished)
+    _decoded(CODEC, *drawn)
+
+
+@target(st.tuples(st.sampled_from(NUMBERED), mutated_text(*map(INLINE.encode, NUMBERED)), st.booleans()))
+def decode_inline(drawn: tuple[Example, str, bool]) -> None:
+    """The same of copies with marks."""
+    _decoded(INLINE, *drawn)
+
+
+def _decoded(codec: Codec, example: Example, completion: str, finished: bool) -> None:
+    found = codec.decode(example.text, completion, finished=finished)
     for e in found.entities:
         assert example.text[e.start : e.end] == e.text
         assert e.label in CLUENER
@@ -243,11 +254,11 @@ def decode(drawn: tuple[Example, str, bool]) -> None:
         assert unknown or ("not_in_text", label, surface) in problems
     if not found.problems:
         # In order to be said again: without a problem all that was written became entities.
-        again = CODEC.decode(example.text, CODEC.encode(Example("0", example.text, found.entities)))
+        again = codec.decode(example.text, codec.encode(Example("0", example.text, found.entities)))
         assert set(again.surfaces) == set(found.surfaces)
         assert not found.ungrounded
-        assert {pair[:2] for pair in locate(completion)} == set(found.surfaces)
-    for _, _, start, end in locate(completion):
+        assert {pair[:2] for pair in codec.locate(completion)} == set(found.surfaces)
+    for _, _, start, end in codec.locate(completion):
         assert 0 < start < end <= len(completion)
 
 

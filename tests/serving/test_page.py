@@ -44,7 +44,8 @@ def test_the_page_and_its_policy_name_no_other_host():
 def scripted(asked_folder):
     """A server whose model finds known surfaces, so that the page has entities to show."""
     uvicorn = pytest.importorskip("uvicorn")
-    from qwen_ner.codec import Decoded, ground
+    from qwen_ner.codec import Decoded
+    from qwen_ner.grounding import ground
     from qwen_ner.inference.extractor import Extractor
     from qwen_ner.serving.app import create_app
     from qwen_ner.serving.run import open_socket

@@ -19,9 +19,9 @@ from random import Random
 from templates import GENRES, OPENERS, TAILS
 from words import FILLERS, PARTS, SLOTS
 
-from qwen_ner.codec import ground
 from qwen_ner.data.analysis.duplicates import bare
 from qwen_ner.entities import Entity, Example
+from qwen_ner.grounding import ground
 
 SEED = 2025
 SIZES = {"train": 2000, "dev": 300, "test": 300}

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ...codec import ground
 from ...columns import join_names
 from ...entities import Entity, Example, LabelSet
+from ...grounding import ground
 from .errors import LineFault, Note, Report, count, ignore, nearest, quote
 from .offsets import CHARACTERS, Unit, same_surface
 

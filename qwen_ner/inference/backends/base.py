@@ -78,13 +78,16 @@ class Constraint(Protocol):
     `allows` says whether a token may come next; `allowed` lists all that may. `closed` says that only an end token may
     follow, so that a backend need not ask the model. `advance` takes a token, and raises `ValueError` for one that may
     not come. `forecast` gives up to `limit` tokens that are likely to follow, to be used as a draft. `restart` returns
-    to the beginning of the answer. `text` and `labels` are what it was made from, for a server that makes it again.
+    to the beginning of the answer. `text`, `labels` and `target` are what it was made from, for a server that makes
+    it again.
     """
 
     @property
     def text(self) -> str: ...
     @property
     def labels(self) -> Sequence[str]: ...
+    @property
+    def target(self) -> str: ...
     @property
     def closed(self) -> bool: ...
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...contract import NerConfig
 from ...entities import NerError
-from ..constraints.remote import LABELS, TEXT, lark
+from ..constraints.remote import LABELS, TARGET, TEXT, lark
 from .base import BATCH_TOKENS, Backend, Completion, Constraint, Draw, Feed, Request
 from .vllm_api import CONNECTIONS, START, Server
 
@@ -140,9 +140,9 @@ class HttpBackend(Backend):
             raise NerError(what, value=draw.temperature, place="temperature", remedy=remedy)
         request = self._request(list(prompt), limit)
         if guide and self.grammar:
-            request["vllm_xargs"] = {TEXT: guide.text, LABELS: list(guide.labels)}
+            request["vllm_xargs"] = {TEXT: guide.text, LABELS: list(guide.labels), TARGET: guide.target}
         elif guide:
-            request["structured_outputs"] = {"grammar": lark(guide.text, guide.labels)}
+            request["structured_outputs"] = {"grammar": lark(guide.text, guide.labels, guide.target)}
         written = self.server.complete(request)
         finished = bool(written.ids) and written.ids[-1] in self.ends
         ids = written.ids[:-1] if finished else written.ids

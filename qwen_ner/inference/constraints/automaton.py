@@ -109,6 +109,9 @@ class Automaton:
         nothing = not self.text.strip(UNWRITABLE)
         self.beginning = State(Place("start", tuple(range(len(fixed.labels))) if nothing else ()))
 
+    def is_done(self, state: State) -> bool:
+        return state.place.kind == "done"
+
     def _places(self, written: bytes, at: int) -> Iterator[int]:
         """Where `written` stands in the text, as whole characters but for its last; from `at` on."""
         place = -1 if UNWRITABLE in written else self.text.find(written, at)

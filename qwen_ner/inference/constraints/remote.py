@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-TEXT, LABELS = "qwen_ner_text", "qwen_ner_labels"
+from ...inline import escaped
+
+TEXT, LABELS, TARGET = "qwen_ner_text", "qwen_ner_labels", "qwen_ner_target"
 """The names in `vllm_xargs` that `vllm.GrammarProcessor` reads."""
 
 LEAST_TOKENS = 3
@@ -18,12 +20,14 @@ BITS = 64
 """Labels that llguidance can keep apart; further ones may come twice."""
 
 
-def lark(text: str, labels: Sequence[str]) -> str:
+def lark(text: str, labels: Sequence[str], target: str = "json") -> str:
     """The answers that `text` allows as a grammar for llguidance, for a server without our logits processor.
 
-    It has each label once, with substrings of the text, but says neither that no surface comes twice nor that the
-    answer ends in time: a general grammar cannot.
+    In JSON it has each label once, with substrings of the text, but says neither that no surface comes twice nor that
+    the answer ends in time: a general grammar cannot. Inline it says all.
     """
+    if target == "inline":
+        return _inline(text, labels)
     if not text or not labels:
         return 'start: "{}"'
     chunks = json.dumps([json.dumps(character, ensure_ascii=False)[1:-1] for character in text], ensure_ascii=False)
@@ -40,3 +44,14 @@ def lark(text: str, labels: Sequence[str]) -> str:
         f'SUB: %regex {{"substring_chunks": {chunks}}} & /(?s:.+)/',
     )
     return "\n".join(rules) + "\n"
+
+
+def _inline(text: str, labels: Sequence[str]) -> str:
+    """Rules for what may follow the first n characters, outside of a mark (o) and inside of one (m)."""
+    characters = [json.dumps(escaped(character), ensure_ascii=False) for character in text]
+    rules = ["start: o0"]
+    for n, character in enumerate(characters):
+        rules.append(f'o{n}: {character} o{n + 1} | "[" {character} m{n + 1}')
+        rules.append(f"m{n + 1}: {f'{characters[n + 1]} m{n + 2} | ' if n + 1 < len(characters) else ''}end o{n + 1}")
+    ends = " | ".join(json.dumps(f" {label}]", ensure_ascii=False) for label in labels)
+    return "\n".join([*rules, f'o{len(characters)}: ""', f"end: {ends}"]) + "\n"

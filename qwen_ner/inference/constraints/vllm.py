@@ -18,9 +18,8 @@ import torch
 from transformers import AutoTokenizer
 from vllm.v1.sample.logits_processor import LogitsProcessor, process_dict_updates
 
-from .automaton import Automaton, FixedText
-from .grammar import Constraint
-from .remote import LABELS, LEAST_TOKENS, TEXT
+from .grammar import FIXED, Constraint, constrain
+from .remote import LABELS, LEAST_TOKENS, TARGET, TEXT
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class GrammarProcessor(LogitsProcessor):
             model.tokenizer, revision=model.tokenizer_revision, trust_remote_code=False
         )
         self.vocabulary = Vocabulary(tokenizer, ())
-        self.fixed = lru_cache(maxsize=64)(FixedText)
+        self.fixed = lru_cache(maxsize=64)(lambda target, labels: FIXED[target](labels))
         self.answers: dict[int, tuple[Constraint, Sequence[int], list[int]]] = {}
         """For each row of the batch its constraint, the tokens written so far, and those that the constraint took."""
 
@@ -51,6 +50,8 @@ class GrammarProcessor(LogitsProcessor):
         text, labels = given.get(TEXT), given.get(LABELS)
         if not isinstance(text, str) or not isinstance(labels, list) or not all(isinstance(n, str) for n in labels):
             raise ValueError(f"vllm_xargs: {TEXT} must be a string and {LABELS} a list of strings")
+        if given.get(TARGET, "json") not in FIXED:
+            raise ValueError(f"vllm_xargs: {TARGET} must be one of {', '.join(FIXED)}")
         if sampling_params.temperature or not sampling_params.stop_token_ids:
             raise ValueError(f"{TEXT} needs temperature 0 and the end tokens in stop_token_ids")
         if not sampling_params.max_tokens or sampling_params.max_tokens < LEAST_TOKENS:
@@ -68,8 +69,8 @@ class GrammarProcessor(LogitsProcessor):
             return None
         vocabulary = copy(self.vocabulary)
         vocabulary.ends = frozenset(params.stop_token_ids)
-        automaton = Automaton(self.fixed(tuple(given[LABELS])), given[TEXT])
-        return Constraint(vocabulary, automaton, params.max_tokens), written, []
+        fixed = self.fixed(given.get(TARGET, "json"), tuple(given[LABELS]))
+        return constrain(vocabulary, fixed, given[TEXT], params.max_tokens), written, []
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """`logits` (row, vocabulary), changed in place where the likeliest token of a row may not come."""

@@ -65,9 +65,9 @@ def check_empty(plan: TrainingPlan) -> Finding:
     """Whether the model ever sees a text without entities."""
     train = plan.examples
     if empty := sum(not example.entities for example in train):
-        return ok(f"{empty:,} of {len(train):,} training rows have none and teach the answer {{}}")
+        return ok(f"{empty:,} of {len(train):,} training rows have none, so the model learns to find none")
     return warn(
-        f"each of {len(train):,} training rows has an entity: the model never sees a text whose answer is {{}}",
+        f"each of {len(train):,} training rows has an entity: the model never sees a text without one",
         "if your texts include such sentences, add some (negatives: 0.1)",
     )
 
@@ -206,8 +206,12 @@ def check_rows(plan: TrainingPlan) -> Finding:
 
 
 def check_answers(plan: TrainingPlan) -> Finding:
-    """Answers that the model could not finish."""
+    """Answers that the model could not finish, and entities that no answer has."""
     limit, trained = plan.max_new_tokens, len(plan.rows)
+    if lost := sum(map(plan.codec.unwritten, plan.examples)):
+        total, target = sum(len(example.entities) for example in plan.examples), plan.codec.target
+        found = f"{lost:,} of {total:,} entities to train on overlap another: target {target} leaves them out"
+        return warn(found, "use target: json, which has all")
     lengths = [len(ids) for ids in chain(column(plan.rows, "answer_ids"), column(plan.gold_rows, "answer_ids"))]
     long = sorted((n for n, length in enumerate(lengths) if length > limit), key=lambda n: -lengths[n])
     if not long:

@@ -12,7 +12,7 @@ from qwen_ner.codec import Codec
 from qwen_ner.data.datasets import read_dataset
 from qwen_ner.entities import CLUENER, LabelSet, NerError
 from qwen_ner.inference.constraints.automaton import Automaton, FixedText
-from qwen_ner.inference.constraints.grammar import Constraint, Grammar
+from qwen_ner.inference.constraints.grammar import Grammar
 
 END = 2
 NASTY = [
@@ -250,7 +250,7 @@ SUB: %regex {{"substring_chunks": {chunks}}} & /(?s:.+)/
     other = llguidance.LLMatcher(from_tokenizer(tokenizer), llguidance.LLMatcher.grammar_from_lark(lark))
     assert not other.is_error(), other.get_error()
     grammar = Grammar(labels, tokenizer, (end,))
-    constraint = Constraint(grammar.vocabulary, Automaton(FixedText(labels), text), 1000)
+    constraint = grammar.constraint(text, 1000)
     compared = 0
     for token in tokenizer('{"company":["三星\\"在')["input_ids"]:
         bits = other.compute_bitmask()

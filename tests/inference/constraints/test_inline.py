@@ -1,0 +1,167 @@
+"""What an inline constraint allows are the copies of the text with marks, and nothing else."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rows import EIGHT
+
+from qwen_ner.data.datasets import read_dataset
+from qwen_ner.entities import CLUENER, LabelSet
+from qwen_ner.inference.constraints.grammar import Grammar
+from qwen_ner.inference.constraints.inline import InlineAutomaton, Marks
+from qwen_ner.inference.constraints.remote import lark
+from qwen_ner.inline import InlineCodec
+
+CODEC = InlineCodec(CLUENER)
+NASTY = [
+    "一",
+    "[",
+    "\\",
+    "\\[a\\]]",
+    "a  b",
+    " a company b",
+    "a company] b",
+    "x\ufffdy",
+    "e\u0301 é",
+    "😀👨‍👩‍👧",
+    "\x00\x1f\n\t",
+    "ＡＢ　１",
+]
+
+
+@pytest.fixture(scope="module")
+def grammar(tokenizer):
+    return Grammar(CLUENER.names, tokenizer, (tokenizer.eos_token_id,), "inline")
+
+
+def wander(constraint, seed):
+    """A random answer: at each step any allowed token, each as likely as the other."""
+    chance = random.Random(seed)
+    written = []
+    while constraint.state is not None:
+        token = chance.choice(constraint.allowed())
+        constraint.advance(token)
+        written.append(token)
+    return written
+
+
+def spelled(grammar, tokens):
+    return b"".join(grammar.vocabulary.bytes.get(token, b"") for token in tokens).decode()
+
+
+def test_every_target_may_be_written(grammar, tokenizer):
+    for example in EIGHT:
+        constraint = grammar.constraint(example.text, 1)
+        for token in tokenizer(CODEC.encode(example))["input_ids"]:
+            assert not constraint.closed
+            constraint.advance(token)
+        assert constraint.closed
+        assert constraint.allowed() == [tokenizer.eos_token_id]
+        constraint.advance(tokenizer.eos_token_id)
+        assert constraint.allowed() == []
+
+
+def test_all_of_cluener_may_be_written(cluener_dir):
+    marks = Marks(CLUENER.names)
+    for example in read_dataset("cluener", "train", data_dir=cluener_dir)[::5]:
+        automaton = InlineAutomaton(marks, example.text)
+        state = automaton.after(automaton.beginning, CODEC.encode(example).encode())
+        assert state is not None, example
+        assert automaton.is_done(state)
+
+
+@pytest.mark.parametrize("text", [*(gold.text for gold in EIGHT), *NASTY])
+def test_whatever_is_written_copies_the_text(grammar, text):
+    for seed in range(20):
+        completion = spelled(grammar, wander(grammar.constraint(text, 1), seed))
+        decoded = CODEC.decode(text, completion)
+        assert (decoded.problems, decoded.ungrounded) == ((), ()), completion
+        assert all(text[e.start : e.end] == e.text for e in decoded.entities)
+        assert len(CODEC.locate(completion)) == len(decoded.entities)
+
+
+def test_the_tokens_allowed_are_those_that_each_is_asked_for(grammar):
+    for text, seed in [(EIGHT[3].text, 1), (NASTY[3], 2), (NASTY[5], 3), (NASTY[6], 4), ("a  b", 5)]:
+        constraint, chance = grammar.constraint(text, 1), random.Random(seed)
+        everything = [*grammar.vocabulary.bytes, *grammar.vocabulary.ends]
+        while constraint.state is not None:
+            allowed = constraint.allowed()
+            assert sorted(allowed) == sorted(token for token in everything if constraint.allows(token))
+            constraint.advance(chance.choice(allowed))
+
+
+@given(st.text("[]\\ abc北\u0301", min_size=1, max_size=8), st.integers(0, 1000))
+def test_an_answer_is_read_alike_in_pieces_of_any_length(text, seed):
+    """Whole, or byte by byte, what may come and where it leads is the same; and no way is a dead end."""
+    automaton = InlineAutomaton(Marks(["a", "ab", "b"]), text)
+    chance, state, written = random.Random(seed), automaton.beginning, b""
+    while not automaton.is_done(state):
+        following = {byte: automaton.after(state, bytes([byte])) for byte in range(256)}
+        allowed = {byte for byte, then in following.items() if then is not None}
+        assert allowed <= automaton.next_bytes(state), "none is forgotten"
+        assert allowed
+        byte = chance.choice(sorted(allowed))
+        state, written = following[byte], written + bytes([byte])
+        cut = chance.randrange(len(written))
+        part = automaton.after(automaton.beginning, written[:cut])
+        assert automaton.after(part, written[cut:]) == state
+    codec = InlineCodec(LabelSet.of(["a", "ab", "b"]))
+    assert codec.decode(automaton.source, written.decode()).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("x ab c", "[x ab c b]"),  # the text goes on as a label begins
+        ("x ab c", "[x ab] ab c"),
+        ("x ab c", "[x ab ab] c"),
+        ("x  c", "[x  a] c"),
+        ("x ", "[x  a]"),
+        ("x a] c", "[x a\\] b] c"),
+    ],
+)
+def test_a_space_in_a_mark_is_of_the_text_or_before_the_label(text, answer):
+    automaton = InlineAutomaton(Marks(["a", "ab", "b"]), text)
+    state = automaton.after(automaton.beginning, answer.encode())
+    assert state is not None
+    assert automaton.is_done(state)
+    assert InlineCodec(LabelSet.of(["a", "ab", "b"])).decode(text, answer).problems == ()
+
+
+@pytest.mark.parametrize("answer", ["[", "[x", "x[", "[x y]", "[[x", "[x a] [", "[x a]]", "y", "[ a]", "[x a] cc"])
+def test_what_is_no_copy_may_not_come(answer):
+    automaton = InlineAutomaton(Marks(["a"]), "x c")
+    state = automaton.after(automaton.beginning, answer.encode())
+    assert state is None or not automaton.is_done(state)
+
+
+def test_a_forecast_goes_on_with_the_label_and_the_text(grammar):
+    constraint = grammar.constraint("三星在北京设厂", 1)
+    for piece, ahead in [("[三星", "在北京设厂"), (" comp", "any]在北京设厂"), ("any]在", "北京设厂")]:
+        for token in grammar.vocabulary.spell(piece.encode()):
+            constraint.advance(token)
+        assert spelled(grammar, constraint.forecast(99)) == ahead
+
+
+def test_a_grammar_of_general_use_allows_the_same(grammar, tokenizer):
+    """llguidance, with what a server without ours is sent."""
+    llguidance = pytest.importorskip("llguidance")
+    from llguidance.hf import from_tokenizer
+
+    for example in (EIGHT[0], EIGHT[5]):
+        rules = lark(example.text, CLUENER.names, "inline")
+        other = llguidance.LLMatcher(from_tokenizer(tokenizer), llguidance.LLMatcher.grammar_from_lark(rules))
+        assert not other.is_error(), other.get_error()
+        constraint = grammar.constraint(example.text, 1)
+        for token in tokenizer(CODEC.encode(example))["input_ids"]:
+            bits = other.compute_bitmask()
+            theirs = {i for i in range(len(tokenizer)) if bits[i // 8] >> (i % 8) & 1}
+            allowed = set(constraint.allowed())
+            # Where one string alone can follow, llguidance asks for the tokenizer's own spelling of it.
+            assert theirs <= allowed
+            assert theirs == allowed or len({grammar.vocabulary.bytes[token][:1] for token in allowed}) == 1
+            constraint.advance(token)
+            assert other.consume_token(token)
+        assert other.is_accepting()
