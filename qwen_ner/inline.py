@@ -23,6 +23,9 @@ INLINE_PROMPT = "你是命名实体识别助手。照抄文本，把其中的实
 MARKED = re.compile(r"\[((?:[^\[\]\\]|\\[\[\]\\])+) ([^\s\[\]\\]+)\]|\\([\[\]\\])|(.)", re.DOTALL)
 """A surface and its label, an escaped character, or another one. It reads any string."""
 
+CUT = re.compile(r"\[(?:[^\[\]\\]|\\[\[\]\\])*\\?\Z|\\\Z")
+"""A mark or an escape that ends with the string."""
+
 
 class InlineCodec(Codec):
     r"""Writes the text with `[surface label]` for each entity; `[`, `]` and `\` of the text have a `\` before them.
@@ -71,7 +74,7 @@ class InlineCodec(Codec):
         self, text: str, completion: str, *, finished: bool = True, forced_surfaces: Set[tuple[str, str]] = frozenset()
     ) -> Decoded:
         problems = [] if finished else [Problem("truncated", completion)]
-        copy, marks = parse(completion)
+        copy, marks = parse(completion, finished=finished)
         whole, starts, ends = composed(text)
         blocks: Sequence[tuple[int, int, int]] = [(0, 0, len(copy))]
         if copy != whole and (finished or not whole.startswith(copy)):
@@ -124,11 +127,13 @@ def flat(example: Example) -> list[Entity]:
     return kept
 
 
-def parse(completion: str) -> tuple[str, list[tuple[str, str, int, int]]]:
+def parse(completion: str, *, finished: bool = True) -> tuple[str, list[tuple[str, str, int, int]]]:
     """The text that `completion` copies, and label, surface, start and end in it of each mark. What breaks the rules
-    is read as text."""
+    is read as text; the mark in which one was cut off is left out."""
     copy, marks = "", list[tuple[str, str, int, int]]()
     for match in MARKED.finditer(completion):
+        if not finished and CUT.match(completion, match.start()):
+            break
         if match[1]:
             surface = unescaped(match[1])
             marks.append((match[2], surface, len(copy), len(copy) + len(surface)))

@@ -177,7 +177,7 @@ def taught(make_once: MakeOnce) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(make_once: MakeOnce, taught: Path, tiny: Path) -> dict[str, Path]:
-    """The folders of two real trainings: `full`, and `adapter` (of tester/base). Do not write to them."""
+    """The folders of three real trainings: `full`, `adapter` (of tester/base) and `inline`. Do not write to them."""
     from qwen_ner.training.recipe import load_recipe
     from qwen_ner.training.run import train
 
@@ -194,13 +194,14 @@ def trained(make_once: MakeOnce, taught: Path, tiny: Path) -> dict[str, Path]:
             for name, more in {
                 "full": ["--learning_rate", "1e-2"],
                 "adapter": ["--learning_rate", "2e-2", "--lora_r", "8"],
+                "inline": ["--learning_rate", "1e-2", "--target", "inline", "--max_new_tokens", "96"],
             }.items():
                 steps = ["--max_steps", "40", "--eval_steps", "20", "--save_steps", "20"]
                 train(load_recipe(place / "recipe.yaml", [*more, *steps, "--output_dir", str(place / name)]))
         hub.close()
 
     place = make_once("trained", make)
-    return {name: place / name for name in ("full", "adapter")}
+    return {name: place / name for name in ("full", "adapter", "inline")}
 
 
 @pytest.fixture(scope="session")

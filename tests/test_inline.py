@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qwen_ner.codec import Problem
 from qwen_ner.contract import NER_CONFIG_NAME, NerConfig
 from qwen_ner.data.datasets import read_dataset
 from qwen_ner.entities import CLUENER, Entity, Example, LabelSet, NerError
@@ -134,8 +135,11 @@ def test_an_unfinished_answer_is_truncated():
     decoded = CODEC.decode("北京人", "[北京 address]", finished=False)
     assert (kinds(decoded), [e.span for e in decoded.entities]) == (["truncated"], [(0, 2)])
     assert kinds(CODEC.decode("北京人", "北京", finished=True)) == ["miscopied"]
-    decoded = CODEC.decode("北京人", "[北京 addr", finished=False)
-    assert (kinds(decoded), decoded.surfaces) == (["truncated", "miscopied"], ())
+    for written in ("[", "[北", "[北京", "[北京 addr", "[北京 address"):
+        assert CODEC.decode("北京人", written, finished=False).problems == (Problem("truncated", written),)
+    assert kinds(CODEC.decode("北京人", "[北京 addr")) == ["miscopied"]
+    assert kinds(CODEC.decode("\\[北京", "\\\\\\[北", finished=False)) == ["truncated"]
+    assert kinds(CODEC.decode("上\\", "上\\", finished=False)) == ["truncated"]
 
 
 @pytest.mark.parametrize("name", ["two words", "a]", "a\\b"])

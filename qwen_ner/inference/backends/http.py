@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...contract import NerConfig
 from ...entities import NerError
-from ..constraints.remote import LABELS, TARGET, TEXT, lark
+from ..constraints.remote import LABELS, TEXT, constraint_arguments, lark
 from .base import BATCH_TOKENS, Backend, Completion, Constraint, Draw, Feed, Request
 from .vllm_api import CONNECTIONS, START, Server
 
@@ -140,7 +140,7 @@ class HttpBackend(Backend):
             raise NerError(what, value=draw.temperature, place="temperature", remedy=remedy)
         request = self._request(list(prompt), limit)
         if guide and self.grammar:
-            request["vllm_xargs"] = {TEXT: guide.text, LABELS: list(guide.labels), TARGET: guide.target}
+            request["vllm_xargs"] = constraint_arguments(guide.text, guide.labels, guide.target)
         elif guide:
             request["structured_outputs"] = {"grammar": lark(guide.text, guide.labels, guide.target)}
         written = self.server.complete(request)
@@ -148,7 +148,9 @@ class HttpBackend(Backend):
         ids = written.ids[:-1] if finished else written.ids
         if not guide:
             return Completion(ids, finished, written.logprobs)
-        kept = _advance(guide, ids, written.likeliest) and finished and guide.closed
+        kept = _advance(guide, ids, written.likeliest) and (
+            finished and guide.closed if guide.target == "json" or finished else len(ids) == limit
+        )
         if not self.grammar:
             return Completion(ids, finished)  # what is wrong with it, decoding finds
         if not kept:

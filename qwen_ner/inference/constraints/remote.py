@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from ...inline import escaped
 
@@ -18,6 +19,15 @@ LEAST_TOKENS = 3
 
 BITS = 64
 """Labels that llguidance can keep apart; further ones may come twice."""
+
+
+def constraint_arguments(text: str, labels: Sequence[str], target: str) -> dict[str, Any]:
+    """The values of `vllm_xargs`; earlier versions know no target but JSON, and do not name it.
+
+    >>> constraint_arguments("三星在北京", ["company"], "json")
+    {'qwen_ner_text': '三星在北京', 'qwen_ner_labels': ['company']}
+    """
+    return {TEXT: text, LABELS: list(labels)} | ({} if target == "json" else {TARGET: target})
 
 
 def lark(text: str, labels: Sequence[str], target: str = "json") -> str:
