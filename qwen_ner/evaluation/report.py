@@ -19,7 +19,7 @@ from ..files import write_json, write_text
 from .bootstrap import LEVEL, RESAMPLES, SEED
 from .errors import KINDS, NONE
 from .result import EvaluationResult, Row
-from .table import VIEWS, few_note, macro_note
+from .table import VIEWS, few_note, macro_note, problem_counts
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -78,6 +78,7 @@ def page(evaluated: EvaluationResult, history: Sequence[Mapping[str, Any]] = ())
             kinds=KINDS,
             absent=NONE,
             macro_note=macro_note(evaluated.scores),
+            problem_counts=problem_counts(evaluated.scores),
             few_note=few_note(evaluated.scores),
             pairs=pairs,
             matrix=[*evaluated.labels.names, NONE] if len(evaluated.labels) <= MATRIX else None,
@@ -142,7 +143,7 @@ def _sentence(row: Row) -> dict[str, Any]:
         "ungrounded": decoded.ungrounded,
         "kinds": list(dict.fromkeys(error.kind for error in errors)),
         "labels": sorted({e.label for e in entities} | {error.written[0] for error in errors if error.written}),
-        "problems": [p for p in decoded.problems if p.kind in ("not_json", "truncated", "wrong_type")],
+        "problems": [p for p in decoded.problems if p.kind in ("not_json", "truncated", "wrong_type", "miscopied")],
     }
 
 

@@ -101,7 +101,7 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
     note = macro_note(scores)
     macro = f"macro_f1{' ' * (first - len('macro_f1'))}{100 * scores.macro_f1:>27.2f}{between('macro_f1').rstrip()}"
     caution = few_note(scores) if known else ""
-    kinds = [f"{count:,} {kind.replace('_', ' ').replace('json', 'JSON')}" for kind, count in scores.problems.items()]
+    kinds = problem_counts(scores)
     return "\n".join(
         [
             *([str(contract), VIEWS] if contract else []),
@@ -127,6 +127,23 @@ def name_cell(label: str) -> str:
     if width(shown) <= LABEL:
         return shown
     return next(f"{shown[:n]}…" for n in range(LABEL, -1, -1) if width(shown[:n]) < LABEL)
+
+
+def problem_counts(scores: Scores, *, of_none: bool = True) -> list[str]:
+    """How many problems there are of each kind; with `of_none` of those too of which there is none. Copies that differ
+    from the text are told where there are some: JSON copies nothing.
+
+    >>> from qwen_ner.entities import LabelSet
+    >>> from qwen_ner.evaluation.scoring import score
+    >>> problem_counts(score([], [], LabelSet.of(["drug"])))[:2]
+    ['0 not JSON', '0 truncated']
+    """
+    shown = {kind for kind, count in scores.problems.items() if count or (of_none and kind != "miscopied")}
+    return [
+        f"{count:,} {kind.replace('_', ' ').replace('json', 'JSON')}"
+        for kind, count in scores.problems.items()
+        if kind in shown
+    ]
 
 
 def macro_note(scores: Scores) -> str:

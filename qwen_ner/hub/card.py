@@ -21,7 +21,7 @@ from ..data.tokenize import takes_system_turn
 from ..evaluation.bootstrap import Interval
 from ..evaluation.report import CURVES, draw_curves, templates
 from ..evaluation.scoring import Scores
-from ..evaluation.table import FEW, VIEWS, Contract, macro_note
+from ..evaluation.table import FEW, VIEWS, Contract, macro_note, problem_counts
 from ..files import read_json, write_text
 from ..inference.hub_download import ADAPTER
 from ..inference.loading import load_tokenizer
@@ -107,6 +107,7 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
         few_surfaces=FEW,
         listed=LISTED,
         views=VIEWS,
+        problem_counts=problem_counts,
         seed=recipe.get("seed"),
         recipe=fence_block(yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False).strip()) if recipe else "",
         training=metrics.get("training", {}),

@@ -119,10 +119,11 @@ def nothing_right(evaluated: EvaluationResult, args: TrainingArguments, state: T
     counts, split = evaluated.scores.micro, evaluated.contract.split
     if counts.tp or not counts.support:
         return []
-    unread = sum(any(p.kind in ("not_json", "truncated") for p in decoded.problems) for decoded in evaluated.predicted)
+    of_form = ("not_json", "truncated", "miscopied")
+    unread = sum(any(p.kind in of_form for p in decoded.problems) for decoded in evaluated.predicted)
     found = (
         f"f1 is 0: none of {count(counts.support, 'surface')} of {split} was found (wrong ones: {counts.fp:,}); "
-        f"{unread:,} of {count(len(evaluated.gold), 'answer')} not JSON or truncated"
+        f"{unread:,} of {count(len(evaluated.gold), 'answer')} not JSON, truncated or miscopied"
     )
     length = "max_steps" if args.max_steps > 0 else "num_train_epochs"
     of_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size

@@ -93,7 +93,7 @@ def test_a_toy_is_called_a_toy_and_only_the_sample_made_up(tmp_path, taught, cap
     recipe = one_step(tmp_path, model_name_or_path="tiny", dataset=data, **few)
     with caplog.at_level(logging.WARNING):
         train(recipe)
-    assert "2 of 2 answers not JSON or truncated" in caplog.messages[-1]
+    assert "2 of 2 answers not JSON, truncated or miscopied" in caplog.messages[-1]
     printed = capsys.readouterr().out
     assert "This was a toy model" in printed
     assert ("made-up" in printed) is (dataset == "sample")
@@ -135,7 +135,7 @@ def test_an_f1_of_0_is_explained_with_the_numbers_of_the_run(tmp_path):
     (finding,) = zero(
         tmp_path, *written, num_train_epochs=5, per_device_train_batch_size=4, gradient_accumulation_steps=2
     )
-    assert "1 of 2 answers not JSON or truncated" in finding.found
+    assert "1 of 2 answers not JSON, truncated or miscopied" in finding.found
     for part in (
         "num_train_epochs (now 5, which gave 45 steps)",
         "fewer rows per step than 8",
@@ -143,7 +143,7 @@ def test_an_f1_of_0_is_explained_with_the_numbers_of_the_run(tmp_path):
     ):
         assert part in finding.remedy
     (finding,) = zero(tmp_path, *written, finished=False, max_steps=45)
-    assert "2 of 2 answers not JSON or truncated" in finding.found
+    assert "2 of 2 answers not JSON, truncated or miscopied" in finding.found
     assert "max_steps (now 45" in finding.remedy
 
 
