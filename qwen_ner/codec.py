@@ -7,7 +7,7 @@ prompt and the target format; training, evaluation and serving all use it. Knows
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, ClassVar, Literal, get_args
@@ -64,14 +64,22 @@ class Decoded:
         read = {(label, nfc(surface)): score for (label, surface), score in scores.items()}
         return replace(self, entities=tuple(replace(e, score=read.get((e.label, nfc(e.text)))) for e in self.entities))
 
+    def scored_as_written(self, written: Sequence[tuple[tuple[str, str], float]]) -> Decoded:
+        """A copy in which each entity has its score in `written`, the (label, surface) pairs of the answer in order.
+
+        Where not each place is written, an entity has the score of its (label, surface), of several the first.
+        """
+        pairs = [(label, nfc(surface)) for (label, surface), _ in written]
+        if pairs != [(e.label, nfc(e.text)) for e in self.entities]:
+            return self.scored(dict(reversed(written)))
+        both = zip(self.entities, written, strict=True)
+        return replace(self, entities=tuple(replace(entity, score=score) for entity, (_, score) in both))
+
     def scored_at_least(self, floor: Callable[[str], float]) -> Decoded:
-        """A copy without the entities that score below `floor(label)`, and without their surfaces."""
-        low = {(e.label, e.text) for e in self.entities if e.score is not None and e.score < floor(e.label)}
-        return replace(
-            self,
-            entities=tuple(e for e in self.entities if (e.label, e.text) not in low),
-            surfaces=tuple(pair for pair in self.surfaces if pair not in low),
-        )
+        """A copy without the entities that score below `floor(label)`, and the surfaces that then have none."""
+        kept = tuple(e for e in self.entities if e.score is None or e.score >= floor(e.label))
+        gone = {(e.label, e.text) for e in self.entities} - {(e.label, e.text) for e in kept}
+        return replace(self, entities=kept, surfaces=tuple(pair for pair in self.surfaces if pair not in gone))
 
 
 class Codec:

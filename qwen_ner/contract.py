@@ -54,6 +54,8 @@ class NerConfig:
         """Write `folder/ner_config.json` atomically."""
         values = {**asdict(self), "labels": [asdict(label) for label in self.labels]}
         labels = [(label.name, label.description) for label in self.labels]
+        if self.target == Codec.target:
+            del values["target"]  # so that earlier versions can read it
         values[PROMPT] = _prompt_fingerprints(labels, self.system_prompt, self.target)[0]
         write_json(Path(folder) / NER_CONFIG_NAME, values)
 

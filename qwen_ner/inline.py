@@ -24,7 +24,7 @@ MARKED = re.compile(r"\[((?:[^\[\]\\]|\\[\[\]\\])+) ([^\s\[\]\\]+)\]|\\([\[\]\\]
 """A surface and its label, an escaped character, or another one. It reads any string."""
 
 CUT = re.compile(r"\[(?:[^\[\]\\]|\\[\[\]\\])*\\?\Z|\\\Z")
-"""A mark or an escape that ends with the string."""
+"""A mark or an escape in which a string ends."""
 
 
 class InlineCodec(Codec):
@@ -58,17 +58,15 @@ class InlineCodec(Codec):
 
     def encode(self, example: Example) -> str:
         self.check(example)
-        text, starts, ends = composed(example.text)
+        text, marks = marked(example)
         pieces, at = list[str](), 0
-        for entity in flat(example):
-            start, end = bisect_right(ends, entity.start), bisect_left(starts, entity.end)
-            if start >= at:  # else two share a composed character
-                pieces += [escaped(text[at:start]), f"[{escaped(text[start:end])} {entity.label}]"]
-                at = end
+        for label, start, end in marks:
+            pieces += [escaped(text[at:start]), f"[{escaped(text[start:end])} {label}]"]
+            at = end
         return "".join(pieces) + escaped(text[at:])
 
     def unwritten(self, example: Example) -> int:
-        return len(example.entities) - len(flat(example))
+        return len(example.entities) - len(marked(example)[1])
 
     def decode(
         self, text: str, completion: str, *, finished: bool = True, forced_surfaces: Set[tuple[str, str]] = frozenset()
@@ -127,10 +125,25 @@ def flat(example: Example) -> list[Entity]:
     return kept
 
 
+def marked(example: Example) -> tuple[str, list[tuple[str, int, int]]]:
+    """The NFC of the text, and label, start and end in it of each mark. Of entities that share a composed character
+    the first is marked."""
+    text, starts, ends = composed(example.text)
+    marks, at = list[tuple[str, int, int]](), 0
+    for entity in flat(example):
+        start, end = bisect_right(ends, entity.start), bisect_left(starts, entity.end)
+        if start >= at:
+            marks.append((entity.label, start, end))
+            at = end
+    return text, marks
+
+
 def parse(completion: str, *, finished: bool = True) -> tuple[str, list[tuple[str, str, int, int]]]:
     """The text that `completion` copies, and label, surface, start and end in it of each mark. What breaks the rules
     is read as text; the mark in which one was cut off is left out."""
     copy, marks = "", list[tuple[str, str, int, int]]()
+    if not finished:
+        completion = completion.rstrip("\ufffd")  # a part of a character
     for match in MARKED.finditer(completion):
         if not finished and CUT.match(completion, match.start()):
             break

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from ..codec import Decoded
 from ..entities import Example, LabelSet
 from ..grounding import ground
+from ..inline import flat
 from .scoring import Pair, Scores, score
 
 
@@ -49,7 +50,13 @@ class Lookup:
         return Decoded(entities, tuple(dict.fromkeys((e.label, e.text) for e in entities)))
 
 
-def ceiling(gold: Sequence[Example], labels: LabelSet) -> Scores:
-    """The scores of writing exactly the gold surfaces: less than 1 in the span view where grounding is ambiguous."""
-    perfect = [Decoded(ground(example.text, example.surfaces), example.surfaces) for example in gold]
+def ceiling(gold: Sequence[Example], labels: LabelSet, target: str = "json") -> Scores:
+    """The scores of writing exactly the gold: less than 1 where the target cannot say all of it.
+
+    JSON does not say where a surface is meant; an inline answer has one of the entities that overlap.
+    """
+    if target == "inline":
+        perfect = [Decoded(tuple(entities := flat(one)), tuple((e.label, e.text) for e in entities)) for one in gold]
+    else:
+        perfect = [Decoded(ground(example.text, example.surfaces), example.surfaces) for example in gold]
     return score(gold, perfect, labels)

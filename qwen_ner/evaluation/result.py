@@ -43,7 +43,7 @@ class Row(NamedTuple):
 class Tally:
     """What is counted of some rows. `a + b` is the tally of the rows of `a` followed by those of `b`.
 
-    `ceiling` are the scores of writing the gold surfaces, `floor` those of looking up the surfaces of the training
+    `ceiling` are the scores of writing the gold, `floor` those of looking up the surfaces of the training
     data, if there is any. `spurious` holds the number of surfaces predicted in sentences without entities, and the
     number of these sentences. `counts` are those of `bootstrap.row_counts`, in the smallest integers that hold them.
     """
@@ -66,6 +66,7 @@ def tally(
     labels: LabelSet,
     seen: Set[Pair] | None = None,
     floor: Lookup | None = None,
+    target: str = "json",
 ) -> Tally:
     """The `Tally` of these rows; `seen` and `floor` are from the training data. Raises the errors of `score`."""
     scores = score(gold, predicted, labels, train=seen)
@@ -74,7 +75,7 @@ def tally(
     counts = row_counts(gold, predicted, labels, seen)
     return Tally(
         scores,
-        ceiling(gold, labels),
+        ceiling(gold, labels, target),
         None if floor is None else score(gold, [floor(example.text) for example in gold], labels),
         count_kinds(errors),
         confusion(gold, errors, names),
@@ -97,7 +98,8 @@ class EvaluationResult:
     Gold and predictions may be stored on disk (`data.arrow_store`): they are read in parts, and only the counts of each
     row are kept in memory. `train` are the examples the model was trained on, which tell seen from unseen surfaces and
     give the floor. `confidence` is `inference.calibration.summary` of predictions with scores. `added` are sentences
-    without entities that are not rows of the split, with their predictions; they count in `spurious` only.
+    without entities that are not rows of the split, with their predictions; they count in `spurious` only. `target` is
+    that of the model, which bounds what it can say.
     """
 
     contract: Contract
@@ -107,6 +109,7 @@ class EvaluationResult:
     train: Sequence[Example] | None = None
     confidence: Mapping[str, Any] = field(default_factory=dict)
     added: Sequence[tuple[Example, Decoded]] = ()
+    target: str = "json"
 
     @cached_property
     def tally(self) -> Tally:
@@ -116,9 +119,11 @@ class EvaluationResult:
         seen = None if self.train is None else {pair for example in self.train for pair in example.surfaces}
         floor = None if self.train is None else Lookup(self.train)
         parts = (slice(at, at + ROWS) for at in range(0, max(1, len(self.gold)), ROWS))
-        return reduce(
-            add, (tally(list(self.gold[part]), list(self.predicted[part]), self.labels, seen, floor) for part in parts)
+        found = (
+            tally(list(self.gold[part]), list(self.predicted[part]), self.labels, seen, floor, self.target)
+            for part in parts
         )
+        return reduce(add, found)
 
     @property
     def scores(self) -> Scores:
@@ -137,10 +142,15 @@ class EvaluationResult:
         found, read = map(int, self.tally.spurious + spurious(examples, decoded))
         return {"per_1000": 1000 * (found / read), "sentences": read, "added": len(self.added)} if read else None
 
+    @property
+    def best(self) -> str:
+        """What no model of this target can do better than."""
+        return "marking the gold entities" if self.target == "inline" else "writing the gold surfaces"
+
     def table(self) -> str:
         """The scores with their contract and intervals, the kinds of errors, and the floor and ceiling."""
         kinds = " · ".join(f"{c.fp:,} + {c.fn:,} {kind}" for kind, c in self.tally.kinds.items() if c.fp or c.fn)
-        bounds = f"ceiling (writing the gold surfaces): span_f1 {100 * self.tally.ceiling.span_f1:.2f}"
+        bounds = f"ceiling ({self.best}): span_f1 {100 * self.tally.ceiling.span_f1:.2f}"
         if self.tally.floor is not None:
             bounds = f"floor (looking up train's surfaces): f1 {100 * self.tally.floor.f1:.2f} · {bounds}"
         lines = [table(self.scores, self.contract, self.intervals)]

@@ -68,7 +68,7 @@ def confidences_in(
     completions = extractor.backend.complete(prompts, limit, [Dictated(ids[n]) for n in asked])
     found: list[dict[tuple[str, str], float] | None] = [None if pairs else {} for pairs in wanted]
     for n, completion in zip(asked, completions, strict=True):
-        logprobs = dict(extractor.log_probabilities(answers[n], completion, with_keys=True))
+        logprobs = dict(reversed([*extractor.log_probabilities(answers[n], completion, with_keys=True)]))
         written = ((pair, (pair[0], nfc(pair[1]))) for pair in wanted[n])
         found[n] = {pair: extractor.calibration(logprobs[own]) for pair, own in written if own in logprobs}
     return found

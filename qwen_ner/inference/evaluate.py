@@ -114,9 +114,9 @@ def evaluate(
         kept: dict[str, Any] = {"min_score": min_score, "thresholds": thresholds, "batch_tokens": batch_tokens}
         options = {"constrained": decoding == "constrained", "progress": True, **kept, **asdict(sampling)}
         predicted = StoredDecoded.of(extractor.predictions(gold.rows["text"], **options))
-        found = extractor.predictions([clause.text for clause in clauses], **options)
+        added = list(zip(clauses, extractor.predictions([clause.text for clause in clauses], **options), strict=True))
         confidence = told if (told := summary(judged(gold, predicted)))["surfaces"] else {}
-        yield evaluated(predicted=predicted, confidence=confidence, added=list(zip(clauses, found, strict=True)))
+        yield evaluated(predicted=predicted, confidence=confidence, added=added, target=extractor.config.target)
 
 
 def _answers(path: str, gold: StoredExamples, data: str) -> tuple[StoredDecoded, LabelSet]:

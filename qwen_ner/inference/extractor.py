@@ -262,7 +262,8 @@ class Extractor:
         for answer, (completion, guide) in zip(answers, written, strict=True):
             forced = guide.forced_surfaces if guide else frozenset[tuple[str, str]]()
             decoded = self.codec.decode(text, answer, finished=completion.finished, forced_surfaces=forced)
-            found.append(replace(decoded.scored(self._scores(answer, completion)), logprob=completion.logprob))
+            scored = decoded.scored_as_written(self._scores(answer, completion))
+            found.append(replace(scored, logprob=completion.logprob))
         if len(found) == 1 and not searched:
             return found[0]
         probabilities = [completion.probability for completion, _ in written] if searched else None
@@ -277,10 +278,9 @@ class Extractor:
     def _shortest(self) -> int:
         return len(prompt_ids(self.tokenizer, self.codec, ["。"])[0])
 
-    def _scores(self, answer: str, completion: Completion) -> dict[tuple[str, str], float]:
-        """The confidence of each (label, surface) that `answer` spells; of one that comes twice, the first's."""
-        found = list(self.log_probabilities(answer, completion))
-        return {pair: self.calibration(logprob) for pair, logprob in reversed(found)}
+    def _scores(self, answer: str, completion: Completion) -> list[tuple[tuple[str, str], float]]:
+        """Each (label, surface) that `answer` spells, with its confidence."""
+        return [(pair, self.calibration(logprob)) for pair, logprob in self.log_probabilities(answer, completion)]
 
     def log_probabilities(
         self, answer: str, completion: Completion, *, with_keys: bool = False

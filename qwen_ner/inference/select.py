@@ -80,7 +80,7 @@ def select(
     The lower the probability of its answer, the less certain the model is of a text: least confidence, one of the best
     strategies in Settles and Craven, "An Analysis of Active Learning Strategies for Sequence Labeling Tasks" (2008). It
     is the probability of all that the model writes, so also that nothing else is to be found; a text without entities
-    has that of `{}`. A document that is read in windows has that of its least certain window.
+    has that of `{}`, or of its unmarked copy. A document that is read in windows has that of its least certain window.
 
     From the least certain on, a text is put off if more than `COVERED` of its character 3-grams are in texts chosen
     before. This is a threshold in place of the weights of maximal marginal relevance (Kim et al., "MMR-based Active

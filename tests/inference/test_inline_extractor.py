@@ -17,6 +17,7 @@ from qwen_ner.data.tokenize import prompt_ids
 from qwen_ner.entities import CLUENER, Entity
 from qwen_ner.inference.annotated import confidences_in
 from qwen_ner.inference.backends import decoding
+from qwen_ner.inference.backends.base import Completion
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.inference.sampling import vote
 from qwen_ner.inline import INLINE_PROMPT, InlineCodec
@@ -79,6 +80,28 @@ def test_a_confidence_is_the_probability_of_the_mark(extractor):
             first, last = (len(extractor.tokenizer.decode(ids[: at + n])) for n in (0, 1))
             total += logprob if first < start + len(mark) and last > start else 0.0
         assert found[pair] == pytest.approx(extractor.calibration(total), abs=1e-5)
+
+
+def test_each_place_of_a_surface_has_its_own_confidence(extractor):
+    text = "北京人在北京"
+    answer = "[北京 address]人在[北京 address]"
+    ids = extractor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    spelled = [extractor.tokenizer.decode(ids[:n]) for n in range(1, len(ids) + 1)]
+    logprobs = [-0.25 if len(piece) <= len("[北京 address]") else -0.5 for piece in spelled]
+    found = extractor._decode(text, [(Completion(ids, True, logprobs), None)])
+    first, second = (
+        extractor.calibration(found) for found in (logprobs.count(-0.25) * -0.25, sum_of(spelled, logprobs))
+    )
+    assert [(e.span, e.score) for e in found.entities] == [((0, 2), first), ((4, 6), second)]
+    kept = found.scored_at_least(lambda _: (first + second) / 2)
+    assert ([e.span for e in kept.entities], kept.surfaces) == ([(0, 2)], (("address", "北京"),))
+    assert found.scored_at_least(lambda _: 1.1).surfaces == ()
+
+
+def sum_of(spelled, logprobs):
+    """The log-probability of the tokens of the second mark."""
+    start = len("[北京 address]人在")
+    return sum(logprob for piece, logprob in zip(spelled, logprobs, strict=True) if len(piece) > start)
 
 
 def test_beams_begin_with_the_greedy_answer_and_their_scores_are_probabilities(extractor):

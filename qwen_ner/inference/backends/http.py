@@ -141,8 +141,8 @@ class HttpBackend(Backend):
         request = self._request(list(prompt), limit)
         if guide and self.grammar:
             request["vllm_xargs"] = constraint_arguments(guide.text, guide.labels, guide.target)
-        elif guide:
-            request["structured_outputs"] = {"grammar": lark(guide.text, guide.labels, guide.target)}
+        elif guide and guide.target == "json":
+            request["structured_outputs"] = {"grammar": lark(guide.text, guide.labels)}
         written = self.server.complete(request)
         finished = bool(written.ids) and written.ids[-1] in self.ends
         ids = written.ids[:-1] if finished else written.ids

@@ -3,8 +3,8 @@
 In: label names, a tokenizer, a text. Out: a `Constraint` that says which tokens may come next. In JSON it allows
 exactly the answers in the format of `codec.Codec.encode` (compact JSON, each label at most once and with at least one
 surface, in any order) whose surfaces are substrings of the text, none twice under a label, and which are closed before
-the tokens run out. Inline it allows the copies of the text in which any parts are marked, none inside another; one for
-which the tokens do not suffice is cut off. Knows nothing of models or of the prompt.
+the tokens run out. Inline it allows the copies of the text in which any parts are marked, none inside another, and
+which end in time if the text itself does. Knows nothing of models or of the prompt.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ...entities import NerError
 from .automaton import Automaton, FixedText, State
 from .inline import InlineAutomaton, Marks
+from .inline import State as MarkState
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -25,14 +26,15 @@ if TYPE_CHECKING:
 class Constraint:
     """Which tokens one answer may consist of, while it is written: see `backends.base.Constraint`.
 
-    `forced_surfaces` are those of the answer that are no predictions: see `JsonConstraint`.
+    The answer and its end token take at most `max_new_tokens`: a token behind which the answer could no longer be
+    closed in time may not come. `forced_surfaces` are no predictions: see `JsonConstraint`.
     """
 
-    target = "inline"
+    target: str
     forced_surfaces: frozenset[tuple[str, str]] = frozenset()
 
-    def __init__(self, vocabulary: Vocabulary, automaton: Any) -> None:
-        self.vocabulary, self.automaton = vocabulary, automaton
+    def __init__(self, vocabulary: Vocabulary, automaton: Any, max_new_tokens: int) -> None:
+        self.vocabulary, self.automaton, self.max_new_tokens = vocabulary, automaton, max_new_tokens
         self.restart()
 
     @property
@@ -45,11 +47,12 @@ class Constraint:
 
     def restart(self) -> None:
         self.state: Any = self.automaton.beginning
+        self.remaining = self.max_new_tokens
         self._asked: tuple[int, Any] | None = None  # the token that was asked for last, and the state behind
 
     def _may_lead(self, token: int, state: Any) -> bool:
         """Whether `token`, behind which is `state`, leaves time to end the answer."""
-        return True
+        raise NotImplementedError
 
     def _behind(self, token: int) -> Any:
         """The state behind `token`; None if it may not come."""
@@ -104,12 +107,38 @@ class Constraint:
         if behind is None:
             raise ValueError(f"token {token} may not come here")
         self.state = None if token in self.vocabulary.ends else behind
+        self.remaining -= 1
         self._asked = None
 
 
+class InlineConstraint(Constraint):
+    """Of a text that has no room itself, every answer is cut off; marks are then not refused."""
+
+    target = "inline"
+
+    def __init__(self, vocabulary: Vocabulary, automaton: InlineAutomaton, max_new_tokens: int) -> None:
+        # Tokens that suffice from each byte of the text on: one for a character that is one, else one for each byte.
+        self.needed = [0] * (len(automaton.text) + 1)
+        end = len(automaton.text)
+        for character in reversed(automaton.characters):
+            whole = vocabulary.is_token(character)
+            for at in range(end - 1, end - len(character) - 1, -1):
+                self.needed[at] = self.needed[end] + (1 if whole and at == end - len(character) else end - at)
+            end -= len(character)
+        super().__init__(vocabulary, automaton, max_new_tokens)
+
+    def _tokens(self, state: MarkState) -> int:
+        """That suffice to end the answer from `state`, the end token included."""
+        rests = self.automaton.fixed.rests(state.written) if state.opened >= 0 else [b""]
+        # A mark that was just opened needs a character more, which is one of the text.
+        return self.needed[state.at] + min(map(len, rests)) + 1
+
+    def _may_lead(self, token: int, state: MarkState) -> bool:
+        return self._tokens(state) < self.remaining or self._tokens(self.automaton.beginning) > self.max_new_tokens
+
+
 class JsonConstraint(Constraint):
-    """The answer and its end token take at most `max_new_tokens`: a token behind which the answer could no longer be
-    closed in time may not come. Raises `NerError` if not even `{}` fits.
+    """Raises `NerError` if not even `{}` fits.
 
     `forced_surfaces` are the (label, surface) pairs that are in the answer only because the model could not write a
     surface twice: it chose to close 工行, which the list had already, and had to go on to 工行使用. They are no
@@ -119,14 +148,12 @@ class JsonConstraint(Constraint):
     target = "json"
 
     def __init__(self, vocabulary: Vocabulary, automaton: Automaton, max_new_tokens: int) -> None:
-        self.max_new_tokens = max_new_tokens
-        super().__init__(vocabulary, automaton)
+        super().__init__(vocabulary, automaton, max_new_tokens)
         if not self._in_time(automaton.beginning, max_new_tokens):
             raise NerError("no room for {} and its end token", value=max_new_tokens, place="max_new_tokens")
 
     def restart(self) -> None:
         super().restart()
-        self.remaining = self.max_new_tokens
         # A way to the end that fits into what remains, if one had to be looked for; empty: spell it when needed.
         self.plan: tuple[int, ...] = ()
         self.forced_surfaces = frozenset()
@@ -169,7 +196,6 @@ class JsonConstraint(Constraint):
             self.forced_surfaces |= {(label, json.loads(b'"' + closed.written + b'"'))}
             self._repeating = False
         self.plan = self.plan[1:] if self.plan[:1] == (token,) else ()
-        self.remaining -= 1
 
 
 FIXED: dict[str, type[FixedText | Marks]] = {"json": FixedText, "inline": Marks}
@@ -179,7 +205,7 @@ FIXED: dict[str, type[FixedText | Marks]] = {"json": FixedText, "inline": Marks}
 def constrain(vocabulary: Vocabulary, fixed: FixedText | Marks, text: str, max_new_tokens: int) -> Constraint:
     """The constraint of an answer to `text`."""
     if isinstance(fixed, Marks):
-        return Constraint(vocabulary, InlineAutomaton(fixed, text))
+        return InlineConstraint(vocabulary, InlineAutomaton(fixed, text), max_new_tokens)
     return JsonConstraint(vocabulary, Automaton(fixed, text), max_new_tokens)
 
 

@@ -42,18 +42,18 @@ class State(NamedTuple):
 class InlineAutomaton:
     """The answers that one text allows, in NFC. States are values; `after` and `next_bytes` lead along them.
 
-    From each state the answer can be completed, by as many tokens as the rest of the text needs.
+    From each state the answer can be completed.
     """
 
     beginning = State()
 
     def __init__(self, fixed: Marks, text: str) -> None:
         self.fixed, self.source = fixed, (text := nfc(text))
-        characters = [escaped(character).encode("utf-8", "replace") for character in text]
-        self.text = b"".join(characters)
+        self.characters = [escaped(character).encode("utf-8", "replace") for character in text]
+        self.text = b"".join(self.characters)
         self.is_start = bytearray(self.text.translate(BEGINS) + b"\x01")
         at = 0
-        for character in characters:
+        for character in self.characters:
             if character.startswith(b"\\"):
                 self.is_start[at + 1] = 0
             at += len(character)

@@ -9,8 +9,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ...inline import escaped
-
 TEXT, LABELS, TARGET = "qwen_ner_text", "qwen_ner_labels", "qwen_ner_target"
 """The names in `vllm_xargs` that `vllm.GrammarProcessor` reads."""
 
@@ -30,14 +28,13 @@ def constraint_arguments(text: str, labels: Sequence[str], target: str) -> dict[
     return {TEXT: text, LABELS: list(labels)} | ({} if target == "json" else {TARGET: target})
 
 
-def lark(text: str, labels: Sequence[str], target: str = "json") -> str:
-    """The answers that `text` allows as a grammar for llguidance, for a server without our logits processor.
+def lark(text: str, labels: Sequence[str]) -> str:
+    """The JSON that `text` allows as a grammar for llguidance, for a server without our logits processor.
 
-    In JSON it has each label once, with substrings of the text, but says neither that no surface comes twice nor that
-    the answer ends in time: a general grammar cannot. Inline it says all.
+    It has each label once, with substrings of the text, but says neither that no surface comes twice nor that the
+    answer ends in time: a general grammar cannot. There is none for inline answers: a rule for each character of the
+    text overflows the stack where texts are long, and a lexer takes a space in a mark for the beginning of a label.
     """
-    if target == "inline":
-        return _inline(text, labels)
     if not text or not labels:
         return 'start: "{}"'
     chunks = json.dumps([json.dumps(character, ensure_ascii=False)[1:-1] for character in text], ensure_ascii=False)
@@ -54,14 +51,3 @@ def lark(text: str, labels: Sequence[str], target: str = "json") -> str:
         f'SUB: %regex {{"substring_chunks": {chunks}}} & /(?s:.+)/',
     )
     return "\n".join(rules) + "\n"
-
-
-def _inline(text: str, labels: Sequence[str]) -> str:
-    """Rules for what may follow the first n characters, outside of a mark (o) and inside of one (m)."""
-    characters = [json.dumps(escaped(character), ensure_ascii=False) for character in text]
-    rules = ["start: o0"]
-    for n, character in enumerate(characters):
-        rules.append(f'o{n}: {character} o{n + 1} | "[" {character} m{n + 1}')
-        rules.append(f"m{n + 1}: {f'{characters[n + 1]} m{n + 2} | ' if n + 1 < len(characters) else ''}end o{n + 1}")
-    ends = " | ".join(json.dumps(f" {label}]", ensure_ascii=False) for label in labels)
-    return "\n".join([*rules, f'o{len(characters)}: ""', f"end: {ends}"]) + "\n"

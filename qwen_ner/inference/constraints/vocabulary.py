@@ -56,6 +56,11 @@ class Vocabulary:
             what = "constrained decoding needs a byte-level BPE tokenizer, with a token for each of the 256 bytes"
             raise NerError(what, value=len(single), remedy="use a tokenizer like Qwen's, or constrained=False")
 
+    def is_token(self, spelling: bytes) -> bool:
+        """Whether a token stands for just these bytes."""
+        first = bisect_left(self.spellings, spelling)
+        return first < len(self.spellings) and self.spellings[first] == spelling
+
     def narrow(self, prefix: bytes, low: int, high: int) -> tuple[int, int]:
         """The range of those that begin with `prefix` in `spellings[low:high]`, which begin with `prefix[:-1]`."""
         first = bisect_left(self.spellings, prefix, low, high)

@@ -208,17 +208,19 @@ def check_rows(plan: TrainingPlan) -> Finding:
 def check_answers(plan: TrainingPlan) -> Finding:
     """Answers that the model could not finish, and entities that no answer has."""
     limit, trained = plan.max_new_tokens, len(plan.rows)
-    if lost := sum(map(plan.codec.unwritten, plan.examples)):
-        total, target = sum(len(example.entities) for example in plan.examples), plan.codec.target
-        found = f"{lost:,} of {total:,} entities to train on overlap another: target {target} leaves them out"
-        return warn(found, "use target: json, which has all")
     lengths = [len(ids) for ids in chain(column(plan.rows, "answer_ids"), column(plan.gold_rows, "answer_ids"))]
     long = sorted((n for n, length in enumerate(lengths) if length > limit), key=lambda n: -lengths[n])
+    overlapping = ""
+    if lost := sum(map(plan.codec.unwritten, plan.examples)):
+        total, target = sum(len(example.entities) for example in plan.examples), plan.codec.target
+        overlapping = f"{lost:,} of {total:,} entities to train on overlap another: target {target} leaves them out"
     if not long:
-        return ok(f"the longest has {max(lengths):,} of max_new_tokens={limit:,} tokens")
+        found = f"the longest has {max(lengths):,} of max_new_tokens={limit:,} tokens"
+        return warn(f"{overlapping}; {found}", "use target: json, which has all") if lost else ok(found)
     sources = (plan.examples[n].source if n < trained else plan.gold_parts[n - trained].source for n in long)
     named = join_names(f"{source} ({lengths[n]:,} tokens)" for n, source in zip(long, sources, strict=True))
     found = f"{len(long):,} of {len(lengths):,} answers are longer than max_new_tokens={limit:,} and would be cut"
+    found = f"{overlapping}; {found}" if lost else found
     needed, prompts = lengths[long[0]], max(map(len, column(plan.gold_rows, "prompt_ids")), default=0)
     remedy = f"raise max_new_tokens to {needed:,}" if needed + prompts <= plan.context else "split these texts"
     return (fail if len(long) >= LOST_ANSWERS * len(lengths) else warn)(f"{found}: {named}", remedy)

@@ -63,7 +63,7 @@ class EntityMetrics:
         """`prediction`, of rows of `split`, against gold; what occurs in `annotated` counts as seen."""
         gold, predicted = self.decoded(prediction)
         contract = Contract(model, data, split, len(gold), fingerprint(gold), "free")
-        return EvaluationResult(contract, gold, predicted, self.codec.labels, annotated)
+        return EvaluationResult(contract, gold, predicted, self.codec.labels, annotated, target=self.codec.target)
 
     def _completions(self, prediction: EvalPrediction) -> Iterator[tuple[int, str, bool]]:
         """(row, text, whether it is finished) of each prediction, in the order of the rows."""

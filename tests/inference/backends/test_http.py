@@ -216,28 +216,28 @@ class Engine:
         return 200, {"choices": [{"prompt_token_ids": prompt, "token_ids": ids, "logprobs": found}]}
 
 
-@pytest.mark.parametrize("target", ["json", "inline"])
+@pytest.mark.parametrize(("target", "limit"), [("json", 24), ("inline", 48), ("inline", 12)])
 def test_the_processor_has_a_server_write_what_the_torch_backend_writes(
-    tiny, codec, processor, tokenizer, tmp_path, target
+    tiny, codec, processor, tokenizer, tmp_path, target, limit
 ):
-    """An untrained model wants what the grammar forbids at nearly each step. A copy may be longer than the limit."""
+    """An untrained model wants what the grammar forbids at nearly each step. A text may be longer than the limit."""
     shutil.copytree(tiny, tmp_path / "model")
-    NerConfig(CLUENER, codec.system_prompt, 24, (2,), target=target).save(tmp_path / "model")
+    NerConfig(CLUENER, codec.system_prompt, limit, (2,), target=target).save(tmp_path / "model")
     ours = Extractor.from_pretrained(tmp_path / "model", dtype="float32")
     server = FakeVllm(Engine(ours.model, processor, tokenizer))
     theirs = Extractor.from_pretrained(tmp_path / "model", backend=server.url)
     prompts = prompt_ids(tokenizer, codec, [*TEXTS, "aaab"])
     wrote = []
     for extractor in (ours, theirs):
-        guides = [extractor.grammar.constraint(text, 24) for text in (*TEXTS, "aaab")]
-        wrote.append((extractor.backend.complete(prompts, 24, guides), guides))
+        guides = [extractor.grammar.constraint(text, limit) for text in (*TEXTS, "aaab")]
+        wrote.append((extractor.backend.complete(prompts, limit, guides), guides))
     server.close()
     for one, other, guide, theirs_guide in zip(*wrote[0][:1], *wrote[1][:1], wrote[0][1], wrote[1][1], strict=True):
         assert list(one.ids) == list(other.ids)
         assert one.finished == other.finished
         assert guide.forced_surfaces == theirs_guide.forced_surfaces
         assert list(other.logprobs) == pytest.approx(list(one.logprobs), abs=1e-4)
-    assert all(one.finished for one in wrote[0][0]) == (target == "json")
+    assert all(one.finished for one in wrote[0][0]) == (limit > 12)
 
 
 def test_a_surface_that_the_model_had_to_lengthen_is_known_here_too(tokenizer):

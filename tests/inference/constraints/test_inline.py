@@ -11,7 +11,6 @@ from qwen_ner.data.datasets import read_dataset
 from qwen_ner.entities import CLUENER, LabelSet
 from qwen_ner.inference.constraints.grammar import Grammar
 from qwen_ner.inference.constraints.inline import InlineAutomaton, Marks
-from qwen_ner.inference.constraints.remote import lark
 from qwen_ner.inline import InlineCodec
 
 CODEC = InlineCodec(CLUENER)
@@ -82,6 +81,22 @@ def test_whatever_is_written_copies_the_text(grammar, text):
         assert len(CODEC.locate(completion)) == len(decoded.entities)
 
 
+@pytest.mark.parametrize("text", [*(gold.text for gold in EIGHT), *NASTY])
+def test_an_answer_ends_in_time_if_the_text_itself_does(grammar, tokenizer, text):
+    """Marks are refused where the rest of the text would no longer fit."""
+    alone = sum(1 if grammar.vocabulary.is_token(c) else len(c) for c in InlineAutomaton(Marks("a"), text).characters)
+    marked = 0
+    for seed in range(20):
+        limit = alone + 1 + seed
+        written = wander(grammar.constraint(text, limit), seed)
+        assert len(written) <= limit
+        assert written[-1] == tokenizer.eos_token_id
+        marked += b"[" in [grammar.vocabulary.bytes.get(token) for token in written]
+    assert marked
+    cut_off = grammar.constraint(text, alone)
+    assert any(grammar.vocabulary.bytes[token].startswith(b"[") for token in cut_off.allowed()), "it is cut off anyway"
+
+
 def test_the_tokens_allowed_are_those_that_each_is_asked_for(grammar):
     for text, seed in [(EIGHT[3].text, 1), (NASTY[3], 2), (NASTY[5], 3), (NASTY[6], 4), ("a  b", 5)]:
         constraint, chance = grammar.constraint(text, 1), random.Random(seed)
@@ -143,25 +158,3 @@ def test_a_forecast_goes_on_with_the_label_and_the_text(grammar):
         for token in grammar.vocabulary.spell(piece.encode()):
             constraint.advance(token)
         assert spelled(grammar, constraint.forecast(99)) == ahead
-
-
-def test_a_grammar_of_general_use_allows_the_same(grammar, tokenizer):
-    """llguidance, with what a server without ours is sent."""
-    llguidance = pytest.importorskip("llguidance")
-    from llguidance.hf import from_tokenizer
-
-    for example in (EIGHT[0], EIGHT[5]):
-        rules = lark(example.text, CLUENER.names, "inline")
-        other = llguidance.LLMatcher(from_tokenizer(tokenizer), llguidance.LLMatcher.grammar_from_lark(rules))
-        assert not other.is_error(), other.get_error()
-        constraint = grammar.constraint(example.text, 1)
-        for token in tokenizer(CODEC.encode(example))["input_ids"]:
-            bits = other.compute_bitmask()
-            theirs = {i for i in range(len(tokenizer)) if bits[i // 8] >> (i % 8) & 1}
-            allowed = set(constraint.allowed())
-            # Where one string alone can follow, llguidance asks for the tokenizer's own spelling of it.
-            assert theirs <= allowed
-            assert theirs == allowed or len({grammar.vocabulary.bytes[token][:1] for token in allowed}) == 1
-            constraint.advance(token)
-            assert other.consume_token(token)
-        assert other.is_accepting()
