@@ -259,7 +259,7 @@ def _decoded(codec: Codec, example: Example, completion: str, finished: bool) ->
         assert not found.ungrounded
         assert {pair[:2] for pair in codec.locate(completion)} == set(found.surfaces)
     for _, _, start, end in codec.locate(completion):
-        assert 0 < start < end <= len(completion)
+        assert 0 <= start < end <= len(completion)
 
 
 SHORT = st.text("ab三", max_size=8)

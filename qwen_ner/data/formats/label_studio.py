@@ -97,11 +97,13 @@ def _entities(results: object, reader: EntityReader) -> Iterator[Entity]:
         remedy = "export a project with one <Text>, or delete the results on the others"
         reader.report(f"its labels are on several texts, {', '.join(sorted(texts))}; {remedy}")
         return
-    with_label = {result.get("id") for result in marked} - {None}
+    with_label = {json.dumps(result.get("id")) for result in marked} - {"null"}  # ids may be of any type
     for result in results:
         kind, value = result.get("type"), result.get("value")
         value = value if isinstance(value, dict) else {}
-        if kind not in LABELS and ("start" not in value or result.get("id") in with_label):  # or of a labelled span
+        if kind not in LABELS and (
+            "start" not in value or json.dumps(result.get("id")) in with_label
+        ):  # or of a labelled span
             reader.note(f"results of type {quote(kind)}")
         elif kind not in LABELS:
             reader.report(f"a span of type {quote(kind)} cannot be read; annotate plain text with <Labels>")

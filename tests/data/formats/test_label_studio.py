@@ -185,9 +185,11 @@ def test_labels_on_several_texts_are_a_fault_until_those_on_one_are_left(tmp_pat
     assert studio(tmp_path, task(FIRST))[0].entities == (COMPANY,)
 
 
-def test_what_else_is_said_of_a_labelled_span_is_noted(tmp_path):
-    notes, choice = [], {"id": "x", "type": "choices", "value": {"start": 0, "end": 2, "choices": ["sure"]}}
-    (row,) = studio(tmp_path, task(FIRST, choice), note=lambda *note: notes.append(note[0]))
+@pytest.mark.parametrize("name", ["x", 3, 0, ["x", 1], {"x": 1}], ids=str)
+def test_what_else_is_said_of_a_labelled_span_is_noted(tmp_path, name):
+    """Whatever its id is."""
+    notes, choice = [], {"id": name, "type": "choices", "value": {"start": 0, "end": 2, "choices": ["sure"]}}
+    (row,) = studio(tmp_path, task({**FIRST, "id": name}, choice), note=lambda *note: notes.append(note[0]))
     assert row.entities == (COMPANY,)
     assert notes == ['results of type "choices"']
     with pytest.raises(DataError, match='a span of type "choices"'):
