@@ -6,6 +6,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inference.constraints.walks import spelled, wander
 from rows import EIGHT
 
 from qwen_ner.codec import Codec
@@ -40,21 +41,6 @@ def grammar(tokenizer):
 @pytest.fixture(scope="module")
 def end(tokenizer):
     return tokenizer.eos_token_id
-
-
-def wander(constraint, seed):
-    """A random answer: at each step any allowed token, each as likely as the other."""
-    chance = random.Random(seed)
-    written = []
-    while constraint.state is not None:
-        token = chance.choice(constraint.allowed())
-        constraint.advance(token)
-        written.append(token)
-    return written
-
-
-def spelled(grammar, tokens):
-    return b"".join(grammar.vocabulary.bytes.get(token, b"") for token in tokens).decode()
 
 
 def test_every_target_may_be_written(grammar, tokenizer, codec, end):
