@@ -223,9 +223,8 @@ def codec_of(chosen: Setting, labels: LabelSet, train: Sequence[Example]) -> Cod
     if chosen.order == "labels":
         often = Counter(label for example in train for label, _ in example.surfaces)
         labels = LabelSet(tuple(sorted(labels, key=lambda label: -often[label.name])))
-    order = {"text": Codec, "surfaces": LongFirst, "chinese": Chinese, "inline": InlineCodec}.get(
-        chosen.order, LabelOrder
-    )
+    orders = {"text": Codec, "surfaces": LongFirst, "chinese": Chinese, "inline": InlineCodec}
+    order = orders.get(chosen.order, LabelOrder)
     kind = type("Chosen", (Twice, order), {}) if chosen.twice else order
     prompt = order.default_prompt
     return kind(labels, prompt + GUIDELINE if chosen.definitions else prompt)

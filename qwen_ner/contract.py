@@ -88,8 +88,8 @@ def _faults(values: Any) -> list[str]:
     if not faults and PROMPT in values:
         labels = [(label["name"], label.get("description", "")) for label in values["labels"]]
         if values[PROMPT] not in _prompt_fingerprints(labels, values["system_prompt"], values.get("target", "json")):
-            asked = "labels, system_prompt, target"
-            faults.append(f"{asked}: not those that the model was trained with (remove {PROMPT} to keep the change)")
+            what = f"not those that the model was trained with (remove {PROMPT} to keep the change)"
+            faults.append(f"labels, system_prompt, target: {what}")
     return faults
 
 

@@ -101,9 +101,8 @@ def _entities(results: object, reader: EntityReader) -> Iterator[Entity]:
     for result in results:
         kind, value = result.get("type"), result.get("value")
         value = value if isinstance(value, dict) else {}
-        if kind not in LABELS and (
-            "start" not in value or json.dumps(result.get("id")) in with_label
-        ):  # or of a labelled span
+        of_labelled = json.dumps(result.get("id")) in with_label
+        if kind not in LABELS and ("start" not in value or of_labelled):
             reader.note(f"results of type {quote(kind)}")
         elif kind not in LABELS:
             reader.report(f"a span of type {quote(kind)} cannot be read; annotate plain text with <Labels>")

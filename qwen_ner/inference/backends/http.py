@@ -148,9 +148,8 @@ class HttpBackend(Backend):
         ids = written.ids[:-1] if finished else written.ids
         if not guide:
             return Completion(ids, finished, written.logprobs)
-        kept = _advance(guide, ids, written.likeliest) and (
-            finished and guide.closed if guide.target == "json" or finished else len(ids) == limit
-        )
+        cut_off = guide.target == "inline" and len(ids) == limit  # a text that is longer than the limit
+        kept = _advance(guide, ids, written.likeliest) and (guide.closed if finished else cut_off)
         if not self.grammar:
             return Completion(ids, finished)  # what is wrong with it, decoding finds
         if not kept:

@@ -10,6 +10,7 @@ which end in time if the text itself does. Knows nothing of models or of the pro
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Constraint:
+class Constraint(ABC):
     """Which tokens one answer may consist of, while it is written: see `backends.base.Constraint`.
 
     The answer and its end token take at most `max_new_tokens`: a token behind which the answer could no longer be
@@ -50,9 +51,9 @@ class Constraint:
         self.remaining = self.max_new_tokens
         self._asked: tuple[int, Any] | None = None  # the token that was asked for last, and the state behind
 
+    @abstractmethod
     def _may_lead(self, token: int, state: Any) -> bool:
         """Whether `token`, behind which is `state`, leaves time to end the answer."""
-        raise NotImplementedError
 
     def _behind(self, token: int) -> Any:
         """The state behind `token`; None if it may not come."""
@@ -126,6 +127,7 @@ class InlineConstraint(Constraint):
                 self.needed[at] = self.needed[end] + (1 if whole and at == end - len(character) else end - at)
             end -= len(character)
         super().__init__(vocabulary, automaton, max_new_tokens)
+        self.cut_off = self._tokens(automaton.beginning) > max_new_tokens
 
     def _tokens(self, state: MarkState) -> int:
         """That suffice to end the answer from `state`, the end token included."""
@@ -134,7 +136,7 @@ class InlineConstraint(Constraint):
         return self.needed[state.at] + min(map(len, rests)) + 1
 
     def _may_lead(self, token: int, state: MarkState) -> bool:
-        return self._tokens(state) < self.remaining or self._tokens(self.automaton.beginning) > self.max_new_tokens
+        return self.cut_off or self._tokens(state) < self.remaining
 
 
 class JsonConstraint(Constraint):
