@@ -92,20 +92,12 @@ def test_what_waits_for_a_gpu_can_be_run():
             setting(options[options.index("--settings") + 1])
 
 
-def test_an_inline_target_is_decoded_freely_alone(tmp_path):
-    command = [
-        sys.executable,
-        ROOT / "experiments/f1_budget.py",
-        "--quick",
-        "--settings",
-        "ours+inline",
-        "--decodings",
-        "free",
-        "vote",
-    ]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=100, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "ours+inline: --decodings free vote: there is no grammar of this target; decode it free" in done.stderr
+def test_an_inline_target_is_decoded_in_every_way(tmp_path):
+    runs, _ = budget(tmp_path, "--settings", "ours+inline", "--decodings", "free", "constrained", "vote")
+    problems = {run["decoding"]: run["problems"] for run in runs}
+    assert problems.keys() == {"free", "constrained", "vote"}
+    assert problems["free"]["miscopied"], "after three steps it cannot copy"
+    assert not problems["constrained"].keys() - {"truncated"}
 
 
 def test_what_a_setting_costs_is_what_it_computes():
