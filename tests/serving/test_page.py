@@ -1,5 +1,6 @@
 """The page in a real browser: typing, clicking, and a phone's screen."""
 
+import contextlib
 import csv
 import io
 import json
@@ -40,6 +41,24 @@ def test_the_page_and_its_policy_name_no_other_host():
     assert "unsafe" not in policy
 
 
+FREE = 10**6  # batches: more than all the tests read
+
+
+@contextlib.contextmanager
+def held(scripted, after):
+    """The model reads `after` batches and then waits until the block ends, so that a test can look and click meanwhile.
+
+    Nothing here depends on how fast the machine is.
+    """
+    app, _ = scripted
+    app.state.batches = waiting = threading.Semaphore(after)
+    try:
+        yield
+    finally:
+        app.state.batches = threading.Semaphore(FREE)
+        waiting.release(FREE)
+
+
 @pytest.fixture(scope="module")
 def scripted(asked_folder):
     """A server whose model finds known surfaces, so that the page has entities to show."""
@@ -63,7 +82,7 @@ def scripted(asked_folder):
 
     def serve(feed, *, batch_tokens, **options):
         while parts := feed(batch_tokens):
-            time.sleep(0.05)
+            app.state.batches.acquire()
             for part in parts:
                 found = ground(part.text, known)
                 part.answer(Decoded(found).scored({(e.label, e.text): scores[e.text] for e in found}), len(part.text))
@@ -71,6 +90,7 @@ def scripted(asked_folder):
     extractor.serve = serve
     app = create_app(extractor, name="ner", limits=Limits(batch_tokens=500), examples=["三星在北京"],
                      scores={"f1": 0.8, "span_f1": 0.79, "macro_f1": 0.78, "data": "sample", "split": "dev", "rows": 300})  # fmt: skip
+    app.state.batches = threading.Semaphore(FREE)
     listening = open_socket("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -246,7 +266,7 @@ def test_the_page_works_with_the_keyboard_alone(tab):
 
 
 @pytest.mark.slow
-def test_a_dropped_file_an_example_and_a_long_document_with_its_progress(tab, tmp_path):
+def test_a_dropped_file_an_example_and_a_long_document_with_its_progress(tab, scripted, tmp_path):
     file = tmp_path / "news.txt"
     file.write_text("李明在北京", encoding="utf-8")
     tab.set_input_files("#file", file)
@@ -265,15 +285,18 @@ def test_a_dropped_file_an_example_and_a_long_document_with_its_progress(tab, tm
     assert [row[1] for row in rows(tab)] == ["三星", "北京"]
     document = "三星在北京开会。" * 500
     tab.fill("#text", document)
-    tab.click("#go")
-    wait(tab, "document.getElementById('bar').value > 0.1 && document.getElementById('bar').value < 0.9")
-    assert "已读" in tab.inner_text("#told")
+    with held(scripted, after=2):
+        tab.click("#go")
+        wait(tab, "document.getElementById('bar').value > 0.1")
+        assert tab.evaluate("document.getElementById('bar').value") < 0.9
+        assert "已读" in tab.inner_text("#told")
     wait(tab, "document.getElementById('progress').hidden")
     assert len(rows(tab)) == 1000
     assert rows(tab)[-1][1:4] == ["北京", "3995", "3997"]
-    tab.click("#go")
-    tab.dispatch_event("#stop", "click")  # at once: `click` waits until the table of before has moved out of its way
-    wait(tab, "!document.getElementById('fault').hidden")
+    with held(scripted, after=0):
+        tab.click("#go")
+        tab.click("#stop")
+        wait(tab, "!document.getElementById('fault').hidden")
     assert tab.inner_text("#fault") == "已停止。"
 
 
@@ -441,16 +464,18 @@ def test_a_table_that_cannot_be_read_is_refused_with_the_place(tab):
 
 
 @pytest.mark.slow
-def test_many_rows_are_asked_for_in_pieces_with_progress_and_can_be_stopped(tab):
+def test_many_rows_are_asked_for_in_pieces_with_progress_and_can_be_stopped(tab, scripted):
     sizes = []
     tab.on("request", lambda request: "extract" in request.url and sizes.append(len(request.post_data_json["texts"])))
     lines = [json.dumps({"id": f"n{i}", "text": f"{i} 三星"}) for i in range(300)]
     lines[70] = json.dumps({"id": "n70", "text": "很" * 100_001})
     lines[71] = json.dumps({"id": "n71", "text": "\ud83d三星"})
     open_file(tab, "\n".join(lines), "many.jsonl")
-    tab.click("#go")
-    wait(tab, "document.getElementById('bar').value > 0.1 && document.getElementById('bar').value < 0.9")
-    assert "/ 300" in tab.inner_text("#told")
+    with held(scripted, after=2):
+        tab.click("#go")
+        wait(tab, "document.getElementById('bar').value > 0.1")
+        assert tab.evaluate("document.getElementById('bar').value") < 0.9
+        assert "/ 300" in tab.inner_text("#told")
     wait(tab, "!running")
     assert max(sizes) <= 64
     assert sum(sizes) == 299
@@ -462,10 +487,11 @@ def test_many_rows_are_asked_for_in_pieces_with_progress_and_can_be_stopped(tab)
     assert tab.locator(".doc").count() == 200
     tab.click("#more")
     assert tab.locator(".doc").count() == 300
-    tab.click("#go")
-    wait(tab, "document.getElementById('bar').value > 0.1")
-    tab.click("#stop")
-    wait(tab, "!running")
+    with held(scripted, after=2):
+        tab.click("#go")
+        wait(tab, "document.getElementById('bar').value > 0.1")
+        tab.click("#stop")
+        wait(tab, "!running")
     assert tab.inner_text("#fault") == "已停止。"
     assert 0 < len(json.loads(saved(tab, "#json"))) < 300
     assert "300" in tab.inner_text("#note")
@@ -595,7 +621,7 @@ def test_a_file_dropped_anywhere_is_taken_and_the_page_stays(tab):
 
 
 @pytest.mark.slow
-def test_the_focus_stays_and_the_result_is_announced(tab):
+def test_the_focus_stays_and_the_result_is_announced(tab, scripted):
     focused = "document.activeElement.id"
     extract(tab, FIRST)
     assert tab.evaluate(focused) == "go"
@@ -606,10 +632,11 @@ def test_the_focus_stays_and_the_result_is_announced(tab):
     wait(tab, "!running && document.getElementById('status').textContent")
     assert tab.evaluate(focused) == "text"
     tab.fill("#text", "三星在北京开会。" * 300)
-    tab.click("#go")
-    tab.focus("#stop")
-    tab.keyboard.press("Enter")
-    wait(tab, "!running")
+    with held(scripted, after=0):
+        tab.click("#go")
+        tab.focus("#stop")
+        tab.keyboard.press("Enter")
+        wait(tab, "!running")
     assert tab.evaluate(focused) == "go"
 
 
