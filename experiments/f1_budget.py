@@ -281,11 +281,10 @@ def thresholded(extractor: Any, gold: Sequence[Any], predicted: Sequence[Any]) -
 
 def voted(extractor: Any, texts: Sequence[str], temperature: float = 0.7, drawn: int = 4) -> list[Any]:
     """The surfaces that most of the free answer and `drawn` others have."""
-    from dataclasses import replace
-
     from qwen_ner.data.tokenize import prompt_ids
     from qwen_ner.inference.backends.base import Draw
     from qwen_ner.inference.loading import decode_ids
+    from qwen_ner.inference.sampling import vote
 
     answers = [extractor.read(texts, constrained=False)]
     prompts = prompt_ids(extractor.tokenizer, extractor.codec, texts)
@@ -299,19 +298,11 @@ def voted(extractor: Any, texts: Sequence[str], temperature: float = 0.7, drawn:
                 for text, answer, one in zip(texts, written, made, strict=True)
             ]
         )
-    found = []
-    for each in zip(*answers, strict=True):
-        votes = Counter(pair for answer in each for pair in answer.surfaces)
-        won = {pair for pair, number in votes.items() if 2 * number > len(answers)}
-        entities = {(e.label, e.text, e.start, e.end): e for answer in each for e in answer.entities}
-        found.append(
-            replace(
-                each[0],
-                surfaces=tuple(pair for pair in votes if pair in won),
-                entities=tuple(e for key, e in sorted(entities.items(), key=lambda i: i[0][2:]) if key[:2] in won),
-            )
-        )
-    return found
+    codec = extractor.codec
+    return [
+        vote(text, each, codec.labels, located=codec.located)
+        for text, each in zip(texts, zip(*answers, strict=True), strict=True)
+    ]
 
 
 def packed(counts: np.ndarray) -> str:

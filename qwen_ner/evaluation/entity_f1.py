@@ -13,9 +13,9 @@ from typing import Any
 import datasets
 import evaluate
 
-from qwen_ner.codec import Codec
 from qwen_ner.entities import Entity, Example, LabelSet, NerError
 from qwen_ner.evaluation.scoring import score
+from qwen_ner.inline import CODECS
 
 _CITATION = "Xu et al., CLUENER2020: Fine-grained Named Entity Recognition Dataset and Benchmark for Chinese, 2020"
 
@@ -29,6 +29,7 @@ class EntityF1(evaluate.Metric):
             character offsets. Other keys are an error.
         labels (list of str): the names of the label set.
         finished (list of bool, optional): whether the model wrote its end token; default: always.
+        target (str, optional): what the completions are, as in a recipe: json (default) or inline.
     Returns:
         dict of fractions and counts: f1 (micro, over each row's set of (label, surface) pairs), span_f1 (label and
         offsets), macro_f1 (mean over macro_labels labels: those in gold or predictions, or CLUENER's ten), precision,
@@ -67,6 +68,7 @@ class EntityF1(evaluate.Metric):
         *,
         labels: list[str],
         finished: list[bool] | None = None,
+        target: str = "json",
     ) -> dict[str, float | int]:
         finished = [True] * len(predictions) if finished is None else finished
         if len(finished) != len(predictions):
@@ -76,7 +78,9 @@ class EntityF1(evaluate.Metric):
         if missing := [row for row, completion in enumerate(predictions) if completion is None]:
             remedy = "give the generated text, '' if there is none"
             raise NerError("no completion", place=f"predictions[{missing[0]}]", remedy=remedy)
-        codec = Codec(LabelSet.of(labels))
+        if target not in CODECS:
+            raise NerError("no such target", value=target, place="target", remedy=f"give {' or '.join(CODECS)}")
+        codec = CODECS[target](LabelSet.of(labels))
         gold = [_example(row, reference) for row, reference in enumerate(references)]
         predicted = [
             codec.decode(example.text, completion, finished=bool(whole))

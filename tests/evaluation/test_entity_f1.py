@@ -13,6 +13,7 @@ import pytest
 from qwen_ner.codec import Codec
 from qwen_ner.entities import Entity, Example, LabelSet, NerError
 from qwen_ner.evaluation import scoring
+from qwen_ner.inline import CODECS
 
 LABELS = ["address", "company"]
 FILE = Path(scoring.__file__).with_name("entity_f1.py")
@@ -54,6 +55,15 @@ def test_it_says_what_score_says(metric):
     assert found == by_score(GOLD, COMPLETIONS, FINISHED)
     assert (found["tp"], found["fp"], found["fn"]) == (1, 2, 2)
     assert (found["truncated"], found["not_json"]) == (1, 0)
+
+
+def test_completions_may_be_marks_in_a_copy_of_the_text(metric):
+    codec = CODECS["inline"](LabelSet.of(LABELS))
+    completions = [codec.encode(example) for example in GOLD]
+    found = metric.compute(predictions=completions, references=references(GOLD), labels=LABELS, target="inline")
+    assert (found["f1"], found["span_f1"]) == (1.0, 1.0)
+    with pytest.raises(NerError, match=r"target.*xml.*json or inline"):
+        metric.compute(predictions=completions, references=references(GOLD), labels=LABELS, target="xml")
 
 
 def test_without_finished_every_completion_counts_as_finished(metric):

@@ -390,7 +390,8 @@ def test_evaluations_are_numbered_from_the_first_step():
     assert read_evaluations(log, "loss") == {0: 2.0}
 
 
-def test_a_training_prints_what_a_sweep_reads(capsys):
+@pytest.mark.parametrize("copies", [0, 3])
+def test_a_training_prints_what_a_sweep_reads(capsys, copies):
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
     from qwen_ner.training.loop.callbacks import LogLines
@@ -401,6 +402,7 @@ def test_a_training_prints_what_a_sweep_reads(capsys):
         "eval_span_f1": 0.5,
         "eval_macro_f1": 0.0,
         "eval_not_json": 2,
+        "eval_miscopied": copies,
         "epoch": 1.0,
     }
     state = TrainerState(global_step=7, max_steps=9, is_world_process_zero=True)
@@ -408,6 +410,7 @@ def test_a_training_prints_what_a_sweep_reads(capsys):
     log = capsys.readouterr().out
     for metric, value in {"loss": 0.25, "f1": 0.5123, "span_f1": 0.5, "macro_f1": 0.0}.items():
         assert read_evaluations(log, metric) == {1: value}
+    assert ("miscopied 3" in log, "miscopied" in log) == (copies == 3, copies > 0)
 
 
 # A trial

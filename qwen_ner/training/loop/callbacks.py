@@ -31,12 +31,13 @@ LAUNCHERS = ("accelerate", "torchrun", "torch.distributed", "deepspeed")
 class LogLines(TrainerCallback):
     """Print one short line where the Trainer would print a long dict.
 
-    The full metrics go to metrics.json, trainer_state.json and the trackers of `report_to`.
+    The full metrics go to metrics.json, trainer_state.json and the trackers of `report_to`. Copies that differ from the
+    text are told where there are some: JSON copies nothing.
     """
 
     keys = (
         "loss", "grad_norm", "learning_rate", "f1", "span_f1", "macro_f1", "macro_labels", "not_json", "truncated",
-        "train_runtime",
+        "miscopied", "train_runtime",
     )  # fmt: skip
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
@@ -46,7 +47,8 @@ class LogLines(TrainerCallback):
         if validation and not state.global_step:
             validation += "before training · "
         values = {key.removeprefix("eval_"): value for key, value in logs.items()}
-        parts = " · ".join(f"{key} {values[key]:.4g}" for key in self.keys if key in values)
+        shown = [key for key in self.keys if key in values and (values[key] or key != "miscopied")]
+        parts = " · ".join(f"{key} {values[key]:.4g}" for key in shown)
         with tqdm.external_write_mode():  # above the progress bars, if there are any
             print(f"step {state.global_step}/{state.max_steps} · {validation}{parts}", flush=True)
 
