@@ -36,7 +36,7 @@ import numpy as np
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # how a report is written
 from common import claim, finish, machine
 from f1_budget import HELD_OUT, SPLIT_SEED
-from lora_of_rows import epochs_of, found, predict_to, reading_dtype, train_on
+from lora_of_rows import found, predict_to, reading_dtype, train_on
 
 from qwen_ner.data.datasets import TextRow, labels_of, read_dataset
 from qwen_ner.data.split import hold_out
@@ -45,6 +45,7 @@ from qwen_ner.evaluation.bootstrap import differences, intervals, rates, row_cou
 from qwen_ner.inference.extractor import Extractor
 from qwen_ner.inference.select import select
 from qwen_ner.training.batches.cpu.malloc import set_pages
+from qwen_ner.training.doctor.machine import epochs_of
 from qwen_ner.training.tiny import make_tiny
 
 

@@ -251,9 +251,11 @@ def judge(
 
     judged: list[np.ndarray] = [np.empty((0, 2))] * len(rows)
     for fit, use in halves(rows):
-        calibration = fit_calibration([one for n in fit for one in of(n)], {}).of if fitted else lambda p: p
+        calibration = fit_calibration([one for n in fit for one in of(n)], {}) if fitted else math.exp
         for n in use:
-            judged[n] = np.array([(calibration(one.confidence), one.correct) for one in of(n)]).reshape(-1, 2)
+            judged[n] = np.array(
+                [(calibration(math.log(max(one.confidence, 1e-300))), one.correct) for one in of(n)]
+            ).reshape(-1, 2)
     return judged
 
 

@@ -161,9 +161,7 @@ def copy(checkpoint: Path, target: Path) -> None:
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
     """The report: `table`, a line a branch with its rates and intervals in points, and `against`, the difference of f1
     to the branch of one epoch less without levers, or to the same one without them."""
-    from f1_table import VIEWS, difference, over_seeds, points
-
-    from qwen_ner.evaluation.bootstrap import rates
+    from f1_table import VIEWS, difference, over_seeds
 
     counts: dict[tuple[str, str, str], dict[int, Any]] = {}
     for run in runs:
@@ -172,12 +170,12 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     table = []
     for (trunk, branch, split), by_seed in sorted(counts.items()):
         labels = next(run["labels"] for run in runs if run["setting"] == trunk)
-        each, sure = [rates(one.sum(0), labels) for one in by_seed.values()], over_seeds([*by_seed.values()], labels)
+        mean = over_seeds([*by_seed.values()], labels)
         plain = str(epoch_of(branch))
         other = counts.get((trunk, plain if branch != plain else str(epoch_of(branch) - 1), split), {})
         table.append(
             {"trunk": trunk, "branch": branch, "split": split, "seeds": sorted(by_seed)}
-            | {view: points(sum(float(one[view]) for one in each) / len(each), sure[view]) for view in VIEWS}
+            | {view: mean[view] for view in VIEWS}
             | {"against": difference(other, by_seed, labels)}
         )
     return {"machine": {part: runs[0][part] for part in machine()}, "table": table, "claims": []}

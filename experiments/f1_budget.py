@@ -262,18 +262,13 @@ def scored(
 
 def thresholded(extractor: Any, gold: Sequence[Any], predicted: Sequence[Any]) -> list[Any]:
     """`predicted` without what scores below its label's threshold: the best one on the other half of the rows."""
-    from qwen_ner.inference.calibration import best_threshold, judged
+    from qwen_ner.inference.calibration import best_thresholds, gold_counts, judged
 
     kept: dict[int, Any] = {}
     for part in (0, 1):
-        others = range(1 - part, len(gold), 2)
-        found = list(judged([gold[n] for n in others], [predicted[n] for n in others]))
-        floors = {}
-        for label in extractor.codec.labels.names:
-            scores = [one.confidence for one in found if one.label == label]
-            correct = [one.correct for one in found if one.label == label]
-            number = sum(name == label for n in others for name, _ in gold[n].surfaces)
-            floors[label] = best_threshold(scores, correct, number)
+        others = slice(1 - part, None, 2)
+        number = dict.fromkeys(extractor.codec.labels.names, 0) | gold_counts(gold[others])
+        floors = best_thresholds(list(judged(gold[others], predicted[others])), number)
         for n in range(part, len(gold), 2):
             kept[n] = predicted[n].scored_at_least(floors.__getitem__)
     return [kept[n] for n in range(len(gold))]

@@ -26,7 +26,7 @@ from qwen_ner.codec import Codec
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.analysis.audit import audit
 from qwen_ner.data.negatives import draw, entity_free
-from qwen_ner.data.tokenize import build_dataset, end_of_turn
+from qwen_ner.data.tokenize import build_dataset, end_token_ids
 from qwen_ner.entities import Example, LabelSet
 from qwen_ner.inference.loading import load_tokenizer
 from qwen_ner.inline import InlineCodec
@@ -366,7 +366,7 @@ def read_whole_prompts(extractor: Any) -> None:
 
 
 def config_of(codec: Codec, tokenizer: Any) -> NerConfig:
-    ends = tuple(dict.fromkeys((end_of_turn(tokenizer), tokenizer.eos_token_id)))
+    ends = end_token_ids(tokenizer)
     return NerConfig(codec.labels, codec.system_prompt, LONGEST_ANSWER, ends, target=codec.target)
 
 

@@ -73,11 +73,7 @@ def lines(runs: Sequence[Run], against: str) -> list[dict[str, Any]]:
     for (name, decoding), some in groups.items():
         labels, counts = some[0]["labels"], seeds[name, decoding]
         each = {seed: rates(one.sum(0), labels) for seed, one in counts.items()}
-        sure = over_seeds([*counts.values()], labels)
-
-        def rate(view: str, each: Any = each, sure: Any = sure) -> dict[str, float]:
-            return points(sum(float(one[view]) for one in each.values()) / len(each), sure[view])
-
+        mean = over_seeds([*counts.values()], labels)
         before = name if decoding != "free" else name.rpartition("+")[0] or "plain"
         compared = {}
         for key, other in (("against", against), ("lever", before)):
@@ -86,8 +82,8 @@ def lines(runs: Sequence[Run], against: str) -> list[dict[str, Any]]:
         made.append(
             {key: some[0][key] for key in ("setting", "decoding", "split", "minutes", "rows")}
             | {key: some[0][key] for key in ("epochs",) if some[0].get(key)}
-            | {view: rate(view) for view in VIEWS}
-            | {"labels": {label: rate(f"f1_{label}") for label in labels}, **compared}
+            | {view: mean[view] for view in VIEWS}
+            | {"labels": {label: mean[f"f1_{label}"] for label in labels}, **compared}
             | {key: some[0][key] for key in ("rate", "trained_rows", "train_seconds", "read_seconds")}
             | repeated(some)
             | {"seeds": {str(seed): round(100 * float(one["f1"]), 2) for seed, one in each.items()}}
@@ -119,12 +115,12 @@ def difference(a: dict[int, Any], b: dict[int, Any], labels: Sequence[str]) -> d
     return {**points(found.b - found.a, found.interval), "p": found.p and float(f"{found.p:.2g}")}
 
 
-def over_seeds(counts: Sequence[Any], labels: Sequence[str]) -> dict[str, Any]:
-    """The intervals of the rates of one run, or of their means over some: the same rows drawn for each."""
+def over_seeds(counts: Sequence[Any], labels: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The rates of one run, or their means over some, as `points`: intervals draw the same rows for each."""
     from qwen_ner.evaluation.bootstrap import differences
 
     nothing = 0 * counts[0]  # its rates are 0, so a difference to them is the mean itself
-    return {each.name: each.interval for each in differences([nothing], counts, labels, permutations=0)}
+    return {each.name: points(each.b, each.interval) for each in differences([nothing], counts, labels, permutations=0)}
 
 
 def show(report: dict[str, Any]) -> str:

@@ -43,7 +43,7 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # how a report is written
 from common import finish, machine, this_run
 from f1_budget import HELD_OUT, SPLIT_SEED, packed, write
-from lora_of_rows import epochs_of, found, predict_to, reading_dtype, train_on
+from lora_of_rows import found, predict_to, reading_dtype, train_on
 
 from qwen_ner.codec import Decoded
 from qwen_ner.data.datasets import labels_of, read_dataset
@@ -53,6 +53,7 @@ from qwen_ner.evaluation.baselines import Lookup
 from qwen_ner.evaluation.bootstrap import rates, row_counts
 from qwen_ner.files import write_text
 from qwen_ner.training.batches.cpu.malloc import set_pages
+from qwen_ner.training.doctor.machine import epochs_of
 from qwen_ner.training.tiny import make_tiny
 
 RUNS, WORK = Path("experiments/few_rows.jsonl"), Path("outputs/few_rows")

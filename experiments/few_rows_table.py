@@ -11,7 +11,7 @@ from typing import Any
 
 from common import claim, this_run
 from f1_budget import unpacked
-from f1_table import difference, over_seeds, points
+from f1_table import difference, over_seeds
 
 from qwen_ner.evaluation.bootstrap import rates
 
@@ -50,7 +50,7 @@ def line(key: tuple[str, int, str], some: dict[int, Run], counts: dict[Any, dict
     first, own = next(iter(some.values())), counts[key]
     labels = first["labels"]
     each = {seed: rates(one.sum(0), labels) for seed, one in own.items()}
-    sure = over_seeds([*own.values()], labels)
+    mean = over_seeds([*own.values()], labels)
 
     def against(other: str) -> dict[str, float | None] | None:
         return None if other == system else difference(counts.get((split, rows, other), {}), own, labels)
@@ -58,7 +58,7 @@ def line(key: tuple[str, int, str], some: dict[int, Run], counts: dict[Any, dict
     return {
         "split": split, "rows": rows, "system": system, "settings": first["settings"], "scored": first["scored"],
         "gpu": first["machine"]["gpu"],
-        **{view: points(sum(float(one[view]) for one in each.values()) / len(each), sure[view]) for view in VIEWS},
+        **{view: mean[view] for view in VIEWS},
         "seeds": {str(seed): round(100 * float(one["f1"]), 2) for seed, one in each.items()},
         "crf": against("crf"), "plain": against(system.partition("+")[0]),
         **{part: {clock: round(sum(run[part][clock] for run in some.values()) / len(some), 2)

@@ -29,18 +29,6 @@ from qwen_ner.training.run import train
 SMALL = 20
 """Rows that a training scores for its report; nothing is chosen by them."""
 
-PASSES, SHOWN = 10, 2_500
-"""Epochs of a training on few rows at most, and rows that it is shown if these are fewer."""
-
-
-def epochs_of(rows: int) -> float:
-    """The epochs of a training on so many rows.
-
-    >>> epochs_of(200), epochs_of(500)
-    (10, 5.0)
-    """
-    return min(PASSES, SHOWN / rows)
-
 
 def reading_dtype(quick: bool) -> str:
     """bfloat16 on a CPU that has it, where it takes half the time; else the default."""

@@ -7,14 +7,15 @@ prompt and the target format; training, evaluation and serving all use it. Knows
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence, Set
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, ClassVar, Literal, get_args
 from unicodedata import is_normalized
 
 from .columns import join_names
-from .composed import nfc
+from .composed import composed, nfc
 from .entities import Entity, Example, LabelSet, NerError
 from .grounding import ground_written
 
@@ -132,7 +133,7 @@ class Codec:
         """The target for `example`. Raises `NerError` if an entity has a label that is not in the label set."""
         self.check(example)
         by_label: dict[str, list[str]] = {}
-        for label, surface in dict.fromkeys((label, nfc(surface)) for label, surface in example.surfaces):
+        for label, surface in dict.fromkeys(_written(example)):
             by_label.setdefault(label, []).append(surface)
         return json.dumps(by_label, ensure_ascii=False, separators=(",", ":"))
 
@@ -259,6 +260,15 @@ def entity_row(entity: Entity) -> dict[str, Any]:
         | ({} if entity.score is None else {"score": round(entity.score, 4)})
         | ({"ambiguous": True} if entity.ambiguous else {})
     )
+
+
+def _written(example: Example) -> Iterable[tuple[str, str]]:
+    """(label, surface) of each entity in the NFC of the text; where it cuts a composed character, with the whole."""
+    if is_normalized("NFC", example.text):
+        return example.surfaces
+    text, starts, ends = composed(example.text)
+    spans = ((e.label, bisect_right(ends, e.start), bisect_left(starts, e.end)) for e in example.entities)
+    return ((label, text[start:end]) for label, start, end in spans)
 
 
 class _Pairs(list[tuple[str, Any]]):

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from .columns import printable
+from .composed import nfc
 
 
 class NerError(ValueError):
@@ -41,7 +42,8 @@ class Entity:
     """One mention. `start` and `end` count characters of the sentence, half-open: `sentence[start:end] == text`.
 
     `score` is the model's confidence in [0, 1], or None if there is none, as in gold data. `ambiguous` is True if the
-    surface has several places in the text: the model writes it once and may have meant another (`codec.ground`).
+    surface has several places in the text: the model writes it once and may have meant another (`grounding.ground`).
+    The label becomes its NFC, as models write it.
 
     >>> Entity("company", "三星", 0, 2)
     Entity(label='company', text='三星', start=0, end=2, score=None)
@@ -57,6 +59,8 @@ class Entity:
     def __post_init__(self) -> None:
         if not self.label:
             raise NerError("an entity without a label", value=self.text, place=f"[{self.start}, {self.end})")
+        if not self.label.isascii():
+            object.__setattr__(self, "label", nfc(self.label))
         if not 0 <= self.start < self.end or self.end - self.start != len(self.text):
             what, place = f"not a span of {len(self.text)} characters", f"[{self.start}, {self.end})"
             raise NerError(what, value=self.text, place=place)
@@ -105,10 +109,13 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A type of entity. The description appears in guideline prompts and model cards."""
+    """A type of entity. The description appears in guideline prompts and model cards. The name becomes its NFC."""
 
     name: str
     description: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", nfc(self.name))
 
 
 @dataclass(frozen=True)

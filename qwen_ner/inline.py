@@ -14,7 +14,7 @@ from difflib import SequenceMatcher
 
 from .codec import Codec, Decoded, Problem
 from .columns import join_names
-from .composed import composed
+from .composed import composed, nfc
 from .entities import Entity, Example, LabelSet, NerError
 from .grounding import ground_written
 
@@ -33,8 +33,8 @@ class InlineCodec(Codec):
     Of entities that overlap only one can be marked: the first, of those that begin together the longest (`unwritten`).
 
     A completion whose copy is not the text is `miscopied`: the longest runs that both have in the same order are laid
-    over each other, and an entity in one of them has its place there. Any other is looked for in the text by its
-    surface, as in JSON. An answer that was cut off predicts what it has copied. Raises `NerError` for a label that
+    over each other, and an entity in one of them has its place there. The others are looked for in the text by their
+    surfaces, as in JSON. An answer that was cut off predicts what it has copied. Raises `NerError` for a label that
     cannot be told from the rest: one with white space, a bracket or a backslash.
 
     >>> from qwen_ner.entities import CLUENER
@@ -77,20 +77,30 @@ class InlineCodec(Codec):
         blocks: Sequence[tuple[int, int, int]] = [(0, 0, len(copy))]
         if copy != whole and (finished or not whole.startswith(copy)):
             problems.append(Problem("miscopied", copy))
-            blocks = SequenceMatcher(None, copy, whole, autojunk=False).get_matching_blocks()
+            blocks = aligned(copy, whole)
         entities: dict[Entity, None] = {}
         surfaces: dict[tuple[str, str], None] = {}
+        lost: dict[tuple[str, str], None] = {}
         for label, surface, start, end in marks:
-            found: tuple[Entity, ...] = ()
+            shift = next((b - a for a, b, size in blocks if a <= start and end <= a + size), None)
             if label not in self.labels:
                 problems.append(Problem("unknown_label", label, label))
-            elif (shift := next((b - a for a, b, size in blocks if a <= start and end <= a + size), None)) is not None:
+                surfaces[label, surface] = None
+            elif shift is None:
+                lost[label, nfc(surface)] = None
+            else:
                 first, last = starts[start + shift], ends[end + shift - 1]
-                found = (Entity(label, text[first:last], first, last),)
-            elif not (found := ground_written(text, [(label, surface)])):
-                problems.append(Problem("not_in_text", surface, label))
+                entities[Entity(label, text[first:last], first, last)] = None
+                surfaces[label, text[first:last]] = None
+        if lost:
+            written = [(label, surface) for label, surface, *_ in marks if label in self.labels]
+            found = [e for e in ground_written(text, written) if (e.label, nfc(e.text)) in lost]
+            absent = lost.keys() - {(e.label, nfc(e.text)) for e in found}
+            problems += [
+                Problem("not_in_text", surface, label) for label, surface in lost if (label, surface) in absent
+            ]
             entities |= dict.fromkeys(found)
-            surfaces |= dict.fromkeys((entity.label, entity.text) for entity in found) or {(label, surface): None}
+            surfaces |= dict.fromkeys([*((e.label, e.text) for e in found), *(pair for pair in lost if pair in absent)])
         in_order = tuple(sorted(entities, key=lambda e: (e.start, e.end, e.label)))
         return Decoded(in_order, tuple(surfaces), tuple(problems))
 
@@ -136,6 +146,27 @@ def marked(example: Example) -> tuple[str, list[tuple[str, int, int]]]:
             marks.append((entity.label, start, end))
             at = end
     return text, marks
+
+
+def aligned(copy: str, text: str) -> Sequence[tuple[int, int, int]]:
+    """(start in the copy, start in the text, length) of the runs that both have in the same order: the longest, and the
+    longest before and behind it, and so on. Of long strings, for which that can take minutes, the common beginning and
+    end.
+
+    >>> aligned("在在北京", "在北京")[0]
+    Match(a=1, b=0, size=3)
+    """
+    if len(copy) * len(text) <= 500 * 500:
+        return SequenceMatcher(None, copy, text, autojunk=False).get_matching_blocks()
+    head = _in_common(copy, text)
+    tail = _in_common(copy[head:][::-1], text[head:][::-1])
+    return [(0, 0, head), (len(copy) - tail, len(text) - tail, tail)]
+
+
+def _in_common(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    both = enumerate(zip(one, other, strict=False))
+    return next((n for n, (a, b) in both if a != b), min(len(one), len(other)))
 
 
 def parse(completion: str, *, finished: bool = True) -> tuple[str, list[tuple[str, str, int, int]]]:

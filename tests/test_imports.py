@@ -12,9 +12,9 @@ FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.r
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 ORDER = [
     "columns",
+    "composed",
     "entities",
     "reach",
-    "composed",
     "grounding",
     "codec",
     "inline",

@@ -2,17 +2,18 @@
 
 import json
 import os
+import unicodedata
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_ner.codec import Problem
+from qwen_ner.codec import Codec, Decoded, Problem
 from qwen_ner.contract import NER_CONFIG_NAME, NerConfig
 from qwen_ner.data.datasets import read_dataset
 from qwen_ner.entities import CLUENER, Entity, Example, LabelSet, NerError
-from qwen_ner.inline import InlineCodec, escaped, flat, parse
+from qwen_ner.inline import CODECS, InlineCodec, escaped, flat, parse
 
 CODEC = InlineCodec(CLUENER)
 
@@ -91,6 +92,38 @@ def test_a_copy_that_differs_is_laid_over_the_text(text, completion, places, pro
     decoded = CODEC.decode(text, completion)
     assert ([e.span for e in decoded.entities], kinds(decoded)) == (places, problems)
     assert len(decoded.surfaces) == 1, "what is written is a prediction, wherever it stands"
+
+
+def test_marks_without_a_place_are_looked_for_together_as_in_json():
+    """By itself 北京 would also be found inside of 北京大学."""
+    text = "北京大学在北京"
+    found = CODEC.decode(text, "[北京 address]在[北京大学 organization]")
+    as_json = Codec(CLUENER).decode(text, '{"address":["北京"],"organization":["北京大学"]}')
+    assert [(e.label, e.span) for e in found.entities] == [(e.label, e.span) for e in as_json.entities]
+    assert set(found.surfaces) == set(as_json.surfaces)
+
+
+def test_a_long_copy_that_differs_keeps_its_beginning_and_end():
+    """All its runs would take minutes to find."""
+    text = "在上海，" + "北京" * 1000 + "，在南京"
+    found = CODEC.decode(text, "在[上海 address]，" + "北京南" * 1000 + "，在[南京 address]")
+    assert [e.span for e in found.entities] == [(1, 3), (2006, 2008)]
+    assert kinds(found) == ["miscopied"]
+
+
+@pytest.mark.parametrize("target", CODECS)
+def test_a_composed_character_that_an_entity_cuts_is_in_the_target_as_a_whole(target):
+    codec, text = CODECS[target](CLUENER), "在Cafe\N{COMBINING ACUTE ACCENT}上班"
+    found = codec.decode(text, codec.encode(Example("0", text, (entity("scene", text, 1, 5),))))
+    assert ([e.span for e in found.entities], found.problems) == ([(1, 6)], ())
+
+
+@pytest.mark.parametrize("target", CODECS)
+def test_a_label_is_read_as_a_tokenizer_writes_it(target):
+    decomposed = "Lieu cite\N{COMBINING ACUTE ACCENT}".replace(" ", "_")
+    codec, row = CODECS[target](LabelSet.of([decomposed])), Example("0", "在北京", (Entity(decomposed, "北京", 1, 3),))
+    written = unicodedata.normalize("NFC", codec.encode(row))
+    assert codec.decode(row.text, written) == Decoded(row.entities, row.surfaces)
 
 
 @pytest.mark.parametrize(

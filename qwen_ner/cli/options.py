@@ -11,6 +11,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any
 
+from ..composed import nfc
 from ..inference.backends.base import DTYPES
 
 
@@ -30,7 +31,7 @@ def add_data(parser: ArgumentParser, *, split: str | None = "dev", required: boo
 def add_labels(parser: ArgumentParser, verb: str) -> None:
     """`--labels`: those of the data whose entities count."""
     what = f"{verb} the entities of these labels alone, and say what is left out; default: all"
-    parser.add_argument("--labels", nargs="+", metavar="NAME", help=what)
+    parser.add_argument("--labels", nargs="+", type=nfc, metavar="NAME", help=what)
 
 
 def add_repair(parser: ArgumentParser) -> None:

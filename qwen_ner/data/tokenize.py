@@ -159,6 +159,11 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     return tokenizer.eos_token_id
 
 
+def end_token_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens that end an answer; the first one is written in training."""
+    return tuple(dict.fromkeys((end_of_turn(tokenizer), tokenizer.eos_token_id)))
+
+
 def build_dataset(
     examples: Sequence[Example],
     codec: Codec,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from ..codec import Decoded
 from ..entities import Example, LabelSet
 from ..grounding import ground
-from ..inline import flat
+from ..inline import CODECS
 from .scoring import Pair, Scores, score
 
 
@@ -55,8 +55,5 @@ def ceiling(gold: Sequence[Example], labels: LabelSet, target: str = "json") -> 
 
     JSON does not say where a surface is meant; an inline answer has one of the entities that overlap.
     """
-    if target == "inline":
-        perfect = [Decoded(tuple(entities := flat(one)), tuple((e.label, e.text) for e in entities)) for one in gold]
-    else:
-        perfect = [Decoded(ground(example.text, example.surfaces), example.surfaces) for example in gold]
-    return score(gold, perfect, labels)
+    codec = CODECS[target](labels)
+    return score(gold, [codec.decode(example.text, codec.encode(example)) for example in gold], labels)

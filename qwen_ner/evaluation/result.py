@@ -49,7 +49,7 @@ class Tally:
     """
 
     scores: Scores
-    ceiling: Scores
+    ceiling: Scores | None
     floor: Scores | None
     kinds: dict[str, Counts]
     confusion: Counter[tuple[str, str]]
@@ -66,7 +66,7 @@ def tally(
     labels: LabelSet,
     seen: Set[Pair] | None = None,
     floor: Lookup | None = None,
-    target: str = "json",
+    target: str | None = "json",
 ) -> Tally:
     """The `Tally` of these rows; `seen` and `floor` are from the training data. Raises the errors of `score`."""
     scores = score(gold, predicted, labels, train=seen)
@@ -75,7 +75,7 @@ def tally(
     counts = row_counts(gold, predicted, labels, seen)
     return Tally(
         scores,
-        ceiling(gold, labels, target),
+        None if target is None else ceiling(gold, labels, target),
         None if floor is None else score(gold, [floor(example.text) for example in gold], labels),
         count_kinds(errors),
         confusion(gold, errors, names),
@@ -99,7 +99,7 @@ class EvaluationResult:
     row are kept in memory. `train` are the examples the model was trained on, which tell seen from unseen surfaces and
     give the floor. `confidence` is `inference.calibration.summary` of predictions with scores. `added` are sentences
     without entities that are not rows of the split, with their predictions; they count in `spurious` only. `target` is
-    that of the model, which bounds what it can say.
+    that of the model, which bounds what it can say; None if that is not known, as of a file.
     """
 
     contract: Contract
@@ -109,7 +109,7 @@ class EvaluationResult:
     train: Sequence[Example] | None = None
     confidence: Mapping[str, Any] = field(default_factory=dict)
     added: Sequence[tuple[Example, Decoded]] = ()
-    target: str = "json"
+    target: str | None = "json"
 
     @cached_property
     def tally(self) -> Tally:
@@ -144,17 +144,21 @@ class EvaluationResult:
 
     @property
     def best(self) -> str:
-        """What no model of this target can do better than."""
+        """What no model of the target can do better than."""
         return "marking the gold entities" if self.target == "inline" else "writing the gold surfaces"
 
     def table(self) -> str:
         """The scores with their contract and intervals, the kinds of errors, and the floor and ceiling."""
         kinds = " · ".join(f"{c.fp:,} + {c.fn:,} {kind}" for kind, c in self.tally.kinds.items() if c.fp or c.fn)
-        bounds = f"ceiling ({self.best}): span_f1 {100 * self.tally.ceiling.span_f1:.2f}"
+        bounds = list[str]()
         if self.tally.floor is not None:
-            bounds = f"floor (looking up train's surfaces): f1 {100 * self.tally.floor.f1:.2f} · {bounds}"
+            bounds.append(f"floor (looking up train's surfaces): f1 {100 * self.tally.floor.f1:.2f}")
+        if self.tally.ceiling is not None:
+            bounds.append(f"ceiling ({self.best}): span_f1 {100 * self.tally.ceiling.span_f1:.2f}")
         lines = [table(self.scores, self.contract, self.intervals)]
-        lines += [f"errors (false positives + false negatives, by offsets): {kinds or 'none'}", bounds]
+        lines.append(f"errors (false positives + false negatives, by offsets): {kinds or 'none'}")
+        if bounds:
+            lines.append(" · ".join(bounds))
         if self.spurious:
             cut = f", {self.spurious['added']:,} of them cut out of the rows" if self.added else ""
             number = self.spurious["sentences"]
@@ -178,7 +182,7 @@ class EvaluationResult:
             "errors": {kind: {"fp": counts.fp, "fn": counts.fn} for kind, counts in self.tally.kinds.items()},
             "confusion": self._confusion(),
             "floor": None if self.tally.floor is None else self.tally.floor.metrics(),
-            "ceiling": self.tally.ceiling.metrics(),
+            "ceiling": None if self.tally.ceiling is None else self.tally.ceiling.metrics(),
             "spurious": self.spurious,
             "confidence": dict(self.confidence),
         }

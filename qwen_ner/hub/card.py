@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ..contract import NerConfig
 from ..data.formats.cluener import SPLITS
 from ..data.tokenize import takes_system_turn
 from ..evaluation.bootstrap import Interval
@@ -184,7 +185,7 @@ def metadata(
         base_model=base_model,
         base_model_relation=None if base_model is None else "adapter" if adapter else "finetune",
         datasets=[dataset.partition(":")[0]] if dataset in public and dataset != "sample" else None,
-        tags=["named-entity-recognition", "ner", "information-extraction", "json", "qwen_ner"],
+        tags=["named-entity-recognition", "ner", "information-extraction", NerConfig.load(folder).target, "qwen_ner"],
         metrics=["f1"],
         model_name=repo_id.split("/")[-1],
         eval_results=results or None,

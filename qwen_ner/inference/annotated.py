@@ -54,9 +54,9 @@ def confidences_in(
     """For each of `examples`, the confidence in each annotated (label, surface) that its prediction lacks.
 
     It is that of the model writing it where the annotation has it, behind what the annotation has before: the
-    probability of its tokens from the end of the surface before it, so of the label's key too, calibrated as a
-    surface's is. None where that was not asked: the annotation's answer does not fit into `max_new_tokens`, or the text
-    is longer than those of the training.
+    probability of its tokens, in JSON from the end of the surface before it, so of the label's key too, calibrated as
+    a surface's is. None where that was not asked: the annotation's answer does not fit into `max_new_tokens`, or the
+    text is longer than those of the training.
     """
     wanted = [set(gold.surfaces) - set(found.surfaces) for gold, found in zip(examples, predicted, strict=True)]
     asked = [n for n, example in enumerate(examples) if wanted[n] and len(extractor.windows(example.text)) == 1]
@@ -65,7 +65,8 @@ def confidences_in(
     asked = [n for n in asked if len(ids[n]) < extractor.config.max_new_tokens]
     prompts = prompt_ids(extractor.tokenizer, extractor.codec, [examples[n].text for n in asked])
     limit = max((len(ids[n]) for n in asked), default=0) + 1
-    completions = extractor.backend.complete(prompts, limit, [Dictated(ids[n]) for n in asked])
+    with extractor.lock:
+        completions = extractor.backend.complete(prompts, limit, [Dictated(ids[n]) for n in asked])
     found: list[dict[tuple[str, str], float] | None] = [None if pairs else {} for pairs in wanted]
     for n, completion in zip(asked, completions, strict=True):
         logprobs = dict(reversed([*extractor.log_probabilities(answers[n], completion, with_keys=True)]))

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -93,9 +93,9 @@ def result_lines(
         elif submission:
             yield submission_row(row.id, found.entities, extractor.config.labels)
         else:
-            problems = [{"kind": p.kind, "label": p.label, "value": p.value} for p in found.problems]
             line = {"id": row.id, "text": row.text, "entities": [entity_row(entity) for entity in found.entities]}
-            yield line | ({"problems": problems} if problems else {})
+            faults = {"ungrounded": found.ungrounded, "problems": [asdict(problem) for problem in found.problems]}
+            yield line | {key: value for key, value in faults.items() if value}
 
 
 def _numbered(row: TextRow, labels: LabelSet) -> TextRow:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from ..codec import Decoded
-from ..entities import Example
+from ..entities import Entity, Example
 
 log = logging.getLogger(__name__)
 
@@ -102,10 +103,7 @@ def fit_calibration(judged: Sequence[Judged], gold: Mapping[str, int]) -> Calibr
         return own
     scale, bias = map(float, weights)
     after = _sigmoid(scale * odds + bias)
-    thresholds: dict[str, float] = {}
-    for label, total in gold.items():
-        chosen = [i for i, one in enumerate(judged) if one.label == label]
-        thresholds[label] = best_threshold(after[chosen].tolist(), correct[chosen].tolist(), total)
+    thresholds = best_thresholds([replace(one, confidence=p) for one, p in zip(judged, after, strict=True)], gold)
     errors = [expected_calibration_error(confidence, correct) for confidence in (before, after)]
     return Calibration(scale, bias, thresholds, len(judged), *errors)
 
@@ -174,6 +172,15 @@ def reliability(confidence: Floats, correct: Floats) -> list[tuple[float, float,
     ]
 
 
+def best_thresholds(judged: Sequence[Judged], gold: Mapping[str, int]) -> dict[str, float]:
+    """`best_threshold` of each label of `gold`, which counts its gold surfaces."""
+    found: dict[str, float] = {}
+    for label, total in gold.items():
+        chosen = [one for one in judged if one.label == label]
+        found[label] = best_threshold([one.confidence for one in chosen], [one.correct for one in chosen], total)
+    return found
+
+
 def best_threshold(scores: Sequence[float], correct: Sequence[float], gold: int) -> float:
     """The confidence from which surfaces are kept for the best f1; 0.0 if keeping all is as good.
 
@@ -216,9 +223,27 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0, -x))  # never overflows
 
 
-def judged(examples: Iterable[Example], predicted: Iterable[Decoded]) -> Iterator[Judged]:
-    """Each scored surface that was predicted for `examples`, and whether gold has it: what calibration needs."""
+def judged(examples: Iterable[Example], predicted: Iterable[Decoded], *, located: bool = False) -> Iterator[Judged]:
+    """Each scored surface that was predicted for `examples`, and whether gold has it: what calibration needs.
+
+    A surface that has several scores, from windows that overlap, has the highest. Of a target that says which place is
+    meant (`located`) each place is judged by itself.
+    """
     for gold, decoded in zip(examples, predicted, strict=True):
-        for (label, surface), score in {(e.label, e.text): e.score for e in decoded.entities}.items():
-            if score is not None:
-                yield Judged(label, score, (label, surface) in gold.surfaces)
+        right = {_judged_as(entity, located) for entity in gold.entities}
+        scores: dict[tuple[Any, ...], float] = {}
+        for entity in decoded.entities:
+            if entity.score is not None:
+                unit = _judged_as(entity, located)
+                scores[unit] = max(entity.score, scores.get(unit, 0.0))
+        yield from (Judged(unit[0], score, unit in right) for unit, score in scores.items())
+
+
+def gold_counts(examples: Iterable[Example], *, located: bool = False) -> Counter[str]:
+    """How many surfaces of each label `judged` could find right; if `located`, how many entities."""
+    found = ({_judged_as(entity, located) for entity in example.entities} for example in examples)
+    return Counter(unit[0] for units in found for unit in units)
+
+
+def _judged_as(entity: Entity, located: bool) -> tuple[Any, ...]:
+    return (entity.label, *entity.span) if located else (entity.label, entity.text)

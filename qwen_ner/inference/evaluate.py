@@ -94,10 +94,7 @@ def evaluate(
         split = split if train is None else HELD_OUT
     gold = gold[:limit]
     _check_entities(gold, f"{data} {split}", watch, extractor)
-    if extractor:
-        labels = extractor.config.labels
-    else:
-        predicted, labels = _answers(model, gold, data)
+    answers, labels = (None, extractor.config.labels) if extractor else _answers(model, gold, data)
     watch.keep = frozenset(labels.names)
     if split != "train" and has_split(data, "train", data_dir):
         train = StoredExamples.of(read("train"))
@@ -109,13 +106,14 @@ def evaluate(
         contract = Contract(name, data, split, len(gold), fingerprint(gold), decoding, *conditions)
         evaluated = partial(EvaluationResult, contract, gold, labels=labels, train=train)
         if extractor is None:
-            yield evaluated(predicted=predicted)
+            yield evaluated(predicted=answers, target=None)
             continue
         kept: dict[str, Any] = {"min_score": min_score, "thresholds": thresholds, "batch_tokens": batch_tokens}
         options = {"constrained": decoding == "constrained", "progress": True, **kept, **asdict(sampling)}
         predicted = StoredDecoded.of(extractor.predictions(gold.rows["text"], **options))
         added = list(zip(clauses, extractor.predictions([clause.text for clause in clauses], **options), strict=True))
-        confidence = told if (told := summary(judged(gold, predicted)))["surfaces"] else {}
+        told = summary(judged(gold, predicted, located=extractor.codec.located))
+        confidence = told if told["surfaces"] else {}
         yield evaluated(predicted=predicted, confidence=confidence, added=added, target=extractor.config.target)
 
 

@@ -56,7 +56,7 @@ class Extractor:
         self.tokenizer = tokenizer
         self.config = config
         self.codec = config.codec()
-        self._lock = Lock()
+        self.lock = Lock()
 
     @classmethod
     def from_pretrained(
@@ -200,7 +200,7 @@ class Extractor:
         copies = [text for text in texts for _ in range(number)]
         if sampling.temperature:
             options["draws"] = [draw for text in texts for draw in sampling.draws(text)]
-        with self._lock:  # what a backend keeps between calls is for one at a time
+        with self.lock:  # what a backend keeps between calls is for one at a time
             grammar = self.grammar if constrained else self._grammar_or_none
             guides = [grammar.constraint(text, limit) for text in copies] if grammar else None
             prompts = [one for one in prompt_ids(self.tokenizer, self.codec, texts) for _ in range(number)]
@@ -231,7 +231,7 @@ class Extractor:
             prompts = prompt_ids(self.tokenizer, self.codec, [one.text for one in asked]) if asked else []
             return [request for own in zip(asked, prompts, strict=True) for request in self._requests(*own, sampling)]
 
-        with self._lock:
+        with self.lock:
             self.backend.serve(requests, self.config.max_new_tokens, batch_tokens=batch_tokens)
 
     def _requests(self, asked: Asked, prompt: Sequence[int], sampling: Sampling) -> list[Request]:

@@ -16,7 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from ..contract import NER_CONFIG_NAME, NerConfig
-from ..data.tokenize import end_of_turn
+from ..data.tokenize import end_token_ids
 from ..entities import NerError
 from .hub_download import ADAPTER, SAFE, base_folder, is_absent_folder, refuse_pickled
 
@@ -150,7 +150,7 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
         raise NerError("no tokenizer found", place=path, remedy=copy)
     if not tokenizer.chat_template:
         raise NerError("no chat template", place=path, remedy="use an instruct model, or add a chat_template.jinja")
-    ends = (end_of_turn(tokenizer), tokenizer.eos_token_id)
+    ends = end_token_ids(tokenizer)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in ends:
         others = [token for token in tokenizer.all_special_tokens if tokenizer.convert_tokens_to_ids(token) not in ends]
         if not others:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from ..entities import Example
 from ..evaluation.report import write_report
 from ..evaluation.result import EvaluationResult
 from ..evaluation.scoring import Counts
-from ..inference.calibration import Judged, fit_calibration, judged, summary
+from ..inference.calibration import Judged, fit_calibration, gold_counts, judged, summary
 from ..inference.extractor import Extractor
 from .doctor.examination import warn_of_leaks
 from .finding import Finding, raise_or_warn, warn
@@ -145,9 +144,9 @@ def _toy(dataset: str, output: Path) -> str:
 def calibrate(extractor: Extractor, held_out: Sequence[Example]) -> tuple[Extractor, list[Judged]]:
     """`extractor` with a calibration fitted to what it predicts for `held_out`, and these predictions judged by it."""
     predicted = extractor.predict([example.text for example in held_out], progress=True)
-    found = list(judged(held_out, predicted))
-    gold = Counter(label for example in held_out for label, _ in example.surfaces)
-    calibration = fit_calibration(found, gold)
+    located = extractor.codec.located
+    found = list(judged(held_out, predicted, located=located))
+    calibration = fit_calibration(found, gold_counts(held_out, located=located))
     config = replace(extractor.config, calibration=asdict(calibration))
     after = [replace(one, confidence=calibration(math.log(max(one.confidence, 1e-300)))) for one in found]
     return Extractor(extractor.model, extractor.tokenizer, config), after

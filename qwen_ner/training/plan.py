@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from ..codec import Codec
 from ..contract import NerConfig
-from ..data.tokenize import build_dataset, column, end_of_turn, longest_first
+from ..data.tokenize import build_dataset, column, end_token_ids, longest_first
 from ..entities import Example, NerError, fingerprint
 from ..inference.hub_download import ADAPTER, is_absent_folder
 from ..inference.loading import load_tokenizer
@@ -107,7 +107,7 @@ class TrainingPlan:
     @part
     def end_token_ids(self) -> tuple[int, ...]:
         """The tokens that end an answer; the first one is written in training."""
-        return tuple(dict.fromkeys((end_of_turn(self.tokenizer), self.tokenizer.eos_token_id)))
+        return end_token_ids(self.tokenizer)
 
     @part
     def codec(self) -> Codec:

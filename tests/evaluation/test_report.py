@@ -97,6 +97,13 @@ def test_a_problem_has_the_name_that_it_has_in_the_table(evaluated):
     assert '<span class="tag">not JSON: 不是</span>' in html
 
 
+def test_a_surface_without_a_place_is_told_apart_from_one_of_another_label(evaluated):
+    predicted = [Codec(ABC).decode(evaluated.gold[0].text, '{"a":["龘"],"city":["龘"]}'), evaluated.predicted[1]]
+    html = page(EvaluationResult(evaluated.contract, evaluated.gold[:2], predicted, ABC))
+    assert '<span class="tag">a 龘, not in text</span>' in html
+    assert '<span class="tag">city 龘, unknown label</span>' in html
+
+
 def test_what_there_is_nothing_of_is_not_drawn(evaluated):
     bare = EvaluationResult(evaluated.contract, evaluated.gold[:2], evaluated.predicted[:2], ABC)
     html = page(bare)

@@ -47,6 +47,21 @@ def test_the_metadata_holds_what_the_hub_searches_by(trained, kind, library, rel
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "how", "limit"),
+    [
+        ("full", "as JSON", "the format names surfaces, not places"),
+        ("inline", "by marking them", "entities that overlap"),
+    ],
+)
+def test_the_card_says_what_the_target_can_say(trained, kind, how, limit):
+    card = model_card(trained[kind], "tester/ner")
+    assert how in card
+    assert limit in card
+    assert ("json" in ModelCard(card).data.tags) == (kind == "full")
+
+
+@pytest.mark.slow
 def test_each_label_has_its_figures_and_interval(trained):
     card = model_card(trained["full"], "tester/ner")
     metrics = json.loads((trained["full"] / "metrics.json").read_text())

@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,7 @@ from rows import EIGHT
 
 from qwen_ner.codec import Decoded, Problem
 from qwen_ner.data.datasets import read_texts
+from qwen_ner.data.formats.predictions import iter_predictions
 from qwen_ner.entities import Entity, LabelSet, NerError
 from qwen_ner.inference import batch_predict
 from qwen_ner.inference.asked import TextTooLong
@@ -52,6 +54,14 @@ def test_each_text_becomes_a_line_in_order_with_its_problems():
     entity = {"label": "x", "text": "我", "start": 0, "end": 1, "score": 0.9877, "ambiguous": True}
     problem = {"kind": "duplicate", "label": "", "value": "a"}
     assert lines[0] == {"id": "1", "text": TEXTS[0], "entities": [entity], "problems": [problem]}
+
+
+def test_what_has_no_place_counts_when_the_lines_are_scored(tmp_path, monkeypatch):
+    written = Decoded((), (("x", "苹果"),), (Problem("not_in_text", "苹果", "x"),))
+    monkeypatch.setattr(Marked, "predict", lambda self, texts, **options: [written for _ in texts])
+    stream(Marked(), rows(), tmp_path / "out.jsonl")
+    gold = [replace(row, id=str(number)) for number, row in enumerate(EIGHT, start=1)]
+    assert list(iter_predictions(tmp_path / "out.jsonl", gold)) == [written] * 8
 
 
 def test_half_a_character_in_an_answer_is_written_as_an_escape(tmp_path, monkeypatch):

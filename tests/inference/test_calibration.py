@@ -14,6 +14,7 @@ from qwen_ner.inference.calibration import (
     best_threshold,
     expected_calibration_error,
     fit_calibration,
+    gold_counts,
     judged,
     precision_at_coverage,
     reliability,
@@ -179,6 +180,19 @@ def test_a_surface_is_judged_once_and_by_its_label_too():
         )
     )
     assert list(judged([gold], [found])) == [Judged("company", 0.9, True), Judged("scene", 0.0, False)]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_several_scores_the_highest_is_judged_and_each_place_where_the_target_says_which(order):
+    text = "三星和三星"
+    gold = Example("0", text, (Entity("company", "三星", 0, 2),))
+    places = (Entity("company", "三星", 0, 2, 0.9), Entity("company", "三星", 3, 5, 0.2))
+    found = Decoded(places[::order])
+    assert list(judged([gold], [found])) == [Judged("company", 0.9, True)]
+    own = [Judged("company", 0.9, True), Judged("company", 0.2, False)]
+    assert list(judged([gold], [found], located=True)) == own[::order]
+    twice = [Example("0", text, (*gold.entities, Entity("company", "三星", 3, 5)))]
+    assert (gold_counts(twice), gold_counts(twice, located=True)) == ({"company": 1}, {"company": 2})
 
 
 def test_calibration_error_is_a_weighted_mean_of_gaps():

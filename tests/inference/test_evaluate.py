@@ -132,7 +132,10 @@ def test_a_file_of_predictions_is_scored_as_it_stands(option, tmp_path):
     path = tmp_path / "predictions.jsonl"
     path.write_text("".join(f'{{"id": "{row.id}", "entities": []}}\n' for row in OWN), encoding="utf-8")
     write_jsonl(tmp_path / "own.jsonl", OWN)
-    assert next(evaluate(str(path), str(tmp_path / "own.jsonl"))).contract.decoding == "given"
+    given = next(evaluate(str(path), str(tmp_path / "own.jsonl")))
+    assert given.contract.decoding == "given"
+    assert "ceiling" not in given.table(), "a file may say more than an answer in JSON can"
+    assert given.to_dict()["ceiling"] is None
     with pytest.raises(NerError) as error:
         next(evaluate(str(path), str(tmp_path / "own.jsonl"), **option))
     assert error.value.place in option

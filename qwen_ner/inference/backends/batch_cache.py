@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from .prefix_cache import keeps_every_token, repeat_cache
 
@@ -167,7 +169,6 @@ def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, t
     >>> pad_left([[5, 6], [7]], pad_token_id=0)["input_ids"].tolist()
     [[5, 6], [0, 7]]
     """
-    longest = max(map(len, prompts))
-    padding = torch.tensor([longest - len(prompt) for prompt in prompts])
-    ids = torch.tensor([[*[pad_token_id] * (longest - len(prompt)), *prompt] for prompt in prompts])
-    return {"input_ids": ids, "attention_mask": (torch.arange(longest) >= padding[:, None]).long()}
+    ids, padded = [torch.tensor(one) for one in prompts], partial(pad_sequence, batch_first=True, padding_side="left")
+    mask = padded([torch.ones_like(row) for row in ids])
+    return {"input_ids": padded(ids, padding_value=pad_token_id), "attention_mask": mask}

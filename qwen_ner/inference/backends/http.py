@@ -31,8 +31,8 @@ LOOK = 0.02
 class HttpBackend(Backend):
     """Writes with `model` of `server`, whose context has `max_length` tokens.
 
-    `grammar` says whether the server has our logits processor. If not, its answers keep to `constraints.remote.lark`,
-    and their log-probabilities, which are those under that grammar, are left out.
+    `grammar` says whether the server has our logits processor. If not, JSON keeps to `constraints.remote.lark`, and its
+    log-probabilities, which are those under that grammar, are left out; marks in a copy are written freely.
     """
 
     def __init__(self, server: Server, model: str, max_length: int, end_token_ids: Sequence[int]) -> None:
@@ -80,8 +80,9 @@ class HttpBackend(Backend):
             remedy = f"serve the model of this folder; {START}"
             raise NerError("the server has another tokenizer", value=self.model, place=self.server.url, remedy=remedy)
         if not self.grammar:
-            what = "%s lacks the grammar: entities have no scores, an answer can repeat a surface or be cut off; %s."
-            log.warning(what, self.server.url, START)
+            fault = "differ from the text" if config.target == "inline" else "repeat a surface"
+            what = "%s lacks the grammar: entities have no scores, an answer can %s or be cut off; %s."
+            log.warning(what, self.server.url, fault, START)
         elif max(written.logprobs) >= 0:  # under the grammar's mask, {} would be certain
             what, remedy = "the log-probabilities are not the model's own", "start it with --logprobs-mode raw_logprobs"
             raise NerError(what, value=max(written.logprobs), place=self.server.url, remedy=remedy)

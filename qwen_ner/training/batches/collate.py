@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from ...inference.backends.prefix_cache import shared_prefix
@@ -52,17 +53,13 @@ class PaddedCollator:
     pad_token_id: int
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        longest = max(len(row["prompt_ids"]) + len(row["answer_ids"]) for row in rows)
-        input_ids = torch.full((len(rows), longest), self.pad_token_id, dtype=torch.long)
-        attention_mask = torch.zeros_like(input_ids)
-        labels = torch.full_like(input_ids, IGNORED)
-        for i, row in enumerate(rows):
-            prompt, answer = row["prompt_ids"], row["answer_ids"]
-            end = len(prompt) + len(answer)
-            input_ids[i, :end] = torch.tensor(prompt + answer)
-            attention_mask[i, :end] = 1
-            labels[i, len(prompt) : end] = torch.tensor(answer_labels(row))
-        return {"input_ids": input_ids, "attention_mask": attention_mask, **supervision(labels)}
+        ids = [torch.tensor(row["prompt_ids"] + row["answer_ids"]) for row in rows]
+        labels = [torch.tensor([IGNORED] * len(row["prompt_ids"]) + answer_labels(row)) for row in rows]
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+            **supervision(pad_sequence(labels, batch_first=True, padding_value=IGNORED)),
+        }
 
 
 def answer_labels(row: dict[str, Any]) -> list[int]:

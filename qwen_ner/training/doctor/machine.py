@@ -35,11 +35,17 @@ from . import costs
 
 FEW_STEPS = 10
 
-EPOCHS, SHOWN = 10, 2_500
-"""Epochs that pay with few rows: `SHOWN` / rows, at most `EPOCHS`."""
-
 FEW_ROWS = 30
 """With fewer validation rows, chance chooses the checkpoint: each is worth more than 3 % of the score."""
+
+
+def epochs_of(rows: int) -> float:
+    """The epochs that pay with so few rows.
+
+    >>> epochs_of(200), epochs_of(500)
+    (10, 5.0)
+    """
+    return min(10, 2_500 / rows)
 
 
 def check_model(plan: TrainingPlan) -> Finding:
@@ -93,7 +99,7 @@ def check_steps(plan: TrainingPlan) -> Finding:
 def _doubts(plan: TrainingPlan, total: int, an_epoch: int) -> Iterator[str]:
     """What speaks against so many steps, and against what chooses among them, with what to change."""
     args, rows, validation = plan.recipe.training, len(plan.fitting_rows), len(plan.splits.validation)
-    paid = min(EPOCHS, SHOWN / rows)
+    paid = epochs_of(rows)
     if total < FEW_STEPS:
         why = f"only {total} optimizer steps will hardly change the model"
         yield f"{why}: train longer (num_train_epochs, max_steps) or use a smaller batch"
