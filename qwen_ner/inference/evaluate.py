@@ -94,7 +94,7 @@ def evaluate(
         split = split if train is None else HELD_OUT
     gold = gold[:limit]
     _check_entities(gold, f"{data} {split}", watch, extractor)
-    answers, labels = (None, extractor.config.labels) if extractor else _answers(model, gold, data)
+    answers, labels = ([], extractor.config.labels) if extractor else _answers(model, gold, data)
     watch.keep = frozenset(labels.names)
     if split != "train" and has_split(data, "train", data_dir):
         train = StoredExamples.of(read("train"))

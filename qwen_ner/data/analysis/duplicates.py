@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal
 
 from ...entities import Example
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 SIMILAR = 0.7
 """Share of common bigrams that makes two texts near-duplicates: about three of 37 characters may differ."""
+
+COMPARED = 1_000
+"""Looked-up texts that one is compared with, those that share its rarest bigrams first. Rows of one template, such as
+made-up ones, are all alike: to compare each two of them would take hours."""
 
 Likeness = Literal["identical", "equal", "similar"]
 
@@ -81,7 +85,7 @@ def near_duplicates(splits: Mapping[str, Sequence[Example]]) -> list[Duplicate]:
     of them make n - 1 pairs. Two kinds are `similar` if the Jaccard index of their sets of character bigrams is at
     least `SIMILAR`; each is paired with the most similar one. Not all pairs are compared: bigrams are looked up from
     the rarest on, and two similar texts share one of the first few (prefix filtering, Bayardo et al. 2007, "Scaling up
-    all pairs similarity search"). Only texts that are mostly alike take longer than linear time.
+    all pairs similarity search"). Where very many texts are alike, each is compared with `COMPARED` of them.
 
     >>> rows = [Example("0", "今天天气很好"), Example("1", "今天天气很好！"), Example("2", "今天天气很好啊")]
     >>> [(d.rows[0].id, d.rows[1].id, d.likeness, round(d.similarity, 2)) for d in near_duplicates({"train": rows})]
@@ -112,8 +116,9 @@ def near_duplicates(splits: Mapping[str, Sequence[Example]]) -> list[Duplicate]:
 def groups_of_alike(texts: Sequence[str], names: Sequence[str] = ()) -> list[list[int]]:
     """The numbers of `texts`, so grouped that no two texts of different groups are alike (see `near_duplicates`).
 
-    Two texts of one group need not be alike, if others lie between them. `names` has what each text belongs to, or "":
-    those of one name are in one group. Groups and numbers are in the texts' order.
+    Two texts of one group need not be alike, if others lie between them; where a text is like very many others, it is
+    compared with `COMPARED` of them. `names` has what each text belongs to, or "": those of one name are in one group.
+    Groups and numbers are in the texts' order.
 
     >>> groups_of_alike(["今天天气很好", "下雨了", "今天天气很好啊", "今天天气很好！"])
     [[0, 2, 3], [1]]
@@ -151,7 +156,7 @@ def _similar(sets: Sequence[set[str]], least: float) -> Iterator[tuple[int, int,
         # Sets with a Jaccard index of t share t·|set| grams, so one of the |set| - ⌈t·|set|⌉ + 1 rarest.
         # Floating-point error is tolerated: 0.7 · 10 must not become 8.
         prefix = rarest[: len(rarest) - math.ceil(least * len(rarest) - 1e-9) + 1]
-        for i in sorted({i for gram in prefix for i in having[gram]}):
+        for i in sorted(set(islice(chain.from_iterable(having[gram] for gram in prefix), COMPARED))):
             if least * len(grams) <= len(sets[i]) <= len(grams) / least:
                 common = len(grams & sets[i])
                 share = common / (len(grams) + len(sets[i]) - common)
