@@ -34,9 +34,21 @@ from . import cluener, doccano, hugging_face, jsonl, label_studio
 from .foreign import inline, standoff, tables, tools
 from .hugging_face import SPLIT_NAMES, the_one
 from .lines import lines_of, warn_once
-from .tagged import bio
+from .tagged import bio, sentences
 
-FORMATS: list[Any] = [jsonl, cluener, hugging_face, bio, doccano, tools, label_studio, inline, standoff, tables]
+FORMATS: list[Any] = [
+    jsonl,
+    cluener,
+    hugging_face,
+    bio,
+    doccano,
+    tools,
+    label_studio,
+    inline,
+    sentences,
+    standoff,
+    tables,
+]
 """The last one is asked first, so that a special dialect goes after a general one. In a folder, the suffixes of the
 first are looked for first."""
 

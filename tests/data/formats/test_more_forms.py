@@ -368,6 +368,39 @@ def test_the_lines_of_a_document_are_a_group_where_there_are_many(tmp_path):
     assert [example.group for example in examples] == [f"d{n // 3}" for n in range(30)]
 
 
+ONE_A_LINE = {
+    "slash": lambda text, tags: " ".join(f"{token}/{tag}" for token, tag in zip(text, tags, strict=True)),
+    "slash, the letter last": lambda text, tags: " ".join(
+        f"{token}/{'-'.join(reversed(tag.split('-')))}" for token, tag in zip(text, tags, strict=True)
+    ),
+    "text, tags": lambda text, tags: f"{text}\t{' '.join(tags)}",
+    "characters, tags": lambda text, tags: f"{' '.join(text)}\t{' '.join(tags)}",
+    "text, tags, blank lines": lambda text, tags: f"{text}\t{' '.join(tags)}\n",
+}
+
+
+@pytest.mark.parametrize("form", ONE_A_LINE)
+def test_tagged_sentences_one_a_line(tmp_path, form):
+    """They were read as one entity for each character, and as one token with one long label."""
+    lines = [ONE_A_LINE[form](text, tags_of(text, entities)) for text, entities in WANTED]
+    (tmp_path / "train.txt").write_text("\ufeff" + "\r\n".join(lines) + "\r\n", encoding="utf-8")
+    assert read(tmp_path / "train.txt") == WANTED
+    (tmp_path / "train.txt").write_text("\n".join(["没有标签", *lines, *lines]), encoding="utf-8")
+    with pytest.raises(DataError, match=r"train\.txt:1: 1 tokens have 0 tags"):
+        read(tmp_path / "train.txt")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("of", ["token", "sentence"])
+def test_a_first_column_that_counts_is_not_the_text(tmp_path, first, of):
+    lines = [
+        "".join(f"{(at if of == 'token' else n) + first}\t{token}\t{tag}\n" for at, (token, tag) in enumerate(pairs))
+        for n, pairs in enumerate(PAIRS)
+    ]
+    (tmp_path / "train.txt").write_text("\n".join(lines), encoding="utf-8")
+    assert read(tmp_path / "train.txt") == WANTED
+
+
 def test_tags_beside_tokens(tmp_path):
     (tmp_path / "source.txt").write_text("".join(" ".join(text) + "\n" for text, _ in WANTED), encoding="utf-8")
     tags = [" ".join(tags_of(*row)) + "\n" for row in WANTED]

@@ -155,7 +155,8 @@ def _is_level(whole: list[list[str]], at: int, tag: int = -1) -> bool:
 
 
 def _places(whole: list[list[str]]) -> tuple[int, int]:
-    """The columns of token and tag: the first, or second where the first counts the tokens, and the last with tags.
+    """The columns of token and tag: the first, or second where the first counts tokens or sentences, and the last with
+    tags.
 
     The tag may be the first and the token the last. Bare labels and tags in another spelling are told by their O.
 
@@ -169,9 +170,9 @@ def _places(whole: list[list[str]]) -> tuple[int, int]:
     first, last = _tags_in(whole, 0), _tags_in(whole, -1)
     if 2 * first > len(whole) > 2 * last:
         return -1, 0
-    # Counts begin anew with each sentence, whose ends are not known here.
-    counts = [int(parts[0]) if parts[0].isdecimal() else 0 for parts in whole]
-    steps = all(one == 1 or one == before + 1 for before, one in zip([0, *counts], counts, strict=False))
+    # Tokens are counted anew in each sentence, whose ends are not known here; the number of a sentence stays.
+    counts = [int(parts[0]) if parts[0].isdecimal() else -1 for parts in whole]
+    steps = all(one >= 0 and one in (0, 1, at, at + 1) for at, one in zip([0, *counts], counts, strict=False))
     token = int(len(counts) > 1 and len(whole[0]) > 2 and steps and max(counts) > 1)
     # Behind the tags there may be scores or parts of speech; a column of bare labels has some O.
     before = range(len(whole[0]) - 2, token, -1) if 10 * last <= len(whole) > 0 else ()
