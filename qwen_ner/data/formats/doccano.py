@@ -29,11 +29,14 @@ NAME = "doccano"
 SUFFIXES = (".jsonl",)
 DESCRIPTION = "doccano's JSONL"
 
+LISTS = ("tokens", "words", "chars", "characters", "text")
+"""What rows of tokens and tags call their tokens."""
+
 
 def sniff(head: bytes, name: str) -> bool:
     """The first row that can only be of one dialect decides."""
     for row in rows_in(head):
-        if "tokens" in row and "text" not in row:  # a Hugging Face row may have "labels" too
+        if any(isinstance(row.get(key), list) for key in LISTS):  # a Hugging Face row may have "labels" too
             return False
         items = row.get("entities")
         if isinstance(row.get("label"), list) or "labels" in row or (items == [] and "relations" in row):

@@ -41,7 +41,11 @@ OTHERS = {TOKENS: ("words", "chars", "characters", "text"), TAGS: ("tags", "labe
 SAMPLE = 1_000
 """Rows that tell whether the tokens are characters or words."""
 
-SPLIT_NAMES = {"dev": ("dev", "validation", "valid", "val")}
+SPLIT_NAMES = {
+    "train": ("train", "training", "训练集"),
+    "dev": ("dev", "validation", "valid", "val", "eval", "evaluation", "development", "验证集", "开发集"),
+    "test": ("test", "testing", "测试集"),
+}
 """What other data sets call the splits of this project."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
@@ -50,7 +54,8 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 def sniff(head: bytes, name: str) -> bool:
     first = next(rows_in(head), {})
     lists = [name for name in (TOKENS, *OTHERS[TOKENS]) if isinstance(first.get(name), list)]
-    return name.endswith(SUFFIXES) or bool(lists and (lists == ["text"] or "text" not in first))
+    tagged = isinstance(first.get(TAGS), list)
+    return name.endswith(SUFFIXES) or bool(lists and (lists == ["text"] or "text" not in first or tagged))
 
 
 def is_hub_id(name: str) -> bool:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ from ...columns import join_names
 from ...entities import Example, LabelSet, NerError
 from . import cluener, doccano, hugging_face, jsonl, label_studio
 from .foreign import inline, standoff, tables, tools
+from .foreign.items import KEYS
 from .hugging_face import SPLIT_NAMES, the_one
 from .lines import lines_of, warn_once
+from .rows import values_in
 from .tagged import bio, sentences
 
 FORMATS: list[Any] = [
@@ -62,8 +65,11 @@ HIDDEN = (".", "~$")
 PREDICTED = {"pred", "preds", "predicted", "prediction", "predictions"}
 """Parts of the names of files that a model wrote."""
 
+PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
+
 BINARY = {
     b"\xd0\xcf\x11\xe0": ("is a workbook as Excel wrote it until 2003 (.xls)", "save it as .xlsx or .csv"),
+    b"\x1f\x8b": ("is compressed", "unpack it (gunzip)"),
     b"PK\3\4": ("is an archive", "unpack it, or call it .xlsx if it is a workbook"),
 }
 """The first bytes of such files, what they are, and what to do."""
@@ -101,6 +107,8 @@ def open_source(dataset: str, split: str | None) -> Source:
     path = Path(dataset).expanduser()
     file = path if path.is_file() or has_documents(path) else find(path, split) if split else None
     if file:
+        if file.parent == path:
+            _tell_others(path)
         found = detect(file)
         return Source(str(file), found, found.survey(str(file)) if hasattr(found, "survey") else None)
     if path.is_dir() and not hugging_face.is_folder(path):
@@ -137,6 +145,7 @@ def find(folder: Path, split: str) -> Path | None:
         if not path.name.startswith(HIDDEN)
         and (parts := {*_PARTS.split(path.name.lower())}) & {*aliases}
         and not parts & PREDICTED
+        and sum(bool(parts & {*names}) for names in SPLIT_NAMES.values()) == 1
         and (has_documents(path) if path.is_dir() else path.suffix in suffixes() or _is_known(path))
     ]
     names = [path.name for path in found if path.suffix != ".txt" or path.with_suffix(".ann") not in found]
@@ -144,6 +153,31 @@ def find(folder: Path, split: str) -> Path | None:
     if name and not exact and name not in aliases:
         warn_once("%s: %s is taken for the split %s.", str(folder), name, split)
     return folder / name if name else None
+
+
+def _tell_others(folder: Path) -> None:
+    """Log the files of a folder of splits that look like data and are none of its splits."""
+    splits = {find(folder, split) for split in SPLIT_NAMES}
+    pairs = {one for path in splits if path and path.is_file() for one in standoff.pair_of(path) or ()}
+    texts = {path.with_suffix(".ann") for path in splits if path} | pairs | splits
+    others = [
+        path.name
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path not in texts and not path.name.startswith(HIDDEN)
+        and (path.suffix in PACKED or (path.suffix in suffixes() and _is_known(path) and not _says_no_text(path)))
+        and not {*_PARTS.split(path.name.lower())} & PREDICTED
+    ]  # fmt: skip
+    if others:
+        what = "%s: not read: %s. The file of a split is called train, dev or test, and is not packed."
+        warn_once(what, str(folder), join_names(others, 20))
+
+
+def _says_no_text(path: Path) -> bool:
+    """Whether this is JSON of which no row has a text: names of labels, a configuration."""
+    texts = {*KEYS["text"], *doccano.LISTS, *tools.CHATS, "instruction", "data"}
+    head = b"".join(islice(lines_of(path), 100))
+    rows = [row for row in islice(values_in(head), 100) if isinstance(row, (list, dict))]
+    return bool(rows) and not any(isinstance(row, list) or texts.intersection(row) for row in rows)
 
 
 def only_file(given: Path) -> Path | None:
@@ -214,9 +248,9 @@ def _refuse_binary(path: Path) -> None:
         if path.is_file():  # a pipe cannot be wound back
             with path.open("rb") as file:
                 start = file.read(4)
-    if start in BINARY:
-        what, remedy = BINARY[start]
-        raise NerError(what, place=path, remedy=remedy)
+    for magic, (what, remedy) in BINARY.items():
+        if start.startswith(magic):
+            raise NerError(what, place=path, remedy=remedy)
 
 
 def written_names(format: Any) -> tuple[str, ...]:

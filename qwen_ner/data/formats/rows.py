@@ -45,6 +45,7 @@ _GAP = re.compile(r"[\s,]*")
 _SPECIAL = re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]|\\r\\n|  ")
 """What a row has in which offsets may count something else than characters (`offsets.SPECIAL`)."""
 
+_ANNOTATIONS = ("entities", "label", "labels", "spans")
 _READ = frozenset({"id", "group", "text", "label", "labels", "entities"})
 _READ_OF_ITEMS = frozenset({"id", "label", "start", "end", "start_offset", "end_offset", "text", "surface", "score"})
 
@@ -132,6 +133,12 @@ def numbered(
         if line.removeprefix(codecs.BOM_UTF8).strip() not in (b"", b"["):
             break
     if not ARRAY.match(b"".join(first)):
+        if first and first[-1].removeprefix(codecs.BOM_UTF8).strip() == b"{":  # one object, or several, over many lines
+            first, whole = [*first, *left], None
+            with suppress(ValueError, RecursionError):
+                whole = json.loads(b"".join(first))
+            if remedy := rows_within(whole):
+                raise NerError("is one JSON object around its rows", place=path, remedy=remedy)
         yield from ((f"{name}:{number}", number, raw) for number, raw in number_lines(chain(first, left)))
         return
     try:
@@ -220,14 +227,32 @@ def lacks_entities(row: dict[str, Any], key: str, none: object) -> str:
     return f"{quote(row)} lacks {quote(key)}; a sentence without entities has {quote(key)}: {none}"
 
 
+def rows_within(value: Any) -> str | None:
+    """How to take the rows out of a JSON object that is around them; None if it holds none.
+
+    >>> rows_within({"data": [{"text": "三星", "entities": []}]}), rows_within({"text": "三星", "entities": []})
+    ("take them out: jq -c '.data[]'", None)
+    """
+
+    def is_row(one: Any) -> bool:
+        if isinstance(one, list):
+            return len(one) == 2 and isinstance(one[0], str) and isinstance(one[1], dict)
+        return isinstance(one, dict) and any(isinstance(one.get(key), (list, dict)) for key in _ANNOTATIONS)
+
+    for key, held in value.items() if isinstance(value, dict) else ():
+        if isinstance(held, list) and any(map(is_row, held)) and all(one is None or is_row(one) for one in held):
+            return f"take them out: jq -c '.{key}[]{' | values' * (None in held)}'"
+    by_id = isinstance(value, dict) and value and all(map(is_row, value.values()))
+    return "take them out: jq -c '.[]'" if by_id else None
+
+
 def text_of(row: dict[str, Any], report: Report) -> str | None:
     """The "text" of the row, or "data" as older doccano calls it; None, and a report, if there is none to work on."""
     key = "data" if "text" not in row and isinstance(row.get("data"), str) else "text"
     if key not in row:
         strings = [quote(name) for name, value in row.items() if isinstance(value, str) and name != "id"]
-        remedy = (
-            f'rename {" or ".join(strings)} to "text" if that is its sentence' if strings else "give it its sentence"
-        )
+        renamed = f'rename {" or ".join(strings)} to "text" if that is its sentence'
+        remedy = rows_within(row) or (renamed if strings else "give it its sentence")
         report(f'{quote(row)} lacks "text"; {remedy}')
     elif not isinstance(text := row[key], str):
         report(f'"text" is {quote(text)}; make it a string')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import datetime
 from types import SimpleNamespace
@@ -181,6 +182,20 @@ def test_columns_that_are_not_there_are_named(tmp_path, columns, said):
 def test_columns_of_other_names_are_read(tmp_path, tokens, tags):
     found = opened(tmp_path, **{tokens: [["三", "星"]], tags: [["B-A", "I-A"]]})
     assert said(read(found.source, layout=found)) == [("三星", (Entity("A", "三星", 0, 2),))]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": ["三", "星"], "label": ["B-A", "I-A"]},
+        {"words": ["三", "星"], "labels": ["B-A", "I-A"]},
+        {"chars": ["三", "星"], "label": ["B-A", "I-A"]},
+        {"text": "三星", "tokens": ["三", "星"], "ner_tags": ["B-A", "I-A"]},
+    ],
+)
+def test_rows_of_tokens_and_tags_are_not_taken_for_those_of_doccano(tmp_path, row):
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert said(open_source(str(tmp_path / "train.jsonl"), None).examples()) == [("三星", (Entity("A", "三星", 0, 2),))]
 
 
 def test_a_hub_id_without_a_network_is_one_clear_error():

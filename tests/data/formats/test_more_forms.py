@@ -1,6 +1,7 @@
 """Tables, text with its entities marked, and annotations beside the text say what our own rows say."""
 
 import json
+import re
 
 import openpyxl
 import pytest
@@ -132,6 +133,34 @@ def test_marks_nest_and_are_faults_where_they_do_not_close(tmp_path):
     assert [fault.split(": ")[0] for fault in error.value.faults] == ["a.xml:2"]
     (tmp_path / "a.xml").write_text("<org><loc>北京</loc>大学</org>在海淀\n", encoding="utf-8")
     assert {(e.label, e.text) for e in read(tmp_path / "a.xml")[0][1]} == {("org", "北京大学"), ("loc", "北京")}
+
+
+@pytest.mark.parametrize(
+    "element",
+    ['<span class="{}">', '<entity name="{}">', '<mark id="7" data-entity="{}">', '<font color="red" type="{}">'],
+)
+def test_an_attribute_may_say_the_label(tmp_path, element):
+    """It was lost, and all entities had the label `span`."""
+    name = re.match(r"<(\w+)", element)[1]
+    marked = f"{element.format(DRUG)}阿司匹林</{name}>可缓解{element.format(SYMPTOM)}头痛</{name}>\n"
+    (tmp_path / "a.txt").write_text(marked, encoding="utf-8")
+    assert read(tmp_path / "a.txt") == WANTED[:1]
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ('<span class="ORG" role="x">三星</span>好', 'with "class" and "role"'),
+        ("<ORG>三星</ORG>在北京<br/>", "<br> around nothing"),
+        ('<text>三星好</text><entity type="ORG" start="0" end="2">三星</entity>', "beside the text"),
+        ('<docs><doc><text>三星好</text><entity type="ORG">三星</entity></doc></docs>', "beside the text"),
+        ('<entity type="ORG" start="0" end="2">三星</entity>', "beside the text"),
+    ],
+)
+def test_elements_that_mark_no_text_are_faults(tmp_path, line, fault):
+    (tmp_path / "a.xml").write_text(f"{line}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=fault):
+        read(tmp_path / "a.xml")
 
 
 def labelled(path, warned=None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -101,7 +102,11 @@ def test_a_file_is_told_by_its_content(tmp_path, name, content, found):
 
 @pytest.mark.parametrize(
     ("name", "start", "remedy"),
-    [("a.xls", b"\xd0\xcf\x11\xe0", "save it as .xlsx or .csv"), ("a.zip", b"PK\3\4", "unpack it")],
+    [
+        ("a.xls", b"\xd0\xcf\x11\xe0", "save it as .xlsx or .csv"),
+        ("a.zip", b"PK\3\4", "unpack it"),
+        ("a.jsonl.gz", b"\x1f\x8b\x08\x00", "gunzip"),
+    ],
 )
 def test_a_file_that_is_no_text_is_told_by_its_first_bytes(tmp_path, name, start, remedy):
     (tmp_path / name).write_bytes(start + bytes(range(256)) * 4)
@@ -128,6 +133,38 @@ def test_a_file_with_the_name_of_a_split_in_its_name_is_not_always_the_split(tmp
     content = (tmp_path / "rows.jsonl").read_bytes() if "pred" in other else b"assert True\n"
     (tmp_path / other).write_bytes(content)
     assert not any(has_split(str(tmp_path), split) for split in ("dev", "test"))
+
+
+@pytest.mark.parametrize("names", [("训练集", "验证集", "测试集"), ("training", "eval", "testing")])
+def test_splits_may_have_chinese_and_other_usual_names(tmp_path, names, caplog):
+    for name in names:
+        write_jsonl(tmp_path / f"{name}.jsonl", ROWS)
+    assert list(read_all(str(tmp_path))) == ["train", "dev", "test"]
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("other", ["train2.jsonl", "rows.csv", "dev.jsonl.gz", "验证.jsonl"])
+def test_data_that_are_of_no_split_are_named(tmp_path, other, caplog):
+    """A dev set called otherwise would be missing without a word."""
+    write_jsonl(tmp_path / "train.jsonl", ROWS)
+    content = (
+        b"text,label,entity\n\xe4\xb8\x89,x,\xe4\xb8\x89\n"
+        if other.endswith("csv")
+        else b'{"text": "a", "entities": []}\n'
+    )
+    (tmp_path / other).write_bytes(gzip.compress(content) if other.endswith("gz") else content)
+    for file in ("README.txt", "labels.json", "predictions.jsonl"):
+        (tmp_path / file).write_text('{"a": 1}\n' if "json" in file else "words\n", encoding="utf-8")
+    read_all(str(tmp_path))
+    assert [message for message in caplog.messages if "not read" in message] == [
+        f"{tmp_path}: not read: {other}. The file of a split is called train, dev or test, and is not packed."
+    ]
+
+
+def test_a_file_that_names_two_splits_is_neither(tmp_path):
+    write_jsonl(tmp_path / "train_dev.jsonl", ROWS)
+    assert registry.find(tmp_path, "train") is registry.find(tmp_path, "dev") is None
+    assert registry.only_file(tmp_path) == tmp_path / "train_dev.jsonl"
 
 
 def test_a_split_that_is_told_by_a_part_of_a_name_is_said(tmp_path, caplog):

@@ -1,6 +1,7 @@
 """Rows of other tools say what our own rows say."""
 
 import json
+import re
 
 import pytest
 
@@ -58,6 +59,9 @@ FORMS = {
     "messages": [{"messages": [{"role": "user", "content": f"抽取药品:症状：{text}"}, {"role": "assistant", "content": f"```json\n{json.dumps(answer)}\n```"}]} for text, answer in zip(TEXTS, ANSWERS, strict=True)],
     "instruction before the text": [{"instruction": f"抽取下面句子中的实体：{text}", "input": "", "output": answer} for text, answer in zip(TEXTS, ANSWERS, strict=True)],
     "a list as answer": [{"instruction": "", "input": text, "output": json.dumps([{"entity": surface, "type": label} for label, surface, *_ in found])} for text, found in zip(TEXTS, ITEMS, strict=True)],
+    "iepile": [{"task": "NER", "instruction": json.dumps({"instruction": "抽取", "schema": [DRUG, SYMPTOM], "input": text}), "output": json.dumps(answer)} for text, answer in zip(TEXTS, ANSWERS, strict=True)],
+    "an instruction for each label": [{"instruction": f"抽取{label}", "input": text, "output": json.dumps({label: answer.get(label, [])})} for label in (DRUG, SYMPTOM) for text, answer in zip(TEXTS, ANSWERS, strict=True)],
+    "prodigy, nothing marked": [{"text": text, "tokens": [{"text": text, "start": 0, "end": len(text), "id": 0}], "answer": "accept"} | ({"spans": [{"start": start, "end": end, "label": label} for label, _, start, end in found]} if found else {}) for text, found in zip(TEXTS, ITEMS, strict=True)],
     "uie, shuffled": [
         {"content": FIRST, "prompt": DRUG, "result_list": [{"text": "阿司匹林", "start": 0, "end": 4}]},
         {"content": SECOND, "prompt": SYMPTOM, "result_list": [{"text": "恶心", "start": 10, "end": 12}]},
@@ -425,6 +429,57 @@ def test_a_relation_that_uie_asks_for_is_no_label(tmp_path):
     (found,) = read(write(tmp_path / "a.jsonl", rows), warned)
     assert found[1] == (Entity("公司", "三星", 0, 2), Entity("公司的总部", "首尔", 6, 8))
     assert ["relation" in what for what in warned] == [True]
+
+
+def test_a_row_of_prodigy_in_which_nothing_was_marked_may_come_first(tmp_path):
+    rows = FORMS["prodigy, nothing marked"]
+    assert read(write(tmp_path / "a.jsonl", rows[::-1])) == WANTED[::-1]
+
+
+def test_rows_of_one_text_that_do_not_ask_for_different_things_are_not_joined(tmp_path):
+    """Two answers to one question contradict each other: that is for `audit` to find."""
+    rows = [
+        {"instruction": "抽取", "input": FIRST, "output": {DRUG: ["阿司匹林"]}},
+        {"instruction": "抽取", "input": FIRST, "output": {}},
+    ]
+    assert [len(entities) for _, entities in read(write(tmp_path / "a.jsonl", rows))] == [1, 0]
+    rows[1] |= {"instruction": "再抽取", "output": {DRUG: ["头痛"]}}
+    assert [len(entities) for _, entities in read(write(tmp_path / "a.jsonl", rows))] == [1, 1]
+
+
+def test_ends_that_a_key_alone_calls_inclusive_are_told(tmp_path):
+    warned = []
+    assert read(write(tmp_path / "a.jsonl", FORMS["cmeee without surfaces"]), warned) == WANTED
+    assert warned == ['ends under "end_idx", read as inclusive, as CMeEE\'s are']
+    warned.clear()
+    assert read(write(tmp_path / "a.jsonl", FORMS["cmeee"]), warned) == WANTED
+    assert not any("CMeEE" in what for what in warned)
+
+
+def test_inputs_that_begin_alike_are_told_and_kept(tmp_path):
+    warned = []
+    rows = [row | {"input": f"文本：{row['input']}"} for row in FORMS["llama-factory"]]
+    assert [text for text, _ in read(write(tmp_path / "a.jsonl", rows), warned)] == [f"文本：{text}" for text in TEXTS]
+    assert warned == ['inputs that all begin with "文本：", kept as a part of their texts']
+
+
+@pytest.mark.parametrize(
+    ("around", "remedy"),
+    [
+        (lambda rows: {"data": rows}, "jq -c '.data[]'"),
+        (lambda rows: {"classes": [DRUG], "annotations": [*FORMS["spacy pairs"], None]}, "'.annotations[] | values'"),
+        (lambda rows: {row["text"]: row for row in rows}, "jq -c '.[]'"),
+    ],
+)
+def test_an_object_around_the_rows_is_told_how_to_take_them_out(tmp_path, around, remedy):
+    (tmp_path / "a.json").write_text(json.dumps(around(FORMS["from and to"]), indent=1), encoding="utf-8")
+    with pytest.raises(NerError, match=re.escape(remedy)):
+        read(tmp_path / "a.json")
+
+
+def test_an_object_around_the_rows_in_one_line_is_told_too(tmp_path):
+    with pytest.raises(NerError, match=re.escape("jq -c '.data[]'")):
+        read(write(tmp_path / "a.json", [{"data": FORMS["from and to"]}]))
 
 
 def test_entities_that_are_an_object_of_labels_need_another_name(tmp_path):

@@ -45,6 +45,13 @@ _ALONE = re.compile(r"<(\w+)[^<>]*>(.*)</\1>")
 _LITERAL = re.compile(r"&(?!#?\w+;)|<(?![/?!]?[^\W\d][^<>]*>)")
 """A sign of XML that says nothing there: AT&T, <3.9."""
 _TYPES = ("TYPE", "type", "label", "LABEL")
+_GENERIC = frozenset(
+    ("entity", "ent", "ne", "enamex", "annotation", "tag", "span", "mark", "em", "font", "b", "i", "a")
+)
+"""Names of elements that say no label, in small letters."""
+_PLACES = frozenset(("start", "end", "begin", "from", "to", "offset", "length"))
+_UNTOLD = _PLACES | {"id", "style", "color", "size", "href", "title"}
+"""Attributes that say no label."""
 _SENTENCES = ("s", "sent", "sentence", "p", "line", "text")
 
 
@@ -171,6 +178,11 @@ def _xml(line: str, rows: tuple[str, ...] = _SENTENCES) -> Parsed:
     alone = len(outer) == 1 and not (root.text or "").strip() and not (outer[0].tail or "").strip()
     if alone and (outer[0].tag in rows or outer[0].tag.lower() in rows):
         root = outer[0]  # <s>…</s> around a sentence
+    texts = [sum(child.tag.lower() in _SENTENCES for child in one) for one in root.iter()]
+    apart = any(0 < found < len(one) for found, one in zip(texts, root.iter(), strict=True))
+    if apart or (alone and _PLACES & outer[0].attrib.keys()):
+        remedy = 'write rows of {"text": …, "entities": [{"label", "start", "end"}]} (JSONL)'
+        raise LineFault(f"{quote(line)} has its entities beside the text, not in it", remedy=remedy)
     text, marked = "", list[tuple[str, int, int]]()
 
     def walk(element: ElementTree.Element) -> None:
@@ -179,9 +191,23 @@ def _xml(line: str, rows: tuple[str, ...] = _SENTENCES) -> Parsed:
         for child in element:
             start = len(text)
             walk(child)
-            label = next((child.attrib[key] for key in _TYPES if key in child.attrib), child.tag)
-            marked.append((label, start, len(text)))
+            if start == len(text):
+                raise LineFault(f"{quote(line)} has a <{child.tag}> around nothing", remedy="take it out")
+            marked.append((_label_of(child, line), start, len(text)))
             text += child.tail or ""
 
     walk(root)
     return text, marked
+
+
+def _label_of(element: ElementTree.Element, line: str) -> str:
+    """The label that an element says by an attribute, or its name. Raises `LineFault` for several such attributes."""
+    if key := next((key for key in _TYPES if key in element.attrib), None):
+        return element.attrib[key]
+    keys = [key for key in element.attrib if key.lower() not in _UNTOLD]
+    if element.tag.lower() not in _GENERIC or not keys:
+        return element.tag
+    if len(keys) > 1:
+        what = f"{quote(line)} has <{element.tag}> with {' and '.join(map(quote, keys))}, of which one is the label"
+        raise LineFault(what, remedy='call it "type"')
+    return element.attrib[keys[0]]

@@ -7,6 +7,7 @@ In: rows of one of these kinds, one per line or in a JSON array.
     spaCy              ["三星在北京", {"entities": [[0, 2, "company"]]}]
     UIE, one per label {"content": …, "prompt": "company", "result_list": [{"text": "三星", "start": 0, "end": 2}]}
     LLaMA-Factory      {"instruction": …, "input": "三星在北京", "output": "{\"company\": [\"三星\"]}"}
+    IEPile             {"instruction": "{\"schema\": […], \"input\": \"三星在北京\"}", "output": …}
     ShareGPT, OpenAI   {"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": "{…}"}]}
 
 Out: the rows that `jsonl` reads. What is left out or repaired is told to `warn`.
@@ -28,7 +29,7 @@ from ..errors import LineFault, Note, ignore, quote
 from ..jsonl import entities_of
 from ..lines import lines_of
 from ..rows import ONE_A_LINE, as_object, json_value, numbered, read_rows, values_in
-from .items import annotation_of, answered, entity_of, key_of
+from .items import INCLUSIVE, annotation_of, answered, entity_of, key_of
 
 NAME = "tools"
 SUFFIXES = (".jsonl", ".json")
@@ -55,7 +56,11 @@ def sniff(head: bytes, name: str) -> bool:
     for value in values_in(head):
         if _is_pair(value):
             return True
-        if not isinstance(value, dict) or ("tokens" in value and "spans" not in value):
+        if not isinstance(value, dict):
+            return False
+        if "tokens" in value and "spans" not in value:
+            if _is_unmarked(value):
+                continue
             return False
         if _is_uie(value) or _is_chat(value) or _is_instruction(value):
             return True
@@ -71,14 +76,18 @@ def sniff(head: bytes, name: str) -> bool:
 def read(
     path: str | Path, labels: LabelSet | None = None, *, note: Note = ignore, warn: Note = ignore, **_: Any
 ) -> Iterator[Example]:
-    """Rows of one text that each ask for one label are joined, in memory. What all questions of chats, or instructions
-    without an input, begin or end with is taken for an instruction."""
+    """Rows of one text that each ask for other labels are joined, in memory. What all questions of chats, or
+    instructions without an input, begin or end with is taken for an instruction."""
     first = next(_values(path), {})
     lines, cut = partial(lines_of, path), ("", "")
     if _is_uie(first):
         lines = partial(iter, _joined(path, warn))
-    elif _is_chat(first) or _is_instruction(first):
+    elif _is_instruction(first):
+        lines, cut = partial(iter, _joined_answers(path, warn)), _instruction(path, warn)
+    elif _is_chat(first):
         cut = _instruction(path, warn)
+    elif "text" not in (item := _first_item(path)) and key_of(item, "end") in INCLUSIVE:
+        warn(f"ends under {quote(key_of(item, 'end'))}, read as inclusive, as CMeEE's are", Path(path).name)
     return read_rows(lines, path, labels, entities_of, row_of=partial(_row_of, cut=cut), note=note, warn=warn)
 
 
@@ -88,6 +97,15 @@ def _values(path: str | Path) -> Iterator[dict[str, Any]]:
         with suppress(LineFault):
             if isinstance(value := json_value(raw, ONE_A_LINE), dict):
                 yield value
+
+
+def _first_item(path: str | Path) -> dict[str, Any]:
+    """The first entity of the rows as it is written, with its surface as "text"."""
+    items = (item for value in _values(path) for item in value.get(key_of(value, "items") or "") or ())
+    with suppress(LineFault):
+        if isinstance(item := next(items, None), dict):
+            return item | {key: held for key, held in entity_of(item).items() if key == "text"}
+    return {}
 
 
 def _row_of(value: Any, cut: tuple[str, str] = ("", "")) -> dict[str, Any] | str:
@@ -102,19 +120,23 @@ def _row_of(value: Any, cut: tuple[str, str] = ("", "")) -> dict[str, Any] | str
         text = question.removeprefix(cut[0]).removesuffix(cut[1])
         return _rest(value, *CHATS) | {"text": text, **answered(answer, text)}
     if _is_instruction(value):
-        text = value.get("input") or value["instruction"]
-        if isinstance(text, str) and not value.get("input"):
+        asked, text = _asked(value)
+        if not asked and isinstance(text, str):
             text = text.removeprefix(cut[0]).removesuffix(cut[1])
         return _rest(value, "instruction", "input", "output") | {"text": text, **answered(value["output"], text)}
     if value.get("answer") not in ACCEPTED:
         return f"rows whose answer is {quote(value['answer'])}, left out"
     text, key = key_of(value, "text"), key_of(value, "items")
-    items = value[key] if key else None
+    items = value[key] if key else [] if _is_unmarked(value) else None
     if not isinstance(items, list):
         remedy = 'a sentence without entities has "entities": []'
         raise LineFault(f"{quote(value)} has no list of entities", remedy=remedy)
     made = {"text": value[text]} if text else {}
-    return _rest(value, text, key, "answer") | made | annotation_of(items, made.get("text"))
+    return (
+        _rest(value, text, key, "answer", "tokens" if items == [] and not key else None)
+        | made
+        | annotation_of(items, made.get("text"))
+    )
 
 
 def _rest(value: dict[str, Any], *read: str | None) -> dict[str, Any]:
@@ -137,17 +159,20 @@ def _turns(value: dict[str, Any]) -> tuple[str, Any]:
 def _instruction(path: str | Path, warn: Note) -> tuple[str, str]:
     """What the questions of several rows all begin with, up to a colon, a line break or a fence, and what all end with,
     from a line break or a fence on. A 。 separates it too if it is long."""
-    questions = []
+    questions, inputs = list[str](), list[str]()
     for value in _values(path):
         if _is_instruction(value):
-            question = value["instruction"]
-            questions += [question] if isinstance(question, str) and not value.get("input") else []
+            asked, text = _asked(value)
+            (inputs if asked else questions).extend([text] if isinstance(text, str) else [])
             continue
         with suppress(LineFault):
             questions.append(_turns(value)[0])
+    shared = commonprefix(inputs) if len(set(inputs)) > 1 else ""  # noqa: RUF071  (of strings, as it is meant)
+    if begun := BEFORE.match(shared):
+        warn(f"inputs that all begin with {quote(begun[0])}, kept as a part of their texts", Path(path).name)
     if len(set(questions)) < 2:
         return "", ""
-    shared = commonprefix(questions)  # noqa: RUF071  (of strings, as it is meant)
+    shared = commonprefix(questions)  # noqa: RUF071
     before = found[0] if (found := BEFORE.match(shared)) else ""
     backwards = [question.removeprefix(before)[::-1] for question in questions]
     ending = commonprefix(backwards)[::-1]  # noqa: RUF071
@@ -189,6 +214,47 @@ def _joined(path: str | Path, warn: Note) -> list[bytes]:
             rest.pop("id", None)
         rows[number] = json.dumps({**rest, "text": text, "entities": entities}, ensure_ascii=False).encode()
     return [rows.get(number, b"") for number in range(1, max(rows) + 1)]
+
+
+def _asked(value: dict[str, Any]) -> tuple[Any, Any]:
+    """What is asked, and the text, of a row with an instruction: its input, or that of the instruction if this is JSON;
+    else all of the instruction, with "" for what is asked."""
+    asked, text = value["instruction"], value.get("input")
+    if text:
+        return asked, text
+    if isinstance(asked, str) and asked.lstrip().startswith("{"):
+        with suppress(ValueError, RecursionError):
+            inner = json.loads(asked)
+            if isinstance(inner, dict) and isinstance(text := inner.pop("input", None), str):
+                return json.dumps(inner, ensure_ascii=False), text
+    return "", asked
+
+
+def _joined_answers(path: str | Path, warn: Note) -> list[bytes]:
+    """The lines, where rows of one text that ask for different things and have different labels are one."""
+    raws: dict[int, bytes] = {}
+    rows: dict[str, list[tuple[int, dict[str, Any], dict[str, Any]]]] = {}
+    for _, number, raw in numbered(lines_of(path), Path(path).name, path):
+        raws[number] = raw
+        with suppress(LineFault):
+            value = json_value(raw, ONE_A_LINE)
+            if isinstance(value, dict) and _is_instruction(value) and isinstance(text := _asked(value)[1], str):
+                rows.setdefault(text, []).append((number, value, answered(value["output"], text).get("label", {})))
+    for asked in rows.values():
+        kinds, labels = {str(_asked(value)[0]) for _, value, _ in asked}, [name for *_, tree in asked for name in tree]
+        if len(kinds) == len(asked) > 1 and len({*labels}) == len(labels):
+            (number, value, _), *others = asked
+            joined = {name: found for *_, tree in asked for name, found in tree.items()}
+            raws[number] = json.dumps(value | {"output": joined}, ensure_ascii=False).encode()
+            raws |= dict.fromkeys((other for other, *_ in others), b"")
+            warn("rows of one text that each ask for other labels, joined", f"{Path(path).name}:{number}")
+    return [raws.get(number, b"") for number in range(1, max(raws, default=0) + 1)]
+
+
+def _is_unmarked(value: dict[str, Any]) -> bool:
+    """Whether this is a row of Prodigy in which nothing was marked: it has tokens, and no spans."""
+    tokens = value.get("tokens")
+    return isinstance(tokens, list) and all(isinstance(token, dict) for token in tokens) and "spans" not in value
 
 
 def _is_pair(value: Any) -> bool:

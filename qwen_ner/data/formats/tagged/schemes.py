@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
+from unicodedata import normalize
 
 Tag = tuple[str, str]
 """Prefix and label: ("B", "ORG"); `OUTSIDE` for O."""
@@ -74,15 +75,24 @@ BM = Scheme("BM", "B", "M", "M", "B")
 
 
 _SUFFIXED = re.compile(r"(.+?)[-_－＿–—‐‑−]+([BIMESLU])")
-_OTHER = re.compile(r"([BIMESLU])[-_－＿–—‐‑−:：./|~=+*#\s]+(.+)", re.IGNORECASE)
+_OTHER = re.compile(r"([BIMESLUＢＩＭＥＳＬＵ])[-_－＿–—‐‑−:：./|~=+*#\s]+(.+)", re.IGNORECASE)
 
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "B-ORG": lambda name: name,
     "ORG-B": lambda name: f"{found[2]}-{found[1]}" if (found := _SUFFIXED.fullmatch(name)) else name,
     "BORG": lambda name: f"{name[0]}-{name[1:]}" if len(name) > 1 else name,
-    "b:ORG": lambda name: f"{found[1].upper()}-{found[2]}" if (found := _OTHER.fullmatch(name)) else name.upper(),
+    "b:ORG": lambda name: f"{_letter(found)}-{found[2]}" if (found := _OTHER.fullmatch(name)) else _upper(name),
 }
 """How tags are written, and as `parse_tag` reads them."""
+
+
+def _upper(name: str) -> str:
+    return normalize("NFKC", name).upper()
+
+
+def _letter(found: re.Match[str]) -> str:
+    """The prefix of a tag in another spelling."""
+    return _upper(found[1])
 
 
 def spelling_of(names: set[str]) -> str:
@@ -91,8 +101,8 @@ def spelling_of(names: set[str]) -> str:
 
     >>> spelling_of({"B-ORG", "I-ORG"}), spelling_of({"ORG-B", "ORG-I"}), spelling_of({"BORG", "IORG"})
     ('B-ORG', 'ORG-B', 'BORG')
-    >>> spelling_of({"b-org", "i-org"}), spelling_of({"B:ORG", "I:ORG"})
-    ('b:ORG', 'b:ORG')
+    >>> spelling_of({"b-org", "i-org"}), spelling_of({"B:ORG", "I:ORG"}), spelling_of({"Ｂ-ORG", "Ｉ-ORG"})
+    ('b:ORG', 'b:ORG', 'b:ORG')
     >>> spelling_of({"ORG", "LOC"}), spelling_of({"BOOK", "SCENE"}), spelling_of({"m-RNA", "e-mail"})
     ('B-ORG', 'B-ORG', 'B-ORG')
     """
@@ -100,9 +110,9 @@ def spelling_of(names: set[str]) -> str:
         return "B-ORG"
     if all(map(_SUFFIXED.fullmatch, names)):
         return "ORG-B"
-    others = [_OTHER.fullmatch(name) for name in names if name != "o"]
-    begun = {found[2] for found in others if found and found[1].upper() in "BSU"}
-    if all(others) and any(found[2] in begun for found in others if found and found[1].upper() in "IMEL"):
+    others = [_OTHER.fullmatch(name) for name in names if _upper(name) != "O"]
+    begun = {found[2] for found in others if found and _letter(found) in "BSU"}
+    if all(others) and any(found[2] in begun for found in others if found and _letter(found) in "IMEL"):
         return "b:ORG"
     begun = {name[1:] for name in names if name[0] in "BSU"}
     glued = any(name[0] in "IMEL" and name[1:] in begun for name in names)
@@ -121,7 +131,7 @@ def _are_bare(names: set[str]) -> bool:
     """
     prefixed = any(len(name) < 2 or _SUFFIXED.fullmatch(name) for name in names)
     others = [_OTHER.fullmatch(name) for name in names]
-    prefixed |= all(others) and any(found[1].upper() in "BSU" for found in others if found)
+    prefixed |= all(others) and any(_letter(found) in "BSU" for found in others if found)
     glued = any(name[0] in "IMELU" and f"B{name[1:]}" in names for name in names)
     return bool(names) and not prefixed and not glued
 
