@@ -155,7 +155,7 @@ def read_dataset(
 
     - `cluener`: train, dev or test, from `data_dir` or as `formats.cluener.locate` finds it,
     - `sample`: the small data set that ships with the package,
-    - a folder with a file a split, named after it (`dev` may be called `validation`, `valid` or `val`), of any format
+    - a folder with a file a split, named after it (`dev` may be called `validation`, `valid`, …), of any format
       of `formats.registry`: `{split}.jsonl`, `{split}.json`, `{split}.bio`, …,
     - a single such file. It is one split, whatever `split` says,
     - a Hugging Face data set with tokens and ner_tags: a folder that `save_to_disk` wrote, or `owner/name` on the Hub.

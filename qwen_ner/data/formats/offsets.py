@@ -28,11 +28,16 @@ LATE = (
     "starts that look one too large (one behind where a word may begin): if the first character is 1, subtract 1 from "
     "each start, and from each end unless ends are inclusive"
 )
+MAYBE_BYTES = (
+    "offsets that all lie between characters if they count bytes of UTF-8, but too few to prove it; they are read as "
+    "characters: if another split of these data counts bytes, convert them together"
+)
 CLEAR, TELLING = 3, 10
 """Evidence for one unit must be `CLEAR` times that for the other; if not for characters, in one of `TELLING` spans."""
 
-MANY = 10
-"""Different offsets in Chinese texts that prove bytes if all lie between characters: a chance of 1 in 3 each."""
+MANY, SOME = 10, 4
+"""Different offsets in Chinese texts that prove bytes if all lie between characters, and that raise the question: a
+chance of 1 in 3 each."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +211,8 @@ class Survey:
             return
         if self.unit() == CHARACTERS:
             yield from ((UNCLEAR, place) for place, _ in self._told[1])
+            if len(self.whole) >= SOME and not self.misfits[BYTES]:
+                yield MAYBE_BYTES, f"{len(self.whole)} offsets"
         if not self.zeros and len(self.late) > max(2 * MANY, 3 * self.begins):
             yield from ((LATE, place) for place in self.late)
         if self.bare > 1 and 50 * self.edges <= self.bare <= 5 * len(self.odd):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qwen_ner.data.formats import doccano, jsonl, label_studio
 from qwen_ner.data.formats.errors import DataError
 from qwen_ner.data.formats.mentions import EntityReader
-from qwen_ner.data.formats.offsets import BYTES, CHARACTERS, INCLUSIVE, LATE, UNCLEAR, UNITS, UTF16, Survey
+from qwen_ner.data.formats.offsets import BYTES, CHARACTERS, INCLUSIVE, LATE, MAYBE_BYTES, UNCLEAR, UNITS, UTF16, Survey
 from qwen_ner.entities import CLUENER
 
 PARTS = ["😀", "\U0001f3d9\ufe0f", "𠮷", "\r\n", "\n", "  ", "在", "A1", "，"]
@@ -162,6 +162,14 @@ def test_bytes_are_told_where_all_spans_are_of_whole_characters():
     assert survey.unit() == CHARACTERS, "one may be a fault"
     survey.see("x:2", "三星在北京", 0, 6, ("三星",))
     assert survey.unit() == BYTES
+
+
+def test_too_few_offsets_to_prove_bytes_are_warned_of():
+    """Such a dev split beside a train that counts bytes was read as characters without a word."""
+    survey = see(*map(bytes_of, SENTENCES[:2]))
+    assert survey.unit() == CHARACTERS
+    assert MAYBE_BYTES in dict(survey.warnings())
+    assert MAYBE_BYTES not in dict(see(*SENTENCES[:2]).warnings())
 
 
 @pytest.mark.parametrize(
