@@ -15,7 +15,7 @@ from qwen_ner.training.doctor.examination import examine
 from qwen_ner.training.plan import TrainingPlan, part
 from qwen_ner.training.recipe import load_recipe
 
-MAKERS = ("build_dataset", "choose_collator", "end_of_turn", "load_model", "make_tiny", "NerConfig", "read_splits")
+MAKERS = ("build_dataset", "choose_collator", "end_token_ids", "load_model", "make_tiny", "NerConfig", "read_splits")
 
 
 @pytest.fixture
