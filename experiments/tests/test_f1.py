@@ -205,8 +205,13 @@ def test_the_interval_of_several_runs_is_that_of_the_mean_of_their_rates():
     mean = (1 + 2 * 4 / (2 * 4 + 8 * 200 + 196)) / 2
     sure = over_seeds([good, bad], ["drug"])
     for rate in ("f1", "macro_f1"):  # the counts of both, added up, have an f1 of 0.18
-        assert sure[rate].low < mean < sure[rate].high < mean + 0.01
-    assert over_seeds([bad], ["drug"]) == intervals(bad, ["drug"])
+        assert sure[rate]["value"] == pytest.approx(100 * mean, abs=1e-4)
+        assert sure[rate]["low"] < 100 * mean < sure[rate]["high"] < 100 * mean + 1
+    one = over_seeds([bad], ["drug"])
+    for rate, interval in intervals(bad, ["drug"]).items():
+        assert (one[rate]["low"], one[rate]["high"]) == pytest.approx(
+            (100 * interval.low, 100 * interval.high), abs=1e-4
+        )
 
 
 def test_a_table_of_no_runs_says_so_and_writes_nothing(tmp_path):

@@ -31,7 +31,7 @@ def test_all_systems_are_trained_on_the_same_rows_and_none_is_made_twice(tmp_pat
     systems = ["lookup", "crf", "one-pass", "few-rows"]
     assert [(run["rows"], run["system"]) for run in runs] == [(size, name) for size in (8, 20) for name in systems]
     assert all((run["split"], run["scored"], run["seed"]) == ("held-out", 40, 42) for run in runs)
-    assert [run["epochs"] for run in runs if "epochs" in run] == [1, 20, 1, 20]
+    assert [run["epochs"] for run in runs if "epochs" in run] == [1, 10, 1, 10]
     by_size = [list(jsonl.read(tmp_path / f"work/few-rows/{size}-42/train.jsonl")) for size in (8, 20)]
     texts = [[row.text for row in rows] for rows in by_size]
     assert texts[0] == texts[1][:8]
@@ -55,7 +55,7 @@ def test_all_systems_are_trained_on_the_same_rows_and_none_is_made_twice(tmp_pat
     assert [run["system"] for run in more[12:]] == ["few-rows+more"] * 2
     rows = list(jsonl.read(tmp_path / "work/few-rows+more/8-42/train.jsonl"))
     assert [row.text for row in rows[:8]] == texts[0]
-    assert len(rows) * more[12]["epochs"] == pytest.approx(20 * 8), "as many rows are shown"
+    assert len(rows) * more[12]["epochs"] == pytest.approx(10 * 8), "as many rows are shown"
     assert more[12]["settings"] == {"recipe": "lora", "swap": 3, "overrides": ["--lora_dropout", "0.1"]}
     assert "other settings" in few_rows(tmp_path, *lever[:4], "--lora_dropout", "0.2", fails=True)
 
