@@ -23,8 +23,8 @@ SIMILAR = 0.7
 """Share of common bigrams that makes two texts near-duplicates: about three of 37 characters may differ."""
 
 COMPARED = 1_000
-"""Looked-up texts that one is compared with, those that share its rarest bigrams first. Rows of one template, such as
-made-up ones, are all alike: to compare each two of them would take hours."""
+"""Earlier texts that one is compared with at most, those that share its rarest bigrams first. Rows of one template are
+all alike: to compare each two of them would take hours."""
 
 Likeness = Literal["identical", "equal", "similar"]
 

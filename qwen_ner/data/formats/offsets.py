@@ -29,8 +29,8 @@ LATE = (
     "each start, and from each end unless ends are inclusive"
 )
 MAYBE_BYTES = (
-    "offsets that all lie between characters if they count bytes of UTF-8, but too few to prove it; they are read as "
-    "characters: if another split of these data counts bytes, convert them together"
+    "offsets that may count bytes of UTF-8, as then they all lie between characters, but are too few to prove it; they "
+    "are read as characters: if another split of these data counts bytes, put the rows of both into one file"
 )
 CLEAR, TELLING = 3, 10
 """Evidence for one unit must be `CLEAR` times that for the other; if not for characters, in one of `TELLING` spans."""

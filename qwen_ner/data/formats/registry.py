@@ -157,7 +157,10 @@ def find(folder: Path, split: str) -> Path | None:
 
 def _tell_others(folder: Path) -> None:
     """Log the files of a folder of splits that look like data and are none of its splits."""
-    splits = {find(folder, split) for split in SPLIT_NAMES}
+    try:
+        splits = {find(folder, split) for split in SPLIT_NAMES}
+    except NerError:  # several can be a split: who reads that one is told
+        return
     pairs = {one for path in splits if path and path.is_file() for one in standoff.pair_of(path) or ()}
     texts = {path.with_suffix(".ann") for path in splits if path} | pairs | splits
     others = [

@@ -147,6 +147,14 @@ def test_an_attribute_may_say_the_label(tmp_path, element):
     assert read(tmp_path / "a.txt") == WANTED[:1]
 
 
+def test_a_label_may_be_called_as_sentences_are_elsewhere(tmp_path):
+    (tmp_path / "a.txt").write_text("<p>张三</p>在<l>北京</l>\n<p>李四</p><l>上海</l>\n", encoding="utf-8")
+    assert labelled(tmp_path / "a.txt") == [
+        ("张三在北京", {("p", "张三"), ("l", "北京")}),
+        ("李四上海", {("p", "李四"), ("l", "上海")}),
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "fault"),
     [

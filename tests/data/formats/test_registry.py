@@ -161,6 +161,14 @@ def test_data_that_are_of_no_split_are_named(tmp_path, other, caplog):
     ]
 
 
+def test_of_two_files_for_one_split_only_its_reader_is_told(tmp_path):
+    for name in ("train", "dev", "val"):
+        write_jsonl(tmp_path / f"{name}.jsonl", ROWS)
+    assert len(list(iter_dataset(str(tmp_path), "train"))) == len(ROWS)
+    with pytest.raises(NerError, match="several can be the split dev"):
+        list(iter_dataset(str(tmp_path), "dev"))
+
+
 def test_a_file_that_names_two_splits_is_neither(tmp_path):
     write_jsonl(tmp_path / "train_dev.jsonl", ROWS)
     assert registry.find(tmp_path, "train") is registry.find(tmp_path, "dev") is None

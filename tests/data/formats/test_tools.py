@@ -456,6 +456,20 @@ def test_ends_that_a_key_alone_calls_inclusive_are_told(tmp_path):
     assert not any("CMeEE" in what for what in warned)
 
 
+def test_a_row_without_a_list_of_entities_is_a_fault_wherever_it_stands(tmp_path):
+    rows = [{"text": NONE, "entities": 5}, *FORMS["cmeee without surfaces"]]
+    with pytest.raises(DataError) as error:
+        read(write(tmp_path / "a.jsonl", rows))
+    assert [fault.split(": ")[0] for fault in error.value.faults] == ["a.jsonl:1"]
+
+
+def test_a_fault_of_an_array_of_instructions_has_the_number_of_its_row(tmp_path):
+    rows = [*FORMS["llama-factory"], {"instruction": "抽取实体", "input": NONE, "output": "not JSON"}]
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.json: row 4"):
+        read(tmp_path / "a.json")
+
+
 def test_inputs_that_begin_alike_are_told_and_kept(tmp_path):
     warned = []
     rows = [row | {"input": f"文本：{row['input']}"} for row in FORMS["llama-factory"]]

@@ -178,9 +178,7 @@ def _xml(line: str, rows: tuple[str, ...] = _SENTENCES) -> Parsed:
     alone = len(outer) == 1 and not (root.text or "").strip() and not (outer[0].tail or "").strip()
     if alone and (outer[0].tag in rows or outer[0].tag.lower() in rows):
         root = outer[0]  # <s>…</s> around a sentence
-    texts = [sum(child.tag.lower() in _SENTENCES for child in one) for one in root.iter()]
-    apart = any(0 < found < len(one) for found, one in zip(texts, root.iter(), strict=True))
-    if apart or (alone and _PLACES & outer[0].attrib.keys()):
+    if any(map(_is_beside, root.iter())) or (alone and _PLACES & outer[0].attrib.keys()):
         remedy = 'write rows of {"text": …, "entities": [{"label", "start", "end"}]} (JSONL)'
         raise LineFault(f"{quote(line)} has its entities beside the text, not in it", remedy=remedy)
     text, marked = "", list[tuple[str, int, int]]()
@@ -198,6 +196,14 @@ def _xml(line: str, rows: tuple[str, ...] = _SENTENCES) -> Parsed:
 
     walk(root)
     return text, marked
+
+
+def _is_beside(element: ElementTree.Element) -> bool:
+    """Whether an element holds one of a sentence and, beside it, others whose texts are parts of that sentence."""
+    sentences = ["".join(child.itertext()) for child in element if child.tag.lower() in _SENTENCES]
+    others = ["".join(child.itertext()) for child in element if child.tag.lower() not in _SENTENCES]
+    loose = "".join(filter(None, [element.text, *(child.tail for child in element)]))
+    return bool(len(sentences) == 1 and others and not loose.strip() and all(one in sentences[0] for one in others))
 
 
 def _label_of(element: ElementTree.Element, line: str) -> str:

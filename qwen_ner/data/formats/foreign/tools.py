@@ -83,7 +83,9 @@ def read(
     if _is_uie(first):
         lines = partial(iter, _joined(path, warn))
     elif _is_instruction(first):
-        lines, cut = partial(iter, _joined_answers(path, warn)), _instruction(path, warn)
+        cut = _instruction(path, warn)
+        if joined := _joined_answers(path, warn):
+            lines = partial(iter, joined)
     elif _is_chat(first):
         cut = _instruction(path, warn)
     elif "text" not in (item := _first_item(path)) and key_of(item, "end") in INCLUSIVE:
@@ -101,9 +103,10 @@ def _values(path: str | Path) -> Iterator[dict[str, Any]]:
 
 def _first_item(path: str | Path) -> dict[str, Any]:
     """The first entity of the rows as it is written, with its surface as "text"."""
-    items = (item for value in _values(path) for item in value.get(key_of(value, "items") or "") or ())
+    lists = (value.get(key_of(value, "items") or "") for value in _values(path))
+    item = next((found[0] for found in lists if isinstance(found, list) and found), None)
     with suppress(LineFault):
-        if isinstance(item := next(items, None), dict):
+        if isinstance(item, dict):
             return item | {key: held for key, held in entity_of(item).items() if key == "text"}
     return {}
 
@@ -231,7 +234,8 @@ def _asked(value: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _joined_answers(path: str | Path, warn: Note) -> list[bytes]:
-    """The lines, where rows of one text that ask for different things and have different labels are one."""
+    """The rows, a line each, where rows of one text that ask for different things and have different labels are one;
+    nothing if there are no such rows."""
     raws: dict[int, bytes] = {}
     rows: dict[str, list[tuple[int, dict[str, Any], dict[str, Any]]]] = {}
     for _, number, raw in numbered(lines_of(path), Path(path).name, path):
@@ -240,15 +244,16 @@ def _joined_answers(path: str | Path, warn: Note) -> list[bytes]:
             value = json_value(raw, ONE_A_LINE)
             if isinstance(value, dict) and _is_instruction(value) and isinstance(text := _asked(value)[1], str):
                 rows.setdefault(text, []).append((number, value, answered(value["output"], text).get("label", {})))
+    joins = False
     for asked in rows.values():
         kinds, labels = {str(_asked(value)[0]) for _, value, _ in asked}, [name for *_, tree in asked for name in tree]
         if len(kinds) == len(asked) > 1 and len({*labels}) == len(labels):
             (number, value, _), *others = asked
-            joined = {name: found for *_, tree in asked for name, found in tree.items()}
+            joins, joined = True, {name: found for *_, tree in asked for name, found in tree.items()}
             raws[number] = json.dumps(value | {"output": joined}, ensure_ascii=False).encode()
             raws |= dict.fromkeys((other for other, *_ in others), b"")
             warn("rows of one text that each ask for other labels, joined", f"{Path(path).name}:{number}")
-    return [raws.get(number, b"") for number in range(1, max(raws, default=0) + 1)]
+    return [raws.get(number, b"") for number in range(1, max(raws) + 1)] if joins else []
 
 
 def _is_unmarked(value: dict[str, Any]) -> bool:
