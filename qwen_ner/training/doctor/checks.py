@@ -13,6 +13,7 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from ...codec import Codec
 from ...columns import join_names
 from ...composed import nfc
 from ...contract import NerConfig
@@ -142,7 +143,12 @@ def check_prompt(plan: TrainingPlan) -> Finding:
     some = plan.rows.select(range(0, len(plan.rows), max(1, len(plan.rows) // COMPARED)))
     texts = [plan.examples[row].text for row in some["row"]]
     compared = compare_prompts(some["prompt_ids"], prompt_ids(tokenizer, codec, texts), texts, tokenizer)
-    return compared if compared.level == "fail" else check_template(tokenizer) or compared
+    if compared.level == "fail":
+        return compared
+    if plan.codec.target != Codec.target and "json" in plan.codec.system_prompt.lower():
+        found = f"the system_prompt asks for JSON, but the target is {plan.codec.target}"
+        return warn(found, "let it ask for a copy of the text with [surface label], or leave it out")
+    return check_template(tokenizer) or compared
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase) -> Finding | None:

@@ -171,6 +171,13 @@ def test_a_template_without_a_system_turn_and_one_that_only_thinks_are_told(resu
     assert (said or "the same in training as at inference") in message
 
 
+@pytest.mark.parametrize(("prompt", "level"), [("按类别写成JSON", "warn"), ("照抄文本，标出实体", "ok"), (None, "ok")])
+def test_a_prompt_that_asks_for_json_where_the_target_is_another_is_told(result, prompt, level):
+    found, message = result("prompt", target="inline", **({"system_prompt": prompt} if prompt else {}))
+    assert found == level
+    assert ("the system_prompt asks for JSON, but the target is inline" in message) == (level == "warn")
+
+
 def test_prompts_are_compared_token_by_token(tokenizer):
     ids = tokenizer("三星手机")["input_ids"]
     assert compare_prompts([ids], [ids], ["三星手机"], tokenizer).level == "ok"
