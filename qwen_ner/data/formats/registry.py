@@ -131,10 +131,10 @@ def _claims(format: Any, path: Path) -> bool:
 
 
 def find(folder: Path, split: str) -> Path | None:
-    """The file of a split in a folder, or its folder of documents; dev may have another of its `SPLIT_NAMES`.
+    """The file of a split in a folder, or its folder of documents, under one of its `SPLIT_NAMES`.
 
-    A name that is the split's and a known suffix goes before one with the split's name among its parts, such as
-    `train.char.bmes` or `weiboNER.train`, which is logged. Raises `NerError` for several.
+    A name that is the split's and a known suffix goes before one with the name of this split alone among its parts,
+    such as `train.char.bmes` or `weiboNER.train`, which is logged. Raises `NerError` for several.
     """
     aliases = SPLIT_NAMES.get(split, (split,))
     named = (folder / f"{name}{suffix}" for name in aliases for suffix in suffixes())

@@ -58,9 +58,9 @@ def sniff(head: bytes, name: str) -> bool:
             return True
         if not isinstance(value, dict):
             return False
+        if _is_unmarked(value):
+            continue
         if "tokens" in value and "spans" not in value:
-            if _is_unmarked(value):
-                continue
             return False
         if _is_uie(value) or _is_chat(value) or _is_instruction(value):
             return True
@@ -135,11 +135,7 @@ def _row_of(value: Any, cut: tuple[str, str] = ("", "")) -> dict[str, Any] | str
         remedy = 'a sentence without entities has "entities": []'
         raise LineFault(f"{quote(value)} has no list of entities", remedy=remedy)
     made = {"text": value[text]} if text else {}
-    return (
-        _rest(value, text, key, "answer", "tokens" if items == [] and not key else None)
-        | made
-        | annotation_of(items, made.get("text"))
-    )
+    return _rest(value, text, key, "answer") | made | annotation_of(items, made.get("text"))
 
 
 def _rest(value: dict[str, Any], *read: str | None) -> dict[str, Any]:
