@@ -6,9 +6,10 @@ In: rows in one of three forms.
     {"text": "三星在北京", "label": {"company": {"三星": [[0, 2]]}}}
     {"text": "三星在北京", "entities": [{"label": "company", "start": 0, "end": 2}]}
 
-Without offsets, every occurrence of a surface is annotated, as by `codec.ground`. A row may have an "id", which is by
-default its line number, from 1, and a "group"; an item of "entities" a "score", and its surface as "text" or "surface",
-which is checked. Other keys are ignored. Entities may overlap and nest. Out: `Example`s; the third form for examples.
+Without offsets, every occurrence of a surface is annotated, as by `grounding.ground`. A row may have an "id", which is
+by default its line number, from 1, and a "group"; an item of "entities" a "score", and its surface as "text" or
+"surface", which is checked. Other keys are ignored. Entities may overlap and nest. Out: `Example`s; the third form for
+examples.
 """
 
 from __future__ import annotations
