@@ -19,6 +19,7 @@ from ..files import write_json, write_text
 from .bootstrap import LEVEL, RESAMPLES, SEED
 from .errors import KINDS, NONE
 from .result import EvaluationResult, Row
+from .scoring import Counts
 from .table import VIEWS, few_note, macro_note, problem_counts
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def page(evaluated: EvaluationResult, history: Sequence[Mapping[str, Any]] = ())
             level=f"{LEVEL:.0%}".replace("%", " %"),
             resamples=RESAMPLES,
             seed=SEED,
-            kinds=KINDS,
+            kinds={kind: why for kind, why in KINDS.items() if evaluated.tally.kinds[kind] != Counts()},
             absent=NONE,
             macro_note=macro_note(evaluated.scores),
             problem_counts=problem_counts(evaluated.scores),

@@ -79,7 +79,7 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
     macro_f1                            75.00
     seen               100.00  100.00  100.00        1
     unseen              33.33   50.00   40.00        2
-    0 not JSON · 0 truncated · 1 unknown label · 1 not in text · 0 duplicate · 0 wrong type
+    problems: 1 unknown label · 1 not in text
     """
     body = [(name_cell(label), scores.surface[label], f"f1_{label}") for label in scores.labels]
     if unknown := list(scores.surface.values())[len(scores.labels) :]:
@@ -101,7 +101,6 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
     note = macro_note(scores)
     macro = f"macro_f1{' ' * (first - len('macro_f1'))}{100 * scores.macro_f1:>27.2f}{between('macro_f1').rstrip()}"
     caution = few_note(scores) if known else ""
-    kinds = problem_counts(scores)
     return "\n".join(
         [
             *([str(contract), VIEWS] if contract else []),
@@ -111,7 +110,7 @@ def table(scores: Scores, contract: Contract | None = None, intervals: Mapping[s
             *(line(*row) for row in sums),
             f"{macro}  ({note})" if note else macro,
             *(line(name, counts, rate) for name, counts, rate in seen if counts and (counts.support or counts.fp)),
-            " · ".join(kinds),
+            f"problems: {' · '.join(problem_counts(scores)) or 'none'}",
             *filter(None, [caution]),
         ]
     )
@@ -129,21 +128,18 @@ def name_cell(label: str) -> str:
     return next(f"{shown[:n]}…" for n in range(LABEL, -1, -1) if width(shown[:n]) < LABEL)
 
 
-def problem_counts(scores: Scores, *, of_none: bool = True) -> list[str]:
-    """How many problems there are of each kind; with `of_none` of those too of which there is none. Copies that differ
-    from the text are told where there are some: JSON copies nothing.
+def problem_counts(scores: Scores) -> list[str]:
+    """How many problems there are of each kind that occurred.
 
-    >>> from qwen_ner.entities import LabelSet
+    >>> from qwen_ner.codec import Codec
+    >>> from qwen_ner.entities import Example, LabelSet
     >>> from qwen_ner.evaluation.scoring import score
-    >>> problem_counts(score([], [], LabelSet.of(["drug"])))[:2]
-    ['0 not JSON', '0 truncated']
+    >>> codec = Codec(labels := LabelSet.of(["drug"]))
+    >>> problem_counts(score([Example("0", "头痛")], [codec.decode("头痛", "[头痛")], labels))
+    ['1 not JSON']
     """
-    shown = {kind for kind, count in scores.problems.items() if count or (of_none and kind != "miscopied")}
-    return [
-        f"{count:,} {kind.replace('_', ' ').replace('json', 'JSON')}"
-        for kind, count in scores.problems.items()
-        if kind in shown
-    ]
+    found = ((count, kind) for kind, count in scores.problems.items() if count)
+    return [f"{count:,} {kind.replace('_', ' ').replace('json', 'JSON')}" for count, kind in found]
 
 
 def macro_note(scores: Scores) -> str:

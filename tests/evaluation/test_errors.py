@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from evaluation.cases import ABC, random_rows
 
-from qwen_ner.codec import Codec, Decoded
+from qwen_ner.codec import PROBLEM_KINDS, Codec, Decoded, Problem
 from qwen_ner.data.datasets import read_dataset
 from qwen_ner.entities import CLUENER, Entity, Example
 from qwen_ner.evaluation.baselines import Lookup, ceiling
@@ -98,8 +98,9 @@ def test_a_truncated_answer_misses_what_it_does_not_say_and_is_called_so():
 
 
 def test_kinds_and_problems_that_are_the_same_have_the_same_name():
-    (line,) = table(score([], [], ABC)).splitlines()[-1:]
-    problems = {problem.removeprefix("0 ") for problem in line.split(" · ")}
+    every = Decoded(problems=tuple(Problem(kind, "") for kind in PROBLEM_KINDS))
+    line = table(score([Example("0", TEXT)], [every], ABC)).splitlines()[-1]
+    problems = {problem.removeprefix("1 ") for problem in line.removeprefix("problems: ").split(" · ")}
     assert problems & KINDS.keys() == {"not JSON", "truncated", "wrong type", "not in text", "unknown label"}
 
 
