@@ -65,17 +65,6 @@ class Decoded:
         read = {(label, nfc(surface)): score for (label, surface), score in scores.items()}
         return replace(self, entities=tuple(replace(e, score=read.get((e.label, nfc(e.text)))) for e in self.entities))
 
-    def scored_as_written(self, written: Sequence[tuple[tuple[str, str], float]]) -> Decoded:
-        """A copy in which each entity has its score in `written`, the (label, surface) pairs of the answer in order.
-
-        Where not each place is written, an entity has the score of its (label, surface), of several the first.
-        """
-        pairs = [(label, nfc(surface)) for (label, surface), _ in written]
-        if pairs != [(e.label, nfc(e.text)) for e in self.entities]:
-            return self.scored(dict(reversed(written)))
-        both = zip(self.entities, written, strict=True)
-        return replace(self, entities=tuple(replace(entity, score=score) for entity, (_, score) in both))
-
     def scored_at_least(self, floor: Callable[[str], float]) -> Decoded:
         """A copy without the entities that score below `floor(label)`, and the surfaces that then have none."""
         kept = tuple(e for e in self.entities if e.score is None or e.score >= floor(e.label))
@@ -203,6 +192,13 @@ class Codec:
             spelled.setdefault((entity.label, read(entity.text)), {})[entity.text] = None
         pairs = ((label, own) for label, value in surfaces for own in spelled.get((label, read(value)), [value]))
         return Decoded(grounded, tuple(dict.fromkeys(pairs)), tuple(problems))
+
+    def scored(self, decoded: Decoded, written: Sequence[tuple[tuple[str, str], float]]) -> Decoded:
+        """`decoded` with the scores of what was `written`: the (label, surface) pairs of the answer in order.
+
+        Each entity has the score of its pair, of a pair that is written twice the first.
+        """
+        return decoded.scored(dict(reversed(written)))
 
     def locate(self, completion: str, *, with_keys: bool = False) -> list[tuple[str, str, int, int]]:
         """(label, surface, start, end) of each surface in a completion, in the order written.

@@ -107,6 +107,10 @@ class Example:
         return tuple(dict.fromkeys((e.label, e.text) for e in self.entities))
 
 
+class TextFault(NerError):
+    """One text cannot be read, and is to blame for it: others can."""
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """A type of entity. The description appears in guideline prompts and model cards. The name becomes its NFC."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence, Set
+from dataclasses import replace
 from difflib import SequenceMatcher
 
 from .codec import Codec, Decoded, Problem
@@ -103,6 +104,14 @@ class InlineCodec(Codec):
             surfaces |= dict.fromkeys([*((e.label, e.text) for e in found), *(pair for pair in lost if pair in absent)])
         in_order = tuple(sorted(entities, key=lambda e: (e.start, e.end, e.label)))
         return Decoded(in_order, tuple(surfaces), tuple(problems))
+
+    def scored(self, decoded: Decoded, written: Sequence[tuple[tuple[str, str], float]]) -> Decoded:
+        """Each entity has the score of its own mark, or if the places of some marks are lost that of its pair."""
+        known = [((label, nfc(surface)), score) for (label, surface), score in written if label in self.labels]
+        if [pair for pair, _ in known] != [(e.label, nfc(e.text)) for e in decoded.entities]:
+            return super().scored(decoded, written)
+        both = zip(decoded.entities, known, strict=True)
+        return replace(decoded, entities=tuple(replace(entity, score=score) for entity, (_, score) in both))
 
     def locate(self, completion: str, *, with_keys: bool = False) -> list[tuple[str, str, int, int]]:
         """(label, surface, start, end) of each mark, its brackets and label included.

@@ -17,6 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
             side, help="a predictions.jsonl, a folder that holds one, or a pattern that matches several"
         )
     add_data(parser, required=False, why="; needed if the files hold no gold entities")
+    parser.set_defaults(split=None)  # dev, but only with data
 
 
 def run(options: Namespace, _: list[str]) -> None:

@@ -68,7 +68,7 @@ def convert(
     the source has a fault, or if the target could not hold all of its entities and texts. `lossy` then writes the rest;
     `repair` reads tags that are out of order. What else is not carried over (ids, scores, other keys and columns) is
     counted, listed and logged. `corrections` is a file of findings, which are applied (`Corrections`), counted and
-    logged; one that fits no row is an error.
+    logged; one that fits no row is an error, and so are both `keep` and `corrections`.
     """
     path = Path(target).expanduser()
     name = to or target_name(path) or ""
@@ -81,6 +81,9 @@ def convert(
         )
     if path.is_dir() or (path.exists() and path.resolve() == Path(source).expanduser().resolve()):
         raise NerError("is a folder, or the source itself", place=path, remedy="name another file to write")
+    if corrections is not None and keep is not None:
+        remedy = "write all labels with the corrections first, then convert that file with the labels to keep"
+        raise NerError("corrections are of all labels", value=str(corrections), place="corrections", remedy=remedy)
     read = open_dataset(source, split)
     log.info("%s is read as %s", source, read)
     kept = None if keep is None else frozenset(keep)

@@ -6,6 +6,7 @@ which contains such a surface. Knows nothing of tokens, models or recipes.
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from ..entities import Example, NerError
 from .datasets import read_texts
 from .formats.errors import DataError
-from .formats.lines import lines_of
+from .formats.lines import lines_of, number_lines
 from .surfaces import Surfaces, balanced
 
 SHORTEST = 6
@@ -71,12 +72,15 @@ def read_negatives(path: str | Path, surfaces: Surfaces | Iterable[str]) -> tupl
 
     Lines of text, or JSONL with a "text". Repeated texts are left out, and those that contain one of `surfaces`:
     teaching that they have no entity would contradict the rows that annotate it. Raises `DataError` with every line
-    that cannot be read, `NerError` if no text is left.
+    that cannot be read or has entities, `NerError` if no text is left.
     """
     known = surfaces if isinstance(surfaces, Surfaces) else Surfaces(surfaces)
     name = Path(path).name
     rows = list(read_texts(lines_of(path), name))
-    if faults := [row.fault for row in rows if row.fault is not None]:
+    faults = [row.fault for row in rows if row.fault is not None]
+    annotated = (line for line, raw in number_lines(lines_of(path)) if _annotated(raw))
+    faults += [f"{name}:{line}: has entities; remove the row" for line in annotated]
+    if faults:
         raise DataError(str(path), faults, len(rows))
     found: dict[str, Example] = {}
     for row in rows:
@@ -87,6 +91,15 @@ def read_negatives(path: str | Path, surfaces: Surfaces | Iterable[str]) -> tupl
         fault = "every text of the file contains a surface that the training rows annotate"
         raise NerError(fault, value=str(path), place="negatives_from", remedy="give texts without entities")
     return list(found.values()), len(rows) - len(found)
+
+
+def _annotated(raw: bytes) -> bool:
+    """Whether a line is an object that has entities under one of the keys that `formats` reads."""
+    try:
+        row = json.loads(raw)
+    except ValueError:
+        return False
+    return isinstance(row, dict) and any(row.get(key) for key in ("entities", "label", "labels", "spans"))
 
 
 def draw(candidates: Sequence[Example], count: int, seed: int) -> list[Example]:

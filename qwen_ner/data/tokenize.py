@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..codec import Codec
 from ..composed import nfc
-from ..entities import Example, NerError, fingerprint
+from ..entities import Example, NerError, TextFault, fingerprint
 from .arrow_store import StoredExamples, cache_folder, writable
 from .formats.errors import quote
 from .formats.rows import HALF_PAIR
@@ -48,7 +48,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, codec: Codec, texts: Sequence
     if not texts:
         return []
     if broken := next((text for text in texts if HALF_PAIR.search(text)), None):
-        raise NerError(f"half a surrogate pair in {quote(broken)}", remedy="write the character whole")
+        raise TextFault(f"half a surrogate pair in {quote(broken)}", remedy="write the character whole")
     texts = list(map(nfc, texts))
     system_turn = takes_system_turn(tokenizer)
     *conversations, harmless = (
@@ -110,7 +110,7 @@ def _apart(tokenizer: PreTrainedTokenizerBase, text: str, conversation: str, har
     before, _, behind = harmless.partition(HARMLESS)
     if conversation not in [before + kept + behind for kept in (text, text.strip(), text.rstrip())]:
         fault = f"{quote(text)} contains a special token of the tokenizer, and the chat template changes the text"
-        raise NerError(fault, remedy="remove the token from the text")
+        raise TextFault(fault, remedy="remove the token from the text")
     tokens = [token.content for token in tokenizer.added_tokens_decoder.values()]
     start = max((at + len(token) for token in tokens if (at := before.rfind(token)) >= 0), default=0)
     end = min((at for token in tokens if (at := behind.find(token)) >= 0), default=len(behind))
@@ -128,7 +128,7 @@ def spelled_out(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids = _plain(tokenizer).encode(text, add_special_tokens=False).ids
     if not added.isdisjoint(ids):
         fault = f"{tokenizer.name_or_path} has no ordinary tokens for the special token in {quote(text)}"
-        raise NerError(fault, remedy="remove the token from the text")
+        raise TextFault(fault, remedy="remove the token from the text")
     return ids
 
 

@@ -56,11 +56,12 @@ def error_count(errors: Iterable[Error]) -> int:
     return sum(error.counts.fp + error.counts.fn for error in errors)
 
 
-def errors_of(gold: Example, predicted: Decoded, labels: Container[str]) -> list[Error]:
+def errors_of(gold: Example, predicted: Decoded, labels: Container[str], target: str | None = "json") -> list[Error]:
     """The errors of one row. Their false positives and negatives add up to those of `Scores.span_micro`.
 
     Each gold entity and each prediction is in at most one pair. Pairs with equal offsets come first, then those with
-    equal labels, then those with more overlap.
+    equal labels, then those with more overlap. An inline answer (`target`) that was cut off is read as far as it goes:
+    what it lacks is missed.
 
     >>> gold = Example("0", "三星在北京", (Entity("company", "三星", 0, 2), Entity("address", "北京", 3, 5)))
     >>> wrong = Decoded((Entity("name", "三星", 0, 2), Entity("address", "在北京", 2, 5)))
@@ -79,7 +80,8 @@ def errors_of(gold: Example, predicted: Decoded, labels: Container[str]) -> list
             wrong.remove(p)
             kind = "label" if g.span == p.span else "boundary" if g.label == p.label else "boundary + label"
             found.append(Error(kind, g, p))
-    unread = [] if predicted.surfaces else [_UNREAD[p.kind] for p in predicted.problems if p.kind in _UNREAD]
+    read = predicted.surfaces or target == "inline"
+    unread = [] if read else [_UNREAD[p.kind] for p in predicted.problems if p.kind in _UNREAD]
     found += [Error(unread[0] if unread and not predicted.entities else "missed", gold=g) for g in missed]
     found += [Error("spurious", predicted=p) for p in wrong]
     return found + [

@@ -71,7 +71,7 @@ def tally(
     """The `Tally` of these rows; `seen` and `floor` are from the training data. Raises the errors of `score`."""
     scores = score(gold, predicted, labels, train=seen)
     names = frozenset(labels.names)
-    errors = [errors_of(g, p, names) for g, p in zip(gold, predicted, strict=True)]
+    errors = [errors_of(g, p, names, target) for g, p in zip(gold, predicted, strict=True)]
     counts = row_counts(gold, predicted, labels, seen)
     return Tally(
         scores,
@@ -203,7 +203,7 @@ class EvaluationResult:
         for at in range(0, len(order), ROWS):
             part = order[at : at + ROWS].tolist()
             for gold, predicted in zip(_select(self.gold, part), _select(self.predicted, part), strict=True):
-                yield Row(gold, predicted, errors_of(gold, predicted, names))
+                yield Row(gold, predicted, errors_of(gold, predicted, names, self.target))
 
     def rows_with_errors(self) -> Iterator[Row]:
         """The rows with an error, those with the most first."""

@@ -52,8 +52,8 @@ LISTED = 20
 CURVE_LINES = 12
 """Evaluations in the card's table; the plot has all."""
 
-SENTENCE = "三星在北京开了一家新店"
-"""The example, if the recipe has none."""
+SENTENCE, CHINESE = "Samsung opened a new store in Beijing", "三星在北京开了一家新店"
+"""The example, if the recipe has none that is public."""
 
 
 def write_card(folder: Path, repo_id: str, base_model: str | None, out: Path) -> None:
@@ -79,7 +79,8 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
     values, known, given = read_metrics(folder), read_metrics(parent_of(folder)) or {}, read_recipe(folder)
     recipe = neutral_recipe(given, base_model, known)
     metrics = {} if values is None else neutral_metrics(values, repo_id, base_model)
-    sentence = (recipe.get("examples") or [SENTENCE])[0]
+    chinese = is_chinese(_texts(folder, given))
+    sentence = (recipe.get("examples") or [CHINESE if chinese else SENTENCE])[0]
     trained_on = str(given.get("dataset") or known.get("training", {}).get("dataset", ""))
     scored_on = values["contract"]["data"] if values else ""
     public = [name for name in (trained_on, scored_on) if name and not is_local_data(name, known)]
@@ -90,7 +91,7 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
     environment.filters["python"] = lambda text: json.dumps(text, ensure_ascii=False)
     environment.filters["interval"] = lambda name: str(Interval(*bounds)) if (bounds := intervals.get(name)) else ""
     return environment.get_template("model_card.md.j2").render(
-        metadata=metadata(folder, repo_id, metrics, recipe, base_model, public).to_yaml(),
+        metadata=metadata(folder, repo_id, metrics, recipe, base_model, public, chinese).to_yaml(),
         repo_id=repo_id,
         base=base_model or recipe.get("model_name_or_path"),
         toy=recipe.get("model_name_or_path") == "tiny",
@@ -111,7 +112,8 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
         problem_counts=problem_counts,
         seed=recipe.get("seed"),
         recipe=fence_block(yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False).strip()) if recipe else "",
-        training=metrics.get("training", {}),
+        training=(training := metrics.get("training", {})),
+        chosen_on=chosen if (chosen := training.get("validation", {})).get("step") is not None else None,
         curve=curve(log),
         picture=CURVE,
     )
@@ -156,11 +158,13 @@ def metadata(
     recipe: Mapping[str, Any],
     base_model: str | None,
     public: Sequence[str],
+    chinese: bool,
 ) -> ModelCardData:
     """The YAML at the head of the card; `metrics` and `recipe` are neutral, `public` names data sets of the Hub."""
     from huggingface_hub import EvalResult, ModelCardData
 
     adapter = (folder / ADAPTER).is_file()
+    scores = Scores.from_dict(metrics) if metrics else None
     contract, dataset = metrics.get("contract", {}), str(recipe.get("dataset", ""))
     results = [
         EvalResult(
@@ -173,13 +177,13 @@ def metadata(
             dataset_args={"rows": contract["rows"], "decoding": contract["decoding"]},
             metric_type="f1",
             metric_name=name,
-            metric_value=getattr(Scores.from_dict(metrics), name),
+            metric_value=getattr(scores, name),
         )
         for name in ("f1", "span_f1", "macro_f1")
-        if contract
+        if scores
     ]
     return ModelCardData(
-        language="zh" if is_chinese(_texts(folder, recipe)) else None,  # another language is the user's to add
+        language="zh" if chinese else None,  # another language is the user's to add
         library_name="peft" if adapter else "transformers",
         pipeline_tag="token-classification",
         base_model=base_model,

@@ -126,7 +126,7 @@ def neutral_recipe(
     values: Mapping[str, Any], base: str | None, metrics: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """A recipe, or what metrics.json says of its training, without the keys that name a place or an account, and with
-    only the last part of each path.
+    only the last part of each path. Of local data it has no `examples`: `init` takes them from the rows.
 
     >>> neutral_recipe({"dataset": "/home/me/medicine", "output_dir": "/scratch/me/1", "learning_rate": 1e-3}, None)
     {'dataset': 'medicine', 'learning_rate': 0.001}
@@ -134,6 +134,10 @@ def neutral_recipe(
     kept = {key: value if key in TEXTS else neutral(value) for key, value in values.items() if key not in PRIVATE_KEYS}
     if "dataset" in kept:
         kept["dataset"] = data_name(str(values["dataset"]), metrics)
+        if is_local_data(str(values["dataset"]), metrics):
+            kept.pop("examples", None)
+    if "negatives_from" in kept:
+        kept["negatives_from"] = Path(str(values["negatives_from"])).name
     for key in {"model_name_or_path", "model"} & kept.keys():
         name = kept[key]
         kept[key] = base or (name if name.startswith(MODELSCOPE) else Path(name).name)

@@ -21,7 +21,7 @@ from ..codec import Decoded, entity_row
 from ..data.arriving import Arriving
 from ..data.datasets import TextRow
 from ..data.formats.predictions import submission_row
-from ..entities import LabelSet, NerError
+from ..entities import LabelSet, NerError, TextFault
 from ..files import json_line
 from .asked import TextTooLong
 from .extractor import Extractor
@@ -115,11 +115,16 @@ def predicted(extractor: Extractor, rows: Sequence[TextRow], options: dict[str, 
 
 
 def predict_each(extractor: Extractor, texts: Sequence[str], **options: Any) -> list[Decoded | str]:
-    """What was found in each text, or why it does not fit into the model's context."""
+    """What was found in each text, or why it cannot be read or does not fit into the model's context."""
     try:
         return list(extractor.predict(texts, **options))
     except TextTooLong as error:
         faults = error.faults
+    except TextFault as error:
+        if len(texts) < 2:
+            return [str(error)]
+        half = len(texts) // 2  # which one it is, the error does not say
+        return [one for part in (texts[:half], texts[half:]) for one in predict_each(extractor, part, **options)]
     found = extractor.predict(["" if i in faults else text for i, text in enumerate(texts)], **options)
     return [faults.get(i, decoded) for i, decoded in enumerate(found)]
 

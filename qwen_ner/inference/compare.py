@@ -16,12 +16,15 @@ from ..evaluation.compare import compare as compare_runs
 from ..evaluation.compare import comparison_lines
 
 
-def compare(a: str, b: str, *, data: str | None = None, split: str = "dev", data_dir: Path | None = None) -> str:
+def compare(a: str, b: str, *, data: str | None = None, split: str | None = None, data_dir: Path | None = None) -> str:
     """The `comparison_lines` of the predictions that `a` and `b` name: a file, a folder, or a pattern of several files.
 
-    Raises `NerError` if there are none, or if they are not all for the same rows.
+    `split` of `data` is dev unless it is given. Raises `NerError` if there are none, or if they are not all for the
+    same rows.
     """
-    gold = read_dataset(data, split, data_dir=data_dir) if data else None
+    if not data and (given := split or data_dir):
+        raise NerError("has no effect without data", value=str(given), place="split, data_dir", remedy="give data too")
+    gold = read_dataset(data, split or "dev", data_dir=data_dir) if data else None
     paths = [[side] if Path(side).exists() else sorted(glob.glob(side)) for side in (a, b)]
     runs: list[list[list[Decoded]]] = []
     labels = set[str]()

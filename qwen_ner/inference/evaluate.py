@@ -42,7 +42,10 @@ HELD_OUT = "held-out"
 WARNED_SHARE = 0.01
 """The share of rows that were trained on from which on it is a warning: of CLUENER's dev set it is one in 1,343."""
 
-OF_A_MODEL = "revision", "backend", "dtype", "batch_tokens", "negatives", "temperature", "min_score", "thresholds"
+OF_A_MODEL = (
+    *("revision", "backend", "dtype", "batch_tokens", "negatives", "temperature", "min_score", "thresholds"),
+    "decodings",
+)
 """Options of `evaluate` that change nothing for a file of predictions."""
 
 

@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 
 from ..codec import Decoded
 from ..contract import NerConfig
-from ..data.tokenize import prompt_ids
-from ..entities import Entity, NerError
+from ..data.tokenize import prompt_ids, spelled_out
+from ..entities import Entity, Example, NerError
 from .asked import Asked, TextTooLong, too_long
 from .backends.base import BATCH_TOKENS, Backend, Completion, Request, backend_class
 from .calibration import Calibration, surface_log_probability
@@ -178,7 +178,12 @@ class Extractor:
 
     def windows(self, text: str) -> list[Window]:
         """The windows that `text` is read in, without those that hold only white space."""
-        return windows_to_read(text, self.config.window or max(4, len(text)))
+        return windows_to_read(text, self.config.window or max(4, len(text)), self._has_room)
+
+    def _has_room(self, text: str) -> bool:
+        """Whether `max_new_tokens` are enough for an answer without entities, which may copy `text`."""
+        answer, limit = self.codec.encode(Example("", text)), self.config.max_new_tokens
+        return 4 * len(answer) < limit or len(spelled_out(self.tokenizer, answer)) < limit
 
     def _parts(self, text: str) -> list[str]:
         return [text[window.start : window.end] for window in self.windows(text)]
@@ -262,8 +267,8 @@ class Extractor:
         for answer, (completion, guide) in zip(answers, written, strict=True):
             forced = guide.forced_surfaces if guide else frozenset[tuple[str, str]]()
             decoded = self.codec.decode(text, answer, finished=completion.finished, forced_surfaces=forced)
-            scored = decoded.scored_as_written(self._scores(answer, completion))
-            found.append(replace(scored, logprob=completion.logprob))
+            scores = [(pair, self.calibration(p)) for pair, p in self.log_probabilities(answer, completion)]
+            found.append(replace(self.codec.scored(decoded, scores), logprob=completion.logprob))
         if len(found) == 1 and not searched:
             return found[0]
         probabilities = [completion.probability for completion, _ in written] if searched else None
@@ -277,10 +282,6 @@ class Extractor:
     @cached_property
     def _shortest(self) -> int:
         return len(prompt_ids(self.tokenizer, self.codec, ["。"])[0])
-
-    def _scores(self, answer: str, completion: Completion) -> list[tuple[tuple[str, str], float]]:
-        """Each (label, surface) that `answer` spells, with its confidence."""
-        return [(pair, self.calibration(logprob)) for pair, logprob in self.log_probabilities(answer, completion)]
 
     def log_probabilities(
         self, answer: str, completion: Completion, *, with_keys: bool = False

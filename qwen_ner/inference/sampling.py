@@ -44,11 +44,12 @@ class Sampling:
 
     def __post_init__(self) -> None:
         draw = "give a temperature above 0, such as 0.7"
-        cold, searched = not self.temperature, "leave the temperature at 0, or give samples instead of beams"
+        cold, search = not self.temperature, "leave samples, temperature and top_p out, or beams"
+        drawn = not cold or self.samples > 1 or self.top_p < 1
         for wrong, place, what, remedy in (
             (self.samples < 1, "samples", "no answer to draw", "give 1 or more"),
             (self.beams < 1, "beams", "no answer to search for", "give 1 or more"),
-            (self.beams > 1 and not cold, "beams", "beams are searched, not drawn", searched),
+            (self.beams > 1 and drawn, "beams", "beams are searched, not drawn", search),
             (not 0 <= self.temperature < math.inf, "temperature", "out of range", "give 0, which is greedy, or more"),
             (not 0 < self.top_p <= 1, "top_p", "out of range", "give a number above 0 and up to 1, such as 0.9"),
             (cold and self.samples > 1, "samples", "greedy answers are all the same", draw),

@@ -14,7 +14,12 @@ from dataclasses import dataclass, replace
 from ..codec import Decoded
 from ..entities import Entity
 
-SENTENCE_END = re.compile(r"""[。！？!?；;…\n]+["'”’」』）)\]》]*|\.(?=\s)""")
+SENTENCE_END = re.compile(r"""[。！？!?；;…\n]+["'”’」』）)\]》]*|(?<!\b[A-Za-z])(?<!\b[A-Za-z]{2})\.(?=\s)""")
+"""The end of a sentence, with the quotes and brackets that it closes. A full stop behind one or two letters (J., St.)
+may be that of an abbreviation."""
+
+CLOSERS = 16
+"""Characters behind a window in which the end of its last sentence may go on, like …… or a closing quote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +61,8 @@ def windows(text: str, length: int, known: Iterable[Entity] | None = None) -> It
     start = first = 0
     while len(text) - start > length:
         end = start + length
-        # Punctuation at the very end of the window may continue behind it, like "……" or a closing quote.
-        ends = [match.end() for match in SENTENCE_END.finditer(text, start, end)]
-        ends = [at for at in ends if uncut(at) == at]
+        ends = [match.end() for match in SENTENCE_END.finditer(text, start, end + CLOSERS)]
+        ends = [at for at in ends if at <= end and uncut(at) == at]
         if not ends and known is not None:
             ends = [at if (at := uncut(end)) > start else end]
         if ends:
@@ -95,9 +99,12 @@ def _before_entities(known: Iterable[Entity], length: int) -> Callable[[int], in
     return moved
 
 
-def windows_to_read(text: str, length: int) -> list[Window]:
-    """The `windows` of `text` that hold more than white space."""
-    return [window for window in windows(text, length) if text[window.start : window.end].strip()]
+def windows_to_read(text: str, length: int, fits: Callable[[str], bool] = lambda _: True) -> list[Window]:
+    """The `windows` of `text` that hold more than white space; shorter ones if one of them does not fit."""
+    found = [window for window in windows(text, length) if text[window.start : window.end].strip()]
+    if length >= 8 and not all(fits(text[window.start : window.end]) for window in found):
+        return windows_to_read(text, length // 2, fits)
+    return found
 
 
 def join_windows(found: Iterable[tuple[Window, Decoded]], floor: Callable[[str], float]) -> Decoded:

@@ -86,7 +86,8 @@ def assign(texts: Sequence[str], folds: int, seed: int, names: Sequence[str] = (
     """
     groups = groups_of_alike(texts, names=names)
     if not 2 <= folds <= len(groups):
-        remedy = f"choose from 2 to {len(groups)}, or add rows"
+        more = "add rows with other texts"
+        remedy = more if len(groups) < 2 else f"choose from 2 to {len(groups)}, or {more}"
         raise NerError("cannot make so many folds of different texts", value=folds, place="--folds", remedy=remedy)
     random.Random(seed).shuffle(groups)
     parts: list[list[int]] = [[] for _ in range(folds)]

@@ -12,13 +12,16 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from ..entities import NerError
 from ..training.finding import NOT_YAML, FaultsError, UniqueKeys
 from .space import Space, nest, read_parameter, unknown
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 METRICS: dict[str, Literal["minimize", "maximize"]] = {
     "f1": "maximize",
@@ -140,6 +143,7 @@ def check_recipe(sweep: Sweep, *, local: bool = False) -> tuple[list[NerError], 
     """
     from ..training.recipe import examine_recipe
 
+    metric_faults = list[NerError]()
     swept = {*sweep.fixed, *sweep.varied}
     unsupported = {fault.place for fault in sweep.local_faults}  # their values are not known
     own = set() if local else {str(fault) for fault in examine_recipe(sweep.program, ["--output_dir=anywhere"])[1]}
@@ -149,8 +153,23 @@ def check_recipe(sweep: Sweep, *, local: bool = False) -> tuple[list[NerError], 
     for values in [first, *others]:
         recipe, found = examine_recipe(sweep.program, [*sweep.overrides(values), "--output_dir=anywhere"])
         faults += [fault for fault in found if fault.place not in unsupported or fault.what == "unknown"]
+        metric_faults += _metric_faults(recipe.training, sweep.metric) if recipe else []
     told = {str(fault): fault for fault in faults if str(fault) not in own}
+    told |= {str(fault): fault for fault in metric_faults}
     return [*told.values()], list(recipe.training.report_to) if recipe else []
+
+
+def _metric_faults(args: TrainingArguments, metric: str) -> Iterator[NerError]:
+    """What keeps a trial from having a value of `metric`, or its best one from being that of the model it keeps."""
+    from ..training.loop.callbacks import chosen_by
+
+    if args.eval_strategy == "no":
+        remedy = "set eval_strategy: epoch in the recipe"
+        yield NerError("a trial without evaluations has no value", value="no", place="eval_strategy", remedy=remedy)
+    elif args.load_best_model_at_end and (kept := chosen_by(args).removeprefix("eval_")) != metric:
+        what = f"keeps another checkpoint than the one that eval/{metric} finds best"
+        remedy = f"set metric_for_best_model: {metric} in the recipe, or search for another metric"
+        yield NerError(what, value=kept, place="metric_for_best_model", remedy=remedy)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

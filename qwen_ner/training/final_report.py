@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -57,7 +58,8 @@ def report(
     splits, recipe, state = plan.splits, plan.recipe, trainer.state
     split, dataset = splits.scored_name, recipe.data.dataset
     predicted = trainer.predict(plan.final_rows, metric_key_prefix=split)
-    evaluated = trainer.compute_metrics.evaluated(predicted, str(output), dataset, split, splits.annotated)
+    evaluated = trainer.compute_metrics.evaluated(predicted, str(output), dataset, split, splits.seen)
+    chose = trainer.args.load_best_model_at_end and state.best_global_step is not None
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]  # the Trainer's mean starts at a resume
     training = {
         "model": recipe.model.model_name_or_path,
@@ -70,28 +72,28 @@ def report(
         "validation": {
             "split": splits.validation_name,
             "rows": len(splits.validation),
-            "best": state.best_metric,
-            "step": state.best_global_step,
+            "best": state.best_metric if chose else None,
+            "step": state.best_global_step if chose else None,
         },
         "train_loss": sum(losses) / len(losses) if losses else None,
     }
     extractor = Extractor(trainer.whole.get(), plan.tokenizer, plan.config)  # a collective: of every rank
     trainer.whole.free()
     if trainer.is_world_process_zero():
-        extractor, on_validation = calibrate(extractor, splits.validation)
+        extractor, on_validation, gold = calibrate(extractor, splits.validation)
         extractor.config.save(output)
         right = sum(one.correct for one in on_validation)
-        support = sum(len(row.surfaces) for row in splits.validation)
-        f1 = Counts(right, len(on_validation) - right, support - right).f1
+        f1 = Counts(right, len(on_validation) - right, gold.total() - right).f1
         training["validation"]["constrained_f1"] = f1  # what `predict` will do: the table is of free decoding
         fitted = "was" if extractor.calibration.thresholds else "could not be"
-        of = f"the validation rows under constrained decoding (f1 {100 * f1:.2f}), on which it {fitted} fitted"
+        rate = f"{'span_f1' if extractor.codec.located else 'f1'} {100 * f1:.2f}"
+        of = f"the validation rows under constrained decoding ({rate}), on which it {fitted} fitted"
         training["seconds"] = round(time.monotonic() - started, 1)
         evaluated = replace(evaluated, confidence=summary(on_validation) | {"of": of})
         write_report(evaluated, output, training=training, history=state.log_history)
         print(evaluated.table())
         if advise and not splits.final:
-            print(_basis(dataset, splits, chose=state.best_global_step is not None))
+            print(_basis(dataset, splits, chose=chose))
         for text, entities in zip(recipe.data.examples, extractor.extract(recipe.data.examples), strict=True):
             found = " · ".join(f"{e.label} {e.text} [{e.start}, {e.end})" for e in entities)
             print(printable(f"\n{text}\n  {found or 'no entity'}"))
@@ -141,12 +143,13 @@ def _toy(dataset: str, output: Path) -> str:
     return TOY.format(data="made-up data" if dataset == "sample" else dataset, how=how)
 
 
-def calibrate(extractor: Extractor, held_out: Sequence[Example]) -> tuple[Extractor, list[Judged]]:
-    """`extractor` with a calibration fitted to what it predicts for `held_out`, and these predictions judged by it."""
+def calibrate(extractor: Extractor, held_out: Sequence[Example]) -> tuple[Extractor, list[Judged], Counter[str]]:
+    """`extractor` with a calibration fitted to what it predicts for `held_out`, these predictions judged by it, and how
+    many there should be of each label: places if the target says which is meant, else surfaces."""
     predicted = extractor.predict([example.text for example in held_out], progress=True)
     located = extractor.codec.located
     found = list(judged(held_out, predicted, located=located))
-    calibration = fit_calibration(found, gold_counts(held_out, located=located))
+    calibration = fit_calibration(found, gold := gold_counts(held_out, located=located))
     config = replace(extractor.config, calibration=asdict(calibration))
     after = [replace(one, confidence=calibration(math.log(max(one.confidence, 1e-300)))) for one in found]
-    return Extractor(extractor.model, extractor.tokenizer, config), after
+    return Extractor(extractor.model, extractor.tokenizer, config), after, gold

@@ -281,7 +281,7 @@ gradient_accumulation_steps: {rows // pack}"""
 
 
 def _sentences(found: Found) -> list[str]:
-    """Three texts of about the median length, with entities where there are such, of a split that is not trained on.
+    """Three texts of about the median length, with entities where there are such; of train if there is no other split.
 
     Of a long one it is what comes first.
     """

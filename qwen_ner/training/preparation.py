@@ -53,8 +53,8 @@ class Splits:
     """Rows to train on, rows to choose the checkpoint by, and the final test (empty if the data set has none).
 
     `validation_name` is "dev" or `HELD_OUT`, `final_name` the split that `final` is or would be, "dev" or "test".
-    `annotated` is the whole train split, with the rows that were held out or left out: what counts as seen. It is
-    stored on disk, and so is what is selected from it.
+    `annotated` is the whole train split, with the rows that were held out or left out. It is stored on disk, and so is
+    what is selected from it.
     """
 
     labels: LabelSet
@@ -71,6 +71,14 @@ class Splits:
     def scored_name(self) -> str:
         """The split of the final score."""
         return self.final_name if self.final else self.validation_name
+
+    @property
+    def seen(self) -> Sequence[Example]:
+        """The rows whose surfaces the final score counts as seen: those trained on and, unless they are scored
+        themselves, those that were held out of train."""
+        if self.final and self.validation_name == HELD_OUT:
+            return StoredExamples.of(chain(self.train, self.validation))
+        return self.train
 
     def __str__(self) -> str:
         """Which rows do what, on one line."""

@@ -203,6 +203,10 @@ def _cast(action: Action, value: Any, optional: bool) -> Any:
         value = _literal(value) if isinstance(value, str) else value
         if not isinstance(value, dict):
             raise NerError(f"not {_TYPES[dict]}", value=value, place=action.dest)
+        texts = [*value, *filter(None, value.values())] if action.dest == "labels" else []
+        if strange := [text for text in texts if not isinstance(text, str)]:
+            # YAML 1.1 reads no, off and yes as booleans.
+            raise NerError("not a text", value=strange[0], place=action.dest, remedy="put it in quotes")
         return value
     return _scalar(kind, value, action)
 

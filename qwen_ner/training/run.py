@@ -45,6 +45,7 @@ def train(recipe: Recipe, *, advise: bool = True) -> dict[str, Any]:
             args=args,
             ner_config=plan.config,
             origin=origin,
+            row_name=lambda row: plan.examples[row].source or plan.examples[row].id,
             processing_class=plan.tokenizer,
             data_collator=plan.collator,
             train_dataset=plan.fitting_rows,

@@ -294,6 +294,12 @@ def test_corrections_are_applied_on_the_way_and_twice_is_once(tmp_path, flat, ca
     assert said(once[1:]) == said(FLAT[1:])
 
 
+def test_corrections_do_not_bring_back_labels_that_are_left_out(tmp_path, flat):
+    with pytest.raises(NerError, match="of all labels") as error:
+        convert(flat, tmp_path / "out.jsonl", corrections=tmp_path / "f.jsonl", keep=["company"])
+    assert error.value.place == "corrections"
+
+
 def test_corrections_of_other_data_are_refused_and_nothing_is_written(tmp_path, flat):
     stranger = Example("77", "三星", (), "x:1")
     write_findings(

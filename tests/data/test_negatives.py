@@ -118,6 +118,11 @@ def test_faults_of_a_file_are_told_with_their_lines(tmp_path):
         read_negatives(path, [])
     assert (error.value.place, error.value.rows) == (str(path), 3)
     assert [fault.split(": ")[0] for fault in error.value.faults] == ["bad.jsonl:2", "bad.jsonl:3"]
+    entity = '{"text": "买药", "entities": [{"label": "drug", "start": 1, "end": 2}]}'
+    path.write_text('{"text": "好", "entities": []}\n' + entity + '\n{"text": "买药", "label": {"drug": ["药"]}}\n')
+    with pytest.raises(DataError) as error:
+        read_negatives(path, [])
+    assert error.value.faults == [f"bad.jsonl:{line}: has entities; remove the row" for line in (2, 3)]
     path.write_text('{"text": "三星"}\n', encoding="utf-8")
     with pytest.raises(NerError) as error:
         read_negatives(path, ["三星"])

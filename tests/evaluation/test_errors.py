@@ -19,6 +19,7 @@ from qwen_ner.evaluation.errors import (
 from qwen_ner.evaluation.scoring import Counts, score
 from qwen_ner.evaluation.table import table
 from qwen_ner.grounding import ground
+from qwen_ner.inline import InlineCodec
 
 TEXT = "三星在北京大学"
 
@@ -95,6 +96,12 @@ def test_a_truncated_answer_misses_what_it_does_not_say_and_is_called_so():
     assert kinds('{"a":["三') == ["truncated"]
     assert kinds('{"b":["三星"]}') == ["label"]
     assert kinds('{"a":["三星"]}') == []
+
+
+def test_an_inline_answer_that_was_cut_off_misses_what_it_does_not_mark():
+    example = Example("0", TEXT, (entity("a", "三星"),))
+    decoded = InlineCodec(ABC).decode(TEXT, TEXT[:-1], finished=False)
+    assert [error.kind for error in errors_of(example, decoded, ABC.names, "inline")] == ["missed"]
 
 
 def test_kinds_and_problems_that_are_the_same_have_the_same_name():

@@ -14,7 +14,7 @@ from rows import EIGHT
 from qwen_ner.contract import NerConfig
 from qwen_ner.entities import LabelSet
 from qwen_ner.evaluation.bootstrap import Interval
-from qwen_ner.hub.card import curve, model_card
+from qwen_ner.hub.card import CHINESE, SENTENCE, curve, model_card
 from qwen_ner.hub.push import push
 from qwen_ner.inference.extractor import Extractor
 
@@ -88,8 +88,7 @@ def test_the_card_s_snippets_run_from_the_hub(trained, hub, kind):
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(ours, {})
-    sentence = "王芳在深圳卖三星手机"
-    entities = Extractor.from_pretrained("tester/ner").extract([sentence])[0]
+    entities = Extractor.from_pretrained("tester/ner").extract([CHINESE])[0]
     assert out.getvalue() == "".join(f"{e.label} {e.text} {e.start} {e.end} {e.score}\n" for e in entities)
     assert len(stock) == (kind == "full")
     for snippet in stock:
@@ -107,7 +106,7 @@ def test_the_snippet_has_no_turn_that_the_chat_template_refuses(folder):
     template.write_text(refusal + template.read_text(encoding="utf-8"), encoding="utf-8")
     card = model_card(folder, "tester/ner")
     assert '"role": "system"' not in card
-    assert '{"role": "user", "content": "找出实体\\n\\n王芳在深圳卖三星手机"},' in card
+    assert '{"role": "user", "content": "找出实体\\n\\n' + CHINESE in card
 
 
 @pytest.mark.slow
@@ -131,7 +130,10 @@ def test_another_language_is_not_called_chinese(folder):
     line = json.dumps({"text": "Samsung opened\u2028a shop in Beijing"}, ensure_ascii=False)
     failed = json.dumps({"id": "2", "error": "too long"})  # as `predict` writes it, whose output this may be
     (folder / "predictions.jsonl").write_text(f"{failed}\n{line}\n", encoding="utf-8")
-    assert ModelCard(model_card(folder, "tester/ner")).data.language is None
+    card = model_card(folder, "tester/ner")
+    assert ModelCard(card).data.language is None
+    assert SENTENCE in card
+    assert CHINESE not in card
 
 
 @pytest.mark.slow
@@ -144,6 +146,22 @@ def test_a_label_s_name_cannot_break_a_table(folder):
     tables = [line for line in card.splitlines() if line.startswith("| scene")]
     assert len(tables) == 2
     assert all("scene\\|景点" in line for line in tables)
+
+
+@pytest.mark.slow
+def test_nothing_chose_the_checkpoint_where_the_last_weights_are_kept(folder):
+    """As after eval_strategy: no, save_strategy: no or load_best_model_at_end: false."""
+    path = folder / "metrics.json"
+    assert "which chose the checkpoint" in model_card(folder, "tester/ner")
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics["training"]["validation"] |= {"best": 0.5, "step": None}
+    metrics["contract"]["sampling"] = "1 answer a text, temperature 0.7"
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+    card = model_card(folder, "tester/ner")
+    assert "chose" not in card
+    assert "was the best on" not in card
+    assert "free: 1 answer a text, temperature 0.7, without the grammar" in card
+    assert "greedy" not in card
 
 
 def test_a_long_curve_is_thinned_but_keeps_its_ends():
@@ -164,6 +182,7 @@ def test_a_long_curve_is_thinned_but_keeps_its_ends():
 def test_the_card_holds_no_row_of_the_data(trained):
     card = model_card(trained["adapter"], "tester/ner")
     assert not any(gold.text in card for gold in EIGHT)
+    assert "王芳在深圳卖三星手机" not in card, "examples of local data may be rows of it"
 
 
 def retell(folder, dataset, **told):

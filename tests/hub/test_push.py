@@ -72,12 +72,15 @@ def test_no_pushed_file_holds_a_path_a_token_or_a_row_of_the_data(trained, taugh
 def test_a_published_recipe_keeps_its_settings_and_prompts():
     words = {"system_prompt": "/找出实体", "labels": {"unit": "/分钟"}, "examples": ["~20元"]}
     given = {
-        "model_name_or_path": "C:\\models\\qwen", "dataset": "../data/medicine", "lora_r": 8, "output_dir": "out", **words,
-        "negatives_from": "/data/texts.txt",
+        "model_name_or_path": "C:\\models\\qwen", "dataset": "cluener", "lora_r": 8, "output_dir": "out", **words,
+        "negatives_from": "data/clinic/texts.txt",
     }  # fmt: skip
-    assert neutral_recipe(given, None) == {
-        "model_name_or_path": "qwen", "dataset": "medicine", "lora_r": 8, **words, "negatives_from": "texts.txt",
+    kept = {
+        "model_name_or_path": "qwen", "dataset": "cluener", "lora_r": 8, **words, "negatives_from": "texts.txt",
     }  # fmt: skip
+    assert neutral_recipe(given, None) == kept
+    del kept["examples"]  # of local data they are rows
+    assert neutral_recipe(given | {"dataset": "../data/medicine"}, None) == kept | {"dataset": "medicine"}
     assert neutral_recipe({"model_name_or_path": "base"}, "user/base") == {"model_name_or_path": "user/base"}
 
 

@@ -9,10 +9,11 @@ from rows import EIGHT
 from qwen_ner.codec import Decoded, Problem
 from qwen_ner.data.datasets import read_texts
 from qwen_ner.data.formats.predictions import iter_predictions
-from qwen_ner.entities import Entity, LabelSet, NerError
+from qwen_ner.entities import Entity, LabelSet, NerError, TextFault
 from qwen_ner.inference import batch_predict
 from qwen_ner.inference.asked import TextTooLong
-from qwen_ner.inference.batch_predict import stream
+from qwen_ner.inference.backends.base import EngineDown
+from qwen_ner.inference.batch_predict import predict_each, stream
 from qwen_ner.inference.extractor import Extractor
 
 TEXTS = [gold.text for gold in EIGHT]
@@ -39,6 +40,35 @@ class Marked(Extractor):
             else Decoded()
             for text in texts
         ]
+
+
+class Refusing(Marked):
+    """Is refused by its server if there is an ✗ among the texts, without being told in which of them."""
+
+    def predict(self, texts, **options):
+        if any("✗" in text for text in texts):
+            raise TextFault("the server refused (HTTP 400)", place="http://host/v1")
+        return super().predict(texts, **options)
+
+
+def test_a_text_that_a_server_refuses_has_an_error_and_the_others_are_read():
+    texts = ["一", "✗二", "三😀", "四", "✗五", "六", "七"]
+    found = predict_each(Refusing(), texts)
+    assert ["refused" in one if isinstance(one, str) else one.entities[0].text for one in found] == [
+        "一", True, False, "四", True, "六", "七",
+    ]  # fmt: skip
+
+
+def test_a_server_that_is_down_has_no_text_to_blame():
+    class Down(Marked):
+        def predict(self, texts, **options):
+            self.asked.append(texts)
+            raise EngineDown("no answer")
+
+    down = Down()
+    with pytest.raises(EngineDown):
+        predict_each(down, ["一", "二"])
+    assert len(down.asked) == 1
 
 
 def rows():

@@ -29,6 +29,12 @@ def test_two_sets_of_predictions_are_compared(tmp_path):
     assert "f1  100.00  100.00   +0.00" in compare(a, a)
 
 
+def test_a_split_of_no_data_is_refused(tmp_path):
+    a = write(tmp_path / "a.jsonl", EIGHT, slice(None))
+    with pytest.raises(NerError, match="without data"):
+        compare(a, a, split="test")
+
+
 def test_predictions_for_other_rows_are_refused(tmp_path):
     a = write(tmp_path / "a.jsonl", EIGHT, slice(None))
     for other in (write(tmp_path / "b.jsonl", EIGHT[:5], slice(None)), str(tmp_path / "none*")):

@@ -124,6 +124,7 @@ def test_without_a_record_of_its_texts_a_model_is_scored_on_all_rows(trained, tm
     [
         {"temperature": 0.7}, {"min_score": 0.5}, {"thresholds": "auto"}, {"revision": "v2"}, {"dtype": "float16"},
         {"backend": "http://127.0.0.1:1/v1"}, {"batch_tokens": 7}, {"negatives": True},
+        {"decodings": ("constrained",)},
     ],
     ids=str,
 )  # fmt: skip

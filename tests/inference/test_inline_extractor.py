@@ -137,9 +137,33 @@ def test_an_answer_that_is_cut_off_predicts_what_it_copied(extractor):
     text = TEXTS[0] * 3
     extractor = Extractor(extractor.backend, extractor.tokenizer, extractor.config)
     extractor.config = NerConfig(CLUENER, "找出实体", 12, extractor.config.end_token_ids, target="inline")
-    (found,) = extractor.predict([text])
+    (found,) = extractor.read([text])
     assert [problem.kind for problem in found.problems] == ["truncated"]
     assert all(text[e.start : e.end] == e.text for e in found.entities)
+
+
+def test_a_text_whose_copy_does_not_fit_into_an_answer_is_read_in_shorter_windows(extractor):
+    text = TEXTS[0] * 3
+    limit = len(extractor.tokenizer(text)["input_ids"]) * 2 // 3
+    shorter = Extractor(extractor.backend, extractor.tokenizer, extractor.config)
+    shorter.config = NerConfig(CLUENER, "找出实体", limit, extractor.config.end_token_ids, target="inline")
+    read = shorter.windows(text)
+    assert [window.end - window.start for window in read][:1] == [len(text) // 2]
+    assert (read[0].first, read[-1].last) == (0, len(text))
+    (found,) = shorter.predict([text])
+    assert found.problems == ()
+    assert all(text[e.start : e.end] == e.text for e in found.entities)
+
+
+def test_each_mark_has_its_own_score_whatever_else_is_written(extractor):
+    text = "三星赢了，三星输了，华为没有"
+    answer = "[三星 company]赢了，[三星 company]输了，[华为 brand]没有"
+    decoded = extractor.codec.decode(text, answer)
+    written = [(("company", "三星"), 0.9), (("company", "三星"), 0.2), (("brand", "华为"), 0.5)]
+    assert [e.score for e in extractor.codec.scored(decoded, written).entities] == [0.9, 0.2]
+    lost = extractor.codec.decode(text, "[三星 company]赢啦[三星 company][谷歌 company]")
+    written[2] = ("company", "谷歌"), 0.5
+    assert {e.score for e in extractor.codec.scored(lost, written).entities} == {0.9}, "their places are not known"
 
 
 def test_a_recipe_chooses_it_and_its_prompt(tmp_path, capsys, caplog):

@@ -182,6 +182,8 @@ def test_hot_answers_under_the_grammar_always_parse(extractor):
     [
         ({"beams": 0}, 0, "1 or more"),
         ({"beams": 4, "temperature": 0.7}, 4, "samples"),
+        ({"beams": 4, "top_p": 0.9}, 4, "top_p"),
+        ({"beams": 4, "samples": 3}, 4, "leave samples"),
         ({"beams": 4, "constrained": False}, 4, "constrained"),
     ],
 )

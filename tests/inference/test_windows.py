@@ -49,6 +49,25 @@ def test_entities_of_another_window_are_left_to_it():
     assert [e.span for e in second.entities((Entity("x", "在", 1, 2),))] == [(7, 8)]
 
 
+def test_a_window_ends_behind_no_abbreviation_and_inside_no_punctuation():
+    for text, cut in [
+        ("He went to St. Louis with J. K. Rowling. Then home.", 14),
+        ("他读完了《去哪儿？》，觉得很好看", 9),
+        ("他等了很久……终于来了", 6),
+    ]:
+        first = next(windows(text, cut))
+        assert (first.end, first.last < cut) == (cut, True), "cut inside a sentence, so the next one overlaps"
+    assert next(windows("He went home. Then he slept.", 20)).end == len("He went home.")
+
+
+def test_windows_are_halved_until_each_fits():
+    text = "三星在北京。苹果在上海。谷歌在首尔。"
+    assert len(windows_to_read(text, 99)) == 1
+    read = windows_to_read(text, 99, lambda part: len(part) <= 6)
+    assert [text[window.start : window.end] for window in read] == ["三星在北京。", "苹果在上海。", "谷歌在首尔。"]
+    assert {w.end - w.start for w in windows_to_read("三" * 64, 64, lambda part: False)} == {4}, "the least length"
+
+
 def test_white_space_alone_is_not_read():
     text = "三星在北京。" + "\n" * 20 + "苹果。"
     read = windows_to_read(text, 8)

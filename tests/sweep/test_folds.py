@@ -59,7 +59,10 @@ def test_rows_of_one_group_are_in_one_fold(rows):
 def test_fewer_than_two_folds_are_refused():
     with pytest.raises(NerError) as error:
         assign(["一", "二", "三"], 1, 0)
-    assert error.value.remedy == "choose from 2 to 3, or add rows"
+    assert error.value.remedy == "choose from 2 to 3, or add rows with other texts"
+    with pytest.raises(NerError) as error:
+        assign(["一", "一。", "一"], 2, 0)
+    assert error.value.remedy == "add rows with other texts"
 
 
 @pytest.fixture(scope="module")

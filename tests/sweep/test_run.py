@@ -359,6 +359,25 @@ def test_the_recipe_checks_every_key_and_value(write):
     assert trackers == []
 
 
+@pytest.mark.parametrize(
+    ("parameters", "place", "remedy"),
+    [
+        ({"metric_for_best_model": {"value": "span_f1"}}, "metric_for_best_model", "metric_for_best_model: f1"),
+        (
+            {"eval_strategy": {"value": "no"}, "load_best_model_at_end": {"value": False}},
+            "eval_strategy",
+            "eval_strategy: epoch",
+        ),
+    ],
+)
+def test_a_trial_has_a_value_and_it_is_that_of_the_model_it_keeps(write, parameters, place, remedy):
+    varied = {"learning_rate": {"values": [0.001, 0.002]}}
+    assert check_recipe(read_sweep(write(parameters=varied)))[0] == []
+    faults = check_recipe(read_sweep(write(parameters=varied | parameters)))[0]
+    (fault,) = (fault for fault in faults if fault.place == place)
+    assert remedy in fault.remedy
+
+
 @pytest.mark.slow
 def test_the_shipped_sweep_is_valid_and_says_how_it_is_run(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)

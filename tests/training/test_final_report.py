@@ -12,11 +12,12 @@ from transformers import TrainerState
 from qwen_ner import cli
 from qwen_ner.codec import Codec
 from qwen_ner.data.datasets import write_jsonl
-from qwen_ner.entities import CLUENER
+from qwen_ner.entities import CLUENER, Entity, Example
 from qwen_ner.evaluation.result import EvaluationResult
 from qwen_ner.evaluation.table import Contract
 from qwen_ner.inference.evaluate import evaluate
-from qwen_ner.training.final_report import nothing_right
+from qwen_ner.inference.extractor import Extractor
+from qwen_ner.training.final_report import calibrate, nothing_right
 from qwen_ner.training.recipe import NerTrainingArguments, load_recipe
 from qwen_ner.training.run import train
 
@@ -60,6 +61,9 @@ def test_without_a_test_split_it_is_said_on_what_the_score_rests(tiny, tmp_path,
     assert json.loads((tmp_path / "out0" / "metrics.json").read_text())["training"]["local_data"] is True
     (line,) = said("--eval_strategy", "no", "--load_best_model_at_end", "false")
     assert "chose" not in line, "no evaluation chose anything"
+    (line,) = said("--load_best_model_at_end=false", "--seed", "2")
+    assert "chose" not in line, "the last weights are kept"
+    assert json.loads((tmp_path / "out3" / "metrics.json").read_text())["training"]["validation"]["best"] is None
     write_jsonl(data / "dev.jsonl", rows[:8])
     (line,) = said("--seed", "1")
     assert "the score is of 8 dev rows, which also chose the checkpoint" in line
@@ -160,7 +164,8 @@ def test_nothing_is_said_of_what_is_right_or_has_no_entity(tmp_path):
 
 def test_a_model_is_scored_on_the_rows_of_its_file_that_were_held_out(tmp_path, capsys):
     """`evaluate` on the file scores the rows, and gives the figures, of the end of the training."""
-    rows = [type(gold)(f"{i}-{k}", f"{gold.text}{k}", gold.entities) for k in range(3) for i, gold in enumerate(EIGHT)]
+    names = [f"药{chr(0x4E00 + n)}素" for n in range(24)]
+    rows = [Example(str(n), f"服{name}后好转", (Entity("drug", name, 1, 4),)) for n, name in enumerate(names)]
     write_jsonl(tmp_path / "own.jsonl", rows)
     path = tmp_path / "recipe.yaml"
     path.write_text(
@@ -173,7 +178,21 @@ def test_a_model_is_scored_on_the_rows_of_its_file_that_were_held_out(tmp_path, 
     written = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     (again,) = evaluate(str(tmp_path / "out"), str(tmp_path / "own.jsonl"), decodings=["free"])
     assert again.contract.fingerprint == written["contract"]["fingerprint"]
-    assert again.to_dict()["surface"] == written["surface"]
+    for figures in ("surface", "floor", "seen", "unseen"):
+        assert again.to_dict()[figures] == written[figures]
+    assert written["floor"]["f1"] == 0
+    assert written["unseen"]["fn"] > 0, "the rows that are scored are not those that were seen"
+
+
+def test_the_f1_of_the_validation_rows_counts_places_where_the_target_tells_them(trained):
+    """Each place is found and to be found, so that it is no more than 1."""
+    extractor = Extractor.from_pretrained(trained["inline"])
+    _, judged, gold = calibrate(extractor, EIGHT)
+    assert gold.total() == sum(len(row.entities) for row in EIGHT)
+    right = sum(one.correct for one in judged)
+    assert 0 < right <= min(len(judged), gold.total())
+    twice = Example("2", "北京在北京", (Entity("address", "北京", 0, 2), Entity("address", "北京", 3, 5)))
+    assert calibrate(extractor, [twice])[2].total() == 2
 
 
 def test_the_f1_of_the_validation_rows_under_constrained_decoding_is_that_of_evaluate(trained, taught):

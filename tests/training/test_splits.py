@@ -61,6 +61,8 @@ def test_dev_chooses_test_is_the_score_and_rows_are_held_out_only_without_dev(fo
     assert (len(splits.train), len(splits.validation), len(splits.final)) == sizes
     assert (splits.validation_name, splits.scored_name) == names
     assert sorted(ids(splits.annotated)) == sorted(ids(TRAIN))
+    scored_themselves = splits.scored_name == "validation"
+    assert sorted(ids(splits.seen)) == sorted(ids(splits.train) if scored_themselves else ids(TRAIN))
     if "dev" in names:
         assert ids(splits.validation) == ids(DEV)
         assert ids(splits.train) == ids(TRAIN)

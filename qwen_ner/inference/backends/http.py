@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...contract import NerConfig
-from ...entities import NerError
+from ...entities import NerError, TextFault
 from ..constraints.remote import LABELS, TEXT, constraint_arguments, lark
 from .base import BATCH_TOKENS, Backend, Completion, Constraint, Draw, Feed, Request
 from .vllm_api import CONNECTIONS, START, Server
@@ -155,7 +155,7 @@ class HttpBackend(Backend):
             return Completion(ids, finished)  # what is wrong with it, decoding finds
         if not kept:
             remedy = f"give the server's environment this version of qwen_ner; {START}"
-            raise NerError("the answer breaks the grammar", value=ids, place=self.server.url, remedy=remedy)
+            raise TextFault("the answer breaks the grammar", value=ids, place=self.server.url, remedy=remedy)
         return Completion(ids, finished, written.logprobs[: len(ids)])
 
     def _request(self, prompt: list[int] | str, limit: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import httpx
 
-from ...entities import NerError
+from ...entities import NerError, TextFault
 from .base import EngineDown
 
 KEY = "VLLM_API_KEY"
@@ -62,7 +62,7 @@ class Written(NamedTuple):
 
 class Server:
     """The server at `url`, `http://host:port/v1`. Threads may share one. Its methods raise `EngineDown` if it does
-    not answer in time or takes no requests, and `NerError` if it refuses this one, or says what vLLM would not."""
+    not answer in time or takes no requests, and `TextFault` if it refuses this one, or says what vLLM would not."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
@@ -107,11 +107,11 @@ class Server:
             renamed = "serve the model under the name that it had (--served-model-name), or run the command again"
             absent = renamed if found else "give an address that ends in /v1"
             remedies = {401: f"set {KEY} to the server's --api-key", 404: absent}
-            what, kind = f"the server refused (HTTP {status})", NerError if status in TO_BLAME else EngineDown
+            what, kind = f"the server refused (HTTP {status})", TextFault if status in TO_BLAME else EngineDown
             remedy = remedies.get(status, "look at the server's log")
             raise kind(what, value=answer.text[:300], place=self.url, remedy=remedy)
         try:
             return read(answer.json())
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             what = f"not an answer of vLLM's ({error!r})"
-            raise NerError(what, value=answer.text[:300], place=self.url, remedy=START) from error
+            raise TextFault(what, value=answer.text[:300], place=self.url, remedy=START) from error

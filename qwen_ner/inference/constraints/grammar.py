@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ...entities import NerError
@@ -119,24 +120,34 @@ class InlineConstraint(Constraint):
 
     def __init__(self, vocabulary: Vocabulary, automaton: InlineAutomaton, max_new_tokens: int) -> None:
         # Tokens that suffice from each byte of the text on: one for a character that is one, else one for each byte.
-        self.needed = [0] * (len(automaton.text) + 1)
+        self.enough = [0] * (len(automaton.text) + 1)
         end = len(automaton.text)
         for character in reversed(automaton.characters):
             whole = vocabulary.is_token(character)
             for at in range(end - 1, end - len(character) - 1, -1):
-                self.needed[at] = self.needed[end] + (1 if whole and at == end - len(character) else end - at)
+                self.enough[at] = self.enough[end] + (1 if whole and at == end - len(character) else end - at)
             end -= len(character)
         super().__init__(vocabulary, automaton, max_new_tokens)
-        self.cut_off = self._tokens(automaton.beginning) > max_new_tokens
+        self.cut_off = not self._in_time(automaton.beginning, max_new_tokens)
 
-    def _tokens(self, state: MarkState) -> int:
-        """That suffice to end the answer from `state`, the end token included."""
+    @cached_property
+    def fewest(self) -> list[int]:
+        """The fewest tokens that spell the text from each of its bytes on."""
+        text = self.automaton.text
+        fewest = [0] * (len(text) + 1)
+        for at in range(len(text) - 1, -1, -1):
+            fewest[at] = 1 + min(fewest[at + length] for _, length in self.vocabulary.tokens_at(text, at))
+        return fewest
+
+    def _in_time(self, state: MarkState, remaining: int) -> bool:
+        """Whether the answer can be ended from `state` in `remaining` tokens, the end token included."""
         rests = self.automaton.fixed.rests(state.written) if state.opened >= 0 else [b""]
         # A mark that was just opened needs a character more, which is one of the text.
-        return self.needed[state.at] + min(map(len, rests)) + 1
+        room = remaining - min(map(len, rests))
+        return self.enough[state.at] < room or self.fewest[state.at] < room
 
     def _may_lead(self, token: int, state: MarkState) -> bool:
-        return self.cut_off or self._tokens(state) < self.remaining
+        return self.cut_off or self._in_time(state, self.remaining - 1)
 
 
 class JsonConstraint(Constraint):

@@ -7,7 +7,7 @@ nothing of answers or texts.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -73,14 +73,17 @@ class Vocabulary:
         tokens = []
         at = 0
         while at < len(text):
-            low, high = 0, len(self.spellings)
-            best = length = 0
-            for length_tried in range(1, len(text) - at + 1):
-                low, high = self.narrow(text[at : at + length_tried], low, high)
-                if low == high:
-                    break
-                if len(self.spellings[low]) == length_tried:
-                    best, length = self.numbers[low], length_tried
-            tokens.append(best)
+            *_, (token, length) = self.tokens_at(text, at)
+            tokens.append(token)
             at += length
         return tuple(tokens)
+
+    def tokens_at(self, text: bytes, at: int) -> Iterator[tuple[int, int]]:
+        """Each token that stands at `text[at]`, and its length in bytes: the shortest, one byte, first."""
+        low, high = 0, len(self.spellings)
+        for length in range(1, len(text) - at + 1):
+            low, high = self.narrow(text[at : at + length], low, high)
+            if low == high:
+                return
+            if len(self.spellings[low]) == length:
+                yield self.numbers[low], length

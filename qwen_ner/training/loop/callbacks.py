@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
+from ...codec import PROBLEM_KINDS
 from ..arguments import how_to_go_on
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,8 @@ LAUNCHERS = ("accelerate", "torchrun", "torch.distributed", "deepspeed")
 class LogLines(TrainerCallback):
     """Print one short line where the Trainer would print a long dict.
 
-    The full metrics go to metrics.json, trainer_state.json and the trackers of `report_to`. Copies that differ from the
-    text are told where there are some: JSON copies nothing.
+    The full metrics go to metrics.json, trainer_state.json and the trackers of `report_to`. Problems of the answers are
+    told where there are some.
     """
 
     keys = (
@@ -47,7 +48,7 @@ class LogLines(TrainerCallback):
         if validation and not state.global_step:
             validation += "before training · "
         values = {key.removeprefix("eval_"): value for key, value in logs.items()}
-        shown = [key for key in self.keys if key in values and (values[key] or key != "miscopied")]
+        shown = [key for key in self.keys if key in values and (values[key] or key not in PROBLEM_KINDS)]
         parts = " · ".join(f"{key} {values[key]:.4g}" for key in shown)
         with tqdm.external_write_mode():  # above the progress bars, if there are any
             print(f"step {state.global_step}/{state.max_steps} · {validation}{parts}", flush=True)

@@ -50,7 +50,8 @@ class NonFiniteGradients(TrainerCallback):
         if self.trainer.accelerator.scaler is not None or math.isfinite(self._norm(model)):
             self._in_a_row = 0
             return
-        rows = join_names(map(str, sorted(row["row"] for rows in self.trainer.replay.step_rows for row in rows)), 20)
+        numbers = sorted(row["row"] for rows in self.trainer.replay.step_rows for row in rows)
+        rows = join_names(map(self.trainer.row_name, numbers), 20)
         place, found = f"step {state.global_step + 1}", f"the gradient is not finite in rows {rows}"
         stops = self.trainer.args.nonfinite_gradients == "stop"
         if stops or self._in_a_row == PATIENCE - 1:
@@ -58,7 +59,7 @@ class NonFiniteGradients(TrainerCallback):
             rate = self.trainer.lr_scheduler.get_last_lr()[0]
             remedy = f"check these rows or lower learning_rate (now {rate:.2g})"
             remedy += ", or set nonfinite_gradients: skip" if stops else ""
-            raise NerError(f"{found} of the training data (counted from 0){since}", place=place, remedy=remedy)
+            raise NerError(f"{found} of the training data{since}", place=place, remedy=remedy)
         self.skipped += 1
         self._in_a_row += 1
         log.warning("%s: %s; this step is skipped (%d so far).", place, found, self.skipped)

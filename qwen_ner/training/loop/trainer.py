@@ -7,7 +7,7 @@ F1. Knows nothing of YAML.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -50,8 +50,9 @@ class NerTrainer(Trainer):
     """Trainer whose evaluation writes JSON for every prompt and scores what was really generated.
 
     `data_collator` is a `PaddedCollator` or a `PrefixSharedCollator`; training and evaluation data are rows of
-    `data.tokenize.build_dataset`. `origin` is stored in each checkpoint (`manifest.origin_of`). Predictions are token
-    ids (rows, longest), `label_ids` the row numbers (rows,).
+    `data.tokenize.build_dataset`. `origin` is stored in each checkpoint (`manifest.origin_of`). `row_name` says what
+    errors call a training row, by its number from 0. Predictions are token ids (rows, longest), `label_ids` the row
+    numbers (rows,).
     """
 
     args: NerTrainingArguments
@@ -63,6 +64,7 @@ class NerTrainer(Trainer):
         ner_config: NerConfig,
         data_collator: PaddedCollator | PrefixSharedCollator,
         origin: dict[str, Any] | None = None,
+        row_name: Callable[[int], str] = str,
         **kwargs: Any,
     ) -> None:
         args = kwargs["args"]
@@ -82,7 +84,7 @@ class NerTrainer(Trainer):
         if getattr(self.model.config, "tie_word_embeddings", False):
             # A head that is the embedding is saved once, and not missing where it is loaded.
             self.model._keys_to_ignore_on_save = set(getattr(self.model, "_tied_weights_keys", None) or ())
-        self.ner_config, self.origin = ner_config, origin or {}
+        self.ner_config, self.origin, self.row_name = ner_config, origin or {}, row_name
         self.batch_tokens: int | None = None  # the backend's own default
         pad = self.processing_class.pad_token_id
         self.generation_config = neutral_generation_config(ner_config.end_token_ids, pad, ner_config.max_new_tokens)

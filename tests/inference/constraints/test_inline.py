@@ -1,12 +1,15 @@
 """What an inline constraint allows are the copies of the text with marks, and nothing else."""
 
 import random
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from inference.constraints.walks import spelled, wander
 from rows import EIGHT
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from qwen_ner.data.datasets import read_dataset
 from qwen_ner.entities import CLUENER, LabelSet
@@ -70,7 +73,7 @@ def test_whatever_is_written_copies_the_text(grammar, text):
 @pytest.mark.parametrize("text", [*(gold.text for gold in EIGHT), *NASTY])
 def test_an_answer_ends_in_time_if_the_text_itself_does(grammar, tokenizer, text):
     """Marks are refused where the rest of the text would no longer fit."""
-    alone = sum(1 if grammar.vocabulary.is_token(c) else len(c) for c in InlineAutomaton(Marks("a"), text).characters)
+    alone = grammar.constraint(text, 1).fewest[0]
     marked = 0
     for seed in range(20):
         limit = alone + 1 + seed
@@ -81,6 +84,29 @@ def test_an_answer_ends_in_time_if_the_text_itself_does(grammar, tokenizer, text
     assert marked
     cut_off = grammar.constraint(text, alone)
     assert any(grammar.vocabulary.bytes[token].startswith(b"[") for token in cut_off.allowed()), "it is cut off anyway"
+
+
+def test_a_mark_is_refused_only_where_the_tokens_of_the_rest_would_not_fit():
+    """Not where its characters would be too many for a token each: Qwen's tokens have several."""
+    text = "昨天张伟在北京大学附属医院看病，医生说没有大问题，让他回家休息。"
+    answer = text.replace("张伟", "[张伟 name]")
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["</s>"]
+    )
+    bpe.train_from_iterator([text, *re.findall("..", text)] * 9, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="</s>")
+    ids = tokenizer(answer)["input_ids"]
+    marking = Grammar(["name"], tokenizer, (tokenizer.eos_token_id,), "inline")
+    limit = len(ids) + len(" name]") + 1
+    assert limit < len(text)
+    constraint = marking.constraint(text, limit)
+    for token in ids:
+        constraint.advance(token)
+    assert constraint.closed
+    for seed in range(20):
+        assert len(wander(marking.constraint(text, limit), seed)) <= limit
 
 
 def test_the_tokens_allowed_are_those_that_each_is_asked_for(grammar):

@@ -67,6 +67,13 @@ def test_all_rows_of_an_accumulated_step_are_named(make_trainer):
     assert error.value.place == "step 2"
 
 
+def test_rows_have_the_names_that_the_user_knows(make_trainer):
+    trainer = make_trainer(poisoned=[5])
+    trainer.row_name = lambda row: f"own.jsonl:{row + 2}"
+    with pytest.raises(NerError, match=r"rows own\.jsonl:7 of the training data"):
+        trainer.train()
+
+
 def test_skipping_leaves_the_steps_out_and_counts_them(make_trainer, caplog):
     trainer = make_trainer(poisoned=[2, 5], nonfinite_gradients="skip")
     with caplog.at_level(logging.WARNING):
