@@ -7,7 +7,6 @@ prompt and the target format; training, evaluation and serving all use it. Knows
 from __future__ import annotations
 
 import json
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from json.decoder import scanstring  # type: ignore[attr-defined]
@@ -262,9 +261,9 @@ def _written(example: Example) -> Iterable[tuple[str, str]]:
     """(label, surface) of each entity in the NFC of the text; where it cuts a composed character, with the whole."""
     if is_normalized("NFC", example.text):
         return example.surfaces
-    text, starts, ends = composed(example.text)
-    spans = ((e.label, bisect_right(ends, e.start), bisect_left(starts, e.end)) for e in example.entities)
-    return ((label, text[start:end]) for label, start, end in spans)
+    whole = composed(example.text)
+    spans = ((e.label, *whole.place_in(*e.span)) for e in example.entities)
+    return ((label, whole.text[start:end]) for label, start, end in spans)
 
 
 class _Pairs(list[tuple[str, Any]]):

@@ -71,6 +71,11 @@ class Entity:
         return self.start, self.end
 
 
+def in_order(entities: Iterable[Entity]) -> tuple[Entity, ...]:
+    """In text order; of entities with one beginning the shorter first, of those on one span by their labels."""
+    return tuple(sorted(entities, key=lambda e: (e.start, e.end, e.label)))
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One sentence with its entities, in text order, and where it was read from (`train.json:412`).
@@ -94,12 +99,12 @@ class Example:
             if found != entity.text:
                 place = f"[{entity.start}, {entity.end})"
                 raise NerError(f"expected the surface {entity.text!r}", value=found, place=place)
-        in_order = tuple(sorted(self.entities, key=lambda e: (e.start, e.end, e.label)))
-        for before, after in pairwise(in_order):
+        entities = in_order(self.entities)
+        for before, after in pairwise(entities):
             if (before.label, before.span) == (after.label, after.span):
                 place = f"[{after.start}, {after.end})"
                 raise NerError(f"the {after.label} occurs twice", value=after.text, place=place)
-        object.__setattr__(self, "entities", in_order)
+        object.__setattr__(self, "entities", entities)
 
     @property
     def surfaces(self) -> tuple[tuple[str, str], ...]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from unicodedata import is_normalized
 
 from .composed import composed, nfc
-from .entities import Entity
+from .entities import Entity, in_order
 
 
 def ground(text: str, surfaces: Iterable[tuple[str, str]]) -> tuple[Entity, ...]:
@@ -46,7 +46,7 @@ def ground(text: str, surfaces: Iterable[tuple[str, str]]) -> tuple[Entity, ...]
             entities.extend(
                 Entity(label, surface, start, start + size, ambiguous=len(places) > 1) for label in labels[surface]
             )
-    return tuple(sorted(entities, key=lambda e: (e.start, e.end, e.label)))
+    return in_order(entities)
 
 
 def ground_written(text: str, surfaces: Iterable[tuple[str, str]]) -> tuple[Entity, ...]:
@@ -59,8 +59,7 @@ def ground_written(text: str, surfaces: Iterable[tuple[str, str]]) -> tuple[Enti
     """
     if is_normalized("NFC", text):
         return ground(text, surfaces)
-    whole, starts, ends = composed(text)
-    found = ground(whole, ((label, nfc(surface)) for label, surface in surfaces))
-    spans = ((e, starts[e.start], ends[e.end - 1]) for e in found)
-    entities = dict.fromkeys(replace(e, text=text[start:end], start=start, end=end) for e, start, end in spans)
-    return tuple(sorted(entities, key=lambda e: (e.start, e.end, e.label)))
+    whole = composed(text)
+    found = ground(whole.text, ((label, nfc(surface)) for label, surface in surfaces))
+    spans = ((e, *whole.place_of(*e.span)) for e in found)
+    return in_order({replace(e, text=text[start:end], start=start, end=end) for e, start, end in spans})

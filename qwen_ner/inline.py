@@ -8,7 +8,6 @@ Qwen's tokens.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence, Set
 from dataclasses import replace
 from difflib import SequenceMatcher
@@ -16,7 +15,7 @@ from difflib import SequenceMatcher
 from .codec import Codec, Decoded, Problem
 from .columns import join_names
 from .composed import composed, nfc
-from .entities import Entity, Example, LabelSet, NerError
+from .entities import Entity, Example, LabelSet, NerError, in_order
 from .grounding import ground_written
 
 INLINE_PROMPT = "你是命名实体识别助手。照抄文本，把其中的实体写成[实体 类别]，没有实体就原样照抄。"
@@ -74,11 +73,11 @@ class InlineCodec(Codec):
     ) -> Decoded:
         problems = [] if finished else [Problem("truncated", completion)]
         copy, marks = parse(completion, finished=finished)
-        whole, starts, ends = composed(text)
+        whole = composed(text)
         blocks: Sequence[tuple[int, int, int]] = [(0, 0, len(copy))]
-        if copy != whole and (finished or not whole.startswith(copy)):
+        if copy != whole.text and (finished or not whole.text.startswith(copy)):
             problems.append(Problem("miscopied", copy))
-            blocks = aligned(copy, whole)
+            blocks = aligned(copy, whole.text)
         entities: dict[Entity, None] = {}
         surfaces: dict[tuple[str, str], None] = {}
         lost: dict[tuple[str, str], None] = {}
@@ -90,7 +89,7 @@ class InlineCodec(Codec):
             elif shift is None:
                 lost[label, nfc(surface)] = None
             else:
-                first, last = starts[start + shift], ends[end + shift - 1]
+                first, last = whole.place_of(start + shift, end + shift)
                 entities[Entity(label, text[first:last], first, last)] = None
                 surfaces[label, text[first:last]] = None
         if lost:
@@ -102,8 +101,7 @@ class InlineCodec(Codec):
             ]
             entities |= dict.fromkeys(found)
             surfaces |= dict.fromkeys([*((e.label, e.text) for e in found), *(pair for pair in lost if pair in absent)])
-        in_order = tuple(sorted(entities, key=lambda e: (e.start, e.end, e.label)))
-        return Decoded(in_order, tuple(surfaces), tuple(problems))
+        return Decoded(in_order(entities), tuple(surfaces), tuple(problems))
 
     def scored(self, decoded: Decoded, written: Sequence[tuple[tuple[str, str], float]]) -> Decoded:
         """Each entity has the score of its own mark, or if the places of some marks are lost that of its pair."""
@@ -147,14 +145,14 @@ def flat(example: Example) -> list[Entity]:
 def marked(example: Example) -> tuple[str, list[tuple[str, int, int]]]:
     """The NFC of the text, and label, start and end in it of each mark. Of entities that share a composed character
     the first is marked."""
-    text, starts, ends = composed(example.text)
+    whole = composed(example.text)
     marks, at = list[tuple[str, int, int]](), 0
     for entity in flat(example):
-        start, end = bisect_right(ends, entity.start), bisect_left(starts, entity.end)
+        start, end = whole.place_in(*entity.span)
         if start >= at:
             marks.append((entity.label, start, end))
             at = end
-    return text, marks
+    return whole.text, marks
 
 
 def aligned(copy: str, text: str) -> Sequence[tuple[int, int, int]]:

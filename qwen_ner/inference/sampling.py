@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import NoReturn, TypeVar
 
 from ..codec import Decoded
-from ..entities import LabelSet, NerError
+from ..entities import LabelSet, NerError, in_order
 from ..grounding import ground_written
 from .backends.base import Draw
 
@@ -129,7 +129,7 @@ def vote(
         entities = ground_written(text, (pair for pair in shares if pair[0] in labels))
         return Decoded(entities, tuple(shares), problems).scored(shares)
     places = _shares([[replace(e, score=None) for e in answer.entities] for answer in answers], weights, total, floor)
-    entities = tuple(replace(e, score=places[e]) for e in sorted(places, key=lambda e: (e.start, e.end, e.label)))
+    entities = tuple(replace(e, score=places[e]) for e in in_order(places))
     grounded = {(e.label, e.text) for answer in answers for e in answer.entities} - {(e.label, e.text) for e in places}
     return Decoded(entities, tuple(pair for pair in shares if pair not in grounded), problems)
 

@@ -34,7 +34,7 @@ from ..entities import CLUENER, Example, LabelSet, NerError
 from ..files import write_text
 from ..hub.neutral import RECIPE
 from ..inference.cores import usable_cores
-from .arguments import DataArguments, NerTrainingArguments, how_to_go_on
+from .arguments import MIXED_PRECISION, DataArguments, NerTrainingArguments, how_to_go_on
 from .finding import FaultsError
 from .launch import Launch, command_for, sharding_faults
 from .recipe import Recipe
@@ -200,7 +200,7 @@ def use_cores(args: NerTrainingArguments) -> None:
     cores = usable_cores()
     if args.device.type != "cpu" or args.world_size > 1 or torch.get_num_threads() > 1 or cores == 1:
         return
-    if "ACCELERATE_MIXED_PRECISION" in os.environ and not _threads_chosen():
+    if MIXED_PRECISION in os.environ and not _threads_chosen():
         torch.set_num_threads(cores)
         log.info("Training on the CPU with %d threads.", cores)
 

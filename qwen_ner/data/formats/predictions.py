@@ -19,7 +19,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from ...codec import PROBLEM_KINDS, Decoded, Problem
-from ...entities import Entity, Example, LabelSet, NerError
+from ...entities import Entity, Example, LabelSet, NerError, in_order
 from .cluener import inclusive_spans
 from .errors import Faults, LineFault, Report, count, quote
 from .lines import lines_of
@@ -155,18 +155,17 @@ def _decode(row: dict[str, Any], text: str) -> Decoded:
         fault = f"the text is {quote(row['text'])}, that of the gold row is {quote(text)}"
         raise LineFault(fault, remedy="give both of one data set")
     if isinstance(row.get("entities"), list):
-        entities = [_entity(item, text) for item in row["entities"]]
+        entities = in_order(_entity(item, text) for item in row["entities"])
     elif isinstance(row.get("label"), dict):
-        entities = list(EntityReader(text, None, refuse, inclusive=True).from_label(row["label"]))
+        entities = in_order(EntityReader(text, None, refuse, inclusive=True).from_label(row["label"]))
     else:
         remedy = 'a row without entities has "entities": []'
         raise LineFault(f'{quote(row)} lacks "entities" or "label"', remedy=remedy)
-    entities.sort(key=lambda e: (e.start, e.end, e.label))
     ungrounded = _items(row, "ungrounded", _is_pair, "[label, surface]")
     surfaces = dict.fromkeys([*((e.label, e.text) for e in entities), *map(tuple, ungrounded)])
     problems = _items(row, "problems", _is_problem, '{"kind", "label", "value"}')
     found = tuple(Problem(item["kind"], item["value"], item.get("label", "")) for item in problems)
-    return Decoded(tuple(entities), tuple(surfaces), found)
+    return Decoded(entities, tuple(surfaces), found)
 
 
 def _items(row: dict[str, Any], key: str, fits: Callable[[Any], bool], form: str) -> list[Any]:
