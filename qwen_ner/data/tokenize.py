@@ -132,6 +132,17 @@ def spelled_out(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids
 
 
+def has_room(text: str, codec: Codec, tokenizer: PreTrainedTokenizerBase, limit: int) -> bool:
+    """Whether an answer to `text` without entities, which inline is a copy of it, and its end token take at most
+    `limit` tokens. True of what `prompt_ids` refuses."""
+    answer = codec.encode(Example("", text))
+    if 4 * len(answer) < limit or HALF_PAIR.search(text):
+        return True
+    with suppress(TextFault):
+        return len(spelled_out(tokenizer, answer)) < limit
+    return True
+
+
 @lru_cache(maxsize=2)
 def _plain(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     """The same tokenizer without special tokens; made only if a text contains one, since that takes a second."""

@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 
 from ..codec import Decoded
 from ..contract import NerConfig
-from ..data.tokenize import prompt_ids, spelled_out
-from ..entities import Entity, Example, NerError
+from ..data.tokenize import has_room, prompt_ids
+from ..entities import Entity, NerError
 from .asked import Asked, TextTooLong, too_long
 from .backends.base import BATCH_TOKENS, Backend, Completion, Request, backend_class
 from .calibration import Calibration, surface_log_probability
@@ -178,12 +178,8 @@ class Extractor:
 
     def windows(self, text: str) -> list[Window]:
         """The windows that `text` is read in, without those that hold only white space."""
-        return windows_to_read(text, self.config.window or max(4, len(text)), self._has_room)
-
-    def _has_room(self, text: str) -> bool:
-        """Whether `max_new_tokens` are enough for an answer without entities, which may copy `text`."""
-        answer, limit = self.codec.encode(Example("", text)), self.config.max_new_tokens
-        return 4 * len(answer) < limit or len(spelled_out(self.tokenizer, answer)) < limit
+        fits = partial(has_room, codec=self.codec, tokenizer=self.tokenizer, limit=self.config.max_new_tokens)
+        return windows_to_read(text, self.config.window or max(4, len(text)), fits)
 
     def _parts(self, text: str) -> list[str]:
         return [text[window.start : window.end] for window in self.windows(text)]

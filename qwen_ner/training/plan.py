@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -18,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from ..codec import Codec
 from ..contract import NerConfig
-from ..data.tokenize import build_dataset, column, end_token_ids, longest_first
+from ..data.tokenize import build_dataset, column, end_token_ids, has_room, longest_first
 from ..entities import Example, NerError, fingerprint
 from ..inference.hub_download import ADAPTER, is_absent_folder
 from ..inference.loading import load_tokenizer
@@ -207,8 +208,9 @@ class TrainingPlan:
     def gold_windows(self) -> list[tuple[int, Window]]:
         """The windows in which the texts of `gold` are read, as `Extractor` reads them, each with its text's number."""
         length, found = self.config.window, list[tuple[int, Window]]()
+        fits = partial(has_room, codec=self.codec, tokenizer=self.tokenizer, limit=self.max_new_tokens)
         for n, example in enumerate(self.gold):
-            read = windows_to_read(example.text, length) or [Window(0, len(example.text), 0, len(example.text))]
+            read = windows_to_read(example.text, length, fits) or [Window(0, len(example.text), 0, len(example.text))]
             found += ((n, window) for window in read)
         return found
 

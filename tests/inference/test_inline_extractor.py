@@ -14,7 +14,7 @@ from qwen_ner import cli
 from qwen_ner.codec import Decoded
 from qwen_ner.contract import NerConfig
 from qwen_ner.data.tokenize import prompt_ids
-from qwen_ner.entities import CLUENER, Entity
+from qwen_ner.entities import CLUENER, Entity, TextFault
 from qwen_ner.inference.annotated import confidences_in
 from qwen_ner.inference.backends import decoding
 from qwen_ner.inference.backends.base import Completion
@@ -153,6 +153,12 @@ def test_a_text_whose_copy_does_not_fit_into_an_answer_is_read_in_shorter_window
     (found,) = shorter.predict([text])
     assert found.problems == ()
     assert all(text[e.start : e.end] == e.text for e in found.entities)
+
+
+def test_texts_that_no_prompt_can_hold_are_refused_as_in_json(extractor):
+    for text in ("\ud800" * 200,):
+        with pytest.raises(TextFault, match="surrogate"):
+            extractor.extract([text])
 
 
 def test_each_mark_has_its_own_score_whatever_else_is_written(extractor):
