@@ -97,7 +97,7 @@ def _annotated(raw: bytes) -> bool:
     """Whether a line is an object that has entities under one of the keys that `formats` reads."""
     try:
         row = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(row, dict) and any(row.get(key) for key in ("entities", "label", "labels", "spans"))
 
