@@ -153,15 +153,16 @@ def test_corrections_are_proposed_read_and_applied(capsys, folder):
     rows = read_dataset(str(folder), "train")
     sure = {"label": "address", "text": "北京", "start": 2, "end": 4, "score": 0.97}
     doubted = {**sure, "start": 4, "end": 6, "score": 0.02}  # of row 9, 第9次在北京
+    other = {**doubted, "label": "scene", "score": 0.99}
     lines = [{"text": rows[10].text, "entities": [sure], "annotated": []}]
-    lines += [{"text": rows[9].text, "entities": [], "annotated": [doubted]}]
+    lines += [{"text": rows[9].text, "entities": [other], "annotated": [doubted]}]
     (folder / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     given = ["audit", "--data", folder, "--predictions", folder / "p.jsonl", "--sure"]
     code, out, err = call(capsys, *given, "--output", folder / "proposed.jsonl")
     assert (code, out) == (0, "")
-    assert "2 findings in 11 rows: 1 removed, 1 added" in err
+    assert "2 findings in 11 rows: 1 label, 1 added" in err
     proposed = (folder / "proposed.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    assert [json.loads(line)["kind"] for line in proposed] == ["removed", "added"]
+    assert [json.loads(line)["kind"] for line in proposed] == ["label", "added"]
     (folder / "proposed.jsonl").write_text(proposed[1], encoding="utf-8")  # the first is rejected
     out = folder / "corrected.jsonl"
     code, _, _ = call(capsys, "convert", folder, out, "--split", "train", "--corrections", folder / "proposed.jsonl")

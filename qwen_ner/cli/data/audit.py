@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "rows",
     )
     what = "only corrections that models are sure of: entities that they give 0.9 or more and the annotation lacks, "
-    what += "or 0.1 or less and it has"
+    what += "in place of such as they give 0.1 or less"
     parser.add_argument("--sure", action="store_true", help=what)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the findings to FILE as JSONL")
     parser.add_argument("--limit", type=count, metavar="N", help="the first N findings only")

@@ -38,7 +38,9 @@ def propose(examples: Sequence[Example], predictions: Sequence[Predictions]) -> 
     - `added`: sure of it, and no entity is there.
     - `label`, `boundary`, `label and boundary`: sure of it, and doubt every entity that it overlaps. One is replaced,
       further ones are `removed`.
-    - `removed`: doubt it, and no model writes anything that overlaps it.
+
+    An entity in whose place they write nothing is not removed, however much they doubt it: of 36 such in CLUENER 11 are
+    errors, of 11 others 8.
 
     The score is the confidence in what is suggested, or 1 less the confidence in what is annotated if that is lower. A
     surface is suggested at each place where it was found. Raises `NerError` if no model was asked for the annotation.
@@ -70,11 +72,9 @@ def _corrections(row: int, example: Example, models: Sequence[Prediction]) -> It
     def doubted(entity: Entity) -> bool:
         return belief[entity.label, entity.text] <= round(1 - SURE, 9)
 
-    def finding(kind: Kind, old: Entity | None, new: Entity | None, sure: Entity | None) -> Finding:
-        scores, said = [], []
-        if sure:
-            scores.append(sureness[sure.label, sure.text])
-            said.append(f"{sure.label} {sure.text} {scores[-1]:.2f}")
+    def finding(kind: Kind, old: Entity | None, new: Entity | None, sure: Entity) -> Finding:
+        scores = [sureness[sure.label, sure.text]]
+        said = [f"{sure.label} {sure.text} {scores[0]:.2f}"]
         if old:
             scores.append(1 - belief[old.label, old.text])
             said.append(f"{old.label} {old.text} at most {belief[old.label, old.text]:.2f}")
@@ -94,10 +94,6 @@ def _corrections(row: int, example: Example, models: Sequence[Prediction]) -> It
         replaced |= set(left)
         yield finding(_kind(left[0], new) if left else "added", left[0] if left else None, new, new)
         yield from (finding("removed", entity, None, new) for entity in left[1:])
-    for entity in example.entities:
-        seen = any(_overlap(entity, other) for other in found)
-        if entity not in replaced and not seen and doubted(entity):
-            yield finding("removed", entity, None, None)
 
 
 def _overlap(one: Entity, other: Entity) -> int:

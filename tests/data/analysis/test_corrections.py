@@ -61,7 +61,7 @@ def place(entity):
     [
         ((), found((COMPANY, 0.9)), [("added", None, COMPANY, 0.9)]),
         ((), found((COMPANY, 0.89)), []),
-        ((COMPANY,), found(company=0.1), [("removed", COMPANY, None, 0.9)]),
+        ((COMPANY,), found(company=0.0), []),
         ((COMPANY,), found(company=0.11), []),
         ((COMPANY,), found((COMPANY, 0.03)), []),
         (
@@ -77,18 +77,18 @@ def place(entity):
         ),
         ((CITY,), found((SCHOOL, 0.99), address=0.03), [("label and boundary", CITY, SCHOOL, 0.97)]),
         ((CITY,), found((SCHOOL, 0.6), address=0.03), []),
-        ((CITY, COMPANY), found((SCHOOL, 0.6), address=0.03, company=0.04), [("removed", COMPANY, None, 0.96)]),
+        ((CITY, COMPANY), found((SCHOOL, 0.6), address=0.03, company=0.04), []),
         ((COMPANY,), found((COMPANY, 0.99), (CITY, 0.5)), []),
     ],
-    ids=["added", "not sure", "removed", "not doubted", "written", "label", "believed", "not asked", "both", "unsure of "
-         "another", "only where nothing is found", "right"],
+    ids=["added", "not sure", "nothing in its place", "not doubted", "written", "label", "believed", "not asked", "both", "unsure of "
+         "another", "unsure of one and nothing for the other", "right"],
 )  # fmt: skip
 def test_one_model(annotated, model, wanted):
     assert proposed(row(*annotated), model) == wanted
 
 
 def test_an_entity_written_with_a_low_score_is_doubted_but_something_is_there():
-    """The model's own score counts, and no removal where a model writes something."""
+    """The model's own score counts."""
     other = Entity("name", "三星", 0, 2)
     assert proposed(row(COMPANY), found((COMPANY, 0.05), (other, 0.95))) == [("label", COMPANY, other, 0.95)]
 
