@@ -15,6 +15,7 @@ from rows import EIGHT, ROOT, example
 from warm_python import warm_python
 
 from qwen_ner import cli
+from qwen_ner.codec import entity_row
 from qwen_ner.data.datasets import read_dataset, write_jsonl
 from qwen_ner.inference.annotated import prediction_lines
 from qwen_ner.inference.extractor import Extractor
@@ -73,11 +74,18 @@ class Cast:
             shutil.copytree(self.trained, self.folder / output_dir)
 
     def pretend_to_fold(self, output_dir: str, dataset: str) -> None:
-        """The file of `qwen-ner folds`: of the sample what the toy says of some rows, of other data that all is right."""
+        """The file of `qwen-ner folds`: of the sample what the toy says of some rows, and a sure model of one; of other
+        data that all is right."""
         if (self.folder / output_dir).exists():
             return
         if dataset in ("cluener", "sample"):
-            lines = prediction_lines(Extractor.from_pretrained(self.trained), read_dataset("sample", "train")[:3])
+            *some, other = read_dataset("sample", "train")[:4]
+            sure = [{"label": "name", "start": 0, "end": 1, "score": 0.99}]
+            doubted = [{**entity_row(e), "score": 0.01} for e in other.entities]
+            lines = [
+                *prediction_lines(Extractor.from_pretrained(self.trained), some),
+                {"id": other.id, "text": other.text, "entities": sure, "annotated": doubted},
+            ]
         else:
             lines = (
                 {"id": row.id, "text": row.text, "entities": [{"label": e.label, "start": e.start, "end": e.end} for e in row.entities]}
