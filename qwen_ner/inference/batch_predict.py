@@ -125,7 +125,7 @@ def predict_each(extractor: Extractor, texts: Sequence[str], **options: Any) -> 
             return [str(error)]
         half = len(texts) // 2  # which one it is, the error does not say
         return [one for part in (texts[:half], texts[half:]) for one in predict_each(extractor, part, **options)]
-    found = extractor.predict(["" if i in faults else text for i, text in enumerate(texts)], **options)
+    found = predict_each(extractor, ["" if i in faults else text for i, text in enumerate(texts)], **options)
     return [faults.get(i, decoded) for i, decoded in enumerate(found)]
 
 
