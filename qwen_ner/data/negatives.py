@@ -76,9 +76,10 @@ def read_negatives(path: str | Path, surfaces: Surfaces | Iterable[str]) -> tupl
     """
     known = surfaces if isinstance(surfaces, Surfaces) else Surfaces(surfaces)
     name = Path(path).name
-    rows = list(read_texts(lines_of(path), name))
+    lines = list(lines_of(path))
+    rows = list(read_texts(lines, name))
     faults = [row.fault for row in rows if row.fault is not None]
-    annotated = (line for line, raw in number_lines(lines_of(path)) if _annotated(raw))
+    annotated = (line for line, raw in number_lines(lines) if _annotated(raw))
     faults += [f"{name}:{line}: has entities; remove the row" for line in annotated]
     if faults:
         raise DataError(str(path), faults, len(rows))

@@ -85,6 +85,8 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
     scored_on = values["contract"]["data"] if values else ""
     public = [name for name in (trained_on, scored_on) if name and not is_local_data(name, known)]
     log = history(folder)
+    training = metrics.get("training", {})
+    validation = training.get("validation", {})
     intervals = metrics.get("intervals", {})
     environment = templates("qwen_ner.hub", html=False)
     environment.filters["plain"] = plain
@@ -112,8 +114,8 @@ def model_card(folder: str | Path, repo_id: str, *, base_model: str | None = Non
         problem_counts=problem_counts,
         seed=recipe.get("seed"),
         recipe=fence_block(yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False).strip()) if recipe else "",
-        training=(training := metrics.get("training", {})),
-        chosen_on=chosen if (chosen := training.get("validation", {})).get("step") is not None else None,
+        training=training,
+        chosen_on=validation if validation.get("step") is not None else None,
         curve=curve(log),
         picture=CURVE,
     )
