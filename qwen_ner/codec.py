@@ -64,6 +64,11 @@ class Decoded:
         read = {(label, nfc(surface)): score for (label, surface), score in scores.items()}
         return replace(self, entities=tuple(replace(e, score=read.get((e.label, nfc(e.text)))) for e in self.entities))
 
+    @property
+    def unscored(self) -> bool:
+        """Whether what wrote the answer gave no probabilities, so that its entities have no scores."""
+        return self.logprob is None and any(entity.score is None for entity in self.entities)
+
     def scored_at_least(self, floor: Callable[[str], float]) -> Decoded:
         """A copy without the entities that score below `floor(label)`, and the surfaces that then have none."""
         kept = tuple(e for e in self.entities if e.score is None or e.score >= floor(e.label))

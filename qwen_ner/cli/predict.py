@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--text", action="append", help="a sentence; can be repeated")
     parser.add_argument(
-        "--output", type=_place, metavar="FILE", help="default: standard output; of ray a folder or URL"
+        "--output", type=_place, metavar="FILE", help="default: standard output; with ray, a folder or URL (required)"
     )
     parser.add_argument(
         "--format",
@@ -45,7 +45,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     what = "search for the N likeliest answers to each text; an entity's score is their summed probability; default: 1"
     parser.add_argument("--beams", type=count, default=1, metavar="N", help=what)
     add_engine(parser, "ray")
-    parser.add_argument("--address", metavar="A", help="of a Ray cluster; default: RAY_ADDRESS, or this machine")
+    parser.add_argument(
+        "--address", metavar="A", help="address of the Ray cluster; default: RAY_ADDRESS, or this machine"
+    )
     parser.add_argument(
         "--replicas",
         type=count,

@@ -46,7 +46,7 @@ class Extractor:
 
     >>> extractor = Extractor.from_pretrained("outputs/quickstart")  # doctest: +SKIP
     >>> extractor.extract(["三星WCG2011北京赛区魔兽争霸3最终名次"])  # doctest: +SKIP
-    [(Entity(label='company', text='三星', start=0, end=2, score=0.9826), …)]
+    [(Entity(label='company', text='三星', start=0, end=2, score=0.9637), …)]
     """
 
     def __init__(self, model: PreTrainedModel | Backend, tokenizer: PreTrainedTokenizerBase, config: NerConfig) -> None:

@@ -28,7 +28,7 @@ from .schemas import Refusal
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 1024
-"""Requests that may wait, whatever their size: each holds a connection."""
+"""Requests that may wait, whatever their size: each holds a connection, of which there are twice as many."""
 
 
 class QueueFull(Exception):

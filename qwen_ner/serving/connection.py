@@ -7,6 +7,8 @@ loses its connection. Knows nothing of what is asked and answered.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import time
 from typing import ClassVar
 
@@ -15,27 +17,51 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .http_io import SLOW_SECONDS
 
+log = logging.getLogger(__name__)
+
 HEAD_SECONDS = 10.0
 """How long a client may take to send the head of a request."""
+
+YOUNG_SECONDS = 1.0
+"""How long a connection keeps its place in any case: its request may have arrived, and not been read yet."""
+
+FILES = 4096
+"""Open files that a server asks its system for: twice as many as connections, so that a burst is accepted and told."""
+
+
+def allow_files() -> None:
+    """Raise the limit of open files, usually 1,024, to `FILES`, or as far as the system lets this process."""
+    if os.name != "posix":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < FILES:
+        log.warning(
+            "Only %d files may be open here, so that many clients at once are not served; ulimit -n 4096.", most
+        )
 
 
 class Connection(H11Protocol):
     """uvicorn's connection with deadlines, which uvicorn has only for connections between two requests.
 
     uvicorn's `limit_concurrency` would refuse every request, a probe too, while enough clients do nothing. Here the
-    number of requests is limited by the queue, and beyond `most` connections, half the files that a process may usually
-    open, a new one takes the place of those whose clients have kept the server waiting longest.
+    number of requests is limited by the queue, and beyond `most` connections a new one takes the place of those whose
+    clients have kept the server waiting longest.
     """
 
-    most: ClassVar[int] = 512
+    most: ClassVar[int] = FILES // 2
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.since, self.left = time.monotonic(), 0
         super().connection_made(transport)
-        if len(self.connections) > self.most:
-            others = [one for one in self.connections if isinstance(one, Connection) and one is not self]
-            waiting = sorted((one for one in others if one.waits_for_client), key=lambda one: one.since)
-            for one in waiting[: 1 + self.most // 16]:  # several, as it takes milliseconds to find them
+        if (excess := len(self.connections) - self.most) > 0:
+            others = [one for one in self.connections if isinstance(one, Connection)]
+            old = [one for one in others if self.since - one.since > YOUNG_SECONDS and one.waits_for_client]
+            for one in sorted(old, key=lambda one: one.since)[: excess + self.most // 16]:  # finding them takes a while
                 one.abort()
 
     def data_received(self, data: bytes) -> None:

@@ -105,13 +105,14 @@ async def _wait_for_disconnect(receive: Receive) -> None:
 
 
 async def respond(job: Job, query: ExtractRequest, changes: AsyncGenerator[None, None]) -> Response:
-    """The answer to `query` once `job` is done. Raises `HTTPException` (500, 503) if the model failed on all texts."""
+    """The answer to `query` once `job` is done. Raises `HTTPException` (422, 500, 503) if the model read none of the
+    texts that it was given, so that a client who tries again does not keep their errors."""
     async with contextlib.aclosing(changes):
         async for _ in changes:
             pass
     outcomes = [outcome for outcome in job.outcomes if outcome is not None]
     faults = [outcome for outcome in outcomes if isinstance(outcome, Refusal) and outcome.status]
-    if faults and len(faults) == len(outcomes):
+    if faults and not job.texts_read:
         status = faults[0].status or 500
         raise HTTPException(status, faults[0].reason, {"retry-after": "1"} if status == 503 else None)
     return Response(to_json(to_response(outcomes, query)), media_type="application/json")

@@ -40,6 +40,12 @@ class Job:
     def done(self) -> bool:
         return all(outcome is not None for outcome in self.outcomes)
 
+    @property
+    def texts_read(self) -> int:
+        """Texts that the model has read: neither refused nor blank."""
+        own = zip(self.outcomes, self._own_windows, strict=True)
+        return sum(isinstance(outcome, Decoded) and len(windows) > 0 for outcome, windows in own)
+
     async def changed(self) -> None:
         """Return once more of it is done than at the last call."""
         await self._changed.wait()
@@ -55,6 +61,8 @@ class Job:
         if self.outcomes[i] is not None:  # refused or given up
             return
         windows, known = self._own_windows[i], self._decoded[i]
+        if self.min_score and isinstance(found, Decoded) and found.unscored:
+            found = Refusal("the engine gives no probabilities; leave min_score out", status=422)
         if isinstance(found, Refusal):
             self.outcomes[i] = found
             self.read += len(windows) - len(known)  # the others will not be read

@@ -27,7 +27,7 @@ from ..inference.extractor import Extractor
 from ..inference.hub_download import METRICS, local_folder
 from ..inference.sampling import GREEDY, Sampling
 from .app import Service, create_app
-from .connection import Connection
+from .connection import Connection, allow_files
 from .http_io import SLOW_SECONDS, is_local, read_host
 from .limits import Limits
 from .schemas import refuse_constant
@@ -68,6 +68,7 @@ def serve(
     """
     token = read_token(token_file)
     names = {_check_name(name) for name in allowed_hosts}
+    allow_files()
     listener = open_socket(host, port)
     local = is_local(listener.getsockname()[0])
     hosts = {*names, host.lower()} if names or local else None
@@ -126,10 +127,13 @@ class DrainingServer(uvicorn.Server):
         self.end = math.inf
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for listener in sockets or ():
+        listeners = [(listener, *listener.getsockname()[:2]) for listener in sockets or ()]
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # another server that was started with this one listens there now
+            raise cannot_listen(error, *listeners[0][1:]) from error
+        for listener, host, port in listeners:
             listener.listen(1024)  # as many may wait in the system
-            host, port = listener.getsockname()[:2]
             log.info("%s answers at http://%s:%d", self.name, f"[{host}]" if ":" in host else host, port)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -176,10 +180,13 @@ def open_socket(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except (OSError, UnicodeError) as error:
-        reason = str(getattr(error, "strerror", None) or error).lower()
-        remedy = "choose another --host or --port"
-        raise NerError(f"cannot listen ({reason})", place=f"{host}:{port}", remedy=remedy) from error
+        raise cannot_listen(error, host, port) from error
     return listener
+
+
+def cannot_listen(error: Exception, host: str, port: int) -> NerError:
+    reason = str(getattr(error, "strerror", None) or error).lower()
+    return NerError(f"cannot listen ({reason})", place=f"{host}:{port}", remedy="choose another --host or --port")
 
 
 def read_token(file: Path | None) -> str | None:

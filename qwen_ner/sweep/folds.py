@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from accelerate.utils import wait_for_everyone
@@ -25,7 +26,7 @@ from ..inference.annotated import prediction_lines
 from ..inference.batch_predict import gather
 from ..inference.extractor import Extractor
 from ..training.loop.checkpoints import alone_in
-from ..training.preparation import check_processes, claim_output, read_splits
+from ..training.preparation import check_processes, claim_output, negatives_in, read_splits
 from ..training.recipe import Recipe, load_recipe
 from ..training.run import train
 
@@ -35,6 +36,12 @@ OUTPUT = "folds.jsonl"
 
 TRAIN, HELD_OUT, PREDICTIONS, MODEL = "train.jsonl", "held_out.jsonl", "predictions.jsonl", "model"
 """In the folder of a fold. It is finished when it has its predictions."""
+
+RECIPE, NEGATIVES = "recipe.json", "negatives.jsonl"
+"""Beside these folders: the keys of the recipe, and the texts of `negatives_from` that no fold knows."""
+
+HOW = re.compile("output_dir|resume_from_checkpoint|report_to|run_name|(push_to_)?hub.*|log.*|dataloader.*")
+"""Keys that do not change what a fold predicts."""
 
 
 def cross_fit(path: Path, overrides: Sequence[str], folds: int) -> Path:
@@ -55,19 +62,25 @@ def cross_fit(path: Path, overrides: Sequence[str], folds: int) -> Path:
     texts, groups = zip(*((example.text, example.group) for example in splits.annotated), strict=True)
     parts = assign(texts, folds, recipe.training.seed, groups)
     output, rank = claim_output(recipe), recipe.training.process_index
+    asked = {key: value for key, value in recipe.values.items() if not HOW.fullmatch(key)}
     with alone_in(output, rank):
+        with recipe.training.main_process_first(desc=f"writing {output}"):
+            _write_once(
+                output / RECIPE, [json_line(json.loads(json.dumps(asked, default=str)))], "the recipe has changed"
+            )
+            given = _own_negatives(recipe, splits.annotated, output)
         for n, held in enumerate(parts, start=1):
             folder, rows = output / f"fold-{n}", set(held)
             others = [row for row in range(len(splits.annotated)) if row not in rows]
             held_out = select_rows(splits.annotated, held)
             with recipe.training.main_process_first(desc=f"writing {folder}"):
-                _write_once(folder / HELD_OUT, held_out)
-                _write_once(folder / TRAIN, select_rows(splits.annotated, others))
+                _write_once(folder / HELD_OUT, _lines(held_out))
+                _write_once(folder / TRAIN, _lines(select_rows(splits.annotated, others)))
             if (folder / PREDICTIONS).exists():
                 log.info("%s is finished; remove the folder to train it again.", folder)
                 continue
             log.info("Fold %d of %d: %d rows to train on, %d to predict.", n, folds, len(others), len(held))
-            train(load_recipe(path, [*overrides, *_overrides(folder, splits.labels)]), advise=False)
+            train(load_recipe(path, [*overrides, *_overrides(folder, splits.labels, given)]), advise=False)
             wait_for_everyone()  # the first process writes the calibration of the model when the others are done
             clear_device_cache(garbage_collection=True)  # the trainer is a reference cycle, and holds the model
             _predict(folder, held_out, recipe)
@@ -96,9 +109,18 @@ def assign(texts: Sequence[str], folds: int, seed: int, names: Sequence[str] = (
     return [sorted(part) for part in parts]
 
 
-def _overrides(folder: Path, labels: LabelSet) -> list[str]:
+def _own_negatives(recipe: Recipe, annotated: Sequence[Example], output: Path) -> dict[str, Path]:
+    """Where the folds read the recipe's file of texts without entities: a copy without what any of them holds out."""
+    if recipe.data.negatives is None or recipe.data.negatives_from == "clauses":
+        return {}
+    _write_once(output / NEGATIVES, _lines(negatives_in(recipe.data.negatives_from, annotated)[0]))
+    return {"negatives_from": output / NEGATIVES}
+
+
+def _overrides(folder: Path, labels: LabelSet, given: Mapping[str, Path]) -> list[str]:
     """What a fold changes in the recipe. The labels are those of all rows: a rare one may be in one fold alone."""
     values = {
+        **given,
         "dataset": folder / TRAIN,
         "data_dir": None,
         "labels": {label.name: label.description for label in labels},
@@ -108,15 +130,20 @@ def _overrides(folder: Path, labels: LabelSet) -> list[str]:
     return [f"--{key}={value}" for key, value in values.items()]
 
 
-def _write_once(path: Path, examples: Sequence[Example]) -> None:
-    """Raises `NerError` if the file is there and has other rows: what was trained there may have seen those of now."""
-    lines = [json_line(as_row(example)) for example in examples]
+def _lines(examples: Iterable[Example]) -> list[str]:
+    return [json_line(as_row(example)) for example in examples]
+
+
+CHANGED = "has other rows; the data, their labels, --folds or the seed have changed since"
+
+
+def _write_once(path: Path, lines: Sequence[str], changed: str = CHANGED) -> None:
+    """Raises `NerError` if the file is there and has other lines: what was trained there may have seen rows of now."""
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         write_text(path, lines)
     elif path.read_bytes() != "".join(lines).encode():
-        what = "has other rows; the data, their labels, --folds or the seed have changed since"
-        raise NerError(what, place=path, remedy="remove the folders of the folds, or choose another --output_dir")
+        raise NerError(changed, place=path, remedy="empty the folder of the folds, or choose another --output_dir")
 
 
 def _predict(folder: Path, held_out: Sequence[Example], recipe: Recipe) -> None:

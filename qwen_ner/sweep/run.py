@@ -62,7 +62,7 @@ def sweep(path: Path, *, local: bool, trials: int | None = None, jobs: int = 1, 
         others = [tracker for tracker in trackers if tracker != "wandb"] or "none"
         read = replace(read, command=(*read.command, f"--report_to={others}"))
     grid = math.prod(len(space.grid) for space in read.varied.values()) if read.method == "grid" else None
-    limits = [limit for limit in (trials, read.run_cap, grid) if limit]
+    limits = [limit for limit in (trials or read.run_cap, grid) if limit]
     if not limits:
         raise NerError("the number of trials is missing", place="--trials", remedy="give it, or run_cap in the file")
     run(read, output or Path("outputs") / path.stem, min(limits), jobs=jobs)
@@ -198,6 +198,8 @@ class Search:
 
         folder, metric = self.folder / f"trial-{trial.number}", self.sweep.metric
         ended = process.poll() is not None  # before the log is read, so that it is read to its end
+        if self.interrupted:  # then a signal may have ended it
+            return True
         text = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
         evaluations = read_evaluations(text, metric)
         known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values

@@ -150,6 +150,10 @@ def check_recipe(sweep: Sweep, *, local: bool = False) -> tuple[list[NerError], 
     first = {key: space.probes[0] for key, space in sweep.varied.items()}
     others = [{**first, key: value} for key, space in sweep.varied.items() for value in space.probes[1:]]
     faults = [NerError("cannot be swept", place=key, remedy=OWN_KEYS[key]) for key in OWN_KEYS if key in swept]
+    words = sweep.command[sweep.command.index("${args}") + 1 :] if "${args}" in sweep.command else ()
+    behind = {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")} & swept
+    again = "remove it from `command`, where it stands behind ${args} and replaces the swept value"
+    faults += [NerError("has one value in all trials", place=key, remedy=again) for key in sorted(behind)]
     for values in [first, *others]:
         recipe, found = examine_recipe(sweep.program, [*sweep.overrides(values), "--output_dir=anywhere"])
         faults += [fault for fault in found if fault.place not in unsupported or fault.what == "unknown"]
@@ -207,7 +211,7 @@ def _find_faults(tree: Mapping[str, Any]) -> Iterator[NerError]:
         what = f"a macro is an element of its own, one of {', '.join(COMMAND)}"
         yield NerError(what, value=strange[0], place="command")
     if (early := tree.get("early_terminate")) and not _is_hyperband(early):
-        remedy = "write {type: hyperband, min_iter: 3, eta: 3}, or max_iter and s for min_iter; eta is at least 2"
+        remedy = "write {type: hyperband, min_iter: 1, eta: 3}, or max_iter and s for min_iter; eta is at least 2"
         yield NerError("not wandb's hyperband", value=early, place="early_terminate", remedy=remedy)
 
 

@@ -80,7 +80,7 @@ def failure(code: int, log: Path, metric: str) -> NerError:
 
 
 def stop(folder: Path) -> None:
-    """End the trial in `folder`, or all trials below it: SIGTERM, then SIGKILL after `PATIENCE` seconds.
+    """End the trial in `folder`, or the trials of the sweep in it: SIGTERM, then SIGKILL after `PATIENCE` seconds.
 
     Each process group gets one signal, through its outermost process: a training that is signalled twice ends without a
     checkpoint, and a launcher signals its ranks itself.
@@ -109,11 +109,11 @@ def kill(folder: Path) -> None:
 
 
 def find_processes(folder: Path) -> list[psutil.Process]:
-    """The processes of the trial in `folder`, or of all trials below it."""
+    """The processes of the trial in `folder`, or of the trials of the sweep in it."""
     found, folder = [], folder.resolve()
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             mark = process.environ().get(MARK)
-            if mark and folder in (Path(mark), *Path(mark).parents) and process.status() != psutil.STATUS_ZOMBIE:
+            if mark and folder in (Path(mark), Path(mark).parent) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found

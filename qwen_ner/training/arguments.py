@@ -104,7 +104,11 @@ class NerTrainingArguments(TrainingArguments):
     save_strategy: str = key("epoch", "no, steps, epoch, best")
     save_total_limit: int | None = key(2, "how many checkpoints to keep, the best included")
     load_best_model_at_end: bool = key(True, "end with the best checkpoint by metric_for_best_model")
-    metric_for_best_model: str = key("f1", "f1, span_f1 or macro_f1 of validation")
+    metric_for_best_model: str = key(
+        "f1",
+        "of the validation: f1, precision, recall, span_f1, span_precision, span_recall, macro_f1, loss; or f1_ and a "
+        "label",
+    )
     per_device_eval_batch_size: int = key(32, "prompts generated at once, per device")
     remove_unused_columns: bool = key(False, "must stay false: row numbers are needed")
     ddp_broadcast_buffers: bool = key(False, "off: they are constant; on, no batch can be retried in halves")

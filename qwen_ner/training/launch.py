@@ -7,6 +7,7 @@ nothing.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -71,7 +72,8 @@ class Launch:
             env["FSDP_TRANSFORMER_CLS_TO_WRAP"] = str(fsdp.get("fsdp_transformer_layer_cls_to_wrap") or "")
             if kind == "DEEPSPEED":
                 settings = {"zero_stage": 2, **deepspeed}
-                env |= {f"ACCELERATE_DEEPSPEED_{key.upper()}": str(value) for key, value in settings.items()}
+                names = {key: key.removeprefix("deepspeed_").upper() for key in settings}  # deepspeed_config_file
+                env |= {f"ACCELERATE_DEEPSPEED_{names[key]}": str(value) for key, value in settings.items()}
             launch = cls.of_environment(env | {"ACCELERATE_USE_FSDP": str(kind == "FSDP")})
         except Exception as error:  # YAML's own errors have no other base
             reason = " ".join(str(error).split())
@@ -95,26 +97,45 @@ class Launch:
         """What `accelerate launch` (or torchrun) set for this very process; one process if neither was used."""
         processes = int(env.get("WORLD_SIZE", "1"))
         here = int(env.get("LOCAL_WORLD_SIZE", processes))
-        stage = int(env.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "0"))
+        stage, gathers = _zero(env)
         fsdp = env.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-        if fsdp:  # by default FSDP2's checkpoints are in parts
-            whole = env.get("FSDP_STATE_DICT_TYPE", "").upper() == "FULL_STATE_DICT"
-        else:
-            whole = stage != 3 or env.get("ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL", "").lower() == "true"
+        plain = "MULTI_GPU" if processes > 1 else "NO"
+        kind = "FSDP" if fsdp else plain if stage is None else "DEEPSPEED"
+        full = env.get("FSDP_STATE_DICT_TYPE", "").upper() == "FULL_STATE_DICT"  # by default FSDP2's are in parts
         return cls(
             place="the environment" if "WORLD_SIZE" in env or "ACCELERATE_MIXED_PRECISION" in env else cls.place,
-            distributed_type="FSDP" if fsdp else "DEEPSPEED" if stage else "MULTI_GPU" if processes > 1 else "NO",
+            distributed_type=kind,
             num_processes=processes,
             num_machines=max(1, processes // max(1, here)),
             use_cpu=env.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes"),
             mixed_precision=env.get("ACCELERATE_MIXED_PRECISION") or "no",
             main_process_ip=env.get("MASTER_ADDR"),
             shards_weights=fsdp or stage == 3,
-            shards_states=fsdp or stage >= 1,
+            shards_states=fsdp or bool(stage),
             wrapped_layers=tuple(filter(None, env.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "").split(","))),
             fsdp_version=int(env.get("FSDP_VERSION", "1")) if fsdp else cls.fsdp_version,
-            saves_whole=whole,
+            saves_whole=full if fsdp else stage != 3 or gathers,
         )
+
+
+def _zero(env: Mapping[str, str]) -> tuple[int | None, bool]:
+    """(the stage of DeepSpeed's ZeRO, whether it gathers the weights to save them); (None, False) without DeepSpeed.
+
+    A DeepSpeed file counts alone, except where it says "auto". Raises `NerError` if it cannot be read.
+    """
+    known, file = env.get("ACCELERATE_DEEPSPEED_ZERO_STAGE"), env.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
+    if known is None and env.get("ACCELERATE_USE_DEEPSPEED", "").lower() != "true":
+        return None, False
+    stage, gathers = int(known or 2), env.get("ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL", "").lower() == "true"
+    if file == "none":
+        return stage, gathers
+    try:
+        zero = json.loads(Path(file).read_bytes()).get("zero_optimization", {})
+        written = zero.get("stage", 0), zero.get("stage3_gather_16bit_weights_on_model_save", False)
+    except (OSError, ValueError, AttributeError) as error:
+        remedy = "name a file of JSON in deepspeed_config_file"
+        raise NerError(f"cannot read the DeepSpeed config ({error})", place=file, remedy=remedy) from None
+    return stage if written[0] == "auto" else int(written[0]), gathers if written[1] == "auto" else bool(written[1])
 
 
 def _check_nested(path: Path, parts: Mapping[str, Mapping[str, object]]) -> None:
@@ -137,7 +158,8 @@ def sharding_faults(launch: Launch) -> list[NerError]:
         faults.append(NerError("FSDP version 1 is not supported", remedy=remedy))
     if not launch.saves_whole:
         deepspeed = launch.distributed_type == "DEEPSPEED"
-        key = "zero3_save_16bit_model: true" if deepspeed else "fsdp_state_dict_type: FULL_STATE_DICT"
+        zero3 = "zero3_save_16bit_model: true (in a DeepSpeed file: stage3_gather_16bit_weights_on_model_save)"
+        key = zero3 if deepspeed else "fsdp_state_dict_type: FULL_STATE_DICT"
         what = "checkpoints would hold the parts of each process and no usable model"
         faults.append(NerError(what, remedy=f"set {key}"))
     return faults

@@ -50,7 +50,7 @@ SHOWN = 120
 
 LORA = """lora_r: 16                             # on every linear layer but the head
 lora_alpha: 32
-lora_dropout: 0.05
+lora_dropout: {dropout}
 """
 
 NO_BF16 = "# bf16: true                           # on a GPU that has it (Ampere or later); this machine has none"
@@ -232,7 +232,7 @@ def recipe_text(found: Found, path: Path, model: str, *, bf16: bool = False) -> 
         place=_one_line(shlex.quote(str(path))),
         launcher=LAUNCHER_LINE,
         model=_quoted(model),
-        lora="" if model == "tiny" else LORA,
+        lora="" if model == "tiny" else LORA.format(dropout=0.05 if len(found.train) < FEW_ROWS else 0.1),
         dataset=_quoted(found.dataset),
         labels="\n".join(f'  {_quoted(label)}: ""' for label in found.labels()),
         limits=_limits(found),

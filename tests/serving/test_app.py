@@ -8,6 +8,7 @@ from rows import EIGHT
 
 from qwen_ner.codec import Decoded, entity_row
 from qwen_ner.entities import Entity, LabelSet
+from qwen_ner.inference.backends.base import EngineDown
 
 pytest.importorskip("fastapi")
 
@@ -165,6 +166,50 @@ def test_a_text_that_crashes_the_model_does_not_affect_the_others(extractor, ser
     assert "entities" in second["results"][1]
     assert third["refused"] == 0
     assert "device-side assert" in caplog.text
+
+
+@pytest.mark.parametrize("others", [[], [""], [7], ["", 7, "三" * 2000]])
+def test_texts_that_no_engine_is_asked_for_do_not_hide_that_it_is_down(extractor, serving, monkeypatch, others):
+    """A client that tries again on 503 would keep errors for texts that are well."""
+
+    def down(feed, **_):
+        feed(300)
+        raise EngineDown("no answer", place="http://localhost:1/v1")
+
+    monkeypatch.setattr(extractor, "serve", down)
+
+    async def main():
+        async with serving(extractor) as client:
+            return await asked(client, ["三星", "北京", *others])
+
+    answer = asyncio.run(main())
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_entities_without_scores_are_not_passed_off_as_above_min_score(extractor, serving, monkeypatch):
+    """As of a vLLM server without our processor."""
+
+    def unscored(feed, **_):
+        while given := feed(300):
+            for one in given:
+                found = [Entity("company", "三星", 0, 2)] if one.text.startswith("三星") else []
+                one.answer(Decoded(tuple(found), tuple((e.label, e.text) for e in found)), 1)
+
+    monkeypatch.setattr(extractor, "serve", unscored)
+
+    async def main():
+        async with serving(extractor) as client:
+            return [
+                await client.post("/v1/extract", json={"texts": texts} | more)
+                for texts in (["三星"], ["三星", "北京"])
+                for more in ({}, {"min_score": 0}, {"min_score": 0.9})
+            ]
+
+    free, zero, refused, *_, mixed = asyncio.run(main())
+    assert [answer.status_code for answer in (free, zero, refused, mixed)] == [200, 200, 422, 200]
+    assert "leave min_score out" in refused.json()["error"]
+    assert ["error" in result for result in mixed.json()["results"]] == [True, False]
 
 
 def test_a_model_that_reads_nothing_any_more_is_not_alive_until_it_does(extractor, serving, monkeypatch):

@@ -25,6 +25,7 @@ httpx = pytest.importorskip("httpx")
 pytest.importorskip("uvicorn")
 
 from qwen_ner.inference.hub_download import local_folder  # noqa: E402
+from qwen_ner.serving import run  # noqa: E402
 from qwen_ner.serving.limits import Limits  # noqa: E402
 from qwen_ner.serving.run import TOKEN_VARIABLE, DrainingServer, open_socket, read_scores, read_token, serve  # noqa: E402
 
@@ -324,6 +325,24 @@ def test_an_address_in_use_is_refused():
             open_socket("127.0.0.1", port)
         assert caught.value.place == f"127.0.0.1:{port}"
         assert caught.value.remedy == "choose another --host or --port"
+
+
+def test_an_address_that_another_server_took_meanwhile_is_named(asked_folder, monkeypatch):
+    """Two servers that start together both get the address; the first to have its model listens there."""
+    other = socket.socket()
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bind = run.open_socket
+
+    def opened(host, port):
+        listener = bind(host, port)
+        other.bind(listener.getsockname())
+        other.listen()
+        return listener
+
+    monkeypatch.setattr(run, "open_socket", opened)
+    with other, pytest.raises(NerError, match="in use") as caught:
+        run.serve(str(asked_folder), port=0)
+    assert caught.value.place.startswith("127.0.0.1:")
 
 
 def test_a_token_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):

@@ -23,7 +23,9 @@ from qwen_ner.data.formats import jsonl
 from qwen_ner.entities import Example, NerError
 from qwen_ner.inference.annotated import prediction_lines
 from qwen_ner.inference.extractor import Extractor
+from qwen_ner.sweep import folds
 from qwen_ner.sweep.folds import assign, cross_fit
+from qwen_ner.training.preparation import read_splits
 
 
 @given(
@@ -158,6 +160,34 @@ def test_folds_of_other_rows_are_not_mixed(recipe, done):
         cross_fit(recipe, ["--output_dir", str(done)], 3)
     assert error.value.place == done / "fold-1" / "held_out.jsonl"
     assert "another --output_dir" in error.value.remedy
+
+
+def test_folds_of_another_recipe_are_not_mixed_but_of_another_logging(recipe, done):
+    with pytest.raises(NerError, match="the recipe has changed") as error:
+        cross_fit(recipe, ["--output_dir", str(done), "--max_steps", "3"], 2)
+    assert error.value.place == done / "recipe.json"
+    before = (done / "folds.jsonl").stat().st_mtime_ns
+    cross_fit(recipe, ["--output_dir", str(done), "--logging_steps", "1"], 2)
+    assert (done / "folds.jsonl").stat().st_mtime_ns > before
+
+
+def test_no_fold_is_taught_that_a_row_that_it_holds_out_has_no_entities(recipe, rows, tmp_path, monkeypatch):
+    every = list(jsonl.read(rows))
+    own = {row.text for row in every}
+    (tmp_path / "calm.txt").write_text(
+        "".join(f"{e.text}？\n" for e in every) + "快递太慢了\n明天再说吧\n", encoding="utf-8"
+    )
+    taught = []
+
+    def look(recipe, **_):
+        taught.append([row.text for row in read_splits(recipe.data).train if row.text not in own])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folds, "train", look)
+    given = {"negatives": 9, "negatives_from": tmp_path / "calm.txt", "output_dir": tmp_path / "out"}
+    with pytest.raises(KeyboardInterrupt):
+        cross_fit(recipe, [f"--{key}={value}" for key, value in given.items()], 2)
+    assert taught == [["快递太慢了", "明天再说吧"]]
 
 
 @pytest.mark.slow

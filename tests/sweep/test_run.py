@@ -286,7 +286,7 @@ def test_early_termination_that_nobody_can_do(write, early):
         read_sweep(write(early_terminate=early))
     (fault,) = caught.value.faults
     assert (fault.place, fault.value) == ("early_terminate", early)
-    assert "min_iter: 3" in fault.remedy
+    assert "min_iter: 1" in fault.remedy
     assert "eta is at least 2" in fault.remedy
 
 
@@ -357,6 +357,18 @@ def test_the_recipe_checks_every_key_and_value(write):
     }
     assert len(faults) == 5, "each is told once"
     assert trackers == []
+
+
+def test_a_swept_key_that_the_command_sets_again_is_refused(write):
+    """What stands behind ${args} counts, so all trials would be the same."""
+    command = ["python", "--lora_alpha=8", "${program}", "--lora-r=4", "${args}", "--lora_alpha=none", "--seed", "3"]
+    swept = {"lora_alpha": {"values": [8, 128]}, "lora_r": {"values": [4, 8]}, "seed": {"value": 1}}
+    faults, _ = check_recipe(read_sweep(write(parameters=swept, command=command)))
+    assert [(fault.place, fault.what) for fault in faults] == [
+        ("lora_alpha", "has one value in all trials"),
+        ("seed", "has one value in all trials"),
+    ]
+    assert "command" in faults[0].remedy
 
 
 @pytest.mark.parametrize(
@@ -629,6 +641,51 @@ def test_an_interrupted_sweep_goes_on_where_it_was(write, tmp_path, number):
         assert sorted(trial.intermediate_values) == list(range(9))
     assert not find_processes(out)
     assert not [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE]
+
+
+def test_a_trial_that_a_second_signal_kills_is_resumed_and_not_complete(write, tmp_path):
+    """Trial 1 is hopeless and takes its time to stop; meanwhile trial 0 is killed."""
+    path = write(
+        parameters={"learning_rate": {"values": [0.02, 0.002]}, "max_steps": {"value": 9}},
+        early_terminate={"type": "hyperband", "min_iter": 2, "eta": 3},
+    )
+    script = tmp_path / "trial.py"
+    slow = '    if given["learning_rate"] == "0.002":\n        time.sleep(3)\n    sys.exit(130)'
+    script.write_text(script.read_text(encoding="utf-8").replace("    sys.exit(130)", slow), encoding="utf-8")
+    (tmp_path / "hold").touch()
+    out = tmp_path / "out"
+    process = run_apart(path, out, 2)
+    wait_for(
+        lambda: "stopped with" in ((out / "trial-1/log.txt").read_text() if (out / "trial-1/log.txt").exists() else "")
+    )
+    for _ in range(2):
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.3)
+    process.join(60)
+    assert process.exitcode == 130
+    assert states(out)[0] == "RUNNING"
+    assert not find_processes(out)
+
+
+def test_a_sweep_leaves_the_trials_of_another_in_a_folder_below_alone(write, tmp_path):
+    path = write(parameters={"learning_rate": {"values": [0.01, 0.02]}, "max_steps": {"value": 8}})
+    (tmp_path / "hold").touch()
+    process = run_apart(path, tmp_path / "outer" / "inner", 1)
+    wait_for(lambda: find_processes(tmp_path / "outer" / "inner"))
+    assert not find_processes(tmp_path / "outer")
+    stop(tmp_path / "outer")
+    assert find_processes(tmp_path / "outer" / "inner")
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+
+
+def test_the_number_of_trials_is_that_of_the_command_or_else_of_the_file(write, tmp_path, monkeypatch):
+    path = write(method="random", parameters={"learning_rate": {"min": 0.01, "max": 0.02}}, run_cap=2)
+    numbers = []
+    monkeypatch.setattr(sweeping, "run", lambda sweep, folder, number, **_: numbers.append(number))
+    for trials in (None, 1, 5):
+        sweep(path, local=True, trials=trials, output=tmp_path / "out")
+    assert numbers == [2, 1, 5]
 
 
 def test_two_sweeps_in_one_folder(write, tmp_path):

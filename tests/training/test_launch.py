@@ -1,5 +1,6 @@
 """Processes against devices that are only said to be there: no GPU is needed to find what is wrong."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,9 +99,48 @@ def test_a_launched_process_is_read_from_its_environment():
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}, ""),
         ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}, ""),
         ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "zero3_save_16bit_model: true"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, ""),
         ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3", "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true"}, ""),
     ],
 )
 def test_what_a_sharded_training_would_leave_is_known_from_its_environment(env, remedy):
+    launch = Launch.of_environment(env)
+    assert launch.distributed_type == ("FSDP" if "ACCELERATE_USE_FSDP" in env else "DEEPSPEED")
     faults = sharding_faults(Launch.of_environment(env))
     assert (remedy in "".join(fault.remedy for fault in faults), bool(faults)) == (True, bool(remedy))
+
+
+@pytest.mark.parametrize(
+    ("zero", "settings", "stage", "remedy"),
+    [
+        ({"stage": 3}, "", 3, "stage3_gather_16bit_weights_on_model_save"),
+        ({"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}, "", 3, ""),
+        ({"stage": "auto", "stage3_gather_16bit_weights_on_model_save": "auto"}, "zero_stage: 3", 3, "zero3_save"),
+        ({"stage": "auto", "stage3_gather_16bit_weights_on_model_save": "auto"}, "zero3_save_16bit_model: true\n  zero_stage: 3", 3, ""),
+        ({"stage": 2}, "", 2, ""),
+        ({}, "", 0, ""),
+    ],
+)  # fmt: skip
+def test_a_deepspeed_file_counts_as_accelerate_reads_it(tmp_path, zero, settings, stage, remedy):
+    """The doctor reads accelerate's config, a training the environment that accelerate makes of it."""
+    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": zero}))
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\nnum_processes: 4\nnum_machines: 1\n"
+        f"deepspeed_config:\n  deepspeed_config_file: {tmp_path / 'ds.json'}\n  {settings}\n"
+    )
+    given = dict(line.strip().split(": ") for line in settings.splitlines())
+    env = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(tmp_path / "ds.json")}
+    env |= {f"ACCELERATE_DEEPSPEED_{key.upper()}": value for key, value in given.items()}
+    for launch in (Launch.of_file(path), Launch.of_environment(env)):
+        assert launch.distributed_type == "DEEPSPEED"
+        assert (launch.shards_weights, launch.shards_states) == (stage == 3, stage > 0)
+        faults = sharding_faults(launch)
+        assert (remedy in "".join(fault.remedy for fault in faults), bool(faults)) == (True, bool(remedy))
+
+
+def test_a_deepspeed_file_that_cannot_be_read_is_named(tmp_path):
+    env = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(tmp_path / "none.json")}
+    with pytest.raises(NerError, match="cannot read the DeepSpeed config") as caught:
+        Launch.of_environment(env)
+    assert caught.value.place == str(tmp_path / "none.json")

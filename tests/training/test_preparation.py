@@ -71,10 +71,44 @@ def test_a_file_of_texts(data, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         splits = read_splits(replace(data, negatives=0.05, negatives_from=str(path)))
     assert [row.text for row in splits.train if not row.entities] == ["今天天气很好", "明天见"]
-    assert "(1 others are repeated or hold a surface" in caplog.text
+    assert "(1 others are repeated, are annotated rows, or hold a surface" in caplog.text
     with pytest.raises(NerError) as error:
         read_splits(replace(data, negatives=0.1, negatives_from=str(tmp_path / "none")))
     assert str(tmp_path / "none") in str(error.value.place)
+
+
+def test_no_annotated_row_is_taught_to_have_no_entities_though_it_is_held_out(tmp_path, caplog):
+    """Nor one without entities, however it is typed: the model would be scored on what it was taught."""
+    names = [
+        "张三丰",
+        "李世民",
+        "王安石",
+        "赵匡胤",
+        "钱学森",
+        "孙思邈",
+        "周恩来",
+        "吴承恩",
+        "郑成功",
+        "冯梦龙",
+        "陈寅恪",
+        "褚时健",
+    ]
+    texts = [f"{name}今天写了{n}封信" for n, name in enumerate(names)]
+    rows = [Example(str(n), text, (Entity("name", text[:3], 0, 3),)) for n, text in enumerate(texts)]
+    calm = ["快递太慢了", "外面在下雨", "明天再说吧", "价格还没定"]
+    rows += [Example(text, text, ()) for text in calm]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    (tmp_path / "calm.txt").write_text(
+        "\n".join([*texts, *(f"{text}！" for text in calm), "天气很好"]), encoding="utf-8"
+    )
+    splits = read_splits(
+        DataArguments(
+            dataset=str(tmp_path / "train.jsonl"), validation_rows=5, negatives=9,
+            negatives_from=str(tmp_path / "calm.txt"),
+        )
+    )  # fmt: skip
+    assert len(splits.validation) == 1
+    assert [row.text for row in splits.train if row.text not in {row.text for row in rows}] == ["天气很好"]
 
 
 def test_one_process_takes_one_gpu_and_names_the_command_for_all(tmp_path, caplog):

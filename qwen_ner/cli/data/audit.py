@@ -25,8 +25,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="what `qwen-ner folds` or `predict` wrote for these texts; repeat it for several models, trained on other "
         "rows",
     )
-    what = "only corrections that models are sure of: entities that they give 0.9 or more and the annotation lacks, "
-    what += "in place of such as they give 0.1 or less"
+    what = "only corrections that models are sure of: entities with a confidence of 0.9 or more that the annotation "
+    what += "lacks; what they replace has 0.1 or less; needs --predictions with the folds.jsonl of `qwen-ner folds`"
     parser.add_argument("--sure", action="store_true", help=what)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the findings to FILE as JSONL")
     parser.add_argument("--limit", type=count, metavar="N", help="the first N findings only")

@@ -73,6 +73,9 @@ class Server:
             self.client = httpx.Client(base_url=self.url, headers=headers, limits=limits, timeout=timeout)
         except httpx.InvalidURL as error:
             raise NerError(f"no address ({error})", value=url, remedy="give http://host:port/v1") from error
+        except (ImportError, ValueError) as error:  # of a proxy that the environment names: SOCKS needs a package
+            remedy = "unset ALL_PROXY, HTTP_PROXY and HTTPS_PROXY for this command"
+            raise NerError(f"cannot use the proxy ({error})", place=url, remedy=remedy) from error
 
     def models(self) -> dict[str, int]:
         """The context length of each model by its name; that of an adapter is its base's."""

@@ -85,6 +85,10 @@ class TextFile:
             next(self.tables(0), None)
 
 
+ACCESSED = {"atime", "time", "last_access_time"}
+"""When a file was read last, as the file systems of fsspec name it."""
+
+
 @contextmanager
 def _explained(what: str, place: str, remedy: str) -> Iterator[None]:
     """Raise what a file system raises as a `NerError`: each has exceptions of its own."""
@@ -148,7 +152,7 @@ def files_fingerprint(files: Iterable[TextFile]) -> str:
         filesystem, path = open_place(file.url)
         told = filesystem.info(path)
         local = isinstance(filesystem, LocalFileSystem)
-        state = fingerprint([Path(path)]) if local else [str(told.get(k)) for k in ("size", "ETag", "LastModified")]
+        state = fingerprint([Path(path)]) if local else sorted((k, str(told[k])) for k in told.keys() - ACCESSED)
         digest.update(f"{file.name} {state}\n".encode())
     return digest.hexdigest()[:16]
 

@@ -13,6 +13,7 @@ import threading
 import time
 import types
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -507,3 +508,13 @@ def test_the_commands_of_the_page_are_understood():
     module = (ROOT / "qwen_ner/inference/constraints/vllm.py").read_text(encoding="utf-8")
     named = set(re.findall(r"qwen_ner\.inference\.constraints\.vllm:(\w+)", page))
     assert [f"class {name}(LogitsProcessor)" in module for name in named] == [True]
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:7890", "socks://127.0.0.1:7890"])
+def test_a_proxy_that_cannot_be_used_is_named(monkeypatch, proxy):
+    if proxy.startswith("socks5") and find_spec("socksio"):
+        pytest.skip("can be used")
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(NerError, match="cannot use the proxy") as caught:
+        Server("http://127.0.0.1:1/v1")
+    assert "ALL_PROXY" in caught.value.remedy
