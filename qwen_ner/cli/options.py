@@ -46,6 +46,12 @@ def add_model(parser: ArgumentParser, *, file: bool = False) -> None:
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a model on the Hub")
 
 
+def add_files(parser: ArgumentParser) -> None:
+    """The texts to read."""
+    what = 'texts, one per line, or JSONL with "text"; "-" or none: standard input'
+    parser.add_argument("files", nargs="*", help=what)
+
+
 def add_dtype(parser: ArgumentParser) -> None:
     what = "the precision to compute in; default: auto, bfloat16 on a GPU that has it, else float32"
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help=what)

@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_engine, add_extraction, add_model, check_writable, count, pick
+from .options import add_engine, add_extraction, add_files, add_model, check_writable, count, pick
 
 if TYPE_CHECKING:
     from ..data.datasets import TextRow
@@ -28,9 +28,7 @@ REFUSED = 'error: {} texts were refused; their lines in the output give the reas
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument(
-        "files", nargs="*", help='texts, one per line, or JSONL with "text"; "-" or none: standard input'
-    )
+    add_files(parser)
     parser.add_argument("--text", action="append", help="a sentence; can be repeated")
     parser.add_argument(
         "--output", type=_place, metavar="FILE", help="default: standard output; with ray, a folder or URL (required)"

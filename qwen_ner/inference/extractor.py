@@ -152,37 +152,33 @@ class Extractor:
         if isinstance(texts, str):
             raise TypeError("extract takes a list of texts: extract([text])")
         texts = list(texts) if isinstance(texts, Iterator) else texts
-        total, faults = 0, dict[int, str]()
+        own, faults = list[list[Window]](), dict[int, str]()
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"text {i} is {text!r}, not a string")
-            parts = self._parts(text)
-            total += len(parts)
-            if fault := next(filter(None, map(self.overlong, parts)), None):
+            own.append(self.windows(text))
+            if fault := next(filter(None, map(self.overlong, _cut(text, own[i]))), None):
                 faults[i] = fault
         if faults:
             raise TextTooLong(faults)
         floors = self._thresholds if thresholds == "auto" else {}
         filters = (least or floors) and samples == beams == 1  # several answers are scored by their votes
-        waiting = (part for text in texts for part in self._parts(text))
+        waiting = (part for text, windows in zip(texts, own, strict=True) for part in _cut(text, windows))
         chunks = iter(lambda: list(islice(waiting, CHUNK)), [])
         unit, off = "text" if samples == 1 else "answer", None if progress else True
-        with tqdm(total=total * samples, desc="Extracting", unit=unit, disable=off) as bar:
+        with tqdm(total=sum(map(len, own)) * samples, desc="Extracting", unit=unit, disable=off) as bar:
             read = partial(self.read, constrained=constrained, batch_tokens=batch_tokens, on_rows=bar.update)
             found = (decoded for chunk in chunks for decoded in read(chunk, sampling=sampling, share=least))
-            for text in texts:
-                own = [(window, next(found)) for window in self.windows(text)]
-                if filters and any(part.logprob is None or self._grammar_or_none is None for _, part in own):
+            for windows in own:
+                parts = [(window, next(found)) for window in windows]
+                if filters and any(part.logprob is None or self._grammar_or_none is None for _, part in parts):
                     refuse_unscored(least, thresholds)
-                yield join_windows(own, lambda label: max(least, floors.get(label, 0.0)))
+                yield join_windows(parts, lambda label: max(least, floors.get(label, 0.0)))
 
     def windows(self, text: str) -> list[Window]:
         """The windows that `text` is read in, without those that hold only white space."""
         fits = partial(has_room, codec=self.codec, tokenizer=self.tokenizer, limit=self.config.max_new_tokens)
         return windows_to_read(text, self.config.window or max(4, len(text)), fits)
-
-    def _parts(self, text: str) -> list[str]:
-        return [text[window.start : window.end] for window in self.windows(text)]
 
     def read(
         self,
@@ -294,3 +290,7 @@ class Extractor:
         for label, surface, start, end in self.codec.locate(answer, with_keys=with_keys):
             first, last = len(answer[:start].encode()), len(answer[:end].encode())
             yield (label, surface), surface_log_probability(completion.logprobs, lengths, first, last)
+
+
+def _cut(text: str, windows: Iterable[Window]) -> Iterator[str]:
+    return (text[window.start : window.end] for window in windows)

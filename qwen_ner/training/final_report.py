@@ -152,4 +152,4 @@ def calibrate(extractor: Extractor, held_out: Sequence[Example]) -> tuple[Extrac
     calibration = fit_calibration(found, gold := gold_counts(held_out, located=located))
     config = replace(extractor.config, calibration=asdict(calibration))
     after = [replace(one, confidence=calibration(math.log(max(one.confidence, 1e-300)))) for one in found]
-    return Extractor(extractor.model, extractor.tokenizer, config), after, gold
+    return Extractor(extractor.backend, extractor.tokenizer, config), after, gold

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..options import add_batch_tokens, add_dtype, add_engine, add_model, count
+from ..options import add_batch_tokens, add_dtype, add_engine, add_files, add_model, count
 from ..predict import STDIN, check_files, texts_of
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ log = logging.getLogger(__name__)
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument(
-        "files", nargs="*", help='texts, one per line, or JSONL with "text"; "-" or none: standard input'
-    )
+    add_files(parser)
     parser.add_argument("--count", type=count, default=100, metavar="N", help="how many to choose; default: 100")
     forms = "tasks.json for Label Studio, rows.jsonl for doccano, rows.xlsx or rows.csv for Excel"
     what = f"{forms}; default: doccano's rows to standard output"

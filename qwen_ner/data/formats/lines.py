@@ -114,6 +114,15 @@ def number_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
             yield number, line.rstrip(b"\r\n")
 
 
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbers and lines of a text file, without blank ones. Raises `NerError` for one that is not UTF-8."""
+    for number, raw in number_lines(lines_of(path)):
+        try:
+            yield number, decode_line(raw)
+        except LineFault as fault:
+            raise NerError(fault.what, place=f"{path}:{number}", remedy=fault.remedy) from None
+
+
 def decode_line(raw: bytes) -> str:
     """The line as text. Raises `LineFault` if it is not UTF-8."""
     try:

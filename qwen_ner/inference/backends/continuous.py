@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .base import BATCH_TOKENS, Request
+from .base import BATCH_TOKENS, Request, Row
 from .decoding import BatchWriter, Likeliest
 from .prefix_cache import repeat_cache
-from .row import Row
 from .static import ROWS, StaticDecoder
 
 NOBODY = Request((), None, lambda completion: None, lambda: False)

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from ...entities import NerError
-from .base import Request
+from .base import Request, Row
 from .batch_cache import BatchCache, distinct, join, pad_left, read_packed, read_prompts
 from .drawing import probabilities, sample
 from .prefix_cache import keeps_every_token
-from .row import Row
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel

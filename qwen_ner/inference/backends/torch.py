@@ -21,14 +21,13 @@ from ...contract import NerConfig
 from ...entities import NerError
 from ..loading import load_weights
 from .base import BATCH_TOKENS as BATCH_TOKENS
-from .base import DTYPES, Backend, Completion, Constraint, Draw, Feed, Guide, Request
+from .base import DTYPES, Backend, Completion, Constraint, Draw, Feed, Guide, Request, Row
 from .beams import Beam, BeamSearch
 from .continuous import ContinuousWriter
 from .decoding import BatchWriter
 from .oom import fits_memory
 from .packed_linear import pack
 from .prefix_cache import PrefixCache, shared_prefix
-from .row import Row
 from .static import StaticDecoder, unfit
 
 log = logging.getLogger(__name__)

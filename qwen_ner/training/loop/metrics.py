@@ -58,7 +58,7 @@ class EntityMetrics:
         return [self.gold[n] for n in found], [join_windows(own, lambda label: 0.0) for own in found.values()]
 
     def evaluated(
-        self, prediction: EvalPrediction, model: str, data: str, split: str, annotated: Sequence[Example] = ()
+        self, prediction: EvalPrediction, model: str, data: str, split: str, annotated: Sequence[Example] | None = None
     ) -> EvaluationResult:
         """`prediction`, of rows of `split`, against gold; what occurs in `annotated` counts as seen."""
         gold, predicted = self.decoded(prediction)

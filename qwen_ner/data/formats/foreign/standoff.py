@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from ....entities import Entity, Example, LabelSet, NerError
-from ..errors import DOCUMENTS, Faults, LineFault, Note, Report, ignore, quote
-from ..lines import decode_line, lines_of, number_lines
+from ..errors import DOCUMENTS, Faults, Note, Report, ignore, quote
+from ..lines import decode_line, lines_of, number_lines, text_lines
 from ..mentions import TWICE, EntityReader
 from ..offsets import Survey, same_surface
 from ..rows import note_at
@@ -241,19 +241,10 @@ def _goes_on(before: str, line: str, warn: Callable[[], None]) -> bool:
 
 
 def _read_tags(tokens: Path, tags: Path, labels: LabelSet | None, repair: bool, warn: Note) -> Iterator[Example]:
-    words, named = (list(_words_of(path)) for path in (tokens, tags))
+    words, named = ([(number, line.split()) for number, line in text_lines(path)] for path in (tokens, tags))
     if len(words) != len(named):
         what = f"{tokens.name} has {len(words):,} lines, {tags.name} {len(named):,}"
         raise NerError(what, place=tokens, remedy="write a line of tags for each line of tokens")
     pairs = zip(words, named, strict=True)
     sentences = [(f"{tokens.name}:{number}", line, names) for (number, line), (_, names) in pairs]
     yield from read_sentences(sentences, str(tokens), labels, repair, warn)
-
-
-def _words_of(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Number and words of each line that is not blank."""
-    for number, raw in number_lines(lines_of(path)):
-        try:
-            yield number, decode_line(raw).split()
-        except LineFault as fault:
-            raise NerError(fault.what, place=f"{path}:{number}", remedy=fault.remedy) from None

@@ -13,9 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ....entities import Example, LabelSet, NerError
-from ..errors import LineFault, Note, ignore
-from ..lines import decode_line, lines_of, number_lines
+from ....entities import Example, LabelSet
+from ..errors import Note, ignore
+from ..lines import text_lines
 from ..rows import looks_like_object
 from .schemes import OUTSIDE, SPELLINGS, parse_tag
 from .tagging import read_sentences
@@ -59,10 +59,6 @@ def read(
 ) -> Iterator[Example]:
     """Raises `DataError` with each fault, or `NerError` if there is no sentence, at the end."""
     path, sentences = Path(path).expanduser(), []
-    for number, raw in number_lines(lines_of(path)):
-        try:
-            line = decode_line(raw)
-        except LineFault as fault:
-            raise NerError(fault.what, place=f"{path}:{number}", remedy=fault.remedy) from None
+    for number, line in text_lines(path):
         sentences.append((f"{path.name}:{number}", *(_split(line) or ([line], []))))
     yield from read_sentences(sentences, str(path), labels, repair, warn)
