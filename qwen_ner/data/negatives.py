@@ -89,9 +89,18 @@ def read_negatives(path: str | Path, surfaces: Surfaces | Iterable[str]) -> tupl
         if not known.within(text):
             found.setdefault(text, Example(f"{name}:{row.id}", text, (), row.source))
     if not found:
-        fault = "every text of the file contains a surface that the training rows annotate"
-        raise NerError(fault, value=str(path), place="negatives_from", remedy="give texts without entities")
+        raise no_negatives(path)
     return list(found.values()), len(rows) - len(found)
+
+
+def no_negatives(path: str | Path) -> NerError:
+    fault = "every text of the file contains a surface that the training rows annotate, or is a row of the data"
+    return NerError(fault, value=str(path), place="negatives_from", remedy="give texts without entities")
+
+
+def surfaces_of(annotated: Iterable[Example]) -> Surfaces:
+    """Those of all entities."""
+    return Surfaces(entity.text for example in annotated for entity in example.entities)
 
 
 def _annotated(raw: bytes) -> bool:

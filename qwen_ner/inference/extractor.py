@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHUNK = 1024
-"""Windows that are prepared and sorted by length at a time: what is held of a long document beside its entities."""
+"""Windows that are prepared and sorted by length at a time: what is held of a long document beside its entities and the
+places of its windows."""
 Answer = tuple[Completion, Constraint | None]  # what was written, and the guide that bound it
 
 

@@ -27,9 +27,6 @@ from .schemas import Refusal
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING = 1024
-"""Requests that may wait, whatever their size: each holds a connection, of which there are twice as many."""
-
 
 class QueueFull(Exception):
     """The queue has no room for a request."""
@@ -40,7 +37,7 @@ class Batcher:
 
     The model takes windows from all waiting requests in turn, as many as `batch_tokens` have room for, and goes on
     doing so while it reads others, so that a long document does not delay a sentence. No more than `max_waiting` tokens
-    and `MOST_WAITING` requests may wait, except for a request that finds the queue empty. Both limits of tokens count
+    and `max_requests` may wait, except for a request that finds the queue empty. Both limits of tokens count
     prompt, answer and each character as a token, for each of the answers that `sampling` draws.
     """
 
@@ -65,8 +62,8 @@ class Batcher:
         with self._queue:
             if self.tokens + size > self.limits.max_waiting:
                 full = f"{self.tokens:,} tokens, limit {self.limits.max_waiting:,}"
-            if len(self.waiting) >= MOST_WAITING:
-                full = f"{MOST_WAITING:,} requests"
+            if len(self.waiting) >= self.limits.max_requests:
+                full = f"{self.limits.max_requests:,} requests"
             if full and self.tokens and job.parts:
                 raise QueueFull(f"the queue is full ({full}); try again in some seconds")
             if job.parts:
@@ -198,5 +195,5 @@ class Batcher:
         self.monitor.characters.inc(len(part.text))
         self.monitor.tokens.inc(tokens)
         part.job.take(part, found)
-        if isinstance(found, Refusal):
+        if isinstance(part.job.outcomes[part.number], Refusal):
             self._drop(part.job, part.number)

@@ -23,16 +23,17 @@ HEAD_SECONDS = 10.0
 """How long a client may take to send the head of a request."""
 
 YOUNG_SECONDS = 1.0
-"""How long a connection keeps its place in any case: its request may have arrived, and not been read yet."""
+"""How long a connection keeps its place: its request may have arrived, and not been read yet."""
 
 FILES = 4096
 """Open files that a server asks its system for: twice as many as connections, so that a burst is accepted and told."""
 
 
-def allow_files() -> None:
-    """Raise the limit of open files, usually 1,024, to `FILES`, or as far as the system lets this process."""
+def allow_files() -> int:
+    """Raise the limit of open files, usually 1,024, to `FILES`, or as far as the system lets this process, to what is
+    returned."""
     if os.name != "posix":
-        return
+        return FILES
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -40,9 +41,9 @@ def allow_files() -> None:
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     if most < FILES:
-        log.warning(
-            "Only %d files may be open here, so that many clients at once are not served; ulimit -n 4096.", most
-        )
+        remedy = "raise the hard limit (systemd: LimitNOFILE=4096; docker run --ulimit nofile=4096)"
+        log.warning("Only %d files may be open here, so that few clients are served at once; %s.", most, remedy)
+    return most
 
 
 class Connection(H11Protocol):
@@ -59,8 +60,9 @@ class Connection(H11Protocol):
         self.since, self.left = time.monotonic(), 0
         super().connection_made(transport)
         if (excess := len(self.connections) - self.most) > 0:
-            others = [one for one in self.connections if isinstance(one, Connection)]
-            old = [one for one in others if self.since - one.since > YOUNG_SECONDS and one.waits_for_client]
+            youth = YOUNG_SECONDS if excess < self.most // 2 else 0.0  # files must be left, or nobody is accepted
+            others = [one for one in self.connections if isinstance(one, Connection) and one is not self]
+            old = [one for one in others if self.since - one.since >= youth and one.waits_for_client]
             for one in sorted(old, key=lambda one: one.since)[: excess + self.most // 16]:  # finding them takes a while
                 one.abort()
 

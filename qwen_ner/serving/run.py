@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -68,7 +68,9 @@ def serve(
     """
     token = read_token(token_file)
     names = {_check_name(name) for name in allowed_hosts}
-    allow_files()
+    files, limits = allow_files(), limits or Limits()
+    Connection.most = files // 2
+    limits = replace(limits, max_requests=min(limits.max_requests, files // 4))
     listener = open_socket(host, port)
     local = is_local(listener.getsockname()[0])
     hosts = {*names, host.lower()} if names or local else None
@@ -131,6 +133,7 @@ class DrainingServer(uvicorn.Server):
         try:
             await super().startup(sockets)
         except OSError as error:  # another server that was started with this one listens there now
+            await self.lifespan.shutdown()
             raise cannot_listen(error, *listeners[0][1:]) from error
         for listener, host, port in listeners:
             listener.listen(1024)  # as many may wait in the system

@@ -117,10 +117,10 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         408: "The body arrived too slowly.",
         413: "The request exceeds the limit that the message names.",
         415: "The content type is not application/json.",
-        422: "The body is not valid JSON, does not match the schema, or names an unknown label.",
+        422: "The body is not valid JSON or does not match the schema, or a label or the min_score cannot be used.",
         429: "The queue is full; see the Retry-After header.",
         421: "The server does not answer for the host that the request names.",
-        500: "The model failed on all texts; see the server's log.",
+        500: "The model failed on all texts that it was to read; see the server's log.",
         503: "The server is shutting down, or what runs the model does not answer; try again later.",
         504: "The request was not finished before the deadline.",
     }.items()

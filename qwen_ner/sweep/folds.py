@@ -16,17 +16,19 @@ from pathlib import Path
 from accelerate.utils import wait_for_everyone
 from accelerate.utils.memory import clear_device_cache
 
+from ..columns import join_names
 from ..data.analysis.duplicates import groups_of_alike
 from ..data.arrow_store import select_rows
 from ..data.formats.errors import count
 from ..data.formats.jsonl import as_row
+from ..data.negatives import no_negatives, read_negatives, surfaces_of
 from ..entities import Example, LabelSet, NerError
 from ..files import json_line, write_text
 from ..inference.annotated import prediction_lines
 from ..inference.batch_predict import gather
 from ..inference.extractor import Extractor
 from ..training.loop.checkpoints import alone_in
-from ..training.preparation import check_processes, claim_output, negatives_in, read_splits
+from ..training.preparation import check_processes, claim_output, read_splits
 from ..training.recipe import Recipe, load_recipe
 from ..training.run import train
 
@@ -40,7 +42,10 @@ TRAIN, HELD_OUT, PREDICTIONS, MODEL = "train.jsonl", "held_out.jsonl", "predicti
 RECIPE, NEGATIVES = "recipe.json", "negatives.jsonl"
 """Beside these folders: the keys of the recipe, and the texts of `negatives_from` that no fold knows."""
 
-HOW = re.compile("output_dir|resume_from_checkpoint|report_to|run_name|(push_to_)?hub.*|log.*|dataloader.*")
+BESIDE = re.compile(
+    "output_dir|resume_from_checkpoint|report_to|run_name|project|trackio.*|(push_to_)?hub.*|log.*|disable_tqdm|examples"
+    "|dataloader.*|dataset_num_proc|per_device_eval_batch_size|save_total_limit|save_only_model"
+)
 """Keys that do not change what a fold predicts."""
 
 
@@ -62,12 +67,9 @@ def cross_fit(path: Path, overrides: Sequence[str], folds: int) -> Path:
     texts, groups = zip(*((example.text, example.group) for example in splits.annotated), strict=True)
     parts = assign(texts, folds, recipe.training.seed, groups)
     output, rank = claim_output(recipe), recipe.training.process_index
-    asked = {key: value for key, value in recipe.values.items() if not HOW.fullmatch(key)}
     with alone_in(output, rank):
         with recipe.training.main_process_first(desc=f"writing {output}"):
-            _write_once(
-                output / RECIPE, [json_line(json.loads(json.dumps(asked, default=str)))], "the recipe has changed"
-            )
+            _check_recipe(recipe, output)
             given = _own_negatives(recipe, splits.annotated, output)
         for n, held in enumerate(parts, start=1):
             folder, rows = output / f"fold-{n}", set(held)
@@ -110,10 +112,16 @@ def assign(texts: Sequence[str], folds: int, seed: int, names: Sequence[str] = (
 
 
 def _own_negatives(recipe: Recipe, annotated: Sequence[Example], output: Path) -> dict[str, Path]:
-    """Where the folds read the recipe's file of texts without entities: a copy without what any of them holds out."""
-    if recipe.data.negatives is None or recipe.data.negatives_from == "clauses":
+    """Where the folds read the recipe's file of texts without entities: a copy without what is like a row of theirs."""
+    source = recipe.data.negatives_from
+    if recipe.data.negatives is None or source == "clauses":
         return {}
-    _write_once(output / NEGATIVES, _lines(negatives_in(recipe.data.negatives_from, annotated)[0]))
+    found, texts = read_negatives(source, surfaces_of(annotated))[0], [example.text for example in annotated]
+    groups = groups_of_alike([*texts, *(one.text for one in found)])
+    alike = {n - len(texts) for group in groups if min(group) < len(texts) for n in group}
+    if not (kept := [one for n, one in enumerate(found) if n not in alike]):
+        raise no_negatives(source)
+    _write_once(output / NEGATIVES, _lines(kept))
     return {"negatives_from": output / NEGATIVES}
 
 
@@ -134,16 +142,30 @@ def _lines(examples: Iterable[Example]) -> list[str]:
     return [json_line(as_row(example)) for example in examples]
 
 
-CHANGED = "has other rows; the data, their labels, --folds or the seed have changed since"
+def _check_recipe(recipe: Recipe, output: Path) -> None:
+    """Raise `NerError` if there are folds of another recipe: they would be one file with those of this."""
+    asked = {key: json.dumps(value, default=str) for key, value in recipe.values.items() if not BESIDE.fullmatch(key)}
+    path = output / RECIPE
+    if not path.exists():
+        if any(output.glob("fold-*")):
+            raise NerError("its folds are of a recipe that is not known", place=output, remedy=ANEW)
+        write_text(path, [json_line(asked)])
+    known = json.loads(path.read_bytes())
+    if changed := sorted(key for key in asked.keys() | known.keys() if asked.get(key) != known.get(key)):
+        raise NerError(f"its folds are of a recipe that differs in {join_names(changed)}", place=path, remedy=ANEW)
 
 
-def _write_once(path: Path, lines: Sequence[str], changed: str = CHANGED) -> None:
+ANEW = "empty the folder of the folds, or choose another --output_dir"
+
+
+def _write_once(path: Path, lines: Sequence[str]) -> None:
     """Raises `NerError` if the file is there and has other lines: what was trained there may have seen rows of now."""
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         write_text(path, lines)
     elif path.read_bytes() != "".join(lines).encode():
-        raise NerError(changed, place=path, remedy="empty the folder of the folds, or choose another --output_dir")
+        changed = "has other rows; the data, their labels, --folds or the seed have changed since"
+        raise NerError(changed, place=path, remedy=ANEW)
 
 
 def _predict(folder: Path, held_out: Sequence[Example], recipe: Recipe) -> None:

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -88,6 +88,13 @@ class Sweep:
         filled = (_ENVIRONMENT.sub(lambda found: os.environ.get(found[1], found[1]), word) for word in self.command)
         return [word for element in filled for word in macros.get(element, [element])]
 
+    @property
+    def set_again(self) -> set[str]:
+        """The keys that the command sets behind those of a trial."""
+        after = self.command[self.command.index("${args}") + 1 :] if "${args}" in self.command else ()
+        words = replace(self, command=tuple(after)).launch({})
+        return {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
+
     def overrides(self, values: Mapping[str, Any]) -> list[str]:
         """The part of `launch(values)` that the recipe reads: what follows its name."""
         words = self.launch(values)
@@ -150,10 +157,12 @@ def check_recipe(sweep: Sweep, *, local: bool = False) -> tuple[list[NerError], 
     first = {key: space.probes[0] for key, space in sweep.varied.items()}
     others = [{**first, key: value} for key, space in sweep.varied.items() for value in space.probes[1:]]
     faults = [NerError("cannot be swept", place=key, remedy=OWN_KEYS[key]) for key in OWN_KEYS if key in swept]
-    words = sweep.command[sweep.command.index("${args}") + 1 :] if "${args}" in sweep.command else ()
-    behind = {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")} & swept
-    again = "remove it from `command`, where it stands behind ${args} and replaces the swept value"
-    faults += [NerError("has one value in all trials", place=key, remedy=again) for key in sorted(behind)]
+    again = "remove it there"
+    faults += [
+        NerError("is set again in `command`, behind ${args}, and that counts", place=key, remedy=again)
+        for key in sorted(swept)
+        if key.replace("-", "_") in sweep.set_again
+    ]
     for values in [first, *others]:
         recipe, found = examine_recipe(sweep.program, [*sweep.overrides(values), "--output_dir=anywhere"])
         faults += [fault for fault in found if fault.place not in unsupported or fault.what == "unknown"]

@@ -7,7 +7,6 @@ nothing.
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -71,10 +70,12 @@ class Launch:
             env = {key.upper(): str(value) for key, value in fsdp.items()} if kind == "FSDP" else {}
             env["FSDP_TRANSFORMER_CLS_TO_WRAP"] = str(fsdp.get("fsdp_transformer_layer_cls_to_wrap") or "")
             if kind == "DEEPSPEED":
-                settings = {"zero_stage": 2, **deepspeed}
+                settings = {"zero_stage": 2} | {key: value for key, value in deepspeed.items() if value is not None}
                 names = {key: key.removeprefix("deepspeed_").upper() for key in settings}  # deepspeed_config_file
                 env |= {f"ACCELERATE_DEEPSPEED_{names[key]}": str(value) for key, value in settings.items()}
             launch = cls.of_environment(env | {"ACCELERATE_USE_FSDP": str(kind == "FSDP")})
+        except NerError:
+            raise
         except Exception as error:  # YAML's own errors have no other base
             reason = " ".join(str(error).split())
             remedy = f"give a file, or the name of a shipped config: {', '.join(known)}"
@@ -121,8 +122,11 @@ class Launch:
 def _zero(env: Mapping[str, str]) -> tuple[int | None, bool]:
     """(the stage of DeepSpeed's ZeRO, whether it gathers the weights to save them); (None, False) without DeepSpeed.
 
-    A DeepSpeed file counts alone, except where it says "auto". Raises `NerError` if it cannot be read.
+    A DeepSpeed file, which may also be its own text, counts alone, except where it says "auto". Raises `NerError` if it
+    cannot be read.
     """
+    from accelerate.utils.deepspeed import HfDeepSpeedConfig
+
     known, file = env.get("ACCELERATE_DEEPSPEED_ZERO_STAGE"), env.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
     if known is None and env.get("ACCELERATE_USE_DEEPSPEED", "").lower() != "true":
         return None, False
@@ -130,12 +134,12 @@ def _zero(env: Mapping[str, str]) -> tuple[int | None, bool]:
     if file == "none":
         return stage, gathers
     try:
-        zero = json.loads(Path(file).read_bytes()).get("zero_optimization", {})
-        written = zero.get("stage", 0), zero.get("stage3_gather_16bit_weights_on_model_save", False)
-    except (OSError, ValueError, AttributeError) as error:
-        remedy = "name a file of JSON in deepspeed_config_file"
-        raise NerError(f"cannot read the DeepSpeed config ({error})", place=file, remedy=remedy) from None
-    return stage if written[0] == "auto" else int(written[0]), gathers if written[1] == "auto" else bool(written[1])
+        zero = HfDeepSpeedConfig(file).config["zero_optimization"]
+        written, saved = zero.get("stage", 0), zero.get("stage3_gather_16bit_weights_on_model_save", False)
+        return stage if written == "auto" else int(written), gathers if saved == "auto" else bool(saved)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        remedy = "name a file of JSON with zero_optimization in deepspeed_config_file"
+        raise NerError(f"cannot read the DeepSpeed config ({error!r})", place=file, remedy=remedy) from None
 
 
 def _check_nested(path: Path, parts: Mapping[str, Mapping[str, object]]) -> None:

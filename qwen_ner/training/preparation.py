@@ -27,10 +27,9 @@ from ..data.analysis.duplicates import digest
 from ..data.arrow_store import StoredExamples
 from ..data.datasets import NAMED, check_labels, has_split, iter_dataset, labels_of
 from ..data.formats.errors import count
-from ..data.negatives import draw, entity_free, read_negatives
+from ..data.negatives import draw, entity_free, no_negatives, read_negatives, surfaces_of
 from ..data.notes import Watch
 from ..data.split import hold_out
-from ..data.surfaces import Surfaces
 from ..entities import CLUENER, Example, LabelSet, NerError
 from ..files import write_text
 from ..hub.neutral import RECIPE
@@ -118,7 +117,7 @@ def read_splits(data: DataArguments) -> Splits:
         rest, validation = hold_out(annotated, rows, seed=0, together=not as_cluener)
     limit = data.max_eval_samples
     train = rest[: data.max_train_samples]
-    if added := _negatives(data, train, annotated):
+    if added := _negatives(data, train, annotated, [*validation, *final]):
         train = StoredExamples.of(chain(train, added))
     names, notes = (validation_name, final_name), tuple(watch.lines())
     splits = Splits(labels, train, validation[:limit], final[:limit], annotated, *names, notes)
@@ -138,42 +137,38 @@ def _read(data: DataArguments, split: str, read: Callable[[str], Iterator[Exampl
     return []
 
 
-def _negatives(data: DataArguments, train: Sequence[Example], annotated: Sequence[Example]) -> list[Example]:
-    """The rows without entities that a recipe adds to `train`; none of them holds a surface of `annotated`, the rows
-    that are held out included."""
+def _negatives(
+    data: DataArguments, train: Sequence[Example], annotated: Sequence[Example], scored: Sequence[Example]
+) -> list[Example]:
+    """The rows without entities that a recipe adds to `train`.
+
+    None holds a surface of `annotated`, the rows held out included, and none is one of these rows or of those that are
+    `scored`, however it is typed.
+    """
     if data.negatives is None:
         return []
-    source, left_out = "clauses of the training rows", 0
+    source, left_out, surfaces = "clauses of the training rows", 0, surfaces_of(annotated)
     if data.negatives_from == "clauses":
-        candidates = entity_free(train, Surfaces(entity.text for example in annotated for entity in example.entities))
+        found = entity_free(train, surfaces)
     else:
         source = data.negatives_from
-        candidates, left_out = negatives_in(source, annotated)
+        found, left_out = read_negatives(source, surfaces)
+    known = {digest(example.text) for example in chain(annotated, scored)}
+    candidates = [one for one in found if digest(one.text) not in known]
+    left_out += len(found) - len(candidates)
+    if not candidates and data.negatives_from != "clauses":
+        raise no_negatives(source)
     wanted = max(1, round(data.negatives * len(train)))
     added = draw(candidates, wanted, seed=0)
     log.info(
         "Added %d rows without entities to the %d training rows, from %d candidates in %s%s.",
         *(len(added), len(train), len(candidates), source),
-        f" ({left_out} others are repeated, are annotated rows, or hold a surface annotated in one)"
-        if left_out
-        else "",
+        f" ({left_out} others are repeated, are rows of the data, or hold an annotated surface)" if left_out else "",
     )
     if len(added) < wanted:
         why = f"negatives: {data.negatives} asks for {wanted} rows, but {source} give only {len(added)}"
         log.warning("%s; lower it, or name a file of texts with negatives_from.", why)
     return added
-
-
-def negatives_in(path: str | Path, annotated: Sequence[Example]) -> tuple[list[Example], int]:
-    """`read_negatives` without surfaces of `annotated` and without its texts, however they are typed.
-
-    So none of these rows is taught to have no entities, nor to a model that is to be scored on it.
-    """
-    surfaces = Surfaces(entity.text for example in annotated for entity in example.entities)
-    found, left_out = read_negatives(path, surfaces)
-    known = set(map(digest, (example.text for example in annotated)))
-    kept = [one for one in found if digest(one.text) not in known]
-    return kept, left_out + len(found) - len(kept)
 
 
 def check_metric(args: NerTrainingArguments, labels: LabelSet) -> None:

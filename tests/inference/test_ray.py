@@ -44,7 +44,7 @@ def test_what_a_system_writes_beside_its_files_is_not_read(tmp_path):
     assert sorted(Path(file.name).name for file in found) == ["a.txt", "b.txt"]
 
 
-def test_a_file_elsewhere_that_was_corrected_without_a_change_of_length_is_another():
+def test_a_file_elsewhere_that_was_corrected_without_a_change_of_length_is_another(monkeypatch):
     """Each file system has names of its own for what changes."""
     import fsspec
 
@@ -52,6 +52,13 @@ def test_a_file_elsewhere_that_was_corrected_without_a_change_of_length_is_anoth
     for text in ("三星在北京", "苹果在上海"):
         memory.pipe("/ner/texts.txt", text.encode())
         told += [ray_files.files_fingerprint(ray_files.find_files(["memory://ner/texts.txt"])) for _ in range(2)]
+    info = memory.info("/ner/texts.txt")
+    for look in range(2):  # what changes with each look says nothing
+        more = {"url": f"http://signed/{look}", "accessTime": look, "ETag": "a", "Last-Modified": "b"}
+        monkeypatch.setattr(type(memory), "info", lambda *_, more=more, **__: info | more)
+        told.append(ray_files.files_fingerprint(ray_files.find_files(["memory://ner/texts.txt"])))
+    monkeypatch.undo()
+    assert told.pop() == told.pop() != told[-1]
     memory.rm("/ner/texts.txt")
     assert told[0] == told[1] != told[2] == told[3]
 

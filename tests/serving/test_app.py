@@ -372,11 +372,9 @@ def test_a_full_queue_says_when_to_retry(extractor, hold, serving):
     assert [answer.status_code for answer in answers] == [200, 200, 200]
 
 
-def test_no_more_requests_wait_than_connections_are_held_for(extractor, hold, serving, monkeypatch):
-    monkeypatch.setattr("qwen_ner.serving.batcher.MOST_WAITING", 3)
-
+def test_no_more_requests_wait_than_connections_are_held_for(extractor, hold, serving):
     async def main():
-        async with serving(extractor) as client:
+        async with serving(extractor, limits=Limits(max_requests=3)) as client:
             tasks = [asyncio.create_task(asked(client, TEXTS[:1]))]
             await until(lambda: hold.asked)
             tasks += [asyncio.create_task(asked(client, TEXTS[:1])) for _ in range(3)]

@@ -31,7 +31,7 @@ def server(extractor, monkeypatch):
     monkeypatch.setattr(connection, "YOUNG_SECONDS", 0.05)
     monkeypatch.setattr(connection, "HEAD_SECONDS", 1.0)
     monkeypatch.setattr(connection, "SLOW_SECONDS", 2.0)
-    app = create_app(extractor, limits=Limits(max_texts=20_000, max_characters=2_000_000))
+    app = create_app(extractor, limits=Limits(max_texts=20_000, max_characters=2_000_000, max_requests=20))
     config = uvicorn.Config(app, log_config=None, lifespan="on", http=connection.Connection, ws="none")
     server = DrainingServer(config, app.state.service, "tiny")
     listener = open_socket("127.0.0.1", 0)
@@ -91,16 +91,16 @@ def test_clients_that_finish_no_request_keep_no_one_out(server, data):
 def test_a_burst_of_requests_beyond_every_limit_is_told_so(server, hold, monkeypatch):
     """All of them came at once, so none has kept the server waiting."""
     monkeypatch.setattr(connection, "YOUNG_SECONDS", 5.0)
-    monkeypatch.setattr("qwen_ner.serving.batcher.MOST_WAITING", 20)
     body = json.dumps({"texts": ["三星"]}).encode()
-    clients = [connected(server, POST % len(body) + body) for _ in range(150)]
-    while len(server.service.batcher.waiting) < 20:
+    clients = [connected(server, POST % len(body) + body)]
+    while not hold.asked:  # the model has it, and takes no other
         time.sleep(0.01)
+    clients += [connected(server, POST % len(body) + body) for _ in range(50)]
     assert status(server) == 200
     hold.go.set()
     answers = [client.recv(65536)[:12] for client in clients]
     assert set(answers) == {b"HTTP/1.1 200", b"HTTP/1.1 429"}
-    assert 20 <= answers.count(b"HTTP/1.1 200") <= 22  # one or two are with the model
+    assert answers.count(b"HTTP/1.1 200") == 1 + 20
     for client in clients:
         client.close()
 
@@ -110,7 +110,7 @@ import resource, logging
 from qwen_ner.serving.connection import allow_files
 logging.basicConfig(format="%(message)s")
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, int({hard!r})))
-allow_files()
+assert allow_files() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 
@@ -118,6 +118,10 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
 @pytest.mark.parametrize(("hard", "files", "told"), [("5000", "4096", ""), ("512", "512", "Only 512 files")])
 def test_the_server_raises_the_limit_of_open_files_as_far_as_it_may(hard, files, told):
+    import resource
+
+    if (most := resource.getrlimit(resource.RLIMIT_NOFILE)[1]) not in (-1, *range(5000, most + 1)):
+        pytest.skip("the system allows fewer here")
     done = subprocess.run([sys.executable, "-c", ALLOW.format(hard=hard)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [files]
     assert told in done.stderr

@@ -327,7 +327,7 @@ def test_an_address_in_use_is_refused():
         assert caught.value.remedy == "choose another --host or --port"
 
 
-def test_an_address_that_another_server_took_meanwhile_is_named(asked_folder, monkeypatch):
+def test_an_address_that_another_server_took_meanwhile_is_named(asked_folder, monkeypatch, caplog):
     """Two servers that start together both get the address; the first to have its model listens there."""
     other = socket.socket()
     other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -343,6 +343,31 @@ def test_an_address_that_another_server_took_meanwhile_is_named(asked_folder, mo
     with other, pytest.raises(NerError, match="in use") as caught:
         run.serve(str(asked_folder), port=0)
     assert caught.value.place.startswith("127.0.0.1:")
+    assert "Traceback" not in caplog.text
+    assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+def test_clients_that_would_take_every_file_of_a_process_keep_no_probe_out(asked_folder, tmp_path):
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))"
+    start = f"from qwen_ner.cli import main; main(['serve', {str(asked_folder)!r}, '--port', '0'])"
+    log, silent = tmp_path / "log", []
+    with log.open("w") as file:
+        process = subprocess.Popen([sys.executable, "-c", f"{limit}; {start}"], stderr=file, cwd=ROOT)
+    try:
+        while not (found := re.search(r"127\.0\.0\.1:(\d+)", log.read_text())):
+            assert process.poll() is None
+            time.sleep(0.1)
+        silent += [socket.create_connection(("127.0.0.1", int(found[1]))) for _ in range(700)]
+        for path in ("healthz", "readyz"):
+            assert httpx.get(f"http://127.0.0.1:{found[1]}/{path}", timeout=8).status_code == 200
+    finally:
+        process.kill()
+        process.wait()
+        for client in silent:
+            client.close()
+    assert "Only 400 files" in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def test_a_token_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):

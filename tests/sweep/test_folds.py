@@ -163,19 +163,28 @@ def test_folds_of_other_rows_are_not_mixed(recipe, done):
 
 
 def test_folds_of_another_recipe_are_not_mixed_but_of_another_logging(recipe, done):
-    with pytest.raises(NerError, match="the recipe has changed") as error:
-        cross_fit(recipe, ["--output_dir", str(done), "--max_steps", "3"], 2)
+    with pytest.raises(NerError, match=r"differs in max_steps, seed\b") as error:
+        cross_fit(recipe, ["--output_dir", str(done), "--max_steps", "3", "--seed", "4"], 2)
     assert error.value.place == done / "recipe.json"
     before = (done / "folds.jsonl").stat().st_mtime_ns
-    cross_fit(recipe, ["--output_dir", str(done), "--logging_steps", "1"], 2)
+    other = recipe.with_name("other.yaml")
+    other.write_text("".join(reversed(recipe.read_text(encoding="utf-8").splitlines(keepends=True))), encoding="utf-8")
+    cross_fit(other, ["--output_dir", str(done), "--logging_steps", "1", "--per_device_eval_batch_size", "3"], 2)
     assert (done / "folds.jsonl").stat().st_mtime_ns > before
+
+
+def test_folds_of_a_recipe_that_is_not_known_are_not_mixed(recipe, tmp_path):
+    (tmp_path / "fold-1").mkdir()
+    with pytest.raises(NerError, match="not known") as error:
+        cross_fit(recipe, ["--output_dir", str(tmp_path)], 2)
+    assert error.value.place == tmp_path
 
 
 def test_no_fold_is_taught_that_a_row_that_it_holds_out_has_no_entities(recipe, rows, tmp_path, monkeypatch):
     every = list(jsonl.read(rows))
     own = {row.text for row in every}
     (tmp_path / "calm.txt").write_text(
-        "".join(f"{e.text}？\n" for e in every) + "快递太慢了\n明天再说吧\n", encoding="utf-8"
+        "".join(f"{e.text}？\n那{e.text}\n" for e in every) + "快递太慢了\n明天再说吧\n", encoding="utf-8"
     )
     taught = []
 
@@ -188,6 +197,11 @@ def test_no_fold_is_taught_that_a_row_that_it_holds_out_has_no_entities(recipe, 
     with pytest.raises(KeyboardInterrupt):
         cross_fit(recipe, [f"--{key}={value}" for key, value in given.items()], 2)
     assert taught == [["快递太慢了", "明天再说吧"]]
+    (tmp_path / "calm.txt").write_text("".join(f"{e.text}\n" for e in every), encoding="utf-8")
+    with pytest.raises(NerError) as error:
+        cross_fit(recipe, [f"--{key}={value}" for key, value in (given | {"output_dir": tmp_path / "two"}).items()], 2)
+    assert error.value.place == "negatives_from"
+    assert error.value.value == str(tmp_path / "calm.txt")
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Processes against devices that are only said to be there: no GPU is needed to find what is wrong."""
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -117,7 +118,7 @@ def test_what_a_sharded_training_would_leave_is_known_from_its_environment(env, 
         ({"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}, "", 3, ""),
         ({"stage": "auto", "stage3_gather_16bit_weights_on_model_save": "auto"}, "zero_stage: 3", 3, "zero3_save"),
         ({"stage": "auto", "stage3_gather_16bit_weights_on_model_save": "auto"}, "zero3_save_16bit_model: true\n  zero_stage: 3", 3, ""),
-        ({"stage": 2}, "", 2, ""),
+        ({"stage": 2}, "zero3_init_flag: null", 2, ""),
         ({}, "", 0, ""),
     ],
 )  # fmt: skip
@@ -129,7 +130,7 @@ def test_a_deepspeed_file_counts_as_accelerate_reads_it(tmp_path, zero, settings
         "compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\nnum_processes: 4\nnum_machines: 1\n"
         f"deepspeed_config:\n  deepspeed_config_file: {tmp_path / 'ds.json'}\n  {settings}\n"
     )
-    given = dict(line.strip().split(": ") for line in settings.splitlines())
+    given = dict(line.strip().split(": ") for line in settings.splitlines() if "null" not in line)
     env = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(tmp_path / "ds.json")}
     env |= {f"ACCELERATE_DEEPSPEED_{key.upper()}": value for key, value in given.items()}
     for launch in (Launch.of_file(path), Launch.of_environment(env)):
@@ -139,8 +140,30 @@ def test_a_deepspeed_file_counts_as_accelerate_reads_it(tmp_path, zero, settings
         assert (remedy in "".join(fault.remedy for fault in faults), bool(faults)) == (True, bool(remedy))
 
 
-def test_a_deepspeed_file_that_cannot_be_read_is_named(tmp_path):
-    env = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(tmp_path / "none.json")}
-    with pytest.raises(NerError, match="cannot read the DeepSpeed config") as caught:
-        Launch.of_environment(env)
-    assert caught.value.place == str(tmp_path / "none.json")
+@pytest.mark.parametrize(
+    "content",
+    [None, "[", "[]", "{}", '{"zero_optimization": {"stage": "three"}}', '{"zero_optimization": {"stage": null}}'],
+)
+def test_a_deepspeed_file_that_cannot_be_read_is_named(tmp_path, content):
+    path, config = tmp_path / "ds.json", tmp_path / "config.yaml"
+    if content is not None:
+        path.write_text(content)
+    config.write_text(
+        f"distributed_type: DEEPSPEED\nnum_processes: 2\nnum_machines: 1\ndeepspeed_config:\n  deepspeed_config_file: {path}\n"
+    )
+    env = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(path)}
+    for read in (lambda: Launch.of_environment(env), lambda: Launch.of_file(config)):
+        with pytest.raises(NerError, match="cannot read the DeepSpeed config") as caught:
+            read()
+        assert caught.value.place == str(path)
+
+
+def test_a_deepspeed_config_may_be_its_own_text_and_null_is_none(tmp_path):
+    text = base64.urlsafe_b64encode(b'{"zero_optimization": {"stage": 3}}').decode()
+    env = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": text}
+    assert Launch.of_environment(env).shards_weights
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "distributed_type: DEEPSPEED\nnum_processes: 2\nnum_machines: 1\ndeepspeed_config:\n  deepspeed_config_file: null\n  zero_stage: 3\n"
+    )
+    assert Launch.of_file(config).shards_weights

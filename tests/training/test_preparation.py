@@ -71,7 +71,7 @@ def test_a_file_of_texts(data, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         splits = read_splits(replace(data, negatives=0.05, negatives_from=str(path)))
     assert [row.text for row in splits.train if not row.entities] == ["今天天气很好", "明天见"]
-    assert "(1 others are repeated, are annotated rows, or hold a surface" in caplog.text
+    assert "(1 others are repeated, are rows of the data, or hold an annotated surface)" in caplog.text
     with pytest.raises(NerError) as error:
         read_splits(replace(data, negatives=0.1, negatives_from=str(tmp_path / "none")))
     assert str(tmp_path / "none") in str(error.value.place)
@@ -79,36 +79,38 @@ def test_a_file_of_texts(data, tmp_path, caplog):
 
 def test_no_annotated_row_is_taught_to_have_no_entities_though_it_is_held_out(tmp_path, caplog):
     """Nor one without entities, however it is typed: the model would be scored on what it was taught."""
-    names = [
-        "张三丰",
-        "李世民",
-        "王安石",
-        "赵匡胤",
-        "钱学森",
-        "孙思邈",
-        "周恩来",
-        "吴承恩",
-        "郑成功",
-        "冯梦龙",
-        "陈寅恪",
-        "褚时健",
-    ]
-    texts = [f"{name}今天写了{n}封信" for n, name in enumerate(names)]
+    names = "张李王赵钱孙周吴郑冯陈褚"
+    texts = [f"{name}三丰今天写了{n}封信" for n, name in enumerate(names)]
     rows = [Example(str(n), text, (Entity("name", text[:3], 0, 3),)) for n, text in enumerate(texts)]
     calm = ["快递太慢了", "外面在下雨", "明天再说吧", "价格还没定"]
     rows += [Example(text, text, ()) for text in calm]
     write_jsonl(tmp_path / "train.jsonl", rows)
-    (tmp_path / "calm.txt").write_text(
-        "\n".join([*texts, *(f"{text}！" for text in calm), "天气很好"]), encoding="utf-8"
-    )
-    splits = read_splits(
-        DataArguments(
-            dataset=str(tmp_path / "train.jsonl"), validation_rows=5, negatives=9,
-            negatives_from=str(tmp_path / "calm.txt"),
-        )
-    )  # fmt: skip
-    assert len(splits.validation) == 1
-    assert [row.text for row in splits.train if row.text not in {row.text for row in rows}] == ["天气很好"]
+    other = [Example("a", "孔子说了一句话", (Entity("name", "孔子", 0, 2),)), Example("b", "路上没有人", ())]
+    given = [*texts, *(f"{text}！" for text in calm), "孔子说了一句话", "路上没有人？", "天气很好"]
+    path = tmp_path / "calm.txt"
+    path.write_text("\n".join(given), encoding="utf-8")
+    data = DataArguments(str(tmp_path), validation_rows=5, negatives=9, negatives_from=str(path))
+    for name in (None, "dev", "test"):  # held out of train, and files of their own
+        if name:
+            write_jsonl(tmp_path / f"{name}.jsonl", other)
+        splits = read_splits(data)
+        added = [row.text for row in splits.train if row.text not in {row.text for row in rows}]
+        assert added == given[-1 if name else -3 :]
+        if name:
+            (tmp_path / f"{name}.jsonl").unlink()
+    path.write_text("\n".join(f"{text}！" for text in calm), encoding="utf-8")
+    with pytest.raises(NerError, match="or is a row of the data") as error:
+        read_splits(data)
+    assert error.value.place == "negatives_from"
+
+
+def test_a_clause_that_is_a_row_held_out_is_not_added(tmp_path):
+    row = Example("1", "三星开张了，价格还没有定。", (Entity("company", "三星", 0, 2),))
+    write_jsonl(tmp_path / "train.jsonl", [row, Example("2", "这里没有什么好说的", ())])
+    for held, added in (("今天在下雨", ["价格还没有定。"]), ("价格还没有定", [])):
+        write_jsonl(tmp_path / "dev.jsonl", [row, Example("3", held, ())])
+        train = read_splits(DataArguments(str(tmp_path), negatives=0.5)).train
+        assert [example.text for example in train][2:] == added
 
 
 def test_one_process_takes_one_gpu_and_names_the_command_for_all(tmp_path, caplog):

@@ -66,7 +66,9 @@ class Server:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        headers = {"authorization": f"Bearer {key}"} if (key := os.environ.get(KEY)) else {}
+        if not (key := os.environ.get(KEY, "")).isascii():
+            raise NerError("the key is not ASCII", place=KEY, remedy="set it to the server's --api-key")
+        headers = {"authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=2)  # vLLM closes idle ones after 5 s
         timeout = httpx.Timeout(SECONDS, connect=10)
         try:

@@ -85,8 +85,12 @@ class TextFile:
             next(self.tables(0), None)
 
 
-ACCESSED = {"atime", "time", "last_access_time"}
-"""When a file was read last, as the file systems of fsspec name it."""
+CHANGES = {
+    *("size", "created", "mtime", "modified", "modificationtime", "lastmodified", "updated", "generation"),
+    *("etag", "checksum", "crc32c", "md5hash", "contentmd5", "blobid"),
+}
+"""What changes with a file's contents, as the file systems of fsspec name it; their other fields may change with each
+look: when it was read last, a signed address."""
 
 
 @contextmanager
@@ -152,7 +156,11 @@ def files_fingerprint(files: Iterable[TextFile]) -> str:
         filesystem, path = open_place(file.url)
         told = filesystem.info(path)
         local = isinstance(filesystem, LocalFileSystem)
-        state = fingerprint([Path(path)]) if local else sorted((k, str(told[k])) for k in told.keys() - ACCESSED)
+        state = (
+            fingerprint([Path(path)])
+            if local
+            else sorted((key, str(told[key])) for key in told if re.sub("[-_]", "", key).lower() in CHANGES)
+        )
         digest.update(f"{file.name} {state}\n".encode())
     return digest.hexdigest()[:16]
 

@@ -510,6 +510,13 @@ def test_the_commands_of_the_page_are_understood():
     assert [f"class {name}(LogitsProcessor)" in module for name in named] == [True]
 
 
+def test_a_key_that_no_header_can_hold_is_named(monkeypatch):
+    monkeypatch.setenv("VLLM_API_KEY", "密钥")
+    with pytest.raises(NerError, match="not ASCII") as caught:
+        Server("http://127.0.0.1:1/v1")
+    assert caught.value.place == "VLLM_API_KEY"
+
+
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:7890", "socks://127.0.0.1:7890"])
 def test_a_proxy_that_cannot_be_used_is_named(monkeypatch, proxy):
     if proxy.startswith("socks5") and find_spec("socksio"):
