@@ -94,12 +94,13 @@ def read_negatives(path: str | Path, surfaces: Surfaces | Iterable[str]) -> tupl
 
 
 def no_negatives(path: str | Path) -> NerError:
+    """The error of a file of which no text is left."""
     fault = "every text of the file contains a surface that the training rows annotate, or is a row of the data"
     return NerError(fault, value=str(path), place="negatives_from", remedy="give texts without entities")
 
 
 def surfaces_of(annotated: Iterable[Example]) -> Surfaces:
-    """Those of all entities."""
+    """The surfaces of all entities, to be looked for in texts."""
     return Surfaces(entity.text for example in annotated for entity in example.entities)
 
 

@@ -23,7 +23,7 @@ from ..data.arrow_store import StoredDecoded, StoredExamples
 from ..data.datasets import NAMED, has_split, iter_dataset
 from ..data.formats.errors import count
 from ..data.formats.predictions import iter_predictions, labels_of_predictions
-from ..data.negatives import entity_free
+from ..data.negatives import entity_free, surfaces_of
 from ..data.notes import Watch
 from ..data.trained_texts import TRAINED_TEXTS, load_trained_texts, trained_on
 from ..entities import CLUENER, Example, LabelSet, NerError, fingerprint
@@ -129,8 +129,7 @@ def _answers(path: str, gold: StoredExamples, data: str) -> tuple[StoredDecoded,
 
 def _clauses(gold: Iterable[Example], train: Iterable[Example]) -> list[Example]:
     """Clauses of `gold` without entities, also those of `train`."""
-    surfaces = (entity.text for example in chain(gold, train) for entity in example.entities)
-    return entity_free((example for example in gold if example.entities), surfaces)
+    return entity_free((example for example in gold if example.entities), surfaces_of(chain(gold, train)))
 
 
 def _check_entities(gold: StoredExamples, place: str, watch: Watch, extractor: Extractor | None) -> None:

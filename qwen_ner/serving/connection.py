@@ -25,25 +25,24 @@ HEAD_SECONDS = 10.0
 YOUNG_SECONDS = 1.0
 """How long a connection keeps its place: its request may have arrived, and not been read yet."""
 
-FILES = 4096
-"""Open files that a server asks its system for: twice as many as connections, so that a burst is accepted and told."""
 
+def allow_files(wanted: int) -> int:
+    """Let this process open `wanted` files, or as many as the system allows it; returns their number.
 
-def allow_files() -> int:
-    """Raise the limit of open files, usually 1,024, to `FILES`, or as far as the system lets this process, to what is
-    returned."""
+    The usual limit is 1,024, and each connection is an open file.
+    """
     if os.name != "posix":
-        return FILES
+        return wanted
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    if most < FILES:
-        remedy = "raise the hard limit (systemd: LimitNOFILE=4096; docker run --ulimit nofile=4096)"
-        log.warning("Only %d files may be open here, so that few clients are served at once; %s.", most, remedy)
-    return most
+    files = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    if files < wanted:
+        remedy = f"raise the hard limit to {wanted} (systemd: LimitNOFILE, docker run: --ulimit nofile)"
+        log.warning("Only %d files may be open here, so %d requests may wait; %s.", files, files // 4, remedy)
+    return files
 
 
 class Connection(H11Protocol):
@@ -54,7 +53,7 @@ class Connection(H11Protocol):
     clients have kept the server waiting longest.
     """
 
-    most: ClassVar[int] = FILES // 2
+    most: ClassVar[int] = 2048
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.since, self.left = time.monotonic(), 0

@@ -112,7 +112,7 @@ async def respond(job: Job, query: ExtractRequest, changes: AsyncGenerator[None,
             pass
     outcomes = [outcome for outcome in job.outcomes if outcome is not None]
     faults = [outcome for outcome in outcomes if isinstance(outcome, Refusal) and outcome.status]
-    if faults and not job.texts_read:
+    if faults and not job.has_read:
         status = faults[0].status or 500
         raise HTTPException(status, faults[0].reason, {"retry-after": "1"} if status == 503 else None)
     return Response(to_json(to_response(outcomes, query)), media_type="application/json")

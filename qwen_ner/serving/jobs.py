@@ -41,10 +41,10 @@ class Job:
         return all(outcome is not None for outcome in self.outcomes)
 
     @property
-    def texts_read(self) -> int:
-        """Texts that the model has read: neither refused nor blank."""
+    def has_read(self) -> bool:
+        """Whether the model has read a text: one that is neither refused nor blank."""
         own = zip(self.outcomes, self._own_windows, strict=True)
-        return sum(isinstance(outcome, Decoded) and len(windows) > 0 for outcome, windows in own)
+        return any(isinstance(outcome, Decoded) and windows for outcome, windows in own)
 
     async def changed(self) -> None:
         """Return once more of it is done than at the last call."""

@@ -25,7 +25,7 @@ class Limits:
     max_texts: int = _limit(1000, "most texts in a request")
     max_characters: int = _limit(100_000, "most characters in a request")
     max_waiting: int = _limit(1_000_000, "queue limit in tokens; further requests get HTTP 429")
-    max_requests: int = _limit(1024, "most requests in the queue, a quarter of the files that may be open at most")
+    max_requests: int = _limit(1024, "most requests in the queue; each may take four open files")
     deadline: float = _limit(120.0, "seconds after which a request gets HTTP 504")
 
     def __post_init__(self) -> None:

@@ -68,9 +68,10 @@ def serve(
     """
     token = read_token(token_file)
     names = {_check_name(name) for name in allowed_hosts}
-    files, limits = allow_files(), limits or Limits()
-    Connection.most = files // 2
-    limits = replace(limits, max_requests=min(limits.max_requests, files // 4))
+    limits = limits or Limits()
+    # A request that waits holds a connection; as many have a place beside, and as many files again are for a burst.
+    files = allow_files(4 * limits.max_requests)
+    Connection.most, limits = files // 2, replace(limits, max_requests=min(limits.max_requests, files // 4))
     listener = open_socket(host, port)
     local = is_local(listener.getsockname()[0])
     hosts = {*names, host.lower()} if names or local else None

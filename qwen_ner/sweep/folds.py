@@ -48,6 +48,8 @@ BESIDE = re.compile(
 )
 """Keys that do not change what a fold predicts."""
 
+ANEW = "empty the folder of the folds, or choose another --output_dir"
+
 
 def cross_fit(path: Path, overrides: Sequence[str], folds: int) -> Path:
     """Train a model for each of `folds` parts of the train split, on the rows of the others, to predict its rows.
@@ -153,9 +155,6 @@ def _check_recipe(recipe: Recipe, output: Path) -> None:
     known = json.loads(path.read_bytes())
     if changed := sorted(key for key in asked.keys() | known.keys() if asked.get(key) != known.get(key)):
         raise NerError(f"its folds are of a recipe that differs in {join_names(changed)}", place=path, remedy=ANEW)
-
-
-ANEW = "empty the folder of the folds, or choose another --output_dir"
 
 
 def _write_once(path: Path, lines: Sequence[str]) -> None:

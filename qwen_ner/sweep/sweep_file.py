@@ -157,12 +157,9 @@ def check_recipe(sweep: Sweep, *, local: bool = False) -> tuple[list[NerError], 
     first = {key: space.probes[0] for key, space in sweep.varied.items()}
     others = [{**first, key: value} for key, space in sweep.varied.items() for value in space.probes[1:]]
     faults = [NerError("cannot be swept", place=key, remedy=OWN_KEYS[key]) for key in OWN_KEYS if key in swept]
-    again = "remove it there"
-    faults += [
-        NerError("is set again in `command`, behind ${args}, and that counts", place=key, remedy=again)
-        for key in sorted(swept)
-        if key.replace("-", "_") in sweep.set_again
-    ]
+    again = [key for key in sorted(swept) if key.replace("-", "_") in sweep.set_again]
+    what = "is set again in `command`, behind ${args}, and that counts"
+    faults += [NerError(what, place=key, remedy="remove it there") for key in again]
     for values in [first, *others]:
         recipe, found = examine_recipe(sweep.program, [*sweep.overrides(values), "--output_dir=anywhere"])
         faults += [fault for fault in found if fault.place not in unsupported or fault.what == "unknown"]

@@ -125,14 +125,14 @@ def _zero(env: Mapping[str, str]) -> tuple[int | None, bool]:
     A DeepSpeed file, which may also be its own text, counts alone, except where it says "auto". Raises `NerError` if it
     cannot be read.
     """
-    from accelerate.utils.deepspeed import HfDeepSpeedConfig
-
     known, file = env.get("ACCELERATE_DEEPSPEED_ZERO_STAGE"), env.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
     if known is None and env.get("ACCELERATE_USE_DEEPSPEED", "").lower() != "true":
         return None, False
     stage, gathers = int(known or 2), env.get("ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL", "").lower() == "true"
     if file == "none":
         return stage, gathers
+    from accelerate.utils.deepspeed import HfDeepSpeedConfig
+
     try:
         zero = HfDeepSpeedConfig(file).config["zero_optimization"]
         written, saved = zero.get("stage", 0), zero.get("stage3_gather_16bit_weights_on_model_save", False)

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -117,7 +117,7 @@ def read_splits(data: DataArguments) -> Splits:
         rest, validation = hold_out(annotated, rows, seed=0, together=not as_cluener)
     limit = data.max_eval_samples
     train = rest[: data.max_train_samples]
-    if added := _negatives(data, train, annotated, [*validation, *final]):
+    if added := _negatives(data, train, annotated, chain(validation, final)):
         train = StoredExamples.of(chain(train, added))
     names, notes = (validation_name, final_name), tuple(watch.lines())
     splits = Splits(labels, train, validation[:limit], final[:limit], annotated, *names, notes)
@@ -138,7 +138,7 @@ def _read(data: DataArguments, split: str, read: Callable[[str], Iterator[Exampl
 
 
 def _negatives(
-    data: DataArguments, train: Sequence[Example], annotated: Sequence[Example], scored: Sequence[Example]
+    data: DataArguments, train: Sequence[Example], annotated: Sequence[Example], scored: Iterable[Example]
 ) -> list[Example]:
     """The rows without entities that a recipe adds to `train`.
 
