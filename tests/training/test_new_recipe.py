@@ -11,8 +11,9 @@ from rows import EIGHT as SAME_ID
 from rows import example
 
 from qwen_ner.data.datasets import write_jsonl
+from qwen_ner.data.overview import Found, look, overview
 from qwen_ner.entities import Entity, Example, NerError
-from qwen_ner.training.new_recipe import Found, look, overview, recipe_text
+from qwen_ner.training.new_recipe import recipe_text
 from qwen_ner.training.preparation import read_splits
 from qwen_ner.training.recipe import load_recipe
 

@@ -37,8 +37,9 @@ def run(options: Namespace, _: list[str]) -> None:
 
     import torch
 
+    from ...data.overview import look, overview
     from ...inference.backends.torch import has_bf16
-    from ...training.new_recipe import look, overview, recipe_text
+    from ...training.new_recipe import recipe_text
 
     found = look(options.data, options.labels)
     bf16 = torch.cuda.is_available() and has_bf16("cuda")

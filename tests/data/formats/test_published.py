@@ -5,7 +5,7 @@ import pytest
 from qwen_ner.data.datasets import read_all
 from qwen_ner.data.formats.errors import DataError
 from qwen_ner.data.formats.registry import open_source
-from qwen_ner.training.new_recipe import look
+from qwen_ner.data.overview import look
 
 
 def read(path, warned=None, **options):
