@@ -97,6 +97,44 @@ def test_long_texts_are_computed_in_smaller_packs_of_the_same_step(tmp_path, fol
     assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (2, 5)
 
 
+@pytest.mark.parametrize(
+    ("rows", "target"),
+    [
+        (many(40), "inline"),
+        (many(1_999), "inline"),
+        (many(2_000), "json"),
+        ([replace(row, text=row.text + "，" * 200) for row in many(40)], "json"),
+    ],
+    ids=["few", "just-few", "many", "long"],
+)
+def test_few_short_rows_are_copied_and_marked(tmp_path, folder, rows, target):
+    write_jsonl(folder / "train.jsonl", rows)
+    assert made(tmp_path, folder).data.target == target
+    text = (tmp_path / "recipe.yaml").read_text(encoding="utf-8")
+    assert ("写成[实体 类别]" in text, "写成JSON" in text) == (target == "inline", target == "json"), (
+        "the prompt offered"
+    )
+    assert made(tmp_path, folder, "tiny").data.target == "json"
+
+
+@pytest.mark.parametrize(("nested", "target"), [(1, "inline"), (20, "json")])
+def test_entities_that_cannot_be_marked_are_not_left_out_for_it(tmp_path, folder, nested, target):
+    row = example("北京大学在北京", ("organization", "北京大学"))
+    inner = replace(row, entities=(*row.entities, Entity("address", "北京", 0, 2)))
+    rows = [replace(inner if n < nested else row, id=str(n), text=f"{row.text}{n:03}") for n in range(100)]
+    write_jsonl(folder / "train.jsonl", rows)
+    assert made(tmp_path, folder).data.target == target
+
+
+@pytest.mark.parametrize("label", ["press release", "a]", "a\\b"])
+def test_a_label_that_no_mark_can_have_is_written_as_json(tmp_path, folder, label):
+    rows = [Example(str(n), f"三星{n}", (Entity(label, "三星", 0, 2),)) for n in range(9)]
+    write_jsonl(folder / "train.jsonl", rows)
+    recipe = made(tmp_path, folder)
+    assert recipe.data.target == "json"
+    assert set(recipe.data.labels) == {label}
+
+
 def test_the_room_for_an_answer_is_left_to_the_training(tmp_path, folder):
     write_jsonl(folder / "train.jsonl", EIGHT)
     assert made(tmp_path, folder).training.max_new_tokens is None

@@ -29,6 +29,7 @@ from ..arguments import PATIENT_STEPS, emulates_bf16
 from ..batches.collate import PrefixSharedCollator, base_of, not_shareable
 from ..finding import Finding, fail, ok, warn
 from ..launch import check_launch
+from ..new_recipe import copies_pay
 from ..plan import TrainingPlan
 from ..preparation import HELD_OUT, HELD_OUT_SHARE
 from . import costs
@@ -37,6 +38,9 @@ FEW_STEPS = 10
 
 FEW_ROWS = 30
 """With fewer validation rows, chance chooses the checkpoint: each is worth more than 3 % of the score."""
+
+TOY = 100_000_000
+"""A model of fewer parameters was not pretrained on text enough to say what a real one learns from few rows."""
 
 
 def epochs_of(rows: int) -> float:
@@ -106,6 +110,9 @@ def _doubts(plan: TrainingPlan, total: int, an_epoch: int) -> Iterator[str]:
     elif paid >= 2 and total < 0.8 * paid * an_epoch:
         why = f"{count(rows, 'row')} of training are few to be seen {total / an_epoch:.3g} times"
         yield f"{why}: raise num_train_epochs to {math.ceil(paid)} (max_steps to {math.ceil(paid * an_epoch)})"
+    json, real = plan.recipe.data.target == "json", costs.parameters(plan.model)[0] > TOY
+    if json and real and copies_pay(plan.splits.annotated, plan.codec.labels.names):
+        yield "with few rows, marks in a copy of the text had a higher f1 on CLUENER: set target: inline"
     patience, every = args.early_stopping_patience, an_epoch
     if args.eval_strategy == "steps" and args.eval_steps:
         every = math.ceil(args.eval_steps * (total if args.eval_steps < 1 else 1))

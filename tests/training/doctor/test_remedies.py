@@ -143,6 +143,11 @@ WARNINGS = {
         lambda s: s.set(early_stopping_patience=1),
         lambda s: s.set(early_stopping_patience=s.number("early_stopping_patience")),
     ),
+    "few rows as JSON": (
+        "set target: inline",
+        lambda s: edit(s.base / "config.json", intermediate_size=400_000),
+        lambda s: s.set(target="inline", system_prompt="照抄文本，标出实体"),
+    ),
     "validation": (
         "a dev split of 30 rows or more",
         lambda s: s.dev(29),
