@@ -51,7 +51,7 @@ lora_alpha: 32
 lora_dropout: {dropout}
 """
 
-INLINE = "target: inline                         # slower than json; with few rows its f1 was 5 to 20 points higher\n"
+INLINE = "target: inline                         # slower than json; with few rows its f1 was 4 to 20 points higher\n"
 
 NO_BF16 = "# bf16: true                           # on a GPU that has it (Ampere or later); this machine has none"
 
