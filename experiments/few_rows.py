@@ -2,7 +2,7 @@
 
     python experiments/few_rows.py --quick
     python experiments/few_rows.py --model PATH --data cluener --score dev
-    python experiments/few_rows.py --model PATH --data cluener --systems few-rows --sizes 100 --name inline --target inline
+    python experiments/few_rows.py --model PATH --data cluener --systems few-rows --name inline --target inline
 
 The rows of a seed are the first of one shuffle of train, so that those of a size hold those of the smaller ones.
 
