@@ -19,6 +19,7 @@ from .formats import registry
 from .formats.errors import DataError, count
 
 MOST_HELD_OUT = 500
+"""Rows of train that choose the checkpoint, at most; a tenth of train where that is less."""
 
 RARE = 5
 """Entities in train below which a label may be none, such as a column of remarks."""
@@ -130,7 +131,7 @@ def _short(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """For a comment: without what would end the line, or is no character of a YAML file."""
+    """As a YAML comment can hold it: line breaks become spaces, what cannot be printed is escaped."""
     return "".join(
         char if char.isprintable() else " " if char.isspace() else char.encode("unicode_escape").decode()
         for char in text

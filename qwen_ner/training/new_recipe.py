@@ -114,20 +114,21 @@ def recipe_text(found: Found, path: Path, model: str, *, bf16: bool = False) -> 
     stem = re.sub(r"[^\w.-]+", "-", Path(found.dataset).resolve().stem).strip("-.") or "run"
     names = (f"{stem}-{n}" if n > 1 else stem for n in itertools.count(1))
     name = next(name for name in names if not Path("outputs", name).exists())
-    inline = model != "tiny" and copies_pay(found.train, found.labels())
+    toy = model == "tiny"
+    inline = not toy and copies_pay(found.train, found.labels())
     return TEMPLATE.format(
         overview="\n".join(f"#   {line}".rstrip() for line in overview(found)),
         place=one_line(shlex.quote(str(path))),
         launcher=LAUNCHER_LINE,
         model=_quoted(model),
-        lora="" if model == "tiny" else LORA.format(dropout=0.05 if len(found.train) < FEW_ROWS else 0.1),
+        lora="" if toy else LORA.format(dropout=0.05 if len(found.train) < FEW_ROWS else 0.1),
         dataset=_quoted(found.dataset),
         labels="\n".join(f'  {_quoted(label)}: ""' for label in found.labels()),
         target=INLINE if inline else "",
         prompt=(InlineCodec if inline else Codec).default_prompt,
         limits=_limits(found),
         examples="\n".join(f"  - {_quoted(text)}" for text in _sentences(found)),
-        steps=_steps(found, toy=model == "tiny"),
+        steps=_steps(found, toy=toy),
         bf16="bf16: true" if bf16 else NO_BF16,
         name=name,
         closing=CLOSING,
@@ -135,7 +136,7 @@ def recipe_text(found: Found, path: Path, model: str, *, bf16: bool = False) -> 
 
 
 def copies_pay(examples: Sequence[Example], labels: Sequence[str]) -> bool:
-    """Whether `target: inline` should be better: few rows of short texts, labels and entities that it can write."""
+    """Whether `target: inline` is likely to score higher: few rows, short texts, and hardly an entity lost."""
     if len(examples) >= FEW_ROWS or _length(examples) > COPIED:
         return False
     try:
